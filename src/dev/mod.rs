@@ -1,0 +1,3 @@
+//! `recsys-ingest dev`: everything that a machine without Postgres needs.
+
+pub mod postgres;

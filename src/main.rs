@@ -1,0 +1,3 @@
+//! The `recsys-ingest` program; everything is in the library.
+
+fn main() {}
