@@ -1,7 +1,29 @@
 //! Bytes in, valid events out, already as rows of binary COPY.
 //!
-//! Pure: no clock, no IO, no async. Time and identity arrive as values.
+//! Pure: no clock, no IO, no async. Time, tenants and fresh ids arrive as
+//! values. An event is encoded once; nothing re-encodes it later.
 
+pub mod body;
+pub mod decode;
+pub mod identity;
+pub mod json;
+pub mod numeric;
+pub mod rejection;
+pub mod row;
 pub mod table;
+pub mod time;
 
+mod exposure;
+mod field;
+mod formats;
+mod interaction;
+mod meta;
+mod subject;
+
+pub use body::{Body, BodyError, Framing, Limits};
+pub use decode::{Context, Decoded, Format, Rejected, Tenants, decode};
+pub use identity::Pseudonymizer;
+pub use rejection::{Code, Rejection};
+pub use row::{Key, Rows};
 pub use table::Table;
+pub use time::Micros;

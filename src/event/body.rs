@@ -1,0 +1,476 @@
+//! Splits a request's body into events, without deciding what they mean.
+//!
+//! Keeps one invariant: whatever is wrong with one event stays with that event,
+//! as far as its end can be found. In NDJSON that is always; in a JSON document
+//! a syntax error ends the document, and the body is refused whole.
+
+use std::borrow::Cow;
+
+use super::json::{Field, Flaw, Scanner, SyntaxError};
+use super::rejection::{Code, Rejection};
+
+/// How the body's bytes are arranged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// One JSON document: an event, an array of events, or `{"events": […]}`.
+    Json,
+    /// One JSON document a line.
+    Lines,
+    /// Unlabelled, as browsers' beacons send it: a document if it is one, else lines.
+    Either,
+}
+
+/// Caps on one body.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Events in one body.
+    pub events_max: usize,
+    /// Bytes of one event's text.
+    pub event_bytes_max: usize,
+}
+
+/// A body, split into events.
+#[derive(Debug)]
+pub struct Body<'a> {
+    fields: Vec<Field<'a>>,
+    events: Vec<Split>,
+    /// The envelope's `sent_at`, as JSON text.
+    pub sent_at: Option<&'a str>,
+    texts: Vec<&'a str>,
+}
+
+#[derive(Debug)]
+enum Split {
+    Object { from: usize, to: usize },
+    Bad(Rejection),
+}
+
+/// One event of a body.
+#[derive(Clone, Copy, Debug)]
+pub struct RawEvent<'a, 'b> {
+    /// Its members, in the order in which they stand.
+    pub fields: &'b [Field<'a>],
+    /// Its whole text.
+    pub text: &'a str,
+}
+
+/// Why a body holds no events at all.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BodyError {
+    /// It is not UTF-8.
+    #[error("the body is not UTF-8: the first bad byte is at {0}")]
+    NotUtf8(usize),
+    /// It is not JSON.
+    #[error("the body is not valid JSON: {0}")]
+    Syntax(#[from] SyntaxError),
+    /// There is more after the document.
+    #[error(
+        "there is more after the JSON document, from byte {0} on; for one document a line, send Content-Type: application/x-ndjson"
+    )]
+    Trailing(usize),
+    /// It has no events.
+    #[error("the body has no events")]
+    Empty,
+    /// It has too many.
+    #[error("the body has more than {0} events; send them in several requests")]
+    TooManyEvents(usize),
+}
+
+impl<'a> Body<'a> {
+    /// Splits `bytes`.
+    pub fn split(bytes: &'a [u8], framing: Framing, limits: &Limits) -> Result<Self, BodyError> {
+        let mut body = Self {
+            fields: Vec::new(),
+            events: Vec::new(),
+            sent_at: None,
+            texts: Vec::new(),
+        };
+        match framing {
+            Framing::Json => body.document(utf8(bytes)?, limits)?,
+            Framing::Lines => body.lines(bytes, limits)?,
+            Framing::Either if is_one_document(bytes) => body.document(utf8(bytes)?, limits)?,
+            Framing::Either => body.lines(bytes, limits)?,
+        }
+        if body.events.is_empty() {
+            return Err(BodyError::Empty);
+        }
+        Ok(body)
+    }
+
+    /// How many events there are, good and bad.
+    #[expect(
+        clippy::len_without_is_empty,
+        reason = "a body without events is an error of split"
+    )]
+    pub fn len(&self) -> usize {
+        self.events.len()
+    }
+
+    /// The events in the order in which they stand.
+    pub fn events(&self) -> impl Iterator<Item = Result<RawEvent<'a, '_>, &Rejection>> {
+        self.events
+            .iter()
+            .zip(&self.texts)
+            .map(|(event, text)| match event {
+                Split::Object { from, to } => Ok(RawEvent {
+                    fields: &self.fields[*from..*to],
+                    text,
+                }),
+                Split::Bad(rejection) => Err(rejection),
+            })
+    }
+
+    fn document(&mut self, text: &'a str, limits: &Limits) -> Result<(), BodyError> {
+        let mut scanner = Scanner::new(text);
+        match scanner.peek() {
+            None => return Err(BodyError::Empty),
+            Some(b'[') => self.array(text, &mut scanner, limits)?,
+            Some(b'{') => self.object_or_envelope(text, &mut scanner, limits)?,
+            Some(_) => self.event(text, &mut scanner, limits)?,
+        }
+        match scanner.peek() {
+            None => Ok(()),
+            Some(_) => Err(BodyError::Trailing(scanner.offset())),
+        }
+    }
+
+    fn lines(&mut self, bytes: &'a [u8], limits: &Limits) -> Result<(), BodyError> {
+        for line in bytes.split(|&byte| byte == b'\n') {
+            if line.trim_ascii().is_empty() {
+                continue;
+            }
+            match simdutf8::basic::from_utf8(line) {
+                Ok(line) => self.line(line, limits)?,
+                Err(_) => self.bad(
+                    "",
+                    Rejection::whole(Code::InvalidUtf8, "the line is not UTF-8"),
+                    limits,
+                )?,
+            }
+        }
+        Ok(())
+    }
+
+    fn line(&mut self, line: &'a str, limits: &Limits) -> Result<(), BodyError> {
+        let fields = self.fields.len();
+        let mut scanner = Scanner::new(line);
+        let found = self.event(line, &mut scanner, limits);
+        let wrong = match found {
+            Ok(()) if scanner.peek().is_none() => return Ok(()),
+            Ok(()) => {
+                self.events.pop();
+                self.texts.pop();
+                scanner.error("there is more after the JSON value")
+            }
+            Err(BodyError::Syntax(error)) => error,
+            Err(other) => return Err(other),
+        };
+        self.fields.truncate(fields);
+        let rejection = Rejection::whole(
+            Code::InvalidJson,
+            format!("the line is not valid JSON: {wrong}"),
+        );
+        self.bad(line, rejection, limits)
+    }
+
+    fn array(
+        &mut self,
+        text: &'a str,
+        scanner: &mut Scanner<'a>,
+        limits: &Limits,
+    ) -> Result<(), BodyError> {
+        scanner.expect(b'[', "expected an array")?;
+        if scanner.take(b']') {
+            return Ok(());
+        }
+        loop {
+            self.event(text, scanner, limits)?;
+            if scanner.take(b',') {
+                continue;
+            }
+            scanner.expect(b']', "expected ',' or ']' after an event")?;
+            return Ok(());
+        }
+    }
+
+    /// Takes an object that is either one event or an envelope around several.
+    fn object_or_envelope(
+        &mut self,
+        text: &'a str,
+        scanner: &mut Scanner<'a>,
+        limits: &Limits,
+    ) -> Result<(), BodyError> {
+        let start = scanner.offset();
+        scanner.expect(b'{', "expected an object")?;
+        let mut found = Members::new(self.fields.len());
+        let mut is_envelope = false;
+        let mut sent_at = None;
+        if !scanner.take(b'}') {
+            loop {
+                let (key, flaw) = scanner.key()?;
+                if key == "events" && scanner.peek() == Some(b'[') && !is_envelope {
+                    // What stood before is the envelope's, not an event's.
+                    self.fields.truncate(found.from);
+                    is_envelope = true;
+                    self.array(text, scanner, limits)?;
+                } else {
+                    let value = scanner.value(1)?;
+                    if key == "sent_at" {
+                        sent_at = Some(value.raw);
+                    }
+                    if !is_envelope {
+                        found.push(&mut self.fields, key, value.raw, flaw.or(value.flaw));
+                    }
+                }
+                if !scanner.take(b',') {
+                    break;
+                }
+            }
+            scanner.expect(b'}', "expected ',' or '}'")?;
+        }
+        if is_envelope {
+            self.sent_at = sent_at;
+            return Ok(());
+        }
+        self.finish(&text[start..scanner.offset()], found, limits)
+    }
+
+    /// Takes one event, whatever kind of value it is.
+    fn event(
+        &mut self,
+        text: &'a str,
+        scanner: &mut Scanner<'a>,
+        limits: &Limits,
+    ) -> Result<(), BodyError> {
+        if scanner.peek() != Some(b'{') {
+            let value = scanner.value(0)?;
+            let rejection = Rejection::whole(Code::NotAnObject, "an event is a JSON object");
+            return self.bad(value.raw, rejection, limits);
+        }
+        let start = scanner.offset();
+        scanner.expect(b'{', "expected an object")?;
+        let mut found = Members::new(self.fields.len());
+        if !scanner.take(b'}') {
+            loop {
+                let (key, flaw) = scanner.key()?;
+                let value = scanner.value(1)?;
+                found.push(&mut self.fields, key, value.raw, flaw.or(value.flaw));
+                if !scanner.take(b',') {
+                    break;
+                }
+            }
+            scanner.expect(b'}', "expected ',' or '}'")?;
+        }
+        self.finish(&text[start..scanner.offset()], found, limits)
+    }
+
+    fn finish(&mut self, text: &'a str, found: Members, limits: &Limits) -> Result<(), BodyError> {
+        let rejection = if text.len() > limits.event_bytes_max {
+            Some(Rejection::whole(
+                Code::EventTooLarge,
+                format!(
+                    "the event has {} bytes; the most is {}",
+                    text.len(),
+                    limits.event_bytes_max
+                ),
+            ))
+        } else {
+            found.flaw.map(|(at, flaw)| {
+                let code = match flaw {
+                    Flaw::Nul | Flaw::LoneSurrogate => Code::InvalidUnicode,
+                    Flaw::NumberOutOfRange => Code::NumberOutOfRange,
+                    Flaw::TooDeep => Code::TooDeep,
+                };
+                // A flawed name must not be echoed; a good one is the client's own.
+                let field: Cow<'static, str> = match &self.fields[at].key {
+                    key if key.contains(['\0', '\u{FFFD}']) => "".into(),
+                    key => key.chars().take(64).collect::<String>().into(),
+                };
+                Rejection::of(code, field, format!("the field {flaw}"))
+            })
+        };
+        if let Some(rejection) = rejection {
+            self.fields.truncate(found.from);
+            return self.bad(text, rejection, limits);
+        }
+        let to = self.fields.len();
+        self.push(
+            text,
+            Split::Object {
+                from: found.from,
+                to,
+            },
+            limits,
+        )
+    }
+
+    fn bad(
+        &mut self,
+        text: &'a str,
+        rejection: Rejection,
+        limits: &Limits,
+    ) -> Result<(), BodyError> {
+        self.push(text, Split::Bad(rejection), limits)
+    }
+
+    fn push(&mut self, text: &'a str, split: Split, limits: &Limits) -> Result<(), BodyError> {
+        if self.events.len() >= limits.events_max {
+            return Err(BodyError::TooManyEvents(limits.events_max));
+        }
+        self.events.push(split);
+        self.texts.push(text);
+        Ok(())
+    }
+}
+
+/// The members of the event being read.
+struct Members {
+    from: usize,
+    flaw: Option<(usize, Flaw)>,
+}
+
+impl Members {
+    fn new(from: usize) -> Self {
+        Self { from, flaw: None }
+    }
+
+    fn push<'a>(
+        &mut self,
+        fields: &mut Vec<Field<'a>>,
+        key: Cow<'a, str>,
+        raw: &'a str,
+        flaw: Option<Flaw>,
+    ) {
+        if let (Some(flaw), None) = (flaw, self.flaw) {
+            self.flaw = Some((fields.len(), flaw));
+        }
+        fields.push(Field { key, raw });
+    }
+}
+
+fn utf8(bytes: &[u8]) -> Result<&str, BodyError> {
+    simdutf8::compat::from_utf8(bytes).map_err(|error| BodyError::NotUtf8(error.valid_up_to()))
+}
+
+/// Whether an unlabelled body is one JSON document rather than lines of them.
+fn is_one_document(bytes: &[u8]) -> bool {
+    let first_line = bytes
+        .trim_ascii_start()
+        .split(|&byte| byte == b'\n')
+        .next()
+        .unwrap_or_default();
+    if first_line.len() == bytes.trim_ascii().len() || first_line.first() == Some(&b'[') {
+        return true;
+    }
+    // Lines if the first line is a value of its own; a document spread over
+    // several lines breaks off at the first.
+    let Ok(line) = simdutf8::basic::from_utf8(first_line) else {
+        return false;
+    };
+    let mut scanner = Scanner::new(line);
+    scanner.value(0).is_err()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        events_max: 4,
+        event_bytes_max: 64,
+    };
+
+    /// Each event as its keys, or its rejection's code.
+    fn split(text: &str, framing: Framing) -> Result<Vec<String>, BodyError> {
+        let body = Body::split(text.as_bytes(), framing, &LIMITS)?;
+        Ok(body
+            .events()
+            .map(|event| match event {
+                Ok(event) => event
+                    .fields
+                    .iter()
+                    .map(|f| &*f.key)
+                    .collect::<Vec<_>>()
+                    .join("+"),
+                Err(rejection) => format!("!{}", rejection.code.as_str()),
+            })
+            .collect())
+    }
+
+    #[test]
+    fn one_object_an_array_and_an_envelope_all_hold_events() {
+        let json = |text| split(text, Framing::Json).unwrap();
+        assert_eq!(json(r#"{"a":1,"b":2}"#), ["a+b"]);
+        assert_eq!(json(r#"[{"a":1},{"b":2}]"#), ["a", "b"]);
+        assert_eq!(json(r#"{"x":1,"events":[{"a":1},{}],"y":[1]}"#), ["a", ""]);
+        assert_eq!(json(r#"{"events":"an event's own field"}"#), ["events"]);
+    }
+
+    #[test]
+    fn the_envelopes_sent_at_is_found_on_either_side_of_the_events() {
+        for text in [
+            r#"{"sent_at":"t","events":[{"a":1}]}"#,
+            r#"{"events":[{"a":1}],"sent_at":"t"}"#,
+        ] {
+            let body = Body::split(text.as_bytes(), Framing::Json, &LIMITS).unwrap();
+            assert_eq!(body.sent_at, Some("\"t\""));
+        }
+    }
+
+    #[test]
+    fn a_bad_event_stays_alone() {
+        assert_eq!(
+            split(r#"[{"a":1},7,{"b":"\u0000"},{"c":1}]"#, Framing::Json).unwrap(),
+            ["a", "!not_an_object", "!invalid_unicode", "c"]
+        );
+        assert_eq!(
+            split(
+                "{\"a\":1}\r\n{\"b\":\n\n{\"c\":1} x\n{\"d\":1}",
+                Framing::Lines
+            )
+            .unwrap(),
+            ["a", "!invalid_json", "!invalid_json", "d"]
+        );
+        let long = format!("[{{\"a\":\"{}\"}},{{\"b\":1}}]", "x".repeat(64));
+        assert_eq!(
+            split(&long, Framing::Json).unwrap(),
+            ["!event_too_large", "b"]
+        );
+    }
+
+    #[test]
+    fn a_line_that_is_not_utf8_costs_no_other_line() {
+        let body = Body::split(b"{\"a\":1}\n\xff\n{\"b\":1}", Framing::Lines, &LIMITS).unwrap();
+        let codes: Vec<_> = body.events().map(|e| e.err().map(|r| r.code)).collect();
+        assert_eq!(codes, [None, Some(Code::InvalidUtf8), None]);
+    }
+
+    #[test]
+    fn unlabelled_bodies_are_documents_where_they_can_be() {
+        let either = |text| split(text, Framing::Either).unwrap();
+        assert_eq!(either(r#"{"events":[{"a":1}]}"#), ["a"]);
+        assert_eq!(either("{\"a\":1}\n{\"b\":1}\n"), ["a", "b"]);
+        assert_eq!(either("{\n\"a\":1,\n\"b\":2}"), ["a+b"]);
+        assert_eq!(either("[\n{\"a\":1}\n]"), ["a"]);
+    }
+
+    #[test]
+    fn bodies_without_events_or_with_too_many_are_refused_whole() {
+        assert_eq!(split("", Framing::Json), Err(BodyError::Empty));
+        assert_eq!(split("[]", Framing::Json), Err(BodyError::Empty));
+        assert_eq!(split(" \n\n", Framing::Lines), Err(BodyError::Empty));
+        assert_eq!(
+            split("[{},{},{},{},{}]", Framing::Json),
+            Err(BodyError::TooManyEvents(4))
+        );
+        assert_eq!(
+            split("{}\n{}\n{}\n{}\n{}", Framing::Lines),
+            Err(BodyError::TooManyEvents(4))
+        );
+        assert_eq!(split("{} {}", Framing::Json), Err(BodyError::Trailing(3)));
+        assert!(matches!(
+            split("[{}", Framing::Json),
+            Err(BodyError::Syntax(_))
+        ));
+    }
+}

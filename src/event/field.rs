@@ -1,0 +1,171 @@
+//! One event's fields, picked by name and read by type.
+
+use std::borrow::Cow;
+
+use super::body::RawEvent;
+use super::json::{self, Field};
+use super::rejection::{Code, Rejection};
+
+/// Longest text that may stand in an indexed column: three of them in one
+/// B-tree entry stay below its 2.7 kB.
+pub(super) const KEY_BYTES_MAX: usize = 512;
+
+/// Longest `event_id` that is not a UUID.
+pub(super) const EVENT_ID_BYTES_MAX: usize = 200;
+
+/// A field that is present and not null.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Value<'a> {
+    /// Its name, for rejections.
+    pub(super) name: &'static str,
+    /// Its JSON text.
+    pub(super) raw: &'a str,
+}
+
+/// Finds `names` among an event's fields; what is left over goes to `extra`.
+///
+/// A null counts as absent: senders that have nothing to say often say null.
+pub(super) fn pick<'a, 'b, const N: usize>(
+    event: &RawEvent<'a, 'b>,
+    names: [&'static str; N],
+    extra: &mut Vec<&'b Field<'a>>,
+) -> Result<[Option<Value<'a>>; N], Rejection> {
+    let mut seen = [false; N];
+    let mut values = [None; N];
+    // Senders mostly keep an order, so the next name is likely the one after the last.
+    let mut likely = 0;
+    for field in event.fields {
+        let found = (likely..N)
+            .chain(0..likely)
+            .find(|&at| field.key == names[at]);
+        let Some(at) = found else {
+            extra.push(field);
+            continue;
+        };
+        likely = at + 1;
+        if std::mem::replace(&mut seen[at], true) {
+            return Err(Rejection::of(
+                Code::DuplicateField,
+                names[at],
+                "the field stands twice",
+            ));
+        }
+        if field.raw != "null" {
+            values[at] = Some(Value {
+                name: names[at],
+                raw: field.raw,
+            });
+        }
+    }
+    Ok(values)
+}
+
+impl<'a> Value<'a> {
+    /// Any string.
+    pub(super) fn string(&self) -> Result<Cow<'a, str>, Rejection> {
+        json::as_str(self.raw).ok_or_else(|| self.wrong_type("a string"))
+    }
+
+    /// A string of at most `bytes_max` bytes; `None` if it is blank.
+    pub(super) fn text(&self, bytes_max: usize) -> Result<Option<Cow<'a, str>>, Rejection> {
+        let text = self.string()?;
+        if text.len() > bytes_max {
+            return Err(Rejection::of(
+                Code::TooLong,
+                self.name,
+                format!("has {} bytes; the most is {bytes_max}", text.len()),
+            ));
+        }
+        Ok((!text.trim().is_empty()).then_some(text))
+    }
+
+    /// A string that may become part of a path in other components of the
+    /// suite, which split days and surfaces into folders.
+    pub(super) fn path_safe(&self) -> Result<Option<Cow<'a, str>>, Rejection> {
+        let Some(text) = self.text(KEY_BYTES_MAX)? else {
+            return Ok(None);
+        };
+        let bad = |c: char| matches!(c, '/' | '\\') || c.is_control();
+        if text == "." || text == ".." || text.contains(bad) {
+            return Err(Rejection::of(
+                Code::InvalidValue,
+                self.name,
+                "must not be '.' or '..' or hold '/', '\\' or control characters",
+            ));
+        }
+        Ok(Some(text))
+    }
+
+    /// An integer from `min` on that fits an `integer` column.
+    pub(super) fn int(&self, min: i32) -> Result<i32, Rejection> {
+        if !self
+            .raw
+            .starts_with(|c: char| c == '-' || c.is_ascii_digit())
+        {
+            return Err(self.wrong_type("an integer"));
+        }
+        if self.raw.contains(['.', 'e', 'E']) {
+            return Err(self.wrong_type("an integer, without point or exponent"));
+        }
+        match self.raw.parse::<i32>() {
+            Ok(value) if value >= min => Ok(value),
+            _ => Err(Rejection::of(
+                Code::NumberOutOfRange,
+                self.name,
+                format!("must be from {min} to {}", i32::MAX),
+            )),
+        }
+    }
+
+    /// The text of a number.
+    pub(super) fn number(&self) -> Result<&'a str, Rejection> {
+        if self
+            .raw
+            .starts_with(|c: char| c == '-' || c.is_ascii_digit())
+        {
+            Ok(self.raw)
+        } else {
+            Err(self.wrong_type("a number"))
+        }
+    }
+
+    /// An object's text.
+    pub(super) fn object(&self) -> Result<&'a str, Rejection> {
+        if self.raw.starts_with('{') {
+            Ok(self.raw)
+        } else {
+            Err(self.wrong_type("an object"))
+        }
+    }
+
+    /// An object's members.
+    pub(super) fn members(&self) -> Result<Vec<Field<'a>>, Rejection> {
+        json::members(self.raw).ok_or_else(|| self.wrong_type("an object"))
+    }
+
+    /// An array's elements.
+    pub(super) fn elements(&self) -> Result<Vec<&'a str>, Rejection> {
+        json::elements(self.raw).ok_or_else(|| self.wrong_type("an array"))
+    }
+
+    fn wrong_type(&self, expected: &str) -> Rejection {
+        Rejection::of(Code::InvalidType, self.name, format!("must be {expected}"))
+    }
+}
+
+/// The value of a field that an event cannot do without.
+pub(super) fn required<T>(value: Option<T>, name: &'static str) -> Result<T, Rejection> {
+    value.ok_or_else(|| Rejection::of(Code::MissingField, name, "is required"))
+}
+
+/// A text field that may be absent or blank.
+pub(super) fn opt_text<'a>(value: Option<Value<'a>>) -> Result<Option<Cow<'a, str>>, Rejection> {
+    value.map_or(Ok(None), |value| value.text(KEY_BYTES_MAX))
+}
+
+/// A path-safe text field that may be absent or blank.
+pub(super) fn opt_path_safe<'a>(
+    value: Option<Value<'a>>,
+) -> Result<Option<Cow<'a, str>>, Rejection> {
+    value.map_or(Ok(None), |value| value.path_safe())
+}

@@ -1,0 +1,91 @@
+//! The `meta` column: the client's own, what we know beside it, and every field
+//! that no column takes.
+
+use super::decode::{Context, Format};
+use super::field::Value;
+use super::identity::RequestId;
+use super::json::{Field, ObjectWriter};
+use super::rejection::Rejection;
+use super::subject::{self, Subject};
+
+/// Names that mean something to the suite's views and jobs; a client's values
+/// under them are kept in `meta.extra.meta`.
+const RESERVED: [&str; 6] = [
+    "schema", "request_id", "subject_kind", "anonymous_id_hash", "skew_ms", "extra",
+];
+
+/// Puts one event's `meta` together.
+#[derive(Debug, Default)]
+pub(super) struct Meta<'a, 'b> {
+    /// The client's own object.
+    pub(super) client: Option<Value<'a>>,
+    /// Fields of the format that have no column.
+    pub(super) kept: Vec<(&'static str, &'a str)>,
+    /// Fields of the format that could not go where they belong.
+    pub(super) displaced: Vec<(&'static str, &'a str)>,
+    /// Fields that the format does not know.
+    pub(super) extra: Vec<&'b Field<'a>>,
+}
+
+impl Meta<'_, '_> {
+    /// The column's text; `None` if there is nothing to say.
+    ///
+    /// Native interactions say nothing of their source and schema: they are the
+    /// rule, and the words would be a sixth of the row.
+    pub(super) fn text(
+        &self,
+        format: Format,
+        says_source: bool,
+        request_id: Option<&RequestId<'_>>,
+        subject: &Subject,
+        context: &Context<'_>,
+    ) -> Result<Option<String>, Rejection> {
+        let client = match &self.client {
+            Some(value) => value.members()?,
+            None => Vec::new(),
+        };
+        let mut out = String::new();
+        let mut object = ObjectWriter::open(&mut out);
+        let (displaced, own): (Vec<_>, Vec<_>) = client
+            .iter()
+            .partition(|field| RESERVED.contains(&&*field.key));
+        for field in &own {
+            subject::push_member(&mut object, field, context.pseudonymizer);
+        }
+        if says_source {
+            if !own.iter().any(|field| field.key == "source") {
+                object.str("source", context.source);
+            }
+            object.str("schema", format.as_str());
+        }
+        object.opt_str("request_id", request_id.and_then(RequestId::raw));
+        if says_source || subject.kind == Some("anonymous") {
+            object.opt_str("subject_kind", subject.kind);
+        }
+        object.opt_str("anonymous_id_hash", subject.anonymous.as_deref());
+        for (name, raw) in &self.kept {
+            object.raw(name, raw);
+        }
+        if let Some(skew_ms) = context.skew_ms {
+            object.raw("skew_ms", &skew_ms.to_string());
+        }
+        if !(self.extra.is_empty() && self.displaced.is_empty() && displaced.is_empty()) {
+            let mut extra = ObjectWriter::open(object.name("extra"));
+            for field in &self.extra {
+                subject::push_member(&mut extra, field, context.pseudonymizer);
+            }
+            for (name, raw) in &self.displaced {
+                subject::push_scrubbed(extra.name(name), raw, context.pseudonymizer);
+            }
+            if !displaced.is_empty() {
+                let mut nested = ObjectWriter::open(extra.name("meta"));
+                for field in displaced {
+                    subject::push_member(&mut nested, field, context.pseudonymizer);
+                }
+                nested.close();
+            }
+            extra.close();
+        }
+        Ok(object.close().then_some(out))
+    }
+}

@@ -1,0 +1,135 @@
+//! Why an event was not accepted, in a form that programs can act on.
+
+use std::borrow::Cow;
+
+/// Stable names of the reasons; they are part of the API and of the metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Code {
+    /// The line is not JSON (only where each line stands alone).
+    InvalidJson,
+    /// The line is not UTF-8.
+    InvalidUtf8,
+    /// The event is not a JSON object.
+    NotAnObject,
+    /// The event is larger than one event may be.
+    EventTooLarge,
+    /// The event nests too deeply.
+    TooDeep,
+    /// A string holds something that Postgres cannot store.
+    InvalidUnicode,
+    /// A number is too large, too small or too long.
+    NumberOutOfRange,
+    /// A required field is absent, null or blank.
+    MissingField,
+    /// A field has a value of the wrong JSON type.
+    InvalidType,
+    /// A field has a value that means nothing here.
+    InvalidValue,
+    /// A field is longer than its column takes.
+    TooLong,
+    /// A field stands twice.
+    DuplicateField,
+    /// Two fields contradict each other.
+    ConflictingFields,
+    /// A timestamp is not RFC 3339 with an offset.
+    InvalidTimestamp,
+    /// The event is further in the past or future than is accepted.
+    OccurredAtOutOfRange,
+    /// More items than one exposure may hold.
+    TooManyItems,
+    /// The tenant that the event names does not exist.
+    UnknownTenant,
+    /// The event names another tenant than the key's, and the key may not.
+    TenantMismatch,
+    /// The tenant that the event names is suspended or deleted.
+    TenantNotActive,
+    /// The event is in a format that this endpoint does not take.
+    UnsupportedFormat,
+}
+
+impl Code {
+    /// All codes, in the order of the documentation.
+    pub const ALL: [Code; 20] = [
+        Code::InvalidJson,
+        Code::InvalidUtf8,
+        Code::NotAnObject,
+        Code::EventTooLarge,
+        Code::TooDeep,
+        Code::InvalidUnicode,
+        Code::NumberOutOfRange,
+        Code::MissingField,
+        Code::InvalidType,
+        Code::InvalidValue,
+        Code::TooLong,
+        Code::DuplicateField,
+        Code::ConflictingFields,
+        Code::InvalidTimestamp,
+        Code::OccurredAtOutOfRange,
+        Code::TooManyItems,
+        Code::UnknownTenant,
+        Code::TenantMismatch,
+        Code::TenantNotActive,
+        Code::UnsupportedFormat,
+    ];
+
+    /// The code as it stands in answers and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Code::InvalidJson => "invalid_json",
+            Code::InvalidUtf8 => "invalid_utf8",
+            Code::NotAnObject => "not_an_object",
+            Code::EventTooLarge => "event_too_large",
+            Code::TooDeep => "too_deep",
+            Code::InvalidUnicode => "invalid_unicode",
+            Code::NumberOutOfRange => "number_out_of_range",
+            Code::MissingField => "missing_field",
+            Code::InvalidType => "invalid_type",
+            Code::InvalidValue => "invalid_value",
+            Code::TooLong => "too_long",
+            Code::DuplicateField => "duplicate_field",
+            Code::ConflictingFields => "conflicting_fields",
+            Code::InvalidTimestamp => "invalid_timestamp",
+            Code::OccurredAtOutOfRange => "occurred_at_out_of_range",
+            Code::TooManyItems => "too_many_items",
+            Code::UnknownTenant => "unknown_tenant",
+            Code::TenantMismatch => "tenant_mismatch",
+            Code::TenantNotActive => "tenant_not_active",
+            Code::UnsupportedFormat => "unsupported_format",
+        }
+    }
+}
+
+/// Why one event was not accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    /// The reason, for programs.
+    pub code: Code,
+    /// The field at fault, where it is one.
+    pub field: Option<Cow<'static, str>>,
+    /// The reason, for people. Never repeats values that may identify someone.
+    pub message: Cow<'static, str>,
+}
+
+impl Rejection {
+    /// A rejection because of one field.
+    pub fn of(
+        code: Code,
+        field: impl Into<Cow<'static, str>>,
+        message: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self {
+            code,
+            field: Some(field.into()),
+            message: message.into(),
+        }
+    }
+
+    /// A rejection because of the event as a whole.
+    pub fn whole(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            code,
+            field: None,
+            message: message.into(),
+        }
+    }
+}

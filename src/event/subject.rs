@@ -1,0 +1,123 @@
+//! Who an event is about, without knowing who that is.
+//!
+//! Keeps one invariant: no raw user, anonymous or session id leaves this file.
+
+use super::decode::Context;
+use super::field::Value;
+use super::identity::{self, Pseudonym, Pseudonymizer};
+use super::json::{self, Field, ObjectWriter};
+use super::rejection::{Code, Rejection};
+
+/// The names under which raw ids arrive.
+const RAW_IDS: [&str; 3] = ["user_id", "anonymous_id", "session_id"];
+
+/// The pseudonyms of one event.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Subject {
+    /// The user's, else the anonymous id's.
+    pub(super) user_key: Option<Pseudonym>,
+    /// Which of the two `user_key` is.
+    pub(super) kind: Option<&'static str>,
+    /// The anonymous id's, where `user_key` is the user's.
+    pub(super) anonymous: Option<String>,
+    /// The session's, in hex.
+    pub(super) session: Option<String>,
+}
+
+impl Subject {
+    pub(super) fn new(
+        user: Option<Pseudonym>,
+        anonymous: Option<Pseudonym>,
+        session: Option<Pseudonym>,
+    ) -> Self {
+        Self {
+            user_key: user.or(anonymous),
+            kind: match (user, anonymous) {
+                (Some(_), _) => Some("user"),
+                (None, Some(_)) => Some("anonymous"),
+                (None, None) => None,
+            },
+            anonymous: user.and(anonymous).map(hex::encode),
+            session: session.map(hex::encode),
+        }
+    }
+}
+
+/// The pseudonym from a field with a raw id and its sibling with the hash.
+pub(super) fn pseudonym(
+    raw: Option<Value<'_>>,
+    hash: Option<Value<'_>>,
+    context: &Context<'_>,
+) -> Result<Option<Pseudonym>, Rejection> {
+    match (raw, hash) {
+        (Some(raw), Some(_)) => Err(Rejection::of(
+            Code::ConflictingFields,
+            raw.name,
+            "send the raw id or its hash, not both",
+        )),
+        (Some(raw), None) => Ok(context.pseudonymizer.hash(&raw.string()?)),
+        (None, Some(hash)) => match hash.text(usize::MAX)? {
+            None => Ok(None),
+            Some(text) => identity::parse_pseudonym(&text).map(Some).ok_or_else(|| {
+                Rejection::of(
+                    Code::InvalidValue,
+                    hash.name,
+                    "must be an HMAC-SHA256 as 64 hex digits",
+                )
+            }),
+        },
+        (None, None) => Ok(None),
+    }
+}
+
+/// The pseudonym from a field that holds a hash or a raw id, as exposure.v1
+/// and outcome.v1 have it; the request id stands there for "nobody".
+pub(super) fn pseudonym_or_raw(
+    value: Option<Value<'_>>,
+    request_id: Option<&str>,
+    context: &Context<'_>,
+) -> Result<Option<Pseudonym>, Rejection> {
+    let Some(value) = value else { return Ok(None) };
+    let text = value.string()?;
+    if Some(&*text) == request_id {
+        return Ok(None);
+    }
+    Ok(identity::parse_pseudonym(&text).or_else(|| context.pseudonymizer.hash(&text)))
+}
+
+/// Writes an object with the raw ids in it, and in its `user` or `subject`,
+/// replaced by `…_hash`.
+pub(super) fn push_scrubbed(out: &mut String, raw: &str, pseudonymizer: &Pseudonymizer) {
+    // An escape could spell a name in another way; everything else is copied whole.
+    let suspicious = raw.contains('\\') || RAW_IDS.iter().any(|name| raw.contains(name));
+    match json::members(raw) {
+        Some(members) if suspicious => {
+            let mut object = ObjectWriter::open(out);
+            for field in &members {
+                push_member(&mut object, field, pseudonymizer);
+            }
+            object.close();
+        }
+        _ => out.push_str(raw),
+    }
+}
+
+/// Writes one member of an object, scrubbed.
+pub(super) fn push_member(
+    object: &mut ObjectWriter<'_>,
+    field: &Field<'_>,
+    pseudonymizer: &Pseudonymizer,
+) {
+    let key = &*field.key;
+    if RAW_IDS.contains(&key) {
+        // Anything but a string is no id that the suite could have written;
+        // its text is hashed all the same rather than stored.
+        let id = json::as_str(field.raw).unwrap_or(field.raw.into());
+        let hash = pseudonymizer.hash(&id).map(hex::encode);
+        object.opt_str(&format!("{key}_hash"), hash.as_deref());
+    } else if matches!(key, "user" | "subject") {
+        push_scrubbed(object.name(key), field.raw, pseudonymizer);
+    } else {
+        object.raw(key, field.raw);
+    }
+}
