@@ -1,1 +1,194 @@
-//! metrics
+//! What operators can see from outside, in the Prometheus text format.
+//!
+//! Labels come from small closed sets; tenants, users and request ids are never
+//! among them. Everything is counted once a request or once a batch.
+
+use std::sync::atomic::{AtomicI64, AtomicU64};
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+use crate::event::Table;
+
+/// What became of events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[allow(missing_docs, reason = "the names are the label values, explained in the README")]
+pub enum EventOutcome {
+    #[prometheus(rename = "accepted")]
+    Accepted,
+    #[prometheus(rename = "rejected")]
+    Rejected,
+    #[prometheus(rename = "stored")]
+    Stored,
+    #[prometheus(rename = "duplicate")]
+    Duplicate,
+    #[prometheus(rename = "quarantined")]
+    Quarantined,
+}
+
+impl EncodeLabelValue for Table {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        EncodeLabelValue::encode(&self.as_str(), encoder)
+    }
+}
+
+/// A table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ByTable {
+    /// The table.
+    pub table: Table,
+}
+
+/// A table and what became of its events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ByOutcome {
+    /// The table.
+    pub table: Table,
+    /// What became of the events.
+    pub outcome: EventOutcome,
+}
+
+/// A table and a reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ByReason {
+    /// The table.
+    pub table: Table,
+    /// A code or an error's class.
+    pub reason: &'static str,
+}
+
+/// An endpoint and the status that it answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ByStatus {
+    /// The route's path.
+    pub route: &'static str,
+    /// The HTTP status.
+    pub status: u16,
+}
+
+type Counters<L> = Family<L, Counter>;
+type Histograms = Family<ByTable, Histogram>;
+
+/// Every metric of the process.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Events by table and what became of them.
+    pub events: Counters<ByOutcome>,
+    /// Rejected events by reason.
+    pub rejections: Counters<ByReason>,
+    /// Requests by route and status.
+    pub requests: Counters<ByStatus>,
+    /// Seconds from a request's first byte to its answer.
+    pub request_seconds: Histogram,
+    /// Rows in a batch.
+    pub batch_rows: Histograms,
+    /// Seconds from a batch's BEGIN to its COMMIT.
+    pub copy_seconds: Histograms,
+    /// Failed attempts to store a batch, by the class of the error.
+    pub store_errors: Counters<ByReason>,
+    /// Batches that went the slower way because of duplicates.
+    pub merges: Counters<ByTable>,
+    /// Partitions made, ahead of time or on demand.
+    pub partitions_created: Counters<ByTable>,
+    /// Days that are covered by partitions from now on.
+    pub partition_days_ahead: Family<ByTable, Gauge<f64, AtomicU64>>,
+    /// Bytes of request bodies and rows in memory.
+    pub queue_bytes: Gauge<i64, AtomicI64>,
+    /// Open connections.
+    pub connections: Gauge<i64, AtomicI64>,
+}
+
+impl Metrics {
+    /// Registers everything.
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("recsys_ingest");
+        let seconds = || Histogram::new(exponential_buckets(0.0005, 2.0, 16));
+        let metrics = Self {
+            events: Family::default(),
+            rejections: Family::default(),
+            requests: Family::default(),
+            request_seconds: seconds(),
+            batch_rows: Family::new_with_constructor(|| {
+                Histogram::new(exponential_buckets(1.0, 4.0, 9))
+            }),
+            copy_seconds: Family::new_with_constructor(|| {
+                Histogram::new(exponential_buckets(0.0005, 2.0, 16))
+            }),
+            store_errors: Family::default(),
+            merges: Family::default(),
+            partitions_created: Family::default(),
+            partition_days_ahead: Family::default(),
+            queue_bytes: Gauge::default(),
+            connections: Gauge::default(),
+            registry: Registry::default(),
+        };
+        registry.register("events", "Events by table and outcome", metrics.events.clone());
+        registry.register("rejections", "Rejected events by reason", metrics.rejections.clone());
+        registry.register("requests", "Requests by route and status", metrics.requests.clone());
+        registry.register(
+            "request_seconds",
+            "Seconds from a request's head to its answer",
+            metrics.request_seconds.clone(),
+        );
+        registry.register("batch_rows", "Rows in a batch", metrics.batch_rows.clone());
+        registry.register(
+            "copy_seconds",
+            "Seconds from a batch's BEGIN to its COMMIT",
+            metrics.copy_seconds.clone(),
+        );
+        registry.register(
+            "store_errors",
+            "Failed attempts to store a batch, by class of error",
+            metrics.store_errors.clone(),
+        );
+        registry.register(
+            "merges",
+            "Batches that were checked for duplicates before their COPY",
+            metrics.merges.clone(),
+        );
+        registry.register(
+            "partitions_created",
+            "Partitions made, ahead of time or on demand",
+            metrics.partitions_created.clone(),
+        );
+        registry.register(
+            "partition_days_ahead",
+            "Days from now on that partitions cover without a gap",
+            metrics.partition_days_ahead.clone(),
+        );
+        registry.register(
+            "queue_bytes",
+            "Bytes of request bodies and rows in memory",
+            metrics.queue_bytes.clone(),
+        );
+        registry.register("connections", "Open HTTP connections", metrics.connections.clone());
+        Self { registry, ..metrics }
+    }
+
+    /// All metrics as text.
+    pub fn encode(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+
+    /// Counts events of one table.
+    pub fn count(&self, table: Table, outcome: EventOutcome, events: usize) {
+        if events > 0 {
+            self.events
+                .get_or_create(&ByOutcome { table, outcome })
+                .inc_by(events as u64);
+        }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -10,6 +10,7 @@ pub mod json;
 pub mod numeric;
 pub mod rejection;
 pub mod row;
+pub mod row_json;
 pub mod table;
 pub mod time;
 

@@ -89,6 +89,31 @@ impl Decimal {
             out.extend_from_slice(&digit.to_be_bytes());
         }
     }
+
+    /// Reads the binary form back, as text: what [`Decimal::encode`] writes.
+    pub fn decode_to_text(bytes: &[u8]) -> Option<String> {
+        let mut words = bytes
+            .chunks_exact(2)
+            .map(|word| i16::from_be_bytes([word[0], word[1]]));
+        let (count, weight, sign, _scale) =
+            (words.next()?, words.next()?, words.next()?, words.next()?);
+        let mut micros: u64 = 0;
+        for place in 0..5 {
+            // Places 2, 1, 0 hold the whole part, −1 and −2 the fraction.
+            let digit = match i16::try_from(place).ok()? - (2 - weight) {
+                at if (0..count).contains(&at) => words.next()?,
+                _ => 0,
+            };
+            let digit = u64::try_from(digit).ok()?;
+            micros = if place == 4 {
+                micros * 100 + digit / 100
+            } else {
+                micros * 10_000 + digit
+            };
+        }
+        let sign = if sign == 0 { "" } else { "-" };
+        Some(format!("{sign}{}.{:06}", micros / 1_000_000, micros % 1_000_000))
+    }
 }
 
 /// The lowest base-10000 digit.
@@ -128,6 +153,22 @@ mod tests {
             ("0e300", 0),
         ] {
             assert_eq!(micros(text), Some(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_binary_form_reads_back_as_the_same_text() {
+        for (text, expected) in [
+            ("0", "0.000000"),
+            ("-12.3", "-12.300000"),
+            ("999999999999.999999", "999999999999.999999"),
+            ("0.000001", "0.000001"),
+            ("10000", "10000.000000"),
+            ("100000000.5", "100000000.500000"),
+        ] {
+            let mut bytes = Vec::new();
+            Decimal::parse(text).unwrap().encode(&mut bytes);
+            assert_eq!(Decimal::decode_to_text(&bytes).as_deref(), Some(expected));
         }
     }
 

@@ -16,22 +16,80 @@ use super::time::Micros;
 /// The version of the columns' order and encoding, kept beside rows on disk.
 pub const ROW_FORMAT: u8 = 1;
 
+/// A column's type, as far as its binary form goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `uuid`
+    Uuid,
+    /// `timestamptz`
+    Time,
+    /// `text`, or an enum by its label
+    Text,
+    /// `bytea`
+    Bytes,
+    /// `integer`
+    Int,
+    /// `numeric(18,6)`
+    Decimal,
+    /// `jsonb`
+    Json,
+}
+
+/// A column of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Column {
+    /// Its name in Postgres.
+    pub name: &'static str,
+    /// Its type.
+    pub kind: Kind,
+}
+
+const fn column(name: &'static str, kind: Kind) -> Column {
+    Column { name, kind }
+}
+
 /// `exposure_events`, as rows carry it.
-pub const EXPOSURE_COLUMNS: [&str; 17] = [
-    "tenant_id", "occurred_at", "event_id", "received_at", "request_id", "surface", "segment",
-    "user_key", "session_id", "experiment_id", "experiment_variant", "algo_version", "config_etag",
-    "rules_etag", "request", "response", "meta",
+const EXPOSURE_COLUMNS: [Column; 17] = [
+    column("tenant_id", Kind::Uuid),
+    column("occurred_at", Kind::Time),
+    column("event_id", Kind::Uuid),
+    column("received_at", Kind::Time),
+    column("request_id", Kind::Uuid),
+    column("surface", Kind::Text),
+    column("segment", Kind::Text),
+    column("user_key", Kind::Bytes),
+    column("session_id", Kind::Text),
+    column("experiment_id", Kind::Text),
+    column("experiment_variant", Kind::Text),
+    column("algo_version", Kind::Text),
+    column("config_etag", Kind::Text),
+    column("rules_etag", Kind::Text),
+    column("request", Kind::Json),
+    column("response", Kind::Json),
+    column("meta", Kind::Json),
 ];
 
 /// `interaction_events`, as rows carry it.
-pub const INTERACTION_COLUMNS: [&str; 14] = [
-    "tenant_id", "occurred_at", "event_id", "received_at", "request_id", "user_key", "session_id",
-    "surface", "segment", "event_type", "item_id", "position", "value", "meta",
+const INTERACTION_COLUMNS: [Column; 14] = [
+    column("tenant_id", Kind::Uuid),
+    column("occurred_at", Kind::Time),
+    column("event_id", Kind::Uuid),
+    column("received_at", Kind::Time),
+    column("request_id", Kind::Uuid),
+    column("user_key", Kind::Bytes),
+    column("session_id", Kind::Text),
+    column("surface", Kind::Text),
+    column("segment", Kind::Text),
+    column("event_type", Kind::Text),
+    column("item_id", Kind::Text),
+    column("position", Kind::Int),
+    column("value", Kind::Decimal),
+    column("meta", Kind::Json),
 ];
 
 impl Table {
     /// The columns of a row, in order.
-    pub const fn columns(self) -> &'static [&'static str] {
+    pub const fn columns(self) -> &'static [Column] {
         match self {
             Table::Exposures => &EXPOSURE_COLUMNS,
             Table::Interactions => &INTERACTION_COLUMNS,

@@ -1,0 +1,91 @@
+//! A byte budget shared by every request in flight.
+//!
+//! Keeps one invariant: bytes on loan never exceed `bytes_max`.
+//! Knows nothing of events or HTTP; callers say how many bytes they hold.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Lends bytes until none are left.
+#[derive(Clone, Debug)]
+pub struct Budget {
+    free: Arc<Semaphore>,
+    bytes_max: usize,
+}
+
+/// Bytes on loan; dropping it pays them back.
+#[derive(Debug)]
+#[must_use = "the bytes are free again as soon as this is dropped"]
+pub struct Loan {
+    permit: OwnedSemaphorePermit,
+}
+
+impl Budget {
+    /// A budget of `bytes_max`, at most 4 GiB (the semaphore counts in u32).
+    pub fn new(bytes_max: u32) -> Self {
+        let bytes_max = usize::try_from(bytes_max).unwrap_or(Semaphore::MAX_PERMITS);
+        Self {
+            free: Arc::new(Semaphore::new(bytes_max)),
+            bytes_max,
+        }
+    }
+
+    /// Lends `bytes`, or refuses at once.
+    ///
+    /// Never waits: a spent budget is the client's cue to back off, and a request
+    /// parked here would hold the very memory we have run out of.
+    pub fn lend(&self, bytes: u32) -> Option<Loan> {
+        let permit = Arc::clone(&self.free).try_acquire_many_owned(bytes).ok()?;
+        Some(Loan { permit })
+    }
+
+    /// Bytes on loan now.
+    pub fn lent(&self) -> usize {
+        self.bytes_max - self.free.available_permits()
+    }
+
+    /// The most that can be on loan.
+    pub fn bytes_max(&self) -> usize {
+        self.bytes_max
+    }
+}
+
+impl Loan {
+    /// Adds another loan of the same budget to this one.
+    pub fn merge(&mut self, other: Loan) {
+        self.permit.merge(other.permit);
+    }
+
+    /// Pays back all but `bytes`.
+    pub fn shrink(&mut self, bytes: usize) {
+        let surplus = self.permit.num_permits().saturating_sub(bytes);
+        drop(self.permit.split(surplus));
+    }
+
+    /// Bytes on loan.
+    pub fn bytes(&self) -> usize {
+        self.permit.num_permits()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_lent_comes_back_and_no_more_is_lent_than_there_is() {
+        let budget = Budget::new(100);
+        let mut a = budget.lend(60).unwrap();
+        assert!(budget.lend(41).is_none());
+        let b = budget.lend(40).unwrap();
+        assert_eq!(budget.lent(), 100);
+        a.merge(b);
+        a.shrink(30);
+        assert_eq!((a.bytes(), budget.lent()), (30, 30));
+        a.shrink(50);
+        assert_eq!(a.bytes(), 30);
+        drop(a);
+        assert_eq!(budget.lent(), 0);
+    }
+}

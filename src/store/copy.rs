@@ -1,0 +1,106 @@
+//! One binary COPY, and the question which rows are there already.
+
+use std::pin::pin;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::SinkExt;
+use tokio_postgres::{Client, Error, Statement};
+use uuid::Uuid;
+
+use crate::event::{Key, Table};
+
+use super::batch::Batch;
+
+/// Bytes handed to the connection at once. Below 128 KiB the hop to its task
+/// shows, above 512 KiB the copies no longer fit the cache.
+const CHUNK_BYTES: usize = 256 * 1024;
+
+/// What COPY reads before the first row: a signature, flags and an extension
+/// length (both zero).
+const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
+
+/// The statements that a writer runs, prepared once on its connection.
+#[derive(Debug)]
+pub(super) struct Statements {
+    copy: Statement,
+    stored: Statement,
+}
+
+impl Statements {
+    pub(super) async fn prepare(client: &Client, table: Table) -> Result<Self, Error> {
+        let columns: Vec<_> = table.columns().iter().map(|column| column.name).collect();
+        let copy = format!(
+            "COPY {table} ({}) FROM STDIN (FORMAT binary)",
+            columns.join(", ")
+        );
+        // A scalar subquery is one index probe a key, pruned to one partition at
+        // run time, whatever the planner believes about the array's length.
+        let stored = format!(
+            "SELECT wanted.n
+               FROM unnest($1::uuid[], $2::timestamptz[], $3::uuid[])
+                    WITH ORDINALITY AS wanted(tenant_id, occurred_at, event_id, n)
+              WHERE (SELECT true
+                       FROM {table} AS stored
+                      WHERE stored.tenant_id = wanted.tenant_id
+                        AND stored.occurred_at = wanted.occurred_at
+                        AND stored.event_id = wanted.event_id
+                      LIMIT 1)"
+        );
+        Ok(Self {
+            copy: client.prepare(&copy).await?,
+            stored: client.prepare(&stored).await?,
+        })
+    }
+
+    /// Copies the given rows of a batch; on an error none of them.
+    ///
+    /// Dropping the future aborts the COPY.
+    pub(super) async fn copy(
+        &self,
+        client: &Client,
+        batch: &Batch,
+        rows: &[usize],
+    ) -> Result<(), Error> {
+        let mut sink = pin!(client.copy_in::<_, Bytes>(&self.copy).await?);
+        let mut chunk = BytesMut::with_capacity(CHUNK_BYTES);
+        chunk.put_slice(HEADER);
+        for &at in rows {
+            let row = batch.row(at);
+            if chunk.len() + row.len() > CHUNK_BYTES && !chunk.is_empty() {
+                sink.feed(chunk.split().freeze()).await?;
+                chunk.reserve(CHUNK_BYTES);
+            }
+            chunk.put_slice(row);
+        }
+        chunk.put_i16(-1);
+        sink.feed(chunk.freeze()).await?;
+        sink.finish().await?;
+        Ok(())
+    }
+
+    /// Which of the given rows are stored already, in ascending order.
+    pub(super) async fn stored(
+        &self,
+        client: &Client,
+        batch: &Batch,
+        rows: &[usize],
+    ) -> Result<Vec<usize>, Error> {
+        let keys = || rows.iter().map(|&at| batch.key(at));
+        let tenants: Vec<Uuid> = keys().map(|key| key.tenant).collect();
+        let events: Vec<Uuid> = keys().map(|key| key.event_id).collect();
+        let times: Vec<jiff::Timestamp> = keys().map(timestamp).collect();
+        let found = client.query(&self.stored, &[&tenants, &times, &events]).await?;
+        let mut found: Vec<usize> = found
+            .iter()
+            .filter_map(|row| usize::try_from(row.get::<_, i64>(0) - 1).ok())
+            .map(|place| rows[place])
+            .collect();
+        found.sort_unstable();
+        Ok(found)
+    }
+}
+
+fn timestamp(key: &Key) -> jiff::Timestamp {
+    jiff::Timestamp::from_microsecond(key.occurred_at.0)
+        .expect("occurred_at was parsed from a timestamp")
+}
