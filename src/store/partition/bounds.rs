@@ -1,4 +1,4 @@
-//! Time ranges, the calendar that cuts them, and how Postgres writes them down.
+//! Time ranges, and the intervals that cut time into them.
 //!
 //! Invariant: the ranges of an interval tile the time line: every instant lies
 //! in exactly one, and each begins where the one before it ends. All of it is
@@ -7,10 +7,9 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::calendar::{DAY_US, SECOND_US, civil_of_day, day_of_civil};
+use super::literal::timestamp;
 use crate::event::Table;
-
-const SECOND_US: i64 = 1_000_000;
-const DAY_US: i64 = 86_400 * SECOND_US;
 
 /// How much time one partition holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -40,15 +39,6 @@ pub struct Range {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("there is no partition interval {0:?}: it is day, week or month")]
 pub struct UnknownInterval(String);
-
-/// What a partition says it holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Bound {
-    /// Rows of this time.
-    Range(Range),
-    /// Whatever no other partition holds.
-    Default,
-}
 
 impl FromStr for Interval {
     type Err = UnknownInterval;
@@ -162,134 +152,12 @@ impl fmt::Display for Range {
     }
 }
 
-/// An instant as Postgres reads it, in any session, whatever its time zone and
-/// date style.
-pub(super) fn timestamp(us: i64) -> String {
-    match us {
-        i64::MIN => return "-infinity".to_owned(),
-        i64::MAX => return "infinity".to_owned(),
-        _ => {}
-    }
-    let (year, month, day) = civil_of_day(us.div_euclid(DAY_US));
-    let time_us = us.rem_euclid(DAY_US);
-    let (seconds, fraction) = (time_us / SECOND_US, time_us % SECOND_US);
-    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    // There is no year 0: the year before 1 AD is 1 BC.
-    let (year, era) = if year > 0 {
-        (year, "")
-    } else {
-        (1 - year, " BC")
-    };
-    let fraction = if fraction == 0 {
-        String::new()
-    } else {
-        format!(".{fraction:06}")
-    };
-    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}{fraction}+00{era}")
-}
-
-/// Reads what `pg_get_expr` says of a partition's bound, in a session whose
-/// time zone is UTC and whose date style is ISO. None if it is no such bound.
-pub(super) fn parse_bound(text: &str) -> Option<Bound> {
-    if text == "DEFAULT" {
-        return Some(Bound::Default);
-    }
-    let values = text.strip_prefix("FOR VALUES FROM (")?.strip_suffix(')')?;
-    let (from, to) = values.split_once(") TO (")?;
-    Some(Bound::Range(Range {
-        from_us: parse_end(from)?,
-        to_us: parse_end(to)?,
-    }))
-}
-
-fn parse_end(text: &str) -> Option<i64> {
-    match text {
-        "MINVALUE" => Some(i64::MIN),
-        "MAXVALUE" => Some(i64::MAX),
-        _ => parse_timestamp(text.strip_prefix('\'')?.strip_suffix('\'')?),
-    }
-}
-
-fn parse_timestamp(text: &str) -> Option<i64> {
-    match text {
-        "-infinity" => return Some(i64::MIN),
-        "infinity" => return Some(i64::MAX),
-        _ => {}
-    }
-    let (text, is_bc) = match text.strip_suffix(" BC") {
-        Some(text) => (text, true),
-        None => (text, false),
-    };
-    let (date, time) = text.strip_suffix("+00")?.split_once(' ')?;
-    let mut date = date.splitn(3, '-').map(str::parse::<i64>);
-    let (year, month, day) = (date.next()?.ok()?, date.next()?.ok()?, date.next()?.ok()?);
-    let (time, fraction_us) = match time.split_once('.') {
-        Some((time, digits)) if digits.len() <= 6 => {
-            (time, format!("{digits:0<6}").parse::<i64>().ok()?)
-        }
-        Some(_) => return None,
-        None => (time, 0),
-    };
-    let mut time = time.splitn(3, ':').map(str::parse::<i64>);
-    let (hour, minute, second) = (time.next()?.ok()?, time.next()?.ok()?, time.next()?.ok()?);
-    let year = if is_bc { 1 - year } else { year };
-    let seconds = hour * 3600 + minute * 60 + second;
-    day_of_civil(year, month, day)
-        .checked_mul(DAY_US)?
-        .checked_add(seconds * SECOND_US + fraction_us)
-}
-
-/// Days in 400 years of the Gregorian calendar, after which it repeats.
-const ERA_DAYS: i64 = 146_097;
-
-/// The date of a day counted from 1970-01-01, in the Gregorian calendar
-/// extended backwards, as Postgres has it.
-///
-/// Years are reckoned from March, so that the leap day is a year's last.
-fn civil_of_day(day: i64) -> (i64, i64, i64) {
-    let day = day + MARCH_0_TO_EPOCH_DAYS;
-    let (era, day_of_era) = (day.div_euclid(ERA_DAYS), day.rem_euclid(ERA_DAYS));
-    // Take the leap days out: one in 4 years, none in 100, one again in 400.
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / (ERA_DAYS - 1)) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    // Five months from March on have 153 days, whichever five.
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day_of_month = day_of_year - days_before_month(month_from_march) + 1;
-    let (month, carry) = if month_from_march < 10 {
-        (month_from_march + 3, 0)
-    } else {
-        (month_from_march - 9, 1)
-    };
-    (era * 400 + year_of_era + carry, month, day_of_month)
-}
-
-/// The day, counted from 1970-01-01, of a date.
-fn day_of_civil(year: i64, month: i64, day_of_month: i64) -> i64 {
-    let (month_from_march, year) = if month > 2 {
-        (month - 3, year)
-    } else {
-        (month + 9, year - 1)
-    };
-    let (era, year_of_era) = (year.div_euclid(400), year.rem_euclid(400));
-    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100
-        + days_before_month(month_from_march)
-        + day_of_month
-        - 1;
-    era * ERA_DAYS + day_of_era - MARCH_0_TO_EPOCH_DAYS
-}
-
-/// Days from 0000-03-01 to 1970-01-01.
-const MARCH_0_TO_EPOCH_DAYS: i64 = 719_468;
-
-fn days_before_month(month_from_march: i64) -> i64 {
-    (153 * month_from_march + 2) / 5
-}
-
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::literal::parse_timestamp;
     use super::*;
 
     fn at(text: &str) -> i64 {
@@ -422,35 +290,6 @@ mod tests {
         );
     }
 
-    #[test]
-    fn bounds_are_read_as_postgres_writes_them() {
-        let day = range("2026-11-22", "2026-11-23");
-        assert_eq!(
-            parse_bound("FOR VALUES FROM ('2026-11-22 00:00:00+00') TO ('2026-11-23 00:00:00+00')"),
-            Some(Bound::Range(day))
-        );
-        assert_eq!(
-            parse_bound("FOR VALUES FROM (MINVALUE) TO ('2026-11-22 00:00:00+00')"),
-            Some(Bound::Range(Range {
-                from_us: i64::MIN,
-                to_us: day.from_us
-            }))
-        );
-        assert_eq!(
-            parse_bound("FOR VALUES FROM ('-infinity') TO (MAXVALUE)"),
-            Some(Bound::Range(Range {
-                from_us: i64::MIN,
-                to_us: i64::MAX
-            }))
-        );
-        assert_eq!(parse_bound("DEFAULT"), Some(Bound::Default));
-        assert_eq!(parse_bound("FOR VALUES IN ('a')"), None);
-        assert_eq!(
-            parse_bound("FOR VALUES FROM ('22/11/2026 00:00:00 CET') TO (MAXVALUE)"),
-            None
-        );
-    }
-
     proptest! {
         #[test]
         fn every_instant_lies_in_its_range_and_the_ranges_tile(us in -200_000_000_000_000_000_i64..9_000_000_000_000_000_000) {
@@ -472,19 +311,5 @@ mod tests {
             }
         }
 
-        #[test]
-        fn an_instant_reads_back_as_it_is_written(us in -200_000_000_000_000_000_i64..9_000_000_000_000_000_000) {
-            prop_assert_eq!(parse_timestamp(&timestamp(us)), Some(us));
-        }
-
-        #[test]
-        fn days_agree_with_an_independent_calendar(us in -60_000_000_000_000_000_i64..200_000_000_000_000_000) {
-            let theirs = jiff::Timestamp::from_microsecond(us).unwrap().to_zoned(jiff::tz::TimeZone::UTC);
-            let (year, month, day) = civil_of_day(us.div_euclid(DAY_US));
-            prop_assert_eq!(
-                (year, month, day),
-                (i64::from(theirs.year()), i64::from(theirs.month()), i64::from(theirs.day()))
-            );
-        }
     }
 }

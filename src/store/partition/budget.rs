@@ -61,6 +61,7 @@ impl CreationBudget {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 mod tests {
     use proptest::prelude::*;
 

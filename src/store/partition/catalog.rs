@@ -9,7 +9,8 @@
 use tokio_postgres::{Client, IsolationLevel, Transaction};
 
 use super::Error;
-use super::bounds::{Bound, Range, parse_bound};
+use super::bounds::Range;
+use super::literal::{Bound, parse_bound};
 use crate::event::Table;
 
 /// The stretches of time for which a table has partitions.

@@ -14,10 +14,11 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Transaction};
 
 use super::Error;
-use super::bounds::{Bound, Interval, Range, timestamp};
+use super::bounds::{Interval, Range};
 use super::catalog::{
     Parent, Partition, begin, coverage_of, read_coverage, read_parent, read_partitions,
 };
+use super::literal::{Bound, timestamp};
 use crate::event::Table;
 
 /// How long one attempt waits for a lock. A COPY that wants the default

@@ -10,8 +10,10 @@
 
 mod bounds;
 mod budget;
+mod calendar;
 mod catalog;
 mod create;
+mod literal;
 
 pub use bounds::{Interval, Range, UnknownInterval};
 pub use budget::{CreationBudget, Exhausted};
