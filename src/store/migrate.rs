@@ -1,1 +1,245 @@
-//! migrate
+//! Brings a database to the schema that this program writes.
+//!
+//! Invariant: at most one instance changes the schema of a database at a time.
+//! It holds an advisory lock of its own session while it does, and it has seen
+//! in `pg_locks` that the lock is its own: behind a transaction pooler the lock
+//! would belong to a connection that others use as well, and protect nothing.
+//!
+//! Knows neither settings nor partitions: the event tables it leaves behind are
+//! empty of both rows and partitions, unless the suite made them before.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use tokio::time::Instant;
+use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
+
+use crate::event::Table;
+
+/// Key of the advisory lock: "ingestDB" in ASCII, so that an operator who finds
+/// it in `pg_locks` can tell whose it is.
+const LOCK_KEY: i64 = i64::from_be_bytes(*b"ingestDB");
+
+/// Where the applied migrations are recorded; the suite keeps its own history
+/// in `schema_migrations`, and the two must not meet.
+const HISTORY_TABLE: &str = "ingest_schema_history";
+
+/// How long one instance waits for another that is migrating. Adopting a large
+/// database builds a unique index under the lock, which takes minutes.
+const WAIT_MAX: Duration = Duration::from_secs(300);
+
+/// How often a waiting instance asks for the lock again.
+const WAIT_STEP: Duration = Duration::from_millis(100);
+
+/// How long a migration may wait for a table lock: everything that comes after
+/// it for the same table waits as well, so it must give up before users notice.
+const TABLE_LOCK_WAIT_MS: u32 = 10_000;
+
+mod embedded {
+    refinery::embed_migrations!("migrations");
+}
+
+/// What a call to [`migrate`] found and did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// The migrations that ran now, oldest first, as `V2__event_tables`.
+    pub applied: Vec<String>,
+    /// The event tables that another program made before us: they keep its
+    /// primary key, foreign keys, indexes and partitions.
+    pub adopted: Vec<Table>,
+}
+
+impl Report {
+    /// Whether the event tables were found rather than made by us.
+    pub fn is_adopted(&self) -> bool {
+        !self.adopted.is_empty()
+    }
+}
+
+/// Runs the migrations that `client`'s database has not had yet.
+///
+/// Takes a connection of its own, not one of a pool: it holds a session lock,
+/// and it sets `lock_timeout` on the session while it runs. Safe to call from
+/// any number of instances at once; the later ones wait and find nothing to do.
+pub async fn migrate(client: &mut Client) -> anyhow::Result<Report> {
+    migrate_within(client, WAIT_MAX).await
+}
+
+/// [`migrate`] with another limit on the wait for an instance that is migrating.
+pub async fn migrate_within(client: &mut Client, wait_max: Duration) -> anyhow::Result<Report> {
+    let backend = lock(client, wait_max).await?;
+    let outcome = run(client).await;
+    let unlocked = unlock(client, backend).await;
+    // The first failure is the cause; a lost lock only matters if nothing failed.
+    let report = outcome?;
+    unlocked?;
+    Ok(report)
+}
+
+/// Waits for the advisory lock, and returns the pid of the backend that holds it.
+async fn lock(client: &Client, wait_max: Duration) -> anyhow::Result<i32> {
+    let deadline = Instant::now() + wait_max;
+    loop {
+        let row = client
+            .query_one(
+                "SELECT pg_try_advisory_lock($1), pg_backend_pid()",
+                &[&LOCK_KEY],
+            )
+            .await
+            .context("cannot ask for the migration lock")?;
+        let backend: i32 = row.get(1);
+        if row.get(0) {
+            assert_held(client, backend).await?;
+            return Ok(backend);
+        }
+        if Instant::now() >= deadline {
+            let holder = holder(client).await?;
+            bail!(
+                "gave up after {wait_max:?} waiting for the migration lock, held by {holder}: \
+                 let that instance finish migrating, or end its connection, and start again"
+            );
+        }
+        tokio::time::sleep(WAIT_STEP).await;
+    }
+}
+
+/// Fails unless the backend that answers now is `backend` and holds the lock.
+async fn assert_held(client: &Client, backend: i32) -> anyhow::Result<()> {
+    let row = client
+        .query_one(
+            "SELECT pg_backend_pid(), EXISTS (
+                 SELECT FROM pg_locks
+                 WHERE locktype = 'advisory' AND granted AND pid = pg_backend_pid()
+                   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                   AND ((classid::bigint << 32) | objid::bigint) = $1 AND objsubid = 1)",
+            &[&LOCK_KEY],
+        )
+        .await
+        .context("cannot check who holds the migration lock")?;
+    let (answering, held): (i32, bool) = (row.get(0), row.get(1));
+    if answering != backend || !held {
+        bail!(
+            "the migration lock was taken by backend {backend}, but backend {answering} answers now \
+             and {}: a transaction pooler stands in between and session locks protect nothing; \
+             give the migrations a direct or session-pooled connection",
+            if held { "holds it" } else { "does not hold it" },
+        );
+    }
+    Ok(())
+}
+
+/// Who holds the lock, in words.
+async fn holder(client: &Client) -> anyhow::Result<String> {
+    let row = client
+        .query_opt(
+            "SELECT l.pid, coalesce(nullif(a.application_name, ''), 'unnamed')
+             FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+             WHERE l.locktype = 'advisory' AND l.granted
+               AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+               AND ((l.classid::bigint << 32) | l.objid::bigint) = $1 AND l.objsubid = 1
+             LIMIT 1",
+            &[&LOCK_KEY],
+        )
+        .await
+        .context("cannot find out who holds the migration lock")?;
+    Ok(row.map_or_else(
+        || "nobody any more".to_owned(),
+        |row| {
+            let (pid, name): (i32, String) = (row.get(0), row.get(1));
+            format!("backend {pid} ({name})")
+        },
+    ))
+}
+
+/// Gives the lock back, and says if it was not ours any longer.
+async fn unlock(client: &Client, backend: i32) -> anyhow::Result<()> {
+    assert_held(client, backend).await?;
+    client
+        .execute("SELECT pg_advisory_unlock($1)", &[&LOCK_KEY])
+        .await
+        .context("cannot give the migration lock back")?;
+    Ok(())
+}
+
+/// Runs what is missing; the lock is held.
+async fn run(client: &mut Client) -> anyhow::Result<Report> {
+    client
+        .batch_execute(&format!("SET lock_timeout = {TABLE_LOCK_WAIT_MS}"))
+        .await
+        .context("cannot limit the wait for table locks")?;
+    let outcome = embedded::migrations::runner()
+        .set_migration_table_name(HISTORY_TABLE)
+        .run_async(client)
+        .await;
+    let reset = client.batch_execute("RESET lock_timeout").await;
+    let done = outcome.map_err(explain)?;
+    reset.context("cannot lift the limit on the wait for table locks")?;
+    Ok(Report {
+        applied: done
+            .applied_migrations()
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
+        adopted: adopted(client).await?,
+    })
+}
+
+/// Adds what to do to the failures that an operator can mend.
+fn explain(error: refinery::Error) -> anyhow::Error {
+    let advice = match error.kind() {
+        refinery::error::Kind::MissingVersion(_) => {
+            "the database was migrated by a newer version of this program: run that one".to_owned()
+        }
+        refinery::error::Kind::DivergentVersion(..) => format!(
+            "a migration recorded in {HISTORY_TABLE} is not the one in this program: \
+             the database was migrated by another build"
+        ),
+        refinery::error::Kind::Connection(_, source) => {
+            match source
+                .downcast_ref::<tokio_postgres::Error>()
+                .and_then(tokio_postgres::Error::code)
+            {
+                Some(code) if *code == SqlState::LOCK_NOT_AVAILABLE => format!(
+                    "a table was in use for more than {TABLE_LOCK_WAIT_MS} ms; nothing of that \
+                     migration was kept: end the long transaction and start again"
+                ),
+                Some(code) if *code == SqlState::INSUFFICIENT_PRIVILEGE => {
+                    "the role may not change the schema: connect as the owner of the suite's tables, \
+                     or as a role that may create in the schema"
+                        .to_owned()
+                }
+                _ => "cannot migrate the database".to_owned(),
+            }
+        }
+        _ => "cannot migrate the database".to_owned(),
+    };
+    anyhow::Error::new(error).context(advice)
+}
+
+/// The event tables of somebody else's making.
+///
+/// Told by their shape, not by a note of ours, so that the answer is the same on
+/// every start: a table of ours has a NOT NULL `event_id`, an adopted one cannot.
+async fn adopted(client: &Client) -> anyhow::Result<Vec<Table>> {
+    let mut adopted = Vec::new();
+    for table in Table::ALL {
+        let row = client
+            .query_opt(
+                "SELECT attnotnull FROM pg_attribute
+                 WHERE attrelid = to_regclass($1) AND attname = 'event_id' AND NOT attisdropped",
+                &[&table.as_str()],
+            )
+            .await
+            .with_context(|| format!("cannot read the shape of {table}"))?;
+        match row {
+            Some(row) if row.get(0) => {}
+            Some(_) => adopted.push(table),
+            None => bail!(
+                "{table} is missing or has no column event_id, though {HISTORY_TABLE} says that it \
+                 was made: restore the table, or check the role's search_path"
+            ),
+        }
+    }
+    Ok(adopted)
+}
