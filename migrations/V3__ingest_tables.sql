@@ -16,6 +16,9 @@ CREATE TABLE ingest_quarantine (
     row             jsonb
 );
 CREATE INDEX ingest_quarantine_tenant_time_idx ON ingest_quarantine (tenant_id, quarantined_at);
+-- A batch that is stored twice (a replay, a retry) sets its bad rows aside once.
+CREATE UNIQUE INDEX ingest_quarantine_event_key
+    ON ingest_quarantine (table_name, tenant_id, occurred_at, event_id);
 COMMENT ON TABLE ingest_quarantine IS 'events that were accepted but that the event table refused, one by one';
 
 -- One row per instance and table, updated in the transaction that stores the

@@ -16,8 +16,8 @@ const PUT: &str = "
     INSERT INTO ingest_quarantine
         (table_name, tenant_id, occurred_at, event_id, received_at, sqlstate, message,
          column_name, constraint_name, row)
-    SELECT $1, tenant_id, occurred_at, event_id, received_at, $3, $4, $5, $6, $2::jsonb
-      FROM jsonb_to_record($2::jsonb)
+    SELECT $1, tenant_id, occurred_at, event_id, received_at, $3, $4, $5, $6, $2::text::jsonb
+      FROM jsonb_to_record($2::text::jsonb)
            AS bad (tenant_id uuid, occurred_at timestamptz, event_id uuid, received_at timestamptz)
         ON CONFLICT DO NOTHING";
 
@@ -36,7 +36,6 @@ pub(super) async fn put(
     for (at, bad) in bad_rows {
         let row = row_to_json(batch.table(), batch.row(*at))
             .expect("rows were checked when they were made");
-        let row: serde_json::Value = serde_json::from_str(&row).unwrap_or(serde_json::Value::Null);
         let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 6] = [
             &table,
             &row,
