@@ -8,6 +8,7 @@
 //! Knows nothing of tables, pools or retries, and does not read the environment.
 
 mod dsn;
+mod endpoint;
 mod error;
 mod tls;
 
@@ -19,14 +20,15 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use rand::seq::SliceRandom as _;
 use tokio::time::timeout;
-use tokio_postgres::config::{Host, LoadBalanceHosts, SslMode, SslNegotiation};
+use tokio_postgres::config::{LoadBalanceHosts, SslMode, SslNegotiation};
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{CancelToken, Client, Config, NoTls};
+use tokio_postgres::{CancelToken, Client, Config};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 pub use error::ConnectError;
 
 use dsn::Dsn;
+use endpoint::Endpoint;
 use tls::{Mode, Tls};
 
 /// Long enough for a handshake across an ocean with a lost packet or two.
@@ -56,16 +58,6 @@ pub struct Target {
     shuffle: bool,
 }
 
-/// One host of a target; they are tried in turn.
-#[derive(Clone)]
-struct Endpoint {
-    config: Config,
-    /// For people: user, host, port and database.
-    place: String,
-    /// TLS is for TCP; PostgreSQL does not offer it on Unix sockets.
-    unix: bool,
-}
-
 /// The future that moves a connection's bytes; it ends when the connection does.
 pub type Driver = Pin<Box<dyn Future<Output = Result<(), tokio_postgres::Error>> + Send>>;
 
@@ -92,8 +84,9 @@ impl Target {
         let dsn = Dsn::parse(text)?;
         let tls = Tls::from_dsn(&dsn)?;
         let mut config: Config = dsn.rest.parse().context("the database URL is not valid")?;
-        let tcp_user_timeout =
-            dsn.tcp_user_timeout_ms.map_or(TCP_USER_TIMEOUT, Duration::from_millis);
+        let tcp_user_timeout = dsn
+            .tcp_user_timeout_ms
+            .map_or(TCP_USER_TIMEOUT, Duration::from_millis);
         config.tcp_user_timeout(tcp_user_timeout);
         if config.get_connect_timeout().is_none() {
             config.connect_timeout(CONNECT_TIMEOUT);
@@ -119,13 +112,21 @@ impl Target {
             bail!("sslnegotiation=direct needs sslmode=require or stronger");
         }
         let shuffle = config.get_load_balance_hosts() == LoadBalanceHosts::Random;
-        Ok(Self { endpoints: endpoints(&config)?, tls, shuffle })
+        Ok(Self {
+            endpoints: Endpoint::of(&config)?,
+            tls,
+            shuffle,
+        })
     }
 
-    /// The user's name for this database: no password, no parameters.
+    /// The name of the database that the first host is asked for.
     #[must_use]
     pub fn database(&self) -> &str {
-        self.first().config.get_dbname().or(self.first().config.get_user()).unwrap_or("(default)")
+        self.first()
+            .config
+            .get_dbname()
+            .or(self.first().config.get_user())
+            .unwrap_or("(default)")
     }
 
     /// Opens a connection, trying the hosts in turn.
@@ -176,9 +177,8 @@ impl Target {
     }
 
     async fn connect_endpoint(&self, endpoint: &Endpoint) -> Result<Connection, ConnectError> {
-        let explain = |error: tokio_postgres::Error| {
-            ConnectError::from_postgres(&endpoint.place, &error)
-        };
+        let explain =
+            |error: tokio_postgres::Error| ConnectError::from_postgres(&endpoint.place, &error);
         if endpoint.unix || self.tls.mode == Mode::Disable {
             return endpoint.connect_plain().await.map_err(explain);
         }
@@ -190,7 +190,10 @@ impl Target {
             )
         })?;
         match endpoint.config.connect(connector).await {
-            Ok((client, driver)) => Ok(Connection { client, driver: Box::pin(driver) }),
+            Ok((client, driver)) => Ok(Connection {
+                client,
+                driver: Box::pin(driver),
+            }),
             Err(error) if self.tls.mode == Mode::Prefer && may_do_without_tls(&error) => {
                 // What to report is why the preferred way failed.
                 endpoint.connect_plain().await.map_err(|_| explain(error))
@@ -209,7 +212,9 @@ impl Target {
     }
 
     fn first(&self) -> &Endpoint {
-        self.endpoints.first().expect("a target has at least one endpoint: `parse` saw to it")
+        self.endpoints
+            .first()
+            .expect("a target has at least one endpoint: `parse` saw to it")
     }
 }
 
@@ -235,20 +240,6 @@ impl fmt::Debug for Connection {
     }
 }
 
-impl Endpoint {
-    fn limit(&self) -> Duration {
-        self.config.get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT).saturating_mul(3)
-    }
-
-    async fn connect_plain(&self) -> Result<Connection, tokio_postgres::Error> {
-        let mut config = self.config.clone();
-        // Direct negotiation is refused without TLS, even where TLS never comes up.
-        config.ssl_mode(SslMode::Disable).ssl_negotiation(SslNegotiation::Postgres);
-        let (client, driver) = config.connect(NoTls).await?;
-        Ok(Connection { client, driver: Box::pin(driver) })
-    }
-}
-
 /// Gives a fresh session the settings that our SQL relies on.
 ///
 /// `statement_timeout: None` leaves what the server, database or role says.
@@ -256,9 +247,8 @@ impl Endpoint {
 /// # Errors
 /// When the server refuses, or does not answer within ten seconds.
 pub async fn prepare_session(client: &Client, statement_timeout: Option<Duration>) -> Result<()> {
-    let mut settings = String::from(
-        "SET TimeZone = 'UTC'; SET DateStyle = 'ISO'; SET client_encoding = 'UTF8';",
-    );
+    let mut settings =
+        String::from("SET TimeZone = 'UTC'; SET DateStyle = 'ISO'; SET client_encoding = 'UTF8';");
     if let Some(limit) = statement_timeout {
         // 0 would mean no limit, and the setting is an int4.
         let ms = limit.as_millis().clamp(1, 2_147_483_647);
@@ -279,94 +269,9 @@ fn may_do_without_tls(error: &tokio_postgres::Error) -> bool {
     error::is_tls(error) || error.code() == Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION)
 }
 
-/// One config per host, because a Unix socket among them needs another `sslmode`.
-fn endpoints(config: &Config) -> Result<Vec<Endpoint>> {
-    let (hosts, addresses, ports) =
-        (config.get_hosts(), config.get_hostaddrs(), config.get_ports());
-    let count = hosts.len().max(addresses.len());
-    if count == 0 {
-        bail!(
-            "the database URL names no host; \
-             add one, or the directory of the Unix socket (?host=/var/run/postgresql)"
-        );
-    }
-    if !hosts.is_empty() && !addresses.is_empty() && hosts.len() != addresses.len() {
-        bail!("the database URL has {} host but {} hostaddr", hosts.len(), addresses.len());
-    }
-    if ports.len() > 1 && ports.len() != count {
-        bail!("the database URL has {count} hosts but {} ports; give one for all or one each", ports.len());
-    }
-    let user = config.get_user().unwrap_or("(this system user)");
-    let database = config.get_dbname().unwrap_or(user);
-    let mut endpoints = Vec::with_capacity(count);
-    for i in 0..count {
-        let port = ports.get(i).or(ports.first()).copied().unwrap_or(5432);
-        let mut one = without_hosts(config);
-        one.port(port);
-        if let Some(address) = addresses.get(i) {
-            one.hostaddr(*address);
-        }
-        let (unix, shown) = match (hosts.get(i), addresses.get(i)) {
-            (Some(Host::Unix(path)), _) => {
-                one.host_path(path);
-                (true, path.display().to_string())
-            }
-            (Some(Host::Tcp(name)), _) => {
-                one.host(name);
-                (false, name.clone())
-            }
-            (None, Some(address)) => {
-                // TLS wants a name; the address is the one we have, and certificates can carry it.
-                one.host(address.to_string());
-                (false, address.to_string())
-            }
-            (None, None) => bail!("the database URL has fewer hosts than it counts"),
-        };
-        let place = format!("database \"{database}\" at {shown}:{port} as user \"{user}\"");
-        endpoints.push(Endpoint { config: one, place, unix });
-    }
-    Ok(endpoints)
-}
-
-/// A copy without host, hostaddr and port, which a `Config` can only collect, never drop.
-fn without_hosts(config: &Config) -> Config {
-    let mut copy = Config::new();
-    if let Some(user) = config.get_user() {
-        copy.user(user);
-    }
-    if let Some(password) = config.get_password() {
-        copy.password(password);
-    }
-    if let Some(dbname) = config.get_dbname() {
-        copy.dbname(dbname);
-    }
-    if let Some(options) = config.get_options() {
-        copy.options(options);
-    }
-    if let Some(name) = config.get_application_name() {
-        copy.application_name(name);
-    }
-    if let Some(limit) = config.get_connect_timeout() {
-        copy.connect_timeout(*limit);
-    }
-    if let Some(limit) = config.get_tcp_user_timeout() {
-        copy.tcp_user_timeout(*limit);
-    }
-    if let Some(interval) = config.get_keepalives_interval() {
-        copy.keepalives_interval(interval);
-    }
-    if let Some(retries) = config.get_keepalives_retries() {
-        copy.keepalives_retries(retries);
-    }
-    copy.keepalives(config.get_keepalives())
-        .keepalives_idle(config.get_keepalives_idle())
-        .ssl_mode(config.get_ssl_mode())
-        .ssl_negotiation(config.get_ssl_negotiation())
-        .target_session_attrs(config.get_target_session_attrs())
-        .channel_binding(config.get_channel_binding())
-        .load_balance_hosts(config.get_load_balance_hosts());
-    copy
-}
-
 #[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should say where"
+)]
 mod tests;

@@ -60,20 +60,28 @@ impl Dsn {
     pub(super) fn parse(text: &str) -> Result<Self> {
         let text = text.trim();
         if text.is_empty() {
-            bail!("the database URL is empty; expected postgres://user:password@host:5432/database");
+            bail!(
+                "the database URL is empty; expected postgres://user:password@host:5432/database"
+            );
         }
-        if let Some(body) =
-            text.strip_prefix("postgres://").or_else(|| text.strip_prefix("postgresql://"))
+        if let Some(body) = text
+            .strip_prefix("postgres://")
+            .or_else(|| text.strip_prefix("postgresql://"))
         {
             return Self::from_url(body);
         }
-        if text.split_once("://").is_some_and(|(scheme, _)| !scheme.contains(['=', ' '])) {
+        if text
+            .split_once("://")
+            .is_some_and(|(scheme, _)| !scheme.contains(['=', ' ']))
+        {
             bail!("the database URL does not begin with postgres:// or postgresql://");
         }
         let mut dsn = Self::default();
         for (name, value) in key_values(text)? {
             // A name may be the tail of an unquoted password with a space in it: not repeated.
-            let Some((name, value)) = dsn.take(&name, value)? else { continue };
+            let Some((name, value)) = dsn.take(&name, value)? else {
+                continue;
+            };
             if !PASSED_ON.contains(&name.as_str()) {
                 bail!(
                     "the database connection string has a parameter that is not known here; \
@@ -101,7 +109,9 @@ impl Dsn {
                 .split_once('=')
                 .context("a parameter in the query of the database URL has no `=`")?;
             let (name, value) = (percent_decoded(name)?, percent_decoded(value)?);
-            let Some((name, value)) = dsn.take(&name, value)? else { continue };
+            let Some((name, value)) = dsn.take(&name, value)? else {
+                continue;
+            };
             if !PASSED_ON.contains(&name.as_str()) {
                 let plain = name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
                 let shown = if plain { &name } else { "(not shown)" };
@@ -172,7 +182,9 @@ fn key_values(text: &str) -> Result<Vec<(String, String)>> {
                 Some(c) if !quoted && c.is_whitespace() => break,
                 Some('\\') => value.extend(chars.next()),
                 Some(c) => value.push(c),
-                None if quoted => bail!("a quoted value in the database connection string has no end"),
+                None if quoted => {
+                    bail!("a quoted value in the database connection string has no end")
+                }
                 None => break,
             }
         }
@@ -192,12 +204,14 @@ fn percent_decoded(text: &str) -> Result<String> {
         }
         let digits = [rest.next().unwrap_or(b' '), rest.next().unwrap_or(b' ')];
         let mut decoded = [0];
-        hex::decode_to_slice(digits, &mut decoded).ok().context(
-            "a `%` in the query of the database URL is not followed by two hex digits",
-        )?;
+        hex::decode_to_slice(digits, &mut decoded)
+            .ok()
+            .context("a `%` in the query of the database URL is not followed by two hex digits")?;
         bytes.extend(decoded);
     }
-    String::from_utf8(bytes).ok().context("a parameter of the database URL is not UTF-8")
+    String::from_utf8(bytes)
+        .ok()
+        .context("a parameter of the database URL is not UTF-8")
 }
 
 fn percent_encoded(text: &str) -> String {

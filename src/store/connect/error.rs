@@ -39,11 +39,15 @@ impl ConnectError {
     }
 
     pub(super) fn away(place: &str, reason: &str, fix: &str) -> Self {
-        Self::Away { sentence: format!("cannot connect to {place}: {reason}; {fix}") }
+        Self::Away {
+            sentence: format!("cannot connect to {place}: {reason}; {fix}"),
+        }
     }
 
     pub(super) fn misconfigured(place: &str, reason: &str, fix: &str) -> Self {
-        Self::Misconfigured { sentence: format!("cannot connect to {place}: {reason}; {fix}") }
+        Self::Misconfigured {
+            sentence: format!("cannot connect to {place}: {reason}; {fix}"),
+        }
     }
 
     pub(super) fn from_postgres(place: &str, error: &tokio_postgres::Error) -> Self {
@@ -179,7 +183,10 @@ fn describe_tls(error: &rustls::Error) -> (String, &'static str) {
             "name the file with the right CA in sslrootcert",
         ),
         CertificateError::NotValidForNameContext { presented, .. } => (
-            format!("the server's certificate is for other names: {}", names(presented)),
+            format!(
+                "the server's certificate is for other names: {}",
+                names(presented)
+            ),
             "connect by a name in its subjectAltName, or issue one for this name",
         ),
         CertificateError::NotValidForName => (
@@ -202,5 +209,9 @@ fn describe_tls(error: &rustls::Error) -> (String, &'static str) {
 }
 
 fn names(presented: &[String]) -> String {
-    if presented.is_empty() { "it has no subjectAltName".to_owned() } else { presented.join(", ") }
+    if presented.is_empty() {
+        "it has no subjectAltName".to_owned()
+    } else {
+        presented.join(", ")
+    }
 }

@@ -35,7 +35,10 @@ fn libpq_tls_parameters_are_taken_from_both_forms() {
 fn limits_and_names_have_defaults_that_the_url_overrides() {
     let config = &target("postgres://u@db.test/events").endpoints[0].config;
     assert_eq!(config.get_connect_timeout(), Some(&Duration::from_secs(5)));
-    assert_eq!(config.get_tcp_user_timeout(), Some(&Duration::from_secs(10)));
+    assert_eq!(
+        config.get_tcp_user_timeout(),
+        Some(&Duration::from_secs(10))
+    );
     assert_eq!(config.get_keepalives_idle(), Duration::from_secs(30));
     assert_eq!(config.get_application_name(), Some("recsys-ingest"));
 
@@ -43,7 +46,10 @@ fn limits_and_names_have_defaults_that_the_url_overrides() {
                 &keepalives_idle=7200&keepalives_count=9&application_name=a%40b";
     let config = &target(text).endpoints[0].config;
     assert_eq!(config.get_connect_timeout(), Some(&Duration::from_secs(2)));
-    assert_eq!(config.get_tcp_user_timeout(), Some(&Duration::from_millis(1500)));
+    assert_eq!(
+        config.get_tcp_user_timeout(),
+        Some(&Duration::from_millis(1500))
+    );
     assert_eq!(config.get_keepalives_idle(), Duration::from_secs(7200));
     assert_eq!(config.get_keepalives_retries(), Some(9));
     assert_eq!(config.get_application_name(), Some("a@b"));
@@ -52,7 +58,10 @@ fn limits_and_names_have_defaults_that_the_url_overrides() {
 #[test]
 fn a_unix_socket_among_hosts_is_the_only_one_without_tls() {
     let target = target("host=/run/pg,db.test port=5433,5434 user=u sslmode=require");
-    assert_eq!(target.endpoints.iter().map(|e| e.unix).collect::<Vec<_>>(), [true, false]);
+    assert_eq!(
+        target.endpoints.iter().map(|e| e.unix).collect::<Vec<_>>(),
+        [true, false]
+    );
     assert_eq!(target.endpoints[1].config.get_ports(), [5434]);
 }
 
@@ -61,7 +70,10 @@ fn weak_modes_are_refused_where_they_would_prove_nothing() {
     assert!(refusal("postgres://u@h/d?sslmode=require&sslrootcert=system").contains("verify-full"));
     assert!(refusal("postgres://u@h/d?sslmode=verify-ca").contains("sslrootcert"));
     assert!(refusal("postgres://u@h/d?sslcert=/x").contains("sslkey"));
-    assert_eq!(target("postgres://u@h/d?sslrootcert=system").tls.mode, Mode::VerifyFull);
+    assert_eq!(
+        target("postgres://u@h/d?sslrootcert=system").tls.mode,
+        Mode::VerifyFull
+    );
 }
 
 #[test]
@@ -96,7 +108,8 @@ fn a_url_without_a_host_says_how_to_name_one() {
 
 #[test]
 fn quotes_and_escapes_in_key_value_form_survive() {
-    let config = &target(r"host = h  user='o\'neil' password=a\ b\\c dbname=''").endpoints[0].config;
+    let config =
+        &target(r"host = h  user='o\'neil' password=a\ b\\c dbname=''").endpoints[0].config;
     assert_eq!(config.get_user(), Some("o'neil"));
     assert_eq!(config.get_password(), Some(&br"a b\c"[..]));
 }

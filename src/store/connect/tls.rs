@@ -30,8 +30,10 @@ use rustls::pki_types::{
     CertificateDer, PrivateKeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime,
 };
 use rustls::server::ParsedCertificate;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, InconsistentKeys, RootCertStore,
+    SignatureScheme,
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 use x509_cert::der::{Decode as _, Encode as _};
@@ -143,14 +145,18 @@ impl Tls {
             (Some(cert), Some(key)) => Some((PathBuf::from(cert), PathBuf::from(key))),
             _ => bail!("sslcert and sslkey in the database URL need each other; give both"),
         };
-        Ok(Self { mode, roots, identity })
+        Ok(Self {
+            mode,
+            roots,
+            identity,
+        })
     }
 
     /// Reads the certificates and builds what a handshake needs. Blocks on files.
     pub(super) fn connector(&self, direct: bool) -> Result<MakeRustlsConnect> {
         let provider = Arc::new(ring::default_provider());
         let verifier = self.verifier(&provider)?;
-        let config = ClientConfig::builder_with_provider(provider)
+        let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .context("cannot set up TLS")?
             .dangerous()
@@ -158,13 +164,8 @@ impl Tls {
         let mut config = match &self.identity {
             None => config.with_no_client_auth(),
             Some((cert, key)) => {
-                let chain = certificates(cert, "sslcert")?;
-                let key = PrivateKeyDer::from_pem_slice(&read(key, "sslkey")?).with_context(|| {
-                    format!("sslkey {} holds no unencrypted private key in PEM form", key.display())
-                })?;
-                config
-                    .with_client_auth_cert(chain, key)
-                    .context("sslcert and sslkey do not belong together")?
+                let identity = SingleCertAndKey::from(identity(cert, key, &provider)?);
+                config.with_client_cert_resolver(Arc::new(identity))
             }
         };
         if direct {
@@ -186,7 +187,10 @@ impl Tls {
                 given = certificates(path, "sslrootcert")?;
                 for certificate in &given {
                     roots.add(certificate.clone()).with_context(|| {
-                        format!("a certificate in sslrootcert {} is not usable", path.display())
+                        format!(
+                            "a certificate in sslrootcert {} is not usable",
+                            path.display()
+                        )
                     })?;
                 }
             }
@@ -203,7 +207,12 @@ impl Tls {
             Roots::System | Roots::Unset => {}
         }
         let algorithms = provider.signature_verification_algorithms;
-        Ok(Verifier { check, roots, given, algorithms })
+        Ok(Verifier {
+            check,
+            roots,
+            given,
+            algorithms,
+        })
     }
 }
 
@@ -279,8 +288,8 @@ impl ServerCertVerifier for Verifier {
 /// webpki looks at dates only while it walks a chain, and a certificate that is
 /// trusted by itself has none.
 fn check_dates(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), rustls::Error> {
-    let certificate = x509_cert::Certificate::from_der(certificate)
-        .map_err(|_| CertificateError::BadEncoding)?;
+    let certificate =
+        x509_cert::Certificate::from_der(certificate).map_err(|_| CertificateError::BadEncoding)?;
     let validity = certificate.tbs_certificate.validity;
     let now = now.as_secs();
     if now < validity.not_before.to_unix_duration().as_secs() {
@@ -292,19 +301,48 @@ fn check_dates(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), ru
     Ok(())
 }
 
+/// What we show to a server that asks who we are.
+fn identity(cert: &Path, key: &Path, provider: &CryptoProvider) -> Result<CertifiedKey> {
+    let chain = certificates(cert, "sslcert")?;
+    let key = PrivateKeyDer::from_pem_slice(&read(key, "sslkey")?).with_context(|| {
+        format!(
+            "sslkey {} holds no unencrypted private key in PEM form",
+            key.display()
+        )
+    })?;
+    let key = provider
+        .key_provider
+        .load_private_key(key)
+        .context("sslkey is not usable")?;
+    let identity = CertifiedKey::new(chain, key);
+    // A version 1 certificate cannot be compared here; the server will judge it.
+    if let Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) =
+        identity.keys_match()
+    {
+        bail!("sslcert and sslkey do not belong together");
+    }
+    Ok(identity)
+}
+
 fn certificates(path: &Path, parameter: &str) -> Result<Vec<CertificateDer<'static>>> {
     let pem = read(path, parameter)?;
     let certificates = CertificateDer::pem_slice_iter(&pem)
         .collect::<Result<Vec<_>, _>>()
         .with_context(|| format!("{parameter} {} is not in PEM form", path.display()))?;
     if certificates.is_empty() {
-        bail!("{parameter} {} holds no certificate in PEM form", path.display());
+        bail!(
+            "{parameter} {} holds no certificate in PEM form",
+            path.display()
+        );
     }
     Ok(certificates)
 }
 
 fn read(path: &Path, parameter: &str) -> Result<Vec<u8>> {
     std::fs::read(path).with_context(|| {
-        format!("cannot read {parameter} {}; check the path and its permissions", path.display())
+        format!(
+            "cannot read {parameter} {}; check the path and its permissions",
+            path.display()
+        )
     })
 }

@@ -37,7 +37,12 @@ impl ApiKeyHasher {
     pub fn hash(&self, raw: &str) -> KeyHash {
         let key = raw.trim().as_bytes();
         KeyHash(match &self.keyed {
-            Some(keyed) => keyed.clone().chain_update(key).finalize().into_bytes().into(),
+            Some(keyed) => keyed
+                .clone()
+                .chain_update(key)
+                .finalize()
+                .into_bytes()
+                .into(),
             None => Sha256::digest(key).into(),
         })
     }
@@ -45,7 +50,11 @@ impl ApiKeyHasher {
 
 impl fmt::Debug for ApiKeyHasher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = if self.keyed.is_some() { "hmac-sha256" } else { "sha256" };
+        let kind = if self.keyed.is_some() {
+            "hmac-sha256"
+        } else {
+            "sha256"
+        };
         write!(f, "ApiKeyHasher({kind})")
     }
 }
@@ -55,7 +64,9 @@ impl KeyHash {
     #[must_use]
     pub fn from_hex(text: &str) -> Option<Self> {
         let mut bytes = [0; 32];
-        hex::decode_to_slice(text, &mut bytes).ok().map(|()| Self(bytes))
+        hex::decode_to_slice(text, &mut bytes)
+            .ok()
+            .map(|()| Self(bytes))
     }
 
     /// The `key_hash` column: lower case hex.

@@ -78,7 +78,9 @@ impl Directory {
             read_ms: AtomicU64::new(0),
             wake: Notify::new(),
         };
-        Self { shared: Arc::new(shared) }
+        Self {
+            shared: Arc::new(shared),
+        }
     }
 
     /// The snapshot in force. Take it once per request, so that all answers agree.
@@ -95,7 +97,10 @@ impl Directory {
     pub fn age(&self) -> Option<Duration> {
         let read_ms = self.shared.read_ms.load(Ordering::Acquire);
         (read_ms > 0).then(|| {
-            self.shared.started.elapsed().saturating_sub(Duration::from_millis(read_ms))
+            self.shared
+                .started
+                .elapsed()
+                .saturating_sub(Duration::from_millis(read_ms))
         })
     }
 
@@ -140,7 +145,10 @@ impl Directory {
         let mut said_so = false;
         loop {
             let reads_before = self.shared.read_ms.load(Ordering::Acquire);
-            let error = match self.refresh_while_connected(target, every, &mut said_so).await {
+            let error = match self
+                .refresh_while_connected(target, every, &mut said_so)
+                .await
+            {
                 Ok(never) => match never {},
                 Err(error) => error,
             };
@@ -202,7 +210,12 @@ impl Directory {
         if !changed.anything {
             return;
         }
-        let Changed { tenants, keys, skipped_keys, .. } = changed;
+        let Changed {
+            tenants,
+            keys,
+            skipped_keys,
+            ..
+        } = changed;
         if skipped_keys > 0 {
             tracing::warn!(
                 tenants,
@@ -249,10 +262,14 @@ async fn read(client: &mut Client) -> Result<Snapshot> {
         )
         .await
         .context("cannot read the table tenant_api_keys")?;
-    transaction.commit().await.context("cannot finish reading tenants and API keys")?;
+    transaction
+        .commit()
+        .await
+        .context("cannot finish reading tenants and API keys")?;
     for row in &rows {
-        let roles: Vec<Option<&str>> =
-            row.try_get(3).context("cannot make sense of tenant_api_keys.roles")?;
+        let roles: Vec<Option<&str>> = row
+            .try_get(3)
+            .context("cannot make sense of tenant_api_keys.roles")?;
         let read = || -> Result<KeyRow<'_>, tokio_postgres::Error> {
             Ok(KeyRow {
                 id: row.try_get::<_, Uuid>(0)?,
@@ -275,14 +292,13 @@ async fn read(client: &mut Client) -> Result<Snapshot> {
 pub(super) struct Micros(pub(super) i64);
 
 impl<'a> FromSql<'a> for Micros {
-    fn from_sql(
-        _: &Type,
-        raw: &'a [u8],
-    ) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
+    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
         /// 2000-01-01, where PostgreSQL counts from.
         const EPOCH_US: i64 = 946_684_800_000_000;
         // The infinities are the ends of i64, and saturate into "never" and "always".
-        Ok(Self(i64::from_be_bytes(raw.try_into()?).saturating_add(EPOCH_US)))
+        Ok(Self(
+            i64::from_be_bytes(raw.try_into()?).saturating_add(EPOCH_US),
+        ))
     }
 
     fn accepts(ty: &Type) -> bool {

@@ -29,8 +29,14 @@ pub struct Roles(u8);
 
 impl Role {
     /// Every role there is.
-    pub const ALL: [Self; 6] =
-        [Self::Ingest, Self::Publish, Self::Service, Self::Viewer, Self::Operator, Self::Admin];
+    pub const ALL: [Self; 6] = [
+        Self::Ingest,
+        Self::Publish,
+        Self::Service,
+        Self::Viewer,
+        Self::Operator,
+        Self::Admin,
+    ];
 
     /// The name in the database and on the command line.
     #[must_use]
@@ -49,7 +55,9 @@ impl Role {
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         let name = name.trim();
-        Self::ALL.into_iter().find(|role| role.name().eq_ignore_ascii_case(name))
+        Self::ALL
+            .into_iter()
+            .find(|role| role.name().eq_ignore_ascii_case(name))
     }
 
     fn bit(self) -> u8 {
@@ -97,7 +105,9 @@ impl Roles {
 
     /// The roles in the set, in the order of [`Role::ALL`].
     pub fn iter(self) -> impl Iterator<Item = Role> {
-        Role::ALL.into_iter().filter(move |role| self.contains(*role))
+        Role::ALL
+            .into_iter()
+            .filter(move |role| self.contains(*role))
     }
 }
 
@@ -120,7 +130,10 @@ mod tests {
     #[test]
     fn unknown_names_are_left_out_and_known_ones_kept() {
         let roles = Roles::from_names(["ingest", "superhero", " Viewer ", ""]);
-        assert_eq!(roles.iter().collect::<Vec<_>>(), [Role::Ingest, Role::Viewer]);
+        assert_eq!(
+            roles.iter().collect::<Vec<_>>(),
+            [Role::Ingest, Role::Viewer]
+        );
         assert!(roles.contains_any(&[Role::Admin, Role::Viewer]));
         assert!(!roles.contains(Role::Service));
         assert!(Roles::from_names(["superhero"]).is_empty());
@@ -130,7 +143,14 @@ mod tests {
     fn every_role_is_found_by_its_own_name() {
         for role in Role::ALL {
             assert_eq!(Role::from_name(role.name()), Some(role));
-            assert_eq!([role].into_iter().collect::<Roles>().iter().collect::<Vec<_>>(), [role]);
+            assert_eq!(
+                [role]
+                    .into_iter()
+                    .collect::<Roles>()
+                    .iter()
+                    .collect::<Vec<_>>(),
+                [role]
+            );
         }
     }
 }

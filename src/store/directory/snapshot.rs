@@ -121,14 +121,19 @@ impl Snapshot {
     pub(super) fn new(tenants: impl IntoIterator<Item = Tenant>) -> Self {
         let mut snapshot = Self::default();
         for tenant in tenants.into_iter().map(Arc::new) {
-            snapshot.by_external_id.insert(tenant.external_id.clone(), Arc::clone(&tenant));
+            snapshot
+                .by_external_id
+                .insert(tenant.external_id.clone(), Arc::clone(&tenant));
             snapshot.by_id.insert(tenant.id, tenant);
         }
         snapshot
     }
 
     pub(super) fn add_key(&mut self, row: &KeyRow<'_>) {
-        match (KeyHash::from_hex(row.key_hash), self.by_id.get(&row.tenant_id)) {
+        match (
+            KeyHash::from_hex(row.key_hash),
+            self.by_id.get(&row.tenant_id),
+        ) {
             (Some(hash), Some(tenant)) => {
                 let key = Key {
                     id: row.id,
@@ -153,7 +158,10 @@ impl Snapshot {
         if key.revoked {
             return Err(Refused::Revoked);
         }
-        if key.expires_at_us.is_some_and(|expires_at_us| expires_at_us < now_us) {
+        if key
+            .expires_at_us
+            .is_some_and(|expires_at_us| expires_at_us < now_us)
+        {
             return Err(Refused::Expired);
         }
         match key.tenant.status {
@@ -200,6 +208,10 @@ impl Snapshot {
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should say where"
+)]
 mod tests {
     use super::super::{ApiKeyHasher, Role};
     use super::*;
@@ -207,7 +219,11 @@ mod tests {
     const NOW_US: i64 = 1_790_000_000_000_000;
 
     fn tenant(n: u128, external_id: &str, status: TenantStatus) -> Tenant {
-        Tenant { id: Uuid::from_u128(n), external_id: external_id.to_owned(), status }
+        Tenant {
+            id: Uuid::from_u128(n),
+            external_id: external_id.to_owned(),
+            status,
+        }
     }
 
     fn hash(raw: &str) -> KeyHash {
@@ -231,7 +247,9 @@ mod tests {
     }
 
     fn outcome(status: TenantStatus, change: impl FnOnce(&mut KeyRow<'_>)) -> Option<Refused> {
-        with_key(tenant(1, "demo", status), change).lookup(hash("raw"), NOW_US).err()
+        with_key(tenant(1, "demo", status), change)
+            .lookup(hash("raw"), NOW_US)
+            .err()
     }
 
     #[test]
@@ -241,14 +259,20 @@ mod tests {
         assert_eq!(caller.key_id, Uuid::from_u128(99));
         assert_eq!(caller.tenant.external_id, "demo");
         assert!(caller.roles.contains(Role::Ingest));
-        assert_eq!(snapshot.lookup(hash("other"), NOW_US), Err(Refused::Unknown));
+        assert_eq!(
+            snapshot.lookup(hash("other"), NOW_US),
+            Err(Refused::Unknown)
+        );
     }
 
     #[test]
     fn each_reason_to_refuse_has_its_name_and_revoked_comes_first() {
         use TenantStatus::{Active, Deleted, Suspended};
         assert_eq!(outcome(Active, |_| {}), None);
-        assert_eq!(outcome(Active, |key| key.revoked = true), Some(Refused::Revoked));
+        assert_eq!(
+            outcome(Active, |key| key.revoked = true),
+            Some(Refused::Revoked)
+        );
         assert_eq!(outcome(Suspended, |_| {}), Some(Refused::TenantSuspended));
         assert_eq!(outcome(Deleted, |_| {}), Some(Refused::TenantDeleted));
         let both = |key: &mut KeyRow<'_>| {
@@ -260,7 +284,11 @@ mod tests {
 
     #[test]
     fn a_key_is_good_up_to_and_including_the_moment_it_expires() {
-        let at = |us| outcome(TenantStatus::Active, move |key| key.expires_at_us = Some(us));
+        let at = |us| {
+            outcome(TenantStatus::Active, move |key| {
+                key.expires_at_us = Some(us)
+            })
+        };
         assert_eq!(at(NOW_US + 1), None);
         assert_eq!(at(NOW_US), None);
         assert_eq!(at(NOW_US - 1), Some(Refused::Expired));
@@ -268,7 +296,9 @@ mod tests {
 
     #[test]
     fn a_key_with_an_unreadable_hash_or_no_tenant_is_left_out_and_counted() {
-        let snapshot = with_key(tenant(1, "demo", TenantStatus::Active), |key| key.key_hash = "x");
+        let snapshot = with_key(tenant(1, "demo", TenantStatus::Active), |key| {
+            key.key_hash = "x"
+        });
         assert_eq!((snapshot.keys(), snapshot.skipped_keys()), (0, 1));
         let orphan = with_key(tenant(1, "demo", TenantStatus::Active), |key| {
             key.tenant_id = Uuid::from_u128(2);
