@@ -1,1 +1,277 @@
-//! connect
+//! One PostgreSQL server to talk to, and connections to it.
+//!
+//! A [`Target`] is a parsed connection string; [`Target::connect`] makes one
+//! connection with TLS as libpq's `sslmode` means it, and always ends within a
+//! limit. Nothing here spawns: the caller owns the driver that moves the bytes.
+//!
+//! Invariant: neither a `Target` nor an error made here ever shows the password.
+//! Knows nothing of tables, pools or retries, and does not read the environment.
+
+mod dsn;
+mod endpoint;
+mod error;
+mod tls;
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use rand::seq::SliceRandom as _;
+use tokio::time::timeout;
+use tokio_postgres::config::{LoadBalanceHosts, SslMode, SslNegotiation};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{CancelToken, Client, Config};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+pub use error::ConnectError;
+
+use dsn::Dsn;
+use endpoint::Endpoint;
+use tls::{Mode, Tls};
+
+/// Long enough for a handshake across an ocean with a lost packet or two.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A dead peer under unacknowledged data is noticed after this long, instead of
+/// the kernel's quarter of an hour.
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Idle connections are probed well within the five minutes after which common
+/// NAT gateways and load balancers forget a flow.
+const KEEPALIVES_IDLE: Duration = Duration::from_secs(30);
+const KEEPALIVES_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVES_RETRIES: u32 = 3;
+
+/// The settings of a session are a single round trip; a server that takes
+/// longer is not worth having.
+const PREPARE_LIMIT: Duration = Duration::from_secs(10);
+
+const APPLICATION_NAME: &str = "recsys-ingest";
+
+/// Where PostgreSQL is and how to get in: a parsed `DATABASE_URL`.
+#[derive(Clone)]
+pub struct Target {
+    endpoints: Vec<Endpoint>,
+    tls: Tls,
+    shuffle: bool,
+}
+
+/// The future that moves a connection's bytes; it ends when the connection does.
+pub type Driver = Pin<Box<dyn Future<Output = Result<(), tokio_postgres::Error>> + Send>>;
+
+/// An open connection. The client stands still unless the driver is polled.
+#[must_use = "dropping a connection closes it"]
+pub struct Connection {
+    /// What statements are sent with.
+    pub client: Client,
+    /// To be polled, usually as a task of its own, until it ends.
+    pub driver: Driver,
+}
+
+impl Target {
+    /// Reads a connection string: `postgres://user:password@host:5432/database`
+    /// or `host=… user=…`, with libpq's parameters, TLS ones included.
+    ///
+    /// There is no `FromStr` on purpose: argument parsers that use it print the
+    /// whole text, password and all, when it is wrong.
+    ///
+    /// # Errors
+    /// When the text is malformed, names no host, or its TLS parameters
+    /// contradict each other. The message never repeats a value.
+    pub fn parse(text: &str) -> Result<Self> {
+        let dsn = Dsn::parse(text)?;
+        let tls = Tls::from_dsn(&dsn)?;
+        let mut config: Config = dsn.rest.parse().context("the database URL is not valid")?;
+        let tcp_user_timeout = dsn
+            .tcp_user_timeout_ms
+            .map_or(TCP_USER_TIMEOUT, Duration::from_millis);
+        config.tcp_user_timeout(tcp_user_timeout);
+        if config.get_connect_timeout().is_none() {
+            config.connect_timeout(CONNECT_TIMEOUT);
+        }
+        if config.get_application_name().is_none() {
+            config.application_name(APPLICATION_NAME);
+        }
+        if !dsn.names_keepalives_idle {
+            config.keepalives_idle(KEEPALIVES_IDLE);
+        }
+        if config.get_keepalives_interval().is_none() {
+            config.keepalives_interval(KEEPALIVES_INTERVAL);
+        }
+        if config.get_keepalives_retries().is_none() {
+            config.keepalives_retries(KEEPALIVES_RETRIES);
+        }
+        config.ssl_mode(match tls.mode {
+            Mode::Disable => SslMode::Disable,
+            Mode::Prefer => SslMode::Prefer,
+            Mode::Require | Mode::VerifyCa | Mode::VerifyFull => SslMode::Require,
+        });
+        if tls.mode < Mode::Require && config.get_ssl_negotiation() == SslNegotiation::Direct {
+            bail!("sslnegotiation=direct needs sslmode=require or stronger");
+        }
+        let shuffle = config.get_load_balance_hosts() == LoadBalanceHosts::Random;
+        Ok(Self {
+            endpoints: Endpoint::of(&config)?,
+            tls,
+            shuffle,
+        })
+    }
+
+    /// The name of the database that the first host is asked for.
+    #[must_use]
+    pub fn database(&self) -> &str {
+        self.first()
+            .config
+            .get_dbname()
+            .or(self.first().config.get_user())
+            .unwrap_or("(default)")
+    }
+
+    /// Opens a connection, trying the hosts in turn.
+    ///
+    /// Ends within three connect timeouts per host (15 s by default): two dead
+    /// addresses of a name may time out and a third one still be reached.
+    ///
+    /// # Errors
+    /// See [`ConnectError`]; with several hosts, why the last one failed.
+    pub async fn connect(&self) -> Result<Connection, ConnectError> {
+        let mut endpoints: Vec<&Endpoint> = self.endpoints.iter().collect();
+        if self.shuffle {
+            endpoints.shuffle(&mut rand::rng());
+        }
+        let mut failure = None;
+        for endpoint in endpoints {
+            let limit = endpoint.limit();
+            let attempt = match timeout(limit, self.connect_endpoint(endpoint)).await {
+                Ok(attempt) => attempt,
+                Err(_) => Err(ConnectError::away(
+                    &endpoint.place,
+                    &format!("no answer within {} s", limit.as_secs()),
+                    "check the address and the load of the server, and firewalls on the way",
+                )),
+            };
+            match attempt {
+                Ok(connection) => return Ok(connection),
+                Err(error) => failure = Some(error),
+            }
+        }
+        Err(failure.expect("a target has at least one endpoint: `parse` saw to it"))
+    }
+
+    /// Asks the server to stop the statement that `token`'s connection runs.
+    ///
+    /// Ends within the same limit as a connect. Success means that the request
+    /// was sent; the statement may have ended by itself meanwhile.
+    ///
+    /// # Errors
+    /// When the server cannot be reached.
+    pub async fn cancel(&self, token: &CancelToken) -> Result<()> {
+        // The token knows whether its own connection used TLS, and where it went.
+        let connector = self.connector(self.first()).await?;
+        match timeout(self.first().limit(), token.cancel_query(connector)).await {
+            Ok(sent) => sent.context("cannot send a cancel request to PostgreSQL"),
+            Err(_) => bail!("cannot send a cancel request to PostgreSQL: no answer in time"),
+        }
+    }
+
+    async fn connect_endpoint(&self, endpoint: &Endpoint) -> Result<Connection, ConnectError> {
+        let explain =
+            |error: tokio_postgres::Error| ConnectError::from_postgres(&endpoint.place, &error);
+        if endpoint.unix || self.tls.mode == Mode::Disable {
+            return endpoint.connect_plain().await.map_err(explain);
+        }
+        let connector = self.connector(endpoint).await.map_err(|error| {
+            ConnectError::misconfigured(
+                &endpoint.place,
+                &format!("{error:#}"),
+                "correct the TLS parameters of the database URL",
+            )
+        })?;
+        match endpoint.config.connect(connector).await {
+            Ok((client, driver)) => Ok(Connection {
+                client,
+                driver: Box::pin(driver),
+            }),
+            Err(error) if self.tls.mode == Mode::Prefer && may_do_without_tls(&error) => {
+                // What to report is why the preferred way failed.
+                endpoint.connect_plain().await.map_err(|_| explain(error))
+            }
+            Err(error) => Err(explain(error)),
+        }
+    }
+
+    async fn connector(&self, endpoint: &Endpoint) -> Result<MakeRustlsConnect> {
+        let tls = self.tls.clone();
+        let direct = endpoint.config.get_ssl_negotiation() == SslNegotiation::Direct;
+        // Reading a system's CA certificates takes tens of milliseconds.
+        tokio::task::spawn_blocking(move || tls.connector(direct))
+            .await
+            .context("reading TLS certificates was broken off")?
+    }
+
+    fn first(&self) -> &Endpoint {
+        self.endpoints
+            .first()
+            .expect("a target has at least one endpoint: `parse` saw to it")
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, endpoint) in self.endpoints.iter().enumerate() {
+            let comma = if i == 0 { "" } else { ", " };
+            write!(f, "{comma}{}", endpoint.place)?;
+        }
+        write!(f, " (sslmode={})", self.tls.mode.name())
+    }
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Target({self})")
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").finish_non_exhaustive()
+    }
+}
+
+/// Gives a fresh session the settings that our SQL relies on.
+///
+/// `statement_timeout: None` leaves what the server, database or role says.
+///
+/// # Errors
+/// When the server refuses, or does not answer within ten seconds.
+pub async fn prepare_session(client: &Client, statement_timeout: Option<Duration>) -> Result<()> {
+    let mut settings =
+        String::from("SET TimeZone = 'UTC'; SET DateStyle = 'ISO'; SET client_encoding = 'UTF8';");
+    if let Some(limit) = statement_timeout {
+        // 0 would mean no limit, and the setting is an int4.
+        let ms = limit.as_millis().clamp(1, 2_147_483_647);
+        settings.push_str(&format!(" SET statement_timeout = {ms};"));
+    }
+    match timeout(PREPARE_LIMIT, client.batch_execute(&settings)).await {
+        Ok(set) => set.context("cannot set up the PostgreSQL session"),
+        Err(_) => bail!(
+            "cannot set up the PostgreSQL session: no answer within {} s",
+            PREPARE_LIMIT.as_secs()
+        ),
+    }
+}
+
+/// `prefer` goes on in the clear, as libpq does, when TLS cannot be agreed on or
+/// when pg_hba.conf admits this client only without it.
+fn may_do_without_tls(error: &tokio_postgres::Error) -> bool {
+    error::is_tls(error) || error.code() == Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION)
+}
+
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should say where"
+)]
+mod tests;

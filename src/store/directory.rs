@@ -1,1 +1,20 @@
-//! directory
+//! Who may call: tenants, API keys and their roles.
+//!
+//! The whole directory is held in memory as a [`Snapshot`] that [`Directory`]
+//! replaces in one step, so that no request waits for the database and none sees
+//! half a change. What an operator does to it is in [`admin`].
+//!
+//! Keeps one invariant: a snapshot is one consistent reading of both tables, and
+//! stays in force until a newer one was read completely.
+//! Knows nothing of HTTP; callers bring the key and the time.
+
+pub mod admin;
+mod key;
+mod refresh;
+mod role;
+mod snapshot;
+
+pub use key::{ApiKeyHasher, KeyHash};
+pub use refresh::{Changed, Directory};
+pub use role::{Role, Roles};
+pub use snapshot::{Caller, Refused, Snapshot, Tenant, TenantStatus};

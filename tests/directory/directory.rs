@@ -1,0 +1,350 @@
+//! Tenants and keys, from the operator's hand to the snapshot.
+
+use std::time::{Duration, Instant};
+
+use recsys_ingest::store::directory::{ApiKeyHasher, Directory, Refused, Role, admin};
+use tokio::sync::watch;
+use tokio_postgres::Client;
+use uuid::Uuid;
+
+use crate::server::{Server, open};
+
+const NOW_US: i64 = 1_790_000_000_000_000;
+
+async fn with_tables(server: &Server) -> Client {
+    let client = server.client().await;
+    client
+        .batch_execute(
+            "CREATE TYPE tenant_status AS ENUM ('active', 'suspended', 'deleted');
+             CREATE TABLE tenants (
+               id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+               external_id text NOT NULL UNIQUE, name text NOT NULL,
+               status tenant_status NOT NULL DEFAULT 'active',
+               created_at timestamptz NOT NULL DEFAULT now(),
+               updated_at timestamptz NOT NULL DEFAULT now());
+             CREATE TABLE tenant_api_keys (
+               id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+               tenant_id uuid NOT NULL REFERENCES tenants (id) ON DELETE RESTRICT,
+               name text, key_prefix text, key_hash text NOT NULL UNIQUE,
+               roles text[] NOT NULL DEFAULT '{}',
+               created_at timestamptz NOT NULL DEFAULT now(),
+               expires_at timestamptz, revoked_at timestamptz, last_used_at timestamptz);",
+        )
+        .await
+        .unwrap();
+    client
+}
+
+fn hasher() -> ApiKeyHasher {
+    ApiKeyHasher::new(b"pepper")
+}
+
+#[tokio::test]
+async fn a_created_key_lets_its_holder_in_until_it_is_revoked() {
+    let server = Server::plain();
+    let mut client = with_tables(&server).await;
+    let directory = Directory::new();
+    assert_eq!(directory.age(), None);
+    let tenant = admin::create_tenant(&client, "demo", "").await.unwrap();
+    let key = admin::create_key(
+        &client,
+        &hasher(),
+        "demo",
+        Some("web"),
+        &[Role::Ingest, Role::Ingest, Role::Viewer],
+        None,
+    )
+    .await
+    .unwrap();
+    assert!(key.secret.starts_with("rik_"));
+
+    let changed = directory.refresh(&mut client).await.unwrap();
+    assert!(changed.anything);
+    assert_eq!(
+        (changed.tenants, changed.keys, changed.skipped_keys),
+        (1, 1, 0)
+    );
+    assert!(directory.age().unwrap() < Duration::from_secs(5));
+    let caller = directory
+        .snapshot()
+        .lookup(hasher().hash(&key.secret), NOW_US)
+        .unwrap();
+    assert_eq!((caller.key_id, caller.tenant.id), (key.id, tenant.id));
+    assert!(caller.roles.contains(Role::Viewer) && !caller.roles.contains(Role::Admin));
+    assert!(!directory.refresh(&mut client).await.unwrap().anything);
+
+    let listed = admin::list_keys(&client, Some(&tenant.id.to_string()))
+        .await
+        .unwrap();
+    assert_eq!(listed[0].roles, ["ingest", "viewer"]);
+    assert_eq!(listed[0].key_prefix.as_deref(), Some(&key.secret[..8]));
+    assert_eq!(admin::list_tenants(&client).await.unwrap()[0].keys, 1);
+
+    assert_eq!(
+        admin::revoke_key(&client, &key.secret[..8]).await.unwrap(),
+        key.id
+    );
+    let first = admin::list_keys(&client, None).await.unwrap()[0].revoked_at;
+    assert!(first.is_some());
+    assert_eq!(
+        admin::revoke_key(&client, &key.id.to_string())
+            .await
+            .unwrap(),
+        key.id
+    );
+    assert_eq!(
+        admin::list_keys(&client, None).await.unwrap()[0].revoked_at,
+        first
+    );
+    assert!(directory.refresh(&mut client).await.unwrap().anything);
+    let refused = directory
+        .snapshot()
+        .lookup(hasher().hash(&key.secret), NOW_US);
+    assert_eq!(refused, Err(Refused::Revoked));
+}
+
+#[tokio::test]
+async fn odd_rows_neither_stop_a_refresh_nor_let_anyone_in() {
+    let server = Server::plain();
+    let mut client = with_tables(&server).await;
+    let hash = |raw: &str| hasher().hash(raw).to_hex();
+    admin::create_tenant(&client, "demo", "Demo").await.unwrap();
+    for (hash, roles, expires_at) in [
+        ("no hash".to_owned(), "{ingest}", "infinity"),
+        (hash("for ever"), "{NULL,wizard,PUBLISH}", "infinity"),
+        (hash("never"), "{}", "-infinity"),
+        (hash("far"), "{ingest}", "200000-01-01"),
+    ] {
+        client
+            .execute(
+                "INSERT INTO tenant_api_keys (tenant_id, key_hash, roles, expires_at) \
+                 SELECT id, $1, $2::text::text[], $3::text::timestamptz FROM tenants",
+                &[&hash, &roles, &expires_at],
+            )
+            .await
+            .unwrap();
+    }
+    let directory = Directory::new();
+    let changed = directory.refresh(&mut client).await.unwrap();
+    assert_eq!((changed.keys, changed.skipped_keys), (3, 1));
+    let snapshot = directory.snapshot();
+    let look = |raw: &str| snapshot.lookup(hasher().hash(raw), NOW_US);
+    assert_eq!(
+        look("for ever").unwrap().roles.iter().collect::<Vec<_>>(),
+        [Role::Publish]
+    );
+    assert_eq!(look("never"), Err(Refused::Expired));
+    assert!(look("far").is_ok());
+    assert_eq!(admin::list_keys(&client, None).await.unwrap().len(), 4);
+}
+
+#[tokio::test]
+async fn mistakes_at_the_command_line_are_named() {
+    let server = Server::plain();
+    let client = with_tables(&server).await;
+    let hasher = hasher();
+    admin::create_tenant(&client, "demo", "Demo").await.unwrap();
+    admin::create_tenant(&client, "gone", "Gone").await.unwrap();
+    client
+        .batch_execute("UPDATE tenants SET status = 'deleted' WHERE external_id = 'gone'")
+        .await
+        .unwrap();
+    let past = jiff::Timestamp::from_second(1).unwrap();
+    let key = async |tenant, roles: &[Role], expires| {
+        let made = admin::create_key(&client, &hasher, tenant, None, roles, expires).await;
+        made.unwrap_err().to_string()
+    };
+
+    let twice = admin::create_tenant(&client, "demo", "").await.unwrap_err();
+    assert!(twice.to_string().contains("exists already"));
+    assert!(
+        key("nobody", &[Role::Ingest], None)
+            .await
+            .contains("there is no tenant")
+    );
+    assert!(
+        key("gone", &[Role::Ingest], None)
+            .await
+            .contains("is deleted")
+    );
+    assert!(key("demo", &[], None).await.contains("no role"));
+    assert!(
+        key("demo", &[Role::Ingest], Some(past))
+            .await
+            .contains("expired already")
+    );
+    assert!(admin::list_keys(&client, Some("nobody")).await.is_err());
+    for nothing in ["", "  ", "rik_zzzz", &Uuid::nil().to_string()] {
+        let error = admin::revoke_key(&client, nothing)
+            .await
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("no API key"), "{error}");
+    }
+    for secret in ["dev-secret-number-1", "dev-secret-number-2"] {
+        admin::insert_key(&client, &hasher, "demo", None, &[Role::Ingest], secret)
+            .await
+            .unwrap();
+    }
+    let error = admin::revoke_key(&client, "dev-secr")
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("more than one"), "{error}");
+}
+
+#[tokio::test]
+async fn a_given_secret_is_the_same_key_every_time() {
+    let server = Server::plain();
+    let client = with_tables(&server).await;
+    for tenant in ["demo", "other"] {
+        admin::create_tenant(&client, tenant, "").await.unwrap();
+    }
+    let insert = async |tenant, roles: &[Role]| {
+        admin::insert_key(
+            &client,
+            &hasher(),
+            tenant,
+            Some("dev"),
+            roles,
+            "dev-ingest-key",
+        )
+        .await
+    };
+    let first = insert("demo", &[Role::Ingest]).await.unwrap();
+    assert_eq!(
+        insert("demo", &[Role::Ingest, Role::Service])
+            .await
+            .unwrap(),
+        first
+    );
+    let keys = admin::list_keys(&client, None).await.unwrap();
+    assert_eq!(keys.len(), 1);
+    assert_eq!(keys[0].roles, ["ingest", "service"]);
+    assert!(insert("other", &[Role::Ingest]).await.is_err());
+    admin::revoke_key(&client, &first.to_string())
+        .await
+        .unwrap();
+    let error = insert("demo", &[Role::Ingest])
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("revoked"), "{error}");
+}
+
+#[tokio::test]
+async fn ten_thousand_tenants_are_read_and_looked_up_quickly() {
+    let server = Server::plain();
+    let mut client = with_tables(&server).await;
+    client
+        .batch_execute(
+            "INSERT INTO tenants (external_id, name) SELECT 't' || n, 'T' FROM generate_series(1, 10000) n;
+             INSERT INTO tenant_api_keys (tenant_id, key_hash, roles)
+             SELECT id, encode(sha256(external_id::bytea), 'hex'), '{ingest}' FROM tenants",
+        )
+        .await
+        .unwrap();
+    let directory = Directory::new();
+    let started = Instant::now();
+    assert_eq!(directory.refresh(&mut client).await.unwrap().keys, 10_000);
+    assert!(
+        started.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        started.elapsed()
+    );
+    println!("10,000 tenants and keys read in {:?}", started.elapsed());
+    let plain = ApiKeyHasher::new(b"");
+    let snapshot = directory.snapshot();
+    for n in 1..=10_000 {
+        let name = format!("t{n}");
+        let caller = snapshot.lookup(plain.hash(&name), NOW_US).unwrap();
+        assert_eq!(Some(&caller.tenant), snapshot.tenant(&name));
+    }
+}
+
+#[tokio::test]
+async fn the_loop_notices_a_wake_survives_an_outage_and_stops_when_told() {
+    let server = Server::plain();
+    let client = with_tables(&server).await;
+    admin::create_tenant(&client, "demo", "").await.unwrap();
+    let directory = Directory::new();
+    let (stop, stopped) = watch::channel(false);
+    let hour = Duration::from_secs(3600);
+    let running = tokio::spawn(directory.clone().run(server.target(), hour, stopped));
+    eventually("the first reading", || directory.age().is_some()).await;
+
+    let insert = async |client: &Client, secret| {
+        admin::insert_key(client, &hasher(), "demo", None, &[Role::Ingest], secret)
+            .await
+            .unwrap();
+    };
+    let known = |secret| {
+        directory
+            .snapshot()
+            .lookup(hasher().hash(secret), NOW_US)
+            .is_ok()
+    };
+    insert(&client, "first-secret").await;
+    for _ in 0..1000 {
+        directory.wake();
+    }
+    eventually("the new key", || known("first-secret")).await;
+
+    server.down();
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert!(known("first-secret"), "the last snapshot stays in force");
+    server.up();
+    let client = open(server.target().connect().await.unwrap());
+    insert(&client, "second-secret").await;
+    eventually("the key made after the outage", || {
+        directory.wake();
+        known("second-secret")
+    })
+    .await;
+
+    stop.send(true).unwrap();
+    tokio::time::timeout(Duration::from_secs(5), running)
+        .await
+        .unwrap()
+        .unwrap();
+}
+
+#[tokio::test]
+async fn however_often_it_is_woken_the_tables_are_read_once_a_second() {
+    let server = Server::plain();
+    let client = with_tables(&server).await;
+    let directory = Directory::new();
+    let (stop, stopped) = watch::channel(false);
+    let hour = Duration::from_secs(3600);
+    let running = tokio::spawn(directory.clone().run(server.target(), hour, stopped));
+    eventually("the first reading", || directory.age().is_some()).await;
+    // Every reading resets the age; ages that went down count readings.
+    let (mut readings, mut last) = (0, Duration::ZERO);
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_millis(2500) {
+        directory.wake();
+        let age = directory.age().unwrap();
+        readings += u32::from(age < last);
+        last = age;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!((1..=3).contains(&readings), "{readings} readings");
+    // A sender that is gone stops the loop too.
+    drop(stop);
+    tokio::time::timeout(Duration::from_secs(5), running)
+        .await
+        .unwrap()
+        .unwrap();
+    drop(client);
+}
+
+async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(
+            started.elapsed() < Duration::from_secs(20),
+            "waited in vain for {what}"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
