@@ -206,7 +206,10 @@ fn succeeds(command: &mut Command) -> bool {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]
@@ -241,6 +244,7 @@ mod tests {
             return;
         }
         let closed = tempfile::tempdir().unwrap();
+        fs::set_permissions(closed.path(), fs::Permissions::from_mode(0o700)).unwrap();
         let below = closed.path().join("below");
         fs::create_dir(&below).unwrap();
         let identity = Identity::detect().unwrap();
