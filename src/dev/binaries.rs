@@ -24,26 +24,26 @@ pub const MAJOR_MIN: u32 = 15;
 
 /// A directory with PostgreSQL's server programs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Binaries {
+pub(super) struct Binaries {
     /// Where `postgres` and `initdb` are.
-    pub dir: PathBuf,
+    pub(super) dir: PathBuf,
     /// Major version, such as 18.
-    pub major: u32,
+    pub(super) major: u32,
 }
 
 /// Where to look, and for what.
 #[derive(Clone, Debug)]
-pub struct Search {
+pub(super) struct Search {
     /// Look here and nowhere else.
-    pub explicit: Option<PathBuf>,
+    pub(super) explicit: Option<PathBuf>,
     /// Look at what the machine has installed.
-    pub installed: bool,
+    pub(super) installed: bool,
     /// Fetch the programs when nothing else is found.
-    pub fetch: bool,
+    pub(super) fetch: bool,
     /// Where fetched programs are kept; the first one that can be used is.
-    pub cache_dirs: Vec<PathBuf>,
+    pub(super) cache_dirs: Vec<PathBuf>,
     /// An existing cluster runs with its own major version only.
-    pub major: Option<u32>,
+    pub(super) major: Option<u32>,
 }
 
 /// Remembers why places were passed over.
@@ -116,8 +116,7 @@ impl Search {
             return Ok(found);
         }
         Err(LaunchError::NoBinaries(nothing_found(
-            self.major,
-            &attempt.passed_over,
+            self.major, &attempt.passed_over,
         )))
     }
 

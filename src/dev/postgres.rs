@@ -257,7 +257,7 @@ impl PrivatePostgres {
         let cluster = self.home.cluster();
         loop {
             if !postmaster.is_alive() {
-                return Err(self.failure("it ended at once", log_from));
+                return Err(self.failure("it ended before it was ready", log_from));
             }
             let ready = PidFile::read(&cluster)
                 .is_some_and(|file| file.is_ready() && file.pid() == Some(postmaster.pid()));

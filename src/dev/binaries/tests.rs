@@ -126,6 +126,26 @@ fn a_cluster_of_a_version_that_cannot_be_fetched_is_not_answered_with_a_download
 }
 
 #[test]
+fn as_root_a_cache_that_the_other_user_cannot_enter_is_passed_over() {
+    if !matches!(Identity::detect().unwrap(), Identity::Account(_)) {
+        println!("skipped: only root runs PostgreSQL as somebody else");
+        return;
+    }
+    let closed = tempfile::tempdir().unwrap();
+    fs::set_permissions(closed.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    let cache_dirs = vec![closed.path().to_owned()];
+    let text = find(&Search {
+        fetch: true,
+        cache_dirs,
+        ..nowhere()
+    })
+    .unwrap_err();
+    assert!(text.contains("cannot be entered by user"), "{text}");
+    let fallback = super::cache_dirs(Some(closed.path()), Path::new("/data"));
+    assert_eq!(fallback[1], Path::new("/var/cache/recsys-ingest"));
+}
+
+#[test]
 fn the_cache_directory_follows_the_usual_rules() {
     let home = Path::new("/home/a");
     let dir = |home, xdg| default_cache_dir(home, xdg);

@@ -141,12 +141,7 @@ fn pip_command(pip: &[&str], build: &Build, pinned: &Path, target: &Path) -> Com
     ]);
     command.args(["--no-deps", "--only-binary=:all:", "--implementation", "cp"]);
     command.args([
-        "--python-version",
-        "3.11",
-        "--abi",
-        "cp311",
-        "--platform",
-        build.platform,
+        "--python-version", "3.11", "--abi", "cp311", "--platform", build.platform,
     ]);
     command
         .arg("--target")

@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio_postgres::SimpleQueryMessage;
 
-use super::super::identity::is_root;
 use super::*;
 
 /// A directory that everybody may enter, so that as root, too, the cluster stays in it.
@@ -276,7 +275,7 @@ fn as_root_a_closed_data_directory_leads_to_the_same_cluster_at_every_start() {
 
 #[test]
 fn as_root_a_cluster_is_run_by_the_user_who_owns_it() {
-    if !is_root() {
+    if !matches!(Identity::detect().unwrap(), Identity::Account(_)) {
         println!("skipped: only root runs PostgreSQL as somebody else");
         return;
     }
