@@ -171,6 +171,16 @@ impl Home {
     }
 }
 
+impl Drop for Home {
+    fn drop(&mut self) {
+        // Closing the file is not enough: a child that another thread is just starting has a copy of
+        // it until it runs its program, and the next start would find the lock taken by ourselves.
+        if let Err(error) = self.lock.unlock() {
+            tracing::warn!(%error, data_dir = %self.data_dir.display(), "cannot unlock the data directory");
+        }
+    }
+}
+
 /// A directory that only `identity` can enter (and root, who can enter everything).
 pub(super) fn make_private_dir(path: &Path, identity: &Identity) -> Result<(), LaunchError> {
     DirBuilder::new()

@@ -352,3 +352,28 @@ fn a_cluster_of_another_version_asks_for_that_version() {
         "{text}"
     );
 }
+
+#[test]
+fn the_lock_is_free_at_once_though_other_threads_start_processes() {
+    let dir = open_dir();
+    let identity = Identity::detect().unwrap();
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                    // With a user id it is forked, rather than spawned by a short cut.
+                    let status = Command::new("true")
+                        .uid(rustix::process::geteuid().as_raw())
+                        .status();
+                    assert!(status.unwrap().success());
+                }
+            });
+        }
+        let opened: Result<Vec<()>, LaunchError> = (0..200)
+            .map(|_| Home::open(dir.path(), &identity, PORT).map(drop))
+            .collect();
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        opened.unwrap();
+    });
+}
