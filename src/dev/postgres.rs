@@ -1,1 +1,366 @@
-//! postgres
+//! A PostgreSQL server of our own: made, started, stopped and found again.
+//!
+//! Keeps two invariants: at most one [`PrivatePostgres`] exists for a data directory, on the whole
+//! machine, and a server that outlived its owner is taken over, never started a second time.
+//! Reachable through a Unix socket in a directory that nobody else can enter, so there are no passwords.
+//! Knows nothing of our schema. Blocking throughout: inside async code, use a blocking thread.
+
+mod create;
+mod home;
+mod options;
+mod process;
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+pub use super::LaunchError;
+use super::binaries::{self, Binaries, Search};
+use super::identity::Identity;
+use home::Home;
+pub use options::Options;
+use options::PORT;
+use process::{PidFile, Postmaster, Watchdog};
+
+/// Long enough for the crash recovery of a cluster that was killed under load.
+const START_LIMIT: Duration = Duration::from_secs(120);
+/// How often a server that starts or stops is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// A log beyond this is begun anew at the next start.
+const LOG_BYTES_MAX: u64 = 16 << 20;
+
+/// A running PostgreSQL server; dropping it stops it.
+#[derive(Debug)]
+pub struct PrivatePostgres {
+    home: Home,
+    identity: Identity,
+    binaries: Binaries,
+    database: String,
+    port: u16,
+    arguments: Vec<OsString>,
+    ephemeral: bool,
+    finished: bool,
+    pid: u32,
+    postmaster: Option<Postmaster>,
+    watchdog: Option<Watchdog>,
+}
+
+impl PrivatePostgres {
+    /// Starts a server in `options.data_dir`, or takes over the one that runs there.
+    ///
+    /// Returns when the database answers.
+    pub fn start(options: &Options) -> Result<Self, LaunchError> {
+        Self::start_found_by(options, |search| search)
+    }
+
+    /// As [`start`](Self::start), with a say in where the programs are looked for.
+    fn start_found_by(
+        options: &Options,
+        adapt: impl FnOnce(Search) -> Search,
+    ) -> Result<Self, LaunchError> {
+        let port = options.port()?;
+        let identity = Identity::detect()?;
+        let home = Home::open(&options.data_dir, &identity, port)?;
+        let identity = identity.for_cluster(&home.cluster());
+        let search = adapt(Search {
+            explicit: options.bin_dir.clone(),
+            installed: true,
+            fetch: true,
+            cache_dirs: binaries::cache_dirs(options.cache_dir.as_deref(), home.data_dir()),
+            major: home.cluster_major()?,
+        });
+        let binaries = search.find(&identity)?;
+        create::cluster(&home, &binaries, &identity, options.durable)?;
+        let mut this = Self {
+            arguments: options.arguments(&home),
+            database: options.database.clone(),
+            ephemeral: options.ephemeral,
+            home,
+            identity,
+            binaries,
+            port,
+            finished: false,
+            pid: 0,
+            postmaster: None,
+            watchdog: None,
+        };
+        this.adopt()?;
+        this.launch()?;
+        Ok(this)
+    }
+
+    /// A connection string for psql, libpq and tokio-postgres alike.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let database = percent_encoded(self.database.as_bytes());
+        let socket_dir = percent_encoded(self.home.socket_dir().as_os_str().as_bytes());
+        let mut url = format!("postgresql://postgres@/{database}?host={socket_dir}");
+        if self.port != PORT {
+            write!(url, "&port={}", self.port).expect("writing to a String cannot fail");
+        }
+        url
+    }
+
+    /// The process id of the server; of the last one if it is stopped.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// The server's major version, such as 18.
+    #[must_use]
+    pub fn version(&self) -> u32 {
+        self.binaries.major
+    }
+
+    /// Where `postgres` and `initdb` are, and often `psql`.
+    #[must_use]
+    pub fn bin_dir(&self) -> &Path {
+        &self.binaries.dir
+    }
+
+    /// The directory that was asked for; as root the files may be elsewhere, and a note in it says where.
+    #[must_use]
+    pub fn data_dir(&self) -> &Path {
+        self.home.data_dir()
+    }
+
+    /// The server's log.
+    #[must_use]
+    pub fn log_path(&self) -> PathBuf {
+        self.home.log()
+    }
+
+    /// Ends all sessions, writes a checkpoint and stops.
+    pub fn stop(mut self) -> Result<(), LaunchError> {
+        self.finish()
+    }
+
+    /// Stops the server and deletes its data, wherever it is kept.
+    pub fn delete(mut self) -> Result<(), LaunchError> {
+        self.ephemeral = true;
+        self.finish()
+    }
+
+    /// Stops the server as a crash would: no checkpoint, connections cut. For outage tests.
+    pub fn stop_immediate(&mut self) -> Result<(), LaunchError> {
+        self.watchdog = None;
+        self.postmaster
+            .take()
+            .map_or(Ok(()), Postmaster::stop_immediate)
+    }
+
+    /// Starts the server again, with the same data and socket; a running one is stopped first.
+    pub fn restart(&mut self) -> Result<(), LaunchError> {
+        self.stop_fast()?;
+        self.launch()
+    }
+
+    /// Freezes the server and all its sessions: connections stay open and nothing answers. For outage tests.
+    pub fn suspend(&mut self) -> Result<(), LaunchError> {
+        self.postmaster.as_mut().map_or(Ok(()), Postmaster::suspend)
+    }
+
+    /// Ends what [`suspend`](Self::suspend) began.
+    pub fn resume(&mut self) -> Result<(), LaunchError> {
+        self.postmaster.as_mut().map_or(Ok(()), Postmaster::resume)
+    }
+
+    /// Takes over a server that outlived its owner.
+    fn adopt(&mut self) -> Result<(), LaunchError> {
+        let cluster = self.home.cluster();
+        let Some(pid_file) = PidFile::read(&cluster) else {
+            return Ok(());
+        };
+        let Some(mut postmaster) = Postmaster::find(&pid_file, &cluster) else {
+            // PostgreSQL copes with the note of a dead server, but not with a pid that a
+            // stranger has by now: in a container the same few numbers come up every time.
+            if pid_file.names_a_live_process() {
+                let path = PidFile::path(&cluster);
+                fs::remove_file(&path).map_err(LaunchError::io("remove the stale", &path))?;
+            }
+            return Ok(());
+        };
+        postmaster.resume()?;
+        if process::started_with(&cluster, &self.arguments) && self.home.socket(self.port).exists()
+        {
+            tracing::info!(
+                pid = postmaster.pid(),
+                "taking over the PostgreSQL that still runs here"
+            );
+            self.postmaster = Some(postmaster);
+            return Ok(());
+        }
+        // It may run without fsync for a caller that wants durability, or the other way round.
+        tracing::info!(
+            pid = postmaster.pid(),
+            "stopping a PostgreSQL that runs here with other settings"
+        );
+        postmaster.stop_fast()
+    }
+
+    /// Starts the server unless it runs, and waits until the database answers.
+    fn launch(&mut self) -> Result<(), LaunchError> {
+        let log_from = fs::metadata(self.home.log()).map_or(0, |metadata| metadata.len());
+        let mut postmaster = match self.postmaster.take() {
+            Some(running) => running,
+            None => self.spawn()?,
+        };
+        let outcome = self.wait_until_ready(&mut postmaster, log_from);
+        self.pid = postmaster.pid();
+        if let Err(error) = outcome {
+            // The first error is the one worth telling.
+            drop(postmaster.stop_immediate());
+            return Err(error);
+        }
+        if self.ephemeral {
+            self.watchdog = Some(Watchdog::start(self.pid, &self.home)?);
+        }
+        self.postmaster = Some(postmaster);
+        Ok(())
+    }
+
+    fn spawn(&self) -> Result<Postmaster, LaunchError> {
+        self.home.make_socket_dir(&self.identity)?;
+        let log = open_log(&self.home.log())?;
+        let also = log
+            .try_clone()
+            .map_err(LaunchError::io("open", &self.home.log()))?;
+        let program = self.binaries.dir.join("postgres");
+        let mut command = self.identity.command(&program);
+        command
+            .args(&self.arguments)
+            .stdout(Stdio::from(log))
+            .stderr(Stdio::from(also));
+        // A group of its own: Ctrl-C in the terminal must not stop the server before we have
+        // flushed into it.
+        command.process_group(0);
+        let child = command.spawn().map_err(LaunchError::io("run", &program))?;
+        Ok(Postmaster::spawned(child))
+    }
+
+    fn wait_until_ready(
+        &self,
+        postmaster: &mut Postmaster,
+        log_from: u64,
+    ) -> Result<(), LaunchError> {
+        let deadline = Instant::now() + START_LIMIT;
+        let cluster = self.home.cluster();
+        loop {
+            if !postmaster.is_alive() {
+                return Err(self.failure("it ended before it was ready", log_from));
+            }
+            let ready = PidFile::read(&cluster)
+                .is_some_and(|file| file.is_ready() && file.pid() == Some(postmaster.pid()));
+            let last = if ready {
+                match create::database(&self.home.socket_dir(), self.port, &self.database) {
+                    Ok(()) => return Ok(()),
+                    // Ready may be the word of a predecessor with the same pid.
+                    Err(error) if create::may_pass(&error) => {
+                        format!("it does not let us in ({error:#})")
+                    }
+                    Err(error) => return Err(self.failure(&format!("{error:#}"), log_from)),
+                }
+            } else {
+                "it is not ready".to_owned()
+            };
+            if Instant::now() >= deadline {
+                let what = format!("{last} after {} seconds", START_LIMIT.as_secs());
+                return Err(self.failure(&what, log_from));
+            }
+            sleep(LOOK_EVERY);
+        }
+    }
+
+    fn failure(&self, what: &str, log_from: u64) -> LaunchError {
+        let log = self.home.log();
+        let words = last_lines(&log, log_from);
+        LaunchError::Failed(format!(
+            "cannot start PostgreSQL in {}: {what}; repair what its log {} says last: {words}",
+            self.home.cluster().display(),
+            log.display(),
+        ))
+    }
+
+    fn stop_fast(&mut self) -> Result<(), LaunchError> {
+        self.watchdog = None;
+        self.postmaster.take().map_or(Ok(()), Postmaster::stop_fast)
+    }
+
+    fn finish(&mut self) -> Result<(), LaunchError> {
+        self.finished = true;
+        if self.ephemeral {
+            self.stop_immediate()?;
+            self.home.delete()
+        } else {
+            let stopped = self.stop_fast();
+            self.home.remove_socket_dir();
+            stopped
+        }
+    }
+}
+
+impl Drop for PrivatePostgres {
+    fn drop(&mut self) {
+        if !self.finished
+            && let Err(error) = self.finish()
+        {
+            tracing::error!(%error, "the private PostgreSQL could not be stopped");
+        }
+    }
+}
+
+fn open_log(path: &Path) -> Result<File, LaunchError> {
+    let log = OpenOptions::new().create(true).append(true).open(path);
+    let log = log.map_err(LaunchError::io("open", path))?;
+    let long = log
+        .metadata()
+        .is_ok_and(|metadata| metadata.len() > LOG_BYTES_MAX);
+    if long {
+        log.set_len(0).map_err(LaunchError::io("shorten", path))?;
+    }
+    Ok(log)
+}
+
+/// What the log said since `from`, at most its last lines, on one line.
+fn last_lines(path: &Path, from: u64) -> String {
+    const LINES: usize = 6;
+    let read = || {
+        let mut file = File::open(path)?;
+        file.seek(SeekFrom::Start(from))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        std::io::Result::Ok(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    let text = read().unwrap_or_default();
+    let lines: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
+    if lines.is_empty() {
+        return "(nothing)".to_owned();
+    }
+    lines[lines.len().saturating_sub(LINES)..].join(" | ")
+}
+
+fn percent_encoded(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for &byte in bytes {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            text.push(char::from(byte));
+        } else {
+            write!(text, "%{byte:02X}").expect("writing to a String cannot fail");
+        }
+    }
+    text
+}

@@ -1,0 +1,126 @@
+//! Makes what a server needs before its first event: a cluster, and a database in it.
+//!
+//! Keeps one invariant: the cluster directory is complete or absent, since it gets its name only
+//! when `initdb` is done. Making what exists is no error. Knows nothing of processes.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio_postgres::NoTls;
+use tokio_postgres::error::SqlState;
+
+use super::super::binaries::Binaries;
+use super::super::identity::Identity;
+use super::LaunchError;
+use super::home::{self, Home};
+
+/// A local server that says it is ready answers at once.
+const ANSWER_LIMIT: Duration = Duration::from_secs(20);
+
+/// Makes the cluster unless it is there.
+pub(super) fn cluster(
+    home: &Home,
+    binaries: &Binaries,
+    identity: &Identity,
+    durable: bool,
+) -> Result<(), LaunchError> {
+    let cluster = home.cluster();
+    if cluster.join("PG_VERSION").exists() {
+        return Ok(());
+    }
+    let mut failed = String::new();
+    // C.UTF-8 sorts by code point and knows letters beyond ASCII; older systems lack it.
+    for locale in ["C.UTF-8", "C"] {
+        let unfinished = cluster.with_extension("unfinished");
+        if unfinished.exists() {
+            fs::remove_dir_all(&unfinished)
+                .map_err(LaunchError::io("remove the unfinished", &unfinished))?;
+        }
+        home::make_private_dir(&unfinished, identity)?;
+        let program = binaries.dir.join("initdb");
+        let mut command = identity.command(&program);
+        command
+            .arg("-D")
+            .arg(&unfinished)
+            .args(["-U", "postgres", "-A", "trust", "-E", "UTF8"]);
+        command
+            .arg(format!("--locale={locale}"))
+            .arg("--no-instructions");
+        if !durable {
+            command.arg("--no-sync");
+        }
+        let output = command.output().map_err(LaunchError::io("run", &program))?;
+        if output.status.success() {
+            return fs::rename(&unfinished, &cluster)
+                .map_err(LaunchError::io("name the new cluster", &cluster));
+        }
+        failed = String::from_utf8_lossy(&output.stderr)
+            .trim()
+            .replace('\n', " | ");
+    }
+    Err(LaunchError::Failed(format!(
+        "cannot make a PostgreSQL cluster in {}: repair what initdb says: {failed}",
+        cluster.display()
+    )))
+}
+
+/// Connects, and makes the database unless it is there.
+///
+/// In a thread of its own, because the caller may be inside an async runtime, which
+/// forbids to wait for another one.
+pub(super) fn database(socket_dir: &Path, port: u16, name: &str) -> anyhow::Result<()> {
+    let make = || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(async {
+            tokio::time::timeout(ANSWER_LIMIT, make_database(socket_dir, port, name))
+                .await
+                .context("no answer")?
+        })
+    };
+    std::thread::scope(|scope| scope.spawn(make).join()).expect("making a database does not panic")
+}
+
+/// Whether asking again later may help: a server that still recovers, or is not there yet.
+pub(super) fn may_pass(error: &anyhow::Error) -> bool {
+    let Some(error) = error.downcast_ref::<tokio_postgres::Error>() else {
+        return true;
+    };
+    error.code().is_none_or(|code| {
+        [SqlState::CANNOT_CONNECT_NOW, SqlState::TOO_MANY_CONNECTIONS].contains(code)
+    })
+}
+
+async fn make_database(socket_dir: &Path, port: u16, name: &str) -> anyhow::Result<()> {
+    let mut config = tokio_postgres::Config::new();
+    config
+        .host_path(socket_dir)
+        .port(port)
+        .user("postgres")
+        .dbname("postgres");
+    let (client, connection) = config.connect(NoTls).await?;
+    let make = async {
+        // The connection works only while it is polled beside us, and ends when the client is gone.
+        let client = client;
+        let found = client
+            .query_opt("SELECT 1 FROM pg_database WHERE datname = $1", &[&name])
+            .await?;
+        if found.is_some() {
+            return Ok(());
+        }
+        let quoted = name.replace('"', "\"\"");
+        match client
+            .batch_execute(&format!("CREATE DATABASE \"{quoted}\""))
+            .await
+        {
+            Err(error) if error.code() == Some(&SqlState::DUPLICATE_DATABASE) => Ok(()),
+            other => other,
+        }
+    };
+    let (made, ended) = tokio::join!(make, connection);
+    made.with_context(|| format!("cannot make the database {name}"))?;
+    ended.context("the connection broke")
+}

@@ -1,0 +1,286 @@
+//! Where a cluster lives: its directory, its lock, its socket.
+//!
+//! Keeps two invariants: whoever has a [`Home`] holds the lock of its data directory, and a data
+//! directory leads to the same cluster at every start. As root the cluster may have to live where
+//! the user who runs it can reach it; a note in the data directory says where.
+//! Knows nothing of processes or versions.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{ErrorKind, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use rustix::process::Pid;
+use sha2::{Digest as _, Sha256};
+
+use super::super::identity::{Identity, is_root};
+use super::{LOOK_EVERY, LaunchError, process};
+
+/// The shortest limit of the systems we know, macOS; Linux has 108. One byte ends the text.
+const SOCKET_PATH_BYTES_MAX: usize = 104 - 1;
+
+/// As long as a watchdog gives a server to end, and a little for deleting.
+const CLEARING_LIMIT: Duration = Duration::from_secs(40);
+
+/// Says where the cluster is when it is not in the data directory.
+const NOTE: &str = "cluster-is-in";
+
+/// Bases for clusters that cannot live in their data directory: places that survive a restart.
+const BASES: [&str; 2] = ["/var/lib/recsys-ingest", "/var/tmp/recsys-ingest"];
+
+/// A data directory that is ours alone while this lives.
+#[derive(Debug)]
+pub(super) struct Home {
+    data_dir: PathBuf,
+    /// The data directory, or what its note names.
+    place: PathBuf,
+    socket_dir: PathBuf,
+    lock: File,
+}
+
+impl Home {
+    /// Makes the directory if it is missing, takes its lock and finds the cluster's place.
+    pub(super) fn open(
+        data_dir: &Path,
+        identity: &Identity,
+        port: u16,
+    ) -> Result<Self, LaunchError> {
+        fs::create_dir_all(data_dir)
+            .map_err(LaunchError::io("make the data directory", data_dir))?;
+        let data_dir = fs::canonicalize(data_dir).map_err(LaunchError::io("find", data_dir))?;
+        let lock = take_lock(&data_dir)?;
+        let place = find_place(&data_dir, identity)?;
+        let inside = place.join("socket");
+        // libpq and tokio-postgres take a comma for the end of a host, the server too.
+        let fits = socket_in(&inside, port).as_os_str().len() <= SOCKET_PATH_BYTES_MAX;
+        let plain = !inside
+            .as_os_str()
+            .as_bytes()
+            .iter()
+            .any(|byte| b",\"".contains(byte));
+        let socket_dir = if fits && plain {
+            inside
+        } else {
+            PathBuf::from(format!("/tmp/recsys-ingest-{}", short_hash(&data_dir)))
+        };
+        Ok(Self {
+            data_dir,
+            place,
+            socket_dir,
+            lock,
+        })
+    }
+
+    pub(super) fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
+    pub(super) fn cluster(&self) -> PathBuf {
+        self.place.join("cluster")
+    }
+
+    pub(super) fn socket_dir(&self) -> PathBuf {
+        self.socket_dir.clone()
+    }
+
+    pub(super) fn socket(&self, port: u16) -> PathBuf {
+        socket_in(&self.socket_dir, port)
+    }
+
+    pub(super) fn log(&self) -> PathBuf {
+        self.data_dir.join("postgres.log")
+    }
+
+    /// The version that made the cluster, if there is one.
+    pub(super) fn cluster_major(&self) -> Result<Option<u32>, LaunchError> {
+        let path = self.cluster().join("PG_VERSION");
+        match fs::read_to_string(&path) {
+            Ok(text) => text.trim().parse().map(Some).map_err(|_| {
+                LaunchError::Failed(format!(
+                    "{} does not name a PostgreSQL version: the cluster is damaged; restore it, or \
+                     delete {} to begin an empty one",
+                    path.display(),
+                    self.cluster().display()
+                ))
+            }),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(LaunchError::io("read", &path)(error)),
+        }
+    }
+
+    /// Before every start: cleaners of temporary files may have taken it away.
+    pub(super) fn make_socket_dir(&self, identity: &Identity) -> Result<(), LaunchError> {
+        let dir = &self.socket_dir;
+        if let Ok(metadata) = fs::symlink_metadata(dir) {
+            let mode = metadata.permissions().mode() & 0o777;
+            let ours = metadata.is_dir() && metadata.uid() == identity.owner_uid() && mode == 0o700;
+            if !ours {
+                return Err(LaunchError::Failed(format!(
+                    "{} is in the way of PostgreSQL's socket: remove it, or choose another data directory",
+                    dir.display()
+                )));
+            }
+            return Ok(());
+        }
+        make_private_dir(dir, identity)
+    }
+
+    /// Leaves nothing behind in shared directories while the server is stopped.
+    pub(super) fn remove_socket_dir(&self) {
+        // Fails when somebody put a file into it, and then it had better stay.
+        drop(fs::remove_dir(&self.socket_dir));
+    }
+
+    /// The lock for a child, so that it is held until both have let go.
+    pub(super) fn share_lock(&self) -> Result<Stdio, LaunchError> {
+        self.lock
+            .try_clone()
+            .map(Stdio::from)
+            .map_err(LaunchError::io("share the lock of", &self.data_dir))
+    }
+
+    /// Everything that PostgreSQL's start made.
+    pub(super) fn files(&self) -> Vec<PathBuf> {
+        let mut files = vec![self.socket_dir.clone(), self.cluster(), self.log()];
+        if self.place != self.data_dir {
+            files.extend([self.place.clone(), self.data_dir.join(NOTE)]);
+        }
+        files
+    }
+
+    pub(super) fn delete(&self) -> Result<(), LaunchError> {
+        for path in self.files() {
+            let is_dir = path.is_dir();
+            let gone = if is_dir {
+                fs::remove_dir_all(&path)
+            } else {
+                fs::remove_file(&path)
+            };
+            match gone {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(LaunchError::io("delete", &path)(error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        // Closing the file is not enough: a child that another thread is just starting has a copy of
+        // it until it runs its program, and the next start would find the lock taken by ourselves.
+        if let Err(error) = self.lock.unlock() {
+            tracing::warn!(%error, data_dir = %self.data_dir.display(), "cannot unlock the data directory");
+        }
+    }
+}
+
+/// A directory that only `identity` can enter (and root, who can enter everything).
+pub(super) fn make_private_dir(path: &Path, identity: &Identity) -> Result<(), LaunchError> {
+    DirBuilder::new()
+        .mode(0o700)
+        .create(path)
+        .map_err(LaunchError::io("make", path))?;
+    identity.give(path)
+}
+
+fn socket_in(dir: &Path, port: u16) -> PathBuf {
+    dir.join(format!(".s.PGSQL.{port}"))
+}
+
+fn take_lock(data_dir: &Path) -> Result<File, LaunchError> {
+    let path = data_dir.join("lock");
+    let open = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(&path);
+    let mut lock = open.map_err(LaunchError::io("open", &path))?;
+    let deadline = Instant::now() + CLEARING_LIMIT;
+    loop {
+        match lock.try_lock() {
+            Ok(()) => break,
+            Err(TryLockError::Error(error)) => return Err(LaunchError::io("lock", &path)(error)),
+            Err(TryLockError::WouldBlock) => {}
+        }
+        let owner = fs::read_to_string(&path)
+            .ok()
+            .and_then(|text| text.trim().parse::<i32>().ok());
+        let alive = owner.and_then(Pid::from_raw).is_none_or(process::is_alive);
+        if alive || Instant::now() >= deadline {
+            let pid = owner.and_then(|pid| u32::try_from(pid).ok());
+            return Err(LaunchError::InUse {
+                data_dir: data_dir.to_owned(),
+                pid,
+            });
+        }
+        // The owner is dead, and its watchdog clears up.
+        sleep(LOOK_EVERY);
+    }
+    let write = |lock: &mut File| {
+        lock.set_len(0)?;
+        writeln!(lock, "{}", std::process::id())
+    };
+    write(&mut lock).map_err(LaunchError::io("write", &path))?;
+    Ok(lock)
+}
+
+/// The directory that holds the cluster: the noted one, the data directory, or a new one elsewhere.
+fn find_place(data_dir: &Path, identity: &Identity) -> Result<PathBuf, LaunchError> {
+    let note = data_dir.join(NOTE);
+    if let Ok(text) = fs::read_to_string(&note) {
+        let place = PathBuf::from(text.trim());
+        if place.is_dir() {
+            return Ok(place);
+        }
+        return Err(LaunchError::Failed(format!(
+            "the cluster of {} was in {}, which is gone: restore it, or delete {} to begin an empty one",
+            data_dir.display(),
+            place.display(),
+            note.display()
+        )));
+    }
+    if data_dir.join("cluster").exists() || identity.can_enter(data_dir) {
+        return Ok(data_dir.to_owned());
+    }
+    for base in BASES.map(Path::new) {
+        let place = base.join(short_hash(data_dir));
+        if make_open_dir(base) && make_open_dir(&place) && identity.can_enter(&place) {
+            fs::write(&note, format!("{}\n", place.display()))
+                .map_err(LaunchError::io("write", &note))?;
+            tracing::info!(place = %place.display(), "the data directory is closed to the user who runs PostgreSQL: its cluster goes elsewhere");
+            return Ok(place);
+        }
+    }
+    Err(LaunchError::Failed(format!(
+        "{} cannot enter {}, and no directory could be made in {} instead: choose a data directory \
+         that this user can reach, such as one in /srv or /var/tmp",
+        identity.describe(),
+        data_dir.display(),
+        BASES.join(" or ")
+    )))
+}
+
+/// A directory that is root's to change and everybody's to walk through.
+fn make_open_dir(path: &Path) -> bool {
+    let made = DirBuilder::new().mode(0o755).create(path);
+    let metadata = fs::symlink_metadata(path);
+    // In /var/tmp anybody may have been here first.
+    let ours = metadata.is_ok_and(|metadata| metadata.is_dir() && metadata.uid() == 0 && is_root());
+    // The umask may have closed what we just made.
+    let opened =
+        made.is_err() || fs::set_permissions(path, fs::Permissions::from_mode(0o755)).is_ok();
+    ours && opened
+}
+
+/// Short, for socket paths; 64 bits are plenty for the data directories of one machine.
+fn short_hash(path: &Path) -> String {
+    hex::encode(&Sha256::digest(path.as_os_str().as_bytes())[..8])
+}
