@@ -15,19 +15,31 @@ use prometheus_client::registry::Registry;
 use crate::event::Table;
 
 /// What became of events.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-#[allow(missing_docs, reason = "the names are the label values, explained in the README")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EventOutcome {
-    #[prometheus(rename = "accepted")]
+    /// Valid, and taken on.
     Accepted,
-    #[prometheus(rename = "rejected")]
+    /// Invalid; the sender was told.
     Rejected,
-    #[prometheus(rename = "stored")]
+    /// Committed in Postgres.
     Stored,
-    #[prometheus(rename = "duplicate")]
+    /// Committed in Postgres before.
     Duplicate,
-    #[prometheus(rename = "quarantined")]
+    /// Refused by Postgres and set aside.
     Quarantined,
+}
+
+impl EncodeLabelValue for EventOutcome {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let name = match self {
+            EventOutcome::Accepted => "accepted",
+            EventOutcome::Rejected => "rejected",
+            EventOutcome::Stored => "stored",
+            EventOutcome::Duplicate => "duplicate",
+            EventOutcome::Quarantined => "quarantined",
+        };
+        EncodeLabelValue::encode(&name, encoder)
+    }
 }
 
 impl EncodeLabelValue for Table {
