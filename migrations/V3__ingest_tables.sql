@@ -21,19 +21,24 @@ CREATE UNIQUE INDEX ingest_quarantine_event_key
     ON ingest_quarantine (table_name, tenant_id, occurred_at, event_id);
 COMMENT ON TABLE ingest_quarantine IS 'events that were accepted but that the event table refused, one by one';
 
--- One row per instance and table, updated in the transaction that stores the
--- rows, so that the count and the rows cannot disagree. Half-filled pages keep
--- those updates within the page (HOT), however often they come.
+-- One row per instance and stream (a lane of its spool), updated in the
+-- transaction that stores the rows, so that the counts, the rows and how far the
+-- stream has come cannot disagree. Half-filled pages keep those updates within
+-- the page (HOT), however often they come. What operators do to the quarantine
+-- is counted under the nil instance.
 CREATE TABLE ingest_ledger (
     instance_id uuid NOT NULL,
+    stream      smallint NOT NULL,
     table_name  text NOT NULL,
+    settled     bigint NOT NULL,
     stored      bigint NOT NULL DEFAULT 0,
     duplicates  bigint NOT NULL DEFAULT 0,
     quarantined bigint NOT NULL DEFAULT 0,
+    dropped     bigint NOT NULL DEFAULT 0,
     updated_at  timestamptz NOT NULL DEFAULT now(),
-    PRIMARY KEY (instance_id, table_name)
+    PRIMARY KEY (instance_id, stream)
 ) WITH (fillfactor = 50);
-COMMENT ON TABLE ingest_ledger IS 'rows stored, found to be duplicates and quarantined, by instance and table';
+COMMENT ON TABLE ingest_ledger IS 'what became of accepted rows, by instance and stream, and the last frame of the stream that is settled';
 
 CREATE TABLE ingest_partition_log (
     id             bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

@@ -148,7 +148,9 @@ pub async fn run(command: Command) -> Result<()> {
         Command::Dev(config) => dev::run(config, stop_signal()?).await,
         Command::Serve(config) => {
             let listener = bind(config.http.listen).await?;
-            service::run(*config, listener, stop_signal()?, CancellationToken::new()).await
+            let ready = CancellationToken::new();
+            let report = service::run(*config, listener, stop_signal()?, ready).await?;
+            print(&serde_json::to_string(&report)?)
         }
         Command::Migrate(database) => service::migrate_once(&database.target()?).await,
         Command::Tenants { command } => tenants(command).await,

@@ -59,6 +59,9 @@ pub struct Serve {
     pub intake: Intake,
     #[command(flatten)]
     #[allow(missing_docs, reason = "documented on its type")]
+    pub spool: Spool,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "documented on its type")]
     pub store: Store,
 
     /// Key of the HMAC that replaces raw user, anonymous and session ids; the same in every component of the suite
@@ -108,7 +111,7 @@ pub struct Http {
 #[derive(Args, Clone, Debug)]
 pub struct Intake {
     /// What an answer waits for where the request does not say with ?ack=
-    #[arg(long, env = "INGEST_DEFAULT_ACK", default_value = "committed")]
+    #[arg(long, env = "INGEST_DEFAULT_ACK", default_value = "durable")]
     pub default_ack: Ack,
 
     /// Longest wait of ?ack=committed; past it the answer is 202 with the level that was reached
@@ -140,11 +143,32 @@ pub struct Intake {
     pub horizon_future: Duration,
 }
 
+/// Settings of the spool: where events are kept from their answer to their COMMIT.
+#[derive(Args, Clone, Debug)]
+pub struct Spool {
+    /// Directory of the spool, on a disk that keeps what it was told to; one for each instance
+    #[arg(
+        long,
+        env = "INGEST_SPOOL_DIR",
+        default_value = "spool",
+        value_name = "DIR"
+    )]
+    pub spool_dir: PathBuf,
+
+    /// Disk space that the spool may take; past it the answer is 503
+    #[arg(long, env = "INGEST_SPOOL_BYTES_MAX", default_value = "8GiB")]
+    pub spool_bytes_max: ByteSize,
+
+    /// Disk space that is left to others on the same file system
+    #[arg(long, env = "INGEST_SPOOL_DISK_RESERVE", default_value = "1GiB")]
+    pub spool_disk_reserve: ByteSize,
+}
+
 /// Settings of the Postgres side.
 #[derive(Args, Clone, Debug)]
 pub struct Store {
     /// Writers for each of the two tables, with a connection each
-    #[arg(long, env = "INGEST_WRITERS", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=16))]
+    #[arg(long, env = "INGEST_WRITERS", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=8))]
     pub writers: u8,
 
     /// Rows after which a batch is written
@@ -226,6 +250,8 @@ pub enum LogFormat {
 pub enum Ack {
     /// The events are valid and in memory
     Received,
+    /// The events are on disk
+    Durable,
     /// The events are committed in Postgres
     Committed,
 }
@@ -235,6 +261,7 @@ impl Ack {
     pub const fn as_str(self) -> &'static str {
         match self {
             Ack::Received => "received",
+            Ack::Durable => "durable",
             Ack::Committed => "committed",
         }
     }

@@ -48,6 +48,43 @@ impl EncodeLabelValue for Table {
     }
 }
 
+/// Where accepted rows are, since the instance was born.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RowState {
+    /// All of them.
+    Accepted,
+    /// New in Postgres.
+    Stored,
+    /// In Postgres before.
+    Duplicate,
+    /// Set aside.
+    Quarantined,
+    /// Only on this instance's disk.
+    Spooled,
+}
+
+impl EncodeLabelValue for RowState {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let name = match self {
+            RowState::Accepted => "accepted",
+            RowState::Stored => "stored",
+            RowState::Duplicate => "duplicate",
+            RowState::Quarantined => "quarantined",
+            RowState::Spooled => "spooled",
+        };
+        EncodeLabelValue::encode(&name, encoder)
+    }
+}
+
+/// A table and where its rows are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ByState {
+    /// The table.
+    pub table: Table,
+    /// Where the rows are.
+    pub state: RowState,
+}
+
 /// A table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ByTable {
@@ -111,6 +148,16 @@ pub struct Metrics {
     pub partition_days_ahead: Family<ByTable, Gauge<f64, AtomicU64>>,
     /// Bytes of request bodies and rows in memory.
     pub queue_bytes: Gauge<i64, AtomicI64>,
+    /// Where the rows are that this instance accepted since it was born.
+    pub rows: Family<ByState, Gauge<i64, AtomicI64>>,
+    /// Bytes of the spool's files.
+    pub spool_bytes: Gauge<i64, AtomicI64>,
+    /// The most that they may have.
+    pub spool_bytes_max: Gauge<i64, AtomicI64>,
+    /// Rows that were durable and turned out to be damaged on disk.
+    pub spool_lost_rows: Gauge<i64, AtomicI64>,
+    /// Frames that the spool had no room for.
+    pub spool_refused_frames: Gauge<i64, AtomicI64>,
     /// Open connections.
     pub connections: Gauge<i64, AtomicI64>,
 }
@@ -136,6 +183,11 @@ impl Metrics {
             partitions_created: Family::default(),
             partition_days_ahead: Family::default(),
             queue_bytes: Gauge::default(),
+            rows: Family::default(),
+            spool_bytes: Gauge::default(),
+            spool_bytes_max: Gauge::default(),
+            spool_lost_rows: Gauge::default(),
+            spool_refused_frames: Gauge::default(),
             connections: Gauge::default(),
             registry: Registry::default(),
         };
@@ -189,6 +241,31 @@ impl Metrics {
             "queue_bytes",
             "Bytes of request bodies and rows in memory",
             metrics.queue_bytes.clone(),
+        );
+        registry.register(
+            "rows",
+            "Where the rows are that this instance accepted since it was born: accepted = stored + duplicate + quarantined + spooled",
+            metrics.rows.clone(),
+        );
+        registry.register(
+            "spool_bytes",
+            "Bytes of the spool's files",
+            metrics.spool_bytes.clone(),
+        );
+        registry.register(
+            "spool_bytes_max",
+            "Bytes that the spool's files may have",
+            metrics.spool_bytes_max.clone(),
+        );
+        registry.register(
+            "spool_lost_rows",
+            "Rows that were durable and turned out to be damaged on disk",
+            metrics.spool_lost_rows.clone(),
+        );
+        registry.register(
+            "spool_refused_frames",
+            "Requests that the spool had no room for",
+            metrics.spool_refused_frames.clone(),
         );
         registry.register(
             "connections",

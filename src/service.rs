@@ -1,13 +1,16 @@
 //! Builds the stages, starts them, and stops them from upstream to downstream.
 //!
 //! Stopping is end-of-stream: once the HTTP side has finished its requests the
-//! last sender of every lane is gone, and each writer ends when its lane is
-//! empty. Nothing polls a flag; every task is joined.
+//! last sender to the spool is gone; the spool syncs what it was given and ends
+//! the lanes; each writer ends when its lane is empty. Nothing polls a flag;
+//! every task is joined.
 
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -16,16 +19,19 @@ use tracing::{error, info, warn};
 
 use crate::api::{self, App, BodyLimits, Connections, clock};
 use crate::config::{self, Serve};
-use crate::event::{Limits, Pseudonymizer, Table};
+use crate::event::{Limits, Pseudonymizer};
 use crate::metrics::Metrics;
-use crate::queue::{Budget, Intake, Lanes};
+use crate::queue::{self, Budget, DrainRate, InMemory, Intake, Outcome};
+use crate::spool::{self, Spool};
 use crate::store::connect::Target;
 use crate::store::directory::{ApiKeyHasher, Directory};
-use crate::store::{BatchLimits, Chain, Keeper, LaneHealth, Layout, Session, Writer, migrate};
+use crate::store::{
+    BatchLimits, Chain, Keeper, LaneStatus, Layout, Session, Stream, Totals, Writer, migrate,
+};
 
-/// Frames that wait in one lane. A frame is a whole request: enough to fill
-/// the next batch while one is written, and few enough to refuse early.
-const LANE_FRAMES_MAX: usize = 1024;
+/// Requests that wait for the disk. A group takes what waits, so this is how
+/// many may come in during one sync.
+const ENTRIES_MAX: usize = 4096;
 
 /// Pause before a start-up step that failed is tried again.
 const RETRY: Duration = Duration::from_secs(2);
@@ -39,17 +45,49 @@ pub async fn run(
     listener: TcpListener,
     stopping: CancellationToken,
     ready: CancellationToken,
-) -> Result<()> {
+) -> Result<Report> {
     let target = config.database.target()?;
     let metrics = Arc::new(Metrics::new());
     let keeper = Arc::new(Keeper::new(layout(&config.store), Arc::clone(&metrics)));
+    let drain = Arc::new(DrainRate::new(Instant::now()));
     let directory = Directory::new();
+    let (entries, waiting) = flume::bounded(ENTRIES_MAX);
+    let settings = spool_settings(&config)?;
+    let segment_bytes = settings.segment_bytes;
+    let opened = open_spool(config.spool.spool_dir.clone(), settings, waiting).await?;
+    let spool = opened.spool;
 
     let mut writers = JoinSet::new();
-    let (lanes, health) = spawn_writers(&config.store, &target, &keeper, &metrics, &mut writers);
+    let mut lanes = Vec::new();
+    for frames in opened.readers {
+        let stream = Stream {
+            instance: spool.instance(),
+            number: frames.stream(),
+            table: queue::table_of(frames.stream()),
+        };
+        let status = Arc::new(LaneStatus::new(stream));
+        lanes.push(Arc::clone(&status));
+        let writer = Writer {
+            stream,
+            target: target.clone(),
+            limits: batch_limits(&config.store),
+            keeper: Arc::clone(&keeper),
+            spool: spool.clone(),
+            drain: Arc::clone(&drain),
+            metrics: Arc::clone(&metrics),
+            status,
+        };
+        writers.spawn(writer.run(frames));
+    }
+    let committer = opened.committer;
+    let mut committing = tokio::task::spawn_blocking(move || committer.run());
     let intake = Intake::new(
         Budget::new(bytes_u32(config.intake.queue_bytes_max)?),
-        lanes,
+        entries,
+        spool.clone(),
+        segment_bytes,
+        drain,
+        config.store.writers,
     );
 
     let (stop_directory, directory_stops) = watch::channel(false);
@@ -58,88 +96,129 @@ pub async fn run(
         config.migrate_on_start,
         config.http.key_refresh,
         target,
-        Arc::clone(&keeper),
+        keeper,
         directory.clone(),
         directory_stops,
     ));
     helpers.spawn(announce(directory.clone(), ready));
 
-    let app = Arc::new(app(
+    let app = app(
         &config,
         intake,
         directory,
         Arc::clone(&metrics),
-        health,
+        lanes.clone(),
         &stopping,
-    )?);
+    )?;
     let limits = Connections {
         max: config.http.connections_max,
         head_timeout: config.http.read_timeout,
         grace: config.shutdown_grace,
     };
-    info!(address = %listener.local_addr().context("cannot tell the address of the socket")?, "listening");
-    let http = api::serve(
-        listener,
-        api::router(app),
-        limits,
-        metrics,
-        stopping.clone(),
+    info!(
+        address = %listener.local_addr().context("cannot tell the address of the socket")?,
+        instance = %spool.instance(),
+        "listening"
     );
+    let router = api::router(Arc::new(app));
+    let http = api::serve(listener, router, limits, metrics, stopping.clone());
     let outcome = tokio::select! {
         () = http => Ok(()),
-        ended = writers.join_next() => ended_early(ended),
+        ended = writers.join_next() => ended_early("a writer", &ended),
+        ended = &mut committing => ended_early("the committing thread", &ended),
     };
     stopping.cancel();
 
-    // Upstream is gone, so the lanes run dry.
-    let all_stored = async { while writers.join_next().await.is_some() {} };
-    let stored = tokio::time::timeout(config.shutdown_grace, all_stored).await;
+    // Upstream is gone: the spool syncs what it was given, then the lanes run dry.
+    let drained = async {
+        if !committing.is_finished() {
+            drop(committing.await);
+        }
+        while writers.join_next().await.is_some() {}
+    };
+    let in_time = tokio::time::timeout(config.shutdown_grace, drained)
+        .await
+        .is_ok();
+    writers.shutdown().await;
     stop_directory.send_replace(true);
     helpers.shutdown().await;
+    spool.reclaim();
     outcome?;
-    if stored.is_err() {
-        bail!(
-            "could not store all events within {} s; those that were answered with ack=received are lost",
-            config.shutdown_grace.as_secs()
-        );
-    }
-    info!("stopped; everything that was accepted is stored");
-    Ok(())
+    let report = Report::of(&spool, &lanes, in_time);
+    info!(stored = report.stored, spooled = report.spooled, "stopped");
+    Ok(report)
 }
 
-/// One writer for each lane, and the lanes' other ends.
-fn spawn_writers(
-    config: &config::Store,
-    target: &Target,
-    keeper: &Arc<Keeper>,
-    metrics: &Arc<Metrics>,
-    writers: &mut JoinSet<()>,
-) -> ([Lanes; 2], Vec<Arc<LaneHealth>>) {
-    let mut healths = Vec::new();
-    let limits = BatchLimits {
+/// What a stopped service leaves behind: one line of JSON, for programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// Rows that were made durable since the instance was born.
+    pub accepted: u64,
+    /// Of those, rows that were new in Postgres.
+    pub stored: u64,
+    /// Of those, rows that were in Postgres already.
+    pub duplicates: u64,
+    /// Of those, rows that were set aside.
+    pub quarantined: u64,
+    /// Rows that are only in the spool; the next start stores them.
+    pub spooled: u64,
+    /// Requests that the spool had no room for, since this start.
+    pub refused: u64,
+    /// Whether everything was done within the grace.
+    pub in_time: bool,
+}
+
+impl Report {
+    fn of(spool: &Spool, lanes: &[Arc<LaneStatus>], in_time: bool) -> Self {
+        let fill = spool.fill();
+        let totals = |part: fn(&Totals) -> u64| -> u64 {
+            lanes.iter().map(|lane| part(&lane.totals())).sum()
+        };
+        Self {
+            accepted: fill.accepted.iter().sum(),
+            stored: totals(|totals| totals.stored),
+            duplicates: totals(|totals| totals.duplicates),
+            quarantined: totals(|totals| totals.quarantined),
+            spooled: fill.items.iter().sum(),
+            refused: fill.refused,
+            in_time,
+        }
+    }
+}
+
+/// Opens the spool; reading what is in it takes a while.
+async fn open_spool(
+    directory: PathBuf,
+    settings: spool::Settings,
+    entries: flume::Receiver<spool::Entry<InMemory, Outcome>>,
+) -> Result<spool::Opened<InMemory, Outcome>> {
+    tokio::task::spawn_blocking(move || spool::open(&directory, settings, entries))
+        .await
+        .context("opening the spool was interrupted")?
+}
+
+fn spool_settings(config: &Serve) -> Result<spool::Settings> {
+    let bytes_max = config.spool.spool_bytes_max.as_u64();
+    // Rows are a little larger than the events' text: hashes in hex, lengths.
+    let frame_bytes_max = bytes_u32(config.intake.body_bytes_max)?.saturating_mul(2);
+    let defaults = spool::Settings::default();
+    Ok(spool::Settings {
+        streams: config.store.writers * 2,
+        // Space comes back by whole segments, so a small spool has small ones.
+        segment_bytes: defaults.segment_bytes.min(bytes_max / 8),
+        frame_bytes_max,
+        bytes_max,
+        disk_reserve_bytes: config.spool.spool_disk_reserve.as_u64(),
+        ..defaults
+    })
+}
+
+fn batch_limits(config: &config::Store) -> BatchLimits {
+    BatchLimits {
         rows_max: config.batch_rows_max,
         bytes_max: bytes_usize(config.batch_bytes_max),
         flush_after: config.flush_after,
-    };
-    let lanes = Table::ALL.map(|table| {
-        let senders = (0..config.writers).map(|_| {
-            let (sender, frames) = flume::bounded(LANE_FRAMES_MAX);
-            let health = Arc::new(LaneHealth::default());
-            healths.push(Arc::clone(&health));
-            let writer = Writer {
-                table,
-                target: target.clone(),
-                limits,
-                keeper: Arc::clone(keeper),
-                metrics: Arc::clone(metrics),
-                health,
-            };
-            writers.spawn(writer.run(frames));
-            sender
-        });
-        Lanes::new(senders.collect())
-    });
-    (lanes, healths)
+    }
 }
 
 fn app(
@@ -147,7 +226,7 @@ fn app(
     intake: Intake,
     directory: Directory,
     metrics: Arc<Metrics>,
-    lanes: Vec<Arc<LaneHealth>>,
+    lanes: Vec<Arc<LaneStatus>>,
     stopping: &CancellationToken,
 ) -> Result<App> {
     let salt = config.exposure_hash_salt.expose();
@@ -240,10 +319,10 @@ async fn announce(directory: Directory, ready: CancellationToken) {
     ready.cancel();
 }
 
-/// A writer ends when its lane does; before that it is a fault of ours.
-fn ended_early(ended: Option<Result<(), tokio::task::JoinError>>) -> Result<()> {
-    error!(?ended, "a writer ended before it was told to; stopping");
-    bail!("a writer ended before it was told to: {ended:?}");
+/// A stage ends when the one before it does; before that it is a fault of ours.
+fn ended_early(stage: &str, ended: &dyn std::fmt::Debug) -> Result<()> {
+    error!(?ended, "{stage} ended before it was told to; stopping");
+    bail!("{stage} ended before it was told to: {ended:?}");
 }
 
 fn micros(duration: Duration) -> i64 {

@@ -11,7 +11,7 @@ use crate::queue::Outcome;
 /// The answer to a body of which at least one event was accepted.
 #[derive(Debug, Default, Serialize, ToSchema)]
 pub struct Answer {
-    /// The level that was reached: `received` or `committed`.
+    /// The level that was reached: `received`, `durable` or `committed`.
     #[schema(example = "committed")]
     pub ack: &'static str,
     /// Events that are valid and were taken on.
@@ -27,7 +27,7 @@ pub struct Answer {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = 1)]
     pub duplicates: Option<usize>,
-    /// With `committed`: events that Postgres refused; they are kept in quarantine.
+    /// With `committed`: events that were set aside in quarantine.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quarantined: Option<Vec<QuarantinedEvent>>,
 }
@@ -53,15 +53,15 @@ pub struct RejectedEvent {
     pub message: Cow<'static, str>,
 }
 
-/// An event that Postgres refused.
+/// An event that was set aside.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct QuarantinedEvent {
     /// Its place in the body, from 0.
     pub index: u32,
-    /// Postgres's code.
+    /// Postgres's code, or `IN001`: it waits for a partition.
     #[schema(example = "23514")]
     pub code: String,
-    /// Postgres's words.
+    /// Why, in words.
     pub message: String,
 }
 

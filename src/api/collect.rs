@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Query, State};
-use axum::http::header::{CONTENT_TYPE, HeaderName};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::config::Ack;
 use crate::event::{self, BodyError, Context, Decoded, Format, Framing, Micros, Table};
 use crate::metrics::{ByReason, EventOutcome};
-use crate::queue::{Failure, Frame, Full, Verdict};
+use crate::queue::{Frame, Full, Outcome};
 
 use super::answer::{Answer, Origins, RejectedEvent};
 use super::auth::Access;
@@ -27,11 +27,14 @@ use super::{App, body, clock};
 /// The header that says which level was reached, beside the body.
 const ACK: HeaderName = HeaderName::from_static("x-ingest-ack");
 
+/// A disk that takes longer to sync is broken, whatever it says later.
+const DURABLE_WAIT_MAX: Duration = Duration::from_secs(30);
+
 /// What the query may say.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Params {
-    /// What the answer waits for: `received` or `committed`.
+    /// What the answer waits for: `received` (in memory), `durable` (on disk) or `committed` (in Postgres).
     ack: Option<String>,
     /// The events' format, where it is not to be recognised by their fields.
     format: Option<String>,
@@ -117,7 +120,12 @@ async fn collect(
     let format = requested_format(params.format.as_deref(), table)?;
     let framing = framing(headers)?;
 
-    let received = body::read(headers, body, app.body_limits, &app.intake, full).await?;
+    let refuse = |reason: Full| full(app, reason);
+    app.intake
+        .has_room(announced_bytes(headers))
+        .map_err(refuse)?;
+
+    let received = body::read(headers, body, app.body_limits, &app.intake, refuse).await?;
     let mut decoded = decode(
         app, table, format, framing, &access, received_at, &received.bytes,
     )?;
@@ -128,36 +136,75 @@ async fn collect(
         return Err(Problem::all_rejected(rejected));
     }
 
+    let rows = decoded.rows.len();
+    let loan = app
+        .intake
+        .lend(decoded.rows.framed().len())
+        .map_err(refuse)?;
+    // The rows stand for the body from here on.
+    drop(received);
+    let frame = Frame {
+        rows: decoded.rows,
+        loan,
+        verdict: None,
+    };
+    let (reached, outcome) = hand_over(app, frame, ack).await?;
+    // Rows, as everything downstream counts them: a list of lines is one.
+    app.metrics.count(table, EventOutcome::Accepted, rows);
+
     let mut answer = Answer {
-        ack: Ack::Received.as_str(),
+        ack: reached.as_str(),
         accepted: origins.events(),
         rejected,
         ..Answer::default()
     };
-    let rows = decoded.rows.len();
-    let loan = app.intake.lend(decoded.rows.bytes().len()).map_err(full)?;
-    // The rows stand for the body from here on.
-    drop(received);
-    let (sender, verdict) = oneshot::channel();
-    let frame = Frame {
-        rows: decoded.rows,
-        loan,
-        verdict: sender,
-    };
-    app.intake.submit(frame).map_err(full)?;
-    // Rows, as everything downstream counts them: a list of lines is one.
-    app.metrics.count(table, EventOutcome::Accepted, rows);
-
-    if ack == Ack::Committed {
-        match tokio::time::timeout(app.commit_timeout, verdict).await {
-            Ok(Ok(verdict)) => settle(verdict, &origins, &mut answer)?,
-            // Nobody will tell any more: the service is being stopped.
-            Ok(Err(_)) => return Err(full(Full::Stopping)),
-            // Too late for this answer; the events are on their way all the same.
-            Err(_) => {}
-        }
+    if let Some(outcome) = outcome {
+        origins.settle(&outcome, &mut answer);
     }
     Ok(respond(&answer))
+}
+
+/// Passes a frame on and waits until `ack` is reached, or as much of it as can
+/// be in time; says what was.
+async fn hand_over(
+    app: &App,
+    mut frame: Frame,
+    ack: Ack,
+) -> Result<(Ack, Option<Outcome>), Problem> {
+    let refuse = |reason: Full| full(app, reason);
+    if ack == Ack::Received {
+        app.intake.submit(frame, None).map_err(refuse)?;
+        return Ok((Ack::Received, None));
+    }
+    let (synced, durable) = oneshot::channel();
+    let verdict = (ack == Ack::Committed).then(|| {
+        let (sender, verdict) = oneshot::channel();
+        frame.verdict = Some(sender);
+        verdict
+    });
+    app.intake.submit(frame, Some(synced)).map_err(refuse)?;
+    match tokio::time::timeout(DURABLE_WAIT_MAX, durable).await {
+        Ok(Ok(Ok(()))) => {}
+        Ok(Ok(Err(refused))) => return Err(refuse(refused.into())),
+        // Nobody will tell any more: the service is being stopped.
+        Ok(Err(_)) => return Err(refuse(Full::Stopping)),
+        Err(_) => {
+            return Err(Problem::unavailable(
+                "disk_stalled",
+                "the disk of the spool has not answered; the events may be stored or not: send them again",
+                app.intake.retry_after(Full::Disk),
+            ));
+        }
+    }
+    let Some(verdict) = verdict else {
+        return Ok((Ack::Durable, None));
+    };
+    match tokio::time::timeout(app.commit_timeout, verdict).await {
+        Ok(Ok(outcome)) => Ok((Ack::Committed, Some(outcome))),
+        // Too late for this answer, or the service is being stopped: the events
+        // are on disk, and on their way all the same.
+        Ok(Err(_)) | Err(_) => Ok((Ack::Durable, None)),
+    }
 }
 
 /// Decodes the body's events.
@@ -224,21 +271,6 @@ fn count_events(app: &App, table: Table, decoded: &Decoded, origins: &Origins) {
     );
 }
 
-fn settle(verdict: Verdict, origins: &Origins, answer: &mut Answer) -> Result<(), Problem> {
-    match verdict {
-        Ok(outcome) => {
-            origins.settle(&outcome, answer);
-            answer.ack = Ack::Committed.as_str();
-            Ok(())
-        }
-        Err(failure @ Failure::PartitionBudget) => Err(Problem::unavailable(
-            "partition_budget",
-            failure.to_string(),
-            Duration::from_secs(600),
-        )),
-    }
-}
-
 fn respond(answer: &Answer) -> Response {
     let status = if answer.committed.is_some() {
         StatusCode::OK
@@ -250,26 +282,34 @@ fn respond(answer: &Answer) -> Response {
 }
 
 /// The refusal of a request for which there is no room.
-fn full(reason: Full) -> Problem {
+fn full(app: &App, reason: Full) -> Problem {
     let code = match reason {
         Full::Bytes | Full::Frames => "overloaded",
+        Full::Spool => "spool_full",
+        Full::Disk => "disk_failed",
         Full::Stopping => "stopping",
     };
-    Problem::unavailable(
-        code,
-        format!("{reason}; send it again later"),
-        Duration::from_secs(1),
-    )
+    let wait = app.intake.retry_after(reason);
+    Problem::unavailable(code, format!("{reason}; send the events again later"), wait)
+}
+
+/// What Content-Length says, as a hint.
+fn announced_bytes(headers: &HeaderMap) -> usize {
+    headers
+        .get(CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse().ok())
+        .unwrap_or(0)
 }
 
 fn requested_ack(name: Option<&str>, default: Ack) -> Result<Ack, Problem> {
     match name {
         None => Ok(default),
         Some("received") => Ok(Ack::Received),
+        Some("durable") => Ok(Ack::Durable),
         Some("committed") => Ok(Ack::Committed),
         Some(_) => Err(Problem::bad_request(
             "invalid_ack",
-            "ack is received or committed",
+            "ack is received, durable or committed",
         )),
     }
 }

@@ -3,16 +3,22 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
-use utoipa::ToSchema;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
+use crate::event::Table;
+use crate::metrics::{ByState, RowState};
+use crate::queue::Full;
 use crate::store::Health;
 
 use super::App;
+
+/// A body of this size should fit, or the spool counts as full.
+const TYPICAL_BODY_BYTES: usize = 64 * 1024;
 
 /// Whether events can be taken.
 #[derive(Debug, Serialize, ToSchema)]
@@ -23,6 +29,55 @@ pub(super) struct Readiness {
     /// Why it is not `ready`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     reasons: Vec<&'static str>,
+    /// With `?verbose`: what became of every row that this instance accepted.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    rows: Vec<Account>,
+    /// With `?verbose`: how full the spool is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spool: Option<SpoolFill>,
+}
+
+/// What became of the rows of one table, since the instance was born:
+/// accepted = stored + duplicates + quarantined + spooled.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+pub(super) struct Account {
+    /// The table.
+    #[schema(value_type = String)]
+    #[serde(serialize_with = "as_name")]
+    table: Table,
+    /// Rows that were made durable here.
+    accepted: u64,
+    /// Of those: rows that were new in Postgres.
+    stored: u64,
+    /// Of those: rows that were in Postgres already.
+    duplicates: u64,
+    /// Of those: rows that were set aside.
+    quarantined: u64,
+    /// Of those: rows that are only on this instance's disk.
+    spooled: u64,
+}
+
+/// How full the spool is.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct SpoolFill {
+    bytes: u64,
+    bytes_max: u64,
+    segments: u64,
+    frames: u64,
+    /// Rows that were accepted and turned out to be damaged on disk.
+    lost: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn as_name<S: serde::Serializer>(table: &Table, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(table.as_str())
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Verbosity {
+    /// Tell the numbers, too.
+    verbose: Option<String>,
 }
 
 /// The process is alive.
@@ -33,52 +88,122 @@ pub(super) async fn healthz() -> &'static str {
 }
 
 /// Whether the service can take events.
-#[utoipa::path(get, path = "/readyz", tag = "operations",
+#[utoipa::path(get, path = "/readyz", tag = "operations", params(Verbosity),
     responses(
         (status = 200, description = "Events are taken", body = Readiness),
         (status = 503, description = "Send events elsewhere", body = Readiness),
     ))]
-pub(super) async fn readyz(State(app): State<Arc<App>>) -> Response {
+pub(super) async fn readyz(
+    State(app): State<Arc<App>>,
+    Query(verbosity): Query<Verbosity>,
+) -> Response {
     let mut reasons = Vec::new();
-    let mut unready = false;
     if app.stopping.is_cancelled() {
-        unready = true;
         reasons.push("the service is stopping");
     }
     if app.directory.age().is_none() {
-        unready = true;
         reasons.push("tenants and API keys were never read from the database");
     }
-    match app.lanes.iter().map(|lane| lane.get()).max() {
+    match app.intake.has_room(TYPICAL_BODY_BYTES) {
+        Ok(()) => {}
+        Err(Full::Disk) => reasons.push("the disk of the spool does not take writes"),
+        Err(_) => reasons.push("the spool is full"),
+    }
+    let unready = !reasons.is_empty();
+    match app.lanes.iter().map(|lane| lane.health()).max() {
         Some(Health::Fault) => {
-            reasons
-                .push("events cannot be stored until an operator mends the database; see the log");
+            reasons.push("events cannot be stored until an operator mends something; see the log");
         }
         Some(Health::Away) => reasons.push("Postgres is away or busy"),
         Some(Health::Good) | None => {}
     }
-    let status = match (unready, reasons.is_empty()) {
-        (true, _) => "unready",
-        (false, false) => "degraded",
-        (false, true) => "ready",
+    let (status, code) = match (unready, reasons.is_empty()) {
+        (true, _) => ("unready", StatusCode::SERVICE_UNAVAILABLE),
+        (false, false) => ("degraded", StatusCode::OK),
+        (false, true) => ("ready", StatusCode::OK),
     };
-    let code = if unready {
-        StatusCode::SERVICE_UNAVAILABLE
-    } else {
-        StatusCode::OK
+    let mut readiness = Readiness {
+        status,
+        reasons,
+        rows: Vec::new(),
+        spool: None,
     };
-    (code, Json(Readiness { status, reasons })).into_response()
+    if verbosity
+        .verbose
+        .is_some_and(|value| value != "0" && value != "false")
+    {
+        let fill = app.intake.spool().fill();
+        readiness.rows = accounts(&app);
+        readiness.spool = Some(SpoolFill {
+            bytes: fill.bytes,
+            bytes_max: fill.bytes_max,
+            segments: fill.segments,
+            frames: fill.frames.iter().sum(),
+            lost: fill.lost,
+        });
+    }
+    (code, Json(readiness)).into_response()
+}
+
+/// What became of all rows, table by table.
+fn accounts(app: &App) -> Vec<Account> {
+    // The settled ones first: what is accepted meanwhile then counts as spooled.
+    let totals: Vec<_> = app
+        .lanes
+        .iter()
+        .map(|lane| (lane.stream, lane.totals()))
+        .collect();
+    let accepted = app.intake.spool().fill().accepted;
+    let account = |table| {
+        let mut account = Account {
+            table,
+            accepted: 0,
+            stored: 0,
+            duplicates: 0,
+            quarantined: 0,
+            spooled: 0,
+        };
+        for (stream, totals) in totals.iter().filter(|(stream, _)| stream.table == table) {
+            let accepted = accepted[usize::from(stream.number)];
+            account.accepted += accepted;
+            account.stored += totals.stored;
+            account.duplicates += totals.duplicates;
+            account.quarantined += totals.quarantined;
+            account.spooled += accepted.saturating_sub(totals.rows());
+        }
+        account
+    };
+    Table::ALL.map(account).to_vec()
 }
 
 /// Metrics in the Prometheus text format.
 #[utoipa::path(get, path = "/metrics", tag = "operations",
     responses((status = 200, description = "OpenMetrics text", body = String)))]
 pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
-    let (bytes, _) = app.intake.bytes();
-    app.metrics
-        .queue_bytes
-        .set(i64::try_from(bytes).unwrap_or(i64::MAX));
-    match app.metrics.encode() {
+    let metrics = &app.metrics;
+    let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    metrics.queue_bytes.set(whole(app.intake.bytes().0 as u64));
+    let fill = app.intake.spool().fill();
+    metrics.spool_bytes.set(whole(fill.bytes));
+    metrics.spool_bytes_max.set(whole(fill.bytes_max));
+    metrics.spool_lost_rows.set(whole(fill.lost));
+    metrics.spool_refused_frames.set(whole(fill.refused));
+    for account in accounts(&app) {
+        for (state, rows) in [
+            (RowState::Accepted, account.accepted),
+            (RowState::Stored, account.stored),
+            (RowState::Duplicate, account.duplicates),
+            (RowState::Quarantined, account.quarantined),
+            (RowState::Spooled, account.spooled),
+        ] {
+            let label = ByState {
+                table: account.table,
+                state,
+            };
+            metrics.rows.get_or_create(&label).set(whole(rows));
+        }
+    }
+    match metrics.encode() {
         Ok(text) => {
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
             ([(CONTENT_TYPE, kind)], text).into_response()

@@ -30,7 +30,7 @@ use crate::config::Ack;
 use crate::event::{Limits, Pseudonymizer};
 use crate::metrics::{ByStatus, Metrics};
 use crate::queue::Intake;
-use crate::store::LaneHealth;
+use crate::store::LaneStatus;
 use crate::store::directory::{ApiKeyHasher, Directory};
 
 pub use body::BodyLimits;
@@ -60,7 +60,7 @@ pub struct App {
     /// Counts.
     pub metrics: Arc<Metrics>,
     /// How the writers get on.
-    pub lanes: Vec<Arc<LaneHealth>>,
+    pub lanes: Vec<Arc<LaneStatus>>,
     /// Caps on bodies.
     pub body_limits: BodyLimits,
     /// Caps on events.

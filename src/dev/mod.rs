@@ -95,8 +95,8 @@ async fn serve(
     stopping: CancellationToken,
 ) -> Result<()> {
     let secrets = secrets(dir)?;
-    let environment = environment(&secrets, address, server);
-    let serve = serve_settings(&environment, address)?;
+    let environment = environment(&secrets, dir, address, server);
+    let serve = serve_settings(&environment, address, &dir.join("spool"))?;
     service::migrate_once(&serve.database.target()?).await?;
     make_tenant_and_keys(&serve, &environment).await?;
 
@@ -112,7 +112,10 @@ async fn serve(
         std::future::pending::<Result<()>>().await
     };
     tokio::select! {
-        outcome = service => outcome,
+        outcome = service => {
+            println!("{}", serde_json::to_string(&outcome?)?);
+            Ok(())
+        }
         failed = announced => failed,
     }
 }
@@ -153,7 +156,12 @@ fn random_hex() -> String {
 }
 
 /// What `dev.env` says.
-fn environment(secrets: &EnvFile, address: SocketAddr, server: &PrivatePostgres) -> EnvFile {
+fn environment(
+    secrets: &EnvFile,
+    dir: &Path,
+    address: SocketAddr,
+    server: &PrivatePostgres,
+) -> EnvFile {
     let mut environment = EnvFile::default();
     environment.set("INGEST_URL", &format!("http://{address}"));
     environment.set("DATABASE_URL", &server.url());
@@ -165,12 +173,17 @@ fn environment(secrets: &EnvFile, address: SocketAddr, server: &PrivatePostgres)
         environment.set(name, secrets.get(name).unwrap_or_default());
     }
     let psql = server.bin_dir().join("psql");
+    // A second instance has a spool of its own.
+    environment.set(
+        "INGEST_SPOOL_DIR",
+        &dir.join("spool-2").display().to_string(),
+    );
     environment.set("INGEST_PSQL", &psql.display().to_string());
     environment
 }
 
 /// The settings of `serve`: its defaults, and what is different here.
-fn serve_settings(environment: &EnvFile, address: SocketAddr) -> Result<Serve> {
+fn serve_settings(environment: &EnvFile, address: SocketAddr, spool: &Path) -> Result<Serve> {
     let get = |name| environment.get(name).unwrap_or_default();
     let cli = Cli::try_parse_from([
         "recsys-ingest",
@@ -183,6 +196,8 @@ fn serve_settings(environment: &EnvFile, address: SocketAddr) -> Result<Serve> {
         get("API_KEY_HASH_SECRET"),
         "--exposure-hash-salt",
         get("EXPOSURE_HASH_SALT"),
+        "--spool-dir",
+        &spool.to_string_lossy(),
     ])?;
     match cli.command {
         Command::Serve(serve) => Ok(*serve),

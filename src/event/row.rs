@@ -13,8 +13,11 @@ use super::numeric::Decimal;
 use super::table::Table;
 use super::time::Micros;
 
-/// The version of the columns' order and encoding, kept beside rows on disk.
+/// The version of the columns' order and encoding, kept before rows on disk.
 pub const ROW_FORMAT: u8 = 1;
+
+/// What stands before the rows on disk: [`ROW_FORMAT`] and the table.
+const PREFIX_BYTES: usize = 2;
 
 /// A column's type, as far as its binary form goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,21 +137,33 @@ impl Key {
 #[derive(Clone, Debug)]
 pub struct Rows {
     table: Table,
-    bytes: Bytes,
-    /// Where each row ends in `bytes`.
+    /// The rows behind their prefix.
+    framed: Bytes,
+    /// Where each row ends in `framed`.
     ends: Vec<u32>,
     first: Micros,
     last: Micros,
 }
 
-/// The bytes are not rows of this table.
+/// The bytes are not rows.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("row {row} is damaged at byte {at}")]
-pub struct DamagedRow {
-    /// Which row, from 0.
-    pub row: usize,
-    /// Where, in bytes from the start of all rows.
-    pub at: usize,
+pub enum NotRows {
+    /// They are of another version, or none.
+    #[error("the rows are in format {format} of table {table}, which this version does not know")]
+    UnknownFormat {
+        /// The version.
+        format: u8,
+        /// The table's number.
+        table: u8,
+    },
+    /// A row breaks off or has other columns.
+    #[error("row {row} is damaged at byte {at}")]
+    Damaged {
+        /// Which row, from 0.
+        row: usize,
+        /// Where, in bytes from the start.
+        at: usize,
+    },
 }
 
 impl Rows {
@@ -167,9 +182,9 @@ impl Rows {
         self.ends.is_empty()
     }
 
-    /// All rows, back to back.
-    pub fn bytes(&self) -> &Bytes {
-        &self.bytes
+    /// All rows behind their prefix, as they are kept on disk.
+    pub fn framed(&self) -> &Bytes {
+        &self.framed
     }
 
     /// The earliest `occurred_at`.
@@ -184,65 +199,67 @@ impl Rows {
 
     /// Row by row.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        let mut from = 0;
+        let mut from = PREFIX_BYTES;
         self.ends.iter().map(move |&end| {
-            let row = &self.bytes[from..end as usize];
+            let row = &self.framed[from..end as usize];
             from = end as usize;
             row
         })
     }
 
-    /// Row by row, each as a slice that keeps the buffer alive.
-    pub fn shared(&self) -> impl Iterator<Item = Bytes> {
-        let mut from = 0;
+    /// Where each row lies in [`Rows::framed`].
+    pub fn spans(&self) -> impl Iterator<Item = (u32, u32)> {
+        let mut from = u32::try_from(PREFIX_BYTES).expect("the prefix is two bytes");
         self.ends.iter().map(move |&end| {
-            let row = self.bytes.slice(from..end as usize);
-            from = end as usize;
-            row
+            let span = (from, end);
+            from = end;
+            span
         })
-    }
-
-    /// The keys, row by row.
-    pub fn keys(&self) -> impl Iterator<Item = Key> {
-        self.iter()
-            .map(|row| Key::of_row(row).expect("rows were checked when they were made"))
     }
 
     /// Takes bytes that were [`Rows`] before, checking that they still are.
-    pub fn parse(table: Table, bytes: Bytes) -> Result<Self, DamagedRow> {
-        let columns = table.columns().len();
+    pub fn parse(framed: Bytes) -> Result<Self, NotRows> {
+        let (format, table) = match framed.first_chunk::<PREFIX_BYTES>() {
+            Some(&[format, table]) => (format, table),
+            None => return Err(NotRows::Damaged { row: 0, at: 0 }),
+        };
+        let known = Table::ALL.get(usize::from(table)).copied();
+        let (ROW_FORMAT, Some(known)) = (format, known) else {
+            return Err(NotRows::UnknownFormat { format, table });
+        };
+        let columns = known.columns().len();
         let mut ends = Vec::new();
         let (mut first, mut last) = (Micros(i64::MAX), Micros(i64::MIN));
-        let mut at = 0;
-        while at < bytes.len() {
-            let damaged = |at| DamagedRow {
+        let mut at = PREFIX_BYTES;
+        while at < framed.len() {
+            let damaged = |at| NotRows::Damaged {
                 row: ends.len(),
                 at,
             };
             let start = at;
-            let count = bytes[at..].first_chunk().map(|b| i16::from_be_bytes(*b));
+            let count = framed[at..].first_chunk().map(|b| i16::from_be_bytes(*b));
             if count.and_then(|c| usize::try_from(c).ok()) != Some(columns) {
                 return Err(damaged(at));
             }
             at += 2;
             for _ in 0..columns {
-                let length = bytes.get(at..).and_then(|rest| rest.first_chunk());
+                let length = framed.get(at..).and_then(|rest| rest.first_chunk());
                 let length = i32::from_be_bytes(*length.ok_or(damaged(at))?);
                 at += 4;
                 match usize::try_from(length) {
-                    Ok(length) if length <= bytes.len() - at => at += length,
+                    Ok(length) if length <= framed.len() - at => at += length,
                     Err(_) if length == -1 => {}
                     _ => return Err(damaged(at)),
                 }
             }
-            let key = Key::of_row(&bytes[start..at]).ok_or(damaged(start))?;
+            let key = Key::of_row(&framed[start..at]).ok_or(damaged(start))?;
             first = first.min(key.occurred_at);
             last = last.max(key.occurred_at);
             ends.push(u32::try_from(at).map_err(|_| damaged(at))?);
         }
         Ok(Self {
-            table,
-            bytes,
+            table: known,
+            framed,
             ends,
             first,
             last,
@@ -263,9 +280,11 @@ pub struct RowWriter {
 impl RowWriter {
     /// A writer with room for `bytes`.
     pub fn new(table: Table, bytes: usize) -> Self {
+        let mut buffer = Vec::with_capacity(PREFIX_BYTES + bytes);
+        buffer.extend_from_slice(&[ROW_FORMAT, table as u8]);
         Self {
             table,
-            buffer: Vec::with_capacity(bytes),
+            buffer,
             ends: Vec::new(),
             first: Micros(i64::MAX),
             last: Micros(i64::MIN),
@@ -299,7 +318,7 @@ impl RowWriter {
     pub fn finish(self) -> Rows {
         Rows {
             table: self.table,
-            bytes: self.buffer.into(),
+            framed: self.buffer.into(),
             ends: self.ends,
             first: self.first,
             last: self.last,
@@ -440,21 +459,39 @@ mod tests {
     #[test]
     fn rows_are_read_back_as_they_were_written() {
         let rows = rows();
-        let again = Rows::parse(Table::Interactions, rows.bytes().clone()).unwrap();
+        let again = Rows::parse(rows.framed().clone()).unwrap();
+        assert_eq!(again.table(), Table::Interactions);
         assert_eq!(again.ends, rows.ends);
         assert_eq!((again.first(), again.last()), (rows.first(), rows.last()));
-        let ids: Vec<_> = again.keys().map(|key| key.event_id.as_u128()).collect();
+        let ids: Vec<_> = again
+            .iter()
+            .map(|row| Key::of_row(row).unwrap().event_id.as_u128())
+            .collect();
         assert_eq!(ids, [0, 1, 2]);
     }
 
     #[test]
     fn rows_cut_at_any_byte_are_not_taken_for_more_than_they_are() {
         let rows = rows();
-        for cut in 0..rows.bytes().len() {
-            let at_end = cut == 0 || rows.ends.iter().any(|&end| end as usize == cut);
-            let parsed = Rows::parse(Table::Interactions, rows.bytes().slice(..cut));
+        for cut in 0..rows.framed().len() {
+            let at_end = cut == PREFIX_BYTES || rows.ends.iter().any(|&end| end as usize == cut);
+            let parsed = Rows::parse(rows.framed().slice(..cut));
             assert_eq!(parsed.is_ok(), at_end, "cut at {cut}");
         }
-        assert!(Rows::parse(Table::Exposures, rows.bytes().clone()).is_err());
+    }
+
+    #[test]
+    fn rows_of_another_version_or_table_are_told_apart_from_damage() {
+        let mut bytes = rows().framed().to_vec();
+        bytes[0] = ROW_FORMAT + 1;
+        assert!(matches!(
+            Rows::parse(bytes.clone().into()),
+            Err(NotRows::UnknownFormat { .. })
+        ));
+        bytes[..2].copy_from_slice(&[ROW_FORMAT, Table::Exposures as u8]);
+        assert!(matches!(
+            Rows::parse(bytes.into()),
+            Err(NotRows::Damaged { .. })
+        ));
     }
 }

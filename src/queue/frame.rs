@@ -12,38 +12,29 @@ pub struct Frame {
     pub rows: Rows,
     /// The memory that the rows take.
     pub loan: Loan,
-    /// Where to say what became of them; nobody may be listening.
-    pub verdict: oneshot::Sender<Verdict>,
+    /// Where to say what became of them, if somebody waits for that.
+    pub verdict: Option<oneshot::Sender<Verdict>>,
 }
 
-/// What became of a frame.
-pub type Verdict = Result<Outcome, Failure>;
+/// What became of a frame, once the transaction that settles it has committed.
+pub type Verdict = Outcome;
 
-/// The frame's rows are settled: each is stored, was stored before, or is in
-/// quarantine, and the transaction that says so has committed.
+/// The frame's rows are settled: those that are not listed here are stored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// Rows that were stored already, by their place in the frame.
     pub duplicates: Vec<u32>,
-    /// Rows that Postgres refused.
+    /// Rows that were set aside.
     pub quarantined: Vec<Quarantined>,
 }
 
-/// A row that Postgres refused.
+/// A row that was set aside in `ingest_quarantine`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Quarantined {
     /// Its place in the frame.
     pub row: u32,
-    /// Postgres's five-character code.
+    /// Postgres's five-character code, or ours (`IN…`).
     pub sqlstate: String,
-    /// Postgres's words.
+    /// Why, in words.
     pub message: String,
-}
-
-/// Why a frame's rows are not stored, none of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Failure {
-    /// They need more new partitions than may be made in an hour.
-    #[error("the events need more new partitions than may be made in an hour")]
-    PartitionBudget,
 }

@@ -1,24 +1,40 @@
 //! The rows of several frames, in the order in which the index wants them, and
 //! what became of each.
 
-use crate::event::{Key, Micros, Table};
-use crate::queue::{Failure, Frame, Outcome, Quarantined};
+use tokio::sync::oneshot;
+
+use crate::event::{Key, Micros, Rows, Table};
+use crate::queue::{Loan, Outcome, Quarantined, Verdict};
 
 use super::error::BadRow;
 
-/// Frames that go into one transaction.
+/// A frame of one stream that is not settled yet.
+#[derive(Debug)]
+pub(super) struct Pending {
+    /// Its place in the spool.
+    pub(super) sequence: u64,
+    /// Its rows.
+    pub(super) rows: Rows,
+    /// The memory that the rows take, where they did not come from disk.
+    #[expect(dead_code, reason = "held, not read")]
+    pub(super) loan: Option<Loan>,
+    /// Where to say what became of them, where somebody may be waiting.
+    pub(super) verdict: Option<oneshot::Sender<Verdict>>,
+}
+
+/// Frames that go into one transaction: a stretch of one stream, in order.
 #[derive(Debug)]
 pub(super) struct Batch {
     table: Table,
-    frames: Vec<Frame>,
+    frames: Vec<Pending>,
     /// All rows of all frames, sorted by key.
     rows: Vec<BatchRow>,
 }
 
 /// Where one row of a batch lies.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct BatchRow {
-    pub(super) key: Key,
+struct BatchRow {
+    key: Key,
     frame: u32,
     row: u32,
     from: u32,
@@ -26,12 +42,27 @@ pub(super) struct BatchRow {
 }
 
 /// What became of a batch: every row that is not listed here is stored.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Settled {
     /// Rows that were there before, by their place in the batch.
     pub(super) duplicates: Vec<usize>,
-    /// Rows that Postgres refused, by their place in the batch.
+    /// Rows that were set aside, by their place in the batch.
     pub(super) quarantined: Vec<(usize, BadRow)>,
+    /// How many of those were set aside before.
+    pub(super) quarantined_before: usize,
+}
+
+impl Settled {
+    /// Rows that were there before, and rows that are in quarantine only now.
+    ///
+    /// A row that was set aside before counts as a duplicate: it is kept once.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        let before = self.quarantined_before;
+        (
+            self.duplicates.len() + before,
+            self.quarantined.len() - before,
+        )
+    }
 }
 
 impl Batch {
@@ -40,21 +71,19 @@ impl Batch {
     /// Sorted by key, neighbours in the batch are neighbours in the index, equal
     /// keys stand side by side, and two writers with overlapping batches take
     /// their locks in the same order.
-    pub(super) fn new(table: Table, frames: Vec<Frame>) -> Self {
+    pub(super) fn new(table: Table, frames: Vec<Pending>) -> Self {
         let place = |at: usize| u32::try_from(at).expect("a batch is far smaller than 4 GiB");
         let mut rows = Vec::with_capacity(frames.iter().map(|frame| frame.rows.len()).sum());
         for (frame_at, frame) in frames.iter().enumerate() {
-            let mut from = 0;
-            for (row_at, row) in frame.rows.iter().enumerate() {
-                let to = from + row.len();
+            for (row_at, (from, to)) in frame.rows.spans().enumerate() {
+                let row = &frame.rows.framed()[from as usize..to as usize];
                 rows.push(BatchRow {
                     key: Key::of_row(row).expect("rows were checked when they were made"),
                     frame: place(frame_at),
                     row: place(row_at),
-                    from: place(from),
-                    to: place(to),
+                    from,
+                    to,
                 });
-                from = to;
             }
         }
         // Stable: of rows with equal keys the one that came first is stored.
@@ -66,6 +95,11 @@ impl Batch {
         }
     }
 
+    /// The last frame's place in the spool.
+    pub(super) fn last_sequence(&self) -> u64 {
+        self.frames.last().map_or(0, |frame| frame.sequence)
+    }
+
     pub(super) fn table(&self) -> Table {
         self.table
     }
@@ -74,8 +108,12 @@ impl Batch {
         self.rows.len()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.rows.is_empty()
+    /// Bytes of all rows.
+    pub(super) fn bytes(&self) -> usize {
+        self.frames
+            .iter()
+            .map(|frame| frame.rows.framed().len())
+            .sum()
     }
 
     pub(super) fn key(&self, at: usize) -> &Key {
@@ -85,11 +123,10 @@ impl Batch {
     /// The row's bytes.
     pub(super) fn row(&self, at: usize) -> &[u8] {
         let row = &self.rows[at];
-        &self.frames[row.frame as usize].rows.bytes()[row.from as usize..row.to as usize]
+        &self.frames[row.frame as usize].rows.framed()[row.from as usize..row.to as usize]
     }
 
-    /// When the rows happened; once for each frame if it lies within one
-    /// partition, as most do.
+    /// When the rows happened, tenant by tenant in ascending order.
     pub(super) fn times(&self) -> impl Iterator<Item = Micros> {
         self.rows.iter().map(|row| row.key.occurred_at)
     }
@@ -97,26 +134,6 @@ impl Batch {
     /// The first of each group of equal keys, and the others.
     pub(super) fn split_repeats(&self) -> (Vec<usize>, Vec<usize>) {
         (0..self.rows.len()).partition(|&at| at == 0 || self.rows[at].key != self.rows[at - 1].key)
-    }
-
-    /// Sends back the frames that have rows at refused times.
-    pub(super) fn refuse(self, refused: impl Fn(Micros) -> bool) -> Self {
-        let mut hit = vec![false; self.frames.len()];
-        for row in &self.rows {
-            if refused(row.key.occurred_at) {
-                hit[row.frame as usize] = true;
-            }
-        }
-        let mut kept = Vec::with_capacity(self.frames.len());
-        for (frame, hit) in self.frames.into_iter().zip(hit) {
-            if hit {
-                // Nobody may be waiting for the verdict any more.
-                drop(frame.verdict.send(Err(Failure::PartitionBudget)));
-            } else {
-                kept.push(frame);
-            }
-        }
-        Self::new(self.table, kept)
     }
 
     /// Tells every frame what became of its rows.
@@ -135,8 +152,10 @@ impl Batch {
             });
         }
         for (frame, outcome) in self.frames.into_iter().zip(outcomes) {
-            // Nobody may be waiting for the verdict any more.
-            drop(frame.verdict.send(Ok(outcome)));
+            if let Some(verdict) = frame.verdict {
+                // Whoever asked may have given up waiting.
+                drop(verdict.send(outcome));
+            }
         }
     }
 }

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use crate::event::{Key, Table};
 
 use super::batch::Batch;
+use super::ledger::{Entry, Totals};
 
 /// Bytes handed to the connection at once. Below 128 KiB the hop to its task
 /// shows, above 512 KiB the copies no longer fit the cache.
@@ -24,6 +25,7 @@ const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 pub(super) struct Statements {
     copy: Statement,
     stored: Statement,
+    enter: Statement,
 }
 
 impl Statements {
@@ -49,6 +51,7 @@ impl Statements {
         Ok(Self {
             copy: client.prepare(&copy).await?,
             stored: client.prepare(&stored).await?,
+            enter: Entry::prepare(client).await?,
         })
     }
 
@@ -76,6 +79,15 @@ impl Statements {
         sink.feed(chunk.freeze()).await?;
         sink.finish().await?;
         Ok(())
+    }
+
+    /// Enters a batch into the ledger; `None` if its stretch is settled already.
+    pub(super) async fn enter(
+        &self,
+        client: &Client,
+        entry: &Entry<'_>,
+    ) -> Result<Option<Totals>, Error> {
+        entry.write(client, &self.enter).await
     }
 
     /// Which of the given rows are stored already, in ascending order.

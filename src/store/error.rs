@@ -116,6 +116,22 @@ pub enum Trouble {
         /// What Postgres said.
         source: tokio_postgres::Error,
     },
+    /// The stream was settled further by somebody else.
+    #[error(
+        "another process stores the events of this spool: is the spool directory a copy? stop one of them"
+    )]
+    Twin,
+    /// A frame on disk is not rows.
+    #[error("cannot read the rows of frame {sequence} back from the spool")]
+    Frame {
+        /// The frame's place in the spool.
+        sequence: u64,
+        /// What is wrong with it.
+        source: crate::event::row::NotRows,
+    },
+    /// The spool cannot be read.
+    #[error("cannot read the spool")]
+    Spool(#[source] anyhow::Error),
     /// A statement took too long.
     #[error("gave up to {doing} after {seconds} s without an answer")]
     TimedOut {
@@ -131,7 +147,9 @@ impl Trouble {
     pub fn class(&self) -> Class {
         match self {
             Trouble::Connect(error) if error.is_away() => Class::Away,
-            Trouble::Connect(_) => Class::Fault,
+            Trouble::Connect(_) | Trouble::Twin | Trouble::Frame { .. } | Trouble::Spool(_) => {
+                Class::Fault
+            }
             Trouble::Session(_) | Trouble::TimedOut { .. } => Class::Away,
             Trouble::Partition(partition::Error::Postgres { source, .. }) => {
                 match Class::of(source) {

@@ -16,6 +16,7 @@ use crate::metrics::{ByTable, Metrics};
 use super::connect::Target;
 use super::error::{Chain, Trouble};
 use super::partition::{self, Coverage, CreationBudget, Interval, Range, ensure, read_coverage};
+use super::quarantine::{self, admin::Selection};
 use super::session::Session;
 
 const DAY_US: f64 = 86_400e6;
@@ -164,13 +165,40 @@ impl Keeper {
         Ok(())
     }
 
+    /// Stores rows that had to wait for a partition, as far as new ones may be made.
+    async fn retry_waiting(&self, session: &mut Session) -> anyhow::Result<()> {
+        let waiting = quarantine::admin::waiting_for_partition(&session.client).await?;
+        for (table, at) in waiting {
+            let refused = self.cover(session, table, std::iter::once(at)).await?;
+            if !refused.is_empty() {
+                continue;
+            }
+            let range = self.layout.interval.range_of(at.0);
+            let ids = quarantine::admin::waiting_in(&session.client, table, range).await?;
+            let retried = quarantine::admin::retry(
+                &mut session.client,
+                &Selection::Ids(ids),
+                self.layout.interval,
+            )
+            .await?;
+            info!(%table, %range, stored = retried.stored, "stored rows that had waited for their partition");
+        }
+        Ok(())
+    }
+
     /// Looks ahead every so often, until dropped.
     pub async fn run(&self, target: &Target, now: impl Fn() -> Micros) {
         let mut failed = false;
         loop {
             let result = async {
                 let mut session = Session::open(target, Some(STATEMENT_TIMEOUT)).await?;
-                self.look_ahead(&mut session, now()).await
+                self.look_ahead(&mut session, now()).await?;
+                if let Err(error) = self.retry_waiting(&mut session).await {
+                    warn!(
+                        "cannot store rows that wait for a partition, trying again later: {error:#}"
+                    );
+                }
+                Ok::<_, Trouble>(())
             };
             match result.await {
                 Ok(()) => failed = false,

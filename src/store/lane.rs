@@ -1,26 +1,30 @@
-//! A lane: frames in, batches into Postgres, verdicts back.
+//! A lane: frames of one stream in, batches into Postgres, verdicts back.
 //!
 //! One writer to a lane, with a connection of its own. It ends when its frames
 //! end, after the last batch has committed. Keeps a batch for as long as
-//! Postgres is away: whoever must not wait for that has a time limit of his own.
+//! Postgres is away; what comes meanwhile stays in the spool.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
-use crate::event::Table;
+use crate::event::Rows;
 use crate::metrics::{ByReason, ByTable, EventOutcome, Metrics};
-use crate::queue::Frame;
+use crate::queue::{DrainRate, InMemory, Outcome};
+use crate::spool::{LaneReader, Next, Spool, Spooled};
 
-use super::batch::{Batch, Settled};
+use super::batch::{Batch, Pending, Settled};
 use super::connect::Target;
 use super::copy::Statements;
-use super::error::{Chain, Class, Trouble};
+use super::error::{BadRow, Chain, Class, Trouble};
 use super::keeper::Keeper;
+use super::ledger::{Stream, Totals};
+use super::quarantine::PARTITION_BUDGET;
 use super::session::Session;
-use super::transaction;
+use super::status::{Health, LaneStatus};
+use super::transaction::{self, Plan};
 
 /// When a batch is large or old enough to be written.
 #[derive(Clone, Copy, Debug)]
@@ -33,52 +37,29 @@ pub struct BatchLimits {
     pub flush_after: Duration,
 }
 
-/// How a lane gets on, for readiness.
-#[derive(Debug, Default)]
-pub struct LaneHealth(AtomicU8);
-
-/// What [`LaneHealth`] can say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Health {
-    /// Batches are stored.
-    Good,
-    /// Postgres is away or busy; the lane waits for it.
-    Away,
-    /// An operator has to mend something; the lane tries again now and then.
-    Fault,
-}
-
-impl LaneHealth {
-    /// How the lane got on at its last attempt.
-    pub fn get(&self) -> Health {
-        match self.0.load(Ordering::Relaxed) {
-            0 => Health::Good,
-            1 => Health::Away,
-            _ => Health::Fault,
-        }
-    }
-
-    fn set(&self, health: Health) {
-        self.0.store(health as u8, Ordering::Relaxed);
-    }
-}
-
 /// The one writer of a lane.
 #[derive(Debug)]
 pub struct Writer {
-    /// The table that the lane's frames are for.
-    pub table: Table,
+    /// The stream that the lane carries.
+    pub stream: Stream,
     /// Where Postgres is.
     pub target: Target,
     /// When to write.
     pub limits: BatchLimits,
     /// Makes partitions.
     pub keeper: Arc<Keeper>,
+    /// Where settled frames are let go.
+    pub spool: Spool,
+    /// Measures how fast they are.
+    pub drain: Arc<DrainRate>,
     /// Counts.
     pub metrics: Arc<Metrics>,
     /// Says how it goes.
-    pub health: Arc<LaneHealth>,
+    pub status: Arc<LaneStatus>,
 }
+
+/// The frames of a lane, as this service spools them.
+pub type Frames = LaneReader<InMemory, Outcome>;
 
 /// After this many batches without a duplicate, writing goes the straight way
 /// again. A replay is thousands of batches of them, a client's retry is one.
@@ -89,163 +70,260 @@ const BACKOFF_MAX: Duration = Duration::from_secs(2);
 /// What an operator has to mend is not mended in a second.
 const FAULT_BACKOFF: Duration = Duration::from_secs(5);
 
+/// What a writer has in hand between batches.
+struct Hand {
+    /// `None` only while a blocking read has them.
+    frames: Option<Frames>,
+    /// Frames that were read from disk and did not fit the last batch.
+    read: VecDeque<Pending>,
+    open: Option<Open>,
+    /// Batches to come that are to be checked for duplicates first.
+    suspicion: u32,
+}
+
 /// A writer's connection.
-#[derive(Debug)]
 struct Open {
     session: Session,
     statements: Statements,
+    /// What the ledger said when the connection was made.
+    totals: Totals,
 }
 
 impl Writer {
     /// Writes frames until there are no more to come.
-    pub async fn run(self, frames: flume::Receiver<Frame>) {
-        let mut open = None;
-        let mut suspicion = 0;
-        while let Some(batch) = self.gather(&frames).await {
-            self.store(batch, &mut open, &mut suspicion).await;
+    pub async fn run(self, frames: Frames) {
+        let mut hand = Hand {
+            frames: Some(frames),
+            read: VecDeque::new(),
+            open: None,
+            suspicion: 0,
+        };
+        self.resume(&mut hand).await;
+        while let Some(batch) = self.gather(&mut hand).await {
+            self.store(batch, &mut hand).await;
+        }
+    }
+
+    /// Finds out how far the stream was settled in an earlier life, before any
+    /// of its frames is looked at.
+    async fn resume(&self, hand: &mut Hand) {
+        let mut backoff = BACKOFF_MIN;
+        loop {
+            match self.connect().await {
+                Ok(open) => {
+                    let settled = open.totals.settled;
+                    self.status.settle(open.totals);
+                    if let Some(frames) = &mut hand.frames
+                        && !frames.skip_to(settled)
+                    {
+                        hand.suspicion = CLEAN_BATCHES_TO_TRUST;
+                    }
+                    self.status.set(Health::Good);
+                    hand.open = Some(open);
+                    return;
+                }
+                Err(trouble) => self.pause_after(&trouble, &mut backoff).await,
+            }
         }
     }
 
     /// Waits for a frame, then takes what comes until a limit is reached.
-    async fn gather(&self, frames: &flume::Receiver<Frame>) -> Option<Batch> {
-        let first = frames.recv_async().await.ok()?;
-        let (mut rows, mut bytes) = (first.rows.len(), first.rows.bytes().len());
-        let mut gathered = vec![first];
-        let deadline = tokio::time::Instant::now() + self.limits.flush_after;
-        while rows < self.limits.rows_max && bytes < self.limits.bytes_max {
-            let next = match frames.try_recv() {
-                Ok(frame) => frame,
-                Err(flume::TryRecvError::Disconnected) => break,
-                Err(flume::TryRecvError::Empty) => {
-                    match tokio::time::timeout_at(deadline, frames.recv_async()).await {
-                        Ok(Ok(frame)) => frame,
-                        Ok(Err(_)) | Err(_) => break,
+    async fn gather(&self, hand: &mut Hand) -> Option<Batch> {
+        let mut gathered = Gathered::default();
+        let mut deadline = None;
+        while gathered.rows < self.limits.rows_max && gathered.bytes < self.limits.bytes_max {
+            if let Some(frame) = hand.read.pop_front() {
+                gathered.push(frame);
+                continue;
+            }
+            let frames = hand.frames.as_mut().expect("no read is under way here");
+            match frames.try_next() {
+                Next::Frame(spooled) => match pending(spooled) {
+                    Ok(frame) => gathered.push(frame),
+                    Err(trouble) => self.stop_for(trouble).await,
+                },
+                Next::Behind => self.read_behind(hand).await,
+                Next::Ended => break,
+                Next::Empty if gathered.frames.is_empty() => frames.wait().await,
+                Next::Empty => {
+                    // Counted from when there was something to wait with.
+                    let deadline = *deadline.get_or_insert_with(|| {
+                        tokio::time::Instant::now() + self.limits.flush_after
+                    });
+                    if tokio::time::timeout_at(deadline, frames.wait())
+                        .await
+                        .is_err()
+                    {
+                        break;
                     }
                 }
-            };
-            rows += next.rows.len();
-            bytes += next.rows.bytes().len();
-            gathered.push(next);
+            }
         }
-        Some(Batch::new(self.table, gathered))
+        (!gathered.frames.is_empty()).then(|| Batch::new(self.stream.table, gathered.frames))
+    }
+
+    /// Reads frames that were too many for memory, or are from an earlier life.
+    async fn read_behind(&self, hand: &mut Hand) {
+        let mut frames = hand.frames.take().expect("no read is under way here");
+        let bytes_max = self.limits.bytes_max;
+        let read = tokio::task::spawn_blocking(move || {
+            let read = frames.read_behind(bytes_max);
+            (frames, read)
+        });
+        let (frames, read) = read.await.expect("reading does not panic");
+        hand.frames = Some(frames);
+        match read {
+            Ok(spooled) => {
+                for spooled in spooled {
+                    match pending(spooled) {
+                        Ok(frame) => hand.read.push_back(frame),
+                        Err(trouble) => self.stop_for(trouble).await,
+                    }
+                }
+            }
+            Err(error) => {
+                let mut backoff = BACKOFF_MAX;
+                self.pause_after(&Trouble::Spool(error), &mut backoff).await;
+            }
+        }
+    }
+
+    /// Nothing that this program can do helps: keep what is there, say so, and
+    /// leave the rest to an operator.
+    async fn stop_for(&self, trouble: Trouble) {
+        self.status.set(Health::Fault);
+        error!(table = %self.stream.table, error = %Chain(&trouble), "cannot go on storing events of this lane; restart with a version that can");
+        std::future::pending::<()>().await;
     }
 
     /// Stores a batch, however long it takes.
-    async fn store(&self, mut batch: Batch, open: &mut Option<Open>, suspicion: &mut u32) {
+    async fn store(&self, mut batch: Batch, hand: &mut Hand) {
         let mut backoff = BACKOFF_MIN;
         let mut failures = 0_u32;
+        // What the last attempt came to, if only the answer to its COMMIT is missing.
+        let mut outcome = None;
         loop {
-            let trouble = match self.attempt(batch, open, suspicion).await {
-                Ok(()) => {
+            match self.attempt(&mut batch, hand, &mut outcome).await {
+                Ok(settled) => {
                     if failures > 0 {
-                        info!(table = %self.table, failures, "stored the batch that Postgres would not take");
+                        info!(table = %self.stream.table, failures, "Postgres takes events again");
                     }
-                    return self.health.set(Health::Good);
+                    self.status.set(Health::Good);
+                    self.drain.settled(batch.bytes());
+                    self.spool.retire(self.stream.number, batch.last_sequence());
+                    return batch.settle(settled);
                 }
-                Err((back, trouble)) => {
-                    batch = back;
-                    trouble
-                }
-            };
-            let class = trouble.class();
-            let reason = class.as_str();
-            self.metrics
-                .store_errors
-                .get_or_create(&ByReason {
-                    table: self.table,
-                    reason,
-                })
-                .inc();
-            failures += 1;
-            let mut pause = backoff;
-            match class {
-                Class::NoPartition => self.keeper.forget(self.table),
-                Class::Fault => {
-                    *open = None;
-                    pause = FAULT_BACKOFF;
-                    if self.health.get() != Health::Fault {
-                        error!(table = %self.table, error = %Chain(&trouble), "cannot store events until this is mended; keeping them");
+                Err(trouble) => {
+                    failures += 1;
+                    match trouble.class() {
+                        Class::NoPartition => self.keeper.forget(self.stream.table),
+                        _ => hand.open = None,
                     }
-                    self.health.set(Health::Fault);
-                }
-                Class::Away | Class::Duplicate | Class::BadRow(_) => {
-                    *open = None;
-                    // What we sent last may have been committed all the same.
-                    *suspicion = CLEAN_BATCHES_TO_TRUST;
-                    if self.health.get() == Health::Good {
-                        warn!(table = %self.table, error = %Chain(&trouble), "cannot store events now, retrying");
-                    }
-                    self.health.set(Health::Away);
+                    self.pause_after(&trouble, &mut backoff).await;
                 }
             }
-            tokio::time::sleep(jitter(pause)).await;
-            backoff = (backoff * 2).min(BACKOFF_MAX);
         }
     }
 
-    /// Stores a batch, or gives it back.
+    /// Says what is wrong, once per change for the worse, and waits.
+    async fn pause_after(&self, trouble: &Trouble, backoff: &mut Duration) {
+        let table = self.stream.table;
+        let class = trouble.class();
+        let reason = class.as_str();
+        self.metrics
+            .store_errors
+            .get_or_create(&ByReason { table, reason })
+            .inc();
+        let mut pause = *backoff;
+        match class {
+            Class::Fault => {
+                pause = FAULT_BACKOFF;
+                if self.status.set(Health::Fault) < Health::Fault {
+                    error!(%table, error = %Chain(trouble), "cannot store events until this is mended; they are kept in the spool");
+                }
+            }
+            Class::NoPartition => debug!(%table, "a partition is gone; making it again"),
+            Class::Away | Class::Duplicate | Class::BadRow(_) => {
+                if self.status.set(Health::Away) < Health::Away {
+                    warn!(%table, error = %Chain(trouble), "cannot store events now, retrying; they are kept in the spool");
+                }
+            }
+        }
+        tokio::time::sleep(jitter(pause)).await;
+        *backoff = (*backoff * 2).min(BACKOFF_MAX);
+    }
+
+    /// Stores a batch, or says why not.
     async fn attempt(
         &self,
-        batch: Batch,
-        open: &mut Option<Open>,
-        suspicion: &mut u32,
-    ) -> Result<(), (Batch, Trouble)> {
-        let connected = match open.take() {
-            Some(connected) => Ok(connected),
-            None => self.connect().await,
-        };
-        let connected = match connected {
-            Ok(connected) => open.insert(connected),
-            Err(trouble) => return Err((batch, trouble)),
-        };
-        let times = batch.times();
-        let batch = match self
-            .keeper
-            .cover(&mut connected.session, self.table, times)
-            .await
-        {
-            Ok(refused) if refused.is_empty() => batch,
-            Ok(refused) => batch.refuse(|at| refused.iter().any(|range| range.contains(at.0))),
-            Err(trouble) => return Err((batch, trouble)),
-        };
-        if batch.is_empty() {
-            return Ok(());
-        }
-        let started = Instant::now();
-        let probe = *suspicion > 0;
-        let client = &connected.session.client;
-        match transaction::store(client, &connected.statements, &batch, probe).await {
-            Ok(settled) => {
-                self.count(&batch, &settled, started, probe);
-                *suspicion = match settled.duplicates.is_empty() {
-                    true => suspicion.saturating_sub(1),
-                    false => CLEAN_BATCHES_TO_TRUST,
-                };
-                batch.settle(settled);
-                Ok(())
+        batch: &mut Batch,
+        hand: &mut Hand,
+        outcome: &mut Option<Settled>,
+    ) -> Result<Settled, Trouble> {
+        let open = match hand.open.take() {
+            Some(open) => hand.open.insert(open),
+            None => {
+                let open = hand.open.insert(self.connect().await?);
+                if open.totals.settled >= batch.last_sequence() {
+                    // The COMMIT whose answer was lost did take effect.
+                    self.status.settle(open.totals);
+                    return Ok(outcome.take().unwrap_or_default());
+                }
+                open
             }
-            Err(trouble) => Err((batch, trouble)),
-        }
+        };
+        let table = self.stream.table;
+        let refused = self
+            .keeper
+            .cover(&mut open.session, table, batch.times())
+            .await?;
+        let held_back = (0..batch.len())
+            .filter(|&at| {
+                let occurred = batch.key(at).occurred_at.0;
+                refused.iter().any(|range| range.contains(occurred))
+            })
+            .map(|at| (at, waits_for_partition()))
+            .collect();
+        let probe = hand.suspicion > 0;
+        let started = Instant::now();
+        let plan = Plan {
+            probe,
+            held_back,
+            stream: &self.stream,
+        };
+        let client = &open.session.client;
+        let (settled, totals) =
+            transaction::store(client, &open.statements, batch, plan, outcome).await?;
+        self.status.settle(totals);
+        self.count(batch, &settled, started, probe);
+        hand.suspicion = match settled.duplicates.is_empty() {
+            true => hand.suspicion.saturating_sub(1),
+            false => CLEAN_BATCHES_TO_TRUST,
+        };
+        Ok(settled)
     }
 
     async fn connect(&self) -> Result<Open, Trouble> {
         let session = Session::open(&self.target, None).await?;
-        let statements = Statements::prepare(&session.client, self.table)
-            .await
-            .map_err(|source| Trouble::Statement {
-                doing: "prepare statements",
-                source,
-            })?;
+        let prepared = async {
+            let statements = Statements::prepare(&session.client, self.stream.table).await?;
+            let totals = self.stream.read(&session.client).await?;
+            Ok((statements, totals))
+        };
+        let doing = "prepare statements";
+        let limit = transaction::STATEMENT_LIMIT;
+        let (statements, totals) = super::error::limited(doing, limit, prepared).await?;
         Ok(Open {
             session,
             statements,
+            totals,
         })
     }
 
     fn count(&self, batch: &Batch, settled: &Settled, started: Instant, probed: bool) {
-        let table = self.table;
+        let table = self.stream.table;
         let by_table = ByTable { table };
-        let (duplicates, quarantined) = (settled.duplicates.len(), settled.quarantined.len());
+        let (duplicates, quarantined) = settled.counts();
         let stored = batch.len() - duplicates - quarantined;
         self.metrics.count(table, EventOutcome::Stored, stored);
         self.metrics
@@ -266,8 +344,52 @@ impl Writer {
             .get_or_create(&by_table)
             .observe(started.elapsed().as_secs_f64());
         if quarantined > 0 {
-            warn!(%table, quarantined, "Postgres refused rows; they are in ingest_quarantine");
+            warn!(%table, quarantined, "rows were set aside; see `recsys-ingest quarantine list`");
         }
+    }
+}
+
+/// The frames of the next batch.
+#[derive(Default)]
+struct Gathered {
+    frames: Vec<Pending>,
+    rows: usize,
+    bytes: usize,
+}
+
+impl Gathered {
+    fn push(&mut self, frame: Pending) {
+        self.rows += frame.rows.len();
+        self.bytes += frame.rows.framed().len();
+        self.frames.push(frame);
+    }
+}
+
+/// A frame from the spool, as rows again.
+fn pending(spooled: Spooled<InMemory, Outcome>) -> Result<Pending, Trouble> {
+    let sequence = spooled.sequence;
+    let (rows, loan) = match spooled.loan {
+        Some(InMemory { rows, loan }) => (rows, Some(loan)),
+        None => {
+            let rows = Rows::parse(spooled.payload)
+                .map_err(|source| Trouble::Frame { sequence, source })?;
+            (rows, None)
+        }
+    };
+    Ok(Pending {
+        sequence,
+        rows,
+        loan,
+        verdict: spooled.verdict,
+    })
+}
+
+fn waits_for_partition() -> BadRow {
+    BadRow {
+        sqlstate: PARTITION_BUDGET.to_owned(),
+        message: "needs a new partition, and no more may be made this hour; it is stored as soon as one may"
+            .to_owned(),
+        ..BadRow::default()
     }
 }
 

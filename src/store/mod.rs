@@ -7,17 +7,21 @@ pub mod connect;
 pub mod directory;
 pub mod migrate;
 pub mod partition;
+pub mod quarantine;
 
 mod batch;
 mod copy;
 mod error;
 mod keeper;
 mod lane;
-mod quarantine;
+mod ledger;
 mod session;
+mod status;
 mod transaction;
 
 pub use error::{Chain, Class, Trouble};
 pub use keeper::{Keeper, Layout};
-pub use lane::{BatchLimits, Health, LaneHealth, Writer};
+pub use lane::{BatchLimits, Frames, Writer};
+pub use ledger::{Stream, Totals};
 pub use session::Session;
+pub use status::{Health, LaneStatus};

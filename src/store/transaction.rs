@@ -12,10 +12,11 @@ use tokio_postgres::Client;
 use super::batch::{Batch, Settled};
 use super::copy::Statements;
 use super::error::{BadRow, Class, Trouble, limited};
+use super::ledger::{Stream, Totals};
 use super::quarantine;
 
 /// A batch takes well under a second; a minute means that nobody is there.
-const STATEMENT_LIMIT: Duration = Duration::from_secs(60);
+pub(super) const STATEMENT_LIMIT: Duration = Duration::from_secs(60);
 
 /// How often one span may meet a duplicate after it was checked for them.
 /// Another writer can slip in between, but hardly this often: what is left then
@@ -28,20 +29,37 @@ struct Span {
     probes: u32,
 }
 
-/// Stores `batch`; with `probe`, asks first which rows are there already.
+/// How to store a batch.
+#[derive(Debug)]
+pub(super) struct Plan<'p> {
+    /// Ask first which rows are there already.
+    pub(super) probe: bool,
+    /// Rows that cannot be stored now, by their place in the batch.
+    pub(super) held_back: Vec<(usize, BadRow)>,
+    /// Whose stream the batch is a stretch of.
+    pub(super) stream: &'p Stream,
+}
+
+/// Stores `batch` and says what became of its rows.
+///
+/// `outcome` is set before the COMMIT is sent: if the answer to that is lost,
+/// the ledger tells whether it took effect, and `outcome` what it was.
 pub(super) async fn store(
     client: &Client,
     statements: &Statements,
     batch: &Batch,
-    probe: bool,
-) -> Result<Settled, Trouble> {
-    let (rows, repeats) = batch.split_repeats();
+    plan: Plan<'_>,
+    outcome: &mut Option<Settled>,
+) -> Result<(Settled, Totals), Trouble> {
+    *outcome = None;
+    let held: Vec<usize> = plan.held_back.iter().map(|(at, _)| *at).collect();
     let mut settled = Settled {
-        duplicates: repeats,
-        quarantined: Vec::new(),
+        quarantined: plan.held_back,
+        ..Settled::default()
     };
     execute(client, "begin a transaction", "BEGIN").await?;
-    let fresh = if probe {
+    let rows = candidates(batch, &held, &mut settled);
+    let fresh = if plan.probe {
         leave_out_stored(client, statements, batch, rows, &mut settled).await?
     } else {
         rows
@@ -50,7 +68,9 @@ pub(super) async fn store(
         Ok(()) => {}
         Err(trouble) if matches!(trouble.class(), Class::Duplicate | Class::BadRow(_)) => {
             execute(client, "roll back", "ROLLBACK").await?;
-            settled = carefully(client, statements, batch).await?;
+            settled.duplicates.clear();
+            execute(client, "begin a transaction", "BEGIN").await?;
+            carefully(client, statements, batch, &held, &mut settled).await?;
         }
         Err(trouble) => {
             // The error counts, not what becomes of a transaction that is lost anyway.
@@ -58,23 +78,43 @@ pub(super) async fn store(
             return Err(trouble);
         }
     }
+    settled.quarantined_before = quarantine::put(client, batch, &settled.quarantined).await?;
+    let entry = plan.stream.enter(batch, &settled);
+    let totals = limited(
+        "enter a batch into the ledger",
+        STATEMENT_LIMIT,
+        statements.enter(client, &entry),
+    )
+    .await?
+    .ok_or(Trouble::Twin)?;
+    *outcome = Some(settled.clone());
     execute(client, "commit a batch", "COMMIT").await?;
-    Ok(settled)
+    Ok((settled, totals))
 }
 
-/// Opens a transaction and settles every row in it, leaving the COMMIT.
+/// The rows to be copied: not those that are held back, and of equal keys the
+/// first; the others are duplicates.
+fn candidates(batch: &Batch, held: &[usize], settled: &mut Settled) -> Vec<usize> {
+    let (mut rows, mut repeats) = batch.split_repeats();
+    if !held.is_empty() {
+        // A repeat of a row that is held back is held back with it, as it has its time.
+        rows.retain(|at| held.binary_search(at).is_err());
+        repeats.retain(|at| held.binary_search(at).is_err());
+    }
+    settled.duplicates = repeats;
+    rows
+}
+
+/// Settles every row within the open transaction, however bad some are.
 async fn carefully(
     client: &Client,
     statements: &Statements,
     batch: &Batch,
-) -> Result<Settled, Trouble> {
-    let (rows, repeats) = batch.split_repeats();
-    let mut settled = Settled {
-        duplicates: repeats,
-        quarantined: Vec::new(),
-    };
-    execute(client, "begin a transaction", "BEGIN").await?;
-    let rows = leave_out_stored(client, statements, batch, rows, &mut settled).await?;
+    held: &[usize],
+    settled: &mut Settled,
+) -> Result<(), Trouble> {
+    let rows = candidates(batch, held, settled);
+    let rows = leave_out_stored(client, statements, batch, rows, settled).await?;
     let mut spans = vec![Span { rows, probes: 1 }];
     while let Some(span) = spans.pop() {
         if span.rows.is_empty() {
@@ -97,8 +137,7 @@ async fn carefully(
         execute(client, "roll back to a savepoint", "ROLLBACK TO span").await?;
         match bad {
             None => {
-                let rows =
-                    leave_out_stored(client, statements, batch, span.rows, &mut settled).await?;
+                let rows = leave_out_stored(client, statements, batch, span.rows, settled).await?;
                 spans.push(Span {
                     rows,
                     probes: span.probes + 1,
@@ -108,9 +147,7 @@ async fn carefully(
             Some(bad) => spans.extend(isolate(span, bad.line)),
         }
     }
-    settled.duplicates.sort_unstable();
-    quarantine::put(client, batch, &settled.quarantined).await?;
-    Ok(settled)
+    Ok(())
 }
 
 /// Splits a span around its bad row: at the line that Postgres names, which is

@@ -1,0 +1,95 @@
+//! How fast rows leave for Postgres, measured, to tell clients when to come back.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Rates are averages over about this long.
+const WINDOW: Duration = Duration::from_secs(2);
+
+/// Clients are never sent away for longer; things may have changed by then.
+const WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// Bytes of rows that are settled, and how fast.
+#[derive(Debug)]
+pub struct DrainRate {
+    settled: AtomicU64,
+    window: Mutex<Window>,
+}
+
+#[derive(Debug)]
+struct Window {
+    started: Instant,
+    settled: u64,
+    bytes_per_second: f64,
+}
+
+impl DrainRate {
+    /// Nothing is settled yet.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            settled: AtomicU64::new(0),
+            window: Mutex::new(Window {
+                started: now,
+                settled: 0,
+                bytes_per_second: 0.0,
+            }),
+        }
+    }
+
+    /// A batch was settled.
+    pub fn settled(&self, bytes: usize) {
+        self.settled.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// How long it will take until `bytes` more are settled.
+    pub fn time_for(&self, bytes: u64, now: Instant) -> Duration {
+        let rate = self.bytes_per_second(now);
+        if rate < 1.0 {
+            return WAIT_MAX;
+        }
+        #[expect(clippy::cast_precision_loss, reason = "an estimate in seconds")]
+        let seconds = bytes as f64 / rate;
+        Duration::from_secs_f64(seconds.min(WAIT_MAX.as_secs_f64()))
+    }
+
+    fn bytes_per_second(&self, now: Instant) -> f64 {
+        let settled = self.settled.load(Ordering::Relaxed);
+        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        let elapsed = now.saturating_duration_since(window.started);
+        if elapsed >= WINDOW {
+            #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+            let rate = (settled - window.settled) as f64 / elapsed.as_secs_f64();
+            // Half the old value where the old window has just ended, none of it
+            // where nobody has asked for long.
+            let kept = if elapsed < WINDOW * 2 && window.bytes_per_second > 0.0 {
+                0.5
+            } else {
+                0.0
+            };
+            window.bytes_per_second = window.bytes_per_second * kept + rate * (1.0 - kept);
+            window.started = now;
+            window.settled = settled;
+        }
+        window.bytes_per_second
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wait_follows_the_rate_and_is_bounded_when_nothing_drains() {
+        let start = Instant::now();
+        let drain = DrainRate::new(start);
+        assert_eq!(drain.time_for(1, start), WAIT_MAX);
+        drain.settled(40_000_000);
+        // 10 MB/s over four seconds.
+        let now = start + Duration::from_secs(4);
+        assert_eq!(drain.time_for(50_000_000, now), Duration::from_secs(5));
+        // Then nothing for a minute.
+        let later = now + Duration::from_secs(60);
+        assert_eq!(drain.time_for(50_000_000, later), WAIT_MAX);
+    }
+}

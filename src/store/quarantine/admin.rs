@@ -1,0 +1,301 @@
+//! What an operator does with rows that were set aside.
+//!
+//! Keeps one invariant: a row leaves quarantine in the transaction that stores
+//! it, or counts it as thrown away, in the ledger.
+
+use anyhow::{Context as _, Result, bail};
+use tokio_postgres::{Client, Transaction};
+use uuid::Uuid;
+
+use crate::event::{Micros, Table};
+use crate::store::partition::{Interval, Range, ensure};
+
+use super::PARTITION_BUDGET;
+
+/// The ledger's rows of operators: not an instance's, and a stream for each table.
+const OPERATOR: Uuid = Uuid::nil();
+
+/// Which rows an operator means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Selection {
+    /// These.
+    Ids(Vec<i64>),
+    /// All with this code.
+    Code(String),
+    /// All.
+    All,
+}
+
+/// A row that was set aside.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Its number.
+    pub id: i64,
+    /// The table that it was for.
+    pub table: String,
+    /// The tenant's external id, or its UUID if it is unknown.
+    pub tenant: String,
+    /// The event's id.
+    pub event_id: Uuid,
+    /// When it was set aside.
+    pub at: jiff::Timestamp,
+    /// Postgres's code, or ours.
+    pub sqlstate: String,
+    /// Why, in words.
+    pub message: String,
+    /// The column or constraint, where one was named.
+    pub place: Option<String>,
+    /// The row, as JSON text.
+    pub row: String,
+}
+
+/// What a retry came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Retried {
+    /// Rows that are stored now.
+    pub stored: u64,
+    /// Rows that were stored already.
+    pub duplicates: u64,
+    /// Rows that Postgres still refuses, and why.
+    pub refused: Vec<(i64, String)>,
+}
+
+const SELECT: &str = "
+    SELECT q.id, q.table_name, coalesce(t.external_id, q.tenant_id::text), q.event_id,
+           q.quarantined_at, q.sqlstate, q.message, coalesce(q.column_name, q.constraint_name),
+           q.row::text
+      FROM ingest_quarantine AS q
+      LEFT JOIN tenants AS t ON t.id = q.tenant_id";
+
+/// The latest rows that were set aside.
+pub async fn list(client: &Client, limit: i64) -> Result<Vec<Entry>> {
+    let rows = client
+        .query(&format!("{SELECT} ORDER BY q.id DESC LIMIT $1"), &[&limit])
+        .await
+        .context("cannot read the quarantine")?;
+    Ok(rows.iter().map(entry).collect())
+}
+
+/// One row that was set aside.
+pub async fn show(client: &Client, id: i64) -> Result<Entry> {
+    let row = client
+        .query_opt(&format!("{SELECT} WHERE q.id = $1"), &[&id])
+        .await
+        .context("cannot read the quarantine")?;
+    match row {
+        Some(row) => Ok(entry(&row)),
+        None => {
+            bail!("there is no row {id} in quarantine; `quarantine list` shows which there are")
+        }
+    }
+}
+
+/// Tries to store rows again, one by one, so that one bad row keeps no other.
+pub async fn retry(
+    client: &mut Client,
+    selection: &Selection,
+    interval: Interval,
+) -> Result<Retried> {
+    let mut retried = Retried::default();
+    for id in ids(client, selection).await? {
+        match retry_one(client, id, interval).await {
+            Ok(Some(true)) => retried.stored += 1,
+            Ok(Some(false)) => retried.duplicates += 1,
+            // Someone else was quicker.
+            Ok(None) => {}
+            Err(error) => match error.downcast_ref::<tokio_postgres::Error>() {
+                Some(refusal) if refusal.as_db_error().is_some() => {
+                    let words = crate::store::error::describe(refusal);
+                    retried.refused.push((id, words));
+                }
+                _ => return Err(error.context(format!("cannot retry row {id}"))),
+            },
+        }
+    }
+    Ok(retried)
+}
+
+/// One instant for each table and day of rows that wait for a partition.
+pub(in crate::store) async fn waiting_for_partition(
+    client: &Client,
+) -> Result<Vec<(Table, Micros)>> {
+    let rows = client
+        .query(
+            "SELECT table_name, (extract(epoch FROM min(occurred_at)) * 1000000)::bigint
+               FROM ingest_quarantine
+              WHERE sqlstate = $1
+              GROUP BY table_name, date_trunc('day', occurred_at)
+              ORDER BY 2",
+            &[&PARTITION_BUDGET],
+        )
+        .await
+        .context("cannot read the quarantine")?;
+    rows.iter()
+        .map(|row| Ok((table_named(row.get(0))?, Micros(row.get(1)))))
+        .collect()
+}
+
+/// The rows of one range that wait for its partition.
+pub(in crate::store) async fn waiting_in(
+    client: &Client,
+    table: Table,
+    range: Range,
+) -> Result<Vec<i64>> {
+    let rows = client
+        .query(
+            "SELECT id FROM ingest_quarantine
+              WHERE sqlstate = $1 AND table_name = $2
+                AND (extract(epoch FROM occurred_at) * 1000000)::bigint >= $3
+                AND (extract(epoch FROM occurred_at) * 1000000)::bigint < $4",
+            &[
+                &PARTITION_BUDGET,
+                &table.as_str(),
+                &range.from_us,
+                &range.to_us,
+            ],
+        )
+        .await
+        .context("cannot read the quarantine")?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// Throws rows away; returns how many.
+pub async fn discard(client: &mut Client, selection: &Selection) -> Result<u64> {
+    let mut dropped = 0;
+    for id in ids(client, selection).await? {
+        let transaction = client
+            .transaction()
+            .await
+            .context("cannot begin a transaction")?;
+        let removed = transaction
+            .query_opt(
+                "DELETE FROM ingest_quarantine WHERE id = $1 RETURNING table_name",
+                &[&id],
+            )
+            .await
+            .context("cannot remove a row from quarantine")?;
+        if let Some(row) = removed {
+            let table = table_named(row.get(0))?;
+            enter(&transaction, table, [0, 0, 1]).await?;
+            transaction.commit().await.context("cannot commit")?;
+            dropped += 1;
+        }
+    }
+    Ok(dropped)
+}
+
+async fn ids(client: &Client, selection: &Selection) -> Result<Vec<i64>> {
+    let all = "SELECT id FROM ingest_quarantine";
+    let rows = match selection {
+        Selection::Ids(ids) => {
+            client
+                .query(&format!("{all} WHERE id = ANY ($1) ORDER BY id"), &[ids])
+                .await
+        }
+        Selection::Code(code) => {
+            client
+                .query(&format!("{all} WHERE sqlstate = $1 ORDER BY id"), &[code])
+                .await
+        }
+        Selection::All => client.query(&format!("{all} ORDER BY id"), &[]).await,
+    };
+    let ids: Vec<i64> = rows
+        .context("cannot read the quarantine")?
+        .iter()
+        .map(|row| row.get(0))
+        .collect();
+    if let Selection::Ids(wanted) = selection
+        && let Some(missing) = wanted.iter().find(|id| !ids.contains(id))
+    {
+        bail!("there is no row {missing} in quarantine; nothing was done");
+    }
+    Ok(ids)
+}
+
+/// Whether the row is stored now (or was before); `None` if it is gone.
+async fn retry_one(client: &mut Client, id: i64, interval: Interval) -> Result<Option<bool>> {
+    let found = client
+        .query_opt(
+            "SELECT table_name, (extract(epoch FROM occurred_at) * 1000000)::bigint
+               FROM ingest_quarantine WHERE id = $1",
+            &[&id],
+        )
+        .await?;
+    let Some(found) = found else { return Ok(None) };
+    let table = table_named(found.get(0))?;
+    // An operator asked for this row: its partition is not on demand.
+    ensure(
+        client,
+        table,
+        interval.range_of(found.get(1)),
+        "for a row in quarantine",
+    )
+    .await?;
+
+    let columns: Vec<_> = table.columns().iter().map(|column| column.name).collect();
+    let columns = columns.join(", ");
+    let transaction = client.transaction().await?;
+    let stored = transaction
+        .execute(
+            &format!(
+                "WITH taken AS (DELETE FROM ingest_quarantine WHERE id = $1 RETURNING row)
+                 INSERT INTO {table} ({columns})
+                 SELECT {columns}
+                   FROM taken, jsonb_populate_record(NULL::{table}, taken.row)
+                     ON CONFLICT DO NOTHING"
+            ),
+            &[&id],
+        )
+        .await?;
+    let counts = if stored > 0 { [1, 0, 0] } else { [0, 1, 0] };
+    enter(&transaction, table, counts).await?;
+    transaction.commit().await?;
+    Ok(Some(stored > 0))
+}
+
+/// Moves a row from the quarantined to the stored, duplicate or dropped ones.
+async fn enter(
+    transaction: &Transaction<'_>,
+    table: Table,
+    [stored, duplicates, dropped]: [i64; 3],
+) -> Result<()> {
+    let stream = table as i16;
+    let removed = -(stored + duplicates + dropped);
+    transaction
+        .execute(
+            "INSERT INTO ingest_ledger AS operator
+                 (instance_id, stream, table_name, settled, stored, duplicates, quarantined, dropped)
+             VALUES ($1, $2, $3, 0, $4, $5, $6, $7)
+                 ON CONFLICT (instance_id, stream) DO UPDATE
+                SET stored = operator.stored + excluded.stored,
+                    duplicates = operator.duplicates + excluded.duplicates,
+                    quarantined = operator.quarantined + excluded.quarantined,
+                    dropped = operator.dropped + excluded.dropped,
+                    updated_at = now()",
+            &[&OPERATOR, &stream, &table.as_str(), &stored, &duplicates, &removed, &dropped],
+        )
+        .await
+        .context("cannot enter it into the ledger")?;
+    Ok(())
+}
+
+fn table_named(name: &str) -> Result<Table> {
+    Table::ALL
+        .into_iter()
+        .find(|table| table.as_str() == name)
+        .with_context(|| format!("a row in quarantine is for '{name}', which is no event table"))
+}
+
+fn entry(row: &tokio_postgres::Row) -> Entry {
+    Entry {
+        id: row.get(0),
+        table: row.get(1),
+        tenant: row.get(2),
+        event_id: row.get(3),
+        at: row.get(4),
+        sqlstate: row.get(5),
+        message: row.get(6),
+        place: row.get(7),
+        row: row.get(8),
+    }
+}
