@@ -243,6 +243,31 @@ impl Metrics {
             metrics.queue_bytes.clone(),
         );
         registry.register(
+            "rows",
+            "Where the rows are that this instance accepted since it was born: accepted = stored + duplicate + quarantined + spooled",
+            metrics.rows.clone(),
+        );
+        registry.register(
+            "spool_bytes",
+            "Bytes of the spool's files",
+            metrics.spool_bytes.clone(),
+        );
+        registry.register(
+            "spool_bytes_max",
+            "Bytes that the spool's files may have",
+            metrics.spool_bytes_max.clone(),
+        );
+        registry.register(
+            "spool_lost_rows",
+            "Rows that were durable and turned out to be damaged on disk",
+            metrics.spool_lost_rows.clone(),
+        );
+        registry.register(
+            "spool_refused_frames",
+            "Requests that the spool had no room for",
+            metrics.spool_refused_frames.clone(),
+        );
+        registry.register(
             "connections",
             "Open HTTP connections",
             metrics.connections.clone(),

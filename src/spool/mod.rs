@@ -44,7 +44,7 @@ pub use commit::Committer;
 pub use entry::{Entry, Refused};
 pub use gauges::Fill;
 pub use lane::Spooled;
-pub use open::{Opened, inspect, open};
+pub use open::{Opened, StreamAccount, account, inspect, open};
 pub use reader::{LaneReader, Next};
 pub use scan::{Damage, DamageKind, Ending, ScanReport, SegmentReport, Unreadable};
 pub use settings::Settings;

@@ -16,7 +16,7 @@ use super::lock::DirectoryLock;
 use super::log::{Closed, Log, Resume};
 use super::pace::Pace;
 use super::reader::LaneReader;
-use super::scan::{ScanReport, scan};
+use super::scan::{ScanReport, scan, scan_beyond};
 use super::settings::Settings;
 use super::shared::{Shared, Spool};
 use super::{repair, shared};
@@ -57,6 +57,49 @@ pub fn inspect(directory: &Path) -> anyhow::Result<ScanReport> {
     let doing = || format!("cannot read the spool in {}", directory.display());
     let disk = RealDisk::existing(directory).with_context(doing)?;
     scan(&disk).with_context(doing)
+}
+
+/// What a spool's directory says of the items of one stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamAccount {
+    /// The stream.
+    pub number: u8,
+    /// Items that were made durable since the instance was born.
+    pub accepted: u64,
+    /// Items of frames behind the settled ones.
+    pub unsettled: u64,
+}
+
+/// Reads what a spool's directory says of every stream that was ever used.
+/// `settled` holds streams and the last of their sequences that is settled.
+/// Changes nothing, and may run beside the service.
+pub fn account(directory: &Path, settled: &[(u8, u64)]) -> anyhow::Result<Vec<StreamAccount>> {
+    let doing = || format!("cannot read the spool in {}", directory.display());
+    let disk = RealDisk::existing(directory).with_context(doing)?;
+    let mut beyond = [0; STREAMS_MAX];
+    for &(stream, sequence) in settled {
+        if let Some(settled) = beyond.get_mut(usize::from(stream)) {
+            *settled = sequence;
+        }
+    }
+    let report = scan_beyond(&disk, &beyond).with_context(doing)?;
+    let accepted = report
+        .segments
+        .last()
+        .map_or([0; STREAMS_MAX], |newest| newest.counts);
+    let account = |stream: usize| StreamAccount {
+        number: u8::try_from(stream).expect("there are fewer than 256 streams"),
+        accepted: accepted[stream],
+        unsettled: report
+            .segments
+            .iter()
+            .map(|segment| segment.streams[stream].unsettled)
+            .sum(),
+    };
+    Ok((0..STREAMS_MAX)
+        .map(account)
+        .filter(|account| account.accepted > 0)
+        .collect())
 }
 
 pub(super) fn open_on<L, R>(

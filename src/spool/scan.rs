@@ -16,16 +16,24 @@ pub use report::{Damage, DamageKind, Ending, ScanReport, SegmentReport, Unreadab
 
 use super::disk::{Disk, Listed, read_full};
 use super::format::{
-    FRAME_HEADER_BYTES, FRAMES_START, HeaderError, Predecessor, SEGMENT_BYTES_MAX, SegmentHeader,
-    first_sequence_in_name, to_usize,
+    Counts, FRAME_HEADER_BYTES, FRAMES_START, HeaderError, Predecessor, SEGMENT_BYTES_MAX,
+    STREAMS_MAX, SegmentHeader, first_sequence_in_name, to_usize,
 };
 use super::instance;
+
+/// Where it does not matter what is settled.
+const NOTHING_SETTLED: Counts = [0; STREAMS_MAX];
 
 /// Reads all segments in the directory.
 ///
 /// Fails if the disk cannot be read, or holds what another version or another
 /// spool wrote: then guessing would lose events, and a person has to look.
 pub(super) fn scan(disk: &dyn Disk) -> anyhow::Result<ScanReport> {
+    scan_beyond(disk, &NOTHING_SETTLED)
+}
+
+/// The same, telling apart what lies behind the given sequences, by stream.
+pub(super) fn scan_beyond(disk: &dyn Disk, settled: &Counts) -> anyhow::Result<ScanReport> {
     let mut report = ScanReport {
         instance: instance::read(disk)?,
         ..ScanReport::default()
@@ -76,7 +84,7 @@ pub(super) fn scan(disk: &dyn Disk) -> anyhow::Result<ScanReport> {
         let bytes = read_file(disk, file, file.bytes)?;
         report
             .segments
-            .push(scan_segment(&file.name, &bytes, stated)?);
+            .push(scan_segment(&file.name, &bytes, stated, settled)?);
     }
     guard(&mut report);
     Ok(report)
@@ -94,7 +102,7 @@ pub(super) fn rescan(
         bytes,
     };
     let bytes = read_file(disk, &listed, listed.bytes)?;
-    scan_segment(name, &bytes, Some(stated))
+    scan_segment(name, &bytes, Some(stated), &NOTHING_SETTLED)
 }
 
 /// Length without the zeros at the end.

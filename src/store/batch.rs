@@ -95,6 +95,11 @@ impl Batch {
         }
     }
 
+    /// The last frame's place in the spool.
+    pub(super) fn last_sequence(&self) -> u64 {
+        self.frames.last().map_or(0, |frame| frame.sequence)
+    }
+
     pub(super) fn table(&self) -> Table {
         self.table
     }

@@ -165,6 +165,27 @@ impl Keeper {
         Ok(())
     }
 
+    /// Stores rows that had to wait for a partition, as far as new ones may be made.
+    async fn retry_waiting(&self, session: &mut Session) -> anyhow::Result<()> {
+        let waiting = quarantine::admin::waiting_for_partition(&session.client).await?;
+        for (table, at) in waiting {
+            let refused = self.cover(session, table, std::iter::once(at)).await?;
+            if !refused.is_empty() {
+                continue;
+            }
+            let range = self.layout.interval.range_of(at.0);
+            let ids = quarantine::admin::waiting_in(&session.client, table, range).await?;
+            let retried = quarantine::admin::retry(
+                &mut session.client,
+                &Selection::Ids(ids),
+                self.layout.interval,
+            )
+            .await?;
+            info!(%table, %range, stored = retried.stored, "stored rows that had waited for their partition");
+        }
+        Ok(())
+    }
+
     /// Looks ahead every so often, until dropped.
     pub async fn run(&self, target: &Target, now: impl Fn() -> Micros) {
         let mut failed = false;

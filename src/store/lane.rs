@@ -213,29 +213,11 @@ impl Writer {
                     self.spool.retire(self.stream.number, batch.last_sequence());
                     return batch.settle(settled);
                 }
-                Err((back, trouble)) => {
-                    batch = back;
-                    trouble
-                }
-            };
-            let class = trouble.class();
-            let reason = class.as_str();
-            self.metrics
-                .store_errors
-                .get_or_create(&ByReason {
-                    table: self.table,
-                    reason,
-                })
-                .inc();
-            failures += 1;
-            let mut pause = backoff;
-            match class {
-                Class::NoPartition => self.keeper.forget(self.table),
-                Class::Fault => {
-                    *open = None;
-                    pause = FAULT_BACKOFF;
-                    if self.health.get() != Health::Fault {
-                        error!(table = %self.table, error = %Chain(&trouble), "cannot store events until this is mended; keeping them");
+                Err(trouble) => {
+                    failures += 1;
+                    match trouble.class() {
+                        Class::NoPartition => self.keeper.forget(self.stream.table),
+                        _ => hand.open = None,
                     }
                     self.pause_after(&trouble, &mut backoff).await;
                 }
@@ -274,27 +256,21 @@ impl Writer {
     /// Stores a batch, or says why not.
     async fn attempt(
         &self,
-        batch: Batch,
-        open: &mut Option<Open>,
-        suspicion: &mut u32,
-    ) -> Result<(), (Batch, Trouble)> {
-        let connected = match open.take() {
-            Some(connected) => Ok(connected),
-            None => self.connect().await,
-        };
-        let connected = match connected {
-            Ok(connected) => open.insert(connected),
-            Err(trouble) => return Err((batch, trouble)),
-        };
-        let times = batch.times();
-        let batch = match self
-            .keeper
-            .cover(&mut connected.session, self.table, times)
-            .await
-        {
-            Ok(refused) if refused.is_empty() => batch,
-            Ok(refused) => batch.refuse(|at| refused.iter().any(|range| range.contains(at.0))),
-            Err(trouble) => return Err((batch, trouble)),
+        batch: &mut Batch,
+        hand: &mut Hand,
+        outcome: &mut Option<Settled>,
+    ) -> Result<Settled, Trouble> {
+        let open = match hand.open.take() {
+            Some(open) => hand.open.insert(open),
+            None => {
+                let open = hand.open.insert(self.connect().await?);
+                if open.totals.settled >= batch.last_sequence() {
+                    // The COMMIT whose answer was lost did take effect.
+                    self.status.settle(open.totals);
+                    return Ok(outcome.take().unwrap_or_default());
+                }
+                open
+            }
         };
         let table = self.stream.table;
         let refused = self
@@ -329,15 +305,18 @@ impl Writer {
 
     async fn connect(&self) -> Result<Open, Trouble> {
         let session = Session::open(&self.target, None).await?;
-        let statements = Statements::prepare(&session.client, self.table)
-            .await
-            .map_err(|source| Trouble::Statement {
-                doing: "prepare statements",
-                source,
-            })?;
+        let prepared = async {
+            let statements = Statements::prepare(&session.client, self.stream.table).await?;
+            let totals = self.stream.read(&session.client).await?;
+            Ok((statements, totals))
+        };
+        let doing = "prepare statements";
+        let limit = transaction::STATEMENT_LIMIT;
+        let (statements, totals) = super::error::limited(doing, limit, prepared).await?;
         Ok(Open {
             session,
             statements,
+            totals,
         })
     }
 

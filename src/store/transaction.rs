@@ -48,12 +48,14 @@ pub(super) async fn store(
     client: &Client,
     statements: &Statements,
     batch: &Batch,
-    probe: bool,
-) -> Result<Settled, Trouble> {
-    let (rows, repeats) = batch.split_repeats();
+    plan: Plan<'_>,
+    outcome: &mut Option<Settled>,
+) -> Result<(Settled, Totals), Trouble> {
+    *outcome = None;
+    let held: Vec<usize> = plan.held_back.iter().map(|(at, _)| *at).collect();
     let mut settled = Settled {
-        duplicates: repeats,
-        quarantined: Vec::new(),
+        quarantined: plan.held_back,
+        ..Settled::default()
     };
     execute(client, "begin a transaction", "BEGIN").await?;
     let rows = candidates(batch, &held, &mut settled);
@@ -108,14 +110,11 @@ async fn carefully(
     client: &Client,
     statements: &Statements,
     batch: &Batch,
-) -> Result<Settled, Trouble> {
-    let (rows, repeats) = batch.split_repeats();
-    let mut settled = Settled {
-        duplicates: repeats,
-        quarantined: Vec::new(),
-    };
-    execute(client, "begin a transaction", "BEGIN").await?;
-    let rows = leave_out_stored(client, statements, batch, rows, &mut settled).await?;
+    held: &[usize],
+    settled: &mut Settled,
+) -> Result<(), Trouble> {
+    let rows = candidates(batch, held, settled);
+    let rows = leave_out_stored(client, statements, batch, rows, settled).await?;
     let mut spans = vec![Span { rows, probes: 1 }];
     while let Some(span) = spans.pop() {
         if span.rows.is_empty() {
@@ -138,8 +137,7 @@ async fn carefully(
         execute(client, "roll back to a savepoint", "ROLLBACK TO span").await?;
         match bad {
             None => {
-                let rows =
-                    leave_out_stored(client, statements, batch, span.rows, &mut settled).await?;
+                let rows = leave_out_stored(client, statements, batch, span.rows, settled).await?;
                 spans.push(Span {
                     rows,
                     probes: span.probes + 1,

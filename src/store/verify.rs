@@ -74,7 +74,10 @@ async fn streams(snapshot: &Transaction<'_>, instance: Uuid) -> Result<Vec<(u8, 
         .await
         .context("cannot read the ledger; has `migrate` run?")?;
     let stream = |row| u8::try_from(tokio_postgres::Row::get::<_, i16>(row, 5)).unwrap_or(u8::MAX);
-    Ok(rows.iter().map(|row| (stream(row), Totals::of_row(row))).collect())
+    Ok(rows
+        .iter()
+        .map(|row| (stream(row), Totals::of_row(row)))
+        .collect())
 }
 
 async fn check(snapshot: &Transaction<'_>, table: Table) -> Result<TableCheck> {
@@ -89,5 +92,9 @@ async fn check(snapshot: &Transaction<'_>, table: Table) -> Result<TableCheck> {
         )
         .await
         .with_context(|| format!("cannot count the rows of {table}"))?;
-    Ok(TableCheck { table, counted: row.get(0), stored: row.get(1) })
+    Ok(TableCheck {
+        table,
+        counted: row.get(0),
+        stored: row.get(1),
+    })
 }

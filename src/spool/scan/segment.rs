@@ -18,6 +18,8 @@ pub(in crate::spool) struct Portion {
     pub(in crate::spool) last: u64,
     pub(in crate::spool) frames: u64,
     pub(in crate::spool) items: u64,
+    /// Of these, items of frames behind those that the reader calls settled.
+    pub(in crate::spool) unsettled: u64,
 }
 
 /// What lies at an offset.
@@ -58,10 +60,12 @@ struct Missing {
 
 /// Reads a segment's frames. `stated` is what a later segment says of this one:
 /// nothing behind its end counts, everything before it should be there.
+/// `settled` tells the last settled sequence of each stream, where that matters.
 pub(in crate::spool) fn scan_segment(
     name: &str,
     bytes: &[u8],
     stated: Option<Predecessor>,
+    settled: &Counts,
 ) -> anyhow::Result<SegmentReport> {
     let (header, both_copies) =
         SegmentHeader::decode(bytes).with_context(|| format!("cannot read segment {name}"))?;
@@ -87,13 +91,13 @@ pub(in crate::spool) fn scan_segment(
     };
     let mut gaps_seen = [0; STREAMS_MAX];
     while walk.at < content {
-        walk.step(content, &mut gaps_seen);
+        walk.step(content, &mut gaps_seen, settled);
     }
     Ok(walk.report(name, bytes, header, both_copies, stated))
 }
 
 impl Walk<'_> {
-    fn step(&mut self, content: usize, gaps_seen: &mut [usize; STREAMS_MAX]) {
+    fn step(&mut self, content: usize, gaps_seen: &mut [usize; STREAMS_MAX], settled: &Counts) {
         match self.look() {
             Found::Frame(frame) => {
                 if let Some(from) = self.bad_from.take() {
@@ -104,6 +108,9 @@ impl Walk<'_> {
                 portion.last = frame.sequence;
                 portion.frames += 1;
                 portion.items += u64::from(frame.items);
+                if frame.sequence > settled[usize::from(frame.stream)] {
+                    portion.unsettled += u64::from(frame.items);
+                }
                 self.frames += 1;
                 self.at += to_usize(frame.frame_bytes());
                 self.end = self.at;

@@ -38,7 +38,7 @@ pub(in crate::store) async fn put(
     for (at, bad) in bad_rows {
         let row = row_to_json(batch.table(), batch.row(*at))
             .expect("rows were checked when they were made");
-        let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 6] = [
+        let parameters: [&(dyn ToSql + Sync); 6] = [
             &table, &row, &bad.sqlstate, &bad.message, &bad.column, &bad.constraint,
         ];
         if limited(doing, STATEMENT_LIMIT, client.execute(&put, &parameters)).await? == 0 {
