@@ -1,1 +1,276 @@
-//! config
+//! Every setting there is; the only place that reads the environment.
+//!
+//! Each setting is a flag with an environment variable, and its doc comment is
+//! its help. The README's table is generated from here, and a test holds it to
+//! that. Numbers that nobody should have to set are constants where they are used.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use clap::{Args, ValueEnum};
+
+use crate::store::connect::Target;
+use crate::store::partition::Interval;
+
+/// Where Postgres is.
+#[derive(Args, Clone, Debug)]
+pub struct Database {
+    /// Postgres, as a URL or key=value pairs with libpq's parameters (sslmode and sslrootcert too)
+    #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
+    pub database_url: Secret,
+}
+
+impl Database {
+    /// The database to talk to.
+    pub fn target(&self) -> anyhow::Result<Target> {
+        Target::parse(self.database_url.expose())
+    }
+}
+
+/// Secrets that are shared with the rest of the suite.
+#[derive(Args, Clone, Debug)]
+pub struct Secrets {
+    /// Key of the HMAC under which API keys are stored; the same in every component of the suite
+    #[arg(
+        long,
+        env = "API_KEY_HASH_SECRET",
+        value_name = "SECRET",
+        hide_env_values = true
+    )]
+    pub api_key_hash_secret: Secret,
+}
+
+/// Settings of `serve`.
+#[derive(Args, Clone, Debug)]
+pub struct Serve {
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "documented on its type")]
+    pub database: Database,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "documented on its type")]
+    pub secrets: Secrets,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "documented on its type")]
+    pub http: Http,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "documented on its type")]
+    pub intake: Intake,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "documented on its type")]
+    pub store: Store,
+
+    /// Key of the HMAC that replaces raw user, anonymous and session ids; the same in every component of the suite
+    #[arg(
+        long,
+        env = "EXPOSURE_HASH_SALT",
+        value_name = "SECRET",
+        hide_env_values = true
+    )]
+    pub exposure_hash_salt: Secret,
+
+    /// Run the migrations at start; instances that start together wait for one another
+    #[arg(long, env = "MIGRATE_ON_START", default_value_t = true, action = clap::ArgAction::Set)]
+    pub migrate_on_start: bool,
+
+    /// Time to store what was accepted, once told to stop; what is left after it is reported
+    #[arg(long, env = "INGEST_SHUTDOWN_GRACE", default_value = "30s", value_parser = humantime::parse_duration)]
+    pub shutdown_grace: Duration,
+}
+
+/// Settings of the HTTP side.
+#[derive(Args, Clone, Debug)]
+pub struct Http {
+    /// Address to listen on
+    #[arg(
+        long,
+        env = "INGEST_LISTEN",
+        default_value = "127.0.0.1:8080",
+        value_name = "ADDR"
+    )]
+    pub listen: SocketAddr,
+
+    /// Most connections open at once; further ones wait to be accepted
+    #[arg(long, env = "INGEST_CONNECTIONS_MAX", default_value_t = 8192)]
+    pub connections_max: usize,
+
+    /// Time for a request's head to arrive, and for its body to go on arriving
+    #[arg(long, env = "INGEST_READ_TIMEOUT", default_value = "15s", value_parser = humantime::parse_duration)]
+    pub read_timeout: Duration,
+
+    /// How often tenants and API keys are read again; a revoked key works for at most this long
+    #[arg(long, env = "INGEST_KEY_REFRESH", default_value = "5s", value_parser = humantime::parse_duration)]
+    pub key_refresh: Duration,
+}
+
+/// Settings of what is accepted.
+#[derive(Args, Clone, Debug)]
+pub struct Intake {
+    /// What an answer waits for where the request does not say with ?ack=
+    #[arg(long, env = "INGEST_DEFAULT_ACK", default_value = "committed")]
+    pub default_ack: Ack,
+
+    /// Longest wait of ?ack=committed; past it the answer is 202 with the level that was reached
+    #[arg(long, env = "INGEST_COMMIT_TIMEOUT", default_value = "10s", value_parser = humantime::parse_duration)]
+    pub commit_timeout: Duration,
+
+    /// Largest body, after decompression
+    #[arg(long, env = "INGEST_BODY_BYTES_MAX", default_value = "8MiB")]
+    pub body_bytes_max: ByteSize,
+
+    /// Largest event
+    #[arg(long, env = "INGEST_EVENT_BYTES_MAX", default_value = "256KiB")]
+    pub event_bytes_max: ByteSize,
+
+    /// Most events in one body
+    #[arg(long, env = "INGEST_EVENTS_MAX", default_value_t = 10_000)]
+    pub events_max: usize,
+
+    /// Memory for bodies and rows on their way; past it the answer is 503
+    #[arg(long, env = "INGEST_QUEUE_BYTES_MAX", default_value = "96MiB")]
+    pub queue_bytes_max: ByteSize,
+
+    /// Oldest event that is accepted, counted back from now
+    #[arg(long, env = "INGEST_HORIZON_PAST", default_value = "90d", value_parser = humantime::parse_duration)]
+    pub horizon_past: Duration,
+
+    /// Furthest event in the future that is accepted
+    #[arg(long, env = "INGEST_HORIZON_FUTURE", default_value = "1d", value_parser = humantime::parse_duration)]
+    pub horizon_future: Duration,
+}
+
+/// Settings of the Postgres side.
+#[derive(Args, Clone, Debug)]
+pub struct Store {
+    /// Writers for each of the two tables, with a connection each
+    #[arg(long, env = "INGEST_WRITERS", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub writers: u8,
+
+    /// Rows after which a batch is written
+    #[arg(long, env = "INGEST_BATCH_ROWS_MAX", default_value_t = 10_000)]
+    pub batch_rows_max: usize,
+
+    /// Bytes after which a batch is written
+    #[arg(long, env = "INGEST_BATCH_BYTES_MAX", default_value = "4MiB")]
+    pub batch_bytes_max: ByteSize,
+
+    /// Time after which a batch is written, however small
+    #[arg(long, env = "INGEST_FLUSH_AFTER", default_value = "5ms", value_parser = humantime::parse_duration)]
+    pub flush_after: Duration,
+
+    /// Time that one partition holds: day, week or month
+    #[arg(long, env = "INGEST_PARTITION_INTERVAL", default_value = "day")]
+    pub partition_interval: Interval,
+
+    /// Partitions to have ready beyond the current one
+    #[arg(long, env = "INGEST_PARTITIONS_AHEAD", default_value_t = 3)]
+    pub partitions_ahead: u32,
+
+    /// Most partitions that events may bring about in an hour, both tables together
+    #[arg(long, env = "INGEST_PARTITIONS_PER_HOUR", default_value_t = 200)]
+    pub partitions_per_hour: usize,
+}
+
+/// Settings of the logs, for every command.
+#[derive(Args, Clone, Debug)]
+pub struct Log {
+    /// What to log: error, warn, info, debug, or a filter such as info,recsys_ingest::store=debug
+    #[arg(long, env = "LOG_LEVEL", default_value = "info", global = true)]
+    pub log_level: String,
+
+    /// How to log
+    #[arg(long, env = "LOG_FORMAT", default_value = "pretty", global = true)]
+    pub log_format: LogFormat,
+}
+
+/// Settings of `dev`.
+#[derive(Args, Clone, Debug)]
+pub struct Dev {
+    /// Address to listen on
+    #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDR")]
+    pub listen: SocketAddr,
+
+    /// Where the private Postgres and the keys are kept
+    #[arg(long, default_value = ".recsys-ingest", value_name = "DIR")]
+    pub data_dir: PathBuf,
+
+    /// PostgreSQL's programs to use, instead of those that are found
+    #[arg(long, env = "INGEST_PG_BIN", value_name = "DIR")]
+    pub pg_bin: Option<PathBuf>,
+
+    /// Where to keep PostgreSQL's programs if they have to be fetched
+    #[arg(long, env = "INGEST_PG_CACHE", value_name = "DIR")]
+    pub pg_cache: Option<PathBuf>,
+
+    /// The home directory
+    #[arg(long, env = "HOME", hide = true)]
+    pub home: Option<PathBuf>,
+
+    /// The user's cache directory
+    #[arg(long, env = "XDG_CACHE_HOME", hide = true)]
+    pub xdg_cache_home: Option<PathBuf>,
+}
+
+/// How lines of the log look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people
+    Pretty,
+    /// For programs, one object a line
+    Json,
+}
+
+/// What an answer says was reached, and so what it waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Ack {
+    /// The events are valid and in memory
+    Received,
+    /// The events are committed in Postgres
+    Committed,
+}
+
+impl Ack {
+    /// The level as it stands in requests and answers.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Ack::Received => "received",
+            Ack::Committed => "committed",
+        }
+    }
+}
+
+impl std::fmt::Display for Ack {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Text that is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The text itself.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for Secret {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl From<&str> for Secret {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}

@@ -139,9 +139,21 @@ impl Metrics {
             connections: Gauge::default(),
             registry: Registry::default(),
         };
-        registry.register("events", "Events by table and outcome", metrics.events.clone());
-        registry.register("rejections", "Rejected events by reason", metrics.rejections.clone());
-        registry.register("requests", "Requests by route and status", metrics.requests.clone());
+        registry.register(
+            "events",
+            "Events by table and outcome",
+            metrics.events.clone(),
+        );
+        registry.register(
+            "rejections",
+            "Rejected events by reason",
+            metrics.rejections.clone(),
+        );
+        registry.register(
+            "requests",
+            "Requests by route and status",
+            metrics.requests.clone(),
+        );
         registry.register(
             "request_seconds",
             "Seconds from a request's head to its answer",
@@ -178,8 +190,15 @@ impl Metrics {
             "Bytes of request bodies and rows in memory",
             metrics.queue_bytes.clone(),
         );
-        registry.register("connections", "Open HTTP connections", metrics.connections.clone());
-        Self { registry, ..metrics }
+        registry.register(
+            "connections",
+            "Open HTTP connections",
+            metrics.connections.clone(),
+        );
+        Self {
+            registry,
+            ..metrics
+        }
     }
 
     /// All metrics as text.

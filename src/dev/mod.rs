@@ -1,8 +1,227 @@
 //! `recsys-ingest dev`: everything that a machine without Postgres needs.
+//!
+//! Starts from the bottom and stops from the top: Postgres first and last. What
+//! has to outlive a start (the cluster, the keys) is in the data directory.
 
 pub mod binaries;
+mod env_file;
 mod error;
 mod identity;
 pub mod postgres;
 
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use clap::Parser as _;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::cli::{Cli, Command, bind};
+use crate::config::{Dev, Serve};
+use crate::service;
+use crate::store::Session;
+use crate::store::directory::{ApiKeyHasher, Role, admin};
+
+use env_file::EnvFile;
+use postgres::{Options, PrivatePostgres};
+
 pub use error::LaunchError;
+
+/// The tenant that a new data directory begins with.
+const TENANT: &str = "demo";
+
+/// The keys of the tenant: variable and role.
+const KEYS: [(&str, Role); 4] = [
+    ("INGEST_API_KEY", Role::Ingest),
+    ("INGEST_SERVICE_KEY", Role::Service),
+    ("INGEST_PUBLISH_KEY", Role::Publish),
+    ("INGEST_ADMIN_KEY", Role::Admin),
+];
+
+/// Room for a day's work on a laptop; a server's settings are in docs/postgres.md.
+const POSTGRES_SETTINGS: [(&str, &str); 4] = [
+    ("shared_buffers", "256MB"),
+    ("max_wal_size", "4GB"),
+    ("checkpoint_timeout", "15min"),
+    ("wal_compression", "off"),
+];
+
+/// Runs Postgres and the service until `stopping`.
+pub async fn run(config: Dev, stopping: CancellationToken) -> Result<()> {
+    // Cheap things that can be wrong come first.
+    let listener = bind(config.listen).await?;
+    let address = listener
+        .local_addr()
+        .context("cannot tell the address of the socket")?;
+    fs::create_dir_all(&config.data_dir).with_context(|| {
+        format!(
+            "cannot make the data directory {}",
+            config.data_dir.display()
+        )
+    })?;
+    let dir = fs::canonicalize(&config.data_dir)
+        .with_context(|| format!("cannot find {}", config.data_dir.display()))?;
+
+    let options = postgres_options(&config, &dir);
+    info!("starting PostgreSQL in {}", dir.display());
+    // Blocks on a process that starts, and perhaps on a download.
+    let server = tokio::task::spawn_blocking(move || PrivatePostgres::start(&options))
+        .await
+        .context("the start of PostgreSQL was interrupted")??;
+    info!(version = server.version(), programs = %server.bin_dir().display(), "PostgreSQL runs");
+
+    let outcome = serve(&dir, address, listener, &server, stopping).await;
+    let dev_env = dir.join("dev.env");
+    if dev_env.exists() {
+        fs::remove_file(&dev_env)
+            .with_context(|| format!("cannot remove {}", dev_env.display()))?;
+    }
+    let stopped = tokio::task::spawn_blocking(move || server.stop())
+        .await
+        .context("the stop of PostgreSQL was interrupted")?;
+    outcome?;
+    stopped?;
+    info!("PostgreSQL is stopped; the data stays in {}", dir.display());
+    Ok(())
+}
+
+async fn serve(
+    dir: &Path,
+    address: SocketAddr,
+    listener: tokio::net::TcpListener,
+    server: &PrivatePostgres,
+    stopping: CancellationToken,
+) -> Result<()> {
+    let secrets = secrets(dir)?;
+    let environment = environment(&secrets, address, server);
+    let serve = serve_settings(&environment, address)?;
+    service::migrate_once(&serve.database.target()?).await?;
+    make_tenant_and_keys(&serve, &environment).await?;
+
+    let ready = CancellationToken::new();
+    let service = service::run(serve, listener, stopping, ready.clone());
+    let announced = async {
+        ready.cancelled().await;
+        let path = dir.join("dev.env");
+        environment
+            .write(&path)
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        say_hello(address, &path);
+        std::future::pending::<Result<()>>().await
+    };
+    tokio::select! {
+        outcome = service => outcome,
+        failed = announced => failed,
+    }
+}
+
+fn postgres_options(config: &Dev, dir: &Path) -> Options {
+    Options {
+        bin_dir: config.pg_bin.clone(),
+        cache_dir: config.pg_cache.clone().or_else(|| {
+            binaries::default_cache_dir(config.home.as_deref(), config.xdg_cache_home.as_deref())
+        }),
+        settings: POSTGRES_SETTINGS
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .to_vec(),
+        ..Options::new(dir.join("postgres"))
+    }
+}
+
+/// The secrets of this data directory, made at the first start and kept, so
+/// that keys and hashes stay the same.
+fn secrets(dir: &Path) -> Result<EnvFile> {
+    let path: PathBuf = dir.join("secrets.env");
+    let read = || format!("cannot read {}", path.display());
+    let mut secrets = EnvFile::read(&path).with_context(read)?;
+    for (name, role) in KEYS {
+        secrets.get_or_insert_with(name, || format!("rik_{}_{}", role.name(), random_hex()));
+    }
+    for name in ["API_KEY_HASH_SECRET", "EXPOSURE_HASH_SALT"] {
+        secrets.get_or_insert_with(name, random_hex);
+    }
+    secrets
+        .write(&path)
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(secrets)
+}
+
+fn random_hex() -> String {
+    hex::encode(rand::random::<[u8; 16]>())
+}
+
+/// What `dev.env` says.
+fn environment(secrets: &EnvFile, address: SocketAddr, server: &PrivatePostgres) -> EnvFile {
+    let mut environment = EnvFile::default();
+    environment.set("INGEST_URL", &format!("http://{address}"));
+    environment.set("DATABASE_URL", &server.url());
+    for name in KEYS
+        .map(|(name, _)| name)
+        .into_iter()
+        .chain(["API_KEY_HASH_SECRET", "EXPOSURE_HASH_SALT"])
+    {
+        environment.set(name, secrets.get(name).unwrap_or_default());
+    }
+    let psql = server.bin_dir().join("psql");
+    environment.set("INGEST_PSQL", &psql.display().to_string());
+    environment
+}
+
+/// The settings of `serve`: its defaults, and what is different here.
+fn serve_settings(environment: &EnvFile, address: SocketAddr) -> Result<Serve> {
+    let get = |name| environment.get(name).unwrap_or_default();
+    let cli = Cli::try_parse_from([
+        "recsys-ingest",
+        "serve",
+        "--listen",
+        &address.to_string(),
+        "--database-url",
+        get("DATABASE_URL"),
+        "--api-key-hash-secret",
+        get("API_KEY_HASH_SECRET"),
+        "--exposure-hash-salt",
+        get("EXPOSURE_HASH_SALT"),
+    ])?;
+    match cli.command {
+        Command::Serve(serve) => Ok(*serve),
+        _ => anyhow::bail!("the arguments of serve did not parse as serve"),
+    }
+}
+
+async fn make_tenant_and_keys(serve: &Serve, environment: &EnvFile) -> Result<()> {
+    let session = Session::open(&serve.database.target()?, None).await?;
+    let client = &session.client;
+    let known = admin::list_tenants(client).await?;
+    if !known.iter().any(|entry| entry.tenant.external_id == TENANT) {
+        admin::create_tenant(client, TENANT, "Demo").await?;
+    }
+    let hasher = ApiKeyHasher::new(serve.secrets.api_key_hash_secret.expose().as_bytes());
+    for (name, role) in KEYS {
+        let secret = environment.get(name).unwrap_or_default();
+        admin::insert_key(client, &hasher, TENANT, Some("dev"), &[role], secret).await?;
+    }
+    Ok(())
+}
+
+/// What to try first, on standard output.
+fn say_hello(address: SocketAddr, dev_env: &Path) {
+    println!(
+        r#"
+recsys-ingest is ready on http://{address} (description: http://{address}/docs).
+Everything else is in {env}. In another terminal:
+
+  . {env}
+
+  curl -sS "$INGEST_URL/v1/exposures" -H "X-API-Key: $INGEST_API_KEY" -H "Content-Type: application/json" -d '{{"event_id": "shown-1", "request_id": "r1", "surface": "home", "user_id": "u1", "items": [{{"item_id": "a"}}, {{"item_id": "b"}}]}}'
+
+  curl -sS "$INGEST_URL/v1/interactions" -H "X-API-Key: $INGEST_API_KEY" -H "Content-Type: application/json" -d '{{"event_id": "click-1", "request_id": "r1", "user_id": "u1", "event_type": "click", "item_id": "a", "position": 1}}'
+
+  "$INGEST_PSQL" "$DATABASE_URL" -c "SELECT occurred_at, surface, response FROM exposure_events" -c "SELECT occurred_at, event_type, item_id FROM interaction_events"
+
+Ctrl-C stops everything; the data stays.
+"#,
+        env = dev_env.display()
+    );
+}

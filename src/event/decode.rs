@@ -308,10 +308,7 @@ pub(super) fn native_identity(
         Some(value) => value.text(EVENT_ID_BYTES_MAX)?,
         None => None,
     };
-    let id = match named {
-        Some(named) => Some(identity::event_id(tenant, &named)),
-        None => None,
-    };
+    let id = named.map(|named| identity::event_id(tenant, &named));
     let at = match (occurred_at, &id) {
         (Some(value), _) => context.instant(value)?,
         (None, Some(id)) => match Micros::of_uuid_v7(id) {

@@ -112,7 +112,11 @@ impl Decimal {
             };
         }
         let sign = if sign == 0 { "" } else { "-" };
-        Some(format!("{sign}{}.{:06}", micros / 1_000_000, micros % 1_000_000))
+        Some(format!(
+            "{sign}{}.{:06}",
+            micros / 1_000_000,
+            micros % 1_000_000
+        ))
     }
 }
 

@@ -59,7 +59,11 @@ impl Batch {
         }
         // Stable: of rows with equal keys the one that came first is stored.
         rows.sort_by_key(|row| row.key);
-        Self { table, frames, rows }
+        Self {
+            table,
+            frames,
+            rows,
+        }
     }
 
     pub(super) fn table(&self) -> Table {

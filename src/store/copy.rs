@@ -89,7 +89,9 @@ impl Statements {
         let tenants: Vec<Uuid> = keys().map(|key| key.tenant).collect();
         let events: Vec<Uuid> = keys().map(|key| key.event_id).collect();
         let times: Vec<jiff::Timestamp> = keys().map(timestamp).collect();
-        let found = client.query(&self.stored, &[&tenants, &times, &events]).await?;
+        let found = client
+            .query(&self.stored, &[&tenants, &times, &events])
+            .await?;
         let mut found: Vec<usize> = found
             .iter()
             .filter_map(|row| usize::try_from(row.get::<_, i64>(0) - 1).ok())

@@ -156,14 +156,19 @@ pub(super) async fn limited<T>(
 ) -> Result<T, Trouble> {
     match tokio::time::timeout(limit, statement).await {
         Ok(result) => result.map_err(|source| Trouble::Statement { doing, source }),
-        Err(_) => Err(Trouble::TimedOut { doing, seconds: limit.as_secs() }),
+        Err(_) => Err(Trouble::TimedOut {
+            doing,
+            seconds: limit.as_secs(),
+        }),
     }
 }
 
 /// The line in "COPY interaction_events, line 12, column value: …".
 fn copy_line(context: &str) -> Option<usize> {
     let rest = context.strip_prefix("COPY ")?.split_once(", line ")?.1;
-    let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    let digits = rest
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(rest.len());
     rest[..digits].parse().ok()
 }
 
@@ -207,7 +212,10 @@ mod tests {
     #[test]
     fn the_line_of_a_copy_is_read_from_the_context() {
         assert_eq!(copy_line("COPY interaction_events, line 12"), Some(12));
-        assert_eq!(copy_line("COPY exposure_events, line 7, column meta: \"x, line 9\""), Some(7));
+        assert_eq!(
+            copy_line("COPY exposure_events, line 7, column meta: \"x, line 9\""),
+            Some(7)
+        );
         assert_eq!(copy_line("SQL statement"), None);
         assert_eq!(copy_line("COPY t, line "), None);
     }

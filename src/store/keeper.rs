@@ -119,12 +119,18 @@ impl Keeper {
         range: Range,
         why: &str,
     ) -> Result<(), partition::Error> {
-        for made in ensure(&mut session.client, table, range, why).await?.created() {
+        for made in ensure(&mut session.client, table, range, why)
+            .await?
+            .created()
+        {
             info!(
                 %table, partition = made.name, range = %made.range, moved_rows = made.moved_rows,
                 "made a partition {why}"
             );
-            self.metrics.partitions_created.get_or_create(&ByTable { table }).inc();
+            self.metrics
+                .partitions_created
+                .get_or_create(&ByTable { table })
+                .inc();
         }
         Ok(())
     }
@@ -145,9 +151,15 @@ impl Keeper {
             }
             self.read(session, table).await?;
             let end = self.coverage[table as usize].load().end_from(now.0);
-            #[expect(clippy::cast_precision_loss, reason = "a gauge in days needs no microseconds")]
+            #[expect(
+                clippy::cast_precision_loss,
+                reason = "a gauge in days needs no microseconds"
+            )]
             let days = end.saturating_sub(now.0) as f64 / DAY_US;
-            self.metrics.partition_days_ahead.get_or_create(&ByTable { table }).set(days);
+            self.metrics
+                .partition_days_ahead
+                .get_or_create(&ByTable { table })
+                .set(days);
         }
         Ok(())
     }

@@ -151,7 +151,10 @@ impl Writer {
             let reason = class.as_str();
             self.metrics
                 .store_errors
-                .get_or_create(&ByReason { table: self.table, reason })
+                .get_or_create(&ByReason {
+                    table: self.table,
+                    reason,
+                })
                 .inc();
             failures += 1;
             let mut pause = backoff;
@@ -196,11 +199,13 @@ impl Writer {
             Err(trouble) => return Err((batch, trouble)),
         };
         let times = batch.times();
-        let batch = match self.keeper.cover(&mut connected.session, self.table, times).await {
+        let batch = match self
+            .keeper
+            .cover(&mut connected.session, self.table, times)
+            .await
+        {
             Ok(refused) if refused.is_empty() => batch,
-            Ok(refused) => {
-                batch.refuse(|at| refused.iter().any(|range| range.contains(at.0)))
-            }
+            Ok(refused) => batch.refuse(|at| refused.iter().any(|range| range.contains(at.0))),
             Err(trouble) => return Err((batch, trouble)),
         };
         if batch.is_empty() {
@@ -227,8 +232,14 @@ impl Writer {
         let session = Session::open(&self.target, None).await?;
         let statements = Statements::prepare(&session.client, self.table)
             .await
-            .map_err(|source| Trouble::Statement { doing: "prepare statements", source })?;
-        Ok(Open { session, statements })
+            .map_err(|source| Trouble::Statement {
+                doing: "prepare statements",
+                source,
+            })?;
+        Ok(Open {
+            session,
+            statements,
+        })
     }
 
     fn count(&self, batch: &Batch, settled: &Settled, started: Instant, probed: bool) {
@@ -237,14 +248,19 @@ impl Writer {
         let (duplicates, quarantined) = (settled.duplicates.len(), settled.quarantined.len());
         let stored = batch.len() - duplicates - quarantined;
         self.metrics.count(table, EventOutcome::Stored, stored);
-        self.metrics.count(table, EventOutcome::Duplicate, duplicates);
-        self.metrics.count(table, EventOutcome::Quarantined, quarantined);
+        self.metrics
+            .count(table, EventOutcome::Duplicate, duplicates);
+        self.metrics
+            .count(table, EventOutcome::Quarantined, quarantined);
         if probed {
             self.metrics.merges.get_or_create(&by_table).inc();
         }
         #[expect(clippy::cast_precision_loss, reason = "a histogram of batch sizes")]
         let rows = batch.len() as f64;
-        self.metrics.batch_rows.get_or_create(&by_table).observe(rows);
+        self.metrics
+            .batch_rows
+            .get_or_create(&by_table)
+            .observe(rows);
         self.metrics
             .copy_seconds
             .get_or_create(&by_table)

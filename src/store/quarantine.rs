@@ -37,12 +37,7 @@ pub(super) async fn put(
         let row = row_to_json(batch.table(), batch.row(*at))
             .expect("rows were checked when they were made");
         let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 6] = [
-            &table,
-            &row,
-            &bad.sqlstate,
-            &bad.message,
-            &bad.column,
-            &bad.constraint,
+            &table, &row, &bad.sqlstate, &bad.message, &bad.column, &bad.constraint,
         ];
         limited(doing, STATEMENT_LIMIT, client.execute(&put, &parameters)).await?;
     }

@@ -36,7 +36,10 @@ pub(super) async fn store(
     probe: bool,
 ) -> Result<Settled, Trouble> {
     let (rows, repeats) = batch.split_repeats();
-    let mut settled = Settled { duplicates: repeats, quarantined: Vec::new() };
+    let mut settled = Settled {
+        duplicates: repeats,
+        quarantined: Vec::new(),
+    };
     execute(client, "begin a transaction", "BEGIN").await?;
     let fresh = if probe {
         leave_out_stored(client, statements, batch, rows, &mut settled).await?
@@ -66,7 +69,10 @@ async fn carefully(
     batch: &Batch,
 ) -> Result<Settled, Trouble> {
     let (rows, repeats) = batch.split_repeats();
-    let mut settled = Settled { duplicates: repeats, quarantined: Vec::new() };
+    let mut settled = Settled {
+        duplicates: repeats,
+        quarantined: Vec::new(),
+    };
     execute(client, "begin a transaction", "BEGIN").await?;
     let rows = leave_out_stored(client, statements, batch, rows, &mut settled).await?;
     let mut spans = vec![Span { rows, probes: 1 }];
@@ -93,7 +99,10 @@ async fn carefully(
             None => {
                 let rows =
                     leave_out_stored(client, statements, batch, span.rows, &mut settled).await?;
-                spans.push(Span { rows, probes: span.probes + 1 });
+                spans.push(Span {
+                    rows,
+                    probes: span.probes + 1,
+                });
             }
             Some(bad) if span.rows.len() == 1 => settled.quarantined.push((span.rows[0], bad)),
             Some(bad) => spans.extend(isolate(span, bad.line)),
@@ -150,7 +159,12 @@ async fn copy(
     batch: &Batch,
     rows: &[usize],
 ) -> Result<(), Trouble> {
-    limited("copy a batch", STATEMENT_LIMIT, statements.copy(client, batch, rows)).await
+    limited(
+        "copy a batch",
+        STATEMENT_LIMIT,
+        statements.copy(client, batch, rows),
+    )
+    .await
 }
 
 async fn execute(client: &Client, doing: &'static str, sql: &str) -> Result<(), Trouble> {
@@ -162,8 +176,14 @@ mod tests {
     use super::*;
 
     fn pieces(rows: usize, line: Option<usize>) -> Vec<Vec<usize>> {
-        let span = Span { rows: (0..rows).collect(), probes: 1 };
-        let mut pieces: Vec<_> = isolate(span, line).into_iter().map(|span| span.rows).collect();
+        let span = Span {
+            rows: (0..rows).collect(),
+            probes: 1,
+        };
+        let mut pieces: Vec<_> = isolate(span, line)
+            .into_iter()
+            .map(|span| span.rows)
+            .collect();
         pieces.reverse();
         pieces
     }

@@ -27,22 +27,9 @@ pub(super) struct Dsn {
 
 /// Names that tokio-postgres takes as they are.
 const PASSED_ON: &[&str] = &[
-    "application_name",
-    "channel_binding",
-    "connect_timeout",
-    "dbname",
-    "host",
-    "hostaddr",
-    "keepalives",
-    "keepalives_idle",
-    "keepalives_interval",
-    "keepalives_retries",
-    "load_balance_hosts",
-    "options",
-    "password",
-    "port",
-    "sslnegotiation",
-    "target_session_attrs",
+    "application_name", "channel_binding", "connect_timeout", "dbname", "host", "hostaddr",
+    "keepalives", "keepalives_idle", "keepalives_interval", "keepalives_retries",
+    "load_balance_hosts", "options", "password", "port", "sslnegotiation", "target_session_attrs",
     "user",
 ];
 

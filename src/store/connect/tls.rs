@@ -233,11 +233,7 @@ impl ServerCertVerifier for Verifier {
             check_dates(end_entity, now)?;
         } else {
             verify_server_cert_signed_by_trust_anchor(
-                &parsed,
-                &self.roots,
-                intermediates,
-                now,
-                self.algorithms.all,
+                &parsed, &self.roots, intermediates, now, self.algorithms.all,
             )?;
         }
         if self.check == Check::ChainAndName {

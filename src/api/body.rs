@@ -1,0 +1,399 @@
+//! Reads a request's body: counted as it comes, inflated as it comes.
+//!
+//! Keeps one invariant: every byte that is held is on loan from the budget
+//! before it is held, so that neither a lying Content-Length nor a small body
+//! that inflates to a large one can take memory that is not there.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
+use axum::http::{HeaderMap, StatusCode};
+use brotli_decompressor::DecompressorWriter;
+use flate2::write::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
+use http_body_util::BodyExt as _;
+
+use crate::queue::{Full, Intake, Loan};
+
+use super::problem::Problem;
+
+/// Memory is lent in steps of this size while a body inflates.
+const LEND_STEP: usize = 64 * 1024;
+
+/// zstd frames may ask for windows of up to 2 GiB before the first byte comes
+/// out; nothing that fits a body needs more than 8 MiB.
+const ZSTD_WINDOW_LOG_MAX: u32 = 23;
+
+/// Brotli's buffer between input and output.
+const BROTLI_BUFFER: usize = 4096;
+
+/// What may come in.
+#[derive(Clone, Copy, Debug)]
+pub struct BodyLimits {
+    /// Bytes, as sent and as inflated.
+    pub bytes_max: usize,
+    /// Longest pause between two pieces.
+    pub stall_max: Duration,
+}
+
+/// A body and the memory that it takes.
+#[derive(Debug)]
+pub struct Received {
+    /// The bytes, inflated.
+    pub bytes: Bytes,
+    /// Their memory, paid back with the bytes.
+    #[expect(dead_code, reason = "held, not read")]
+    pub loan: Loan,
+}
+
+/// How a body is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Encoding {
+    Identity,
+    Gzip,
+    Deflate,
+    Zstd,
+    Brotli,
+}
+
+/// Reads and inflates a body.
+pub(super) async fn read(
+    headers: &HeaderMap,
+    body: Body,
+    limits: BodyLimits,
+    intake: &Intake,
+    full: impl Fn(Full) -> Problem,
+) -> Result<Received, Problem> {
+    let encoding = Encoding::of(headers)?;
+    let announced = headers
+        .get(CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    if announced.is_some_and(|bytes| bytes > limits.bytes_max) {
+        return Err(too_large(limits.bytes_max));
+    }
+    let mut pieces = Pieces {
+        body,
+        stall_max: limits.stall_max,
+    };
+    if encoding == Encoding::Identity {
+        return plain(&mut pieces, announced, limits, intake, full).await;
+    }
+    let mut inflater = Inflater::new(encoding, Counted::new(limits.bytes_max, intake))
+        .map_err(|_| undecodable())?;
+    let mut sent = 0;
+    while let Some(piece) = pieces.next().await? {
+        sent += piece.len();
+        if sent > limits.bytes_max {
+            return Err(too_large(limits.bytes_max));
+        }
+        let written = inflater.write(&piece);
+        inflater.check(written, limits.bytes_max, &full)?;
+    }
+    inflater.finish(limits.bytes_max, &full)
+}
+
+/// Reads a body that is not compressed; one that comes in one piece, as most
+/// do, is not copied.
+async fn plain(
+    pieces: &mut Pieces,
+    announced: Option<usize>,
+    limits: BodyLimits,
+    intake: &Intake,
+    full: impl Fn(Full) -> Problem,
+) -> Result<Received, Problem> {
+    let mut loan = intake.lend(announced.unwrap_or(0)).map_err(&full)?;
+    let Some(first) = pieces.next().await? else {
+        return Ok(Received {
+            bytes: Bytes::new(),
+            loan,
+        });
+    };
+    let mut held = first.len();
+    let mut whole: Option<Vec<u8>> = None;
+    loop {
+        if held > limits.bytes_max {
+            return Err(too_large(limits.bytes_max));
+        }
+        if held > loan.bytes() {
+            loan.merge(intake.lend(held - loan.bytes()).map_err(&full)?);
+        }
+        let Some(piece) = pieces.next().await? else {
+            return Ok(Received {
+                bytes: whole.map_or(first, Bytes::from),
+                loan,
+            });
+        };
+        held += piece.len();
+        whole
+            .get_or_insert_with(|| {
+                let mut whole = Vec::with_capacity(announced.unwrap_or(held));
+                whole.extend_from_slice(&first);
+                whole
+            })
+            .extend_from_slice(&piece);
+    }
+}
+
+/// A body, piece by piece, with a limit on the pauses.
+struct Pieces {
+    body: Body,
+    stall_max: Duration,
+}
+
+impl Pieces {
+    async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
+        loop {
+            let frame = match tokio::time::timeout(self.stall_max, self.body.frame()).await {
+                Err(_) => {
+                    return Err(Problem::new(
+                        StatusCode::REQUEST_TIMEOUT,
+                        "body_timeout",
+                        format!("the body stopped coming for {} s", self.stall_max.as_secs()),
+                    ));
+                }
+                Ok(None) => return Ok(None),
+                Ok(Some(Err(_))) => {
+                    return Err(Problem::bad_request(
+                        "body_incomplete",
+                        "the connection broke off before the body was complete",
+                    ));
+                }
+                Ok(Some(Ok(frame))) => frame,
+            };
+            // Trailers say nothing that we need.
+            if let Ok(data) = frame.into_data()
+                && !data.is_empty()
+            {
+                return Ok(Some(data));
+            }
+        }
+    }
+}
+
+impl Encoding {
+    fn of(headers: &HeaderMap) -> Result<Self, Problem> {
+        let unknown = || {
+            Problem::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "unsupported_encoding",
+                "Content-Encoding is one of gzip, deflate, zstd, br",
+            )
+        };
+        let mut values = headers.get_all(CONTENT_ENCODING).iter();
+        let Some(value) = values.next() else {
+            return Ok(Encoding::Identity);
+        };
+        if values.next().is_some() {
+            return Err(unknown());
+        }
+        match value
+            .to_str()
+            .map_err(|_| unknown())?
+            .trim()
+            .to_ascii_lowercase()
+            .as_str()
+        {
+            "" | "identity" => Ok(Encoding::Identity),
+            "gzip" | "x-gzip" => Ok(Encoding::Gzip),
+            "deflate" => Ok(Encoding::Deflate),
+            "zstd" => Ok(Encoding::Zstd),
+            "br" => Ok(Encoding::Brotli),
+            _ => Err(unknown()),
+        }
+    }
+}
+
+/// Where inflated bytes go: counted, and on loan.
+#[derive(Debug)]
+struct Counted {
+    bytes: Vec<u8>,
+    bytes_max: usize,
+    loan: Option<Loan>,
+    intake: Intake,
+    refused: Option<Refused>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Refused {
+    TooLarge,
+    Full(Full),
+}
+
+impl Counted {
+    fn new(bytes_max: usize, intake: &Intake) -> Self {
+        Self {
+            bytes: Vec::new(),
+            bytes_max,
+            loan: None,
+            intake: intake.clone(),
+            refused: None,
+        }
+    }
+
+    fn refuse(&mut self, refused: Refused) -> io::Error {
+        self.refused = Some(refused);
+        io::Error::other("no room")
+    }
+}
+
+impl Write for Counted {
+    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+        let held = self.bytes.len() + piece.len();
+        if held > self.bytes_max {
+            return Err(self.refuse(Refused::TooLarge));
+        }
+        let lent = self.loan.as_ref().map_or(0, Loan::bytes);
+        if held > lent {
+            let more = match self.intake.lend((held - lent).max(LEND_STEP)) {
+                Ok(more) => more,
+                Err(full) => return Err(self.refuse(Refused::Full(full))),
+            };
+            match &mut self.loan {
+                Some(loan) => loan.merge(more),
+                None => self.loan = Some(more),
+            }
+        }
+        self.bytes.extend_from_slice(piece);
+        Ok(piece.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A decompressor that is fed rather than read from.
+enum Inflater {
+    Gzip(MultiGzDecoder<Counted>),
+    /// zlib's header or none: both are sent under the name of deflate.
+    Deflate(Deflate),
+    Zstd(Box<zstd::stream::write::Decoder<'static, Counted>>),
+    Brotli(Box<DecompressorWriter<Counted>>),
+}
+
+enum Deflate {
+    Undecided(Option<Counted>),
+    Zlib(ZlibDecoder<Counted>),
+    Raw(DeflateDecoder<Counted>),
+}
+
+impl Inflater {
+    fn new(encoding: Encoding, out: Counted) -> io::Result<Self> {
+        Ok(match encoding {
+            Encoding::Gzip => Self::Gzip(MultiGzDecoder::new(out)),
+            Encoding::Identity | Encoding::Deflate => Self::Deflate(Deflate::Undecided(Some(out))),
+            Encoding::Zstd => {
+                let mut decoder = zstd::stream::write::Decoder::new(out)?;
+                decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
+                Self::Zstd(Box::new(decoder))
+            }
+            Encoding::Brotli => Self::Brotli(Box::new(DecompressorWriter::new(out, BROTLI_BUFFER))),
+        })
+    }
+
+    fn write(&mut self, piece: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Gzip(decoder) => decoder.write_all(piece),
+            Self::Deflate(deflate) => deflate.write(piece),
+            Self::Zstd(decoder) => decoder.write_all(piece),
+            Self::Brotli(decoder) => decoder.write_all(piece),
+        }
+    }
+
+    fn out(&self) -> Option<&Counted> {
+        match self {
+            Self::Gzip(decoder) => Some(decoder.get_ref()),
+            Self::Deflate(Deflate::Undecided(out)) => out.as_ref(),
+            Self::Deflate(Deflate::Zlib(decoder)) => Some(decoder.get_ref()),
+            Self::Deflate(Deflate::Raw(decoder)) => Some(decoder.get_ref()),
+            Self::Zstd(decoder) => Some(decoder.get_ref()),
+            Self::Brotli(decoder) => Some(decoder.get_ref()),
+        }
+    }
+
+    /// Tells our own refusals from damage in the data.
+    fn check(
+        &self,
+        written: io::Result<()>,
+        bytes_max: usize,
+        full: &impl Fn(Full) -> Problem,
+    ) -> Result<(), Problem> {
+        let Err(_) = written else { return Ok(()) };
+        Err(match self.out().and_then(|out| out.refused) {
+            Some(Refused::TooLarge) => too_large(bytes_max),
+            Some(Refused::Full(reason)) => full(reason),
+            None => undecodable(),
+        })
+    }
+
+    fn finish(
+        mut self,
+        bytes_max: usize,
+        full: &impl Fn(Full) -> Problem,
+    ) -> Result<Received, Problem> {
+        let ended = match &mut self {
+            Self::Gzip(decoder) => decoder.try_finish(),
+            Self::Deflate(Deflate::Zlib(decoder)) => decoder.try_finish(),
+            Self::Deflate(Deflate::Raw(decoder)) => decoder.try_finish(),
+            Self::Deflate(Deflate::Undecided(_)) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Self::Zstd(decoder) => decoder.do_finish(),
+            Self::Brotli(decoder) => decoder.close(),
+        };
+        self.check(ended, bytes_max, full)?;
+        let out = match self {
+            Self::Gzip(decoder) => decoder.finish().ok(),
+            Self::Deflate(Deflate::Zlib(decoder)) => decoder.finish().ok(),
+            Self::Deflate(Deflate::Raw(decoder)) => decoder.finish().ok(),
+            Self::Deflate(Deflate::Undecided(_)) => None,
+            Self::Zstd(decoder) => Some(decoder.into_inner()),
+            Self::Brotli(decoder) => decoder.into_inner().ok(),
+        };
+        let out = out.ok_or_else(undecodable)?;
+        let loan = match out.loan {
+            Some(loan) => loan,
+            None => out.intake.lend(0).map_err(full)?,
+        };
+        Ok(Received {
+            bytes: out.bytes.into(),
+            loan,
+        })
+    }
+}
+
+impl Deflate {
+    fn write(&mut self, piece: &[u8]) -> io::Result<()> {
+        if let Self::Undecided(out) = self
+            && let Some(&first) = piece.first()
+        {
+            let out = out.take().ok_or(io::ErrorKind::Other)?;
+            // zlib's first byte names method 8 and a window of at most 32 KiB;
+            // no raw stream that a compressor writes begins so.
+            *self = if first & 0x0f == 8 && first >> 4 <= 7 {
+                Self::Zlib(ZlibDecoder::new(out))
+            } else {
+                Self::Raw(DeflateDecoder::new(out))
+            };
+        }
+        match self {
+            Self::Undecided(_) => Ok(()),
+            Self::Zlib(decoder) => decoder.write_all(piece),
+            Self::Raw(decoder) => decoder.write_all(piece),
+        }
+    }
+}
+
+fn too_large(bytes_max: usize) -> Problem {
+    Problem::new(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        "body_too_large",
+        format!("the body has more than {bytes_max} bytes; send the events in several requests"),
+    )
+}
+
+fn undecodable() -> Problem {
+    Problem::bad_request(
+        "invalid_compression",
+        "the body is not what Content-Encoding says, or is cut off",
+    )
+}

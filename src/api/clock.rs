@@ -1,0 +1,17 @@
+//! The one place that asks what time it is.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::event::Micros;
+
+/// Now.
+pub fn now() -> Micros {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the edge at which time is read"
+    )]
+    let since_epoch = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    Micros(i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX))
+}

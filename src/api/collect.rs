@@ -1,0 +1,330 @@
+//! The two endpoints that take events, and the path that both share.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Query, State};
+use axum::http::header::{CONTENT_TYPE, HeaderName};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use tokio::sync::oneshot;
+use utoipa::IntoParams;
+use uuid::Uuid;
+
+use crate::config::Ack;
+use crate::event::{self, BodyError, Context, Decoded, Format, Framing, Micros, Table};
+use crate::metrics::{ByReason, EventOutcome};
+use crate::queue::{Failure, Frame, Full, Verdict};
+
+use super::answer::{Answer, Origins, RejectedEvent};
+use super::auth::Access;
+use super::problem::{Problem, ProblemBody};
+use super::{App, body, clock};
+
+/// The header that says which level was reached, beside the body.
+const ACK: HeaderName = HeaderName::from_static("x-ingest-ack");
+
+/// What the query may say.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Params {
+    /// What the answer waits for: `received` or `committed`.
+    ack: Option<String>,
+    /// The events' format, where it is not to be recognised by their fields.
+    format: Option<String>,
+    /// The API key, for callers that cannot set headers.
+    key: Option<String>,
+}
+
+/// Takes exposures: what was shown.
+#[utoipa::path(
+    post,
+    path = "/v1/exposures",
+    tag = "events",
+    params(Params),
+    request_body(content = super::openapi::Exposure, description = super::openapi::BODY),
+    responses(
+        (status = 200, description = "Committed in Postgres", body = Answer),
+        (status = 202, description = "Taken on; `ack` says which level was reached", body = Answer),
+        (status = "4XX", description = "Nothing was taken on", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, description = "No room now: Retry-After says when to come back", body = ProblemBody, content_type = "application/problem+json"),
+    ),
+    security(("api_key" = []), ("basic" = []), ("query_key" = []))
+)]
+pub(super) async fn exposures(
+    State(app): State<Arc<App>>,
+    params: Result<Query<Params>, axum::extract::rejection::QueryRejection>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    collect(&app, Table::Exposures, query(params)?, &headers, body).await
+}
+
+/// Takes interactions: what people did.
+#[utoipa::path(
+    post,
+    path = "/v1/interactions",
+    tag = "events",
+    params(Params),
+    request_body(content = super::openapi::Interaction, description = super::openapi::BODY),
+    responses(
+        (status = 200, description = "Committed in Postgres", body = Answer),
+        (status = 202, description = "Taken on; `ack` says which level was reached", body = Answer),
+        (status = "4XX", description = "Nothing was taken on", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, description = "No room now: Retry-After says when to come back", body = ProblemBody, content_type = "application/problem+json"),
+    ),
+    security(("api_key" = []), ("basic" = []), ("query_key" = []))
+)]
+pub(super) async fn interactions(
+    State(app): State<Arc<App>>,
+    params: Result<Query<Params>, axum::extract::rejection::QueryRejection>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    collect(&app, Table::Interactions, query(params)?, &headers, body).await
+}
+
+fn query(
+    params: Result<Query<Params>, axum::extract::rejection::QueryRejection>,
+) -> Result<Params, Problem> {
+    params
+        .map(|Query(params)| params)
+        .map_err(|error| Problem::bad_request("invalid_query", error.body_text()))
+}
+
+/// From request to answer, for either table.
+async fn collect(
+    app: &App,
+    table: Table,
+    params: Params,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let received_at = clock::now();
+    // Before anything is read: who asks, and for what.
+    let access = Access::of(
+        headers,
+        params.key.as_deref(),
+        table,
+        &app.directory,
+        &app.key_hasher,
+        received_at,
+    )?;
+    let ack = requested_ack(params.ack.as_deref(), app.default_ack)?;
+    let format = requested_format(params.format.as_deref(), table)?;
+    let framing = framing(headers)?;
+
+    let received = body::read(headers, body, app.body_limits, &app.intake, full).await?;
+    let mut decoded = decode(
+        app, table, format, framing, &access, received_at, &received.bytes,
+    )?;
+    let origins = Origins::of(&mut decoded);
+    count_events(app, table, &decoded, &origins);
+    let rejected: Vec<RejectedEvent> = decoded.rejected.into_iter().map(Into::into).collect();
+    if origins.events() == 0 {
+        return Err(Problem::all_rejected(rejected));
+    }
+
+    let mut answer = Answer {
+        ack: Ack::Received.as_str(),
+        accepted: origins.events(),
+        rejected,
+        ..Answer::default()
+    };
+    let rows = decoded.rows.len();
+    let loan = app.intake.lend(decoded.rows.bytes().len()).map_err(full)?;
+    // The rows stand for the body from here on.
+    drop(received);
+    let (sender, verdict) = oneshot::channel();
+    let frame = Frame {
+        rows: decoded.rows,
+        loan,
+        verdict: sender,
+    };
+    app.intake.submit(frame).map_err(full)?;
+    // Rows, as everything downstream counts them: a list of lines is one.
+    app.metrics.count(table, EventOutcome::Accepted, rows);
+
+    if ack == Ack::Committed {
+        match tokio::time::timeout(app.commit_timeout, verdict).await {
+            Ok(Ok(verdict)) => settle(verdict, &origins, &mut answer)?,
+            // Nobody will tell any more: the service is being stopped.
+            Ok(Err(_)) => return Err(full(Full::Stopping)),
+            // Too late for this answer; the events are on their way all the same.
+            Err(_) => {}
+        }
+    }
+    Ok(respond(&answer))
+}
+
+/// Decodes the body's events.
+fn decode(
+    app: &App,
+    table: Table,
+    format: Option<Format>,
+    framing: Framing,
+    access: &Access,
+    received_at: Micros,
+    bytes: &[u8],
+) -> Result<Decoded, Problem> {
+    let body = event::Body::split(bytes, framing, &app.event_limits).map_err(body_problem)?;
+    let skew_ms = match body.sent_at {
+        Some(raw) => Some(skew_ms(raw, received_at)?),
+        None => None,
+    };
+    Ok(event::decode(
+        &body,
+        &Context {
+            table,
+            format,
+            tenant: access.tenant(),
+            tenants: access,
+            source: access.source(),
+            pseudonymizer: &app.pseudonymizer,
+            received_at,
+            earliest: Micros(received_at.0.saturating_sub(app.horizon_past_us)),
+            latest: Micros(received_at.0.saturating_add(app.horizon_future_us)),
+            items_max: super::ITEMS_MAX,
+            new_event_id: &Uuid::now_v7,
+            skew_ms,
+        },
+    ))
+}
+
+/// How far the sender's clock is behind ours, with the time that the body took
+/// to get here: measured, never applied.
+fn skew_ms(sent_at: &str, received_at: Micros) -> Result<i64, Problem> {
+    event::json::as_str(sent_at)
+        .and_then(|text| Micros::parse(&text))
+        .map(|sent_at| (received_at.0 - sent_at.0) / 1000)
+        .ok_or_else(|| {
+            Problem::bad_request("invalid_sent_at", "sent_at is not RFC 3339 with an offset")
+        })
+}
+
+fn count_events(app: &App, table: Table, decoded: &Decoded, origins: &Origins) {
+    if decoded.rejected.is_empty() {
+        return;
+    }
+    app.metrics
+        .count(table, EventOutcome::Rejected, decoded.rejected.len());
+    for rejected in &decoded.rejected {
+        let reason = rejected.rejection.code.as_str();
+        app.metrics
+            .rejections
+            .get_or_create(&ByReason { table, reason })
+            .inc();
+    }
+    tracing::debug!(
+        %table, accepted = origins.events(), rejected = decoded.rejected.len(),
+        "some events of a body were rejected"
+    );
+}
+
+fn settle(verdict: Verdict, origins: &Origins, answer: &mut Answer) -> Result<(), Problem> {
+    match verdict {
+        Ok(outcome) => {
+            origins.settle(&outcome, answer);
+            answer.ack = Ack::Committed.as_str();
+            Ok(())
+        }
+        Err(failure @ Failure::PartitionBudget) => Err(Problem::unavailable(
+            "partition_budget",
+            failure.to_string(),
+            Duration::from_secs(600),
+        )),
+    }
+}
+
+fn respond(answer: &Answer) -> Response {
+    let status = if answer.committed.is_some() {
+        StatusCode::OK
+    } else {
+        StatusCode::ACCEPTED
+    };
+    let ack = [(ACK, HeaderValue::from_static(answer.ack))];
+    (status, ack, Json(answer)).into_response()
+}
+
+/// The refusal of a request for which there is no room.
+fn full(reason: Full) -> Problem {
+    let code = match reason {
+        Full::Bytes | Full::Frames => "overloaded",
+        Full::Stopping => "stopping",
+    };
+    Problem::unavailable(
+        code,
+        format!("{reason}; send it again later"),
+        Duration::from_secs(1),
+    )
+}
+
+fn requested_ack(name: Option<&str>, default: Ack) -> Result<Ack, Problem> {
+    match name {
+        None => Ok(default),
+        Some("received") => Ok(Ack::Received),
+        Some("committed") => Ok(Ack::Committed),
+        Some(_) => Err(Problem::bad_request(
+            "invalid_ack",
+            "ack is received or committed",
+        )),
+    }
+}
+
+fn requested_format(name: Option<&str>, table: Table) -> Result<Option<Format>, Problem> {
+    let Some(name) = name else { return Ok(None) };
+    let format: Format = name
+        .parse()
+        .map_err(|message: String| Problem::bad_request("invalid_format", message))?;
+    if format.fits(table) {
+        Ok(Some(format))
+    } else {
+        Err(Problem::bad_request(
+            "invalid_format",
+            format!("{format} does not go into {table}; post it to the other endpoint"),
+        ))
+    }
+}
+
+/// How the body is arranged, by its Content-Type.
+fn framing(headers: &HeaderMap) -> Result<Framing, Problem> {
+    let kind = match headers.get(CONTENT_TYPE) {
+        Some(value) => value.to_str().unwrap_or_default(),
+        None => "",
+    };
+    let kind = kind
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase();
+    match &*kind {
+        "application/json" => Ok(Framing::Json),
+        "application/x-ndjson"
+        | "application/ndjson"
+        | "application/jsonl"
+        | "application/x-jsonlines" => Ok(Framing::Lines),
+        "text/plain" => Ok(Framing::Either),
+        _ => Err(Problem::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported_media_type",
+            "Content-Type is application/json, application/x-ndjson or text/plain",
+        )),
+    }
+}
+
+fn body_problem(error: BodyError) -> Problem {
+    let detail = error.to_string();
+    match error {
+        BodyError::Empty => Problem::bad_request("no_events", detail),
+        BodyError::TooManyEvents(_) => {
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_many_events", detail)
+        }
+        BodyError::NotUtf8(_) | BodyError::Syntax(_) | BodyError::Trailing(_) => {
+            Problem::bad_request("malformed_body", detail)
+        }
+    }
+}

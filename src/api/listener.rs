@@ -1,0 +1,132 @@
+//! The accept loop: connections with limits, and a stop that waits for requests.
+//!
+//! Our own because `axum::serve` sets no timer, and without one a peer that
+//! never finishes its headers keeps its connection for ever.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::metrics::Metrics;
+
+/// Streams of one HTTP/2 connection; each may hold a body.
+const H2_STREAMS_MAX: u32 = 128;
+
+/// Pause after a failed accept: out of file descriptors does not pass at once.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Limits on connections.
+#[derive(Clone, Copy, Debug)]
+pub struct Connections {
+    /// Open at once.
+    pub max: usize,
+    /// Time for a request's head.
+    pub head_timeout: Duration,
+    /// Time for open requests once told to stop.
+    pub grace: Duration,
+}
+
+/// Serves until `stopping`, then lets open requests finish.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    limits: Connections,
+    metrics: Arc<Metrics>,
+    stopping: CancellationToken,
+) {
+    let slots = Arc::new(Semaphore::new(limits.max));
+    let mut open = JoinSet::new();
+    loop {
+        while open.try_join_next().is_some() {}
+        let accepted = tokio::select! {
+            () = stopping.cancelled() => break,
+            accepted = accept(&listener, &slots) => accepted,
+        };
+        match accepted {
+            Ok((stream, slot)) => {
+                metrics.connections.inc();
+                let connection = connection(
+                    stream,
+                    router.clone(),
+                    limits.head_timeout,
+                    stopping.clone(),
+                );
+                let metrics = Arc::clone(&metrics);
+                open.spawn(async move {
+                    connection.await;
+                    metrics.connections.dec();
+                    drop(slot);
+                });
+            }
+            Err(error) => {
+                warn!(%error, "cannot accept a connection, pausing");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    // Refuse new connections at once rather than leave them in the backlog.
+    drop(listener);
+    let all_closed = async { while open.join_next().await.is_some() {} };
+    if tokio::time::timeout(limits.grace, all_closed)
+        .await
+        .is_err()
+    {
+        warn!(open = open.len(), "closing connections that are still busy");
+        open.shutdown().await;
+    }
+}
+
+async fn accept(
+    listener: &TcpListener,
+    slots: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+    let slot = Arc::clone(slots)
+        .acquire_owned()
+        .await
+        .map_err(|_| io::Error::other("the semaphore is never closed"))?;
+    let (stream, _) = listener.accept().await?;
+    stream.set_nodelay(true)?;
+    Ok((stream, slot))
+}
+
+async fn connection(
+    stream: TcpStream,
+    router: Router,
+    head_timeout: Duration,
+    stopping: CancellationToken,
+) {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(head_timeout)
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(H2_STREAMS_MAX)
+        .keep_alive_interval(Some(head_timeout))
+        .keep_alive_timeout(head_timeout);
+    let connection =
+        builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    tokio::pin!(connection);
+    let mut told = false;
+    loop {
+        tokio::select! {
+            // Peers that break off are no news to anyone.
+            _ = connection.as_mut() => return,
+            () = stopping.cancelled(), if !told => {
+                told = true;
+                connection.as_mut().graceful_shutdown();
+            }
+        }
+    }
+}
