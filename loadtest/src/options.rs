@@ -31,13 +31,12 @@ pub(crate) struct RunOptions {
         value_name = "KEY"
     )]
     pub(crate) api_keys: Vec<String>,
-    /// A key that may write for any tenant: every event then names one of --tenants.
+    /// A key that may write for any tenant; with --tenants it posts everything, and every event names one of them.
     #[arg(
         long,
         env = "INGEST_SERVICE_KEY",
         hide_env_values = true,
-        value_name = "KEY",
-        requires = "tenants"
+        value_name = "KEY"
     )]
     pub(crate) service_key: Option<String>,
     /// External ids of the tenants: of each API key in turn, or those that the service key names.
@@ -167,11 +166,19 @@ impl RunOptions {
         })
     }
 
+    /// The service key where there are tenants for it to name, else the API keys.
+    ///
+    /// Both may stand in the environment, so that one cannot exclude the other.
     fn callers(&self) -> anyhow::Result<Vec<Caller>> {
-        if let Some(key) = &self.service_key {
+        if let Some(key) = &self.service_key
+            && !(self.tenants.is_empty() && !self.api_keys.is_empty())
+        {
             return Ok(vec![Caller {
                 key: Some(key.clone()),
-                scope: Scope::Any,
+                scope: match self.tenants.is_empty() {
+                    true => Scope::Own,
+                    false => Scope::Any,
+                },
             }]);
         }
         anyhow::ensure!(
@@ -180,26 +187,22 @@ impl RunOptions {
             self.tenants.len(),
             self.api_keys.len()
         );
-        let keys = self.api_keys.iter().cloned().map(Some);
-        let keys = match self.api_keys.is_empty() {
-            true => vec![None],
-            false => keys.collect(),
-        };
-        let scope = |at: usize| {
-            anyhow::Ok(match self.tenants.is_empty() {
-                true => Scope::Own,
-                false => Scope::Tenant(u16::try_from(at)?),
+        if self.api_keys.is_empty() {
+            return Ok(vec![Caller {
+                key: None,
+                scope: Scope::Own,
+            }]);
+        }
+        let caller = |(at, key): (usize, &String)| {
+            anyhow::Ok(Caller {
+                key: Some(key.clone()),
+                scope: match self.tenants.is_empty() {
+                    true => Scope::Own,
+                    false => Scope::Tenant(u16::try_from(at)?),
+                },
             })
         };
-        keys.into_iter()
-            .enumerate()
-            .map(|(at, key)| {
-                Ok(Caller {
-                    key,
-                    scope: scope(at)?,
-                })
-            })
-            .collect()
+        self.api_keys.iter().enumerate().map(caller).collect()
     }
 
     /// How long to wait for rows.

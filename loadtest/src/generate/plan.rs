@@ -185,7 +185,7 @@ impl Plan {
     pub(crate) fn role(&self, body: u32, slot: u32) -> Role {
         let mut draws = Draws::new(self.seed, 2, u64::from(slot));
         if draws.happens(self.duplicates)
-            && let Some(original) = self.original(body, &mut draws)
+            && let Some(original) = self.original(body, slot, &mut draws)
         {
             return Role::Repeat(original);
         }
@@ -208,13 +208,26 @@ impl Plan {
 
     /// A fresh slot in an earlier body of the same stream.
     ///
-    /// Never in the same body: two copies of a list would be grouped into one.
-    fn original(&self, body: u32, draws: &mut Draws) -> Option<u32> {
+    /// Of a list, no two copies may stand in one body: they would be grouped into
+    /// a longer one. So the lists of a body all repeat the same earlier body, each
+    /// the one in its own place.
+    fn original(&self, body: u32, slot: u32, draws: &mut Draws) -> Option<u32> {
         let place = self.place_of[body as usize];
-        let back = 1 + draws.below(place.min(REPEATS_REACH_BACK));
-        let earlier = self.stream_of(body).bodies[place.checked_sub(back)? as usize];
+        let stream = self.stream_of(body);
+        let reach = place.min(REPEATS_REACH_BACK);
+        let is_list = stream.format == Format::PipelinesV1;
+        let back = 1 + match is_list {
+            true => Draws::new(self.seed, 5, u64::from(body)).below(reach),
+            false => draws.below(reach),
+        };
+        let earlier = stream.bodies[place.checked_sub(back)? as usize];
         let slots = self.slots_of(earlier);
         let len = slots.end - slots.start;
+        if is_list {
+            let same_place = slots.start + (slot - self.slots_of(body).start);
+            return (slots.contains(&same_place) && self.is_surely_fresh(same_place))
+                .then_some(same_place);
+        }
         let from = draws.below(len);
         (0..len.min(8))
             .map(|step| slots.start + (from + step) % len)

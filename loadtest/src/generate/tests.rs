@@ -104,6 +104,29 @@ fn a_repeat_is_the_same_text_as_the_event_that_it_repeats_and_stands_in_a_later_
 }
 
 #[test]
+fn no_body_holds_a_list_twice() {
+    let settings = Settings {
+        formats: vec![Format::PipelinesV1],
+        mix: (1, 0),
+        body_events: 1..=300,
+        duplicates: 0.5,
+        ..sample::settings()
+    };
+    let plan = Plan::new(&settings).unwrap();
+    let mut repeats = 0;
+    for body in 0..plan.bodies() {
+        let mut seen = HashSet::new();
+        for slot in plan.slots_of(body) {
+            if let Role::Repeat(original) = plan.role(body, slot) {
+                repeats += 1;
+                assert!(seen.insert(original));
+            }
+        }
+    }
+    assert!(repeats > 0);
+}
+
+#[test]
 fn ids_are_unique_and_lead_back_to_their_slots() {
     let settings = Settings {
         duplicates: 0.0,
