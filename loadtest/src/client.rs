@@ -13,7 +13,7 @@ use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{Method, Request, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 use crate::answer::{self, Ack, Outcome};
 use crate::generate::plan::Plan;
@@ -48,7 +48,10 @@ struct Post {
 #[derive(Debug)]
 pub(crate) struct Connection {
     sender: SendRequest<Full<Bytes>>,
-    driver: JoinHandle<()>,
+    /// Moves the bytes, and ends with us.
+    _driver: JoinSet<()>,
+    /// An answer is outstanding that nobody waits for any more.
+    abandoned: bool,
 }
 
 impl Target {
@@ -111,8 +114,13 @@ impl Target {
             stream.set_nodelay(true)?;
             let (sender, connection) = handshake(TokioIo::new(stream)).await?;
             // Errors of the connection come back from the request that meets them.
-            let driver = tokio::spawn(async move { drop(connection.await) });
-            anyhow::Ok(Connection { sender, driver })
+            let mut driver = JoinSet::new();
+            driver.spawn(async move { drop(connection.await) });
+            anyhow::Ok(Connection {
+                sender,
+                _driver: driver,
+                abandoned: false,
+            })
         };
         tokio::time::timeout(CONNECT_LIMIT, connect)
             .await
@@ -141,7 +149,7 @@ impl Target {
             Ok(Err(error)) => Outcome::Unknown(format!("the connection broke: {error}")),
             Err(_) => {
                 // The answer may still come, and must not be taken for the next one's.
-                connection.driver.abort();
+                connection.abandoned = true;
                 Outcome::Unknown(format!("no answer within {} s", POST_LIMIT.as_secs()))
             }
         }
@@ -187,12 +195,6 @@ impl Target {
 impl Connection {
     /// Whether it can post once more.
     pub(crate) fn is_usable(&self) -> bool {
-        !self.sender.is_closed() && !self.driver.is_finished()
-    }
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.driver.abort();
+        !self.sender.is_closed() && !self.abandoned
     }
 }

@@ -171,7 +171,7 @@ impl RunOptions {
     /// Both may stand in the environment, so that one cannot exclude the other.
     fn callers(&self) -> anyhow::Result<Vec<Caller>> {
         if let Some(key) = &self.service_key
-            && !(self.tenants.is_empty() && !self.api_keys.is_empty())
+            && (!self.tenants.is_empty() || self.api_keys.is_empty())
         {
             return Ok(vec![Caller {
                 key: Some(key.clone()),

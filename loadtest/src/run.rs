@@ -5,6 +5,9 @@
 //! schedule says so, whatever the service does, and its latency counts from then:
 //! a service that stalls cannot slow down the clock that it is measured with.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -10,9 +10,13 @@ mod scan;
 mod slots;
 pub(crate) mod verdict;
 
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
 use anyhow::Context as _;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tokio_postgres::{Client, NoTls};
 
@@ -31,6 +35,8 @@ const LOOK_AGAIN_LAST: Duration = Duration::from_secs(5);
 /// Looks into the tables before and after a run.
 pub(crate) struct Checker {
     client: Client,
+    /// Moves the client's bytes, and ends with us.
+    _driver: JoinSet<()>,
     /// Names of [`Settings::tenants`], resolved.
     tenants: Vec<uuid::Uuid>,
     slots: Slots,
@@ -49,11 +55,13 @@ impl Checker {
             .await
             .context("cannot connect to the database (--database-url)")?;
         // Its errors come back from the query that meets them.
-        tokio::spawn(async move { drop(connection.await) });
+        let mut driver = JoinSet::new();
+        driver.spawn(async move { drop(connection.await) });
         client.batch_execute("SET TimeZone = 'UTC'").await?;
         let tenants = tenants(&client, settings).await?;
         let mut this = Self {
             client,
+            _driver: driver,
             tenants,
             slots: Slots::new(plan.slots()),
             salt: Salt::new(salt),
