@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tokio_postgres::{Client, NoTls};
 
+use crate::generate::event::Events;
 use crate::generate::expect::Salt;
 use crate::generate::plan::Plan;
 use crate::generate::settings::{Settings, Table};
@@ -117,6 +118,7 @@ impl Checker {
             let mut scan = scan::Scan {
                 settings,
                 plan,
+                events: Events::new(settings, plan),
                 table,
                 slots: &mut self.slots,
                 owners: &mut owners,

@@ -14,7 +14,7 @@ use super::columns::Key;
 use super::partitions::Partitions;
 use super::slots::{Slots, describe};
 use super::verdict::Verdict;
-use crate::generate::event::{occurred_us, window_us};
+use crate::generate::event::{Events, occurred_us, window_us};
 use crate::generate::identity::{self, Naming};
 use crate::generate::names;
 use crate::generate::plan::{Owner, Plan};
@@ -37,6 +37,7 @@ pub(super) struct Owners {
 pub(super) struct Scan<'c> {
     pub(super) settings: &'c Settings,
     pub(super) plan: &'c Plan,
+    pub(super) events: Events<'c>,
     pub(super) table: Table,
     pub(super) slots: &'c mut Slots,
     pub(super) owners: &'c mut Owners,
@@ -136,8 +137,7 @@ impl Scan<'_> {
         }
         if stream.format == Format::OutcomeV1 {
             let item: Option<String> = row.try_get(5)?;
-            let mut events = crate::generate::event::Events::new(self.settings, self.plan);
-            let expected = names::item(events.event(body, slot).item);
+            let expected = names::item(self.events.event(body, slot).item);
             if item.as_deref() != Some(&expected) {
                 wrong.push(format!("its item is {item:?}"));
             }
