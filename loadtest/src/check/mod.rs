@@ -1,0 +1,149 @@
+//! Compares the tables with what was posted and promised.
+//!
+//! Keeps one invariant: it shares no code with the service. Ids lead back to
+//! slots, slots lead back to events, so that what is in memory is one byte a slot
+//! and the keys of the sample.
+
+mod columns;
+mod partitions;
+mod scan;
+mod slots;
+pub(crate) mod verdict;
+
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+use tokio_postgres::{Client, NoTls};
+
+use crate::generate::event::Events;
+use crate::generate::expect::Salt;
+use crate::generate::plan::Plan;
+use crate::generate::settings::{Settings, Table};
+use crate::ledger::Ledger;
+use crate::report::tally::Tally;
+use slots::Slots;
+use verdict::Verdict;
+
+/// Rows that are not there yet are looked for again after this, and then less often.
+const LOOK_AGAIN_FIRST: Duration = Duration::from_millis(300);
+const LOOK_AGAIN_LAST: Duration = Duration::from_secs(5);
+
+/// Looks into the tables before and after a run.
+pub(crate) struct Checker {
+    client: Client,
+    /// Moves the client's bytes, and ends with us.
+    _driver: JoinSet<()>,
+    /// Names of [`Settings::tenants`], resolved.
+    tenants: Vec<uuid::Uuid>,
+    slots: Slots,
+    salt: Salt,
+}
+
+impl Checker {
+    /// Connects, and notes which of the run's rows are there already.
+    pub(crate) async fn before(
+        database_url: &str,
+        settings: &Settings,
+        plan: &Plan,
+        salt: Option<&str>,
+    ) -> anyhow::Result<Self> {
+        let (client, connection) = tokio_postgres::connect(database_url, NoTls)
+            .await
+            .context("cannot connect to the database (--database-url)")?;
+        // Its errors come back from the query that meets them.
+        let mut driver = JoinSet::new();
+        driver.spawn(async move { drop(connection.await) });
+        client.batch_execute("SET TimeZone = 'UTC'").await?;
+        let tenants = tenants(&client, settings).await?;
+        let mut this = Self {
+            client,
+            _driver: driver,
+            tenants,
+            slots: Slots::new(plan.slots()),
+            salt: Salt::new(salt),
+        };
+        // What was there before is nobody's promise: only its presence counts.
+        let mut verdict = Verdict::default();
+        this.scan(settings, plan, &mut verdict).await?;
+        this.slots.note_before();
+        Ok(this)
+    }
+
+    /// Compares, waiting up to `settle` for rows that are promised and not there.
+    pub(crate) async fn after(
+        &mut self,
+        settings: &Settings,
+        plan: &Plan,
+        ledger: &Ledger,
+        passes: &[Tally],
+        settle: Duration,
+    ) -> anyhow::Result<Verdict> {
+        self.slots.promise(settings, plan, ledger);
+        let until = Instant::now() + settle;
+        let mut pause = LOOK_AGAIN_FIRST;
+        loop {
+            let mut verdict = Verdict::default();
+            self.slots.forget_seen();
+            let sample = self.scan(settings, plan, &mut verdict).await?;
+            self.slots.judge(settings, plan, &mut verdict);
+            if verdict.missing > 0 && Instant::now() + pause < until {
+                sleep(pause).await;
+                pause = (pause * 2).min(LOOK_AGAIN_LAST);
+                continue;
+            }
+            columns::compare(
+                &self.client, settings, plan, &self.salt, &sample, &mut verdict,
+            )
+            .await?;
+            verdict.compare_counts(settings, plan, &self.slots, passes);
+            verdict.ledger(ledger);
+            return Ok(verdict);
+        }
+    }
+
+    async fn scan(
+        &mut self,
+        settings: &Settings,
+        plan: &Plan,
+        verdict: &mut Verdict,
+    ) -> anyhow::Result<Vec<columns::Key>> {
+        let mut sample = Vec::new();
+        let mut owners = scan::Owners::new(self.tenants.clone(), settings.callers.len());
+        for table in Table::ALL {
+            let mut scan = scan::Scan {
+                settings,
+                plan,
+                events: Events::new(settings, plan),
+                table,
+                slots: &mut self.slots,
+                owners: &mut owners,
+                sample: &mut sample,
+                verdict,
+            };
+            scan.run(&self.client).await?;
+        }
+        Ok(sample)
+    }
+}
+
+/// The ids of the tenants that the settings name.
+async fn tenants(client: &Client, settings: &Settings) -> anyhow::Result<Vec<uuid::Uuid>> {
+    let mut ids = Vec::new();
+    for name in &settings.tenants {
+        let row = client
+            .query_opt(
+                "SELECT id FROM tenants WHERE external_id = $1 OR id::text = $1",
+                &[name],
+            )
+            .await
+            .context("cannot read the tenants: is this the service's database?")?
+            .with_context(|| format!("there is no tenant {name} in the database (--tenants)"))?;
+        ids.push(row.try_get(0)?);
+    }
+    Ok(ids)
+}
