@@ -28,6 +28,10 @@ const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 /// Brotli's buffer between input and output.
 const BROTLI_BUFFER: usize = 4096;
 
+/// What is read of a body after its request was refused.
+const DISCARD_BYTES_MAX: usize = 1 << 20;
+const DISCARD_TIME_MAX: Duration = Duration::from_millis(200);
+
 /// What may come in.
 #[derive(Clone, Copy, Debug)]
 pub struct BodyLimits {
@@ -91,6 +95,29 @@ pub(super) async fn read(
         inflater.check(written, limits.bytes_max, &full)?;
     }
     inflater.finish(limits.bytes_max, &full)
+}
+
+/// Takes in what is left of a body that nobody wants.
+///
+/// A connection that is answered in the middle of its request has to be closed,
+/// and then the peer may see a broken connection instead of the answer. So what
+/// comes at once and is not much is read first.
+pub(super) async fn discard(body: Body) {
+    let mut pieces = Pieces {
+        body,
+        stall_max: DISCARD_TIME_MAX,
+    };
+    let mut bytes = 0;
+    let all = async {
+        while let Ok(Some(piece)) = pieces.next().await {
+            bytes += piece.len();
+            if bytes > DISCARD_BYTES_MAX {
+                return;
+            }
+        }
+    };
+    // Past the limit the connection is closed, as it would have been.
+    drop(tokio::time::timeout(DISCARD_TIME_MAX, all).await);
 }
 
 /// Reads a body that is not compressed; one that comes in one piece, as most

@@ -107,28 +107,17 @@ async fn collect(
     body: Body,
 ) -> Result<Response, Problem> {
     let received_at = clock::now();
-    // Before anything is read: who asks, and for what.
-    let access = Access::of(
-        headers,
-        params.key.as_deref(),
-        table,
-        &app.directory,
-        &app.key_hasher,
-        received_at,
-    )?;
-    let ack = requested_ack(params.ack.as_deref(), app.default_ack)?;
-    let format = requested_format(params.format.as_deref(), table)?;
-    let framing = framing(headers)?;
-
+    // Before anything is read: who asks, for what, and whether there is room.
+    let terms = match Terms::of(app, table, &params, headers, received_at) {
+        Ok(terms) => terms,
+        Err(problem) => {
+            body::discard(body).await;
+            return Err(problem);
+        }
+    };
     let refuse = |reason: Full| full(app, reason);
-    app.intake
-        .has_room(announced_bytes(headers))
-        .map_err(refuse)?;
-
     let received = body::read(headers, body, app.body_limits, &app.intake, refuse).await?;
-    let mut decoded = decode(
-        app, table, format, framing, &access, received_at, &received.bytes,
-    )?;
+    let mut decoded = decode(app, table, &terms, received_at, &received.bytes)?;
     let origins = Origins::of(&mut decoded);
     count_events(app, table, &decoded, &origins);
     let rejected: Vec<RejectedEvent> = decoded.rejected.into_iter().map(Into::into).collect();
@@ -148,7 +137,7 @@ async fn collect(
         loan,
         verdict: None,
     };
-    let (reached, outcome) = hand_over(app, frame, ack).await?;
+    let (reached, outcome) = hand_over(app, frame, terms.ack).await?;
     // Rows, as everything downstream counts them: a list of lines is one.
     app.metrics.count(table, EventOutcome::Accepted, rows);
 
@@ -207,17 +196,50 @@ async fn hand_over(
     }
 }
 
+/// What a request asks for, as its head says.
+struct Terms {
+    access: Access,
+    ack: Ack,
+    format: Option<Format>,
+    framing: Framing,
+}
+
+impl Terms {
+    fn of(
+        app: &App,
+        table: Table,
+        params: &Params,
+        headers: &HeaderMap,
+        now: Micros,
+    ) -> Result<Self, Problem> {
+        let access = Access::of(
+            headers,
+            params.key.as_deref(),
+            table,
+            &app.directory,
+            &app.key_hasher,
+            now,
+        )?;
+        let terms = Self {
+            access,
+            ack: requested_ack(params.ack.as_deref(), app.default_ack)?,
+            format: requested_format(params.format.as_deref(), table)?,
+            framing: framing(headers)?,
+        };
+        let room = app.intake.has_room(announced_bytes(headers));
+        room.map(|()| terms).map_err(|reason| full(app, reason))
+    }
+}
+
 /// Decodes the body's events.
 fn decode(
     app: &App,
     table: Table,
-    format: Option<Format>,
-    framing: Framing,
-    access: &Access,
+    terms: &Terms,
     received_at: Micros,
     bytes: &[u8],
 ) -> Result<Decoded, Problem> {
-    let body = event::Body::split(bytes, framing, &app.event_limits).map_err(body_problem)?;
+    let body = event::Body::split(bytes, terms.framing, &app.event_limits).map_err(body_problem)?;
     let skew_ms = match body.sent_at {
         Some(raw) => Some(skew_ms(raw, received_at)?),
         None => None,
@@ -226,10 +248,10 @@ fn decode(
         &body,
         &Context {
             table,
-            format,
-            tenant: access.tenant(),
-            tenants: access,
-            source: access.source(),
+            format: terms.format,
+            tenant: terms.access.tenant(),
+            tenants: &terms.access,
+            source: terms.access.source(),
             pseudonymizer: &app.pseudonymizer,
             received_at,
             earliest: Micros(received_at.0.saturating_sub(app.horizon_past_us)),

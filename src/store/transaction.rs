@@ -18,17 +18,6 @@ use super::quarantine;
 /// A batch takes well under a second; a minute means that nobody is there.
 pub(super) const STATEMENT_LIMIT: Duration = Duration::from_secs(60);
 
-/// How often one span may meet a duplicate after it was checked for them.
-/// Another writer can slip in between, but hardly this often: what is left then
-/// is a unique index of somebody else's.
-const REPROBES_MAX: u32 = 4;
-
-/// Rows that are copied together, and how often they were checked.
-struct Span {
-    rows: Vec<usize>,
-    probes: u32,
-}
-
 /// How to store a batch.
 #[derive(Debug)]
 pub(super) struct Plan<'p> {
@@ -115,55 +104,60 @@ async fn carefully(
 ) -> Result<(), Trouble> {
     let rows = candidates(batch, held, settled);
     let rows = leave_out_stored(client, statements, batch, rows, settled).await?;
-    let mut spans = vec![Span { rows, probes: 1 }];
-    while let Some(span) = spans.pop() {
-        if span.rows.is_empty() {
+    let mut spans = vec![rows];
+    while let Some(rows) = spans.pop() {
+        if rows.is_empty() {
             continue;
         }
         execute(client, "set a savepoint", "SAVEPOINT span").await?;
-        let trouble = match copy(client, statements, batch, &span.rows).await {
+        let trouble = match copy(client, statements, batch, &rows).await {
             Ok(()) => {
                 execute(client, "release a savepoint", "RELEASE span").await?;
                 continue;
             }
             Err(trouble) => trouble,
         };
-        let bad = match trouble.class() {
-            Class::Duplicate if span.probes <= REPROBES_MAX => None,
-            Class::Duplicate => Some(BadRow::of_duplicate(&trouble)),
-            Class::BadRow(bad) => Some(bad),
+        let (bad, rows) = match trouble.class() {
+            Class::BadRow(bad) => {
+                execute(client, "roll back to a savepoint", "ROLLBACK TO span").await?;
+                (bad, rows)
+            }
+            Class::Duplicate => {
+                execute(client, "roll back to a savepoint", "ROLLBACK TO span").await?;
+                // Another writer has stored some of these rows since we asked; by
+                // the time of the error it has committed, so asking again finds
+                // them. However often that happens, the span has fewer rows each time.
+                let asked = rows.len();
+                let rows = leave_out_stored(client, statements, batch, rows, settled).await?;
+                if rows.len() < asked {
+                    spans.push(rows);
+                    continue;
+                }
+                // Not the key, then, but a unique index of somebody else's.
+                (BadRow::of_duplicate(&trouble), rows)
+            }
             _ => return Err(trouble),
         };
-        execute(client, "roll back to a savepoint", "ROLLBACK TO span").await?;
-        match bad {
-            None => {
-                let rows = leave_out_stored(client, statements, batch, span.rows, settled).await?;
-                spans.push(Span {
-                    rows,
-                    probes: span.probes + 1,
-                });
-            }
-            Some(bad) if span.rows.len() == 1 => settled.quarantined.push((span.rows[0], bad)),
-            Some(bad) => spans.extend(isolate(span, bad.line)),
+        match rows.as_slice() {
+            [only] => settled.quarantined.push((*only, bad)),
+            _ => spans.extend(isolate(rows, bad.line)),
         }
     }
     Ok(())
 }
 
-/// Splits a span around its bad row: at the line that Postgres names, which is
-/// three pieces, or else in the middle.
-fn isolate(mut span: Span, line: Option<usize>) -> Vec<Span> {
-    let probes = span.probes;
-    let piece = |rows| Span { rows, probes };
+/// Splits rows around the bad one: at the line that Postgres names, which is
+/// three pieces, or else in the middle. The first piece comes last, to be taken first.
+fn isolate(mut rows: Vec<usize>, line: Option<usize>) -> Vec<Vec<usize>> {
     match line {
-        Some(line) if (1..=span.rows.len()).contains(&line) => {
-            let after = span.rows.split_off(line);
-            let bad = span.rows.split_off(line - 1);
-            vec![piece(after), piece(bad), piece(span.rows)]
+        Some(line) if (1..=rows.len()).contains(&line) => {
+            let after = rows.split_off(line);
+            let bad = rows.split_off(line - 1);
+            vec![after, bad, rows]
         }
         _ => {
-            let after = span.rows.split_off(span.rows.len() / 2);
-            vec![piece(after), piece(span.rows)]
+            let after = rows.split_off(rows.len() / 2);
+            vec![after, rows]
         }
     }
 }
@@ -213,14 +207,7 @@ mod tests {
     use super::*;
 
     fn pieces(rows: usize, line: Option<usize>) -> Vec<Vec<usize>> {
-        let span = Span {
-            rows: (0..rows).collect(),
-            probes: 1,
-        };
-        let mut pieces: Vec<_> = isolate(span, line)
-            .into_iter()
-            .map(|span| span.rows)
-            .collect();
+        let mut pieces = isolate((0..rows).collect(), line);
         pieces.reverse();
         pieces
     }
