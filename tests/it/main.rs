@@ -14,5 +14,7 @@
 
 mod harness;
 
+mod contract;
 mod directory;
+mod rejection;
 mod schema;

@@ -6,6 +6,7 @@ use recsys_ingest::store::directory::Role;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::settings::key;
 
@@ -152,4 +153,110 @@ impl Reply {
     pub fn problem(&self) -> (u16, &str) {
         (self.status, self.json["code"].as_str().unwrap_or_default())
     }
+}
+
+/// A connection on which a test writes what it likes, when it likes.
+pub struct RawConnection {
+    stream: tokio::net::TcpStream,
+    unread: Vec<u8>,
+}
+
+impl RawConnection {
+    pub async fn open(address: SocketAddr) -> Self {
+        let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self {
+            stream,
+            unread: Vec::new(),
+        }
+    }
+
+    /// Sends the head of a POST by `demo` with the role `ingest`, as JSON unless
+    /// `headers` say otherwise.
+    pub async fn send_head(&mut self, path: &str, headers: &[(&str, &str)]) {
+        let mut head = format!(
+            "POST {path} HTTP/1.1\r\nhost: test\r\nx-api-key: {}\r\n",
+            key("demo", Role::Ingest)
+        );
+        if !headers.iter().any(|(name, _)| *name == "content-type") {
+            head.push_str("content-type: application/json\r\n");
+        }
+        for (name, value) in headers {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        head.push_str("\r\n");
+        self.write(head.as_bytes()).await;
+    }
+
+    /// Writes, unless the server has closed the connection: it may answer early.
+    pub async fn write(&mut self, bytes: &[u8]) {
+        drop(self.stream.write_all(bytes).await);
+    }
+
+    /// A whole request.
+    pub async fn post(&mut self, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
+        let length = body.len().to_string();
+        let mut all = headers.to_vec();
+        all.push(("content-length", &length));
+        self.send_head(path, &all).await;
+        self.write(body).await;
+        self.reply().await
+    }
+
+    /// Reads one answer; the connection can be used again.
+    pub async fn reply(&mut self) -> Reply {
+        tokio::time::timeout(super::SOON, self.read_reply())
+            .await
+            .expect("no answer")
+    }
+
+    async fn read_reply(&mut self) -> Reply {
+        let head = loop {
+            if let Some(at) = find(&self.unread, b"\r\n\r\n") {
+                let rest = self.unread.split_off(at + 4);
+                break String::from_utf8(std::mem::replace(&mut self.unread, rest)).unwrap();
+            }
+            self.read_more().await;
+        };
+        let mut lines = head.trim_end().split("\r\n");
+        let status = lines
+            .next()
+            .unwrap()
+            .split(' ')
+            .nth(1)
+            .unwrap()
+            .parse()
+            .unwrap();
+        let headers: HeaderMap = lines
+            .map(|line| {
+                let (name, value) = line.split_once(": ").unwrap();
+                let name = HeaderName::try_from(name).unwrap();
+                (name, HeaderValue::try_from(value).unwrap())
+            })
+            .collect();
+        let length = headers
+            .get("content-length")
+            .expect("answers have a length");
+        let length: usize = length.to_str().unwrap().parse().unwrap();
+        while self.unread.len() < length {
+            self.read_more().await;
+        }
+        let rest = self.unread.split_off(length);
+        let text = String::from_utf8(std::mem::replace(&mut self.unread, rest)).unwrap();
+        Reply {
+            status,
+            headers,
+            json: serde_json::from_str(&text).unwrap_or(Value::Null),
+            text,
+        }
+    }
+
+    async fn read_more(&mut self) {
+        let read = self.stream.read_buf(&mut self.unread).await.unwrap();
+        assert!(read > 0, "the connection was closed without an answer");
+    }
+}
+
+fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
+    bytes.windows(what.len()).position(|part| part == what)
 }

@@ -13,7 +13,7 @@ mod settings;
 
 pub use cluster::{Cluster, cluster};
 pub use database::{Database, one, texts};
-pub use http::{Client, Reply};
+pub use http::{Client, RawConnection, Reply};
 pub use process::{Process, env_file};
 pub use rows::{Row, rows, rows_as_text};
 pub use sample::{click, shown, uuid_of};
