@@ -16,5 +16,6 @@ mod harness;
 
 mod contract;
 mod directory;
+mod framing;
 mod rejection;
 mod schema;
