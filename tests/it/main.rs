@@ -16,6 +16,9 @@ mod harness;
 
 mod contract;
 mod directory;
+mod duplicates;
+mod formats;
 mod framing;
+mod privacy;
 mod rejection;
 mod schema;
