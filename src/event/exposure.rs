@@ -234,10 +234,10 @@ pub(super) fn required_surface<'a>(value: Option<Value<'a>>) -> Result<Cow<'a, s
 /// in one row would abort the suite's whole signal job.
 pub(super) fn push_items(
     out: &mut String,
-    items: Value<'_>,
+    list: Value<'_>,
     context: &Context<'_>,
 ) -> Result<(), Rejection> {
-    let items = items.elements()?;
+    let items = list.elements()?;
     if items.len() > context.items_max {
         return Err(Rejection::of(
             Code::TooManyItems,
@@ -249,6 +249,7 @@ pub(super) fn push_items(
             ),
         ));
     }
+    let names_ids = subject::may_name_ids(list.raw);
     out.push('[');
     for (place, raw) in items.iter().enumerate() {
         if place > 0 {
@@ -260,12 +261,15 @@ pub(super) fn push_items(
             rejection.field = Some(format!("items[{place}]{dot}{inner}").into());
             rejection
         })?;
-        if missing_rank {
-            let object = raw.strip_suffix('}').unwrap_or(raw);
-            out.push_str(object);
-            out.push_str(&format!(",\"rank\":{}}}", place + 1));
+        if names_ids {
+            subject::push_scrubbed(out, raw, context.pseudonymizer);
         } else {
             out.push_str(raw);
+        }
+        if missing_rank {
+            // In front of the object's end.
+            out.truncate(out.len() - 1);
+            out.push_str(&format!(",\"rank\":{}}}", place + 1));
         }
     }
     out.push(']');

@@ -450,8 +450,10 @@ impl<'a> Group<'a> {
             meta.displaced.push(("lines", &extra));
         }
         let format = Format::PipelinesV1;
+        // An id that was made up here is nobody's raw one.
+        let named = list.request_id.as_ref().map(|_| &request_id);
         let meta = meta
-            .text(format, true, Some(&request_id), &subject, context)
+            .text(format, true, named, &subject, context)
             .expect("only a client's own meta can be wrong, and lines have none");
         Exposure {
             key: Key {

@@ -64,7 +64,7 @@ impl Meta<'_, '_> {
         }
         object.opt_str("anonymous_id_hash", subject.anonymous.as_deref());
         for (name, raw) in &self.kept {
-            object.raw(name, raw);
+            subject::push_scrubbed(object.name(name), raw, context.pseudonymizer);
         }
         if let Some(skew_ms) = context.skew_ms {
             object.raw("skew_ms", &skew_ms.to_string());

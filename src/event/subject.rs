@@ -85,20 +85,33 @@ pub(super) fn pseudonym_or_raw(
     Ok(identity::parse_pseudonym(&text).or_else(|| context.pseudonymizer.hash(&text)))
 }
 
-/// Writes an object with the raw ids in it, and in its `user` or `subject`,
-/// replaced by `…_hash`.
+/// Whether a text may name raw ids; where it does not, it is copied whole.
+pub(super) fn may_name_ids(raw: &str) -> bool {
+    // An escape could spell a name in another way.
+    raw.contains('\\') || RAW_IDS.iter().any(|name| raw.contains(name))
+}
+
+/// Writes a value with the raw ids in it, however deep they stand, replaced by
+/// `…_hash`. Recursion ends because the scanner refuses what nests deeper than
+/// its limit.
 pub(super) fn push_scrubbed(out: &mut String, raw: &str, pseudonymizer: &Pseudonymizer) {
-    // An escape could spell a name in another way; everything else is copied whole.
-    let suspicious = raw.contains('\\') || RAW_IDS.iter().any(|name| raw.contains(name));
-    match json::members(raw) {
-        Some(members) if suspicious => {
-            let mut object = ObjectWriter::open(out);
-            for field in &members {
-                push_member(&mut object, field, pseudonymizer);
-            }
-            object.close();
+    if !raw.starts_with(['{', '[']) || !may_name_ids(raw) {
+        out.push_str(raw);
+    } else if let Some(members) = json::members(raw) {
+        let mut object = ObjectWriter::open(out);
+        for field in &members {
+            push_member(&mut object, field, pseudonymizer);
         }
-        _ => out.push_str(raw),
+        object.close();
+    } else {
+        out.push('[');
+        for (place, element) in json::elements(raw).iter().flatten().enumerate() {
+            if place > 0 {
+                out.push(',');
+            }
+            push_scrubbed(out, element, pseudonymizer);
+        }
+        out.push(']');
     }
 }
 
@@ -115,9 +128,7 @@ pub(super) fn push_member(
         let id = json::as_str(field.raw).unwrap_or(field.raw.into());
         let hash = pseudonymizer.hash(&id).map(hex::encode);
         object.opt_str(&format!("{key}_hash"), hash.as_deref());
-    } else if matches!(key, "user" | "subject") {
-        push_scrubbed(object.name(key), field.raw, pseudonymizer);
     } else {
-        object.raw(key, field.raw);
+        push_scrubbed(object.name(key), field.raw, pseudonymizer);
     }
 }

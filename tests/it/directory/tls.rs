@@ -1,41 +1,11 @@
 //! TLS and its failures against a PostgreSQL with certificates of its own.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
-use recsys_ingest::store::connect::{ConnectError, Target};
+use recsys_ingest::store::connect::{ConnectError, Target, prepare_session};
 
-use crate::server::{Server, open, shell};
-
-/// A CA, a server certificate for db.test and 127.0.0.1 made by it, another CA of
-/// the same name, a self-signed certificate, and a client's.
-fn certificates(dir: &Path) {
-    let dir = dir.display();
-    shell(&format!(
-        "set -e; cd {dir}
-         new() {{ openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes \"$@\"; }}
-         ca() {{ new -x509 -days 2 -subj '/CN=test ca' -keyout $1.key -out $1.crt; }}
-         issue() {{ new -subj \"/CN=$2\" -keyout $1.key -out $1.csr
-                    openssl x509 -req -in $1.csr -CA ca.crt -CAkey ca.key -CAcreateserial \
-                      -days 2 $3 -out $1.crt; }}
-         ca ca; ca other
-         echo 'subjectAltName=DNS:db.test,IP:127.0.0.1' > san
-         issue server db.test '-extfile san'
-         issue version1 db.test ''
-         issue client carol ''
-         new -x509 -days 2 -subj /CN=db.test -addext subjectAltName=DNS:db.test \
-           -keyout alone.key -out alone.crt
-         chmod 600 *.key"
-    ));
-}
-
-fn tls_server(certificate: &str, hba: &str) -> Server {
-    let conf = format!(
-        "ssl = on\nssl_cert_file = '../{certificate}.crt'\n\
-         ssl_key_file = '../{certificate}.key'\nssl_ca_file = '../ca.crt'"
-    );
-    Server::start(certificates, &conf, hba)
-}
+use super::server::{Server, open};
+use crate::harness::Database;
 
 /// Whether the session is encrypted, or why there is none.
 async fn session(target: &Target) -> Result<bool, ConnectError> {
@@ -52,8 +22,10 @@ async fn session(target: &Target) -> Result<bool, ConnectError> {
 
 #[tokio::test]
 async fn each_sslmode_checks_what_libpq_checks() {
-    let server = tls_server("server", "");
-    let dir = server.dir.display();
+    let Some(server) = Server::with_tls("server", "").await else {
+        return;
+    };
+    let dir = server.dir.path().display();
     let right = "host=db.test hostaddr=127.0.0.1";
     let wrong = "host=elsewhere.test hostaddr=127.0.0.1";
     let ca = format!("sslrootcert={dir}/ca.crt");
@@ -115,16 +87,21 @@ async fn each_sslmode_checks_what_libpq_checks() {
     );
     // A Unix socket never has TLS, whatever the mode says.
     assert!(
-        !outcome(format!("host={dir} sslmode=verify-full {ca}"))
-            .await
-            .unwrap()
+        !outcome(format!(
+            "host={} sslmode=verify-full {ca}",
+            server.socket.display()
+        ))
+        .await
+        .unwrap()
     );
 }
 
 #[tokio::test]
 async fn a_certificate_named_as_root_is_trusted_by_itself_and_version_1_is_enough_for_require() {
-    let alone = tls_server("alone", "");
-    let dir = alone.dir.display();
+    let Some(alone) = Server::with_tls("alone", "").await else {
+        return;
+    };
+    let dir = alone.dir.path().display();
     let full = format!("hostaddr=127.0.0.1 sslmode=verify-full sslrootcert={dir}/alone.crt");
     assert!(
         session(&alone.target_with(&format!("host=db.test {full}")))
@@ -137,8 +114,10 @@ async fn a_certificate_named_as_root_is_trusted_by_itself_and_version_1_is_enoug
     assert!(error.to_string().contains("other names"), "{error}");
     drop(alone);
 
-    let version1 = tls_server("version1", "");
-    let dir = version1.dir.display();
+    let Some(version1) = Server::with_tls("version1", "").await else {
+        return;
+    };
+    let dir = version1.dir.path().display();
     let host = "host=db.test hostaddr=127.0.0.1";
     assert!(
         session(&version1.target_with(&format!("{host} sslmode=require")))
@@ -152,20 +131,24 @@ async fn a_certificate_named_as_root_is_trusted_by_itself_and_version_1_is_enoug
 
 #[tokio::test]
 async fn passwords_channel_binding_and_client_certificates_work_over_tls() {
-    let server = tls_server(
+    let Some(server) = Server::with_tls(
         "server",
         "hostssl all bob 127.0.0.1/32 scram-sha-256\n\
          hostssl all carol 127.0.0.1/32 cert\nhostnossl all plain 127.0.0.1/32 trust\n\
          hostssl all plain 127.0.0.1/32 reject",
-    );
-    let client = server.client().await;
+    )
+    .await
+    else {
+        return;
+    };
+    let client = open(server.target().connect().await.unwrap());
     client
         .batch_execute(
             "CREATE ROLE bob LOGIN PASSWORD 'hunter2'; CREATE ROLE carol LOGIN; CREATE ROLE plain LOGIN",
         )
         .await
         .unwrap();
-    let dir = server.dir.display();
+    let dir = server.dir.path().display();
     let ca = format!("host=127.0.0.1 sslmode=verify-full sslrootcert={dir}/ca.crt");
 
     let bob = format!("{ca} user=bob password=hunter2 channel_binding=require");
@@ -204,10 +187,12 @@ async fn passwords_channel_binding_and_client_certificates_work_over_tls() {
 
 #[tokio::test]
 async fn a_running_statement_can_be_cancelled_over_tls_and_over_the_socket() {
-    let server = tls_server("server", "");
+    let Some(server) = Server::with_tls("server", "").await else {
+        return;
+    };
     for parameters in [
         "host=127.0.0.1 sslmode=require",
-        &format!("host={}", server.dir.display()),
+        &format!("host={}", server.socket.display()),
     ] {
         let target = server.target_with(parameters);
         let client = open(target.connect().await.unwrap());
@@ -229,8 +214,8 @@ async fn a_running_statement_can_be_cancelled_over_tls_and_over_the_socket() {
 
 #[tokio::test]
 async fn every_common_failure_says_what_happened_and_what_to_do() {
-    let server = Server::plain();
-    let dir = server.dir.display();
+    let mut server = Server::plain().await;
+    let dir = server.socket.display().to_string();
     let tcp = server.target_with("host=127.0.0.1 sslmode=require");
     let error = tcp.connect().await.unwrap_err();
     assert!(
@@ -251,7 +236,7 @@ async fn every_common_failure_says_what_happened_and_what_to_do() {
             server.port
         )
     );
-    server.down();
+    server.cluster().crash();
     let refused = server.target_with("host=127.0.0.1 password=hunter2");
     let error = refused.connect().await.unwrap_err();
     assert!(error.is_away());
@@ -263,7 +248,6 @@ async fn every_common_failure_says_what_happened_and_what_to_do() {
     assert!(!text.contains("hunter2"));
     let error = server.target().connect().await.unwrap_err();
     assert!(error.is_away(), "{error}");
-    server.up();
 }
 
 #[tokio::test]
@@ -286,8 +270,12 @@ async fn a_server_that_accepts_and_says_nothing_is_given_up_in_time() {
 
 #[tokio::test]
 async fn a_prepared_session_has_our_settings() {
-    let server = Server::plain();
-    let client = server.client().await;
+    let database = Database::empty().await;
+    let target = Target::parse(database.url()).unwrap();
+    let client = open(target.connect().await.unwrap());
+    prepare_session(&client, Some(Duration::from_secs(20)))
+        .await
+        .unwrap();
     for (name, value) in [
         ("TimeZone", "UTC"),
         ("DateStyle", "ISO, MDY"),

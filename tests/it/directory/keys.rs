@@ -2,37 +2,18 @@
 
 use std::time::{Duration, Instant};
 
+use recsys_ingest::store::connect::Target;
 use recsys_ingest::store::directory::{ApiKeyHasher, Directory, Refused, Role, admin};
 use tokio::sync::watch;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-use crate::server::{Server, open};
+use crate::harness::{Cluster, Database, eventually};
 
 const NOW_US: i64 = 1_790_000_000_000_000;
 
-async fn with_tables(server: &Server) -> Client {
-    let client = server.client().await;
-    client
-        .batch_execute(
-            "CREATE TYPE tenant_status AS ENUM ('active', 'suspended', 'deleted');
-             CREATE TABLE tenants (
-               id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
-               external_id text NOT NULL UNIQUE, name text NOT NULL,
-               status tenant_status NOT NULL DEFAULT 'active',
-               created_at timestamptz NOT NULL DEFAULT now(),
-               updated_at timestamptz NOT NULL DEFAULT now());
-             CREATE TABLE tenant_api_keys (
-               id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
-               tenant_id uuid NOT NULL REFERENCES tenants (id) ON DELETE RESTRICT,
-               name text, key_prefix text, key_hash text NOT NULL UNIQUE,
-               roles text[] NOT NULL DEFAULT '{}',
-               created_at timestamptz NOT NULL DEFAULT now(),
-               expires_at timestamptz, revoked_at timestamptz, last_used_at timestamptz);",
-        )
-        .await
-        .unwrap();
-    client
+fn target(database: &Database) -> Target {
+    Target::parse(database.url()).unwrap()
 }
 
 fn hasher() -> ApiKeyHasher {
@@ -41,8 +22,8 @@ fn hasher() -> ApiKeyHasher {
 
 #[tokio::test]
 async fn a_created_key_lets_its_holder_in_until_it_is_revoked() {
-    let server = Server::plain();
-    let mut client = with_tables(&server).await;
+    let database = Database::migrated().await;
+    let mut client = database.connect().await;
     let directory = Directory::new();
     assert_eq!(directory.age(), None);
     let tenant = admin::create_tenant(&client, "demo", "").await.unwrap();
@@ -105,8 +86,8 @@ async fn a_created_key_lets_its_holder_in_until_it_is_revoked() {
 
 #[tokio::test]
 async fn odd_rows_neither_stop_a_refresh_nor_let_anyone_in() {
-    let server = Server::plain();
-    let mut client = with_tables(&server).await;
+    let database = Database::migrated().await;
+    let mut client = database.connect().await;
     let hash = |raw: &str| hasher().hash(raw).to_hex();
     admin::create_tenant(&client, "demo", "Demo").await.unwrap();
     for (hash, roles, expires_at) in [
@@ -140,8 +121,8 @@ async fn odd_rows_neither_stop_a_refresh_nor_let_anyone_in() {
 
 #[tokio::test]
 async fn mistakes_at_the_command_line_are_named() {
-    let server = Server::plain();
-    let client = with_tables(&server).await;
+    let database = Database::migrated().await;
+    let client = database.connect().await;
     let hasher = hasher();
     admin::create_tenant(&client, "demo", "Demo").await.unwrap();
     admin::create_tenant(&client, "gone", "Gone").await.unwrap();
@@ -195,8 +176,8 @@ async fn mistakes_at_the_command_line_are_named() {
 
 #[tokio::test]
 async fn a_given_secret_is_the_same_key_every_time() {
-    let server = Server::plain();
-    let client = with_tables(&server).await;
+    let database = Database::migrated().await;
+    let client = database.connect().await;
     for tenant in ["demo", "other"] {
         admin::create_tenant(&client, tenant, "").await.unwrap();
     }
@@ -234,8 +215,8 @@ async fn a_given_secret_is_the_same_key_every_time() {
 
 #[tokio::test]
 async fn ten_thousand_tenants_are_read_and_looked_up_quickly() {
-    let server = Server::plain();
-    let mut client = with_tables(&server).await;
+    let database = Database::migrated().await;
+    let mut client = database.connect().await;
     client
         .batch_execute(
             "INSERT INTO tenants (external_id, name) SELECT 't' || n, 'T' FROM generate_series(1, 10000) n;
@@ -264,14 +245,14 @@ async fn ten_thousand_tenants_are_read_and_looked_up_quickly() {
 
 #[tokio::test]
 async fn the_loop_notices_a_wake_survives_an_outage_and_stops_when_told() {
-    let server = Server::plain();
-    let client = with_tables(&server).await;
-    admin::create_tenant(&client, "demo", "").await.unwrap();
+    let mut cluster = Cluster::start(&[]);
+    let database = Database::on(&cluster).await;
+    let client = database.connect().await;
     let directory = Directory::new();
     let (stop, stopped) = watch::channel(false);
     let hour = Duration::from_secs(3600);
-    let running = tokio::spawn(directory.clone().run(server.target(), hour, stopped));
-    eventually("the first reading", || directory.age().is_some()).await;
+    let running = tokio::spawn(directory.clone().run(target(&database), hour, stopped));
+    eventually("the first reading", async || directory.age().is_some()).await;
 
     let insert = async |client: &Client, secret| {
         admin::insert_key(client, &hasher(), "demo", None, &[Role::Ingest], secret)
@@ -288,15 +269,15 @@ async fn the_loop_notices_a_wake_survives_an_outage_and_stops_when_told() {
     for _ in 0..1000 {
         directory.wake();
     }
-    eventually("the new key", || known("first-secret")).await;
+    eventually("the new key", async || known("first-secret")).await;
 
-    server.down();
+    cluster.crash();
     tokio::time::sleep(Duration::from_millis(700)).await;
     assert!(known("first-secret"), "the last snapshot stays in force");
-    server.up();
-    let client = open(server.target().connect().await.unwrap());
+    cluster.restart();
+    let client = database.connect().await;
     insert(&client, "second-secret").await;
-    eventually("the key made after the outage", || {
+    eventually("the key made after the outage", async || {
         directory.wake();
         known("second-secret")
     })
@@ -311,13 +292,13 @@ async fn the_loop_notices_a_wake_survives_an_outage_and_stops_when_told() {
 
 #[tokio::test]
 async fn however_often_it_is_woken_the_tables_are_read_once_a_second() {
-    let server = Server::plain();
-    let client = with_tables(&server).await;
+    let database = Database::migrated().await;
+    let client = database.connect().await;
     let directory = Directory::new();
     let (stop, stopped) = watch::channel(false);
     let hour = Duration::from_secs(3600);
-    let running = tokio::spawn(directory.clone().run(server.target(), hour, stopped));
-    eventually("the first reading", || directory.age().is_some()).await;
+    let running = tokio::spawn(directory.clone().run(target(&database), hour, stopped));
+    eventually("the first reading", async || directory.age().is_some()).await;
     // Every reading resets the age; ages that went down count readings.
     let (mut readings, mut last) = (0, Duration::ZERO);
     let started = Instant::now();
@@ -336,15 +317,4 @@ async fn however_often_it_is_woken_the_tables_are_read_once_a_second() {
         .unwrap()
         .unwrap();
     drop(client);
-}
-
-async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let started = Instant::now();
-    while !holds() {
-        assert!(
-            started.elapsed() < Duration::from_secs(20),
-            "waited in vain for {what}"
-        );
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }

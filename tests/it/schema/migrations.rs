@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use recsys_ingest::store::migrate::{Report, migrate, migrate_within};
 
-use crate::server::{Database, TENANT, one, texts};
+use super::words::TENANT;
+use crate::harness::{Database, one, texts};
 
 #[tokio::test]
 async fn an_empty_database_gets_the_whole_schema_and_a_second_run_does_nothing() {
@@ -154,7 +155,7 @@ async fn the_wait_for_another_migration_ends_and_names_who_holds_the_lock() {
     assert!(
         error
             .to_string()
-            .contains(&format!("backend {pid} (schema test)")),
+            .contains(&format!("backend {pid} (integration test)")),
         "{error}"
     );
 

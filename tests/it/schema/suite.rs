@@ -3,7 +3,8 @@
 use recsys_ingest::event::Table;
 use recsys_ingest::store::partition::{Coverage, Range, ensure, read_coverage};
 
-use crate::server::{Database, TENANT, at, day, texts};
+use super::words::{TENANT, at, day};
+use crate::harness::{Database, texts};
 
 #[tokio::test]
 async fn the_views_give_documents_that_the_evaluator_can_decode() {

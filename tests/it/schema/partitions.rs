@@ -5,7 +5,8 @@ use recsys_ingest::store::partition::{
     Coverage, Ensured, Error, Interval, Range, ensure, ensure_ahead, list, read_coverage,
 };
 
-use crate::server::{Database, INTERACTION, at, day, one};
+use super::words::{INTERACTION, at, day};
+use crate::harness::{Database, one};
 
 #[tokio::test]
 async fn a_partition_is_made_once_with_its_key_attached_and_no_check_left_behind() {
@@ -69,7 +70,7 @@ async fn a_partition_is_made_once_with_its_key_attached_and_no_check_left_behind
     .await;
     assert_eq!(
         logged,
-        "interaction_events|interaction_events_2026_03_10|create|1 day|schema test|first row of the day"
+        "interaction_events|interaction_events_2026_03_10|create|1 day|integration test|first row of the day"
     );
     let compression = "SELECT count(DISTINCT attcompression) FROM pg_attribute WHERE attname = 'meta'
          AND attrelid IN ('interaction_events'::regclass, 'interaction_events_2026_03_10'::regclass)";

@@ -4,11 +4,12 @@ use recsys_ingest::event::Table;
 use recsys_ingest::store::migrate::{Report, migrate};
 use recsys_ingest::store::partition::{Ensured, ensure, list};
 
-use crate::server::{Database, TENANT, day, one};
+use super::words::{TENANT, adopted, day};
+use crate::harness::{Database, one};
 
 #[tokio::test]
 async fn a_suite_database_is_adopted_with_its_rows_keys_and_indexes() {
-    let (database, report) = Database::adopted().await;
+    let (database, report) = adopted().await;
     assert_eq!(report.adopted, Table::ALL);
     let mut client = database.connect().await;
     let rows: i64 = one(
@@ -38,7 +39,7 @@ async fn a_suite_database_is_adopted_with_its_rows_keys_and_indexes() {
 #[tokio::test]
 async fn copy_with_a_list_of_columns_and_a_replay_work_on_both_shapes() {
     let fresh = Database::migrated().await;
-    let (adopted, _) = Database::adopted().await;
+    let (adopted, _) = adopted().await;
     for database in [fresh, adopted] {
         let mut client = database.connect().await;
         ensure(&mut client, Table::Interactions, day("2026-03-12"), "test")
@@ -78,7 +79,7 @@ async fn copy_with_a_list_of_columns_and_a_replay_work_on_both_shapes() {
 
 #[tokio::test]
 async fn rows_in_the_default_partition_move_into_the_partition_that_is_made_for_them() {
-    let (database, _) = Database::adopted().await;
+    let (database, _) = adopted().await;
     let mut client = database.connect().await;
     let ensured = ensure(&mut client, Table::Exposures, day("2026-03-10"), "test")
         .await

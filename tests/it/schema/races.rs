@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use recsys_ingest::event::Table;
 use recsys_ingest::store::partition::{Error, Interval, ensure, read_coverage};
 
-use crate::server::{Database, INTERACTION, at, day, names, one, texts};
+use super::words::{INTERACTION, adopted, at, day, names};
+use crate::harness::{Database, one, texts};
 
 #[tokio::test]
 async fn a_long_reading_transaction_and_a_new_partition_do_not_wait_for_each_other() {
@@ -111,7 +112,7 @@ async fn instances_that_race_for_the_same_and_neighbouring_ranges_make_each_once
     for count in [2, 8] {
         for is_adopted in [false, true] {
             let database = if is_adopted {
-                Database::adopted().await.0
+                adopted().await.0
             } else {
                 Database::migrated().await
             };

@@ -1,0 +1,145 @@
+//! A PostgreSQL of its own for one test, on a Unix socket and a loopback port,
+//! with certificates and access rules of the test's choice.
+
+use std::net::TcpListener;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use recsys_ingest::store::connect::{Connection, Target};
+use tempfile::TempDir;
+use tokio_postgres::Client;
+
+use crate::harness::{Cluster, Database, one};
+
+/// A running server; stopped and removed when dropped.
+pub struct Server {
+    /// What a test put there: certificates.
+    pub dir: TempDir,
+    pub port: u16,
+    pub socket: PathBuf,
+    cluster: Cluster,
+}
+
+impl Server {
+    /// Without TLS.
+    pub async fn plain() -> Self {
+        let port = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let cluster = Cluster::start(&[
+            ("listen_addresses", "127.0.0.1"),
+            ("port", &port.to_string()),
+        ]);
+        let dir = tempfile::tempdir().unwrap();
+        // As root we run the server as someone else, who has to get in.
+        std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        let socket: String = one(
+            &Database::of(&cluster).connect().await,
+            "SHOW unix_socket_directories",
+        )
+        .await;
+        Self {
+            dir,
+            port,
+            socket: socket.into(),
+            cluster,
+        }
+    }
+
+    /// With TLS by a certificate of [`certificates`], and `hba` lines before the
+    /// one that trusts everybody. None where this PostgreSQL was built without TLS
+    /// or there is no `openssl`.
+    pub async fn with_tls(certificate: &str, hba: &str) -> Option<Self> {
+        let server = Self::plain().await;
+        if Command::new("openssl").arg("version").output().is_err() {
+            println!("skipped: there is no openssl to make certificates with");
+            return None;
+        }
+        let client = Database::of(&server.cluster).connect().await;
+        let data: String = one(&client, "SHOW data_directory").await;
+        certificates(server.dir.path(), Path::new(&data));
+        let dir = server.dir.path().display();
+        for (name, value) in [
+            ("ssl_cert_file", format!("{dir}/{certificate}.crt")),
+            ("ssl_key_file", format!("{dir}/{certificate}.key")),
+            ("ssl_ca_file", format!("{dir}/ca.crt")),
+            ("ssl", "on".to_owned()),
+        ] {
+            let set = client
+                .batch_execute(&format!("ALTER SYSTEM SET {name} = '{value}'"))
+                .await;
+            if let Err(error) = set {
+                println!("skipped: this PostgreSQL has no TLS: {error:?}");
+                return None;
+            }
+        }
+        let hba_file: String = one(&client, "SHOW hba_file").await;
+        let hba = format!("{hba}\nlocal all all trust\nhost all all 127.0.0.1/32 trust\n");
+        std::fs::write(hba_file, hba).unwrap();
+        assert!(one::<bool>(&client, "SELECT pg_reload_conf()").await);
+        crate::harness::eventually("TLS", async || {
+            let fresh = Database::of(&server.cluster).connect().await;
+            one::<String>(&fresh, "SHOW ssl").await == "on"
+        })
+        .await;
+        Some(server)
+    }
+
+    pub fn cluster(&mut self) -> &mut Cluster {
+        &mut self.cluster
+    }
+
+    /// The server over its Unix socket.
+    pub fn target(&self) -> Target {
+        self.target_with(&format!("host={}", self.socket.display()))
+    }
+
+    pub fn target_with(&self, parameters: &str) -> Target {
+        let defaults = format!("port={} user=postgres dbname=postgres", self.port);
+        Target::parse(&format!("{defaults} {parameters}")).unwrap()
+    }
+}
+
+/// Drives a connection in the background, as the service's task set does.
+pub fn open(connection: Connection) -> Client {
+    tokio::spawn(connection.driver);
+    connection.client
+}
+
+/// A CA, a server certificate for db.test and 127.0.0.1 made by it, another CA of
+/// the same name, a self-signed certificate, and a client's; keys that only the
+/// owner of `owned_like` can read, as PostgreSQL wants it.
+fn certificates(dir: &Path, owned_like: &Path) {
+    let script = r"set -e; cd $1
+         ca() { openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes \
+                  -x509 -days 2 -subj '/CN=test ca' -keyout $1.key -out $1.crt; }
+         issue() { openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes \
+                     -subj /CN=$2 -keyout $1.key -out $1.csr
+                   openssl x509 -req -in $1.csr -CA ca.crt -CAkey ca.key -CAcreateserial \
+                     -days 2 $3 -out $1.crt; }
+         ca ca; ca other
+         echo 'subjectAltName=DNS:db.test,IP:127.0.0.1' > san
+         issue server db.test '-extfile san'
+         issue version1 db.test ''
+         issue client carol ''
+         openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes \
+           -x509 -days 2 -subj /CN=db.test -addext subjectAltName=DNS:db.test \
+           -keyout alone.key -out alone.crt
+         chmod 600 *.key";
+    let output = Command::new("sh")
+        .args(["-c", script, "sh"])
+        .arg(dir)
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    let owner = std::fs::metadata(owned_like).unwrap();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        // Fails for an ordinary user, whose files they are already.
+        drop(chown(&path, Some(owner.uid()), Some(owner.gid())));
+    }
+}

@@ -1,0 +1,161 @@
+//! Promise: an event is stored once, however often and wherever it is posted.
+
+use recsys_ingest::store::directory::Role;
+use serde_json::{Value, json};
+
+use crate::harness::{Database, Service, click, shown};
+
+/// A body of every format, by the endpoint that takes it, and how many events it has.
+fn bodies() -> Vec<(&'static str, Value)> {
+    let at = "2026-05-24T10:00:00.5Z";
+    let service = json!({"schema_version": "v1", "timestamp": at, "request_id": "r1",
+                         "surface": "home", "items": [{"item_id": "a", "rank": 1}]});
+    let eval = json!({"request_id": "r1", "user_id": "u", "ts": at, "context": {"surface": "home"},
+                      "items": [{"item_id": "a", "rank": 1}]});
+    let line = |item: &str, request: Option<&str>| {
+        json!({"v": 1, "ts": at, "tenant": "demo", "surface": "home", "session_id": "s",
+               "item_id": item, "request_id": request})
+    };
+    let outcome = json!({"request_id": "r1", "user_id": "u", "item_id": "a",
+                         "event_type": "click", "ts": at});
+    vec![
+        ("/v1/exposures", json!([shown("a"), shown("b")])),
+        ("/v1/exposures", json!([service])),
+        ("/v1/exposures", json!([eval])),
+        (
+            "/v1/exposures",
+            json!([
+                line("a", Some("r1")),
+                line("b", Some("r1")),
+                line("a", None),
+                line("b", None)
+            ]),
+        ),
+        ("/v1/interactions", json!([click("a"), click("b")])),
+        (
+            "/v1/interactions",
+            // A version 7 id says when, too.
+            json!([{"event_id": "019cd6c2-8c7b-7000-8000-000000000001", "event_type": "view",
+                    "item_id": "a"}]),
+        ),
+        ("/v1/interactions", json!([outcome])),
+    ]
+}
+
+#[tokio::test]
+async fn any_body_posted_again_is_all_duplicates() {
+    let service = Service::start().await;
+    for (path, body) in bodies() {
+        let events = body.as_array().unwrap().len() as u64;
+        let reply = service.client().post(path, &body).await;
+        assert_eq!(reply.settled(), (events, 0, 0, 0), "{body}");
+        for _ in 0..2 {
+            let reply = service.client().post(path, &body).await;
+            assert_eq!(reply.settled(), (0, events, 0, 0), "{body}");
+        }
+    }
+    assert_eq!(service.database.count("exposure_events").await, 6);
+    assert_eq!(service.database.count("interaction_events").await, 4);
+    for (table, stored, duplicate) in [
+        // As rows, of which a list of lines is one.
+        ("exposure_events", 6.0, 12.0),
+        ("interaction_events", 4.0, 8.0),
+    ] {
+        for (outcome, expected) in [("stored", stored), ("duplicate", duplicate)] {
+            let sample =
+                format!("recsys_ingest_events_total{{table=\"{table}\",outcome=\"{outcome}\"}}");
+            assert_eq!(service.metric(&sample).await, expected, "{sample}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_event_twice_in_one_body_is_stored_once() {
+    let service = Service::start().await;
+    let body = json!([click("a"), click("b"), click("a"), click("a")]);
+    assert_eq!(service.interactions(&body).await.settled(), (2, 2, 0, 0));
+    // A UUID and the same in another spelling.
+    let mut upper = click("0190163D-8694-439B-AEA5-966C26F8AD91");
+    upper["item_id"] = json!("second");
+    let body = json!([click("0190163d-8694-439b-aea5-966c26f8ad91"), upper]);
+    assert_eq!(service.interactions(&body).await.settled(), (1, 1, 0, 0));
+    let first: String = crate::harness::one(
+        &service.database.connect().await,
+        "SELECT item_id FROM interaction_events
+          WHERE event_id = '0190163d-8694-439b-aea5-966c26f8ad91'",
+    )
+    .await;
+    assert_eq!(first, "a", "what came first is kept");
+}
+
+#[tokio::test]
+async fn new_events_among_duplicates_are_stored() {
+    let service = Service::start().await;
+    let old: Vec<_> = (0..50).map(|n| click(&format!("old {n}"))).collect();
+    assert_eq!(service.interactions(&json!(old)).await.settled().0, 50);
+    let mixed: Vec<_> = (0..50)
+        .flat_map(|n| [click(&format!("new {n}")), click(&format!("old {n}"))])
+        .collect();
+    let reply = service.interactions(&json!(mixed)).await;
+    assert_eq!(reply.settled(), (50, 50, 0, 0));
+    assert_eq!(service.database.count("interaction_events").await, 100);
+}
+
+#[tokio::test]
+async fn the_same_id_in_another_tenant_table_or_time_is_another_event() {
+    let service = Service::start().await;
+    let mut later = click("a");
+    later["occurred_at"] = json!("2026-03-10T08:00:00.000001Z");
+    assert_eq!(service.interactions(&click("a")).await.settled().0, 1);
+    assert_eq!(service.interactions(&later).await.settled().0, 1);
+    assert_eq!(service.exposures(&shown("a")).await.settled().0, 1);
+    let other = service.client().role("other", Role::Ingest);
+    let reply = other.post("/v1/interactions", &click("a")).await;
+    assert_eq!(reply.settled().0, 1);
+    // The same instant in another zone is the same time.
+    let mut zoned = click("a");
+    zoned["occurred_at"] = json!("2026-03-10T10:30:00.0000009+02:30");
+    assert_eq!(service.interactions(&zoned).await.settled(), (0, 1, 0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_race_through_two_instances_store_each_event_once() {
+    let database = Database::with_tenants().await;
+    let instances = [
+        Service::on(&database, |s| s).await,
+        Service::on(&database, |s| s).await,
+    ];
+    const EVENTS: usize = 600;
+    let mut posts = tokio::task::JoinSet::new();
+    for n in 0..8 {
+        // Everyone has all events, each in an order and in portions of their own.
+        let mut events: Vec<_> = (0..EVENTS).map(|e| click(&format!("e {e}"))).collect();
+        events.rotate_left(n * 70);
+        if n % 2 == 1 {
+            events.reverse();
+        }
+        let client = instances[n % 2].client().clone();
+        posts.spawn(async move {
+            let (mut committed, mut duplicates) = (0, 0);
+            for portion in events.chunks(40 + n) {
+                let reply = client.post("/v1/interactions", &json!(portion)).await;
+                let settled = reply.settled();
+                committed += settled.0;
+                duplicates += settled.1;
+                assert_eq!((settled.2, settled.3), (0, 0), "{}", reply.text);
+            }
+            (committed, duplicates)
+        });
+    }
+    let (mut committed, mut duplicates) = (0, 0);
+    for (c, d) in posts.join_all().await {
+        committed += c;
+        duplicates += d;
+    }
+    let events = EVENTS as u64;
+    assert_eq!((committed, duplicates), (events, events * 7));
+    assert_eq!(database.count("interaction_events").await, EVENTS as i64);
+    for instance in instances {
+        instance.stop().await.unwrap();
+    }
+}

@@ -1,0 +1,35 @@
+//! What the tests have in common: a server, databases, services, clients, rows.
+//!
+//! Knows nothing of any one promise.
+
+mod cluster;
+mod database;
+mod http;
+mod process;
+mod rows;
+mod sample;
+mod service;
+mod settings;
+
+pub use cluster::{Cluster, cluster};
+pub use database::{Database, one, texts};
+pub use http::{Client, RawConnection, Reply};
+pub use process::{Process, env_file};
+pub use rows::{Row, rows, rows_as_text};
+pub use sample::{click, shown, uuid_of};
+pub use service::Service;
+pub use settings::{DEMO, OTHER, PEPPER, SALT, Settings, key};
+
+use std::time::{Duration, Instant};
+
+/// Longest wait for something that ought to happen soon.
+pub const SOON: Duration = Duration::from_secs(30);
+
+/// Waits until `holds` is true, or fails in words.
+pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let started = Instant::now();
+    while !holds().await {
+        assert!(started.elapsed() < SOON, "waited in vain for {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}

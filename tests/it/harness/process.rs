@@ -1,0 +1,140 @@
+//! The program itself, as a process with real signals.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::io::{BufRead as _, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use super::http::Client;
+use super::{SOON, Settings};
+
+/// A running `recsys-ingest`; killed if a test forgets it.
+pub struct Process {
+    child: Child,
+    log: Arc<Mutex<String>>,
+}
+
+impl Process {
+    /// Runs `serve` and waits until it is ready.
+    pub fn serve(settings: &Settings) -> (Self, Client) {
+        let process = Self::run(settings.arguments());
+        let address = process.ready();
+        (process, Client::new(address))
+    }
+
+    /// Runs any command, with its log as JSON.
+    pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_recsys-ingest"))
+            .args(arguments)
+            .args(["--log-format", "json"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = Arc::new(Mutex::new(String::new()));
+        let (stderr, shared) = (child.stderr.take().unwrap(), Arc::clone(&log));
+        // Somebody has to read, or a full pipe would stop the process.
+        std::thread::spawn(move || collect(stderr, &shared));
+        Self { child, log }
+    }
+
+    /// Waits until events are accepted; returns where.
+    pub fn ready(&self) -> SocketAddr {
+        self.message("ready");
+        let listening = self.message("listening");
+        listening["address"].as_str().unwrap().parse().unwrap()
+    }
+
+    /// Waits for a line of the log.
+    pub fn message(&self, message: &str) -> Value {
+        let started = Instant::now();
+        loop {
+            let log = self.log();
+            let mut lines = log
+                .lines()
+                .filter_map(|line| serde_json::from_str(line).ok());
+            if let Some(line) = lines.find(|line: &Value| line["message"] == message) {
+                return line;
+            }
+            assert!(
+                started.elapsed() < SOON,
+                "no '{message}' in the log:\n{log}"
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// What it has written to standard error.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
+        kill_process(pid, signal).unwrap();
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self) -> ExitStatus {
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                // The last lines may still be on their way through the pipe.
+                std::thread::sleep(Duration::from_millis(20));
+                return status;
+            }
+            assert!(started.elapsed() < SOON, "it does not end:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// SIGTERM, and its end.
+    pub fn stop(&mut self) -> ExitStatus {
+        self.signal(Signal::TERM);
+        self.wait()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn collect(from: impl Read, into: &Mutex<String>) {
+    for line in BufReader::new(from).lines().map_while(Result::ok) {
+        let mut log = into.lock().unwrap();
+        log.push_str(&line);
+        log.push('\n');
+    }
+}
+
+/// The variables of a file such as `dev.env`, as a shell reads them.
+pub fn env_file(path: &Path) -> HashMap<String, String> {
+    let script = r#"set -a; . "$1"; env -0"#;
+    let output = Command::new("/bin/sh")
+        .args(["-c", script, "sh"])
+        .arg(path)
+        .env_clear()
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.split('\0')
+        .filter_map(|line| line.split_once('='))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
+}

@@ -1,0 +1,24 @@
+//! Valid events of which a test changes what it is about.
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+/// An interaction.
+pub fn click(id: &str) -> Value {
+    json!({
+        "event_id": id, "occurred_at": "2026-03-10T08:00:00Z", "event_type": "click", "item_id": "a"
+    })
+}
+
+/// An exposure.
+pub fn shown(id: &str) -> Value {
+    json!({
+        "event_id": id, "occurred_at": "2026-03-10T08:00:00Z", "request_id": "r1",
+        "surface": "home", "items": [{"item_id": "a", "rank": 1}]
+    })
+}
+
+/// The column `event_id` of an event that a tenant named so.
+pub fn uuid_of(tenant: &str, name: &str) -> String {
+    Uuid::new_v5(&tenant.parse().unwrap(), name.as_bytes()).to_string()
+}

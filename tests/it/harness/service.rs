@@ -1,0 +1,109 @@
+//! A service inside the test's own process.
+
+use anyhow::Result;
+use recsys_ingest::config::Serve;
+use recsys_ingest::service;
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::SOON;
+use super::database::Database;
+use super::http::{Client, Reply};
+use super::settings::Settings;
+
+/// A running service; it stops with the test.
+pub struct Service {
+    pub database: Database,
+    client: Client,
+    stopping: CancellationToken,
+    running: Option<JoinHandle<Result<()>>>,
+}
+
+impl Service {
+    /// On a database of its own, with the tests' defaults.
+    pub async fn start() -> Self {
+        Self::with(|settings| settings).await
+    }
+
+    /// On a database of its own, with other settings.
+    pub async fn with(change: impl FnOnce(Settings) -> Settings) -> Self {
+        let database = Database::with_tenants().await;
+        Self::on(&database, change).await
+    }
+
+    /// On a database that others use too.
+    pub async fn on(database: &Database, change: impl FnOnce(Settings) -> Settings) -> Self {
+        let config: Serve = change(Settings::new(database)).parse();
+        // Shows the service's log to those who ask for it with RUST_LOG.
+        drop(
+            tracing_subscriber::fmt()
+                .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+                .with_test_writer()
+                .try_init(),
+        );
+        let listener = TcpListener::bind(config.http.listen).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stopping, ready) = (CancellationToken::new(), CancellationToken::new());
+        let run = service::run(config, listener, stopping.clone(), ready.clone());
+        let mut running = tokio::spawn(run);
+        tokio::select! {
+            () = ready.cancelled() => {}
+            ended = &mut running => panic!("the service ended: {ended:?}"),
+            () = tokio::time::sleep(SOON) => panic!("the service is not ready"),
+        }
+        Self {
+            database: database.clone(),
+            client: Client::new(address),
+            stopping,
+            running: Some(running),
+        }
+    }
+
+    /// A client of the tenant `demo` with the role `ingest`.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Posts JSON to the endpoint of exposures.
+    pub async fn exposures(&self, body: &Value) -> Reply {
+        self.client.post("/v1/exposures", body).await
+    }
+
+    /// Posts JSON to the endpoint of interactions.
+    pub async fn interactions(&self, body: &Value) -> Reply {
+        self.client.post("/v1/interactions", body).await
+    }
+
+    /// The value of one sample in `/metrics`, 0 if it is not there.
+    pub async fn metric(&self, sample: &str) -> f64 {
+        let text = self.client.get("/metrics").await.text;
+        let found = text.lines().find_map(|line| {
+            let rest = line.strip_prefix(sample)?;
+            rest.strip_prefix(' ')?.parse().ok()
+        });
+        found.unwrap_or(0.0)
+    }
+
+    /// Tells the service to stop; does not wait for it.
+    pub fn begin_stop(&self) {
+        self.stopping.cancel();
+    }
+
+    /// Stops the service and says how it ended.
+    pub async fn stop(mut self) -> Result<()> {
+        self.stopping.cancel();
+        let running = self.running.take().unwrap();
+        tokio::time::timeout(SOON, running)
+            .await
+            .expect("the service does not stop")
+            .unwrap()
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.stopping.cancel();
+    }
+}

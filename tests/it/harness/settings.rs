@@ -1,0 +1,76 @@
+//! The flags of a service under test.
+
+use std::ffi::OsString;
+
+use clap::Parser as _;
+use recsys_ingest::cli::{Cli, Command};
+use recsys_ingest::config::Serve;
+use recsys_ingest::store::directory::Role;
+
+use super::database::Database;
+
+/// The tenant whose keys most tests use.
+pub const DEMO: &str = "00000000-0000-4000-8000-000000000001";
+/// Another active tenant.
+pub const OTHER: &str = "00000000-0000-4000-8000-000000000002";
+/// A suspended tenant.
+pub const ASLEEP: &str = "00000000-0000-4000-8000-000000000003";
+/// The contract's vectors were made with these.
+pub const SALT: &str = "salt";
+pub const PEPPER: &str = "pepper";
+
+/// The API key of a tenant's role.
+pub fn key(tenant: &str, role: Role) -> String {
+    format!("{tenant}-{}-key", role.name())
+}
+
+/// The flags of `serve`, each at most once.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    flags: Vec<(String, String)>,
+}
+
+impl Settings {
+    /// Defaults, except for what a test needs to be repeatable.
+    pub fn new(database: &Database) -> Self {
+        Self { flags: Vec::new() }
+            .with("--listen", "127.0.0.1:0")
+            .with("--database-url", database.url())
+            .with("--api-key-hash-secret", PEPPER)
+            .with("--exposure-hash-salt", SALT)
+            // Events with literal times stay acceptable for as long as these tests live.
+            .with("--horizon-past", "20000d")
+            .with("--horizon-future", "20000d")
+            .with("--key-refresh", "1h")
+            .with("--shutdown-grace", "20s")
+    }
+
+    /// Sets a flag, or sets it anew.
+    pub fn with(mut self, flag: &str, value: impl ToString) -> Self {
+        self.flags.retain(|(known, _)| known != flag);
+        self.flags.push((flag.to_owned(), value.to_string()));
+        self
+    }
+
+    /// As a command line, from `serve` on.
+    pub fn arguments(&self) -> Vec<OsString> {
+        let flags = self
+            .flags
+            .iter()
+            .map(|(flag, value)| format!("{flag}={value}"));
+        std::iter::once("serve".to_owned())
+            .chain(flags)
+            .map(OsString::from)
+            .collect()
+    }
+
+    /// As the program reads them.
+    pub fn parse(&self) -> Serve {
+        let arguments = self.arguments();
+        let cli = Cli::try_parse_from(std::iter::once("recsys-ingest".into()).chain(arguments));
+        match cli.unwrap().command {
+            Command::Serve(serve) => *serve,
+            other => panic!("parsed as {other:?}"),
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! Words to ask the schema with.
+
+use recsys_ingest::event::Table;
+use recsys_ingest::store::migrate::{Report, migrate};
+use recsys_ingest::store::partition::{Interval, Range, list};
+use tokio_postgres::Client;
+
+use crate::harness::Database;
+
+/// The tenant of the suite's fixture.
+pub const TENANT: &str = "00000000-0000-4000-8000-000000000001";
+const SUITE_SCHEMA: &str = include_str!("../fixtures/suite_schema.sql");
+
+/// A database that the suite built, migrated by us.
+pub async fn adopted() -> (Database, Report) {
+    let database = Database::empty().await;
+    let mut client = database.connect().await;
+    client.batch_execute(SUITE_SCHEMA).await.unwrap();
+    let report = migrate(&mut client).await.unwrap();
+    (database, report)
+}
+
+pub fn at(text: &str) -> i64 {
+    text.parse::<jiff::Timestamp>().unwrap().as_microsecond()
+}
+
+pub fn day(text: &str) -> Range {
+    Interval::Day.range_of(at(&format!("{text}T12:00:00Z")))
+}
+
+pub async fn names(client: &mut Client, table: Table) -> Vec<String> {
+    list(client, table)
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|p| p.name)
+        .collect()
+}
+
+pub const INTERACTION: &str = "INSERT INTO interaction_events
+    (tenant_id, occurred_at, event_id, received_at, event_type, item_id)
+    VALUES ('00000000-0000-4000-8000-000000000001', $1::text::timestamptz, gen_random_uuid(), now(), 'view', 'a')";
