@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use tempfile::TempDir;
 
 use super::http::Client;
 use super::{SOON, Settings};
@@ -19,12 +20,14 @@ use super::{SOON, Settings};
 pub struct Process {
     child: Child,
     log: Arc<Mutex<String>>,
+    _spool: Option<Arc<TempDir>>,
 }
 
 impl Process {
     /// Runs `serve` and waits until it is ready.
     pub fn serve(settings: &Settings) -> (Self, Client) {
-        let process = Self::run(settings.arguments());
+        let mut process = Self::run(settings.arguments());
+        process._spool = Some(Arc::clone(&settings.spool));
         let address = process.ready();
         (process, Client::new(address))
     }
@@ -43,7 +46,11 @@ impl Process {
         let (stderr, shared) = (child.stderr.take().unwrap(), Arc::clone(&log));
         // Somebody has to read, or a full pipe would stop the process.
         std::thread::spawn(move || collect(stderr, &shared));
-        Self { child, log }
+        Self {
+            child,
+            log,
+            _spool: None,
+        }
     }
 
     /// Waits until events are accepted; returns where.

@@ -1,9 +1,12 @@
 //! A service inside the test's own process.
 
+use std::sync::Arc;
+
 use anyhow::Result;
 use recsys_ingest::config::Serve;
-use recsys_ingest::service;
+use recsys_ingest::service::{self, Report};
 use serde_json::Value;
+use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -18,7 +21,8 @@ pub struct Service {
     pub database: Database,
     client: Client,
     stopping: CancellationToken,
-    running: Option<JoinHandle<Result<()>>>,
+    running: Option<JoinHandle<Result<Report>>>,
+    _spool: Arc<TempDir>,
 }
 
 impl Service {
@@ -35,7 +39,8 @@ impl Service {
 
     /// On a database that others use too.
     pub async fn on(database: &Database, change: impl FnOnce(Settings) -> Settings) -> Self {
-        let config: Serve = change(Settings::new(database)).parse();
+        let settings = change(Settings::new(database));
+        let config: Serve = settings.parse();
         // Shows the service's log to those who ask for it with RUST_LOG.
         drop(
             tracing_subscriber::fmt()
@@ -58,6 +63,7 @@ impl Service {
             client: Client::new(address),
             stopping,
             running: Some(running),
+            _spool: settings.spool,
         }
     }
 
@@ -92,7 +98,7 @@ impl Service {
     }
 
     /// Stops the service and says how it ended.
-    pub async fn stop(mut self) -> Result<()> {
+    pub async fn stop(mut self) -> Result<Report> {
         self.stopping.cancel();
         let running = self.running.take().unwrap();
         tokio::time::timeout(SOON, running)

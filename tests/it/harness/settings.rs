@@ -1,11 +1,13 @@
 //! The flags of a service under test.
 
 use std::ffi::OsString;
+use std::sync::Arc;
 
 use clap::Parser as _;
 use recsys_ingest::cli::{Cli, Command};
 use recsys_ingest::config::Serve;
 use recsys_ingest::store::directory::Role;
+use tempfile::TempDir;
 
 use super::database::Database;
 
@@ -28,21 +30,32 @@ pub fn key(tenant: &str, role: Role) -> String {
 #[derive(Clone, Debug)]
 pub struct Settings {
     flags: Vec<(String, String)>,
+    /// Gone with the last service that uses it.
+    pub spool: Arc<TempDir>,
 }
 
 impl Settings {
     /// Defaults, except for what a test needs to be repeatable.
     pub fn new(database: &Database) -> Self {
-        Self { flags: Vec::new() }
-            .with("--listen", "127.0.0.1:0")
-            .with("--database-url", database.url())
-            .with("--api-key-hash-secret", PEPPER)
-            .with("--exposure-hash-salt", SALT)
-            // Events with literal times stay acceptable for as long as these tests live.
-            .with("--horizon-past", "20000d")
-            .with("--horizon-future", "20000d")
-            .with("--key-refresh", "1h")
-            .with("--shutdown-grace", "20s")
+        let spool = Arc::new(tempfile::tempdir().unwrap());
+        let spool_dir = spool.path().display().to_string();
+        Self {
+            flags: Vec::new(),
+            spool,
+        }
+        .with("--spool-dir", spool_dir)
+        .with("--spool-bytes-max", "64MiB")
+        .with("--spool-disk-reserve", "0B")
+        .with("--default-ack", "committed")
+        .with("--listen", "127.0.0.1:0")
+        .with("--database-url", database.url())
+        .with("--api-key-hash-secret", PEPPER)
+        .with("--exposure-hash-salt", SALT)
+        // Events with literal times stay acceptable for as long as these tests live.
+        .with("--horizon-past", "20000d")
+        .with("--horizon-future", "20000d")
+        .with("--key-refresh", "1h")
+        .with("--shutdown-grace", "20s")
     }
 
     /// Sets a flag, or sets it anew.
