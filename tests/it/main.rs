@@ -20,5 +20,6 @@ mod duplicates;
 mod formats;
 mod framing;
 mod privacy;
+mod readme;
 mod rejection;
 mod schema;
