@@ -1,0 +1,173 @@
+//! The committing thread: group commit.
+//!
+//! Keeps one invariant: nobody hears `Ok` before the sync that covers the frame has
+//! returned, and no writer sees a frame before that either.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+use tracing::error;
+
+use super::Refused;
+use super::entry::Entry;
+use super::format::{FRAME_HEADER_BYTES, to_usize};
+use super::lane::{LaneSender, Spooled};
+use super::log::{Log, NotStaged};
+use super::shared::Shared;
+
+/// Takes entries, makes them durable group by group, and passes them on.
+#[derive(Debug)]
+pub struct Committer<L, R> {
+    shared: Arc<Shared>,
+    entries: flume::Receiver<Entry<L, R>>,
+    lanes: Vec<LaneSender<L, R>>,
+    pub(super) log: Log,
+    /// Entries of the group that are staged, in the log's order.
+    run: Vec<Entry<L, R>>,
+}
+
+/// Segments are deleted, and failures looked into, this often.
+const TICK: Duration = Duration::from_secs(1);
+
+impl<L, R> Committer<L, R> {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        entries: flume::Receiver<Entry<L, R>>,
+        lanes: Vec<LaneSender<L, R>>,
+        log: Log,
+    ) -> Self {
+        Self {
+            shared,
+            entries,
+            lanes,
+            log,
+            run: Vec::new(),
+        }
+    }
+
+    /// Commits until there are no more entries to come. Blocks: give it a
+    /// thread. When it returns, every entry has its answer, and the lanes end
+    /// after their last frames.
+    pub fn run(mut self) {
+        let mut group = Vec::new();
+        let mut ticked = Instant::now();
+        loop {
+            match self.entries.recv_timeout(TICK) {
+                Ok(first) => {
+                    self.gather(first, &mut group);
+                    self.commit(&mut group);
+                }
+                Err(flume::RecvTimeoutError::Timeout) => {}
+                Err(flume::RecvTimeoutError::Disconnected) => break,
+            }
+            if ticked.elapsed() >= TICK {
+                self.tick();
+                ticked = Instant::now();
+            }
+        }
+        self.shared.reclaim();
+    }
+
+    /// Takes what waits, up to a group's worth.
+    fn gather(&self, first: Entry<L, R>, group: &mut Vec<Entry<L, R>>) {
+        let size = |entry: &Entry<L, R>| entry.payload.len() + to_usize(FRAME_HEADER_BYTES);
+        let mut bytes = size(&first);
+        group.push(first);
+        while bytes < self.shared.settings.group_bytes_max {
+            let Ok(next) = self.entries.try_recv() else {
+                break;
+            };
+            bytes += size(&next);
+            group.push(next);
+        }
+    }
+
+    /// Makes a group durable, but for those that have to be refused.
+    pub(super) fn commit(&mut self, group: &mut Vec<Entry<L, R>>) {
+        for entry in group.drain(..) {
+            if usize::from(entry.stream) >= self.lanes.len() {
+                error!(
+                    stream = entry.stream,
+                    "a frame names a stream that the spool was not opened with"
+                );
+                self.refuse(entry.durable, Refused::Failed);
+                continue;
+            }
+            match self.stage(&entry) {
+                Ok(()) => self.run.push(entry),
+                Err(refused) => self.refuse(entry.durable, refused),
+            }
+        }
+        self.flush();
+    }
+
+    /// Deletes what is done with, and tries to mend what is not well.
+    pub(super) fn tick(&mut self) {
+        self.shared.reclaim();
+        self.log.tick();
+    }
+
+    fn stage(&mut self, entry: &Entry<L, R>) -> Result<(), Refused> {
+        let log = &mut self.log;
+        match log.stage(entry.stream, entry.items, &entry.payload) {
+            Ok(()) => return Ok(()),
+            Err(NotStaged::Refused(refused)) => return Err(refused),
+            Err(NotStaged::NeedsSegment) => {}
+        }
+        self.flush();
+        let frame_bytes = FRAME_HEADER_BYTES + entry.payload.len() as u64;
+        self.log.begin(frame_bytes)?;
+        match self.log.stage(entry.stream, entry.items, &entry.payload) {
+            Ok(()) => Ok(()),
+            Err(NotStaged::Refused(refused)) => Err(refused),
+            // The floor was raised in between; the next attempt is beyond it.
+            Err(NotStaged::NeedsSegment) => Err(Refused::Failed),
+        }
+    }
+
+    /// Writes what is staged, tells everyone, passes the frames on.
+    fn flush(&mut self) {
+        match self.log.write() {
+            Err(refused) => {
+                for entry in std::mem::take(&mut self.run) {
+                    self.refuse(entry.durable, refused);
+                }
+            }
+            Ok(staged) => {
+                // Answers first: somebody waits for them.
+                for entry in &mut self.run {
+                    if let Some(durable) = entry.durable.take() {
+                        answer(durable, Ok(()));
+                    }
+                }
+                for (entry, staged) in self.run.drain(..).zip(staged) {
+                    let frame = Spooled {
+                        sequence: staged.at.sequence,
+                        items: entry.items,
+                        payload: entry.payload,
+                        loan: Some(entry.loan),
+                        verdict: entry.verdict,
+                    };
+                    self.lanes[staged.stream].offer(staged.at, frame, &self.shared.gauges);
+                }
+            }
+        }
+    }
+
+    fn refuse(&mut self, durable: Option<oneshot::Sender<Result<(), Refused>>>, refused: Refused) {
+        self.shared.gauges.refused.fetch_add(1, Ordering::Relaxed);
+        if refused == Refused::Full {
+            self.log.now_full();
+        }
+        if let Some(durable) = durable {
+            answer(durable, Err(refused));
+        }
+    }
+}
+
+fn answer(durable: oneshot::Sender<Result<(), Refused>>, result: Result<(), Refused>) {
+    // Whoever asked may have left.
+    durable.send(result).ok();
+}

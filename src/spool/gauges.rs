@@ -1,0 +1,98 @@
+//! How full the spool is, in numbers that anybody may read at any time.
+//!
+//! Each number is right on its own; two read together may be a group apart.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use super::format::{Counts, STREAMS_MAX};
+
+/// How full the spool is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fill {
+    /// Bytes of all segment files.
+    pub bytes: u64,
+    /// The most that they may have.
+    pub bytes_max: u64,
+    /// Segment files.
+    pub segments: u64,
+    /// Frames that are not yet retired, by stream.
+    pub frames: Counts,
+    /// Items that are not yet retired, by stream.
+    pub items: Counts,
+    /// Items that were made durable since the instance was born, by stream.
+    pub accepted: Counts,
+    /// Items that had been accepted and turned out to be damaged, since the start.
+    pub lost: u64,
+    /// Frames that were refused, since the start.
+    pub refused: u64,
+    /// The last attempt to write failed.
+    pub failed: bool,
+}
+
+/// The numbers behind [`Fill`].
+#[derive(Debug)]
+pub(super) struct Gauges {
+    pub(super) bytes: AtomicU64,
+    pub(super) segments: AtomicU64,
+    pub(super) frames: [AtomicU64; STREAMS_MAX],
+    pub(super) items: [AtomicU64; STREAMS_MAX],
+    pub(super) accepted: [AtomicU64; STREAMS_MAX],
+    pub(super) lost: AtomicU64,
+    pub(super) refused: AtomicU64,
+    /// Bytes that still fit into the segment that is being written.
+    pub(super) active_free: AtomicU64,
+    /// Nothing can be written until the disk works again.
+    pub(super) failed: AtomicBool,
+    /// The file system has less free space than is to be left to others.
+    pub(super) reserve_reached: AtomicBool,
+}
+
+impl Gauges {
+    pub(super) fn new(accepted: Counts) -> Self {
+        Self {
+            bytes: AtomicU64::new(0),
+            segments: AtomicU64::new(0),
+            frames: zeros(),
+            items: zeros(),
+            accepted: accepted.map(AtomicU64::new),
+            lost: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            active_free: AtomicU64::new(0),
+            failed: AtomicBool::new(false),
+            reserve_reached: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn fill(&self, bytes_max: u64) -> Fill {
+        let all = |counts: &[AtomicU64; STREAMS_MAX]| -> Counts {
+            std::array::from_fn(|stream| counts[stream].load(Ordering::Relaxed))
+        };
+        Fill {
+            bytes: self.bytes.load(Ordering::Relaxed),
+            bytes_max,
+            segments: self.segments.load(Ordering::Relaxed),
+            frames: all(&self.frames),
+            items: all(&self.items),
+            accepted: all(&self.accepted),
+            lost: self.lost.load(Ordering::Relaxed),
+            refused: self.refused.load(Ordering::Relaxed),
+            failed: self.failed.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Frames that nobody has settled yet came in.
+    pub(super) fn add(&self, stream: usize, frames: u64, items: u64) {
+        self.frames[stream].fetch_add(frames, Ordering::Relaxed);
+        self.items[stream].fetch_add(items, Ordering::Relaxed);
+    }
+
+    /// Frames were settled, or lost.
+    pub(super) fn take(&self, stream: usize, frames: u64, items: u64) {
+        self.frames[stream].fetch_sub(frames, Ordering::Relaxed);
+        self.items[stream].fetch_sub(items, Ordering::Relaxed);
+    }
+}
+
+fn zeros() -> [AtomicU64; STREAMS_MAX] {
+    std::array::from_fn(|_| AtomicU64::new(0))
+}

@@ -1,0 +1,141 @@
+//! Beginning a segment: is there room, then the file, then its header.
+
+use std::io;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use tracing::{info, warn};
+
+use super::Log;
+use crate::spool::Refused;
+use crate::spool::catalog::Segment;
+use crate::spool::format::{FRAMES_START, STREAMS_MAX, SegmentHeader, segment_name};
+use crate::spool::scan::Portion;
+use crate::spool::segment::ActiveSegment;
+
+impl Log {
+    /// Begins a segment that has room for a frame of `frame_bytes`. Nothing may
+    /// be staged. If there is no room for a segment, the one before stays open
+    /// for frames that fit into it.
+    pub(in crate::spool) fn begin(&mut self, frame_bytes: u64) -> Result<(), Refused> {
+        debug_assert!(self.staged.is_empty(), "what is staged knows its segment");
+        if self.retry_at.is_some_and(|at| Instant::now() < at) {
+            return Err(Refused::Failed);
+        }
+        let segment_bytes = self.shared.settings.segment_bytes;
+        let bytes = segment_bytes.max(FRAMES_START + frame_bytes);
+        self.make_room(bytes)?;
+        self.retry_at = None;
+        let number = self.next_number;
+        let first_sequence = (self.next_sequence + self.burnt).max(self.sequence_floor() + 1);
+        let name = segment_name(first_sequence);
+        // Whatever comes of this attempt, no other one has its number or name.
+        self.next_number += 1;
+        self.burnt += 1;
+        let file = match self.shared.disk.create(&name, bytes) {
+            Ok(file) => file,
+            Err(error) if no_space(&error) => {
+                warn!(%error, bytes, "cannot set disk space aside for the spool");
+                return Err(Refused::Full);
+            }
+            Err(error) => return Err(self.cannot_begin(&error)),
+        };
+        // From here on the new header may reach the disk: the old segment ends.
+        self.close(false);
+        let header = SegmentHeader {
+            instance: self.shared.instance,
+            number,
+            first_sequence,
+            predecessor: self.closed.map(|closed| closed.predecessor),
+            counts: self.durable_counts,
+        };
+        let active = match ActiveSegment::begin(self.shared.disk.as_ref(), file, &header, bytes) {
+            Ok(active) => active,
+            Err(error) => {
+                // It holds nothing; left where it is it would do no harm either.
+                if let Err(error) = self.shared.disk.remove(&name) {
+                    warn!(%error, segment = %name, "cannot remove a segment that could not be begun");
+                }
+                return Err(self.cannot_begin(&error));
+            }
+        };
+        self.next_sequence = first_sequence;
+        self.burnt = 0;
+        let segment = Segment {
+            name,
+            seed: active.seed(),
+            bytes,
+            end: active.end(),
+            streams: [Portion::default(); STREAMS_MAX],
+            gaps: Vec::new(),
+            guards: self
+                .closed
+                .filter(|closed| closed.has_void)
+                .map(|closed| closed.predecessor.number),
+        };
+        let mut catalog = self.shared.catalog();
+        catalog.insert(number, segment);
+        self.shared.publish(&catalog);
+        drop(catalog);
+        let gauges = &self.shared.gauges;
+        gauges.active_free.store(active.free(), Ordering::Relaxed);
+        if gauges.failed.swap(false, Ordering::Relaxed) {
+            info!("the spool can write again");
+        }
+        self.active = Some(active);
+        Ok(())
+    }
+
+    /// Sees whether a file of `bytes` may be made.
+    fn make_room(&mut self, bytes: u64) -> Result<(), Refused> {
+        let fits = |log: &Self| {
+            let used = log.shared.gauges.bytes.load(Ordering::Relaxed);
+            used + bytes <= log.shared.settings.bytes_max
+        };
+        if !fits(self) && (self.shared.reclaim() == 0 || !fits(self)) {
+            return Err(Refused::Full);
+        }
+        match self.ask_for_space(bytes) {
+            true => Ok(()),
+            false => Err(Refused::Full),
+        }
+    }
+
+    /// Asks the file system whether the reserve would be left after `bytes`
+    /// more, and says so to everyone.
+    pub(super) fn ask_for_space(&mut self, bytes: u64) -> bool {
+        self.unasked_bytes = 0;
+        let enough = match self.shared.disk.free_bytes() {
+            Ok(free) => {
+                free >= self
+                    .shared
+                    .settings
+                    .disk_reserve_bytes
+                    .saturating_add(bytes)
+            }
+            Err(error) => {
+                // Writing will tell soon enough.
+                warn!(%error, "cannot find out how much disk space is free");
+                true
+            }
+        };
+        self.shared
+            .gauges
+            .reserve_reached
+            .store(!enough, Ordering::Relaxed);
+        enough
+    }
+
+    fn cannot_begin(&mut self, error: &io::Error) -> Refused {
+        self.retry_at = Some(Instant::now() + self.retry_pause);
+        self.failed("cannot begin a spool segment", error);
+        Refused::Failed
+    }
+}
+
+fn no_space(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}

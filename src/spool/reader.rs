@@ -1,0 +1,132 @@
+//! The writer's end of a lane: frames of one stream, in order, each once.
+//!
+//! Knows when to take them from memory and when from disk; does not know what
+//! they are, nor on which thread it runs. Reading from disk blocks, and is a
+//! call of its own for that reason.
+
+mod behind;
+
+use std::sync::Arc;
+
+use super::lane::{Lane, LaneState, Spooled};
+use super::shared::Shared;
+use behind::Cursor;
+
+/// The one reader of a lane.
+#[derive(Debug)]
+pub struct LaneReader<L, R> {
+    stream: usize,
+    shared: Arc<Shared>,
+    lane: Arc<Lane<R>>,
+    frames: flume::Receiver<Spooled<L, R>>,
+    /// What [`LaneReader::wait`] took from memory.
+    peeked: Option<Spooled<L, R>>,
+    /// Where the reader is on disk while the lane is behind.
+    cursor: Option<Cursor>,
+    /// Frames up to here are settled already, and are passed over.
+    skip: u64,
+}
+
+/// What a lane has for its writer.
+#[derive(Debug)]
+pub enum Next<L, R> {
+    /// A frame from memory.
+    Frame(Spooled<L, R>),
+    /// The next frames are on disk: call [`LaneReader::read_behind`].
+    Behind,
+    /// Nothing yet: [`LaneReader::wait`].
+    Empty,
+    /// Nothing any more: intake has ended and every frame was given.
+    Ended,
+}
+
+impl<L, R> LaneReader<L, R> {
+    pub(super) fn new(
+        stream: usize,
+        shared: Arc<Shared>,
+        lane: Arc<Lane<R>>,
+        frames: flume::Receiver<Spooled<L, R>>,
+    ) -> Self {
+        Self {
+            stream,
+            shared,
+            lane,
+            frames,
+            peeked: None,
+            cursor: None,
+            skip: 0,
+        }
+    }
+
+    /// The stream whose frames these are.
+    pub fn stream(&self) -> u8 {
+        u8::try_from(self.stream).expect("there are fewer than 256 streams")
+    }
+
+    /// The next frame, or where it will come from. Never blocks.
+    pub fn try_next(&mut self) -> Next<L, R> {
+        let lane = Arc::clone(&self.lane);
+        let mut state = lane.lock();
+        if let Some(frame) = self.peeked.take() {
+            return Next::Frame(self.give(&mut state, frame));
+        }
+        // Under the lane's lock nothing enters memory between these two looks:
+        // when it is empty and the lane is behind, it stays empty.
+        match self.frames.try_recv() {
+            Ok(frame) => Next::Frame(self.give(&mut state, frame)),
+            Err(_) if state.pace.behind_from().is_some() => Next::Behind,
+            Err(flume::TryRecvError::Empty) => Next::Empty,
+            Err(flume::TryRecvError::Disconnected) => Next::Ended,
+        }
+    }
+
+    /// Waits until [`LaneReader::try_next`] has something else to say than
+    /// [`Next::Empty`]. May be dropped at any time; nothing is lost.
+    pub async fn wait(&mut self) {
+        if self.peeked.is_some() || self.is_behind() {
+            return;
+        }
+        // A lane falls behind only while something is in its memory, so this
+        // wakes for that as well. An error is the end, and told by `try_next`.
+        if let Ok(frame) = self.frames.recv_async().await {
+            self.peeked = Some(frame);
+        }
+    }
+
+    /// Whether the next frames, after those in memory, are on disk.
+    pub fn is_behind(&self) -> bool {
+        self.lane.lock().pace.behind_from().is_some()
+    }
+
+    /// At start: Postgres remembers that all frames up to and including
+    /// `sequence` are settled. They are passed over and count as retired.
+    ///
+    /// Only frames of earlier lives are passed over. A watermark that is ahead
+    /// of everything this spool ever held is of another time: then `false` is returned,
+    /// everything found is given, which the key makes harmless, and new frames
+    /// are numbered beyond the watermark.
+    pub fn skip_to(&mut self, sequence: u64) -> bool {
+        if sequence <= self.shared.found_last {
+            self.skip = self.skip.max(sequence);
+            return true;
+        }
+        tracing::error!(
+            stream = self.stream,
+            watermark = sequence,
+            last = self.shared.found_last,
+            "the database remembers frames that this spool never had; was the spool directory \
+             replaced by an older copy? What is in it is stored again, nothing is skipped"
+        );
+        self.shared
+            .sequence_floor
+            .fetch_max(sequence, std::sync::atomic::Ordering::Relaxed);
+        false
+    }
+
+    fn give(&self, state: &mut LaneState<R>, frame: Spooled<L, R>) -> Spooled<L, R> {
+        state.queued_bytes -= frame.payload.len();
+        self.shared
+            .deliver(self.stream, frame.sequence, frame.items);
+        frame
+    }
+}

@@ -1,0 +1,74 @@
+//! What is done about a scan's findings, after they were told.
+//!
+//! Keeps one invariant: no byte that could be part of an event is destroyed.
+//! Torn tails stay where they are; that they are void is written into the next
+//! segment's header.
+
+use anyhow::Context;
+use tracing::{error, info};
+use uuid::Uuid;
+
+use super::disk::{Disk, read_full, write_all};
+use super::format::to_usize;
+use super::instance::{self, LEFTOVER_SUFFIX};
+use super::scan::{Damage, ScanReport, Unreadable};
+
+/// Sets aside what cannot be read, copies what is damaged, clears leftovers
+/// away, and says which instance this is from now on.
+pub(super) fn repair(disk: &dyn Disk, report: &ScanReport) -> anyhow::Result<Uuid> {
+    for leftover in &report.leftovers {
+        disk.remove(leftover)
+            .with_context(|| format!("cannot remove the unused file {leftover} from the spool"))?;
+        info!(file = %leftover, "removed a spool file that was begun and never used");
+    }
+    for Unreadable { name, .. } in &report.unreadable {
+        disk.rename(name, &format!("{name}.damaged"))
+            .with_context(|| format!("cannot set the damaged segment {name} aside"))?;
+    }
+    for segment in &report.segments {
+        for damage in &segment.damage {
+            copy_damage(disk, &segment.name, damage)?;
+        }
+    }
+    disk.sync_dir().context("cannot sync the spool directory")?;
+    match report.instance {
+        Some(instance) if !report.segments.is_empty() => {
+            let named = instance::read(disk)?;
+            if named.is_none() {
+                instance::write(disk, instance)
+                    .context("cannot write the spool's instance file")?;
+            }
+            Ok(instance)
+        }
+        previous => {
+            let instance = Uuid::new_v4();
+            instance::write(disk, instance).context("cannot write the spool's instance file")?;
+            if let Some(previous) = previous {
+                info!(%previous, %instance, "the spool directory holds no segment: it begins anew");
+            }
+            Ok(instance)
+        }
+    }
+}
+
+/// Copies damaged bytes to a file of their own, which outlives the segment.
+pub(super) fn copy_damage(disk: &dyn Disk, segment: &str, damage: &Damage) -> anyhow::Result<()> {
+    let stem = segment.strip_suffix(".seg").unwrap_or(segment);
+    let copy = format!("damaged-{stem}-{}.bin", damage.offset);
+    let doing = || format!("cannot copy damaged bytes of segment {segment} to {copy}");
+    let known = disk.list().with_context(doing)?;
+    if known.iter().any(|file| file.name == copy) {
+        return Ok(()); // Copied at an earlier start.
+    }
+    let mut bytes = vec![0; to_usize(damage.bytes)];
+    let source = disk.open(segment).with_context(doing)?;
+    let read = read_full(source.as_ref(), &mut bytes, damage.offset).with_context(doing)?;
+    // Under its name it is whole.
+    let unfinished = format!("{copy}{LEFTOVER_SUFFIX}");
+    let file = disk.create(&unfinished, 0).with_context(doing)?;
+    write_all(file.as_ref(), &bytes[..read], 0).with_context(doing)?;
+    file.sync_data().with_context(doing)?;
+    disk.rename(&unfinished, &copy).with_context(doing)?;
+    error!(%segment, offset = damage.offset, bytes = damage.bytes, %copy, "copied damaged bytes of the spool");
+    Ok(())
+}

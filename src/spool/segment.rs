@@ -1,0 +1,79 @@
+//! The segment that is being written.
+//!
+//! Keeps one invariant: a write or a sync that failed is the last thing that
+//! was done to the file. The kernel may have dropped the pages and call them
+//! clean, so a second fdatasync would succeed and mean nothing.
+
+use std::io;
+
+use super::disk::{Disk, DiskFile, write_all};
+use super::format::{FRAMES_START, SEGMENT_HEADER_COPY_AT, Seed, SegmentHeader};
+
+/// A file of frames that is open at its end.
+#[derive(Debug)]
+pub(super) struct ActiveSegment {
+    file: Box<dyn DiskFile>,
+    number: u64,
+    seed: Seed,
+    bytes: u64,
+    /// Everything before is synced.
+    end: u64,
+    failed: bool,
+}
+
+impl ActiveSegment {
+    /// Begins a segment in a fresh file of `bytes` zeros; when this returns, the
+    /// header and the name are durable.
+    pub(super) fn begin(
+        disk: &dyn Disk,
+        file: Box<dyn DiskFile>,
+        header: &SegmentHeader,
+        bytes: u64,
+    ) -> io::Result<Self> {
+        let encoded = header.encode();
+        write_all(file.as_ref(), &encoded, 0)?;
+        write_all(file.as_ref(), &encoded, SEGMENT_HEADER_COPY_AT)?;
+        file.sync_data()?;
+        disk.sync_dir()?;
+        Ok(Self {
+            file,
+            number: header.number,
+            seed: header.seed(),
+            bytes,
+            end: FRAMES_START,
+            failed: false,
+        })
+    }
+
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
+    pub(super) fn seed(&self) -> Seed {
+        self.seed
+    }
+
+    /// Where the next group begins; everything before is synced.
+    pub(super) fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// Bytes that still fit.
+    pub(super) fn free(&self) -> u64 {
+        self.bytes - self.end
+    }
+
+    /// Appends a group and syncs it: all of it, or nothing ever again.
+    pub(super) fn append(&mut self, group: &[u8]) -> io::Result<()> {
+        if self.failed {
+            return Err(io::Error::other("the segment has failed before"));
+        }
+        let done =
+            write_all(self.file.as_ref(), group, self.end).and_then(|()| self.file.sync_data());
+        match done {
+            Ok(()) => self.end += group.len() as u64,
+            Err(_) => self.failed = true,
+        }
+        done
+    }
+}

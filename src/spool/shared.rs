@@ -1,0 +1,237 @@
+//! What the committing thread, the readers and everybody's handle share.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use anyhow::Context;
+use tracing::error;
+use uuid::Uuid;
+
+use super::Refused;
+use super::catalog::Catalog;
+use super::disk::Disk;
+use super::format::{Counts, FRAME_HEADER_BYTES, FRAMES_START, STREAMS_MAX};
+use super::gauges::{Fill, Gauges};
+use super::lock::DirectoryLock;
+use super::settings::Settings;
+
+/// A handle to the spool: cheap to clone, good from any thread.
+#[derive(Clone, Debug)]
+pub struct Spool {
+    shared: Arc<Shared>,
+}
+
+/// The state behind a [`Spool`].
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) instance: Uuid,
+    pub(super) settings: Settings,
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) gauges: Gauges,
+    catalog: Mutex<Catalog>,
+    /// Frames that were given to a writer and are not yet retired: sequence and items.
+    delivered: [Mutex<VecDeque<(u64, u32)>>; STREAMS_MAX],
+    /// All frames of a stream up to this sequence are settled.
+    retired: [AtomicU64; STREAMS_MAX],
+    /// The last sequence that an earlier life of this spool used.
+    pub(super) found_last: u64,
+    /// New frames get later sequences than this.
+    pub(super) sequence_floor: AtomicU64,
+    /// Held while files are deleted, by one at a time; true if that failed.
+    reclaiming: Mutex<bool>,
+    _lock: Option<DirectoryLock>,
+}
+
+/// What a spool is opened with.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) instance: Uuid,
+    pub(super) settings: Settings,
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) catalog: Catalog,
+    pub(super) counts: Counts,
+    /// The last sequence that an earlier life used.
+    pub(super) last_sequence: u64,
+    pub(super) lock: Option<DirectoryLock>,
+}
+
+impl Spool {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// Who this spool is. Sequences mean something only together with this.
+    pub fn instance(&self) -> Uuid {
+        self.shared.instance
+    }
+
+    /// How full the spool is.
+    pub fn fill(&self) -> Fill {
+        let shared = &self.shared;
+        shared.gauges.fill(shared.settings.bytes_max)
+    }
+
+    /// Whether a payload of `payload_bytes` would be taken now. It is an early word, so that
+    /// work can be saved; the last one is the committing thread's.
+    pub fn has_room(&self, payload_bytes: usize) -> Result<(), Refused> {
+        let Shared {
+            gauges, settings, ..
+        } = &*self.shared;
+        let payload_bytes = u32::try_from(payload_bytes)
+            .ok()
+            .filter(|&bytes| bytes <= settings.frame_bytes_max)
+            .ok_or(Refused::TooLarge)?;
+        let needed = u64::from(payload_bytes) + FRAME_HEADER_BYTES;
+        if gauges.reserve_reached.load(Ordering::Relaxed) {
+            return Err(Refused::Full);
+        }
+        if needed <= gauges.active_free.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        if gauges.failed.load(Ordering::Relaxed) {
+            return Err(Refused::Failed);
+        }
+        let segment = settings.segment_bytes.max(FRAMES_START + needed);
+        let bytes = gauges.bytes.load(Ordering::Relaxed);
+        match bytes.saturating_add(segment) <= settings.bytes_max {
+            true => Ok(()),
+            false => Err(Refused::Full),
+        }
+    }
+
+    /// The writer says that all frames of `stream` up to and including
+    /// `sequence` are settled. Those that its reader has not given yet stay.
+    pub fn retire(&self, stream: u8, sequence: u64) {
+        self.shared.retire(usize::from(stream), sequence);
+    }
+
+    /// Deletes the segments that hold nothing unsettled, and says how many went.
+    /// The committing thread does this on its own; afterwards, call it here.
+    pub fn reclaim(&self) -> usize {
+        self.shared.reclaim()
+    }
+}
+
+impl Shared {
+    pub(super) fn new(found: Found) -> Self {
+        let shared = Self {
+            instance: found.instance,
+            settings: found.settings,
+            disk: found.disk,
+            gauges: Gauges::new(found.counts),
+            catalog: Mutex::new(found.catalog),
+            delivered: std::array::from_fn(|_| Mutex::default()),
+            retired: std::array::from_fn(|_| AtomicU64::new(0)),
+            found_last: found.last_sequence,
+            sequence_floor: AtomicU64::new(0),
+            reclaiming: Mutex::new(false),
+            _lock: found.lock,
+        };
+        shared.publish(&shared.catalog());
+        shared
+    }
+
+    pub(super) fn catalog(&self) -> MutexGuard<'_, Catalog> {
+        locked(&self.catalog)
+    }
+
+    /// Makes the catalog's sizes known.
+    pub(super) fn publish(&self, catalog: &Catalog) {
+        self.gauges.bytes.store(catalog.bytes(), Ordering::Relaxed);
+        self.gauges
+            .segments
+            .store(catalog.len() as u64, Ordering::Relaxed);
+    }
+
+    /// A frame leaves for a writer.
+    pub(super) fn deliver(&self, stream: usize, sequence: u64, items: u32) {
+        locked(&self.delivered[stream]).push_back((sequence, items));
+    }
+
+    pub(super) fn retire(&self, stream: usize, sequence: u64) {
+        let mut delivered = locked(&self.delivered[stream]);
+        while let Some((settled, items)) =
+            delivered.pop_front_if(|(delivered, _)| *delivered <= sequence)
+        {
+            self.settle(stream, settled, 1, u64::from(items));
+        }
+    }
+
+    /// Frames up to `last` are settled, `frames` more than before.
+    pub(super) fn settle(&self, stream: usize, last: u64, frames: u64, items: u64) {
+        self.gauges.take(stream, frames, items);
+        self.retired[stream].fetch_max(last, Ordering::Release);
+    }
+
+    /// Every frame of `stream` that is neither settled nor with its writer is
+    /// lost. Called with the stream's lane locked, when it has caught up.
+    pub(super) fn write_off(&self, stream: usize) {
+        let delivered = locked(&self.delivered[stream]);
+        let held: u64 = delivered.iter().map(|&(_, items)| u64::from(items)).sum();
+        let frames = self.gauges.frames[stream].load(Ordering::Relaxed) - delivered.len() as u64;
+        let items = self.gauges.items[stream].load(Ordering::Relaxed) - held;
+        if frames > 0 {
+            error!(
+                stream,
+                frames, items, "accepted frames are lost from the spool"
+            );
+            self.gauges.take(stream, frames, items);
+            self.gauges.lost.fetch_add(items, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn reclaim(&self) -> usize {
+        let mut failing = locked(&self.reclaiming);
+        let mut gone = 0;
+        // What guarded a segment can go when that one is gone for good.
+        loop {
+            let retired = std::array::from_fn(|at| self.retired[at].load(Ordering::Acquire));
+            let spent = self.catalog().spent(&retired);
+            if spent.is_empty() {
+                return gone;
+            }
+            match self.delete(&spent) {
+                Ok(()) => {
+                    *failing = false;
+                    gone += spent.len();
+                    let mut catalog = self.catalog();
+                    for (number, _) in &spent {
+                        catalog.remove(*number);
+                    }
+                    self.publish(&catalog);
+                }
+                Err(error) => {
+                    if !*failing {
+                        error!(error = %format!("{error:#}"), "cannot delete spool segments that are done with; trying again until it works");
+                    }
+                    *failing = true;
+                    return gone;
+                }
+            }
+        }
+    }
+
+    fn delete(&self, spent: &[(u64, String)]) -> anyhow::Result<()> {
+        for (_, name) in spent {
+            match self.disk.remove(name) {
+                Ok(()) => {}
+                // An attempt before got this far.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    return Err(error).with_context(|| format!("cannot remove {name}"));
+                }
+            }
+        }
+        self.disk
+            .sync_dir()
+            .context("cannot sync the spool directory")
+    }
+}
+
+/// Locks a mutex. What it guards is changed in single steps, so a panic
+/// elsewhere has not left it half done.
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
