@@ -1,1 +1,6 @@
+//! The spool as a whole, on a disk that can be made to fail.
 
+mod caps;
+mod crash;
+mod damage;
+mod rig;
