@@ -3,4 +3,7 @@
 mod caps;
 mod crash;
 mod damage;
+mod directory;
+mod lanes;
+mod model;
 mod rig;
