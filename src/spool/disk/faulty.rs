@@ -6,6 +6,8 @@
 //! directory there or not, by seed. A sync that fails promises nothing for what
 //! came before it, however many syncs succeed later.
 
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
