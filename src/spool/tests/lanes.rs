@@ -32,6 +32,17 @@ fn a_lane_that_is_full_falls_behind_alone_and_comes_back_through_the_disk() {
 }
 
 #[test]
+fn reading_from_disk_too_early_gives_nothing_and_disturbs_nothing() {
+    let mut rig = Rig::open(&FaultyDisk::default()).unwrap();
+    for id in 1..=9 {
+        rig.commit(&[(0, id, 100)]);
+    }
+    assert!(rig.readers[0].is_behind());
+    assert!(rig.readers[0].read_behind(1 << 20).unwrap().is_empty());
+    assert_eq!(rig.take_all()[0], (1..=9).collect::<Vec<_>>());
+}
+
+#[test]
 fn a_lane_has_a_bound_on_bytes_too_and_one_frame_always_fits() {
     let settings = Settings {
         lane_bytes_max: 500,
