@@ -14,11 +14,14 @@
 
 mod harness;
 
+mod batching;
 mod contract;
 mod directory;
 mod duplicates;
 mod formats;
 mod framing;
+mod partitions;
 mod privacy;
+mod quarantine;
 mod rejection;
 mod schema;
