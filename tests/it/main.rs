@@ -16,6 +16,7 @@ mod harness;
 
 mod batching;
 mod contract;
+mod dev;
 mod directory;
 mod duplicates;
 mod formats;
@@ -28,3 +29,4 @@ mod quarantine;
 mod rejection;
 mod roundtrip;
 mod schema;
+mod shutdown;

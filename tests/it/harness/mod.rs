@@ -11,7 +11,7 @@ mod sample;
 mod service;
 mod settings;
 
-pub use cluster::{Cluster, cluster};
+pub use cluster::{Cluster, blocking, pg_bin};
 pub use database::{Database, one, texts};
 pub use http::{Client, RawConnection, Reply};
 pub use process::{Process, env_file};
