@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio_postgres::NoTls;
 
-use crate::harness::{Client, Process, blocking, click, env_file, pg_bin};
+use crate::harness::{Client, Process, blocking, click, env_file, pg_bin, pg_cache};
 
 /// A data directory; a server that a killed `dev` left in it is ended at last.
 struct DataDir(TempDir);
@@ -31,6 +31,8 @@ impl DataDir {
             listen.into(),
             "--data-dir".into(),
             self.path().into(),
+            "--pg-cache".into(),
+            pg_cache().into(),
         ];
         if let Some(bin) = pg_bin() {
             arguments.extend(["--pg-bin".into(), bin.into()]);
@@ -60,6 +62,7 @@ impl Drop for DataDir {
         if dir.exists() {
             let options = Options {
                 bin_dir: pg_bin(),
+                cache_dir: Some(pg_cache()),
                 ..Options::new(dir)
             };
             // The test has said what it had to say.

@@ -1,11 +1,9 @@
 //! Promise: what the scanner lets through, PostgreSQL's jsonb takes.
 
 use proptest::prelude::*;
-use proptest::strategy::ValueTree as _;
-use proptest::test_runner::{Config, TestRng, TestRunner};
 use recsys_ingest::event::json::Scanner;
 
-use crate::harness::{Database, texts};
+use crate::harness::{Database, generated, texts};
 
 /// Whether the scanner finds one value, storable, and nothing behind it.
 fn is_let_through(text: &str) -> bool {
@@ -87,16 +85,6 @@ fn nearly_json() -> BoxedStrategy<String> {
 
 #[tokio::test]
 async fn whatever_the_scanner_lets_through_casts_to_jsonb() {
-    let mut runner = {
-        let config = Config::default();
-        let rng = TestRng::deterministic_rng(config.rng_algorithm);
-        TestRunner::new_with_rng(config, rng)
-    };
-    let mut generated = |strategy: BoxedStrategy<String>, count: usize| -> Vec<String> {
-        (0..count)
-            .map(|_| strategy.new_tree(&mut runner).unwrap().current())
-            .collect()
-    };
     let mut all = generated(soup(), 20_000);
     all.extend(generated(nearly_json(), 12_000));
     all.extend((0..66).map(|depth| format!("{}{}", "[".repeat(depth), "]".repeat(depth))));
