@@ -4,6 +4,7 @@
 
 mod cluster;
 mod database;
+mod generated;
 mod http;
 mod process;
 mod rows;
@@ -11,14 +12,15 @@ mod sample;
 mod service;
 mod settings;
 
-pub use cluster::{Cluster, cluster};
+pub use cluster::{Cluster, blocking, pg_bin, pg_cache};
 pub use database::{Database, one, texts};
+pub use generated::generated;
 pub use http::{Client, RawConnection, Reply};
 pub use process::{Process, env_file};
 pub use rows::{Row, rows, rows_as_text};
 pub use sample::{click, shown, uuid_of};
 pub use service::Service;
-pub use settings::{DEMO, OTHER, PEPPER, SALT, Settings, key};
+pub use settings::{DEMO, OTHER, PEPPER, SALT, Settings};
 
 use std::time::{Duration, Instant};
 
