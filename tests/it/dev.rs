@@ -105,6 +105,7 @@ fn serve_with(env: &HashMap<String, String>) -> (Process, Client) {
         flag("database-url", "DATABASE_URL"),
         flag("api-key-hash-secret", "API_KEY_HASH_SECRET"),
         flag("exposure-hash-salt", "EXPOSURE_HASH_SALT"),
+        flag("spool-dir", "INGEST_SPOOL_DIR"),
     ]);
     let address = process.ready();
     let client = Client::new(address).header("x-api-key", &env["INGEST_API_KEY"]);
@@ -120,7 +121,7 @@ async fn data_and_keys_outlive_a_stop_and_a_kill() {
     let (mut process, first) = dir.start();
     assert_eq!(
         client(&first)
-            .post("/v1/interactions", &now)
+            .post("/v1/interactions?ack=committed", &now)
             .await
             .settled(),
         (1, 0, 0, 0)
@@ -136,7 +137,7 @@ async fn data_and_keys_outlive_a_stop_and_a_kill() {
     assert_eq!(kept(&first), kept(&second));
     assert_eq!(
         client(&second)
-            .post("/v1/interactions", &now)
+            .post("/v1/interactions?ack=committed", &now)
             .await
             .settled(),
         (0, 1, 0, 0)
@@ -145,7 +146,7 @@ async fn data_and_keys_outlive_a_stop_and_a_kill() {
     another["event_id"] = "second".into();
     assert_eq!(
         client(&second)
-            .post("/v1/interactions", &another)
+            .post("/v1/interactions?ack=committed", &another)
             .await
             .settled()
             .0,
@@ -159,7 +160,7 @@ async fn data_and_keys_outlive_a_stop_and_a_kill() {
     for event in [&now, &another] {
         assert_eq!(
             client(&third)
-                .post("/v1/interactions", event)
+                .post("/v1/interactions?ack=committed", event)
                 .await
                 .settled(),
             (0, 1, 0, 0)
@@ -202,13 +203,13 @@ async fn a_running_dev_keeps_its_port_and_directory_and_takes_second_instances()
     event["occurred_at"] = jiff::Timestamp::now().to_string().into();
     assert_eq!(
         client(&env)
-            .post("/v1/interactions", &event)
+            .post("/v1/interactions?ack=committed", &event)
             .await
             .settled(),
         (1, 0, 0, 0)
     );
     assert_eq!(
-        other.post("/v1/interactions", &event).await.settled(),
+        other.post("/v1/interactions?ack=committed", &event).await.settled(),
         (0, 1, 0, 0)
     );
     assert!(beside.stop().success(), "{}", beside.log());
@@ -216,7 +217,7 @@ async fn a_running_dev_keeps_its_port_and_directory_and_takes_second_instances()
     // None of it has disturbed the first.
     assert_eq!(
         client(&env)
-            .post("/v1/interactions", &event)
+            .post("/v1/interactions?ack=committed", &event)
             .await
             .settled(),
         (0, 1, 0, 0)

@@ -167,7 +167,7 @@ async fn instances_that_race_for_new_days_make_each_partition_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_spent_partition_budget_is_503_for_those_days_and_harms_no_others() {
+async fn rows_beyond_the_partition_budget_wait_in_quarantine_and_harm_no_others() {
     let service = Service::with(|s| {
         // Long enough for the posts below to share a batch.
         s.with("--partitions-per-hour", "2")
@@ -187,10 +187,14 @@ async fn a_spent_partition_budget_is_503_for_those_days_and_harms_no_others() {
         service.exposures(&now),
     );
     assert_eq!(good.settled(), (2, 0, 0, 0), "{}", good.text);
-    assert_eq!(bad.problem(), (503, "partition_budget"), "{}", bad.text);
-    assert!(bad.header("retry-after").parse::<u32>().unwrap() >= 1);
-    assert_eq!(other.problem(), (503, "partition_budget"), "{}", other.text);
-    assert_eq!(service.database.count("interaction_events").await, 4);
+    // One event each is of a day that may not have its partition yet.
+    assert_eq!(bad.status, 200, "{}", bad.text);
+    assert_eq!(bad.json["committed"], 1, "{}", bad.text);
+    assert_eq!(bad.json["quarantined"][0]["index"], 1, "{}", bad.text);
+    assert_eq!(bad.json["quarantined"][0]["code"], "IN001", "{}", bad.text);
+    assert_eq!(other.json["quarantined"][0]["code"], "IN001", "{}", other.text);
+    assert_eq!(service.database.count("interaction_events").await, 5);
+    assert_eq!(service.database.count("ingest_quarantine").await, 2);
     // Partitions that are there, or are made ahead of time, cost nothing of it.
     let now = clicks_at([jiff::Timestamp::now()]);
     assert_eq!(service.interactions(&now).await.settled().0, 1);
