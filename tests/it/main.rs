@@ -15,6 +15,7 @@
 mod harness;
 
 mod contract;
+mod crash;
 mod directory;
 mod duplicates;
 mod formats;

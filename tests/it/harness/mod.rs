@@ -2,23 +2,31 @@
 //!
 //! Knows nothing of any one promise.
 
+mod audit;
+mod bodies;
 mod cluster;
 mod database;
 mod http;
 mod process;
+mod rig;
 mod rows;
 mod sample;
 mod service;
 mod settings;
+mod traffic;
 
+pub use audit::{Audit, Stored};
+pub use bodies::{BODY_EVENTS, Mix, POISON};
 pub use cluster::{Cluster, cluster};
 pub use database::{Database, one, texts};
 pub use http::{Client, RawConnection, Reply};
 pub use process::{Process, env_file};
+pub use rig::Rig;
 pub use rows::{Row, rows, rows_as_text};
 pub use sample::{click, shown, uuid_of};
 pub use service::Service;
 pub use settings::{DEMO, OTHER, PEPPER, SALT, Settings, key};
+pub use traffic::{Plan, Sent, Told, Traffic};
 
 use std::time::{Duration, Instant};
 
