@@ -14,12 +14,16 @@
 
 mod harness;
 
+mod backpressure;
 mod contract;
 mod crash;
 mod directory;
 mod duplicates;
 mod formats;
 mod framing;
+mod outage;
 mod privacy;
+mod quarantine;
 mod rejection;
 mod schema;
+mod soak;

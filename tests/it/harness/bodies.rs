@@ -18,8 +18,8 @@ const NUMBER_SLOT: &str = "############";
 const TIME_SLOT: &str = "@@:@@:@@.@@@";
 const POSITION_SLOT: &str = "$$$";
 
-/// Between two events, so that twenty million fit into a day.
-const STEP_MS: u64 = 4;
+/// Between two events, so that eighty million fit into a day.
+const STEP_MS: u64 = 1;
 
 /// Which events a body holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -177,7 +177,7 @@ fn a_template_gives_each_number_its_event() {
     let event = &body[99];
     let number = 5_432_199_u64;
     assert_eq!(event["event_id"], format!("{ID_PREFIX}{number:012x}"));
-    assert_eq!(event["occurred_at"], "2026-03-10T06:02:08.796Z");
+    assert_eq!(event["occurred_at"], "2026-03-10T01:30:32.199Z");
     assert_eq!(event["position"], 100 + number % 800);
     let body: serde_json::Value = serde_json::from_slice(template.fill(mix, 5)).unwrap();
     assert_eq!(body[0]["position"], POISON);

@@ -178,7 +178,16 @@ impl Traffic {
 
     /// Lets the senders finish the plan.
     pub fn finish(self) -> Sent {
-        self.reach(0);
+        let mut last = (Instant::now(), 0);
+        while !self.senders.iter().all(JoinHandle::is_finished) {
+            let acknowledged = self.acknowledged();
+            if acknowledged > last.1 {
+                last = (Instant::now(), acknowledged);
+            }
+            let stuck = last.0.elapsed() > 2 * super::SOON;
+            assert!(!stuck, "stuck at {acknowledged} bodies");
+            std::thread::sleep(Duration::from_millis(2));
+        }
         self.join()
     }
 
