@@ -14,9 +14,11 @@
 
 mod harness;
 
+mod accounting;
 mod backpressure;
 mod contract;
 mod crash;
+mod delivery;
 mod directory;
 mod duplicates;
 mod formats;
