@@ -99,8 +99,8 @@ pub(super) async fn read(
 
 /// Takes in what is left of a body that nobody wants.
 ///
-/// A connection that is answered in the middle of its request has to be closed,
-/// and then the peer may see a broken connection instead of the answer. So what
+/// A connection that is answered in the middle of its request has to be closed;
+/// clients that come back after a refusal would all have to connect anew. So what
 /// comes at once and is not much is read first.
 pub(super) async fn discard(body: Body) {
     let mut pieces = Pieces {

@@ -19,6 +19,8 @@ use tracing::warn;
 
 use crate::metrics::Metrics;
 
+use super::linger::Lingering;
+
 /// Streams of one HTTP/2 connection; each may hold a body.
 const H2_STREAMS_MAX: u32 = 128;
 
@@ -115,8 +117,10 @@ async fn connection(
         .max_concurrent_streams(H2_STREAMS_MAX)
         .keep_alive_interval(Some(head_timeout))
         .keep_alive_timeout(head_timeout);
-    let connection =
-        builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let connection = builder.serve_connection(
+        TokioIo::new(Lingering::new(stream)),
+        TowerToHyperService::new(router),
+    );
     tokio::pin!(connection);
     let mut told = false;
     loop {

@@ -6,6 +6,7 @@ mod body;
 pub mod clock;
 mod collect;
 mod health;
+mod linger;
 mod listener;
 mod openapi;
 mod problem;

@@ -106,6 +106,11 @@ impl<'a> Body<'a> {
         self.events.len()
     }
 
+    /// Bytes of all events' texts.
+    pub fn text_bytes(&self) -> usize {
+        self.texts.iter().map(|text| text.len()).sum()
+    }
+
     /// The events in the order in which they stand.
     pub fn events(&self) -> impl Iterator<Item = Result<RawEvent<'a, '_>, &Rejection>> {
         self.events

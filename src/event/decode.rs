@@ -212,8 +212,9 @@ pub struct Decoded {
 pub fn decode(body: &Body<'_>, context: &Context<'_>) -> Decoded {
     let mut events = Events {
         context,
-        // A row is about as long as its event; the exact size hardly matters.
-        writer: RowWriter::new(context.table, 0),
+        // A row is about as long as its event's text: room for all of them at
+        // once, since growing would copy them again and again.
+        writer: RowWriter::new(context.table, body.text_bytes()),
         origins: Vec::with_capacity(body.len()),
         rejected: Vec::new(),
         groups: Grouping::default(),

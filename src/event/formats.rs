@@ -408,7 +408,7 @@ impl<'a> Group<'a> {
     /// The list as one exposure.
     pub(super) fn exposure(&self, context: &Context<'_>) -> Exposure<'a> {
         let list = &self.list;
-        let session = hex::encode(list.session);
+        let session = subject::hex_text(list.session);
         let request_id = RequestId::parse(match &list.request_id {
             Some(named) => named.clone(),
             None => format!("{session}/{}/{}", list.surface, self.first.0).into(),

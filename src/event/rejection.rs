@@ -99,6 +99,38 @@ impl Code {
     }
 }
 
+impl Code {
+    /// The code in words, for the documentation.
+    pub const fn description(self) -> &'static str {
+        match self {
+            Code::InvalidJson => "The line is not JSON (only where each line stands alone)",
+            Code::InvalidUtf8 => "The line is not UTF-8",
+            Code::NotAnObject => "The event is not a JSON object",
+            Code::EventTooLarge => "The event is larger than one event may be",
+            Code::TooDeep => "The event nests too deeply",
+            Code::InvalidUnicode => "A string holds something that Postgres cannot store",
+            Code::NumberOutOfRange => "A number is too large, too small or too long",
+            Code::MissingField => "A required field is absent, null or blank",
+            Code::InvalidType => "A field has a value of the wrong JSON type",
+            Code::InvalidValue => "A field has a value that means nothing here",
+            Code::TooLong => "A field is longer than its column takes",
+            Code::DuplicateField => "A field stands twice",
+            Code::ConflictingFields => "Two fields contradict each other",
+            Code::InvalidTimestamp => "A timestamp is not RFC 3339 with an offset",
+            Code::OccurredAtOutOfRange => {
+                "The event is further in the past or future than is accepted"
+            }
+            Code::TooManyItems => "More items than one exposure may hold",
+            Code::UnknownTenant => "The tenant that the event names does not exist",
+            Code::TenantMismatch => {
+                "The event names another tenant than the key's, and the key may not"
+            }
+            Code::TenantNotActive => "The tenant that the event names is suspended or deleted",
+            Code::UnsupportedFormat => "The event is in a format that this endpoint does not take",
+        }
+    }
+}
+
 /// Why one event was not accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {

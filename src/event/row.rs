@@ -399,9 +399,13 @@ impl Columns<'_> {
     pub fn opt_decimal(&mut self, value: Option<Decimal>) -> &mut Self {
         match value {
             Some(value) => {
-                let mut bytes = Vec::with_capacity(18);
-                value.encode(&mut bytes);
-                self.column(&bytes)
+                let buffer = &mut self.writer.buffer;
+                let start = buffer.len();
+                buffer.extend_from_slice(&[0; 4]);
+                value.encode(buffer);
+                let length = i32::try_from(buffer.len() - start - 4).expect("a numeric is short");
+                buffer[start..start + 4].copy_from_slice(&length.to_be_bytes());
+                self
             }
             None => self.null(),
         }

@@ -13,8 +13,8 @@
 //!                                      Spool::retire ◀─────┘ the writer
 //! ```
 //!
-//! Modules in reading order: the bytes ([`format`]), the disk, what is found on it
-//! ([`scan`], `repair`), what is written to it (`segment`, `log`, `commit`), and
+//! Modules in reading order: the bytes ([`mod@format`]), the `disk`, what is found on it
+//! (`scan`, `repair`), what is written to it (`segment`, `log`, `commit`), and
 //! the way out (`pace`, `lane`, `reader`).
 
 pub mod format;

@@ -8,7 +8,7 @@ use crate::harness::{Audit, Mix, Plan, Rig, Stored, eventually};
 /// A rig with a little of everything in its accounts.
 async fn with_history() -> Rig {
     let mut rig = Rig::start(|settings| settings).await;
-    crate::quarantine::refuse_poison(&rig.database).await;
+    crate::poison::refuse_poison(&rig.database).await;
     let plan = Plan {
         bodies: 30,
         ..Plan::default()

@@ -404,3 +404,23 @@ async fn health_readiness_metrics_and_the_description_need_no_key() {
     }
     assert_eq!(client.get("/docs/").await.status, 200);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_reaches_a_client_that_is_still_sending() {
+    let service = Service::start().await;
+    let large = vec![b' '; 9 << 20];
+    for (client, status) in [
+        (service.client().header("x-api-key", "wrong"), 401),
+        (service.client().role("demo", Role::Viewer), 403),
+        (service.client().clone(), 413),
+        (service.client().header("content-type", "text/html"), 415),
+    ] {
+        for _ in 0..5 {
+            let reply = client
+                .try_send(Method::POST, INTERACTIONS, large.clone())
+                .await;
+            let reply = reply.unwrap_or_else(|error| panic!("{status}: {error:?}"));
+            assert_eq!(reply.status, status);
+        }
+    }
+}

@@ -4,28 +4,37 @@
 //! database per test. Needs no set-up: the server is started by the same
 //! launcher as `recsys-ingest dev`, and ends with this process.
 #![allow(
+    clippy::cast_possible_wrap,
+    clippy::cast_precision_loss,
     clippy::disallowed_methods,
     clippy::unwrap_used,
-    let_underscore_drop,
-    unreachable_pub,
     missing_docs,
-    reason = "in a test a panic is the report, tasks end with their test, and no one imports it"
+    reason = "in a test a panic is the report, tasks end with their test, numbers are small, and no one imports it"
 )]
 
 mod harness;
 
 mod accounting;
 mod backpressure;
+mod batching;
 mod contract;
 mod crash;
 mod delivery;
+mod dev;
 mod directory;
 mod duplicates;
 mod formats;
 mod framing;
+mod jsonb;
+mod malformed;
 mod outage;
+mod partitions;
+mod poison;
 mod privacy;
 mod quarantine;
+mod readme;
 mod rejection;
+mod roundtrip;
 mod schema;
+mod shutdown;
 mod soak;

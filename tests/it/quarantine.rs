@@ -1,31 +1,163 @@
-//! Promise: a row that PostgreSQL refuses costs no other row anything.
+//! Promise: a row that PostgreSQL refuses is set aside alone.
 
-use crate::harness::{Database, Mix, POISON, Plan, Rig};
+use serde_json::{Value, json};
 
-/// Has the table refuse poisoned rows.
-pub async fn refuse_poison(database: &Database) {
-    database
-        .execute(&format!(
-            "ALTER TABLE interaction_events ADD CONSTRAINT no_poison CHECK (position <> {POISON})"
-        ))
+use crate::harness::{DEMO, Service, click, rows_as_text, texts, uuid_of};
+
+/// `count` clicks, of which those at `poisoned` have an item that the table refuses.
+fn body(name: &str, count: usize, poisoned: &[usize]) -> Value {
+    (0..count)
+        .map(|n| {
+            let mut event = click(&format!("{name} {n}"));
+            if poisoned.contains(&n) {
+                event["item_id"] = json!("poison");
+            }
+            event
+        })
+        .collect()
+}
+
+async fn with_a_stricter_table() -> Service {
+    let service = Service::with(|s| s.with("--flush-after", "20ms")).await;
+    service
+        .database
+        .execute(
+            "ALTER TABLE interaction_events ADD CONSTRAINT no_poison CHECK (item_id <> 'poison')",
+        )
         .await;
+    service
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn exactly_the_poisoned_rows_are_set_aside() {
-    let rig = Rig::start(|settings| settings).await;
-    refuse_poison(&rig.database).await;
-    let plan = Plan {
-        ack: "committed",
-        mix: Mix::Poisoned { every: 1000 },
-        bodies: 200,
-        ..Plan::default()
-    };
-    let sent = rig.traffic(plan).finish();
-    let audit = rig.assert_kept(&[&sent]).await;
-    assert_eq!(audit.acknowledged, 20_000);
-    // As the senders were told, event by event.
-    assert_eq!(sent.tally.settled, (19_980, 0, 20));
-    assert_eq!(rig.database.count("ingest_quarantine").await, 20);
-    assert_eq!(rig.rows().await, [20_000, 19_980, 0, 20, 0]);
+async fn poisoned_rows_are_quarantined_and_all_others_of_all_clients_are_stored() {
+    let service = with_a_stricter_table().await;
+    let mut posts = tokio::task::JoinSet::new();
+    for client in 0..6_usize {
+        let http = service.client().clone();
+        posts.spawn(async move {
+            let mut bad_rows = 0;
+            for round in 0..6_usize {
+                let count = 20 + client;
+                // None, one at an edge, some in the middle, neighbours, nearly all.
+                let poisoned: Vec<usize> = match (client + round) % 6 {
+                    0 => vec![],
+                    1 => vec![0],
+                    2 => vec![count - 1],
+                    3 => vec![3, 4, 5, 11],
+                    4 => (0..count).step_by(2).collect(),
+                    _ => (1..count).collect(),
+                };
+                let body = body(&format!("{client} {round}"), count, &poisoned);
+                let reply = http.post("/v1/interactions", &body).await;
+                let good = (count - poisoned.len()) as u64;
+                assert_eq!(
+                    reply.settled(),
+                    (good, 0, poisoned.len(), 0),
+                    "{}",
+                    reply.text
+                );
+                let mut indexes = Vec::new();
+                for bad in reply.json["quarantined"].as_array().unwrap() {
+                    assert_eq!(bad["code"], "23514");
+                    assert!(
+                        bad["message"].as_str().unwrap().contains("no_poison"),
+                        "{bad}"
+                    );
+                    indexes.push(usize::try_from(bad["index"].as_u64().unwrap()).unwrap());
+                }
+                indexes.sort_unstable();
+                assert_eq!(indexes, poisoned);
+                bad_rows += poisoned.len();
+            }
+            bad_rows
+        });
+    }
+    let bad_rows: usize = posts.join_all().await.into_iter().sum();
+    let all: usize = (0..6).map(|client| 6 * (20 + client)).sum();
+    let database = &service.database;
+    assert_eq!(
+        database.count("interaction_events").await,
+        (all - bad_rows) as i64
+    );
+    assert_eq!(database.count("ingest_quarantine").await, bad_rows as i64);
+    let sample = "recsys_ingest_events_total{table=\"interaction_events\",outcome=\"quarantined\"}";
+    assert_eq!(service.metric(sample).await, bad_rows as f64);
+}
+
+#[tokio::test]
+async fn a_quarantined_row_is_kept_whole_and_once_and_can_be_put_back() {
+    let service = with_a_stricter_table().await;
+    let mut event = click("bad");
+    event["item_id"] = json!("poison");
+    event["value"] = json!(19.99);
+    event["user_id"] = json!("user");
+    event["meta"] = json!({"quoted": "a \"b\" \\ \u{7} é"});
+    for _ in 0..2 {
+        assert_eq!(service.interactions(&event).await.settled(), (0, 0, 1, 0));
+    }
+    let sql = "SELECT table_name, tenant_id, event_id, occurred_at, sqlstate, constraint_name,
+                      column_name, received_at IS NOT NULL AS received, message
+                 FROM ingest_quarantine";
+    let kept = rows_as_text(&service.database, sql).await;
+    assert_eq!(
+        json!(kept),
+        json!([{
+            "table_name": "interaction_events", "tenant_id": DEMO, "event_id": uuid_of(DEMO, "bad"),
+            "occurred_at": "2026-03-10 08:00:00+00", "sqlstate": "23514",
+            "constraint_name": "no_poison", "column_name": null, "received": "t",
+            "message": kept[0]["message"]
+        }])
+    );
+    assert_eq!(service.database.count("interaction_events").await, 0);
+
+    // Once the table takes it, the row goes back as it was.
+    service
+        .database
+        .execute(
+            "ALTER TABLE interaction_events DROP CONSTRAINT no_poison;
+             INSERT INTO interaction_events
+             SELECT r.* FROM ingest_quarantine q,
+                    jsonb_populate_record(NULL::interaction_events, q.row) r",
+        )
+        .await;
+    assert_eq!(service.interactions(&event).await.settled(), (0, 1, 0, 0));
+    let found = crate::harness::rows(&service.database, "interaction_events").await;
+    assert_eq!(found[0]["value"], "19.990000");
+    assert_eq!(found[0]["meta"], event["meta"]);
+    let user = "\\x48cee8d8b352a2221a8993ac5fafd739ef877013a7576e582ac1363b92995782";
+    assert_eq!(found[0]["user_key"], user);
+}
+
+#[tokio::test]
+async fn duplicates_and_poison_in_one_body_are_told_apart() {
+    let service = with_a_stricter_table().await;
+    let first = body("x", 10, &[]);
+    assert_eq!(service.interactions(&first).await.settled(), (10, 0, 0, 0));
+    // The first five again, five new ones, of which one is poisoned, and one twice.
+    let mut second: Vec<Value> = first.as_array().unwrap()[..5].to_vec();
+    second.extend(body("y", 5, &[2]).as_array().unwrap().clone());
+    second.push(second[6].clone());
+    let reply = service.interactions(&json!(second)).await;
+    assert_eq!(reply.settled(), (4, 6, 1, 0), "{}", reply.text);
+    assert_eq!(reply.json["quarantined"][0]["index"], 7);
+}
+
+#[tokio::test]
+async fn a_unique_index_of_somebody_elses_does_not_stop_the_lane() {
+    let service = with_a_stricter_table().await;
+    service
+        .database
+        .execute("CREATE UNIQUE INDEX theirs ON interaction_events (occurred_at, item_id)")
+        .await;
+    let body = json!([click("a"), click("b")]);
+    let reply = service.interactions(&body).await;
+    assert_eq!(reply.settled(), (1, 0, 1, 0), "{}", reply.text);
+    assert_eq!(reply.json["quarantined"][0]["code"], "23505");
+    let sqlstates = texts(
+        &service.database.connect().await,
+        "SELECT sqlstate || ' ' || constraint_name FROM ingest_quarantine",
+    )
+    .await;
+    assert_eq!(sqlstates.len(), 1);
+    assert!(sqlstates[0].starts_with("23505 "), "{sqlstates:?}");
 }

@@ -15,7 +15,7 @@ use crate::backpressure::{fill_up, refuses};
 use crate::crash::{Crashes, crash};
 use crate::harness::{BODY_EVENTS, Cluster, Mix, Plan, Rig, Settings};
 use crate::outage::{Outage, outage};
-use crate::quarantine::refuse_poison;
+use crate::poison::refuse_poison;
 
 /// Measurements do not go on beside one another.
 async fn alone() -> MutexGuard<'static, ()> {

@@ -6,6 +6,8 @@
 //! directory there or not, by seed. A sync that fails promises nothing for what
 //! came before it, however many syncs succeed later.
 
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,7 +24,7 @@ pub(in crate::spool) enum Fault {
     Fails,
     /// It and all that come after fail, having done nothing: the disk is gone.
     Freezes,
-    /// It is interrupted by a signal.
+    /// If it reads or writes, it is interrupted by a signal.
     Interrupted,
     /// It writes or reads less than it was asked to.
     Short,
@@ -359,7 +361,7 @@ impl DiskFile for OpenFile {
         let file = &mut state.files[self.file];
         let writes = std::mem::take(&mut file.unsynced);
         match fault {
-            None | Some(Fault::Short) => {
+            None | Some(Fault::Short | Fault::Interrupted) => {
                 for write in writes {
                     write.apply(&mut file.durable, 0..write.bytes.len());
                 }
@@ -369,12 +371,9 @@ impl DiskFile for OpenFile {
                 file.unsynced = writes;
                 Err(broken())
             }
-            Some(fault @ (Fault::Fails | Fault::Interrupted | Fault::NoSpace)) => {
+            Some(Fault::Fails | Fault::NoSpace) => {
                 file.doubtful.extend(writes);
-                match fault {
-                    Fault::Interrupted => Err(io::ErrorKind::Interrupted.into()),
-                    _ => Err(broken()),
-                }
+                Err(broken())
             }
         }
     }

@@ -116,6 +116,10 @@ impl DiskFile for File {
 }
 
 /// Gives the file its size at once, so that later syncs need not write it.
+///
+/// Writing real zeros would spare the file system a note at each sync (0.11
+/// instead of 0.17 ms for 32 KiB on ext4), but costs 34 ms at once for 64 MiB,
+/// while everyone waits: more than it saves as soon as groups are large.
 fn set_aside(file: &File, bytes: u64) -> io::Result<()> {
     loop {
         return match fallocate(file, FallocateFlags::empty(), 0, bytes) {

@@ -1,3 +1,5 @@
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,1 +1,156 @@
+//! Every order in which an appender and a reader can take their steps.
+//!
+//! A step is what one of them does under the lane's mutex, or without it. All
+//! states that can be reached are visited, each once.
 
+use std::collections::{HashSet, VecDeque};
+
+use super::*;
+
+const FRAMES: u64 = 6;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct World {
+    pace: Pace,
+    memory: VecDeque<u64>,
+    room: usize,
+    /// Frames up to this are on disk; the last one may not yet be offered.
+    synced: u64,
+    offered: u64,
+    reader: Reader,
+    given: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Reader {
+    /// Asks for the next frame.
+    Asks,
+    /// Sleeps until something is in memory, or the end.
+    Waits,
+    /// Reads from disk: what it has read, and up to where it may.
+    Reads {
+        read_to: u64,
+        limit: u64,
+    },
+    Ended,
+}
+
+fn position(sequence: u64) -> Position {
+    Position {
+        segment: 1,
+        offset: sequence,
+        sequence,
+    }
+}
+
+impl World {
+    fn give(&mut self, sequence: u64) {
+        assert_eq!(sequence, self.given + 1, "skipped or given twice: {self:?}");
+        self.given = sequence;
+    }
+
+    /// The appender syncs a frame, or offers the one that it has synced.
+    fn append(&self) -> Option<Self> {
+        let mut next = self.clone();
+        if self.synced == self.offered {
+            if self.synced == FRAMES {
+                return None;
+            }
+            next.synced += 1;
+            return Some(next);
+        }
+        next.offered += 1;
+        let (memory, sequence) = (&mut next.memory, next.offered);
+        next.pace.offer(position(sequence), || {
+            let room = memory.len() < self.room;
+            if room {
+                memory.push_back(sequence);
+            }
+            room
+        });
+        Some(next)
+    }
+
+    fn read(&self) -> Option<Self> {
+        let mut next = self.clone();
+        match self.reader {
+            Reader::Ended => return None,
+            Reader::Asks => match next.memory.pop_front() {
+                Some(sequence) => next.give(sequence),
+                None => match next.pace.behind_from() {
+                    Some(from) => {
+                        next.reader = Reader::Reads {
+                            read_to: from.sequence - 1,
+                            limit: next.pace.last(),
+                        };
+                    }
+                    None if self.offered == FRAMES => next.reader = Reader::Ended,
+                    None => next.reader = Reader::Waits,
+                },
+            },
+            Reader::Waits => {
+                if self.memory.is_empty() && self.offered < FRAMES {
+                    return None;
+                }
+                next.reader = Reader::Asks;
+            }
+            Reader::Reads { read_to, limit } if read_to < limit => {
+                assert!(read_to < self.synced, "read what is not there");
+                next.give(read_to + 1);
+                next.reader = Reader::Reads {
+                    read_to: read_to + 1,
+                    limit,
+                };
+            }
+            Reader::Reads { read_to, .. } => {
+                next.reader = match next.pace.catch_up(read_to) {
+                    true => Reader::Asks,
+                    false => Reader::Reads {
+                        read_to,
+                        limit: next.pace.last(),
+                    },
+                };
+            }
+        }
+        Some(next)
+    }
+}
+
+fn explore(start: World) -> usize {
+    let mut seen = HashSet::new();
+    let mut open = vec![start];
+    while let Some(world) = open.pop() {
+        if !seen.insert(world.clone()) {
+            continue;
+        }
+        let next = [world.append(), world.read()];
+        if next.iter().all(Option::is_none) {
+            assert_eq!(world.reader, Reader::Ended, "stuck: {world:?}");
+            assert_eq!(world.given, FRAMES, "ended too early: {world:?}");
+        }
+        open.extend(next.into_iter().flatten());
+    }
+    seen.len()
+}
+
+#[test]
+fn in_every_interleaving_each_frame_is_given_once_in_order_and_nobody_waits_for_ever() {
+    for room in 1..=3 {
+        for found in 0..=3 {
+            let pace = match found {
+                0 => Pace::caught_up(),
+                last => Pace::behind(position(1), last),
+            };
+            let states = explore(World {
+                pace,
+                memory: VecDeque::new(),
+                room,
+                synced: found,
+                offered: found,
+                reader: Reader::Asks,
+                given: 0,
+            });
+            assert!(states > 20, "only {states} states");
+        }
+    }
+}

@@ -48,10 +48,15 @@ enum Outcome {
 impl<L, R> LaneReader<L, R> {
     /// Reads the next frames from disk, up to about `bytes_max` and at least one.
     ///
-    /// Blocks while it reads. None means that the lane has caught up: ask
-    /// [`LaneReader::try_next`] again. After an error nothing is lost; call
+    /// Blocks while it reads. None means that the next frame is, or will be, in memory: ask
+    /// [`LaneReader::try_next`]. After an error nothing is lost; call
     /// again after a pause.
     pub fn read_behind(&mut self, bytes_max: usize) -> anyhow::Result<Vec<Spooled<L, R>>> {
+        // Memory holds what comes before the first frame on disk.
+        let in_memory = self.peeked.is_some() || !self.frames.is_empty();
+        if self.cursor.is_none() && in_memory {
+            return Ok(Vec::new());
+        }
         let (from, mut limit) = {
             let state = self.lane.lock();
             match state.pace.behind_from() {
@@ -165,7 +170,7 @@ impl<L, R> LaneReader<L, R> {
                 return Outcome::Bad;
             };
             let behind = cursor.offset + frame.frame_bytes();
-            if usize::from(frame.stream) == self.stream && frame.sequence > cursor.read_to {
+            if usize::from(frame.stream) == self.stream {
                 if frame.sequence <= self.skip {
                     let items = u64::from(frame.items);
                     self.shared.settle(self.stream, frame.sequence, 1, items);

@@ -50,6 +50,7 @@ impl Cluster {
             let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("postgres-{slot}"));
             let options = Options {
                 bin_dir: pg_bin(),
+                cache_dir: Some(pg_cache()),
                 settings: settings.clone(),
                 durable,
                 ..Options::ephemeral(dir)
@@ -68,11 +69,6 @@ impl Cluster {
         self.postgres
             .url()
             .replace("/recsys?", &format!("/{database}?"))
-    }
-
-    /// The server's own.
-    pub fn postgres(&self) -> &PrivatePostgres {
-        &self.postgres
     }
 
     /// Ends the server as a crash would.
@@ -105,6 +101,11 @@ impl Cluster {
 )]
 pub fn pg_bin() -> Option<PathBuf> {
     std::env::var("INGEST_PG_BIN").ok().map(PathBuf::from)
+}
+
+/// Where PostgreSQL's programs are kept if they have to be fetched: once for all servers.
+pub fn pg_cache() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("postgres-programs")
 }
 
 /// Runs something that blocks, and may run a runtime of its own, on a thread of its own.

@@ -1,0 +1,160 @@
+//! A spool whose thread is the test's own, so that a test decides what happens when.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use crate::spool::disk::faulty::FaultyDisk;
+use crate::spool::format::FRAMES_START;
+use crate::spool::open::open_on;
+use crate::spool::{
+    Committer, Entry, LaneReader, Next, Refused, ScanReport, Settings, Spool, Spooled,
+};
+
+pub(super) type Answer = Result<(), Refused>;
+
+pub(super) struct Rig {
+    pub(super) disk: FaultyDisk,
+    pub(super) spool: Spool,
+    pub(super) committer: Committer<(), u64>,
+    pub(super) readers: Vec<LaneReader<(), u64>>,
+    pub(super) report: ScanReport,
+}
+
+/// Small enough for a few frames to fill anything.
+pub(super) fn settings() -> Settings {
+    Settings {
+        streams: 2,
+        segment_bytes: FRAMES_START + 1500,
+        frame_bytes_max: 3000,
+        group_bytes_max: 4096,
+        bytes_max: 1 << 20,
+        disk_reserve_bytes: 0,
+        lane_frames_max: 3,
+        lane_bytes_max: 1 << 20,
+    }
+}
+
+/// A payload that says which one it is in every byte.
+pub(super) fn payload(id: u64, bytes: usize) -> Bytes {
+    let mut payload = id.to_le_bytes().to_vec();
+    let mut state = id.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    while payload.len() < bytes.max(8) {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        payload.push(state.to_le_bytes()[0]);
+    }
+    payload.into()
+}
+
+/// Which payload it is; it must be whole.
+pub(super) fn id_of(payload_found: &Bytes) -> u64 {
+    let id = u64::from_le_bytes(payload_found[..8].try_into().unwrap());
+    assert_eq!(
+        *payload_found,
+        payload(id, payload_found.len()),
+        "a wrong payload"
+    );
+    id
+}
+
+pub(super) fn entry(
+    stream: u8,
+    id: u64,
+    bytes: usize,
+) -> (Entry<(), u64>, oneshot::Receiver<Answer>) {
+    let (sender, receiver) = oneshot::channel();
+    let entry = Entry {
+        stream,
+        items: items(id),
+        payload: payload(id, bytes),
+        durable: Some(sender),
+        loan: (),
+        verdict: None,
+    };
+    (entry, receiver)
+}
+
+/// Items of the frame with this id.
+pub(super) fn items(id: u64) -> u32 {
+    u32::try_from(id % 7 + 1).unwrap()
+}
+
+impl Rig {
+    pub(super) fn open(disk: &FaultyDisk) -> anyhow::Result<Self> {
+        Self::open_with(disk, settings())
+    }
+
+    pub(super) fn open_with(disk: &FaultyDisk, settings: Settings) -> anyhow::Result<Self> {
+        let (_, entries) = flume::bounded(1);
+        let opened = open_on(Arc::new(disk.clone()), None, settings, entries)?;
+        let mut committer = opened.committer;
+        committer.log.retry_pause = std::time::Duration::ZERO;
+        Ok(Self {
+            disk: disk.clone(),
+            spool: opened.spool,
+            committer,
+            readers: opened.readers,
+            report: opened.report,
+        })
+    }
+
+    /// Commits (stream, id, bytes) as one group.
+    pub(super) fn commit(&mut self, group: &[(u8, u64, usize)]) -> Vec<Answer> {
+        let (mut entries, answers): (Vec<_>, Vec<_>) = group
+            .iter()
+            .map(|&(stream, id, bytes)| entry(stream, id, bytes))
+            .unzip();
+        self.committer.commit(&mut entries);
+        answers
+            .into_iter()
+            .map(|mut answer| answer.try_recv().expect("everyone is answered"))
+            .collect()
+    }
+
+    /// Takes at most `frames_max` frames, until the lane has no more for now.
+    pub(super) fn take(&mut self, stream: usize, frames_max: usize) -> Vec<Spooled<(), u64>> {
+        let reader = &mut self.readers[stream];
+        let mut taken = Vec::new();
+        while taken.len() < frames_max {
+            match reader.try_next() {
+                Next::Frame(frame) => taken.push(frame),
+                Next::Behind => taken.extend(reader.read_behind(1).unwrap()),
+                Next::Empty | Next::Ended => break,
+            }
+        }
+        taken
+    }
+
+    /// Takes all frames of all streams, as ids.
+    pub(super) fn take_all(&mut self) -> Vec<Vec<u64>> {
+        (0..self.readers.len())
+            .map(|stream| ids(&self.take(stream, usize::MAX)))
+            .collect()
+    }
+
+    /// Segment files, oldest first.
+    pub(super) fn segments(&self) -> Vec<String> {
+        segments(&self.disk)
+    }
+}
+
+pub(super) fn segments(disk: &FaultyDisk) -> Vec<String> {
+    disk.names()
+        .into_iter()
+        .filter(|name| name.ends_with(".seg"))
+        .collect()
+}
+
+pub(super) fn ids(frames: &[Spooled<(), u64>]) -> Vec<u64> {
+    for frame in frames {
+        assert_eq!(frame.items, items(id_of(&frame.payload)));
+    }
+    assert!(
+        frames.is_sorted_by(|a, b| a.sequence < b.sequence),
+        "out of order"
+    );
+    frames.iter().map(|frame| id_of(&frame.payload)).collect()
+}

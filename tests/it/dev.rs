@@ -1,0 +1,232 @@
+//! Promise: one command runs everything on a machine that has no Postgres set up,
+//! and what it keeps outlives it, however it ends.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use recsys_ingest::dev::postgres::{Options, PrivatePostgres};
+use rustix::process::Signal;
+use tempfile::TempDir;
+use tokio_postgres::NoTls;
+
+use crate::harness::{Client, Process, blocking, click, env_file, pg_bin, pg_cache};
+
+/// A data directory; a server that a killed `dev` left in it is ended at last.
+struct DataDir(TempDir);
+
+impl DataDir {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().join("data")
+    }
+
+    fn arguments(&self, listen: &str) -> Vec<OsString> {
+        let mut arguments: Vec<OsString> = vec![
+            "dev".into(),
+            "--listen".into(),
+            listen.into(),
+            "--data-dir".into(),
+            self.path().into(),
+            "--pg-cache".into(),
+            pg_cache().into(),
+        ];
+        if let Some(bin) = pg_bin() {
+            arguments.extend(["--pg-bin".into(), bin.into()]);
+        }
+        arguments
+    }
+
+    /// Runs `dev` on a free port until it is ready.
+    fn start(&self) -> (Process, HashMap<String, String>) {
+        let process = Process::run(self.arguments("127.0.0.1:0"));
+        process.ready();
+        let path = self.path().join("dev.env");
+        // Written once everything is ready, in one step.
+        let mut waited = 0;
+        while !path.exists() {
+            assert!(waited < 500, "no dev.env:\n{}", process.log());
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            waited += 1;
+        }
+        (process, env_file(&path))
+    }
+}
+
+impl Drop for DataDir {
+    fn drop(&mut self) {
+        let dir = self.path().join("postgres");
+        if dir.exists() {
+            let options = Options {
+                bin_dir: pg_bin(),
+                cache_dir: Some(pg_cache()),
+                ..Options::new(dir)
+            };
+            // The test has said what it had to say.
+            drop(blocking(|| {
+                PrivatePostgres::start(&options).and_then(PrivatePostgres::delete)
+            }));
+        }
+    }
+}
+
+fn client(env: &HashMap<String, String>) -> Client {
+    let address = env["INGEST_URL"].strip_prefix("http://").unwrap();
+    Client::new(address.parse().unwrap()).header("x-api-key", &env["INGEST_API_KEY"])
+}
+
+async fn count(env: &HashMap<String, String>) -> i64 {
+    let (client, connection) = tokio_postgres::connect(&env["DATABASE_URL"], NoTls)
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    crate::harness::one(&client, "SELECT count(*) FROM interaction_events").await
+}
+
+/// What has to be the same at every start.
+fn kept(env: &HashMap<String, String>) -> Vec<&String> {
+    [
+        "INGEST_API_KEY", "INGEST_SERVICE_KEY", "INGEST_PUBLISH_KEY", "INGEST_ADMIN_KEY",
+        "API_KEY_HASH_SECRET", "EXPOSURE_HASH_SALT", "DATABASE_URL",
+    ]
+    .map(|name| &env[name])
+    .to_vec()
+}
+
+/// `serve` beside a running `dev`, with nothing but what `dev.env` says.
+fn serve_with(env: &HashMap<String, String>) -> (Process, Client) {
+    let flag = |flag: &str, name: &str| OsString::from(format!("--{flag}={}", env[name]));
+    let process = Process::run([
+        "serve".into(),
+        "--listen=127.0.0.1:0".into(),
+        flag("database-url", "DATABASE_URL"),
+        flag("api-key-hash-secret", "API_KEY_HASH_SECRET"),
+        flag("exposure-hash-salt", "EXPOSURE_HASH_SALT"),
+        flag("spool-dir", "INGEST_SPOOL_DIR"),
+    ]);
+    let address = process.ready();
+    let client = Client::new(address).header("x-api-key", &env["INGEST_API_KEY"]);
+    (process, client)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn data_and_keys_outlive_a_stop_and_a_kill() {
+    let dir = DataDir::new();
+    let mut now = click("first");
+    now["occurred_at"] = jiff::Timestamp::now().to_string().into();
+
+    let (mut process, first) = dir.start();
+    assert_eq!(
+        client(&first)
+            .post("/v1/interactions?ack=committed", &now)
+            .await
+            .settled(),
+        (1, 0, 0, 0)
+    );
+    let status = process.stop();
+    assert!(status.success(), "{status}\n{}", process.log());
+    assert!(
+        !dir.path().join("dev.env").exists(),
+        "dev.env is of a running dev"
+    );
+
+    let (mut process, second) = dir.start();
+    assert_eq!(kept(&first), kept(&second));
+    assert_eq!(
+        client(&second)
+            .post("/v1/interactions?ack=committed", &now)
+            .await
+            .settled(),
+        (0, 1, 0, 0)
+    );
+    let mut another = now.clone();
+    another["event_id"] = "second".into();
+    assert_eq!(
+        client(&second)
+            .post("/v1/interactions?ack=committed", &another)
+            .await
+            .settled()
+            .0,
+        1
+    );
+    process.signal(Signal::KILL);
+    process.wait();
+
+    let (mut process, third) = dir.start();
+    assert_eq!(kept(&first), kept(&third));
+    for event in [&now, &another] {
+        assert_eq!(
+            client(&third)
+                .post("/v1/interactions?ack=committed", event)
+                .await
+                .settled(),
+            (0, 1, 0, 0)
+        );
+    }
+    assert_eq!(count(&third).await, 2);
+    assert!(process.stop().success(), "{}", process.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_dev_keeps_its_port_and_directory_and_takes_second_instances() {
+    let dir = DataDir::new();
+    let (mut process, env) = dir.start();
+    let address = env["INGEST_URL"]
+        .strip_prefix("http://")
+        .unwrap()
+        .to_owned();
+
+    // The port, even for a directory of its own.
+    let elsewhere = DataDir::new();
+    let mut second = Process::run(elsewhere.arguments(&address));
+    assert!(!second.wait().success());
+    let log = second.log();
+    assert!(log.contains(&address) && log.contains("--listen"), "{log}");
+    assert!(!elsewhere.path().exists(), "nothing was made for it");
+
+    // The directory, even on a port of its own.
+    let mut second = Process::run(dir.arguments("127.0.0.1:0"));
+    assert!(!second.wait().success());
+    let log = second.log();
+    assert!(names(&log, &dir.path()), "{log}");
+    assert!(
+        log.contains(&process.pid().to_string()),
+        "who uses it: {log}"
+    );
+
+    // Its database takes another instance of the service.
+    let (mut beside, other) = serve_with(&env);
+    let mut event = click("a");
+    event["occurred_at"] = jiff::Timestamp::now().to_string().into();
+    assert_eq!(
+        client(&env)
+            .post("/v1/interactions?ack=committed", &event)
+            .await
+            .settled(),
+        (1, 0, 0, 0)
+    );
+    assert_eq!(
+        other.post("/v1/interactions?ack=committed", &event).await.settled(),
+        (0, 1, 0, 0)
+    );
+    assert!(beside.stop().success(), "{}", beside.log());
+
+    // None of it has disturbed the first.
+    assert_eq!(
+        client(&env)
+            .post("/v1/interactions?ack=committed", &event)
+            .await
+            .settled(),
+        (0, 1, 0, 0)
+    );
+    assert!(process.stop().success(), "{}", process.log());
+}
+
+/// Whether a text names a directory, however its links are resolved.
+fn names(text: &str, path: &Path) -> bool {
+    let real = std::fs::canonicalize(path).unwrap();
+    text.contains(&*real.to_string_lossy()) || text.contains(&*path.to_string_lossy())
+}

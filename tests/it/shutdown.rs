@@ -1,0 +1,142 @@
+//! Promise: a stop loses nothing that was accepted, and ends with exit code 0.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use reqwest::Method;
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::harness::{
+    Client, DEMO, Database, Process, RawConnection, Service, Settings, click, texts, uuid_of,
+};
+
+const PATH: &str = "/v1/interactions";
+
+/// Posts bodies one after the other until the server is gone; returns the names
+/// of all events that were accepted.
+async fn post_until_gone(client: Client, name: String, posted: Arc<AtomicU32>) -> Vec<String> {
+    let mut accepted = Vec::new();
+    for round in 0.. {
+        let names: Vec<_> = (0..20).map(|n| format!("{name} {round} {n}")).collect();
+        let body: Vec<_> = names.iter().map(|name| click(name)).collect();
+        let body = json!(body).to_string().into_bytes();
+        match client.try_send(Method::POST, PATH, body).await {
+            Ok(reply) if matches!(reply.status, 200 | 202) => {
+                assert_eq!(reply.json["accepted"], 20);
+                accepted.extend(names);
+                posted.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(reply) => assert_eq!(reply.status, 503, "{}", reply.text),
+            // No answer, no promise.
+            Err(_) => break,
+        }
+    }
+    accepted
+}
+
+async fn stored(database: &Database) -> HashSet<String> {
+    let sql = "SELECT event_id::text FROM interaction_events";
+    let ids = texts(&database.connect().await, sql).await;
+    ids.into_iter().collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_was_accepted_before_a_signal_is_stored_and_the_exit_code_is_0() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let database = Database::with_tenants().await;
+        let (mut process, client) = Process::serve(&Settings::new(&database));
+        let posted = Arc::new(AtomicU32::new(0));
+        let mut clients = tokio::task::JoinSet::new();
+        for n in 0..6 {
+            // Those who wait for the commit, and those who do not.
+            let ack = ["ack=committed", "ack=received"][n % 2];
+            let client = client.query(ack);
+            let posted = Arc::clone(&posted);
+            clients.spawn(post_until_gone(client, format!("{n}"), posted));
+        }
+        while posted.load(Ordering::Relaxed) < 60 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        process.signal(signal);
+        let accepted: Vec<String> = clients.join_all().await.into_iter().flatten().collect();
+        let status = process.wait();
+        assert!(status.success(), "{status}\n{}", process.log());
+        let stored = stored(&database).await;
+        assert!(accepted.len() >= 60 * 20);
+        for name in &accepted {
+            assert!(
+                stored.contains(&uuid_of(DEMO, name)),
+                "{name} is not stored"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_is_under_way_is_finished_and_new_ones_find_nobody() {
+    let service = Service::start().await;
+    let address = service.client().address;
+    let mut slow = RawConnection::open(address).await;
+    let body = click("a").to_string();
+    let length = body.len().to_string();
+    slow.send_head(PATH, &[("content-length", &length)]).await;
+    slow.write(&body.as_bytes()[..10]).await;
+    // The head has to have arrived: what has not begun is not finished.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    service.begin_stop();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(
+        tokio::net::TcpStream::connect(address).await.is_err(),
+        "the port is closed at once"
+    );
+    slow.write(&body.as_bytes()[10..]).await;
+    assert_eq!(slow.reply().await.settled(), (1, 0, 0, 0));
+    let database = service.database.clone();
+    service.stop().await.unwrap();
+    assert_eq!(database.count("interaction_events").await, 1);
+}
+
+#[tokio::test]
+async fn a_stop_waits_for_a_batch_that_is_not_yet_due() {
+    let service = Service::with(|s| s.with("--flush-after", "1h")).await;
+    let client = service.client().query("ack=received");
+    for n in 0..5 {
+        let reply = client.post(PATH, &click(&format!("{n}"))).await;
+        assert_eq!(reply.status, 202);
+    }
+    let database = service.database.clone();
+    assert_eq!(database.count("interaction_events").await, 0);
+    service.stop().await.unwrap();
+    assert_eq!(database.count("interaction_events").await, 5);
+}
+
+#[tokio::test]
+async fn an_idle_connection_does_not_hold_up_a_stop() {
+    let service = Service::with(|s| s.with("--shutdown-grace", "1h")).await;
+    let mut idle = RawConnection::open(service.client().address).await;
+    let reply = idle
+        .post(PATH, &[], click("a").to_string().as_bytes())
+        .await;
+    assert_eq!(reply.status, 200);
+    let _silent = RawConnection::open(service.client().address).await;
+    tokio::time::timeout(Duration::from_secs(10), service.stop())
+        .await
+        .expect("the stop waits for idle connections")
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_busy_port_is_reported_with_its_number_and_what_to_do() {
+    let database = Database::with_tenants().await;
+    let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = taken.local_addr().unwrap();
+    let settings = Settings::new(&database).with("--listen", address);
+    let mut process = Process::run(settings.arguments());
+    assert!(!process.wait().success());
+    let log = process.log();
+    assert!(log.contains(&address.to_string()), "{log}");
+    assert!(log.contains("--listen"), "{log}");
+}
