@@ -249,6 +249,12 @@ impl fmt::Debug for Connection {
 pub async fn prepare_session(client: &Client, statement_timeout: Option<Duration>) -> Result<()> {
     let mut settings =
         String::from("SET TimeZone = 'UTC'; SET DateStyle = 'ISO'; SET client_encoding = 'UTF8';");
+    // A COMMIT that a crash of the server can undo would make a liar of whoever
+    // passes it on. Where it waits for more than the disk, it goes on doing so.
+    settings.push_str(
+        " SELECT set_config('synchronous_commit', 'on', false)
+           WHERE current_setting('synchronous_commit') = 'off';",
+    );
     if let Some(limit) = statement_timeout {
         // 0 would mean no limit, and the setting is an int4.
         let ms = limit.as_millis().clamp(1, 2_147_483_647);

@@ -213,6 +213,9 @@ impl Writer {
                     self.spool.retire(self.stream.number, batch.last_sequence());
                     return batch.settle(settled);
                 }
+                // A COMMIT that was under way when its connection broke has been
+                // carried out meanwhile. The ledger says so to whoever asks anew.
+                Err(Trouble::Twin) if outcome.is_some() => hand.open = None,
                 Err(trouble) => {
                     failures += 1;
                     match trouble.class() {
@@ -267,7 +270,11 @@ impl Writer {
                 if open.totals.settled >= batch.last_sequence() {
                     // The COMMIT whose answer was lost did take effect.
                     self.status.settle(open.totals);
-                    return Ok(outcome.take().unwrap_or_default());
+                    let settled = outcome.take();
+                    if let Some(settled) = &settled {
+                        self.count(batch, settled);
+                    }
+                    return Ok(settled.unwrap_or_default());
                 }
                 open
             }
@@ -295,7 +302,8 @@ impl Writer {
         let (settled, totals) =
             transaction::store(client, &open.statements, batch, plan, outcome).await?;
         self.status.settle(totals);
-        self.count(batch, &settled, started, probe);
+        self.count(batch, &settled);
+        self.observe(batch, started, probe);
         hand.suspicion = match settled.duplicates.is_empty() {
             true => hand.suspicion.saturating_sub(1),
             false => CLEAN_BATCHES_TO_TRUST,
@@ -320,9 +328,8 @@ impl Writer {
         })
     }
 
-    fn count(&self, batch: &Batch, settled: &Settled, started: Instant, probed: bool) {
+    fn count(&self, batch: &Batch, settled: &Settled) {
         let table = self.stream.table;
-        let by_table = ByTable { table };
         let (duplicates, quarantined) = settled.counts();
         let stored = batch.len() - duplicates - quarantined;
         self.metrics.count(table, EventOutcome::Stored, stored);
@@ -330,6 +337,15 @@ impl Writer {
             .count(table, EventOutcome::Duplicate, duplicates);
         self.metrics
             .count(table, EventOutcome::Quarantined, quarantined);
+        if quarantined > 0 {
+            warn!(%table, quarantined, "rows were set aside; see `recsys-ingest quarantine list`");
+        }
+    }
+
+    fn observe(&self, batch: &Batch, started: Instant, probed: bool) {
+        let by_table = ByTable {
+            table: self.stream.table,
+        };
         if probed {
             self.metrics.merges.get_or_create(&by_table).inc();
         }
@@ -343,9 +359,6 @@ impl Writer {
             .copy_seconds
             .get_or_create(&by_table)
             .observe(started.elapsed().as_secs_f64());
-        if quarantined > 0 {
-            warn!(%table, quarantined, "rows were set aside; see `recsys-ingest quarantine list`");
-        }
     }
 }
 

@@ -32,7 +32,9 @@ pub(super) struct Plan<'p> {
 /// Stores `batch` and says what became of its rows.
 ///
 /// `outcome` is set before the COMMIT is sent: if the answer to that is lost,
-/// the ledger tells whether it took effect, and `outcome` what it was.
+/// the ledger tells whether it took effect, and `outcome` what it was. It stays
+/// until another COMMIT is sent, because the first may still be under way: then
+/// the ledger refuses our entry once it is through.
 pub(super) async fn store(
     client: &Client,
     statements: &Statements,
@@ -40,7 +42,6 @@ pub(super) async fn store(
     plan: Plan<'_>,
     outcome: &mut Option<Settled>,
 ) -> Result<(Settled, Totals), Trouble> {
-    *outcome = None;
     let held: Vec<usize> = plan.held_back.iter().map(|(at, _)| *at).collect();
     let mut settled = Settled {
         quarantined: plan.held_back,

@@ -14,8 +14,12 @@
 
 mod harness;
 
+mod accounting;
+mod backpressure;
 mod batching;
 mod contract;
+mod crash;
+mod delivery;
 mod dev;
 mod directory;
 mod duplicates;
@@ -23,7 +27,9 @@ mod formats;
 mod framing;
 mod jsonb;
 mod malformed;
+mod outage;
 mod partitions;
+mod poison;
 mod privacy;
 mod quarantine;
 mod readme;
@@ -31,3 +37,4 @@ mod rejection;
 mod roundtrip;
 mod schema;
 mod shutdown;
+mod soak;

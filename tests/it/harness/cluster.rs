@@ -33,6 +33,15 @@ impl Cluster {
     /// Its directory is one of a fixed few, so that killed runs leave no heap
     /// of directories behind.
     pub fn start(settings: &[(&str, &str)]) -> Self {
+        Self::launch(false, settings)
+    }
+
+    /// Starts a server that waits for the disk, as a real one does: for measurements.
+    pub fn durable(settings: &[(&str, &str)]) -> Self {
+        Self::launch(true, settings)
+    }
+
+    fn launch(durable: bool, settings: &[(&str, &str)]) -> Self {
         let settings: Vec<_> = settings
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
@@ -43,6 +52,7 @@ impl Cluster {
                 bin_dir: pg_bin(),
                 cache_dir: Some(pg_cache()),
                 settings: settings.clone(),
+                durable,
                 ..Options::ephemeral(dir)
             };
             match blocking(move || PrivatePostgres::start(&options)) {
@@ -65,6 +75,16 @@ impl Cluster {
     pub fn crash(&mut self) {
         let postgres = &mut self.postgres;
         blocking(move || postgres.stop_immediate()).unwrap();
+    }
+
+    /// Freezes the server: connections stay open and nothing answers.
+    pub fn suspend(&mut self) {
+        self.postgres.suspend().unwrap();
+    }
+
+    /// Ends what `suspend` began.
+    pub fn resume(&mut self) {
+        self.postgres.resume().unwrap();
     }
 
     /// Starts the server again.

@@ -2,25 +2,43 @@
 //!
 //! Knows nothing of any one promise.
 
+mod audit;
+mod bodies;
 mod cluster;
 mod database;
 mod generated;
 mod http;
 mod process;
+mod proxy;
+mod rig;
 mod rows;
 mod sample;
 mod service;
 mod settings;
+mod traffic;
 
+<<<<<<< HEAD
+pub use audit::{Audit, Stored};
+pub use bodies::{BODY_EVENTS, Mix, POISON};
+pub use cluster::{Cluster, cluster};
+=======
 pub use cluster::{Cluster, blocking, pg_bin, pg_cache};
+>>>>>>> main
 pub use database::{Database, one, texts};
 pub use generated::generated;
 pub use http::{Client, RawConnection, Reply};
 pub use process::{Process, env_file};
+pub use proxy::{Cut, Proxy, Wire};
+pub use rig::Rig;
 pub use rows::{Row, rows, rows_as_text};
 pub use sample::{click, shown, uuid_of};
 pub use service::Service;
+<<<<<<< HEAD
+pub use settings::{DEMO, OTHER, PEPPER, SALT, Settings, key};
+pub use traffic::{Plan, Sent, Told, Traffic};
+=======
 pub use settings::{DEMO, OTHER, PEPPER, SALT, Settings};
+>>>>>>> main
 
 use std::time::{Duration, Instant};
 

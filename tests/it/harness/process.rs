@@ -20,6 +20,7 @@ use super::{SOON, Settings};
 pub struct Process {
     child: Child,
     log: Arc<Mutex<String>>,
+    answer: Arc<Mutex<String>>,
     _spool: Option<Arc<TempDir>>,
 }
 
@@ -38,17 +39,20 @@ impl Process {
             .args(arguments)
             .args(["--log-format", "json"])
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let log = Arc::new(Mutex::new(String::new()));
+        let (log, answer) = (Arc::default(), Arc::default());
         let (stderr, shared) = (child.stderr.take().unwrap(), Arc::clone(&log));
         // Somebody has to read, or a full pipe would stop the process.
         std::thread::spawn(move || collect(stderr, &shared));
+        let (stdout, shared) = (child.stdout.take().unwrap(), Arc::clone(&answer));
+        std::thread::spawn(move || collect(stdout, &shared));
         Self {
             child,
             log,
+            answer,
             _spool: None,
         }
     }
@@ -82,6 +86,35 @@ impl Process {
     /// What it has written to standard error.
     pub fn log(&self) -> String {
         self.log.lock().unwrap().clone()
+    }
+
+    /// What it has written to standard output.
+    pub fn answer(&self) -> String {
+        self.answer.lock().unwrap().clone()
+    }
+
+    /// The line of JSON with which `serve` ends.
+    pub fn report(&self) -> Value {
+        let answer = self.answer();
+        serde_json::from_str(answer.trim()).unwrap_or_else(|e| panic!("{e}: '{answer}'"))
+    }
+
+    /// A line of its memory's accounts in the kernel, such as `VmHWM`, in bytes.
+    pub fn memory(&self, line: &str) -> u64 {
+        let path = format!("/proc/{}/status", self.pid());
+        let status = std::fs::read_to_string(path).unwrap();
+        let kib = status
+            .lines()
+            .find_map(|text| text.strip_prefix(line)?.strip_prefix(':'))
+            .and_then(|rest| rest.trim().strip_suffix(" kB"))
+            .unwrap_or_else(|| panic!("no {line} in\n{status}"));
+        kib.parse::<u64>().unwrap() * 1024
+    }
+
+    /// Kill -9: no last words.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
     }
 
     pub fn pid(&self) -> u32 {

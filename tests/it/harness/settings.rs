@@ -77,6 +77,28 @@ impl Settings {
             .collect()
     }
 
+    /// Runs `verify` on the spool and the database of these settings; says how it
+    /// ended and what it printed.
+    pub fn verify(&self) -> (i32, String) {
+        let flag = |name: &str| {
+            let value = self.flags.iter().find(|(flag, _)| flag == name);
+            format!("{name}={}", value.unwrap().1)
+        };
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_recsys-ingest"))
+            .args(["verify", &flag("--spool-dir"), &flag("--database-url")])
+            .output()
+            .unwrap();
+        let mut text = String::from_utf8(output.stdout).unwrap();
+        text.push_str(&String::from_utf8(output.stderr).unwrap());
+        (output.status.code().unwrap_or(-1), text)
+    }
+
+    /// Fails unless `verify` finds every account right.
+    pub fn assert_verified(&self) {
+        let (code, text) = self.verify();
+        assert_eq!(code, 0, "{text}");
+    }
+
     /// As the program reads them.
     pub fn parse(&self) -> Serve {
         let arguments = self.arguments();

@@ -1,0 +1,133 @@
+//! Promise: what was acknowledged as durable is stored exactly once, through
+//! crashes of the service and of PostgreSQL.
+
+use crate::harness::{BODY_EVENTS, Mix, Plan, Rig, Sent, Told};
+
+/// Crashes under load.
+#[derive(Clone, Copy, Debug)]
+pub struct Crashes {
+    /// Kill -9 of the service.
+    pub service: u64,
+    /// Immediate stops of PostgreSQL.
+    pub postgres: u64,
+    /// Events that are acknowledged at least.
+    pub events: u64,
+    /// Senders.
+    pub senders: u64,
+}
+
+/// Has a service and its server crash while senders go on, and lets them end.
+pub fn crash(rig: &mut Rig, crashes: Crashes) -> Sent {
+    let bodies = crashes.events / BODY_EVENTS;
+    let traffic = rig.traffic(Plan {
+        // Some are given up, so there have to be more than are acknowledged.
+        bodies: bodies * 4 + 100_000,
+        senders: crashes.senders,
+        ..Plan::default()
+    });
+    let every = crashes.service.div_ceil(crashes.postgres.max(1)).max(1);
+    let mut postgres_left = crashes.postgres;
+    for cycle in 0..crashes.service {
+        // At different moments of the groups and batches each time.
+        let share = bodies / crashes.service;
+        traffic.reach(cycle * share + share / 2 + cycle * 7 % share.max(1) / 2);
+        let takes_postgres_along = cycle % every == every / 2 && postgres_left > 0;
+        match (takes_postgres_along, postgres_left % 3) {
+            (false, _) => rig.kill(&traffic),
+            // One after the other, in either order, and both at once.
+            (true, 0) => {
+                rig.crash_postgres();
+                rig.kill(&traffic);
+            }
+            (true, 1) => {
+                rig.kill(&traffic);
+                rig.crash_postgres();
+            }
+            (true, _) => {
+                rig.process.kill();
+                rig.crash_postgres();
+                rig.serve();
+                traffic.aim(rig.address());
+            }
+        }
+        postgres_left -= u64::from(takes_postgres_along);
+    }
+    traffic.reach(bodies);
+    traffic.stop()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_acknowledged_survives_kill_9_and_crashes_of_postgres() {
+    let mut rig = Rig::start(|settings| settings).await;
+    let crashes = Crashes {
+        service: 4,
+        postgres: 3,
+        events: 60_000,
+        senders: 8,
+    };
+    let sent = crash(&mut rig, crashes);
+    assert!(sent.count(Told::Unknown) > 0, "no sender was cut off");
+    let audit = rig.assert_kept(&[&sent]).await;
+    assert!(audit.acknowledged >= 60_000, "{audit:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_while_postgres_is_away_loses_nothing() {
+    let mut rig = Rig::start(|settings| settings).await;
+    rig.cluster.crash();
+    let plan = Plan {
+        bodies: 300,
+        mix: Mix::Clean,
+        ..Plan::default()
+    };
+    let sent = rig.traffic(plan).finish();
+    assert_eq!(sent.count(Told::Durable), 300);
+    rig.process.kill();
+    rig.cluster.restart();
+    rig.serve();
+    let audit = rig.assert_kept(&[&sent]).await;
+    assert_eq!(audit.acknowledged, 30_000);
+    let [accepted, stored, duplicates, ..] = rig.rows().await;
+    assert_eq!((accepted, stored, duplicates), (30_000, 30_000, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fewer_writers_after_a_restart_still_store_what_all_streams_hold() {
+    let mut rig = Rig::start(|settings| settings.with("--writers", 4)).await;
+    rig.cluster.crash();
+    let plan = Plan {
+        bodies: 200,
+        ..Plan::default()
+    };
+    let sent = rig.traffic(plan).finish();
+    rig.process.kill();
+    rig.cluster.restart();
+    rig.settings = rig.settings.clone().with("--writers", 1);
+    rig.serve();
+    rig.assert_kept(&[&sent]).await;
+    // And more again.
+    rig.settings = rig.settings.clone().with("--writers", 3);
+    assert!(rig.process.stop().success());
+    rig.serve();
+    let more = Plan { first: 200, ..plan };
+    let more = rig.traffic(more).finish();
+    rig.assert_kept(&[&sent, &more]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_only_received_arrives_whole_or_not_at_all() {
+    let mut rig = Rig::start(|settings| settings).await;
+    let traffic = rig.traffic(Plan {
+        ack: "received",
+        bodies: 100_000,
+        ..Plan::default()
+    });
+    for cycle in 1..3 {
+        traffic.reach(cycle * 150);
+        rig.kill(&traffic);
+    }
+    traffic.reach(450);
+    let sent = traffic.stop();
+    let audit = rig.audit(&[&sent]).await;
+    assert!(audit.is_good(), "{audit:?}");
+}

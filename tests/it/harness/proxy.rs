@@ -1,0 +1,268 @@
+//! A wire between the service and PostgreSQL that can be bent, blocked and cut.
+//!
+//! Listens on a loopback port and passes everything on to the server's Unix
+//! socket. Understands just enough of the protocol to know a COMMIT when it
+//! comes by. Ends with its owner.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::cluster::Cluster;
+
+/// What becomes of bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wire {
+    /// They are passed on.
+    Pass,
+    /// They are passed on after so long.
+    Delay(Duration),
+    /// They are passed on, so many a second.
+    Throttle(u64),
+    /// They are swallowed: connections stay open and nothing answers.
+    BlackHole,
+    /// Connections are closed, new ones as soon as they come.
+    Reset,
+}
+
+/// Where a COMMIT is cut off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// Before the server hears of it: it did not happen.
+    BeforeCommit,
+    /// After the server heard of it, before the answer: it happened, and nobody knows.
+    AfterCommit,
+    /// As soon as the server heard of it, however long it takes there.
+    DuringCommit,
+}
+
+/// A proxy in front of a server.
+pub struct Proxy {
+    address: SocketAddr,
+    state: Arc<State>,
+    task: JoinHandle<()>,
+}
+
+struct State {
+    wire: watch::Sender<Wire>,
+    /// Raised to close all connections that are open.
+    generation: watch::Sender<u64>,
+    cut: Mutex<Option<(Cut, u64)>>,
+    cuts: AtomicU64,
+    commits: AtomicU64,
+}
+
+/// Bytes of a piece while throttled: a fiftieth of a second's worth at least.
+const PIECE: usize = 64 * 1024;
+
+/// The message that ends a transaction, as the service sends it.
+const COMMIT: &[u8] = b"Q\0\0\0\x0bCOMMIT\0";
+
+impl Proxy {
+    /// In front of a cluster.
+    pub async fn start(cluster: &Cluster) -> Self {
+        let url = cluster.url("recsys");
+        let (_, host) = url.split_once("host=").unwrap();
+        let host = host.split('&').next().unwrap();
+        let socket_dir = PathBuf::from(decoded(host));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let state = Arc::new(State {
+            wire: watch::Sender::new(Wire::Pass),
+            generation: watch::Sender::new(0),
+            cut: Mutex::default(),
+            cuts: AtomicU64::new(0),
+            commits: AtomicU64::new(0),
+        });
+        let task = tokio::spawn(accept(
+            listener,
+            socket_dir.join(".s.PGSQL.5432"),
+            Arc::clone(&state),
+        ));
+        Self {
+            address,
+            state,
+            task,
+        }
+    }
+
+    /// A database's URL, by way of the proxy.
+    pub fn url(&self, url: &str) -> String {
+        let (_, rest) = url.split_once("@/").expect("a URL of our launcher's");
+        let (database, _) = rest.split_once('?').unwrap();
+        format!(
+            "postgresql://postgres@{}/{database}?sslmode=disable",
+            self.address
+        )
+    }
+
+    /// Bends the wire, of open connections too.
+    pub fn set(&self, wire: Wire) {
+        self.state.wire.send_replace(wire);
+        if wire == Wire::Reset {
+            self.reset();
+        }
+    }
+
+    /// Closes all connections that are open.
+    pub fn reset(&self) {
+        self.state
+            .generation
+            .send_modify(|generation| *generation += 1);
+    }
+
+    /// Cuts the connections of the next `times` COMMITs.
+    pub fn cut(&self, cut: Cut, times: u64) {
+        *self.state.cut.lock().unwrap() = Some((cut, times));
+    }
+
+    /// How many COMMITs were cut off.
+    pub fn cuts(&self) -> u64 {
+        self.state.cuts.load(Ordering::Relaxed)
+    }
+
+    /// How many COMMITs came by.
+    pub fn commits(&self) -> u64 {
+        self.state.commits.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.task.abort();
+        self.reset();
+    }
+}
+
+async fn accept(listener: TcpListener, socket: PathBuf, state: Arc<State>) {
+    loop {
+        let (client, _) = listener.accept().await.unwrap();
+        client.set_nodelay(true).unwrap();
+        let (socket, state) = (socket.clone(), Arc::clone(&state));
+        tokio::spawn(async move {
+            let mut generation = state.generation.subscribe();
+            let opened_in = *generation.borrow_and_update();
+            if *state.wire.borrow() == Wire::Reset {
+                return;
+            }
+            let Ok(server) = UnixStream::connect(&socket).await else {
+                return; // The server is away; so is the connection.
+            };
+            tokio::select! {
+                () = pass_on(client, server, &state) => {}
+                _ = generation.wait_for(|now| *now != opened_in) => {}
+            }
+        });
+    }
+}
+
+/// Passes bytes on in both directions, until one side ends or a COMMIT is cut.
+async fn pass_on(client: TcpStream, server: UnixStream, state: &State) {
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_server, mut to_server) = server.into_split();
+    let (held_back, mut answers) = watch::channel(false);
+    let up = async {
+        let mut bytes = vec![0; PIECE];
+        loop {
+            let Ok(read @ 1..) = from_client.read(&mut bytes).await else {
+                return;
+            };
+            let commit = ends_in_commit(&bytes[..read]);
+            state
+                .commits
+                .fetch_add(u64::from(commit), Ordering::Relaxed);
+            let cut = if commit { state.take_cut() } else { None };
+            if cut == Some(Cut::BeforeCommit) {
+                return;
+            }
+            if cut.is_some() {
+                held_back.send_replace(true);
+            }
+            state.bend(read).await;
+            if to_server.write_all(&bytes[..read]).await.is_err() || cut == Some(Cut::DuringCommit)
+            {
+                return;
+            }
+        }
+    };
+    let down = async {
+        let mut bytes = vec![0; PIECE];
+        loop {
+            let Ok(read @ 1..) = from_server.read(&mut bytes).await else {
+                return;
+            };
+            if *answers.borrow_and_update() {
+                return; // It was the answer to a COMMIT that is cut off.
+            }
+            state.bend(read).await;
+            if to_client.write_all(&bytes[..read]).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = up => {}
+        () = down => {}
+    }
+}
+
+impl State {
+    fn take_cut(&self) -> Option<Cut> {
+        let mut planned = self.cut.lock().unwrap();
+        let (cut, times) = planned.as_mut()?;
+        let cut = *cut;
+        *times -= 1;
+        if *times == 0 {
+            *planned = None;
+        }
+        self.cuts.fetch_add(1, Ordering::Relaxed);
+        Some(cut)
+    }
+
+    /// Waits as long as the wire makes so many bytes wait.
+    async fn bend(&self, bytes: usize) {
+        let wire = *self.wire.borrow();
+        match wire {
+            Wire::Pass | Wire::Reset => {}
+            Wire::Delay(delay) => tokio::time::sleep(delay).await,
+            Wire::Throttle(bytes_per_second) => {
+                let micros = bytes as u64 * 1_000_000 / bytes_per_second;
+                tokio::time::sleep(Duration::from_micros(micros)).await;
+            }
+            Wire::BlackHole => {
+                // Whoever waits here is as good as dead, until the hole closes.
+                let mut wire = self.wire.subscribe();
+                drop(wire.wait_for(|wire| *wire != Wire::BlackHole).await);
+            }
+        }
+    }
+}
+
+/// Whether a piece of what a client says ends in a COMMIT. The service waits
+/// for the answer to it, so nothing follows; and it comes in one piece.
+fn ends_in_commit(bytes: &[u8]) -> bool {
+    bytes.ends_with(COMMIT)
+}
+
+fn decoded(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        rest = after;
+        if first == b'%' {
+            let digits = std::str::from_utf8(&rest[..2]).unwrap();
+            bytes.push(u8::from_str_radix(digits, 16).unwrap());
+            rest = &rest[2..];
+        } else {
+            bytes.push(first);
+        }
+    }
+    String::from_utf8(bytes).unwrap()
+}

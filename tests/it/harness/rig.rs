@@ -1,0 +1,144 @@
+//! The program, its spool and a server of their own, to be broken and mended.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::audit::{Audit, Stored};
+use super::cluster::Cluster;
+use super::database::Database;
+use super::http::Client;
+use super::process::Process;
+use super::settings::Settings;
+use super::traffic::{Plan, Sent, Traffic};
+
+/// A service with everything that it needs.
+pub struct Rig {
+    pub cluster: Cluster,
+    pub database: Database,
+    pub settings: Settings,
+    pub process: Process,
+    pub client: Client,
+}
+
+impl Rig {
+    /// On a server that forgets when the machine does, with the tests' settings.
+    pub async fn start(change: impl FnOnce(Settings) -> Settings) -> Self {
+        Self::on(Cluster::start(&[("autovacuum", "off")]), change).await
+    }
+
+    /// On a given server.
+    pub async fn on(cluster: Cluster, change: impl FnOnce(Settings) -> Settings) -> Self {
+        let database = Database::on(&cluster).await;
+        let settings = change(Settings::new(&database).with("--spool-bytes-max", "8GiB"));
+        let (process, client) = Process::serve(&settings);
+        Self {
+            cluster,
+            database,
+            settings,
+            process,
+            client,
+        }
+    }
+
+    /// Where the service listens.
+    pub fn address(&self) -> SocketAddr {
+        self.client.address
+    }
+
+    /// Begins to send.
+    pub fn traffic(&self, plan: Plan) -> Traffic {
+        Traffic::start(self.address(), plan)
+    }
+
+    /// Kill -9, and a new start on the same spool; the traffic goes there.
+    pub fn kill(&mut self, traffic: &Traffic) {
+        self.process.kill();
+        self.serve();
+        traffic.aim(self.address());
+    }
+
+    /// Starts the service, after its end.
+    pub fn serve(&mut self) {
+        (self.process, self.client) = Process::serve(&self.settings);
+    }
+
+    /// Has a server crash and come back.
+    pub fn crash_postgres(&mut self) {
+        self.cluster.crash();
+        self.cluster.restart();
+    }
+
+    /// What `/readyz` says: status and text.
+    pub async fn ready(&self) -> (u16, String) {
+        let reply = self.client.get("/readyz").await;
+        (reply.status, reply.json["status"].as_str().unwrap().into())
+    }
+
+    /// What `/readyz?verbose` says of all rows: accepted, stored, duplicates,
+    /// quarantined, spooled.
+    pub async fn rows(&self) -> [u64; 5] {
+        let reply = self.client.get("/readyz?verbose").await;
+        let tables = reply.json["rows"].as_array().expect("verbose").clone();
+        let sum = |name: &str| -> u64 {
+            let number = |table: &Value| table[name].as_u64().unwrap();
+            tables.iter().map(number).sum()
+        };
+        ["accepted", "stored", "duplicates", "quarantined", "spooled"].map(sum)
+    }
+
+    /// Waits until nothing is left in the spool.
+    pub async fn settle(&self) {
+        let mut last = (Instant::now(), u64::MAX);
+        loop {
+            let [accepted, stored, duplicates, quarantined, spooled] = self.rows().await;
+            assert_eq!(accepted, stored + duplicates + quarantined + spooled);
+            if spooled == 0 {
+                return;
+            }
+            if spooled < last.1 {
+                last = (Instant::now(), spooled);
+            }
+            let patience = Duration::from_secs(70);
+            assert!(
+                last.0.elapsed() < patience,
+                "{spooled} rows stay in the spool:\n{}",
+                self.process.log()
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Waits until all is stored, then compares it with what the senders were
+    /// told, and has `verify` do the accounts.
+    pub async fn audit(&self, sent: &[&Sent]) -> Audit {
+        self.settle().await;
+        self.settings.assert_verified();
+        let numbers = sent
+            .iter()
+            .map(|sent| sent.plan.mix.numbers(sent.plan.first + sent.plan.bodies))
+            .max();
+        let numbers = numbers.unwrap_or(0);
+        let table = sent.first().map_or("interaction_events", |sent| {
+            assert!(
+                sent.tally.strange.is_empty(),
+                "strange answers: {:?}",
+                sent.tally.strange
+            );
+            sent.plan.table.as_str()
+        });
+        let stored = Stored::read(&self.database, table, numbers).await;
+        let set_aside = format!("ingest_quarantine WHERE table_name = '{table}'");
+        let set_aside = Stored::read(&self.database, &set_aside, numbers).await;
+        Audit::of(sent, &stored, Some(&set_aside))
+    }
+
+    /// As [`audit`](Self::audit), and fails if any promise was broken.
+    pub async fn assert_kept(&self, sent: &[&Sent]) -> Audit {
+        let audit = self.audit(sent).await;
+        assert!(audit.is_good(), "{audit:?}\n{}", self.process.log());
+        assert!(audit.acknowledged > 0, "nothing was acknowledged");
+        audit
+    }
+}

@@ -1,0 +1,144 @@
+//! Promise: while PostgreSQL is away events go on being taken, and afterwards
+//! they are all stored; whatever way it is away.
+
+use std::time::{Duration, Instant};
+
+use crate::harness::{BODY_EVENTS, Cluster, Plan, Rig, Told, Traffic, eventually};
+
+/// An outage under full load.
+#[derive(Clone, Copy, Debug)]
+pub struct Outage {
+    /// Time before it, to see the steady rate.
+    pub steady: Duration,
+    /// Time without a server.
+    pub away: Duration,
+    /// Time after it, to see the rate at which the backlog drains.
+    pub drain: Duration,
+    /// Senders.
+    pub senders: u64,
+}
+
+/// What was seen.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen {
+    /// Rows stored a second before the outage, under as much load as goes in.
+    pub steady_per_second: f64,
+    /// Rows stored a second after it, with intake going on at the steady rate.
+    pub drained_per_second: f64,
+    /// Rows in the spool when the server came back.
+    pub backlog: u64,
+    /// The most memory that the service ever had.
+    pub memory_bytes: u64,
+    /// Answers that were a 503.
+    pub refusals: u64,
+}
+
+/// Stops the server under load, starts it again, and compares everything.
+pub async fn outage(rig: &mut Rig, plan: Outage) -> Seen {
+    let traffic = rig.traffic(Plan {
+        bodies: 800_000,
+        senders: plan.senders,
+        ..Plan::default()
+    });
+    // Partitions are made, caches are warm.
+    tokio::time::sleep(plan.steady / 3).await;
+    let steady_per_second = stored_per_second(rig, plan.steady).await;
+    // As much as is stored: what goes in faster would be a backlog without any outage.
+    pace(&traffic, steady_per_second);
+    rig.cluster.crash();
+    tokio::time::sleep(plan.away).await;
+    assert_eq!(rig.ready().await, (200, "degraded".to_owned()));
+    rig.cluster.restart();
+    eventually("the service to find its server", async || {
+        rig.ready().await.1 == "ready"
+    })
+    .await;
+    let backlog = rig.rows().await[4];
+    let drained_per_second = stored_per_second(rig, plan.drain).await;
+    // Now less comes than is stored, and the backlog goes.
+    pace(&traffic, steady_per_second / 4.0);
+    eventually_drained(rig, &traffic).await;
+    let memory_bytes = rig.process.memory("VmHWM");
+    let sent = traffic.stop();
+    rig.assert_kept(&[&sent]).await;
+    Seen {
+        steady_per_second,
+        drained_per_second,
+        backlog,
+        memory_bytes,
+        refusals: sent.tally.refusals.len() as u64,
+    }
+}
+
+fn pace(traffic: &Traffic, events_per_second: f64) {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a rate in whole bodies"
+    )]
+    let events = events_per_second as u64;
+    traffic.pace((events / BODY_EVENTS).max(1));
+}
+
+async fn stored_per_second(rig: &Rig, during: Duration) -> f64 {
+    let (started, before) = (Instant::now(), rig.rows().await[1]);
+    tokio::time::sleep(during).await;
+    let stored = u32::try_from(rig.rows().await[1] - before).unwrap();
+    f64::from(stored) / started.elapsed().as_secs_f64()
+}
+
+/// Waits until next to nothing is in the spool, with traffic going on.
+async fn eventually_drained(rig: &Rig, traffic: &Traffic) {
+    let mut least = (Instant::now(), u64::MAX);
+    loop {
+        let spooled = rig.rows().await[4];
+        if spooled < 20_000 {
+            return;
+        }
+        if spooled < least.1 {
+            least = (Instant::now(), spooled);
+        }
+        let patience = Duration::from_secs(30);
+        let acknowledged = traffic.acknowledged();
+        assert!(
+            least.0.elapsed() < patience,
+            "a backlog of {spooled} rows does not shrink, {acknowledged} bodies in"
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_under_load_refuses_nothing_and_loses_nothing() {
+    let mut rig = Rig::start(|settings| settings).await;
+    let seen = outage(
+        &mut rig,
+        Outage {
+            steady: Duration::from_secs(1),
+            away: Duration::from_secs(4),
+            drain: Duration::from_secs(1),
+            senders: 4,
+        },
+    )
+    .await;
+    assert_eq!(seen.refusals, 0, "{seen:?}");
+    assert!(seen.memory_bytes < 300 << 20, "{seen:?}");
+    assert!(seen.backlog > 0, "{seen:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn committed_survives_a_crash_of_a_server_that_does_not_wait_for_its_disk() {
+    // Its log is written long after it crashed.
+    let lazy = [("synchronous_commit", "off"), ("wal_writer_delay", "10s")];
+    let mut rig = Rig::on(Cluster::start(&lazy), |settings| settings).await;
+    let plan = Plan {
+        ack: "committed",
+        bodies: 20,
+        senders: 1,
+        ..Plan::default()
+    };
+    let sent = rig.traffic(plan).finish();
+    assert_eq!(sent.count(Told::Committed), 20);
+    rig.crash_postgres();
+    rig.assert_kept(&[&sent]).await;
+}

@@ -1,0 +1,288 @@
+//! The figures that are promised, measured: `cargo test --release --test it -- --ignored soak`.
+//!
+//! Takes about half an hour and 20 GB of disk. Each figure is printed as a
+//! line, `soak: <name>: asked … measured …`, and one that is not met is a
+//! failure. One at a time, on a server that waits for its disk. The tests of
+//! the same promises in small are beside these, in the files of the promises.
+
+use std::fmt::Display;
+use std::io::Write as _;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Mutex, MutexGuard};
+
+use crate::backpressure::{fill_up, refuses};
+use crate::crash::{Crashes, crash};
+use crate::harness::{BODY_EVENTS, Cluster, Mix, Plan, Rig, Settings};
+use crate::outage::{Outage, outage};
+use crate::poison::refuse_poison;
+
+/// Measurements do not go on beside one another.
+async fn alone() -> MutexGuard<'static, ()> {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+    ONE_AT_A_TIME.lock().await
+}
+
+async fn rig(change: impl FnOnce(Settings) -> Settings) -> Rig {
+    let cluster = Cluster::durable(&[("shared_buffers", "256MB"), ("max_wal_size", "4GB")]);
+    Rig::on(cluster, change).await
+}
+
+/// Prints a figure, past the test harness's capture; fails if it is not met.
+fn figure(name: &str, asked: impl Display, measured: impl Display, met: bool) {
+    let verdict = if met { "" } else { ", NOT MET" };
+    let line = format!("soak: {name}: asked {asked} measured {measured}{verdict}\n");
+    std::io::stdout().write_all(line.as_bytes()).unwrap();
+    assert!(met, "{line}");
+}
+
+/// A note beside the figures.
+fn note(text: impl Display) {
+    let line = format!("soak: ({text})\n");
+    std::io::stdout().write_all(line.as_bytes()).unwrap();
+}
+
+fn per_second(events: u64, took: Duration) -> f64 {
+    f64::from(u32::try_from(events).unwrap()) / took.as_secs_f64()
+}
+
+fn median(mut all: Vec<f64>) -> f64 {
+    all.sort_by(f64::total_cmp);
+    all[all.len() / 2]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes; see the head of this file"]
+async fn crashes_lose_nothing_and_store_nothing_twice() {
+    let _alone = alone().await;
+    let mut rig = rig(|settings| settings).await;
+    let events = 5_000_000;
+    let started = Instant::now();
+    let crashes = Crashes {
+        service: 100,
+        postgres: 20,
+        events,
+        senders: 16,
+    };
+    let sent = crash(&mut rig, crashes);
+    let audit = rig.audit(&[&sent]).await;
+    note(format!(
+        "100 kill -9, 20 crashes of PostgreSQL in {:.0?}; {audit:?}",
+        started.elapsed()
+    ));
+    let acknowledged = audit.acknowledged;
+    figure(
+        "crash events",
+        ">= 5000000",
+        acknowledged,
+        acknowledged >= events,
+    );
+    figure("crash missing", 0, audit.missing, audit.missing == 0);
+    figure("crash stored twice", 0, audit.twice, audit.twice == 0);
+    figure(
+        "crash other differences",
+        "none",
+        format!("{audit:?}"),
+        audit.is_good(),
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes; see the head of this file"]
+async fn an_outage_of_a_minute_is_ridden_out() {
+    let _alone = alone().await;
+    // Room for a minute and more of everything.
+    let mut rig = rig(|settings| settings.with("--spool-bytes-max", "16GiB")).await;
+    let found = outage(
+        &mut rig,
+        Outage {
+            steady: Duration::from_secs(15),
+            away: Duration::from_secs(60),
+            drain: Duration::from_secs(20),
+            senders: 16,
+        },
+    )
+    .await;
+    note(format!("{found:?}"));
+    let mib = found.memory_bytes >> 20;
+    figure(
+        "outage 5xx below the cap",
+        0,
+        found.refusals,
+        found.refusals == 0,
+    );
+    figure("outage memory MiB", "<= 300", mib, mib <= 300);
+    let share = found.drained_per_second / found.steady_per_second;
+    figure(
+        "outage drain share",
+        ">= 0.80",
+        format!("{share:.2}"),
+        share >= 0.8,
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes; see the head of this file"]
+async fn a_full_spool_refuses_fast() {
+    let _alone = alone().await;
+    let mut rig = rig(|settings| settings.with("--spool-bytes-max", "64MiB")).await;
+    let traffic = fill_up(&mut rig, 16);
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    let sent = refuses(&mut rig, traffic, 2000).await;
+    let within = sent.tally.refused_within(0.99);
+    note(format!(
+        "{} refusals, {:?}, median {:?}, last {:?}",
+        sent.tally.refusals.len(),
+        sent.tally.codes,
+        sent.tally.refused_within(0.5),
+        sent.tally.refused_within(1.0)
+    ));
+    figure(
+        "refusal p99",
+        "< 10ms",
+        format!("{within:.1?}"),
+        within < Duration::from_millis(10),
+    );
+    let without = sent.tally.without_retry_after;
+    figure("refusals without Retry-After", 0, without, without == 0);
+    let audit = rig.audit(&[&sent]).await;
+    figure(
+        "missing after a full spool",
+        0,
+        audit.missing,
+        audit.is_good(),
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes; see the head of this file"]
+async fn poisoned_rows_cost_others_little() {
+    let _alone = alone().await;
+    let rig = rig(|settings| settings).await;
+    refuse_poison(&rig.database).await;
+    let (rates, sent) = alternate(&rig, Mix::Poisoned { every: 1000 }).await;
+    let audit = rig.audit(&sent.iter().collect::<Vec<_>>()).await;
+    note(format!("{audit:?}"));
+    let set_aside = rig.database.count("ingest_quarantine").await;
+    figure(
+        "poisoned rows set aside",
+        1000,
+        set_aside,
+        set_aside == 1000,
+    );
+    figure(
+        "poison differences",
+        "none",
+        format!("{audit:?}"),
+        audit.is_good(),
+    );
+    figure(
+        "poison share",
+        ">= 0.25",
+        format!("{rates:.2}"),
+        rates >= 0.25,
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes; see the head of this file"]
+async fn duplicates_cost_little() {
+    let _alone = alone().await;
+    let rig = rig(|settings| settings).await;
+    let (rates, sent) = alternate(&rig, Mix::Repeats { back: 64 }).await;
+    let audit = rig.audit(&sent.iter().collect::<Vec<_>>()).await;
+    note(format!("{audit:?}"));
+    let [_, stored, duplicates, ..] = rig.rows().await;
+    figure("duplicates", 300_000, duplicates, duplicates == 300_000);
+    figure("stored beside them", 1_700_000, stored, stored == 1_700_000);
+    figure(
+        "duplicate differences",
+        "none",
+        format!("{audit:?}"),
+        audit.is_good(),
+    );
+    figure(
+        "duplicate share",
+        ">= 0.35",
+        format!("{rates:.2}"),
+        rates >= 0.35,
+    );
+}
+
+/// A million events of a mix and as many clean ones, by turns; returns the
+/// median of the mix's rate over the clean one's, each until all is stored.
+async fn alternate(rig: &Rig, mix: Mix) -> (f64, Vec<crate::harness::Sent>) {
+    const ROUNDS: u64 = 5;
+    const BODIES: u64 = 2000;
+    let (mut shares, mut all) = (Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
+        let mut rates = [0.0; 2];
+        for (rate, (mix, first)) in rates.iter_mut().zip([
+            (mix, round * BODIES),
+            // Beyond all numbers of the mix.
+            (Mix::Clean, (ROUNDS + round) * BODIES),
+        ]) {
+            let plan = Plan {
+                mix,
+                first,
+                bodies: BODIES,
+                senders: 16,
+                ..Plan::default()
+            };
+            let started = Instant::now();
+            all.push(rig.traffic(plan).finish());
+            rig.settle().await;
+            *rate = per_second(BODIES * BODY_EVENTS, started.elapsed());
+        }
+        note(format!(
+            "round {round}: {:.0} events/s against {:.0} clean",
+            rates[0], rates[1]
+        ));
+        shares.push(rates[0] / rates[1]);
+    }
+    (median(shares), all)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes; see the head of this file"]
+async fn durability_costs_little() {
+    let _alone = alone().await;
+    const ROUNDS: u64 = 7;
+    const BODIES: u64 = 4000;
+    let rig = rig(|settings| settings).await;
+    let mut rates = [Vec::new(), Vec::new()];
+    let mut all = Vec::new();
+    for round in 0..ROUNDS * 2 {
+        // Durable, received, received, durable, …: neither is always first.
+        let which = usize::try_from((round + 1) / 2 % 2).unwrap();
+        let plan = Plan {
+            ack: ["durable", "received"][which],
+            first: round * BODIES,
+            bodies: BODIES,
+            senders: 16,
+            ..Plan::default()
+        };
+        let started = Instant::now();
+        all.push(rig.traffic(plan).finish());
+        rates[which].push(per_second(BODIES * BODY_EVENTS, started.elapsed()));
+        rig.settle().await;
+    }
+    let [durable, received] = rates.map(median);
+    note(format!(
+        "{durable:.0} events/s durable, {received:.0} received, until acknowledged"
+    ));
+    let audit = rig.audit(&all.iter().collect::<Vec<_>>()).await;
+    figure(
+        "durability differences",
+        "none",
+        format!("{audit:?}"),
+        audit.is_good(),
+    );
+    let share = durable / received;
+    figure(
+        "durability share",
+        ">= 0.85",
+        format!("{share:.2}"),
+        share >= 0.85,
+    );
+}
