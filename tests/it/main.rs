@@ -22,3 +22,4 @@ mod framing;
 mod privacy;
 mod rejection;
 mod schema;
+mod sealing;
