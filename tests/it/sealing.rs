@@ -13,10 +13,11 @@ use recsys_ingest::store::partition::{
 };
 use recsys_ingest::store::seal::{Outcome, Selection, holder, seal};
 use recsys_ingest::store::{Session, Trouble};
+use rustix::process::Signal;
 use serde_json::json;
 use tokio_postgres::Client;
 
-use crate::harness::{Database, Service, click, eventually, one, texts};
+use crate::harness::{Database, Process, Service, Settings, click, eventually, one, texts};
 use crate::schema::words::{INTERACTION, adopted, day};
 
 const DAY: &str = "2026-03-10";
@@ -358,6 +359,34 @@ async fn a_build_that_was_killed_is_dropped_and_done_again() {
     assert_eq!(log(&client).await.len(), 2);
 }
 
+#[tokio::test]
+async fn a_service_that_dies_in_the_middle_of_a_build_keeps_nobody_from_going_on() {
+    let database = Database::with_tenants().await;
+    let mut writer = database.connect().await;
+    ensure(&mut writer, Table::Interactions, day(DAY), "test")
+        .await
+        .unwrap();
+    let writing = writer.transaction().await.unwrap();
+    writing
+        .execute(INTERACTION, &[&"2026-03-10 10:00:00+00"])
+        .await
+        .unwrap();
+    let settings = Settings::new(&database).with("--seal-after", "0s");
+    let (mut process, _) = Process::serve(&settings);
+    let client = database.connect().await;
+    wait_for_a_build(&client).await;
+    process.signal(Signal::KILL);
+    process.wait();
+    eventually("the server to notice", async || {
+        holder(&client).await.unwrap().is_none()
+    })
+    .await;
+    assert_eq!(indexes(&client, INTERACTIONS).await.1.len(), 1);
+    writing.commit().await.unwrap();
+    assert_eq!(seal_to_the_end(&database).await, [INTERACTIONS]);
+    assert_eq!(indexes(&client, INTERACTIONS).await.1, [""; 0]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn sealers_at_once_take_turns_and_seal_each_partition_once() {
     let database = with_an_old_day().await;
@@ -429,11 +458,17 @@ async fn with_the_full_profile_partitions_have_their_indexes_from_the_start() {
         service.interactions(&json!([click("a")])).await.settled().0,
         1
     );
-    for partition in [
-        INTERACTIONS.to_owned(),
-        hot.partition_name(Table::Interactions),
-    ] {
-        assert_eq!(state(&database, &partition).await, Some(IndexState::Sealed));
+    let ahead = hot.partition_name(Table::Interactions);
+    eventually("today's partition to be made", async || {
+        one(
+            &client,
+            &format!("SELECT to_regclass('{ahead}') IS NOT NULL"),
+        )
+        .await
+    })
+    .await;
+    for partition in [INTERACTIONS, &ahead] {
+        assert_eq!(state(&database, partition).await, Some(IndexState::Sealed));
     }
     let older = hot.partition_name(Table::Exposures);
     eventually("the older partition to be indexed", async || {
@@ -473,7 +508,7 @@ async fn rows_that_waited_in_a_default_partition_are_indexed_with_their_new_one(
     )
     .await
     .unwrap();
-    assert_eq!(made.created()[0].moved_rows, 1);
+    assert!(made.created()[0].moved_rows > 0);
     let (all, invalid) = indexes(&client, INTERACTIONS).await;
     assert!(all.contains(&"gin (meta)".to_owned()), "{all:?}");
     assert!(invalid.is_empty());
