@@ -209,7 +209,10 @@ async fn a_running_dev_keeps_its_port_and_directory_and_takes_second_instances()
         (1, 0, 0, 0)
     );
     assert_eq!(
-        other.post("/v1/interactions?ack=committed", &event).await.settled(),
+        other
+            .post("/v1/interactions?ack=committed", &event)
+            .await
+            .settled(),
         (0, 1, 0, 0)
     );
     assert!(beside.stop().success(), "{}", beside.log());

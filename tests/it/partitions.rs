@@ -192,7 +192,11 @@ async fn rows_beyond_the_partition_budget_wait_in_quarantine_and_harm_no_others(
     assert_eq!(bad.json["committed"], 1, "{}", bad.text);
     assert_eq!(bad.json["quarantined"][0]["index"], 1, "{}", bad.text);
     assert_eq!(bad.json["quarantined"][0]["code"], "IN001", "{}", bad.text);
-    assert_eq!(other.json["quarantined"][0]["code"], "IN001", "{}", other.text);
+    assert_eq!(
+        other.json["quarantined"][0]["code"], "IN001",
+        "{}",
+        other.text
+    );
     assert_eq!(service.database.count("interaction_events").await, 5);
     assert_eq!(service.database.count("ingest_quarantine").await, 2);
     // Partitions that are there, or are made ahead of time, cost nothing of it.

@@ -15,15 +15,12 @@ mod rows;
 mod sample;
 mod service;
 mod settings;
+mod small_disk;
 mod traffic;
 
-<<<<<<< HEAD
 pub use audit::{Audit, Stored};
 pub use bodies::{BODY_EVENTS, Mix, POISON};
-pub use cluster::{Cluster, cluster};
-=======
 pub use cluster::{Cluster, blocking, pg_bin, pg_cache};
->>>>>>> main
 pub use database::{Database, one, texts};
 pub use generated::generated;
 pub use http::{Client, RawConnection, Reply};
@@ -33,12 +30,9 @@ pub use rig::Rig;
 pub use rows::{Row, rows, rows_as_text};
 pub use sample::{click, shown, uuid_of};
 pub use service::Service;
-<<<<<<< HEAD
 pub use settings::{DEMO, OTHER, PEPPER, SALT, Settings, key};
+pub use small_disk::SmallDisk;
 pub use traffic::{Plan, Sent, Told, Traffic};
-=======
-pub use settings::{DEMO, OTHER, PEPPER, SALT, Settings};
->>>>>>> main
 
 use std::time::{Duration, Instant};
 
