@@ -71,7 +71,7 @@ pub async fn run(
         let writer = Writer {
             stream,
             target: target.clone(),
-            limits: batch_limits(&config.store),
+            limits: batch_limits(&config),
             keeper: Arc::clone(&keeper),
             spool: spool.clone(),
             drain: Arc::clone(&drain),
@@ -204,6 +204,11 @@ fn spool_settings(config: &Serve) -> Result<spool::Settings> {
     // Rows are a little larger than the events' text: hashes in hex, lengths.
     let frame_bytes_max = bytes_u32(config.intake.body_bytes_max)?.saturating_mul(2);
     let defaults = spool::Settings::default();
+    // Were all lanes behind, they might hold half of the memory, and batches in
+    // hand a quarter: the rest is for bodies that come in, or an outage would end
+    // intake with the disk still empty, and one table's backlog the other's intake.
+    let memory = bytes_usize(config.intake.queue_bytes_max);
+    let lanes = usize::from(config.store.writers) * 2;
     Ok(spool::Settings {
         streams: config.store.writers * 2,
         // Space comes back by whole segments, so a small spool has small ones.
@@ -211,15 +216,18 @@ fn spool_settings(config: &Serve) -> Result<spool::Settings> {
         frame_bytes_max,
         bytes_max,
         disk_reserve_bytes: config.spool.spool_disk_reserve.as_u64(),
+        lane_bytes_max: defaults.lane_bytes_max.min(memory / 2 / lanes),
         ..defaults
     })
 }
 
-fn batch_limits(config: &config::Store) -> BatchLimits {
+fn batch_limits(config: &Serve) -> BatchLimits {
+    let memory = bytes_usize(config.intake.queue_bytes_max);
+    let lanes = usize::from(config.store.writers) * 2;
     BatchLimits {
-        rows_max: config.batch_rows_max,
-        bytes_max: bytes_usize(config.batch_bytes_max),
-        flush_after: config.flush_after,
+        rows_max: config.store.batch_rows_max,
+        bytes_max: bytes_usize(config.store.batch_bytes_max).min(memory / 4 / lanes),
+        flush_after: config.store.flush_after,
     }
 }
 

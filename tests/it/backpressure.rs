@@ -3,7 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::harness::{Plan, Rig, Sent, Told, Traffic, eventually};
+use crate::harness::{
+    Plan, Process, RawConnection, Rig, Sent, SmallDisk, Told, Traffic, click, eventually,
+};
 
 /// Takes the server away under load, and waits until the spool is full.
 pub fn fill_up(rig: &mut Rig, senders: u64) -> Traffic {
@@ -50,4 +52,123 @@ async fn a_full_spool_refuses_at_once_and_forgets_nothing() {
     assert!(within < Duration::from_millis(100), "{within:?}");
     assert_eq!(sent.count(Told::Unknown), 0);
     rig.assert_kept(&[&sent]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_small_memory_and_many_writers_ride_out_an_outage_on_disk() {
+    // All lanes together may hold far more than the budget, if they are let.
+    let mut rig = Rig::start(|settings| {
+        settings
+            .with("--queue-bytes-max", "32MiB")
+            .with("--body-bytes-max", "1MiB")
+            .with("--writers", 4)
+    })
+    .await;
+    rig.cluster.crash();
+    let plan = Plan {
+        bodies: 2500,
+        senders: 4,
+        ..Plan::default()
+    };
+    let sent = rig.traffic(plan).finish();
+    assert_eq!(sent.tally.codes, std::collections::BTreeMap::new());
+    assert_eq!(sent.count(Told::Durable), 2500);
+    rig.cluster.restart();
+    rig.assert_kept(&[&sent]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_without_space_for_the_spool_refuses_until_there_is_some() {
+    let Some(small) = SmallDisk::mount(80) else {
+        return;
+    };
+    let spool = small.path().join("spool");
+    let mut rig = Rig::start(|settings| {
+        settings
+            .with("--spool-dir", spool.display())
+            .with("--spool-bytes-max", "256MiB")
+    })
+    .await;
+    let traffic = fill_up(&mut rig, 4);
+    let sent = refuses(&mut rig, traffic, 100).await;
+    assert_eq!(sent.tally.without_retry_after, 0);
+    assert_eq!(Vec::from_iter(sent.tally.codes.keys()), ["spool_full"]);
+    rig.assert_kept(&[&sent]).await;
+    assert!(rig.process.stop().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_without_space_for_postgres_is_waited_for() {
+    let Some(small) = SmallDisk::mount(24) else {
+        return;
+    };
+    let mut rig = Rig::start(|settings| settings).await;
+    small.give_to(&rig.cluster);
+    let space = small.path().join("space");
+    rig.database
+        .execute(&format!(
+            "CREATE TABLESPACE small LOCATION '{}'",
+            space.display()
+        ))
+        .await;
+    rig.database
+        .execute(
+            "CREATE TABLE interaction_events_2026_03_10 PARTITION OF interaction_events
+                 FOR VALUES FROM ('2026-03-10 00:00:00Z') TO ('2026-03-11 00:00:00Z')
+                 TABLESPACE small",
+        )
+        .await;
+    let traffic = rig.traffic(Plan {
+        bodies: 100_000,
+        bodies_per_second: 400,
+        senders: 4,
+        ..Plan::default()
+    });
+    eventually("Postgres to run out of space", async || {
+        rig.ready().await == (200, "degraded".to_owned())
+    })
+    .await;
+    traffic.reach(traffic.acknowledged() + 200);
+    small.resize(512);
+    eventually("Postgres to take rows again", async || {
+        rig.ready().await == (200, "ready".to_owned())
+    })
+    .await;
+    let sent = traffic.stop();
+    assert_eq!(sent.tally.codes, std::collections::BTreeMap::new());
+    rig.assert_kept(&[&sent]).await;
+    // The server cannot keep a file system that is about to go.
+    rig.cluster.crash();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_beyond_the_cap_wait_their_turn() {
+    let rig = Rig::start(|settings| settings.with("--connections-max", 2)).await;
+    let mut open = [
+        RawConnection::open(rig.address()).await,
+        RawConnection::open(rig.address()).await,
+    ];
+    let body = click("a").to_string();
+    for connection in &mut open {
+        let reply = connection.post("/v1/interactions", &[], body.as_bytes());
+        assert_eq!(reply.await.status, 200);
+    }
+    let mut third = RawConnection::open(rig.address()).await;
+    let reply = third.post("/v1/interactions", &[], body.as_bytes());
+    tokio::pin!(reply);
+    let early = tokio::time::timeout(Duration::from_millis(300), &mut reply).await;
+    assert!(early.is_err(), "the cap does not hold");
+    drop(open);
+    assert_eq!(reply.await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spool_that_another_process_uses_is_a_clear_error() {
+    let rig = Rig::start(|settings| settings).await;
+    let mut second = Process::run(rig.settings.arguments());
+    assert_eq!(second.wait().code(), Some(1));
+    let log = second.log();
+    let words = format!("in use by process {}", rig.process.pid());
+    assert!(log.contains(&words), "{log}");
+    assert!(log.contains("give each its own directory"), "{log}");
 }

@@ -3,7 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::harness::{BODY_EVENTS, Cluster, Plan, Rig, Told, Traffic, eventually};
+use recsys_ingest::event::Table;
+
+use crate::harness::{BODY_EVENTS, Cluster, Plan, Rig, Told, Traffic, eventually, one};
 
 /// An outage under full load.
 #[derive(Clone, Copy, Debug)]
@@ -141,4 +143,133 @@ async fn committed_survives_a_crash_of_a_server_that_does_not_wait_for_its_disk(
     assert_eq!(sent.count(Told::Committed), 20);
     rig.crash_postgres();
     rig.assert_kept(&[&sent]).await;
+}
+
+/// Holds a rig to this: while `trouble` goes on every sender is served, and
+/// afterwards all is stored.
+async fn rides_out(rig: &mut Rig, trouble: impl AsyncFnOnce(&mut Rig, &Traffic)) {
+    let traffic = rig.traffic(Plan {
+        bodies: 100_000,
+        bodies_per_second: 200,
+        senders: 4,
+        ..Plan::default()
+    });
+    traffic.reach(50);
+    trouble(rig, &traffic).await;
+    traffic.reach(traffic.acknowledged() + 50);
+    let sent = traffic.stop();
+    assert_eq!(sent.tally.refusals.len(), 0, "{:?}", sent.tally.codes);
+    assert_eq!(sent.tally.broken, 0);
+    rig.assert_kept(&[&sent]).await;
+    assert_eq!(rig.ready().await, (200, "ready".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_frozen_is_waited_for() {
+    let mut rig = Rig::start(|settings| settings).await;
+    rides_out(&mut rig, async |rig, traffic| {
+        rig.cluster.suspend();
+        let before = traffic.acknowledged();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let meanwhile = traffic.acknowledged() - before;
+        rig.cluster.resume();
+        assert!(meanwhile > 50, "{meanwhile} bodies while it was frozen");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_that_are_terminated_again_and_again_are_opened_again() {
+    let mut rig = Rig::start(|settings| settings).await;
+    rides_out(&mut rig, async |rig, _| {
+        let admin = rig.database.connect().await;
+        let sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+                    WHERE application_name = 'recsys-ingest' AND pid <> pg_backend_pid()";
+        let mut ended: i64 = 0;
+        for _ in 0..30 {
+            ended += one::<i64>(&admin, sql).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert!(ended > 10, "{ended} sessions were terminated");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_restarted_again_and_again_is_found_again() {
+    let mut rig = Rig::start(|settings| settings).await;
+    rides_out(&mut rig, async |rig, _| {
+        for _ in 0..5 {
+            rig.cluster.restart();
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_without_a_free_connection_is_waited_for() {
+    let cluster = Cluster::start(&[("max_connections", "14"), ("autovacuum", "off")]);
+    let mut rig = Rig::on(cluster, |settings| settings).await;
+    rides_out(&mut rig, async |rig, _| {
+        let admin = rig.database.connect().await;
+        let url = rig.database.url();
+        let mut greedy = Vec::new();
+        // Whatever the service lets go is taken.
+        let terminate = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+                          WHERE application_name = 'recsys-ingest'";
+        for _ in 0..200 {
+            let _ended: i64 = one(&admin, terminate).await;
+            if let Ok((client, connection)) =
+                tokio_postgres::connect(url, tokio_postgres::NoTls).await
+            {
+                greedy.push((client, tokio::spawn(connection)));
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(rig.ready().await, (200, "degraded".to_owned()));
+        for (client, connection) in greedy {
+            drop(client);
+            connection.await.unwrap().unwrap();
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_locked_does_not_stall_the_other() {
+    // As little memory as makes the point: one table's rows must not take it all.
+    let rig = Rig::start(|settings| {
+        settings
+            .with("--queue-bytes-max", "24MiB")
+            .with("--body-bytes-max", "1MiB")
+            .with("--writers", 3)
+    })
+    .await;
+    let mut admin = rig.database.connect().await;
+    let lock = admin.transaction().await.unwrap();
+    lock.batch_execute("LOCK TABLE exposure_events IN ACCESS EXCLUSIVE MODE")
+        .await
+        .unwrap();
+    let plan = Plan {
+        senders: 3,
+        ..Plan::default()
+    };
+    let shown = Plan {
+        table: Table::Exposures,
+        bodies: 900,
+        ..plan
+    };
+    let shown = rig.traffic(shown).finish();
+    assert_eq!(shown.tally.codes, std::collections::BTreeMap::new());
+    let done = Plan {
+        ack: "committed",
+        bodies: 50,
+        ..plan
+    };
+    let done = rig.traffic(done).finish();
+    assert_eq!(done.count(Told::Committed), 50);
+    assert_eq!(done.tally.codes, std::collections::BTreeMap::new());
+    lock.rollback().await.unwrap();
+    rig.assert_kept(&[&shown]).await;
+    rig.assert_kept(&[&done]).await;
 }

@@ -71,6 +71,11 @@ impl Cluster {
             .replace("/recsys?", &format!("/{database}?"))
     }
 
+    /// The server's process id.
+    pub fn pid(&self) -> u32 {
+        self.postgres.pid()
+    }
+
     /// Ends the server as a crash would.
     pub fn crash(&mut self) {
         let postgres = &mut self.postgres;

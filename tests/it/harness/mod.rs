@@ -15,6 +15,7 @@ mod rows;
 mod sample;
 mod service;
 mod settings;
+mod small_disk;
 mod traffic;
 
 pub use audit::{Audit, Stored};
@@ -30,6 +31,7 @@ pub use rows::{Row, rows, rows_as_text};
 pub use sample::{click, shown, uuid_of};
 pub use service::Service;
 pub use settings::{DEMO, OTHER, PEPPER, SALT, Settings, key};
+pub use small_disk::SmallDisk;
 pub use traffic::{Plan, Sent, Told, Traffic};
 
 use std::time::{Duration, Instant};
