@@ -1,0 +1,129 @@
+//! `recsys-ingest quarantine`: rows that were set aside.
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+
+use crate::config::Database;
+use crate::store::partition;
+use crate::store::quarantine::admin::{self, Selection};
+
+use super::{open, print};
+
+/// What to do with rows in quarantine.
+#[derive(Debug, Subcommand)]
+pub enum QuarantineCommand {
+    /// List the latest rows
+    List {
+        /// Most rows to show
+        #[arg(long, default_value_t = 100)]
+        limit: i64,
+        #[command(flatten)]
+        #[allow(missing_docs, reason = "documented on its type")]
+        database: Database,
+    },
+    /// Show one row, with all its columns as JSON
+    Show {
+        /// The row's number
+        id: i64,
+        #[command(flatten)]
+        #[allow(missing_docs, reason = "documented on its type")]
+        database: Database,
+    },
+    /// Try to store rows again, one by one
+    Retry {
+        #[command(flatten)]
+        #[allow(missing_docs, reason = "documented on its type")]
+        rows: QuarantineRows,
+        /// Time that one partition holds, for partitions that have to be made: day, week or month
+        #[arg(long, env = "INGEST_PARTITION_INTERVAL", default_value = "day")]
+        partition_interval: partition::Interval,
+    },
+    /// Throw rows away, for good
+    Drop(QuarantineRows),
+}
+
+/// Which rows of the quarantine are meant.
+#[derive(Args, Debug)]
+pub struct QuarantineRows {
+    /// The rows' numbers
+    #[arg(required_unless_present_any = ["all", "code"], conflicts_with_all = ["all", "code"])]
+    ids: Vec<i64>,
+    /// All rows
+    #[arg(long, conflicts_with = "code")]
+    all: bool,
+    /// All rows with this SQLSTATE, such as 23514
+    #[arg(long)]
+    code: Option<String>,
+    #[command(flatten)]
+    database: Database,
+}
+
+impl QuarantineRows {
+    fn selection(&self) -> Selection {
+        match (&self.code, self.all) {
+            (Some(code), _) => Selection::Code(code.clone()),
+            (None, true) => Selection::All,
+            (None, false) => Selection::Ids(self.ids.clone()),
+        }
+    }
+}
+
+pub(super) async fn run(command: QuarantineCommand) -> Result<()> {
+    match command {
+        QuarantineCommand::List { limit, database } => {
+            let session = open(&database).await?;
+            let mut lines =
+                vec!["id\tat\ttable\ttenant\tevent_id\tcode\tplace\tmessage".to_owned()];
+            for entry in admin::list(&session.client, limit).await? {
+                lines.push(format!(
+                    "{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}",
+                    entry.id,
+                    entry.at,
+                    entry.table,
+                    entry.tenant,
+                    entry.event_id,
+                    entry.sqlstate,
+                    entry.place.as_deref().unwrap_or("-"),
+                    entry.message
+                ));
+            }
+            print(&lines.join("\n"))
+        }
+        QuarantineCommand::Show { id, database } => {
+            let session = open(&database).await?;
+            let entry = admin::show(&session.client, id).await?;
+            let row: serde_json::Value = serde_json::from_str(&entry.row)?;
+            print(&format!(
+                "{} of {} was set aside at {} with {}: {}\n{}",
+                entry.event_id,
+                entry.table,
+                entry.at,
+                entry.sqlstate,
+                entry.message,
+                serde_json::to_string_pretty(&row)?
+            ))
+        }
+        QuarantineCommand::Retry {
+            rows,
+            partition_interval,
+        } => {
+            let mut session = open(&rows.database).await?;
+            let retried =
+                admin::retry(&mut session.client, &rows.selection(), partition_interval).await?;
+            for (id, words) in &retried.refused {
+                eprintln!("row {id} is still refused: {words}");
+            }
+            print(&format!(
+                "{} stored, {} were stored already, {} still refused",
+                retried.stored,
+                retried.duplicates,
+                retried.refused.len()
+            ))
+        }
+        QuarantineCommand::Drop(rows) => {
+            let mut session = open(&rows.database).await?;
+            let dropped = admin::discard(&mut session.client, &rows.selection()).await?;
+            print(&format!("{dropped} dropped"))
+        }
+    }
+}
