@@ -96,6 +96,7 @@ impl<'g> Growth<'g> {
             }
             self.stage.start_service(&[HORIZON]).await?;
             self.load(&mut series[1], &load, BODY).await?;
+            self.stage.start_service(&[HORIZON]).await?;
             self.load(&mut series[2], &spread, BODY).await?;
         }
         self.drop_partitions_from(from_us).await?;

@@ -19,6 +19,8 @@ const RIGHT: f64 = 790.0;
 const ROW: f64 = 34.0;
 const BAR: f64 = 18.0;
 const TOP: f64 = 8.0;
+/// A part of a stack narrower than this has no room for its number.
+const INSIDE_MIN: f64 = 38.0;
 
 /// One bar.
 #[derive(Clone, Debug)]
@@ -72,13 +74,17 @@ pub(super) fn stacks(title: &str, stacks: &[Stack]) -> String {
         let mut from = 0.0;
         for (class, value) in &stack.parts {
             let to = from + value.max(0.0);
-            rect(
-                &mut svg,
-                class,
-                scale.x(from),
-                y,
-                scale.x(to) - scale.x(from),
-            );
+            let (left, right) = (scale.x(from), scale.x(to));
+            rect(&mut svg, class, left, y, right - left);
+            if right - left > INSIDE_MIN {
+                let (x, y) = (f64::midpoint(left, right), y + ROW / 2.0);
+                put(
+                    &mut svg,
+                    format_args!(
+                        r#"<text class="inside on-{class}" x="{x:.1}" y="{y}">{value:.1}</text>"#
+                    ),
+                );
+            }
             from = to;
         }
         number(&mut svg, y, scale.x(from), &stack.label);
@@ -103,7 +109,8 @@ pub(super) fn against(title: &str, asked: &str, bars: &[Bar]) -> String {
             scale.x(bar.value.median) - LEFT,
         );
         whisker(&mut svg, y, scale.x(bar.value.min), scale.x(bar.value.max));
-        number(&mut svg, y, scale.x(bar.value.max), &bar.label);
+        // All in one column: beside the bars they would stand on the line.
+        number(&mut svg, y, RIGHT, &bar.label);
     }
     let (x, bottom) = (scale.x(1.0), height(bars.len()) - 4.0);
     put(

@@ -1,0 +1,34 @@
+//! From a body's bytes to rows: split, validate, hash, encode. One core's share of
+//! a request; what is left of a second after it is HTTP, the spool and Postgres.
+
+use std::hint::black_box;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use recsys_ingest::event::{Pseudonymizer, Table};
+
+#[path = "sample/mod.rs"]
+mod sample;
+
+const EVENTS: usize = 100;
+
+fn decode(criterion: &mut Criterion) {
+    let pseudonymizer = Pseudonymizer::new(b"salt");
+    for table in Table::ALL {
+        let body = sample::body(table, EVENTS);
+        let mut group = criterion.benchmark_group(format!("decode/{table}"));
+        // Once in events and once in bytes: a criterion group counts one of them.
+        for (name, throughput) in [
+            ("events", Throughput::Elements(EVENTS as u64)),
+            ("bytes", Throughput::Bytes(body.len() as u64)),
+        ] {
+            group.throughput(throughput);
+            group.bench_function(name, |bencher| {
+                bencher.iter(|| sample::decode_body(black_box(&body), table, &pseudonymizer));
+            });
+        }
+        group.finish();
+    }
+}
+
+criterion_group!(benches, decode);
+criterion_main!(benches);

@@ -1,0 +1,51 @@
+//! What a frame costs between a request and its batch: the checksum that the
+//! spool writes beside it, and reading it back after a restart.
+//!
+//! The disk itself is not in here: see benches/spool.rs.
+
+use std::hint::black_box;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use recsys_ingest::event::{Key, Rows, Table};
+
+#[path = "sample/mod.rs"]
+mod sample;
+
+const EVENTS: usize = 100;
+
+fn frame(criterion: &mut Criterion) {
+    for table in Table::ALL {
+        let rows = sample::rows(table, EVENTS);
+        let mut group = criterion.benchmark_group(format!("frame/{table}"));
+        group.throughput(Throughput::Bytes(rows.framed().len() as u64));
+        group.bench_function("checksum", |bencher| {
+            bencher.iter(|| crc32c::crc32c(black_box(rows.framed())));
+        });
+        // What the group's write starts with: the payloads side by side.
+        let mut group_of_frames = Vec::with_capacity(64 * rows.framed().len());
+        group.bench_function("append", |bencher| {
+            bencher.iter(|| {
+                if group_of_frames.len() + rows.framed().len() > group_of_frames.capacity() {
+                    group_of_frames.clear();
+                }
+                group_of_frames.extend_from_slice(black_box(rows.framed()));
+            });
+        });
+        group.bench_function("parse", |bencher| {
+            bencher.iter(|| {
+                let parsed = Rows::parse(black_box(rows.framed()).clone());
+                parsed.expect("the rows are sound").len()
+            });
+        });
+        group.bench_function("keys", |bencher| {
+            bencher.iter(|| {
+                let keys = black_box(&rows).iter().filter_map(Key::of_row);
+                keys.map(|key| key.occurred_at).max()
+            });
+        });
+        group.finish();
+    }
+}
+
+criterion_group!(benches, frame);
+criterion_main!(benches);

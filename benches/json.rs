@@ -1,0 +1,80 @@
+//! The JSON scanner on its own, beside serde_json doing the nearest it can.
+//!
+//! The scanner answers two questions of every event: where its members end, and
+//! whether jsonb would take them. serde_json finds the ends (`RawValue`) and has
+//! no answer to the second.
+
+use std::collections::HashMap;
+use std::hint::black_box;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use recsys_ingest::event::Table;
+use recsys_ingest::event::json::Scanner;
+use serde_json::value::RawValue;
+
+#[path = "sample/mod.rs"]
+mod sample;
+
+const EVENTS: usize = 100;
+
+/// Members of all events of a body, with the service's scanner.
+fn scan_members(text: &str) -> usize {
+    let mut scanner = Scanner::new(text);
+    let mut members = 0;
+    scanner.expect(b'[', "an array").expect("it is an array");
+    loop {
+        scanner.expect(b'{', "an event").expect("it is an object");
+        loop {
+            let (key, flaw) = scanner.key().expect("it has a key");
+            let value = scanner.value(1).expect("it has a value");
+            assert!(flaw.or(value.flaw).is_none());
+            black_box((key, value.raw));
+            members += 1;
+            if !scanner.take(b',') {
+                break;
+            }
+        }
+        scanner.expect(b'}', "an end").expect("the event ends");
+        if !scanner.take(b',') {
+            return members;
+        }
+    }
+}
+
+fn json(criterion: &mut Criterion) {
+    for table in Table::ALL {
+        let body = sample::body(table, EVENTS);
+        let mut group = criterion.benchmark_group(format!("json/{table}"));
+        group.throughput(Throughput::Bytes(body.len() as u64));
+        group.bench_function("utf8_check", |bencher| {
+            bencher.iter(|| simdutf8::basic::from_utf8(black_box(body.as_bytes())).is_ok());
+        });
+        group.bench_function("scanner_whole", |bencher| {
+            bencher.iter(|| {
+                let scanned = Scanner::new(black_box(&body)).value(0);
+                scanned.expect("the body is sound").raw.len()
+            });
+        });
+        group.bench_function("scanner_members", |bencher| {
+            bencher.iter(|| scan_members(black_box(&body)));
+        });
+        group.bench_function("serde_json_raw_whole", |bencher| {
+            bencher.iter(|| {
+                let raw: &RawValue =
+                    serde_json::from_str(black_box(&body)).expect("the body is sound");
+                raw.get().len()
+            });
+        });
+        group.bench_function("serde_json_raw_members", |bencher| {
+            bencher.iter(|| {
+                let events: Vec<HashMap<&str, &RawValue>> =
+                    serde_json::from_str(black_box(&body)).expect("the body is sound");
+                events.iter().map(HashMap::len).sum::<usize>()
+            });
+        });
+        group.finish();
+    }
+}
+
+criterion_group!(benches, json);
+criterion_main!(benches);

@@ -1,0 +1,73 @@
+//! The page of a made-up comparison.
+
+use super::*;
+use crate::compare::machine::Machine;
+use crate::compare::way::Way;
+use crate::generate::settings::Table;
+
+fn outcome() -> Outcome {
+    let mut throughput = Vec::new();
+    let mut paced = Vec::new();
+    for way in Way::of_a_round(Table::Interactions) {
+        let mut series = way.series(Table::Interactions);
+        for seconds in [1.0, 1.5, 2.0] {
+            series.samples.push(Sample {
+                rows: 1000,
+                seconds,
+                service_cpu: Some(0.1),
+                postgres_cpu: Some(0.2),
+                wal_bytes: Some(300_000.0),
+                service_peak_bytes: Some(90 << 20),
+                latency: Some(Latency {
+                    p50: 1.0,
+                    p90: 2.0,
+                    p99: 9.0,
+                    p999: 11.0,
+                    max: 12.0,
+                }),
+                ..Sample::default()
+            });
+        }
+        match way.is_throughput() {
+            true => throughput.push(series),
+            false => paced.push(series),
+        }
+    }
+    Outcome {
+        machine: Machine {
+            cpu: "<CPU> & more".to_owned(),
+            cores: 2,
+            memory_bytes: 4 << 30,
+            kernel: "6".to_owned(),
+            postgres: "16.1".to_owned(),
+            sync_ms: None,
+        },
+        began_at: jiff::Timestamp::UNIX_EPOCH,
+        took: std::time::Duration::from_secs(9),
+        rounds: 3,
+        service_args: Vec::new(),
+        sections: vec![Section {
+            title: "Interactions".to_owned(),
+            throughput,
+            paced,
+        }],
+    }
+}
+
+#[test]
+fn the_page_holds_all_charts_and_needs_nothing_from_elsewhere() {
+    let page = render(&outcome());
+    // Asked twice, rates twice, latency, CPU twice, WAL.
+    assert_eq!(page.matches("<svg").count(), 8);
+    assert_eq!(page.matches("<svg").count(), page.matches("</svg>").count());
+    for from_elsewhere in ["http://", "https://", "<script", "@import", "url("] {
+        assert!(!page.contains(from_elsewhere), "{from_elsewhere}");
+    }
+    assert!(!page.contains("NaN") && !page.contains("inf"), "{page}");
+}
+
+#[test]
+fn what_the_machine_calls_itself_cannot_break_the_page() {
+    let page = render(&outcome());
+    assert!(page.contains("&lt;CPU&gt; &amp; more") && !page.contains("<CPU>"));
+}
