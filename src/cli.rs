@@ -9,11 +9,14 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Database, Dev, Log, LogFormat, Secrets, Serve};
-use crate::event::{Micros, Table};
 use crate::store::directory::{self, ApiKeyHasher, Role};
 use crate::store::quarantine::admin::{self, Selection};
 use crate::store::{self, Session, partition};
 use crate::{dev, service, spool};
+
+mod partitions;
+
+pub use partitions::PartitionsCommand;
 
 /// Takes recommendation exposures and interactions over HTTP into partitioned Postgres tables.
 #[derive(Debug, Parser)]
@@ -137,13 +140,6 @@ pub struct KeyAccess {
     pub secrets: Secrets,
 }
 
-/// What to do with partitions.
-#[derive(Debug, Subcommand)]
-pub enum PartitionsCommand {
-    /// List the partitions of both event tables
-    List(Database),
-}
-
 /// What to do with rows in quarantine.
 #[derive(Debug, Subcommand)]
 pub enum QuarantineCommand {
@@ -244,9 +240,7 @@ pub async fn run(command: Command) -> Result<()> {
         Command::Keys { command } => keys(command).await,
         Command::Quarantine { command } => quarantine(command).await,
         Command::Verify(verify) => self::verify(verify).await,
-        Command::Partitions {
-            command: PartitionsCommand::List(database),
-        } => partitions(&database).await,
+        Command::Partitions { command } => partitions::run(command).await,
     }
 }
 
@@ -386,26 +380,6 @@ async fn keys(command: KeysCommand) -> Result<()> {
             print(&format!("{id}\trevoked"))
         }
     }
-}
-
-async fn partitions(database: &Database) -> Result<()> {
-    let mut session = open(database).await?;
-    let mut lines = vec!["table\tpartition\tfrom\tto\trows\tbytes".to_owned()];
-    for table in Table::ALL {
-        for info in partition::list(&mut session.client, table).await? {
-            let bound = |us: Option<i64>| us.map_or("-".to_owned(), |us| Micros(us).to_string());
-            lines.push(format!(
-                "{table}\t{}\t{}\t{}\t{}\t{}",
-                info.name,
-                bound(info.from_us),
-                bound(info.to_us),
-                info.rows_estimate
-                    .map_or("?".to_owned(), |rows| rows.to_string()),
-                info.bytes
-            ));
-        }
-    }
-    print(&lines.join("\n"))
 }
 
 async fn quarantine(command: QuarantineCommand) -> Result<()> {

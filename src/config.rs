@@ -12,7 +12,7 @@ use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 
 use crate::store::connect::Target;
-use crate::store::partition::Interval;
+use crate::store::partition::{IndexProfile, Interval};
 
 /// Where Postgres is.
 #[derive(Args, Clone, Debug)]
@@ -194,6 +194,26 @@ pub struct Store {
     /// Most partitions that events may bring about in an hour, both tables together
     #[arg(long, env = "INGEST_PARTITIONS_PER_HOUR", default_value_t = 200)]
     pub partitions_per_hour: usize,
+
+    /// When partitions get their indexes beside the key: deferred (when they are sealed: a hot partition takes rows several times faster) or full (from the start)
+    #[arg(long, env = "INGEST_INDEX_PROFILE", default_value = "deferred")]
+    pub index_profile: IndexProfile,
+
+    /// Seal partitions whose time is over: build their indexes, one at a time, and gather statistics
+    #[arg(long, env = "INGEST_SEAL", default_value_t = true, action = clap::ArgAction::Set)]
+    pub seal: bool,
+
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "documented on its type")]
+    pub sealing: Sealing,
+}
+
+/// When partitions are sealed.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct Sealing {
+    /// Grace after the end of a partition's time, and after it was made, until it is sealed; events that come later than that pay for its indexes
+    #[arg(long, env = "INGEST_SEAL_AFTER", default_value = "1h", value_parser = humantime::parse_duration)]
+    pub seal_after: Duration,
 }
 
 /// Settings of the logs, for every command.

@@ -146,6 +146,10 @@ pub struct Metrics {
     pub partitions_created: Counters<ByTable>,
     /// Days that are covered by partitions from now on.
     pub partition_days_ahead: Family<ByTable, Gauge<f64, AtomicU64>>,
+    /// Partitions that got their indexes after their time.
+    pub partitions_sealed: Counters<ByTable>,
+    /// Partitions whose indexes are due and not there yet.
+    pub partitions_unsealed: Family<ByTable, Gauge<i64, AtomicI64>>,
     /// Bytes of request bodies and rows in memory.
     pub queue_bytes: Gauge<i64, AtomicI64>,
     /// Where the rows are that this instance accepted since it was born.
@@ -182,6 +186,8 @@ impl Metrics {
             merges: Family::default(),
             partitions_created: Family::default(),
             partition_days_ahead: Family::default(),
+            partitions_sealed: Family::default(),
+            partitions_unsealed: Family::default(),
             queue_bytes: Gauge::default(),
             rows: Family::default(),
             spool_bytes: Gauge::default(),
@@ -236,6 +242,16 @@ impl Metrics {
             "partition_days_ahead",
             "Days from now on that partitions cover without a gap",
             metrics.partition_days_ahead.clone(),
+        );
+        registry.register(
+            "partitions_sealed",
+            "Partitions that this instance sealed: indexes built, statistics gathered",
+            metrics.partitions_sealed.clone(),
+        );
+        registry.register(
+            "partitions_unsealed",
+            "Partitions whose time is over and that are not sealed yet",
+            metrics.partitions_unsealed.clone(),
         );
         registry.register(
             "queue_bytes",

@@ -25,6 +25,7 @@ use crate::queue::{self, Budget, DrainRate, InMemory, Intake, Outcome};
 use crate::spool::{self, Spool};
 use crate::store::connect::Target;
 use crate::store::directory::{ApiKeyHasher, Directory};
+use crate::store::seal::{Policy, Pressure, Sealer};
 use crate::store::{
     BatchLimits, Chain, Keeper, LaneStatus, Layout, Session, Stream, Totals, Writer, migrate,
 };
@@ -97,6 +98,7 @@ pub async fn run(
         config.http.key_refresh,
         target,
         keeper,
+        sealer(&config.store, &lanes, &spool, &metrics),
         directory.clone(),
         directory_stops,
     ));
@@ -271,7 +273,24 @@ fn layout(config: &config::Store) -> Layout {
         interval: config.partition_interval,
         ahead: config.partitions_ahead,
         on_demand_per_hour: config.partitions_per_hour,
+        indexes: config.index_profile,
     }
+}
+
+fn sealer(
+    config: &config::Store,
+    lanes: &[Arc<LaneStatus>],
+    spool: &Spool,
+    metrics: &Arc<Metrics>,
+) -> Option<Sealer> {
+    let policy = Policy {
+        profile: config.index_profile,
+        after: config.sealing.seal_after,
+    };
+    let pressure = Pressure::new(lanes.to_vec(), spool.clone(), config.batch_rows_max);
+    config
+        .seal
+        .then(|| Sealer::new(policy, pressure, Arc::clone(metrics)))
 }
 
 /// Brings the schema up to date, then looks after partitions and keys.
@@ -280,6 +299,7 @@ async fn prepare_and_keep(
     key_refresh: Duration,
     target: Target,
     keeper: Arc<Keeper>,
+    sealer: Option<Sealer>,
     directory: Directory,
     stop: watch::Receiver<bool>,
 ) {
@@ -289,6 +309,11 @@ async fn prepare_and_keep(
     tokio::join!(
         directory.run(target.clone(), key_refresh, stop),
         keeper.run(&target, clock::now),
+        async {
+            if let Some(sealer) = &sealer {
+                sealer.run(&target, clock::now).await;
+            }
+        },
     );
 }
 

@@ -1,8 +1,9 @@
 //! Load tester for recsys-ingest.
 //!
 //! Posts made-up events, measures how they are answered, and checks each of them
-//! against the tables. Knows the service by its contract only: it shares no code
-//! with what it checks.
+//! against the tables. `run` knows the service by its contract only: it shares no
+//! code with what it checks. `compare`, which measures and does not judge rows,
+//! does.
 //!
 //! Modules stand in the order in which an event meets them.
 
@@ -24,6 +25,9 @@ mod run;
 mod check;
 mod report;
 
+mod compare;
+mod sweep;
+
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -33,12 +37,14 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use check::Checker;
 use client::Target;
+use compare::CompareOptions;
 use generate::plan::Plan;
 use ledger::Ledger;
 use options::RunOptions;
 use report::{Pass, Report};
 use run::Schedule;
 use supply::Supply;
+use sweep::SweepOptions;
 
 /// Load generator and checker for recsys-ingest.
 #[derive(Debug, Parser)]
@@ -52,17 +58,22 @@ struct Cli {
 enum Command {
     /// Post events, measure, and check every one of them against the tables.
     Run(Box<RunOptions>),
+    /// Measure the service against COPY of the same rows, side by side on this machine.
+    Compare(Box<CompareOptions>),
+    /// Find the highest rate that is held with a p99 below a bound.
+    Sweep(Box<SweepOptions>),
+    /// Answer everything at once; `compare` measures against it.
+    #[command(name = compare::empty::COMMAND, hide = true)]
+    EmptyHandler,
 }
 
 fn main() -> ExitCode {
-    let Command::Run(options) = Cli::parse().command;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(usize::from(options.threads))
-        .enable_all()
-        .build();
-    let outcome = runtime
-        .context("cannot start the runtime")
-        .and_then(|runtime| runtime.block_on(load(&options)));
+    let outcome = match Cli::parse().command {
+        Command::Run(options) => block_on(options.threads, load(&options)),
+        Command::Compare(options) => block_on(options.threads, compare::compare(&options)),
+        Command::Sweep(options) => block_on(options.run.threads, sweep::sweep(&options)),
+        Command::EmptyHandler => compare::empty::run().map(|()| true),
+    };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -71,6 +82,16 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// Runs `work` on so many threads.
+fn block_on<T>(threads: u16, work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(usize::from(threads))
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?
+        .block_on(work)
 }
 
 /// Runs, reports, and says whether all is well.

@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use super::json::{Field, Flaw, Scanner, SyntaxError};
+use super::json::{Field, Flaw, Scanned, Scanner, SyntaxError};
 use super::rejection::{Code, Rejection};
 
 /// How the body's bytes are arranged.
@@ -224,7 +224,7 @@ impl<'a> Body<'a> {
                         sent_at = Some(value.raw);
                     }
                     if !is_envelope {
-                        found.push(&mut self.fields, key, value.raw, flaw.or(value.flaw));
+                        found.push(&mut self.fields, key, value, flaw);
                     }
                 }
                 if !scanner.take(b',') {
@@ -259,7 +259,7 @@ impl<'a> Body<'a> {
             loop {
                 let (key, flaw) = scanner.key()?;
                 let value = scanner.value(1)?;
-                found.push(&mut self.fields, key, value.raw, flaw.or(value.flaw));
+                found.push(&mut self.fields, key, value, flaw);
                 if !scanner.take(b',') {
                     break;
                 }
@@ -343,13 +343,17 @@ impl Members {
         &mut self,
         fields: &mut Vec<Field<'a>>,
         key: Cow<'a, str>,
-        raw: &'a str,
-        flaw: Option<Flaw>,
+        value: Scanned<'a>,
+        flaw_of_key: Option<Flaw>,
     ) {
-        if let (Some(flaw), None) = (flaw, self.flaw) {
+        if let (Some(flaw), None) = (flaw_of_key.or(value.flaw), self.flaw) {
             self.flaw = Some((fields.len(), flaw));
         }
-        fields.push(Field { key, raw });
+        fields.push(Field {
+            key,
+            raw: value.raw,
+            escaped: value.escaped,
+        });
     }
 }
 

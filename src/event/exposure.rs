@@ -66,6 +66,7 @@ impl<'a> Experiment<'a> {
                 *slot.0 = Value {
                     name: slot.1,
                     raw: field.raw,
+                    escaped: field.escaped,
                 }
                 .text(KEY_BYTES_MAX)?;
             }
@@ -283,7 +284,7 @@ fn check_item(raw: &str) -> Result<bool, Rejection> {
     let mut item_id = None;
     let mut rank = None;
     for field in &members {
-        let raw = field.raw;
+        let (raw, escaped) = (field.raw, field.escaped);
         let slot = match &*field.key {
             "item_id" => (&mut item_id, "item_id"),
             "rank" => (&mut rank, "rank"),
@@ -291,12 +292,20 @@ fn check_item(raw: &str) -> Result<bool, Rejection> {
                 if let Some(name) = ITEM_NUMBERS.iter().find(|name| **name == key)
                     && raw != "null"
                 {
-                    Value { name, raw }.number()?;
+                    Value { name, raw, escaped }.number()?;
                 }
                 continue;
             }
         };
-        if slot.0.replace(Value { name: slot.1, raw }).is_some() {
+        if slot
+            .0
+            .replace(Value {
+                name: slot.1,
+                raw,
+                escaped,
+            })
+            .is_some()
+        {
             return Err(Rejection::of(
                 Code::DuplicateField,
                 slot.1,

@@ -20,6 +20,8 @@ pub(super) struct Value<'a> {
     pub(super) name: &'static str,
     /// Its JSON text.
     pub(super) raw: &'a str,
+    /// Whether any string in it holds escapes.
+    pub(super) escaped: bool,
 }
 
 /// Finds `names` among an event's fields; what is left over goes to `extra`.
@@ -54,6 +56,7 @@ pub(super) fn pick<'a, 'b, const N: usize>(
             values[at] = Some(Value {
                 name: names[at],
                 raw: field.raw,
+                escaped: field.escaped,
             });
         }
     }
@@ -63,7 +66,12 @@ pub(super) fn pick<'a, 'b, const N: usize>(
 impl<'a> Value<'a> {
     /// Any string.
     pub(super) fn string(&self) -> Result<Cow<'a, str>, Rejection> {
-        json::as_str(self.raw).ok_or_else(|| self.wrong_type("a string"))
+        let text = if self.escaped {
+            json::as_str(self.raw)
+        } else {
+            json::as_plain_str(self.raw).map(Cow::Borrowed)
+        };
+        text.ok_or_else(|| self.wrong_type("a string"))
     }
 
     /// A string of at most `bytes_max` bytes; `None` if it is blank.
@@ -85,8 +93,11 @@ impl<'a> Value<'a> {
         let Some(text) = self.text(KEY_BYTES_MAX)? else {
             return Ok(None);
         };
+        // Control characters beyond ASCII (U+0080 to U+009F) begin with 0xC2.
+        let suspicious = |byte: u8| matches!(byte, b'/' | b'\\' | 0..0x20 | 0x7F | 0xC2);
         let bad = |c: char| matches!(c, '/' | '\\') || c.is_control();
-        if text == "." || text == ".." || text.contains(bad) {
+        let is_bad = text.bytes().any(suspicious) && text.contains(bad);
+        if text == "." || text == ".." || is_bad {
             return Err(Rejection::of(
                 Code::InvalidValue,
                 self.name,

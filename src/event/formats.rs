@@ -96,6 +96,7 @@ pub(super) fn service_v1<'a>(
     let none = Value {
         name: "items",
         raw: "[]",
+        escaped: false,
     };
     push_items(object.name("items"), items.unwrap_or(none), context)?;
     let named = tenant_id.map(|value| value.string()).transpose()?;
@@ -159,6 +160,7 @@ pub(super) fn eval_v1<'a>(
         Some(Value {
             name,
             raw: field.raw,
+            escaped: field.escaped,
         })
     };
     let named = in_context("context.tenant_id", "tenant_id")
@@ -486,6 +488,7 @@ fn hashed_subject(who: Value<'_>, context: &Context<'_>) -> Result<Subject, Reje
             Some(Value {
                 name,
                 raw: field.raw,
+                escaped: field.escaped,
             })
         };
         let key = |name: &'static str| name.trim_start_matches("subject.");

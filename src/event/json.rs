@@ -75,6 +75,8 @@ pub struct Scanned<'a> {
     pub raw: &'a str,
     /// The first flaw found inside.
     pub flaw: Option<Flaw>,
+    /// Whether any string inside, a name or a value, holds escapes.
+    pub escaped: bool,
 }
 
 /// A member of an object.
@@ -84,6 +86,8 @@ pub struct Field<'a> {
     pub key: Cow<'a, str>,
     /// The value's text.
     pub raw: &'a str,
+    /// Whether any string in the value holds escapes.
+    pub escaped: bool,
 }
 
 /// Walks a text from value to value.
@@ -92,6 +96,8 @@ pub struct Scanner<'a> {
     text: &'a str,
     at: usize,
     open: Vec<Open>,
+    /// Whether the value that is being taken holds escapes.
+    escaped: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,6 +113,7 @@ impl<'a> Scanner<'a> {
             text,
             at: 0,
             open: Vec::new(),
+            escaped: false,
         }
     }
 
@@ -167,6 +174,7 @@ impl<'a> Scanner<'a> {
         self.peek();
         let start = self.at;
         let mut flaw = None;
+        self.escaped = false;
         self.open.clear();
         loop {
             match self.peek() {
@@ -199,6 +207,7 @@ impl<'a> Scanner<'a> {
                     return Ok(Scanned {
                         raw: &self.text[start..self.at],
                         flaw,
+                        escaped: self.escaped,
                     });
                 };
                 match (open, self.peek()) {
@@ -264,9 +273,7 @@ impl<'a> Scanner<'a> {
         let mut escaped = false;
         let mut flaw = None;
         loop {
-            while bytes.get(at).is_some_and(|&byte| PLAIN[byte as usize]) {
-                at += 1;
-            }
+            at += plain_run(&bytes[at..]);
             match bytes.get(at) {
                 Some(b'"') => {
                     self.at = at + 1;
@@ -274,6 +281,7 @@ impl<'a> Scanner<'a> {
                 }
                 Some(b'\\') => {
                     escaped = true;
+                    self.escaped = true;
                     let (length, found) =
                         escape(&bytes[at..]).map_err(|what| SyntaxError { offset: at, what })?;
                     note(&mut flaw, found);
@@ -348,6 +356,33 @@ static PLAIN: [bool; 256] = {
     plain[b'\\' as usize] = false;
     plain
 };
+
+/// How many bytes at the start of `bytes` a string may hold as they are.
+///
+/// Eight at a time: in a word, a byte that is below 0x20, a quote or a backslash
+/// sets its top bit in `hits`, and the lowest such bit is always right (a borrow
+/// can only reach bytes above a true one).
+fn plain_run(bytes: &[u8]) -> usize {
+    const ONES: u64 = u64::MAX / 255;
+    const TOPS: u64 = ONES << 7;
+    let zero_bytes = |word: u64| word.wrapping_sub(ONES) & !word;
+    let mut run = 0;
+    while let Some(chunk) = bytes[run..].first_chunk::<8>() {
+        let word = u64::from_le_bytes(*chunk);
+        let control = word.wrapping_sub(ONES * 0x20) & !word;
+        let quote = zero_bytes(word ^ (ONES * u64::from(b'"')));
+        let backslash = zero_bytes(word ^ (ONES * u64::from(b'\\')));
+        let hits = (control | quote | backslash) & TOPS;
+        if hits != 0 {
+            return run + (hits.trailing_zeros() / 8) as usize;
+        }
+        run += 8;
+    }
+    let rest = bytes[run..]
+        .iter()
+        .take_while(|&&byte| PLAIN[byte as usize]);
+    run + rest.count()
+}
 
 fn note(flaw: &mut Option<Flaw>, found: Option<Flaw>) {
     if flaw.is_none() {
@@ -434,6 +469,11 @@ pub fn as_str(raw: &str) -> Option<Cow<'_, str>> {
     })
 }
 
+/// The string that a value holds which was scanned and found without escapes.
+pub fn as_plain_str(raw: &str) -> Option<&str> {
+    raw.strip_prefix('"')?.strip_suffix('"')
+}
+
 /// The members of a scanned object; `None` if the value is something else.
 pub fn members(raw: &str) -> Option<Vec<Field<'_>>> {
     let mut scanner = Scanner::new(raw);
@@ -450,6 +490,7 @@ pub fn members(raw: &str) -> Option<Vec<Field<'_>>> {
         fields.push(Field {
             key,
             raw: value.raw,
+            escaped: value.escaped,
         });
         if !scanner.take(b',') {
             return Some(fields);

@@ -40,11 +40,24 @@ impl Meta<'_, '_> {
         subject: &Subject,
         context: &Context<'_>,
     ) -> Result<Option<String>, Rejection> {
+        let raw_request_id = request_id.and_then(RequestId::raw);
+        let is_empty = !says_source
+            && self.client.is_none()
+            && self.kept.is_empty()
+            && self.displaced.is_empty()
+            && self.extra.is_empty()
+            && raw_request_id.is_none()
+            && subject.kind != Some("anonymous")
+            && subject.anonymous.is_none()
+            && context.skew_ms.is_none();
+        if is_empty {
+            return Ok(None);
+        }
         let client = match &self.client {
             Some(value) => value.members()?,
             None => Vec::new(),
         };
-        let mut out = String::new();
+        let mut out = String::with_capacity(64);
         let mut object = ObjectWriter::open(&mut out);
         let (displaced, own): (Vec<_>, Vec<_>) = client
             .iter()
@@ -58,7 +71,7 @@ impl Meta<'_, '_> {
             }
             object.str("schema", format.as_str());
         }
-        object.opt_str("request_id", request_id.and_then(RequestId::raw));
+        object.opt_str("request_id", raw_request_id);
         if says_source || subject.kind == Some("anonymous") {
             object.opt_str("subject_kind", subject.kind);
         }

@@ -15,7 +15,9 @@ use crate::metrics::{ByTable, Metrics};
 
 use super::connect::Target;
 use super::error::{Chain, Trouble};
-use super::partition::{self, Coverage, CreationBudget, Interval, Range, ensure, read_coverage};
+use super::partition::{
+    self, Coverage, CreationBudget, IndexProfile, Interval, Range, ensure_with, read_coverage,
+};
 use super::quarantine::{self, admin::Selection};
 use super::session::Session;
 
@@ -39,6 +41,8 @@ pub struct Layout {
     pub ahead: u32,
     /// Partitions that events may bring about in an hour.
     pub on_demand_per_hour: usize,
+    /// Whether new partitions get all indexes, or their key only.
+    pub indexes: IndexProfile,
 }
 
 /// The partitions of both tables, as far as writers need to know.
@@ -120,7 +124,7 @@ impl Keeper {
         range: Range,
         why: &str,
     ) -> Result<(), partition::Error> {
-        for made in ensure(&mut session.client, table, range, why)
+        for made in ensure_with(&mut session.client, table, range, self.layout.indexes, why)
             .await?
             .created()
         {

@@ -8,6 +8,7 @@ pub mod directory;
 pub mod migrate;
 pub mod partition;
 pub mod quarantine;
+pub mod seal;
 pub mod verify;
 
 mod batch;

@@ -36,5 +36,6 @@ mod readme;
 mod rejection;
 mod roundtrip;
 mod schema;
+mod sealing;
 mod shutdown;
 mod soak;

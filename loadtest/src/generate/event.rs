@@ -272,6 +272,11 @@ impl<'s> Events<'s> {
             _ if event.format == Format::OutcomeV1 => {
                 event.request = Some(request_of(seed, event.format, slot));
             }
+            // Interactions alone answer to lists that somebody else reports.
+            None if self.settings.mix.0 == 0 && draws.below(8) > 0 => {
+                event.request = Some(request_of(seed, event.format, slot));
+                event.position = Some(1 + draws.below(LIST_ITEMS_MAX));
+            }
             _ => {}
         }
         let user = self.users.draw(draws);

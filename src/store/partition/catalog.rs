@@ -10,6 +10,7 @@ use tokio_postgres::{Client, IsolationLevel, Transaction};
 
 use super::Error;
 use super::bounds::Range;
+use super::index::{IndexState, read_indexes, state};
 use super::literal::{Bound, parse_bound};
 use crate::event::Table;
 
@@ -38,6 +39,9 @@ pub struct PartitionInfo {
     pub bytes: i64,
     /// Whether it takes what no other partition holds.
     pub is_default: bool,
+    /// Which of the indexes of a sealed partition it has; None if it is never
+    /// sealed: a default partition, or one that is itself partitioned.
+    pub index_state: Option<IndexState>,
 }
 
 /// A parent table.
@@ -149,6 +153,8 @@ pub async fn list(client: &mut Client, table: Table) -> Result<Vec<PartitionInfo
     let tx = begin(client, table, true).await?;
     let parent = read_parent(&tx, table).await?;
     let partitions = read_partitions(&tx, &parent).await?;
+    let oids: Vec<u32> = partitions.iter().map(|partition| partition.oid).collect();
+    let indexes = read_indexes(&tx, table, &oids).await?;
     let mut infos = Vec::with_capacity(partitions.len());
     for partition in partitions {
         // A partition that is itself partitioned has its rows in its leaves.
@@ -180,6 +186,10 @@ pub async fn list(client: &mut Client, table: Table) -> Result<Vec<PartitionInfo
             rows_estimate: row.get(1),
             bytes: row.get(0),
             is_default: partition.bound == Bound::Default,
+            index_state: indexes
+                .get(&partition.oid)
+                .filter(|_| partition.bound != Bound::Default)
+                .map(|found| state(table, found)),
         });
     }
     end(tx, table).await?;
@@ -217,7 +227,7 @@ pub(super) async fn begin(
 }
 
 /// Ends a transaction that only read.
-async fn end(tx: Transaction<'_>, table: Table) -> Result<(), Error> {
+pub(super) async fn end(tx: Transaction<'_>, table: Table) -> Result<(), Error> {
     tx.commit().await.map_err(|source| Error::Postgres {
         doing: "read the partitions",
         table,

@@ -18,7 +18,9 @@ use super::bounds::{Interval, Range};
 use super::catalog::{
     Parent, Partition, begin, coverage_of, read_coverage, read_parent, read_partitions,
 };
+use super::index::{IndexProfile, add_missing, quoted};
 use super::literal::{Bound, timestamp};
+use super::log::{Action, note};
 use crate::event::Table;
 
 /// How long one attempt waits for a lock. A COPY that wants the default
@@ -78,9 +80,20 @@ pub async fn ensure(
     range: Range,
     why: &str,
 ) -> Result<Ensured, Error> {
+    ensure_with(client, table, range, IndexProfile::Deferred, why).await
+}
+
+/// [`ensure`], with the indexes that the profile wants from the start.
+pub async fn ensure_with(
+    client: &mut Client,
+    table: Table,
+    range: Range,
+    profile: IndexProfile,
+    why: &str,
+) -> Result<Ensured, Error> {
     let mut attempt = 1;
     loop {
-        match attempt_once(client, table, range, why).await {
+        match attempt_once(client, table, range, profile, why).await {
             Err(Error::Postgres { source, .. }) if is_passing(&source) && attempt < ATTEMPTS => {
                 let pause_ms = rand::random_range(50..250) * u64::from(attempt);
                 tokio::time::sleep(Duration::from_millis(pause_ms)).await;
@@ -136,6 +149,7 @@ async fn attempt_once(
     client: &mut Client,
     table: Table,
     range: Range,
+    profile: IndexProfile,
     why: &str,
 ) -> Result<Ensured, Error> {
     let tx = begin(client, table, false).await?;
@@ -158,10 +172,10 @@ async fn attempt_once(
     let default = partitions.iter().find(|p| p.bound == Bound::Default);
     let mut made = Vec::with_capacity(gaps.len());
     for &gap in &gaps {
-        made.push(create(&tx, &parent, default, gap).await?);
+        made.push(create(&tx, &parent, default, gap, profile).await?);
     }
     for created in &made {
-        log(&tx, table, created, default, why).await?;
+        log_created(&tx, table, created, default, why).await?;
     }
     tx.commit().await.map_err(|source| Error::Postgres {
         doing: "commit a new partition",
@@ -214,6 +228,7 @@ async fn create(
     parent: &Parent,
     default: Option<&Partition>,
     range: Range,
+    profile: IndexProfile,
 ) -> Result<Created, Error> {
     let failed = |doing| {
         move |source| Error::Postgres {
@@ -244,6 +259,10 @@ async fn create(
         Some(default) => move_rows(tx, parent, default, &child, &inside).await?,
         None => 0,
     };
+    // After the rows that moved in, which are then indexed in bulk.
+    if profile == IndexProfile::Full {
+        add_missing(tx, parent.table, &parent.schema, &name).await?;
+    }
 
     tx.batch_execute(&format!(
         "ALTER TABLE {above} ATTACH PARTITION {child} FOR VALUES FROM ('{from}') TO ('{to}');
@@ -331,7 +350,7 @@ async fn free_name(tx: &Transaction<'_>, parent: &Parent, range: Range) -> Resul
 }
 
 /// Notes who made the partition and why, in the transaction that makes it.
-async fn log(
+async fn log_created(
     tx: &Transaction<'_>,
     table: Table,
     created: &Created,
@@ -347,30 +366,18 @@ async fn log(
         }
         _ => why.to_owned(),
     };
-    tx.execute(
-        "INSERT INTO ingest_partition_log
-             (table_name, partition_name, action, range_from, range_to, instance, reason)
-         VALUES ($1, $2, 'create', $3::text::timestamptz, $4::text::timestamptz,
-                 nullif(current_setting('application_name'), ''), $5)",
-        &[
-            &table.as_str(),
-            &created.name,
-            &timestamp(created.range.from_us),
-            &timestamp(created.range.to_us),
-            &reason,
-        ],
+    note(
+        tx,
+        table,
+        &created.name,
+        created.range,
+        Action::Create,
+        &reason,
     )
     .await
-    .map_err(|source| Error::Postgres {
-        doing: "log a new partition",
-        table,
-        source,
-    })?;
-    Ok(())
 }
 
 /// A table's full name, quoted.
-fn qualified(schema: &str, name: &str) -> String {
-    let quoted = |ident: &str| format!("\"{}\"", ident.replace('"', "\"\""));
+pub(in crate::store) fn qualified(schema: &str, name: &str) -> String {
     format!("{}.{}", quoted(schema), quoted(name))
 }

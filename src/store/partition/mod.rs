@@ -13,12 +13,23 @@ mod budget;
 mod calendar;
 mod catalog;
 mod create;
+mod index;
+mod leaf;
 mod literal;
+mod log;
 
 pub use bounds::{Interval, Range, UnknownInterval};
 pub use budget::{CreationBudget, Exhausted};
 pub use catalog::{Coverage, PartitionInfo, list, read_coverage};
-pub use create::{Created, Ensured, ensure, ensure_ahead};
+pub use create::{Created, Ensured, ensure, ensure_ahead, ensure_with};
+pub use index::{IndexProfile, IndexState, SecondaryIndex, UnknownProfile, secondary_indexes};
+
+pub(in crate::store) use create::qualified;
+#[cfg(test)]
+pub(in crate::store) use index::Found;
+pub(in crate::store) use index::quoted;
+pub(in crate::store) use leaf::{Leaf, leaves};
+pub(in crate::store) use log::{Action, note};
 
 use crate::event::Table;
 

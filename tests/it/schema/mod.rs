@@ -1,6 +1,6 @@
 //! The schema on a real PostgreSQL: migrations, adoption, views, partitions.
 
-mod words;
+pub(crate) mod words;
 
 mod adoption;
 mod migrations;

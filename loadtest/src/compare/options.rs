@@ -1,0 +1,111 @@
+//! The command line of `compare`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+/// Measure the service against COPY, side by side on this machine.
+///
+/// Starts a Postgres of its own (durable, set up as `recsys-ingest dev` does) and
+/// the service beside it, and loads the same rows in every way in turn, so that
+/// all ways see the same machine. Only ratios within one run mean anything.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct CompareOptions {
+    /// Rounds; in each, every way has its turn.
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) rounds: u16,
+    /// Interactions of a load.
+    #[arg(long, default_value_t = 300_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1000..))]
+    pub(crate) rows: u32,
+    /// Exposures of a load; a fifth of the interactions if not given.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1000..))]
+    pub(crate) exposures: Option<u32>,
+    /// Two rounds of a fifth of the rows: to see that it works, not to quote.
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Measure growth instead: partitions, tenants, connections, events per body, rows in the table.
+    #[arg(long)]
+    pub(crate) growth: bool,
+    /// Rows that are in the table beforehand, for --growth.
+    #[arg(long, default_value_t = 10_000_000, value_name = "N")]
+    pub(crate) large_table: u64,
+    /// Seconds of a load at half the held rate.
+    #[arg(long, default_value_t = 3.0, value_name = "SECONDS")]
+    pub(crate) half_rate_seconds: f64,
+    /// Connections that post, for every body size; if not given, 128 for single events down to 8 for bodies of 1,000.
+    #[arg(long, value_name = "C", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) connections: Option<u16>,
+    /// The same seed makes the same events.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub(crate) seed: u64,
+    /// Where Postgres and the spool are kept meanwhile: on the disk that counts, not in memory.
+    #[arg(long, default_value = "/var/tmp", value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// PostgreSQL's programs to use, instead of those that are found.
+    #[arg(long, env = "INGEST_PG_BIN", value_name = "DIR")]
+    pub(crate) pg_bin: Option<PathBuf>,
+    /// The service's program; the recsys-ingest beside this one if not given.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) service: Option<PathBuf>,
+    /// One more argument for the service; may be given several times.
+    #[arg(long = "service-arg", value_name = "ARG", allow_hyphen_values = true)]
+    pub(crate) service_args: Vec<String>,
+    /// Threads that post.
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) threads: u16,
+    /// Fail if a figure misses what is asked of it.
+    #[arg(long)]
+    pub(crate) strict: bool,
+    /// Write all figures as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// Write a report with charts, in one HTML file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+}
+
+impl CompareOptions {
+    /// How many rounds there are.
+    pub(crate) fn rounds(&self) -> u16 {
+        if self.quick {
+            self.rounds.min(2)
+        } else {
+            self.rounds
+        }
+    }
+
+    /// Interactions of a load.
+    pub(crate) fn interactions(&self) -> u32 {
+        self.shortened(self.rows)
+    }
+
+    /// Exposures of a load.
+    pub(crate) fn exposures(&self) -> u32 {
+        self.shortened(self.exposures.unwrap_or(self.rows / 5))
+    }
+
+    /// Seconds of a load at half the held rate.
+    pub(crate) fn half_rate_seconds(&self) -> f64 {
+        let seconds = self.half_rate_seconds.clamp(0.1, 600.0);
+        if self.quick { seconds / 2.0 } else { seconds }
+    }
+
+    /// Connections that post bodies of so many events.
+    ///
+    /// Enough for every sync of the spool to have company: with fewer, waiting
+    /// for the disk is what is measured.
+    pub(crate) fn connections(&self, body: u32) -> usize {
+        match (self.connections, body) {
+            (Some(connections), _) => connections.into(),
+            (None, ..10) => 128,
+            (None, ..100) => 64,
+            (None, ..1000) => 16,
+            (None, _) => 8,
+        }
+    }
+
+    fn shortened(&self, rows: u32) -> u32 {
+        let rows = if self.quick { rows / 5 } else { rows };
+        rows.max(1000)
+    }
+}

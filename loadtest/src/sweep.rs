@@ -1,0 +1,247 @@
+//! `sweep`: the highest rate that is held with a p99 below a bound.
+//!
+//! Keeps one invariant: every try is an open loop, so that a service that falls
+//! behind shows in the latency and cannot slow the schedule down.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Args;
+use indicatif::ProgressBar;
+use serde_json::{Value, json};
+
+use crate::client::Target;
+use crate::generate::plan::Plan;
+use crate::ledger::Ledger;
+use crate::options::RunOptions;
+use crate::report::{float, milliseconds};
+use crate::run::{self, Schedule};
+use crate::supply::Supply;
+
+/// A rate counts as offered if so much of it left in time.
+const OFFERED_MIN: f64 = 0.97;
+/// From one event a second to more than any machine takes.
+const DOUBLINGS_MAX: u32 = 24;
+/// Between two tries, for what is still on its way to Postgres.
+const REST: Duration = Duration::from_millis(500);
+
+/// Find the highest rate that is held with a p99 below a bound.
+///
+/// Takes the settings of `run`; --events, --rate, --seed and --repeat are the sweep's to choose.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct SweepOptions {
+    /// The most that the p99 of the answers may be.
+    #[arg(long, default_value = "20ms", value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(crate) p99: Duration,
+    /// How long a rate has to be held.
+    #[arg(long, default_value = "4s", value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(crate) hold: Duration,
+    /// Events a second to begin with.
+    #[arg(long, default_value_t = 5_000.0, value_name = "R")]
+    pub(crate) start: f64,
+    /// How close to find the rate, as a share of it.
+    #[arg(long, default_value_t = 0.05, value_name = "0..1")]
+    pub(crate) precision: f64,
+    #[command(flatten)]
+    pub(crate) run: RunOptions,
+}
+
+/// What came of one rate.
+#[derive(Clone, Debug)]
+struct Try {
+    rate: f64,
+    /// Events a second that were answered.
+    achieved: f64,
+    p99_ms: f64,
+    held: bool,
+}
+
+impl Try {
+    fn json(&self) -> Value {
+        json!({
+            "rate": self.rate,
+            "achieved": self.achieved,
+            "p99_ms": self.p99_ms,
+            "held": self.held,
+        })
+    }
+}
+
+/// Narrows a rate down between one that is held and one that is not.
+#[derive(Clone, Copy, Debug)]
+struct Search {
+    held: Option<f64>,
+    lost: Option<f64>,
+    precision: f64,
+}
+
+impl Search {
+    /// The next rate to try; `None` once the answer is close enough.
+    fn next(&self, start: f64) -> Option<f64> {
+        match (self.held, self.lost) {
+            (None, None) => Some(start),
+            (Some(held), None) => Some(held * 2.0),
+            // Not even this little is held.
+            (None, Some(lost)) => (lost > 1.0).then_some(lost / 4.0),
+            (Some(held), Some(lost)) if lost / held <= 1.0 + self.precision => None,
+            (Some(held), Some(lost)) => Some(f64::midpoint(held, lost)),
+        }
+    }
+
+    fn learn(&mut self, rate: f64, held: bool) {
+        match held {
+            true => self.held = Some(self.held.map_or(rate, |best| best.max(rate))),
+            false => self.lost = Some(self.lost.map_or(rate, |least| least.min(rate))),
+        }
+    }
+}
+
+/// Sweeps, and says whether any rate was held.
+pub(crate) async fn sweep(options: &SweepOptions) -> anyhow::Result<bool> {
+    anyhow::ensure!(
+        options.start >= 1.0 && options.precision > 0.0,
+        "--start is at least 1, --precision above 0"
+    );
+    let mut search = Search {
+        held: None,
+        lost: None,
+        precision: options.precision,
+    };
+    let seed = options.run.seed.unwrap_or_else(rand::random);
+    let mut tries = Vec::new();
+    println!("{:>12}  {:>12}  {:>10}", "events/s", "answered/s", "p99");
+    for number in 0..u64::from(DOUBLINGS_MAX) * 2 {
+        let Some(rate) = search.next(options.start) else {
+            break;
+        };
+        // Events that were sent before would be duplicates.
+        let outcome = attempt(options, rate, seed.wrapping_add(number)).await?;
+        println!(
+            "{:>12.0}  {:>12.0}  {:>7.1} ms  {}",
+            outcome.rate,
+            outcome.achieved,
+            outcome.p99_ms,
+            if outcome.held { "held" } else { "not held" }
+        );
+        search.learn(rate, outcome.held);
+        tries.push(outcome);
+        tokio::time::sleep(REST).await;
+    }
+    match search.held {
+        Some(held) => println!(
+            "held: {held:.0} events/s with a p99 of at most {:.1} ms",
+            options.p99.as_secs_f64() * 1e3
+        ),
+        None => println!("no rate was held"),
+    }
+    if let Some(path) = &options.run.json {
+        let report = json!({
+            "p99_ms_max": options.p99.as_secs_f64() * 1e3,
+            "hold_seconds": options.hold.as_secs_f64(),
+            "ack": options.run.ack.as_str(),
+            "held": search.held,
+            "tries": tries.iter().map(Try::json).collect::<Vec<_>>(),
+        });
+        std::fs::write(path, serde_json::to_string_pretty(&report)? + "\n")
+            .with_context(|| format!("cannot write the report to {}", path.display()))?;
+    }
+    Ok(search.held.is_some())
+}
+
+/// One open loop.
+async fn attempt(options: &SweepOptions, rate: f64, seed: u64) -> anyhow::Result<Try> {
+    let mut run = options.run.clone();
+    run.seed = Some(seed);
+    run.events = events_of(rate * options.hold.as_secs_f64());
+    let settings = run.settings(jiff::Timestamp::now(), seed)?;
+    let plan = Arc::new(Plan::new(&settings)?);
+    let target = Target::new(&run.url, run.ack, &settings, &plan)?;
+    let supply = Arc::new(Supply::new(run.prepare_mb << 20));
+    let maker = {
+        let (supply, plan, settings) = (Arc::clone(&supply), Arc::clone(&plan), settings.clone());
+        std::thread::spawn(move || drop(supply.fill(&settings, &plan)))
+    };
+    {
+        let supply = Arc::clone(&supply);
+        tokio::task::spawn_blocking(move || supply.wait_until_full()).await?;
+    }
+    let schedule = Schedule {
+        connections: run.connections.into(),
+        rate: Some(rate),
+        retry: false,
+        // A rate that takes four times as long is lost anyway.
+        time_limit: options.hold * 4 + Duration::from_secs(1),
+    };
+    let ledger = Arc::new(Ledger::new(plan.bodies()));
+    let bar = ProgressBar::hidden();
+    let outcome = run::pass(&plan, &target, &schedule, &supply, &ledger, &bar).await;
+    supply.abandon();
+    maker
+        .join()
+        .map_err(|_| anyhow::anyhow!("the thread that makes bodies panicked"))?;
+    let (tally, took, finished) = outcome?;
+    let total = tally.total();
+    anyhow::ensure!(
+        total.unknown == 0 && tally.odd == 0,
+        "the service did not answer as it should: {}",
+        tally.errors.join("; ")
+    );
+    let p99_ms = milliseconds(&tally.latency, 99.0);
+    let achieved = float(total.accepted + total.rejected) / took.as_secs_f64().max(1e-9);
+    let held = finished
+        && total.refused == 0
+        && p99_ms <= options.p99.as_secs_f64() * 1e3
+        && achieved >= rate * OFFERED_MIN;
+    Ok(Try {
+        rate,
+        achieved,
+        p99_ms,
+        held,
+    })
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "cut to the range first"
+)]
+fn events_of(events: f64) -> u32 {
+    // A hundred bodies are the least that has a p99.
+    events.clamp(1_000.0, 1e9) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The search against a service that holds `truth`.
+    fn find(truth: f64, start: f64) -> (Option<f64>, u32) {
+        let mut search = Search {
+            held: None,
+            lost: None,
+            precision: 0.05,
+        };
+        let mut tries = 0;
+        while let Some(rate) = search.next(start) {
+            search.learn(rate, rate <= truth);
+            tries += 1;
+        }
+        (search.held, tries)
+    }
+
+    #[test]
+    fn a_rate_is_found_from_below_and_from_above() {
+        for (truth, start) in [(123_456.0, 5_000.0), (900.0, 5_000.0), (5_000.0, 5_000.0)] {
+            let (held, tries) = find(truth, start);
+            let held = held.unwrap();
+            assert!(held <= truth && held * 1.05 >= truth, "{held} for {truth}");
+            assert!(tries <= DOUBLINGS_MAX, "{tries}");
+        }
+    }
+
+    #[test]
+    fn a_service_that_holds_nothing_ends_the_search() {
+        assert_eq!(find(0.0, 5_000.0).0, None);
+    }
+}

@@ -1,0 +1,156 @@
+//! `recsys-ingest partitions`: what there is, and sealing by hand.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Subcommand;
+use tokio::time::Instant;
+
+use crate::api::clock;
+use crate::config::{Database, Sealing};
+use crate::event::{Micros, Table};
+use crate::metrics::Metrics;
+use crate::store::partition::{self, IndexProfile};
+use crate::store::seal::{self, Selection};
+use crate::store::{Chain, Session};
+
+use super::{open, print};
+
+/// Longest wait for another sealer to finish its step: a large index takes a while.
+const WAIT_MAX: Duration = Duration::from_secs(30 * 60);
+
+/// How often to ask whether it has.
+const WAIT_STEP: Duration = Duration::from_millis(500);
+
+/// What to do with partitions.
+#[derive(Debug, Subcommand)]
+pub enum PartitionsCommand {
+    /// List the partitions of both event tables: hot (only the key), partly, or sealed (all indexes)
+    List(Database),
+    /// Seal partitions now: build their indexes and gather statistics, while events go on coming in
+    Seal {
+        /// Names of partitions, sealed whatever the time [default: all that are due]
+        names: Vec<String>,
+        #[command(flatten)]
+        #[allow(missing_docs, reason = "documented on its type")]
+        sealing: Sealing,
+        #[command(flatten)]
+        #[allow(missing_docs, reason = "documented on its type")]
+        database: Database,
+    },
+}
+
+/// Carries out a command.
+pub(super) async fn run(command: PartitionsCommand) -> Result<()> {
+    match command {
+        PartitionsCommand::List(database) => list(&database).await,
+        PartitionsCommand::Seal {
+            names,
+            sealing,
+            database,
+        } => {
+            // Builds take as long as they take; what they may wait for has a limit.
+            let mut session = Session::open(&database.target()?, None)
+                .await
+                .map_err(|trouble| anyhow::anyhow!("{}", Chain(&trouble)))?;
+            let selection = if names.is_empty() {
+                Selection::Due {
+                    profile: IndexProfile::Deferred,
+                    after: sealing.seal_after,
+                    now: clock::now(),
+                }
+            } else {
+                refuse_unknown(&mut session, &names).await?;
+                Selection::Named(names)
+            };
+            seal_all(&mut session, &selection).await
+        }
+    }
+}
+
+async fn list(database: &Database) -> Result<()> {
+    let mut session = open(database).await?;
+    let mut lines = vec!["table\tpartition\tfrom\tto\trows\tbytes\tstate".to_owned()];
+    for table in Table::ALL {
+        for info in partition::list(&mut session.client, table).await? {
+            let bound = |us: Option<i64>| us.map_or("-".to_owned(), |us| Micros(us).to_string());
+            lines.push(format!(
+                "{table}\t{}\t{}\t{}\t{}\t{}\t{}",
+                info.name,
+                bound(info.from_us),
+                bound(info.to_us),
+                info.rows_estimate
+                    .map_or("?".to_owned(), |rows| rows.to_string()),
+                info.bytes,
+                info.index_state
+                    .map_or("-".to_owned(), |state| state.to_string())
+            ));
+        }
+    }
+    print(&lines.join("\n"))
+}
+
+/// A name that was mistyped is not a partition that was sealed.
+async fn refuse_unknown(session: &mut Session, names: &[String]) -> Result<()> {
+    let mut known = Vec::new();
+    for table in Table::ALL {
+        known.extend(partition::list(&mut session.client, table).await?);
+    }
+    for name in names {
+        let info = known
+            .iter()
+            .find(|info| info.name == *name)
+            .with_context(|| {
+                format!("there is no partition {name}: see `recsys-ingest partitions list`")
+            })?;
+        if info.index_state.is_none() {
+            bail!("{name} is never sealed: it is a default partition, or partitioned itself");
+        }
+    }
+    Ok(())
+}
+
+async fn seal_all(session: &mut Session, selection: &Selection) -> Result<()> {
+    let metrics = Metrics::new();
+    let mut waiting_since = Instant::now();
+    let mut sealed = 0;
+    loop {
+        let outcome = seal::seal(session, selection, None, &metrics).await?;
+        for partition in &outcome.sealed {
+            sealed += 1;
+            waiting_since = Instant::now();
+            print(&format!(
+                "{}\t{}\tsealed\t{} indexes built\t{:.1} s",
+                partition.table,
+                partition.name,
+                partition.built,
+                partition.took.as_secs_f32()
+            ))?;
+        }
+        for failed in &outcome.failed {
+            eprintln!("{} is not sealed: {}", failed.name, Chain(&failed.trouble));
+        }
+        if !outcome.failed.is_empty() {
+            bail!(
+                "{} partitions are not sealed; see above, and look in pg_stat_activity for old transactions if they waited for a lock",
+                outcome.failed.len()
+            );
+        }
+        if !outcome.is_busy {
+            break;
+        }
+        if waiting_since.elapsed() >= WAIT_MAX {
+            let holder = seal::holder(&session.client).await?;
+            bail!(
+                "gave up after {} minutes waiting for {}, which is sealing: let it finish, or end it, and try again",
+                WAIT_MAX.as_secs() / 60,
+                holder.map_or("another session".to_owned(), |holder| holder.to_string())
+            );
+        }
+        tokio::time::sleep(WAIT_STEP).await;
+    }
+    match sealed {
+        0 => print("nothing to seal"),
+        _ => Ok(()),
+    }
+}

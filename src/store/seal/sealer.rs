@@ -1,0 +1,92 @@
+//! The task that seals what is due, for as long as the service runs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::{debug, warn};
+
+use crate::event::Micros;
+use crate::metrics::Metrics;
+
+use super::super::connect::Target;
+use super::super::error::{Chain, Trouble};
+use super::super::partition::IndexProfile;
+use super::super::session::Session;
+use super::plan::Selection;
+use super::pressure::Pressure;
+use super::work::{Outcome, seal};
+
+/// How often to look for partitions that are due. They come once a day; what
+/// was passed over comes again, and a build that gave up is not a cheap one.
+const TICK: Duration = Duration::from_secs(300);
+
+/// How soon to try again where there was no connection.
+const RETRY: Duration = Duration::from_secs(15);
+
+/// When partitions are sealed.
+#[derive(Clone, Copy, Debug)]
+pub struct Policy {
+    /// Whether hot partitions are to have all indexes, too.
+    pub profile: IndexProfile,
+    /// The grace after the end of a partition's range.
+    pub after: Duration,
+}
+
+/// Seals partitions in the background.
+#[derive(Debug)]
+pub struct Sealer {
+    policy: Policy,
+    pressure: Pressure,
+    metrics: Arc<Metrics>,
+}
+
+impl Sealer {
+    /// A sealer that makes way for the lanes of this instance.
+    pub fn new(policy: Policy, pressure: Pressure, metrics: Arc<Metrics>) -> Self {
+        Self {
+            policy,
+            pressure,
+            metrics,
+        }
+    }
+
+    /// Seals what is due every so often, until dropped.
+    pub async fn run(&self, target: &Target, now: impl Fn() -> Micros) {
+        let mut failed = false;
+        loop {
+            match self.once(target, now()).await {
+                Ok(outcome) => {
+                    failed = false;
+                    outcome.complain();
+                    if outcome.is_busy {
+                        debug!("another instance is sealing");
+                    }
+                }
+                Err(trouble) => {
+                    if !failed {
+                        warn!(error = %Chain(&trouble), "cannot seal partitions, retrying");
+                    }
+                    failed = true;
+                }
+            }
+            tokio::time::sleep(if failed { RETRY } else { TICK }).await;
+        }
+    }
+
+    async fn once(&self, target: &Target, now: Micros) -> Result<Outcome, Trouble> {
+        // No limit on statements: what they may wait for has its own.
+        let mut session = Session::open(target, None).await?;
+        let selection = Selection::Due {
+            profile: self.policy.profile,
+            after: self.policy.after,
+            now,
+        };
+        seal(
+            &mut session,
+            &selection,
+            Some(&self.pressure),
+            &self.metrics,
+        )
+        .await
+    }
+}
