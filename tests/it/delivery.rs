@@ -76,12 +76,12 @@ async fn assert_counted(rig: &Rig, stored: u64, duplicates: u64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_that_never_arrived_is_done_again() {
-    cut_at_commit(Cut::BeforeCommit).await;
+    cut_at_commit(Cut::Before).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_whose_answer_was_lost_is_not_done_again() {
-    cut_at_commit(Cut::AfterCommit).await;
+    cut_at_commit(Cut::After).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -104,7 +104,7 @@ async fn a_commit_that_is_still_under_way_when_its_connection_breaks_counts_once
         senders: 1,
         ..Plan::default()
     };
-    proxy.cut(Cut::DuringCommit, 2);
+    proxy.cut(Cut::During, 2);
     let sent = rig.traffic(plan).finish();
     assert_eq!(proxy.cuts(), 2);
     rig.assert_kept(&[&warm_up, &sent]).await;

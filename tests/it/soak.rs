@@ -258,7 +258,7 @@ async fn durability_costs_little() {
     let mut all = Vec::new();
     for round in 0..ROUNDS * 2 {
         // Durable, received, received, durable, …: neither is always first.
-        let which = usize::try_from((round + 1) / 2 % 2).unwrap();
+        let which = usize::try_from(round.div_ceil(2) % 2).unwrap();
         let plan = Plan {
             ack: ["durable", "received"][which],
             first: round * BODIES,

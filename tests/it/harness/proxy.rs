@@ -36,11 +36,11 @@ pub enum Wire {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
     /// Before the server hears of it: it did not happen.
-    BeforeCommit,
+    Before,
     /// After the server heard of it, before the answer: it happened, and nobody knows.
-    AfterCommit,
+    After,
     /// As soon as the server heard of it, however long it takes there.
-    DuringCommit,
+    During,
 }
 
 /// A proxy in front of a server.
@@ -179,15 +179,14 @@ async fn pass_on(client: TcpStream, server: UnixStream, state: &State) {
                 .commits
                 .fetch_add(u64::from(commit), Ordering::Relaxed);
             let cut = if commit { state.take_cut() } else { None };
-            if cut == Some(Cut::BeforeCommit) {
+            if cut == Some(Cut::Before) {
                 return;
             }
             if cut.is_some() {
                 held_back.send_replace(true);
             }
             state.bend(read).await;
-            if to_server.write_all(&bytes[..read]).await.is_err() || cut == Some(Cut::DuringCommit)
-            {
+            if to_server.write_all(&bytes[..read]).await.is_err() || cut == Some(Cut::During) {
                 return;
             }
         }

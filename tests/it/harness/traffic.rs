@@ -341,14 +341,6 @@ impl Sent {
     pub fn count(&self, told: Told) -> u64 {
         self.told.iter().filter(|&&one| one == told).count() as u64
     }
-
-    /// Bodies that were acknowledged, at any level.
-    pub fn acknowledged(&self) -> u64 {
-        self.told
-            .iter()
-            .filter(|&&one| one >= Told::Received)
-            .count() as u64
-    }
 }
 
 impl Told {
