@@ -18,7 +18,7 @@ pub(crate) const LIST_ITEMS_MAX: u32 = 10;
 pub(crate) const SURFACES: [&str; 4] = ["home", "product_page", "cart", "search"];
 /// To whom; the last one needs more than ASCII.
 pub(crate) const SEGMENTS: [&str; 4] = ["default", "returning", "vip", "größer"];
-/// What people do; the order is that of [`Action`].
+/// What people do; the order is that of `Action`.
 pub(crate) const EVENT_TYPES: [&str; 5] =
     ["impression", "view", "click", "add_to_cart", "purchase"];
 
