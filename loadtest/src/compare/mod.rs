@@ -26,6 +26,8 @@ mod rows;
 mod sample;
 mod stage;
 mod suite;
+#[cfg(test)]
+mod tests;
 mod text;
 mod way;
 mod workload;

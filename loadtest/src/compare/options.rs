@@ -32,7 +32,7 @@ pub(crate) struct CompareOptions {
     /// Seconds of a load at half the held rate.
     #[arg(long, default_value_t = 3.0, value_name = "SECONDS")]
     pub(crate) half_rate_seconds: f64,
-    /// Connections that post, for every body size; if not given, 128 for single events down to 8 for bodies of 1,000.
+    /// Connections that post, for every body size; if not given, 128 for single events down to 16 for bodies of 1,000.
     #[arg(long, value_name = "C", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) connections: Option<u16>,
     /// The same seed makes the same events.
@@ -99,8 +99,8 @@ impl CompareOptions {
             (Some(connections), _) => connections.into(),
             (None, ..10) => 128,
             (None, ..100) => 64,
-            (None, ..1000) => 16,
-            (None, _) => 8,
+            (None, ..1000) => 32,
+            (None, _) => 16,
         }
     }
 

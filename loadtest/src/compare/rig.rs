@@ -167,10 +167,11 @@ impl Rig {
             settings: &workload.in_bodies_of(body),
             table: workload.table,
             ack,
-            connections: match ack {
+            connections: match (ack, rate) {
                 // An answer waits for a COMMIT: the more wait, the more it commits.
-                Ack::Committed => self.options.connections(1),
-                Ack::Received | Ack::Durable => self.options.connections(body),
+                // And what is due at a time must not wait for a connection.
+                (Ack::Committed, _) | (_, Some(_)) => self.options.connections(1),
+                (Ack::Received | Ack::Durable, None) => self.options.connections(body),
             },
             rate,
         };
