@@ -66,13 +66,13 @@ async fn a_small_memory_and_many_writers_ride_out_an_outage_on_disk() {
     .await;
     rig.cluster.crash();
     let plan = Plan {
-        bodies: 2500,
+        bodies: 1800,
         senders: 4,
         ..Plan::default()
     };
     let sent = rig.traffic(plan).finish();
     assert_eq!(sent.tally.codes, std::collections::BTreeMap::new());
-    assert_eq!(sent.count(Told::Durable), 2500);
+    assert_eq!(sent.count(Told::Durable), 1800);
     rig.cluster.restart();
     rig.assert_kept(&[&sent]).await;
 }

@@ -10,7 +10,7 @@ use crate::harness::{
 
 /// A rig whose service reaches its server by way of a proxy, and a body that
 /// it has stored already.
-async fn behind_proxy(change: impl FnOnce(Settings) -> Settings) -> (Rig, Proxy, Sent) {
+pub async fn behind_proxy(change: impl FnOnce(Settings) -> Settings) -> (Rig, Proxy, Sent) {
     let cluster = Cluster::start(&[("autovacuum", "off")]);
     let proxy = Proxy::start(&cluster).await;
     let url = proxy.url(&cluster.url("recsys"));

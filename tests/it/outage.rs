@@ -256,7 +256,7 @@ async fn a_table_that_is_locked_does_not_stall_the_other() {
     };
     let shown = Plan {
         table: Table::Exposures,
-        bodies: 900,
+        bodies: 800,
         ..plan
     };
     let shown = rig.traffic(shown).finish();

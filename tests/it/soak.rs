@@ -13,7 +13,8 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use crate::backpressure::{fill_up, refuses};
 use crate::crash::{Crashes, crash};
-use crate::harness::{BODY_EVENTS, Cluster, Mix, Plan, Rig, Settings};
+use crate::delivery::behind_proxy;
+use crate::harness::{BODY_EVENTS, Cluster, Cut, Mix, Plan, Rig, Settings};
 use crate::outage::{Outage, outage};
 use crate::poison::refuse_poison;
 
@@ -292,4 +293,29 @@ async fn durability_costs_little() {
         format!("{share:.2}"),
         share >= 0.85,
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes; see the head of this file"]
+async fn a_connection_that_died_unnoticed_does_not_block_its_successor() {
+    let _alone = alone().await;
+    let (rig, proxy, warm_up) = behind_proxy(|settings| settings).await;
+    // The server goes on holding the rows of a transaction that nobody will end.
+    proxy.cut(Cut::Swallow, 1);
+    let started = Instant::now();
+    let plan = Plan {
+        bodies: 50,
+        ..Plan::default()
+    };
+    let sent = rig.traffic(plan).finish();
+    rig.settle().await;
+    let took = started.elapsed().as_secs();
+    let audit = rig.audit(&[&warm_up, &sent]).await;
+    figure(
+        "dead connection differences",
+        "none",
+        format!("{audit:?}"),
+        audit.is_good(),
+    );
+    figure("dead connection seconds", "<= 90", took, took <= 90);
 }

@@ -41,6 +41,9 @@ pub enum Cut {
     After,
     /// As soon as the server heard of it, however long it takes there.
     During,
+    /// Before the server hears of it, and nobody is told: both sides go on
+    /// waiting, as when something in between forgets the connection.
+    Swallow,
 }
 
 /// A proxy in front of a server.
@@ -179,8 +182,10 @@ async fn pass_on(client: TcpStream, server: UnixStream, state: &State) {
                 .commits
                 .fetch_add(u64::from(commit), Ordering::Relaxed);
             let cut = if commit { state.take_cut() } else { None };
-            if cut == Some(Cut::Before) {
-                return;
+            match cut {
+                Some(Cut::Before) => return,
+                Some(Cut::Swallow) => std::future::pending().await,
+                Some(Cut::After | Cut::During) | None => {}
             }
             if cut.is_some() {
                 held_back.send_replace(true);
