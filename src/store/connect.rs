@@ -255,6 +255,13 @@ pub async fn prepare_session(client: &Client, statement_timeout: Option<Duration
         " SELECT set_config('synchronous_commit', 'on', false)
            WHERE current_setting('synchronous_commit') = 'off';",
     );
+    // When a connection dies unnoticed, the server would hold its transaction, and
+    // the rows in it, for hours: our next attempt would wait for our last one. We
+    // are never idle within a transaction for longer than a statement takes.
+    settings.push_str(
+        " SET idle_in_transaction_session_timeout = '30s'; SET tcp_keepalives_idle = 10;
+          SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3;",
+    );
     if let Some(limit) = statement_timeout {
         // 0 would mean no limit, and the setting is an int4.
         let ms = limit.as_millis().clamp(1, 2_147_483_647);
