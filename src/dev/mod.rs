@@ -72,12 +72,13 @@ pub async fn run(config: Dev, stopping: CancellationToken) -> Result<()> {
         .context("the start of PostgreSQL was interrupted")??;
     info!(version = server.version(), programs = %server.bin_dir().display(), "PostgreSQL runs");
 
+    // A run that was killed leaves its file behind, and whoever waits for ours
+    // would read the address of a service that is gone. Only now is the
+    // directory ours: before the lock it may be another's who is running.
+    forget_dev_env(&dir)?;
+
     let outcome = serve(&dir, address, listener, &server, stopping).await;
-    let dev_env = dir.join("dev.env");
-    if dev_env.exists() {
-        fs::remove_file(&dev_env)
-            .with_context(|| format!("cannot remove {}", dev_env.display()))?;
-    }
+    forget_dev_env(&dir)?;
     let stopped = tokio::task::spawn_blocking(move || server.stop())
         .await
         .context("the stop of PostgreSQL was interrupted")?;
@@ -85,6 +86,17 @@ pub async fn run(config: Dev, stopping: CancellationToken) -> Result<()> {
     stopped?;
     info!("PostgreSQL is stopped; the data stays in {}", dir.display());
     Ok(())
+}
+
+/// Removes `dev.env`, which tells of a service that is ready.
+fn forget_dev_env(dir: &Path) -> Result<()> {
+    let path = dir.join("dev.env");
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 async fn serve(
