@@ -22,6 +22,18 @@ pub(super) struct Segment {
     pub(super) gaps: Vec<(u64, u64)>,
     /// The segment whose end this one states, if it must outlive it.
     pub(super) guards: Option<u64>,
+    /// Made in this life, and no write or sync to it has failed: what the disk
+    /// holds of it is known, so the file can be used again.
+    pub(super) reusable: bool,
+}
+
+/// A segment that nobody needs any more.
+#[derive(Clone, Debug)]
+pub(super) struct Spent {
+    pub(super) number: u64,
+    pub(super) name: String,
+    pub(super) bytes: u64,
+    pub(super) reusable: bool,
 }
 
 /// All segments, by number.
@@ -49,6 +61,7 @@ impl Segment {
             streams: report.streams,
             gaps: gaps(report),
             guards: report.guards,
+            reusable: false,
         }
     }
 
@@ -131,7 +144,7 @@ impl Catalog {
 
     /// Segments that nobody needs any more: every frame is retired, the bytes
     /// of no older segment depend on them, and a newer one carries the counts on.
-    pub(super) fn spent(&self, retired: &Counts) -> Vec<(u64, String)> {
+    pub(super) fn spent(&self, retired: &Counts) -> Vec<Spent> {
         let Some((&newest, _)) = self.segments.last_key_value() else {
             return Vec::new();
         };
@@ -146,7 +159,12 @@ impl Catalog {
                     && !guarding
                     && portions.all(|(portion, &retired)| portion.last <= retired)
             })
-            .map(|(&number, segment)| (number, segment.name.clone()))
+            .map(|(&number, segment)| Spent {
+                number,
+                name: segment.name.clone(),
+                bytes: segment.bytes,
+                reusable: segment.reusable,
+            })
             .collect()
     }
 }

@@ -67,7 +67,7 @@ impl<L, R> Committer<L, R> {
                 ticked = Instant::now();
             }
         }
-        self.shared.reclaim();
+        self.shared.reclaim(false);
     }
 
     /// Takes what waits, up to a group's worth.
@@ -105,7 +105,7 @@ impl<L, R> Committer<L, R> {
 
     /// Deletes what is done with, and tries to mend what is not well.
     pub(super) fn tick(&mut self) {
-        self.shared.reclaim();
+        self.shared.reclaim(true);
         self.log.tick();
     }
 

@@ -21,6 +21,8 @@ pub(super) trait Disk: Debug + Send + Sync {
     fn create(&self, name: &str, bytes: u64) -> io::Result<Box<dyn DiskFile>>;
     /// Opens a file for reading.
     fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>>;
+    /// Opens a file to be written over.
+    fn reopen(&self, name: &str) -> io::Result<Box<dyn DiskFile>>;
     /// All files, in no order.
     fn list(&self) -> io::Result<Vec<Listed>>;
     /// Renames a file, over another one if need be.

@@ -17,12 +17,13 @@
 //! Numbers are little-endian; offsets are from the start of what they describe.
 //!
 //! ```text
-//! file     = header pad(4096) header pad(8192) frame* zero*
+//! file     = header pad(4096) header pad(8192) frame* (zero* | stale*)
 //!            named <first sequence, 16 hex digits>.seg
 //!
 //! header   = 0    magic            8 bytes  "recspool"
 //!  (512)     8    version          u32      1
-//!            12   flags            u32      1: has a predecessor, 2: the predecessor is whole
+//!            12   flags            u32      1: has a predecessor, 2: the predecessor is whole,
+//!                                           4: the file held another segment before
 //!            16   instance         16 bytes uuid of the spool
 //!            32   number           u64      unique and increasing within the instance
 //!            40   first sequence   u64      of the first frame, if there is one
@@ -55,6 +56,9 @@
 //!   never taken for a frame. It covers the payload's crc, and so the payload.
 //! - A header that checks out vouches for the payload's length, so one bad
 //!   payload costs one frame and no search.
+//! - Files are used again, because pages and blocks that are there already take
+//!   half the time of new ones. What the file held before then follows the last
+//!   frame; no crc there fits, and its sequences are too low besides.
 //! - A group is what was written and synced at once. A frame of a later group
 //!   proves that everything before that group had been synced: holes there are
 //!   damage, holes in the last group are what a power cut leaves.
@@ -88,6 +92,7 @@ const HEADER_CRC_AT: usize = 508;
 const FRAME_CRC_AT: usize = 40;
 const HAS_PREDECESSOR: u32 = 1;
 const PREDECESSOR_WHOLE: u32 = 2;
+const RECYCLED: u32 = 4;
 
 /// A number for each stream.
 pub type Counts = [u64; STREAMS_MAX];
@@ -100,6 +105,8 @@ pub(super) struct SegmentHeader {
     pub(super) first_sequence: u64,
     pub(super) predecessor: Option<Predecessor>,
     pub(super) counts: Counts,
+    /// Behind the frames there may be bytes of a segment that the file held before.
+    pub(super) recycled: bool,
 }
 
 /// What a segment says of the one before it.
@@ -150,11 +157,12 @@ impl SegmentHeader {
 
     pub(super) fn encode(&self) -> [u8; SEGMENT_HEADER_BYTES] {
         let mut out = [0; SEGMENT_HEADER_BYTES];
+        let recycled = if self.recycled { RECYCLED } else { 0 };
         let (flags, number, end) = match self.predecessor {
-            None => (0, 0, 0),
+            None => (recycled, 0, 0),
             Some(Predecessor { number, end, whole }) => {
                 let whole = if whole { PREDECESSOR_WHOLE } else { 0 };
-                (HAS_PREDECESSOR | whole, number, end)
+                (HAS_PREDECESSOR | whole | recycled, number, end)
             }
         };
         out[..8].copy_from_slice(&MAGIC);
@@ -213,6 +221,7 @@ impl SegmentHeader {
             first_sequence: u64_at(bytes, 40),
             predecessor: (flags & HAS_PREDECESSOR != 0).then_some(predecessor),
             counts: std::array::from_fn(|stream| u64_at(bytes, 64 + 8 * stream)),
+            recycled: flags & RECYCLED != 0,
         })
     }
 }

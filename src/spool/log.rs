@@ -201,6 +201,7 @@ impl Log {
     pub(super) fn tick(&mut self) {
         let gauges = &self.shared.gauges;
         if gauges.reserve_reached.load(Ordering::Relaxed) {
+            self.shared.spares.clear(self.shared.disk.as_ref());
             self.ask_for_space(self.shared.settings.segment_bytes);
         }
         if self.shared.gauges.failed.load(Ordering::Relaxed)
@@ -228,6 +229,11 @@ impl Log {
     /// A write or a sync failed: the segment ends where the group before ended.
     fn poisoned(&mut self, error: &std::io::Error) {
         self.counts = self.durable_counts;
+        if let Some(active) = &self.active
+            && let Some(segment) = self.shared.catalog().get_mut(active.number())
+        {
+            segment.reusable = false;
+        }
         self.close(true);
         self.failed("cannot write to the spool", error);
     }

@@ -34,6 +34,7 @@ mod commit;
 mod entry;
 mod log;
 mod segment;
+mod spares;
 
 mod lane;
 mod open;

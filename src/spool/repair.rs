@@ -19,7 +19,7 @@ pub(super) fn repair(disk: &dyn Disk, report: &ScanReport) -> anyhow::Result<Uui
     for leftover in &report.leftovers {
         disk.remove(leftover)
             .with_context(|| format!("cannot remove the unused file {leftover} from the spool"))?;
-        info!(file = %leftover, "removed a spool file that was begun and never used");
+        info!(file = %leftover, "removed a spool file that was not, or no longer, a segment");
     }
     for Unreadable { name, .. } in &report.unreadable {
         disk.rename(name, &format!("{name}.damaged"))

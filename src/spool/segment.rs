@@ -9,6 +9,14 @@ use std::io;
 use super::disk::{Disk, DiskFile, write_all};
 use super::format::{FRAMES_START, SEGMENT_HEADER_COPY_AT, Seed, SegmentHeader};
 
+/// A file that has no segment's name yet, or no longer.
+#[derive(Debug)]
+pub(super) struct Blank {
+    pub(super) file: Box<dyn DiskFile>,
+    /// Its name until it is a segment; a start clears files of such names away.
+    pub(super) name: String,
+}
+
 /// A file of frames that is open at its end.
 #[derive(Debug)]
 pub(super) struct ActiveSegment {
@@ -22,18 +30,22 @@ pub(super) struct ActiveSegment {
 }
 
 impl ActiveSegment {
-    /// Begins a segment in a fresh file of `bytes` zeros; when this returns, the
-    /// header and the name are durable.
+    /// Begins a segment called `name` in a blank of `bytes` bytes; when this
+    /// returns, the header and the name are durable.
     pub(super) fn begin(
         disk: &dyn Disk,
-        file: Box<dyn DiskFile>,
+        blank: Blank,
+        name: &str,
         header: &SegmentHeader,
         bytes: u64,
     ) -> io::Result<Self> {
+        let Blank { file, .. } = blank;
         let encoded = header.encode();
         write_all(file.as_ref(), &encoded, 0)?;
         write_all(file.as_ref(), &encoded, SEGMENT_HEADER_COPY_AT)?;
         file.sync_data()?;
+        // Only now: whatever bears a segment's name has that segment's header.
+        disk.rename(&blank.name, name)?;
         disk.sync_dir()?;
         Ok(Self {
             file,

@@ -1,7 +1,6 @@
 //! What the committing thread, the readers and everybody's handle share.
 
 use std::collections::VecDeque;
-use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,12 +9,13 @@ use tracing::error;
 use uuid::Uuid;
 
 use super::Refused;
-use super::catalog::Catalog;
+use super::catalog::{Catalog, Spent};
 use super::disk::Disk;
 use super::format::{Counts, FRAME_HEADER_BYTES, FRAMES_START, STREAMS_MAX};
 use super::gauges::{Fill, Gauges};
 use super::lock::DirectoryLock;
 use super::settings::Settings;
+use super::spares::Spares;
 
 /// A handle to the spool: cheap to clone, good from any thread.
 #[derive(Clone, Debug)]
@@ -41,6 +41,7 @@ pub(super) struct Shared {
     pub(super) sequence_floor: AtomicU64,
     /// Held while files are deleted, by one at a time; true if that failed.
     reclaiming: Mutex<bool>,
+    pub(super) spares: Spares,
     _lock: Option<DirectoryLock>,
 }
 
@@ -110,12 +111,13 @@ impl Spool {
     /// Deletes the segments that hold nothing unsettled, and says how many went.
     /// The committing thread does this on its own; afterwards, call it here.
     pub fn reclaim(&self) -> usize {
-        self.shared.reclaim()
+        self.shared.reclaim(false)
     }
 }
 
 impl Shared {
     pub(super) fn new(found: Found) -> Self {
+        let spares = Spares::new(found.settings.segment_bytes);
         let shared = Self {
             instance: found.instance,
             settings: found.settings,
@@ -127,6 +129,7 @@ impl Shared {
             found_last: found.last_sequence,
             sequence_floor: AtomicU64::new(0),
             reclaiming: Mutex::new(false),
+            spares,
             _lock: found.lock,
         };
         shared.publish(&shared.catalog());
@@ -182,9 +185,14 @@ impl Shared {
         }
     }
 
-    pub(super) fn reclaim(&self) -> usize {
+    /// Lets go of segments that hold nothing unsettled; `keep`: some of their
+    /// files may be used again. Without, spares go as well.
+    pub(super) fn reclaim(&self, keep: bool) -> usize {
         let mut failing = locked(&self.reclaiming);
         let mut gone = 0;
+        if !keep {
+            self.spares.clear(self.disk.as_ref());
+        }
         // What guarded a segment can go when that one is gone for good.
         loop {
             let retired = std::array::from_fn(|at| self.retired[at].load(Ordering::Acquire));
@@ -192,13 +200,13 @@ impl Shared {
             if spent.is_empty() {
                 return gone;
             }
-            match self.delete(&spent) {
+            match self.retire_files(&spent, keep) {
                 Ok(()) => {
                     *failing = false;
                     gone += spent.len();
                     let mut catalog = self.catalog();
-                    for (number, _) in &spent {
-                        catalog.remove(*number);
+                    for segment in &spent {
+                        catalog.remove(segment.number);
                     }
                     self.publish(&catalog);
                 }
@@ -213,20 +221,15 @@ impl Shared {
         }
     }
 
-    fn delete(&self, spent: &[(u64, String)]) -> anyhow::Result<()> {
-        for (_, name) in spent {
-            match self.disk.remove(name) {
-                Ok(()) => {}
-                // An attempt before got this far.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => {
-                    return Err(error).with_context(|| format!("cannot remove {name}"));
-                }
-            }
-        }
-        self.disk
-            .sync_dir()
-            .context("cannot sync the spool directory")
+    fn retire_files(&self, spent: &[Spent], keep: bool) -> anyhow::Result<()> {
+        let disk = self.disk.as_ref();
+        let kept = self
+            .spares
+            .retire(disk, spent, keep)
+            .context("cannot remove a spool segment")?;
+        disk.sync_dir().context("cannot sync the spool directory")?;
+        self.spares.keep(kept);
+        Ok(())
     }
 }
 

@@ -9,3 +9,4 @@ mod directory;
 mod lanes;
 mod model;
 mod rig;
+mod spares;

@@ -275,6 +275,10 @@ impl Disk for FaultyDisk {
         }))
     }
 
+    fn reopen(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
+        self.open(name)
+    }
+
     fn list(&self) -> io::Result<Vec<Listed>> {
         let state = self.operate_or_fail()?;
         let listed = state.live.iter().map(|(name, &file)| Listed {

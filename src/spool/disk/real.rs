@@ -61,6 +61,12 @@ impl Disk for RealDisk {
         Ok(Box::new(File::open(self.path.join(name))?))
     }
 
+    fn reopen(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
+        let path = self.path.join(name);
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        Ok(Box::new(file))
+    }
+
     fn list(&self) -> io::Result<Vec<Listed>> {
         let mut listed = Vec::new();
         for entry in fs::read_dir(&self.path)? {

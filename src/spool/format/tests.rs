@@ -15,6 +15,7 @@ fn header() -> SegmentHeader {
             whole: true,
         }),
         counts: std::array::from_fn(|stream| stream as u64 * 10),
+        recycled: false,
     }
 }
 
@@ -28,9 +29,10 @@ fn file_start(header: &SegmentHeader) -> Vec<u8> {
 
 #[test]
 fn a_segment_header_comes_back_as_it_was() {
-    for predecessor in [None, header().predecessor] {
+    for (predecessor, recycled) in [(None, false), (None, true), (header().predecessor, true)] {
         let header = SegmentHeader {
             predecessor,
+            recycled,
             ..header()
         };
         let decoded = SegmentHeader::decode(&file_start(&header));

@@ -11,7 +11,8 @@ use crate::spool::Refused;
 use crate::spool::catalog::Segment;
 use crate::spool::format::{FRAMES_START, STREAMS_MAX, SegmentHeader, segment_name};
 use crate::spool::scan::Portion;
-use crate::spool::segment::ActiveSegment;
+use crate::spool::segment::{ActiveSegment, Blank};
+use crate::spool::spares::blank_name;
 
 impl Log {
     /// Begins a segment that has room for a frame of `frame_bytes`. Nothing may
@@ -32,14 +33,17 @@ impl Log {
         // Whatever comes of this attempt, no other one has its number or name.
         self.next_number += 1;
         self.burnt += 1;
-        let file = match self.shared.disk.create(&name, bytes) {
-            Ok(file) => file,
+        let spare = self.shared.spares.take(self.shared.disk.as_ref(), bytes);
+        let recycled = spare.is_some();
+        let blank = match spare.map_or_else(|| self.fresh(&name, bytes), Ok) {
+            Ok(blank) => blank,
             Err(error) if no_space(&error) => {
                 warn!(%error, bytes, "cannot set disk space aside for the spool");
                 return Err(Refused::Full);
             }
             Err(error) => return Err(self.cannot_begin(&error)),
         };
+        let blank_name = blank.name.clone();
         // From here on the new header may reach the disk: the old segment ends.
         self.close(false);
         let header = SegmentHeader {
@@ -48,13 +52,21 @@ impl Log {
             first_sequence,
             predecessor: self.closed.map(|closed| closed.predecessor),
             counts: self.durable_counts,
+            recycled,
         };
-        let active = match ActiveSegment::begin(self.shared.disk.as_ref(), file, &header, bytes) {
+        let disk = self.shared.disk.as_ref();
+        let active = match ActiveSegment::begin(disk, blank, &name, &header, bytes) {
             Ok(active) => active,
             Err(error) => {
                 // It holds nothing; left where it is it would do no harm either.
-                if let Err(error) = self.shared.disk.remove(&name) {
-                    warn!(%error, segment = %name, "cannot remove a segment that could not be begun");
+                for name in [&blank_name, &name] {
+                    match disk.remove(name) {
+                        Ok(()) => {}
+                        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                        Err(error) => {
+                            warn!(%error, file = %name, "cannot remove a segment that could not be begun");
+                        }
+                    }
                 }
                 return Err(self.cannot_begin(&error));
             }
@@ -72,6 +84,7 @@ impl Log {
                 .closed
                 .filter(|closed| closed.has_void)
                 .map(|closed| closed.predecessor.number),
+            reusable: true,
         };
         let mut catalog = self.shared.catalog();
         catalog.insert(number, segment);
@@ -86,13 +99,20 @@ impl Log {
         Ok(())
     }
 
+    /// A new file, under a name that a start clears away.
+    fn fresh(&self, name: &str, bytes: u64) -> io::Result<Blank> {
+        let name = blank_name(name);
+        let file = self.shared.disk.create(&name, bytes)?;
+        Ok(Blank { file, name })
+    }
+
     /// Sees whether a file of `bytes` may be made.
     fn make_room(&mut self, bytes: u64) -> Result<(), Refused> {
         let fits = |log: &Self| {
             let used = log.shared.gauges.bytes.load(Ordering::Relaxed);
             used + bytes <= log.shared.settings.bytes_max
         };
-        if !fits(self) && (self.shared.reclaim() == 0 || !fits(self)) {
+        if !fits(self) && (self.shared.reclaim(true) == 0 || !fits(self)) {
             return Err(Refused::Full);
         }
         match self.ask_for_space(bytes) {

@@ -15,7 +15,7 @@ pub struct ScanReport {
     pub segments: Vec<SegmentReport>,
     /// Segments whose header is lost.
     pub unreadable: Vec<Unreadable>,
-    /// Files that were begun and never used.
+    /// Files that are not yet, or no longer, segments.
     pub leftovers: Vec<String>,
     /// No frame of a file without a readable header has a later sequence.
     pub(in crate::spool) last_sequence_at_most: u64,
@@ -60,6 +60,8 @@ pub enum Ending {
     /// Bytes of frames that were being written when the power failed, or a
     /// last frame that is damaged: from here the two look the same.
     Torn,
+    /// The same, or bytes of a segment that the file held before.
+    Stale,
     /// Bytes whose write or sync had failed; their senders were told so.
     Void,
     /// The file ends, or turns bad, before the place up to which it was synced.

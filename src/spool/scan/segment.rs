@@ -218,6 +218,8 @@ impl Walk<'_> {
             // A sound header further on told of a later group, with a bad payload.
             damage.push(range(from, trimmed(bytes).max(from)));
             Ending::Missing
+        } else if header.recycled {
+            Ending::Stale
         } else {
             Ending::Torn
         };

@@ -16,6 +16,7 @@ fn segment(groups: &[&[Vec<u8>]]) -> (Vec<u8>, Vec<(usize, usize)>) {
         first_sequence: 10,
         predecessor: None,
         counts: [100; STREAMS_MAX],
+        recycled: false,
     };
     let mut file = vec![0; to_usize(FRAMES_START)];
     let copy_at = to_usize(SEGMENT_HEADER_COPY_AT);
