@@ -172,7 +172,7 @@ pub struct Store {
     pub writers: u8,
 
     /// Rows after which a batch is written
-    #[arg(long, env = "INGEST_BATCH_ROWS_MAX", default_value_t = 10_000)]
+    #[arg(long, env = "INGEST_BATCH_ROWS_MAX", default_value_t = 20_000)]
     pub batch_rows_max: usize,
 
     /// Bytes after which a batch is written
@@ -180,8 +180,12 @@ pub struct Store {
     pub batch_bytes_max: ByteSize,
 
     /// Time after which a batch is written, however small
-    #[arg(long, env = "INGEST_FLUSH_AFTER", default_value = "5ms", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "INGEST_FLUSH_AFTER", default_value = "50ms", value_parser = humantime::parse_duration)]
     pub flush_after: Duration,
+
+    /// The same for a batch with rows whose COMMIT a request waits for
+    #[arg(long, env = "INGEST_FLUSH_WAITED_AFTER", default_value = "5ms", value_parser = humantime::parse_duration)]
+    pub flush_waited_after: Duration,
 
     /// Time that one partition holds: day, week or month
     #[arg(long, env = "INGEST_PARTITION_INTERVAL", default_value = "day")]

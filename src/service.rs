@@ -228,6 +228,7 @@ fn batch_limits(config: &Serve) -> BatchLimits {
         rows_max: config.store.batch_rows_max,
         bytes_max: bytes_usize(config.store.batch_bytes_max).min(memory / 4 / lanes),
         flush_after: config.store.flush_after,
+        flush_waited_after: config.store.flush_waited_after,
     }
 }
 

@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::body::Body;
-use axum::extract::{Query, State};
+use axum::extract::{Query, Request, State};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -59,11 +58,9 @@ pub(super) struct Params {
 )]
 pub(super) async fn exposures(
     State(app): State<Arc<App>>,
-    params: Result<Query<Params>, axum::extract::rejection::QueryRejection>,
-    headers: HeaderMap,
-    body: Body,
+    request: Request,
 ) -> Result<Response, Problem> {
-    collect(&app, Table::Exposures, query(params)?, &headers, body).await
+    collect(&app, Table::Exposures, request).await
 }
 
 /// Takes interactions: what people did.
@@ -83,30 +80,19 @@ pub(super) async fn exposures(
 )]
 pub(super) async fn interactions(
     State(app): State<Arc<App>>,
-    params: Result<Query<Params>, axum::extract::rejection::QueryRejection>,
-    headers: HeaderMap,
-    body: Body,
+    request: Request,
 ) -> Result<Response, Problem> {
-    collect(&app, Table::Interactions, query(params)?, &headers, body).await
-}
-
-fn query(
-    params: Result<Query<Params>, axum::extract::rejection::QueryRejection>,
-) -> Result<Params, Problem> {
-    params
-        .map(|Query(params)| params)
-        .map_err(|error| Problem::bad_request("invalid_query", error.body_text()))
+    collect(&app, Table::Interactions, request).await
 }
 
 /// From request to answer, for either table.
-async fn collect(
-    app: &App,
-    table: Table,
-    params: Params,
-    headers: &HeaderMap,
-    body: Body,
-) -> Result<Response, Problem> {
+async fn collect(app: &App, table: Table, request: Request) -> Result<Response, Problem> {
     let received_at = clock::now();
+    // Taken apart by hand: an extractor would copy all headers.
+    let (parts, body) = request.into_parts();
+    let headers = &parts.headers;
+    let Query(params) = Query::<Params>::try_from_uri(&parts.uri)
+        .map_err(|error| Problem::bad_request("invalid_query", error.body_text()))?;
     // Before anything is read: who asks, for what, and whether there is room.
     let terms = match Terms::of(app, table, &params, headers, received_at) {
         Ok(terms) => terms,

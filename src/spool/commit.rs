@@ -28,6 +28,13 @@ pub struct Committer<L, R> {
     run: Vec<Entry<L, R>>,
 }
 
+/// A group that was this large has others coming: the next one waits a moment
+/// for them. A sync costs the same CPU for one frame as for thirty.
+const BUSY_GROUP: usize = 4;
+
+/// While it is busy, groups begin no sooner than this after one another.
+const GROUP_EVERY: Duration = Duration::from_millis(1);
+
 /// Segments are deleted, and failures looked into, this often.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -53,10 +60,17 @@ impl<L, R> Committer<L, R> {
     pub fn run(mut self) {
         let mut group = Vec::new();
         let mut ticked = Instant::now();
+        let mut began = Instant::now();
+        let mut is_busy = false;
         loop {
             match self.entries.recv_timeout(TICK) {
                 Ok(first) => {
+                    if is_busy {
+                        std::thread::sleep(GROUP_EVERY.saturating_sub(began.elapsed()));
+                    }
+                    began = Instant::now();
                     self.gather(first, &mut group);
+                    is_busy = group.len() >= BUSY_GROUP;
                     self.commit(&mut group);
                 }
                 Err(flume::RecvTimeoutError::Timeout) => {}

@@ -6,8 +6,9 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
 use crate::event::Rows;
@@ -35,6 +36,8 @@ pub struct BatchLimits {
     pub bytes_max: usize,
     /// Time since its first frame arrived.
     pub flush_after: Duration,
+    /// Time since the first frame arrived that somebody waits for.
+    pub flush_waited_after: Duration,
 }
 
 /// The one writer of a lane.
@@ -130,33 +133,27 @@ impl Writer {
     /// Waits for a frame, then takes what comes until a limit is reached.
     async fn gather(&self, hand: &mut Hand) -> Option<Batch> {
         let mut gathered = Gathered::default();
-        let mut deadline = None;
         while gathered.rows < self.limits.rows_max && gathered.bytes < self.limits.bytes_max {
             if let Some(frame) = hand.read.pop_front() {
-                gathered.push(frame);
+                gathered.push(frame, &self.limits);
                 continue;
             }
             let frames = hand.frames.as_mut().expect("no read is under way here");
             match frames.try_next() {
                 Next::Frame(spooled) => match pending(spooled) {
-                    Ok(frame) => gathered.push(frame),
+                    Ok(frame) => gathered.push(frame, &self.limits),
                     Err(trouble) => self.stop_for(trouble).await,
                 },
                 Next::Behind => self.read_behind(hand).await,
                 Next::Ended => break,
-                Next::Empty if gathered.frames.is_empty() => frames.wait().await,
-                Next::Empty => {
-                    // Counted from when there was something to wait with.
-                    let deadline = *deadline.get_or_insert_with(|| {
-                        tokio::time::Instant::now() + self.limits.flush_after
-                    });
-                    if tokio::time::timeout_at(deadline, frames.wait())
-                        .await
-                        .is_err()
-                    {
-                        break;
+                Next::Empty => match gathered.due {
+                    None => frames.wait().await,
+                    Some(due) => {
+                        if tokio::time::timeout_at(due, frames.wait()).await.is_err() {
+                            break;
+                        }
                     }
-                }
+                },
             }
         }
         (!gathered.frames.is_empty()).then(|| Batch::new(self.stream.table, gathered.frames))
@@ -368,12 +365,25 @@ struct Gathered {
     frames: Vec<Pending>,
     rows: usize,
     bytes: usize,
+    /// When the batch is written at the latest; none while it is empty.
+    due: Option<Instant>,
+    is_waited_for: bool,
 }
 
 impl Gathered {
-    fn push(&mut self, frame: Pending) {
+    fn push(&mut self, frame: Pending, limits: &BatchLimits) {
         self.rows += frame.rows.len();
         self.bytes += frame.rows.framed().len();
+        // Nobody sees when a row that nobody waits for gets there. Letting it
+        // wait for others makes a trickle of single events five times as cheap.
+        if self.frames.is_empty() {
+            self.due = Some(Instant::now() + limits.flush_after);
+        }
+        if frame.verdict.is_some() && !self.is_waited_for {
+            self.is_waited_for = true;
+            let soon = Instant::now() + limits.flush_waited_after;
+            self.due = self.due.map(|due| due.min(soon));
+        }
         self.frames.push(frame);
     }
 }

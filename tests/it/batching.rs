@@ -58,6 +58,7 @@ async fn a_batch_is_written_when_it_has_enough_bytes() {
         s.with("--writers", "1")
             .with("--batch-bytes-max", "10KiB")
             .with("--flush-after", "1h")
+            .with("--flush-waited-after", "1h")
     })
     .await;
     let mut large = click("large");
@@ -71,7 +72,12 @@ async fn a_batch_is_written_when_it_has_enough_bytes() {
 #[tokio::test]
 async fn a_batch_is_written_when_it_is_old_enough() {
     let wait = Duration::from_millis(600);
-    let service = Service::with(|s| s.with("--writers", "1").with("--flush-after", "600ms")).await;
+    let service = Service::with(|s| {
+        s.with("--writers", "1")
+            .with("--flush-after", "600ms")
+            .with("--flush-waited-after", "1h")
+    })
+    .await;
     let started = Instant::now();
     let (a, b, c) = (click("a"), click("b"), click("c"));
     let (a, b, c) = tokio::join!(
@@ -85,4 +91,16 @@ async fn a_batch_is_written_when_it_is_old_enough() {
     assert!(started.elapsed() >= wait, "{:?}", started.elapsed());
     assert!(started.elapsed() < wait * 10, "{:?}", started.elapsed());
     assert_eq!(batches(&service).await, (1.0, 3.0));
+}
+
+#[tokio::test]
+async fn a_batch_is_written_soon_once_somebody_waits_for_it() {
+    let service = Service::with(|s| s.with("--writers", "1").with("--flush-after", "1h")).await;
+    post(&service, 3, 10).await;
+    assert_eq!(service.database.count("interaction_events").await, 0);
+    let started = Instant::now();
+    assert_eq!(service.interactions(&click("now")).await.settled().0, 1);
+    assert!(started.elapsed() < Duration::from_secs(20));
+    // What came before came along.
+    assert_eq!(batches(&service).await, (1.0, 31.0));
 }

@@ -172,6 +172,7 @@ async fn rows_beyond_the_partition_budget_wait_in_quarantine_and_harm_no_others(
         // Long enough for the posts below to share a batch.
         s.with("--partitions-per-hour", "2")
             .with("--flush-after", "200ms")
+            .with("--flush-waited-after", "200ms")
             .with("--writers", "1")
     })
     .await;

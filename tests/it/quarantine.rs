@@ -18,7 +18,7 @@ fn body(name: &str, count: usize, poisoned: &[usize]) -> Value {
 }
 
 async fn with_a_stricter_table() -> Service {
-    let service = Service::with(|s| s.with("--flush-after", "20ms")).await;
+    let service = Service::with(|s| s.with("--flush-waited-after", "20ms")).await;
     service
         .database
         .execute(
