@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::api::{self, App, BodyLimits, Connections, clock};
+use crate::api::{self, App, BodyLimits, Connections, Front, clock};
 use crate::config::{self, Serve};
 use crate::event::{Limits, Pseudonymizer};
 use crate::metrics::Metrics;
@@ -122,8 +122,8 @@ pub async fn run(
         instance = %spool.instance(),
         "listening"
     );
-    let router = api::router(Arc::new(app));
-    let http = api::serve(listener, router, limits, metrics, stopping.clone());
+    let front = Front::new(Arc::new(app));
+    let http = api::serve(listener, front, limits, metrics, stopping.clone());
     let outcome = tokio::select! {
         () = http => Ok(()),
         ended = writers.join_next() => ended_early("a writer", &ended),

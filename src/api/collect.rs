@@ -86,7 +86,11 @@ pub(super) async fn interactions(
 }
 
 /// From request to answer, for either table.
-async fn collect(app: &App, table: Table, request: Request) -> Result<Response, Problem> {
+pub(super) async fn collect(
+    app: &App,
+    table: Table,
+    request: Request,
+) -> Result<Response, Problem> {
     let received_at = clock::now();
     // Taken apart by hand: an extractor would copy all headers.
     let (parts, body) = request.into_parts();

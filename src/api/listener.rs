@@ -7,10 +7,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
@@ -19,6 +17,7 @@ use tracing::warn;
 
 use crate::metrics::Metrics;
 
+use super::front::Front;
 use super::linger::Lingering;
 
 /// Streams of one HTTP/2 connection; each may hold a body.
@@ -41,7 +40,7 @@ pub struct Connections {
 /// Serves until `stopping`, then lets open requests finish.
 pub async fn serve(
     listener: TcpListener,
-    router: Router,
+    front: Front,
     limits: Connections,
     metrics: Arc<Metrics>,
     stopping: CancellationToken,
@@ -57,12 +56,8 @@ pub async fn serve(
         match accepted {
             Ok((stream, slot)) => {
                 metrics.connections.inc();
-                let connection = connection(
-                    stream,
-                    router.clone(),
-                    limits.head_timeout,
-                    stopping.clone(),
-                );
+                let connection =
+                    connection(stream, front.clone(), limits.head_timeout, stopping.clone());
                 let metrics = Arc::clone(&metrics);
                 open.spawn(async move {
                     connection.await;
@@ -103,7 +98,7 @@ async fn accept(
 
 async fn connection(
     stream: TcpStream,
-    router: Router,
+    front: Front,
     head_timeout: Duration,
     stopping: CancellationToken,
 ) {
@@ -117,10 +112,7 @@ async fn connection(
         .max_concurrent_streams(H2_STREAMS_MAX)
         .keep_alive_interval(Some(head_timeout))
         .keep_alive_timeout(head_timeout);
-    let connection = builder.serve_connection(
-        TokioIo::new(Lingering::new(stream)),
-        TowerToHyperService::new(router),
-    );
+    let connection = builder.serve_connection(TokioIo::new(Lingering::new(stream)), front);
     tokio::pin!(connection);
     let mut told = false;
     loop {

@@ -64,9 +64,10 @@ fn the_readmes_tables_are_those_of_the_program() {
     if std::env::var_os(UPDATE).is_some() {
         std::fs::write(&path, &expected).unwrap();
     } else {
-        assert_eq!(
-            readme, expected,
-            "run {UPDATE}=1 cargo test --test it readme"
+        // The two texts in full would bury what to do.
+        assert!(
+            readme == expected,
+            "README.md differs from the program: run {UPDATE}=1 cargo test --test it readme"
         );
     }
 }
