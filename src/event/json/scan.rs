@@ -15,7 +15,9 @@ pub struct Scanner<'a> {
     text: &'a str,
     at: usize,
     open: Vec<Open>,
-    /// Whether the value that is being taken holds escapes.
+    /// The first flaw of the key or value that is being taken.
+    flaw: Option<Flaw>,
+    /// Whether it holds escapes.
     escaped: bool,
 }
 
@@ -25,6 +27,10 @@ enum Open {
     Object,
 }
 
+/// Nothing, or what is wrong at the place reached. Smaller than a [`SyntaxError`],
+/// so that it travels in registers.
+type Step = Result<(), &'static str>;
+
 impl<'a> Scanner<'a> {
     /// Starts at the beginning of `text`.
     pub fn new(text: &'a str) -> Self {
@@ -32,6 +38,7 @@ impl<'a> Scanner<'a> {
             text,
             at: 0,
             open: Vec::new(),
+            flaw: None,
             escaped: false,
         }
     }
@@ -42,7 +49,17 @@ impl<'a> Scanner<'a> {
     }
 
     /// The next byte that is not white space, without taking it.
+    #[inline]
     pub fn peek(&mut self) -> Option<u8> {
+        match self.text.as_bytes().get(self.at) {
+            // Senders that care for speed write no white space.
+            Some(&byte) if byte > b' ' => Some(byte),
+            _ => self.peek_behind_space(),
+        }
+    }
+
+    #[cold]
+    fn peek_behind_space(&mut self) -> Option<u8> {
         let bytes = self.text.as_bytes();
         while let Some(&byte) = bytes.get(self.at) {
             match byte {
@@ -54,6 +71,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Takes `byte` if it is next.
+    #[inline]
     pub fn take(&mut self, byte: u8) -> bool {
         let found = self.peek() == Some(byte);
         if found {
@@ -63,6 +81,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Takes `byte`, which has to be next.
+    #[inline]
     pub fn expect(&mut self, byte: u8, what: &'static str) -> Result<(), SyntaxError> {
         if self.take(byte) {
             Ok(())
@@ -72,62 +91,75 @@ impl<'a> Scanner<'a> {
     }
 
     /// Takes an object's member name and its colon.
+    #[inline]
     pub fn key(&mut self) -> Result<(Cow<'a, str>, Option<Flaw>), SyntaxError> {
-        if self.peek() != Some(b'"') {
-            return Err(self.error("expected a member name in quotes"));
-        }
-        let start = self.at + 1;
-        let (escaped, flaw) = self.string()?;
-        let inner = &self.text[start..self.at - 1];
-        self.expect(b':', "expected ':' after a member name")?;
-        let key = if escaped {
+        self.flaw = None;
+        self.escaped = false;
+        let inner = self.name().map_err(|what| self.error(what))?;
+        let key = if self.escaped {
             Cow::Owned(unescape(inner))
         } else {
             Cow::Borrowed(inner)
         };
-        Ok((key, flaw))
+        Ok((key, self.flaw))
     }
 
     /// Takes one value of any kind that starts `depth` levels deep in its event.
+    #[inline]
     pub fn value(&mut self, depth: usize) -> Result<Scanned<'a>, SyntaxError> {
-        self.peek();
-        let start = self.at;
-        let mut flaw = None;
+        self.flaw = None;
         self.escaped = false;
+        let first = self.peek();
+        let start = self.at;
+        match first {
+            Some(b'"') => self.string(),
+            Some(b'{' | b'[') => self.nested(depth),
+            _ => self.scalar(first),
+        }
+        .map_err(|what| self.error(what))?;
+        Ok(Scanned {
+            raw: &self.text[start..self.at],
+            flaw: self.flaw,
+            escaped: self.escaped,
+        })
+    }
+
+    /// A syntax error at the place reached.
+    #[cold]
+    pub fn error(&self, what: &'static str) -> SyntaxError {
+        SyntaxError {
+            offset: self.at,
+            what,
+        }
+    }
+
+    /// Takes an object or array and all that it holds.
+    fn nested(&mut self, depth: usize) -> Step {
         self.open.clear();
         loop {
             match self.peek() {
-                Some(b'"') => note(&mut flaw, self.string()?.1),
-                Some(b'-' | b'0'..=b'9') => note(&mut flaw, self.number()?),
+                Some(b'"') => self.string()?,
                 Some(b'{') => {
-                    self.enter(Open::Object, depth, &mut flaw)?;
+                    self.enter(Open::Object, depth)?;
                     if !self.take(b'}') {
-                        note(&mut flaw, self.key()?.1);
+                        self.name()?;
                         continue;
                     }
                     self.open.pop();
                 }
                 Some(b'[') => {
-                    self.enter(Open::Array, depth, &mut flaw)?;
+                    self.enter(Open::Array, depth)?;
                     if !self.take(b']') {
                         continue;
                     }
                     self.open.pop();
                 }
-                Some(b't') => self.literal("true")?,
-                Some(b'f') => self.literal("false")?,
-                Some(b'n') => self.literal("null")?,
-                Some(_) => return Err(self.error("expected a value")),
-                None => return Err(self.error("the text ends where a value was expected")),
+                other => self.scalar(other)?,
             }
             // A value is complete: close what it closes, or go on to the next.
             loop {
                 let Some(&open) = self.open.last() else {
-                    return Ok(Scanned {
-                        raw: &self.text[start..self.at],
-                        flaw,
-                        escaped: self.escaped,
-                    });
+                    return Ok(());
                 };
                 match (open, self.peek()) {
                     (Open::Array, Some(b',')) => {
@@ -136,130 +168,153 @@ impl<'a> Scanner<'a> {
                     }
                     (Open::Object, Some(b',')) => {
                         self.at += 1;
-                        note(&mut flaw, self.key()?.1);
+                        self.name()?;
                         break;
                     }
                     (Open::Array, Some(b']')) | (Open::Object, Some(b'}')) => {
                         self.at += 1;
                         self.open.pop();
                     }
-                    (Open::Array, _) => return Err(self.error("expected ',' or ']'")),
-                    (Open::Object, _) => return Err(self.error("expected ',' or '}'")),
+                    (Open::Array, _) => return Err("expected ',' or ']'"),
+                    (Open::Object, _) => return Err("expected ',' or '}'"),
                 }
             }
         }
     }
 
-    /// A syntax error at the place reached.
-    pub fn error(&self, what: &'static str) -> SyntaxError {
-        SyntaxError {
-            offset: self.at,
-            what,
-        }
-    }
-
-    fn enter(
-        &mut self,
-        open: Open,
-        depth: usize,
-        flaw: &mut Option<Flaw>,
-    ) -> Result<(), SyntaxError> {
+    fn enter(&mut self, open: Open, depth: usize) -> Step {
         if self.open.len() >= DEPTH_HARD_MAX {
-            return Err(self.error("nested more than 1024 levels deep"));
+            return Err("nested more than 1024 levels deep");
         }
         self.at += 1;
         self.open.push(open);
         if depth + self.open.len() > DEPTH_MAX {
-            note(flaw, Some(Flaw::TooDeep));
+            self.note(Flaw::TooDeep);
         }
         Ok(())
     }
 
-    fn literal(&mut self, word: &'static str) -> Result<(), SyntaxError> {
+    /// Takes a member's name and its colon; hands out the inside of its quotes.
+    #[inline]
+    fn name(&mut self) -> Result<&'a str, &'static str> {
+        if self.peek() != Some(b'"') {
+            return Err("expected a member name in quotes");
+        }
+        let start = self.at + 1;
+        self.string()?;
+        let end = self.at - 1;
+        if !self.take(b':') {
+            return Err("expected ':' after a member name");
+        }
+        Ok(&self.text[start..end])
+    }
+
+    /// Takes a value that is neither a string nor holds others; `first` is its first byte.
+    #[inline]
+    fn scalar(&mut self, first: Option<u8>) -> Step {
+        match first {
+            Some(b'-' | b'0'..=b'9') => self.number(),
+            Some(b't') => self.literal("true"),
+            Some(b'f') => self.literal("false"),
+            Some(b'n') => self.literal("null"),
+            Some(_) => Err("expected a value"),
+            None => Err("the text ends where a value was expected"),
+        }
+    }
+
+    fn literal(&mut self, word: &'static str) -> Step {
         if self.text.as_bytes()[self.at..].starts_with(word.as_bytes()) {
             self.at += word.len();
             Ok(())
         } else {
-            Err(self.error("expected a value"))
+            Err("expected a value")
         }
     }
 
-    /// Takes a string from its opening to its closing quote; says whether it
-    /// holds escapes.
-    fn string(&mut self) -> Result<(bool, Option<Flaw>), SyntaxError> {
+    /// Takes a string from its opening to its closing quote.
+    #[inline]
+    fn string(&mut self) -> Step {
         let bytes = self.text.as_bytes();
-        let mut at = self.at + 1;
-        let mut escaped = false;
-        let mut flaw = None;
+        self.at += 1;
+        self.at += plain_run(&bytes[self.at..]);
+        if bytes.get(self.at) == Some(&b'"') {
+            self.at += 1;
+            return Ok(());
+        }
+        self.rest_of_string()
+    }
+
+    /// Takes what follows the first byte that a string may not hold as it is.
+    #[cold]
+    fn rest_of_string(&mut self) -> Step {
+        let bytes = self.text.as_bytes();
         loop {
-            at += plain_run(&bytes[at..]);
-            match bytes.get(at) {
+            match bytes.get(self.at) {
                 Some(b'"') => {
-                    self.at = at + 1;
-                    return Ok((escaped, flaw));
+                    self.at += 1;
+                    return Ok(());
                 }
                 Some(b'\\') => {
-                    escaped = true;
                     self.escaped = true;
-                    let (length, found) =
-                        escape(&bytes[at..]).map_err(|what| SyntaxError { offset: at, what })?;
-                    note(&mut flaw, found);
-                    at += length;
+                    let (length, found) = escape(&bytes[self.at..])?;
+                    if let Some(flaw) = found {
+                        self.note(flaw);
+                    }
+                    self.at += length;
                 }
-                Some(_) => {
-                    self.at = at;
-                    return Err(self.error("a control character inside a string"));
-                }
-                None => {
-                    self.at = at;
-                    return Err(self.error("the text ends inside a string"));
-                }
+                Some(_) => return Err("a control character inside a string"),
+                None => return Err("the text ends inside a string"),
             }
+            self.at += plain_run(&bytes[self.at..]);
         }
     }
 
-    fn number(&mut self) -> Result<Option<Flaw>, SyntaxError> {
+    fn number(&mut self) -> Step {
         let bytes = self.text.as_bytes();
         let start = self.at;
-        let mut at = start + usize::from(bytes[start] == b'-');
-        let digits = |at: usize| {
-            bytes[at..]
-                .iter()
-                .take_while(|b| b.is_ascii_digit())
-                .count()
+        let digits = |from: usize| {
+            let mut at = from;
+            while bytes.get(at).is_some_and(u8::is_ascii_digit) {
+                at += 1;
+            }
+            at - from
         };
+        let mut at = start + usize::from(bytes[start] == b'-');
         let whole = digits(at);
         if whole == 0 || (whole > 1 && bytes[at] == b'0') {
-            return Err(self.error("not a number"));
+            return Err("not a number");
         }
         at += whole;
         if bytes.get(at) == Some(&b'.') {
             let fraction = digits(at + 1);
             if fraction == 0 {
-                return Err(self.error("a number with nothing after its point"));
+                return Err("a number with nothing after its point");
             }
             at += 1 + fraction;
         }
-        let mut flaw = None;
         if matches!(bytes.get(at), Some(b'e' | b'E')) {
             at += 1 + usize::from(matches!(bytes.get(at + 1), Some(b'+' | b'-')));
             let length = digits(at);
             if length == 0 {
-                return Err(self.error("a number with an empty exponent"));
+                return Err("a number with an empty exponent");
             }
             let exponent = bytes[at..at + length].iter().fold(0_u32, |sum, b| {
                 (sum * 10 + u32::from(b - b'0')).min(100_000)
             });
             if exponent > EXPONENT_MAX {
-                flaw = Some(Flaw::NumberOutOfRange);
+                self.note(Flaw::NumberOutOfRange);
             }
             at += length;
         }
         if at - start > NUMBER_BYTES_MAX {
-            flaw = Some(Flaw::NumberOutOfRange);
+            self.note(Flaw::NumberOutOfRange);
         }
         self.at = at;
-        Ok(flaw)
+        Ok(())
+    }
+
+    fn note(&mut self, flaw: Flaw) {
+        self.flaw = self.flaw.or(Some(flaw));
     }
 }
 
@@ -268,17 +323,18 @@ impl<'a> Scanner<'a> {
 /// Eight at a time: in a word, a byte that is below 0x20, a quote or a backslash
 /// sets its top bit in `hits`, and the lowest such bit is always right (a borrow
 /// can only reach bytes above a true one).
+#[inline]
 fn plain_run(bytes: &[u8]) -> usize {
     const ONES: u64 = u64::MAX / 255;
     const TOPS: u64 = ONES << 7;
-    let zero_bytes = |word: u64| word.wrapping_sub(ONES) & !word;
     let mut run = 0;
     while let Some(chunk) = bytes[run..].first_chunk::<8>() {
         let word = u64::from_le_bytes(*chunk);
-        let control = word.wrapping_sub(ONES * 0x20) & !word;
-        let quote = zero_bytes(word ^ (ONES * u64::from(b'"')));
-        let backslash = zero_bytes(word ^ (ONES * u64::from(b'\\')));
-        let hits = (control | quote | backslash) & TOPS;
+        // With this bit turned, a quote is 0x20, and what was below that still is.
+        let control_or_quote = (word ^ (ONES * 2)).wrapping_sub(ONES * 0x21);
+        let backslash = (word ^ (ONES * u64::from(b'\\'))).wrapping_sub(ONES);
+        // No byte that is looked for has its top bit set.
+        let hits = (control_or_quote | backslash) & !word & TOPS;
         if hits != 0 {
             return run + (hits.trailing_zeros() / 8) as usize;
         }
@@ -288,12 +344,6 @@ fn plain_run(bytes: &[u8]) -> usize {
         .iter()
         .take_while(|&&byte| PLAIN[byte as usize]);
     run + rest.count()
-}
-
-fn note(flaw: &mut Option<Flaw>, found: Option<Flaw>) {
-    if flaw.is_none() {
-        *flaw = found;
-    }
 }
 
 /// The length of the escape at the start of `bytes` (both halves of a pair).
