@@ -84,7 +84,7 @@ impl<'a> Value<'a> {
                 format!("has {} bytes; the most is {bytes_max}", text.len()),
             ));
         }
-        Ok((!text.trim().is_empty()).then_some(text))
+        Ok((!is_blank(&text)).then_some(text))
     }
 
     /// A string that may become part of a path in other components of the
@@ -109,6 +109,16 @@ impl<'a> Value<'a> {
 
     /// An integer from `min` on that fits an `integer` column.
     pub(super) fn int(&self, min: i32) -> Result<i32, Rejection> {
+        // Too short to overflow, and a scanned number if it is digits.
+        if self.raw.len() <= 9 && self.raw.bytes().all(|byte| byte.is_ascii_digit()) {
+            let value = self
+                .raw
+                .bytes()
+                .fold(0, |value, digit| value * 10 + i32::from(digit - b'0'));
+            if value >= min {
+                return Ok(value);
+            }
+        }
         if !self
             .raw
             .starts_with(|c: char| c == '-' || c.is_ascii_digit())
@@ -154,14 +164,17 @@ impl<'a> Value<'a> {
         json::members(self.raw).ok_or_else(|| self.wrong_type("an object"))
     }
 
-    /// An array's elements.
-    pub(super) fn elements(&self) -> Result<Vec<&'a str>, Rejection> {
-        json::elements(self.raw).ok_or_else(|| self.wrong_type("an array"))
-    }
-
-    fn wrong_type(&self, expected: &str) -> Rejection {
+    /// Refuses the value for its type.
+    pub(super) fn wrong_type(&self, expected: &str) -> Rejection {
         Rejection::of(Code::InvalidType, self.name, format!("must be {expected}"))
     }
+}
+
+/// Whether a text is nothing but white space.
+fn is_blank(text: &str) -> bool {
+    // Nearly all begin with a letter or a digit, and need no look at what Unicode
+    // calls white space.
+    !text.as_bytes().first().is_some_and(u8::is_ascii_graphic) && text.trim().is_empty()
 }
 
 /// The value of a field that an event cannot do without.

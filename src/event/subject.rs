@@ -97,8 +97,24 @@ pub(super) fn pseudonym_or_raw(
 
 /// Whether a text may name raw ids; where it does not, it is copied whole.
 pub(super) fn may_name_ids(raw: &str) -> bool {
-    // An escape could spell a name in another way.
-    raw.contains('\\') || RAW_IDS.iter().any(|name| raw.contains(name))
+    let bytes = raw.as_bytes();
+    let mut from = 0;
+    while let Some(at) = json::next_escape_or_underscore(bytes, from) {
+        // An escape could spell a name in another way.
+        let is_escape = bytes[at] == b'\\';
+        // All three names end in "_id"; so does "item_id", in every item of a list.
+        let ends_name = bytes[at..].starts_with(b"_id") && {
+            let up_to_id = &bytes[..at + 3];
+            RAW_IDS
+                .iter()
+                .any(|name| up_to_id.ends_with(name.as_bytes()))
+        };
+        if is_escape || ends_name {
+            return true;
+        }
+        from = at + 1;
+    }
+    false
 }
 
 /// Writes a value with the raw ids in it, however deep they stand, replaced by
@@ -140,5 +156,30 @@ pub(super) fn push_member(
         object.opt_str(&format!("{key}_hash"), hash.as_deref());
     } else {
         push_scrubbed(object.name(key), field.raw, pseudonymizer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_name_of_a_raw_id_is_found_wherever_it_stands(
+            pieces in proptest::collection::vec(
+                proptest::sample::select(vec![
+                    "user_id", "anonymous_id", "session_id", "item_id", "user", "_id", "_", "]",
+                    "\"", "er_id", "é", "x", "^^", "on_i",
+                ]),
+                0..9,
+            ),
+            escape in proptest::option::weighted(0.1, Just("\\n")),
+        ) {
+            let raw = pieces.concat() + escape.unwrap_or_default();
+            let named = raw.contains('\\') || RAW_IDS.iter().any(|name| raw.contains(name));
+            prop_assert_eq!(may_name_ids(&raw), named, "{}", raw);
+        }
     }
 }

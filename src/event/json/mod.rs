@@ -17,8 +17,8 @@ mod walk;
 mod write;
 
 pub use scan::Scanner;
-pub use string::{as_plain_str, as_str, push_string, unescape};
-pub use walk::{elements, members};
+pub use string::{as_plain_str, as_str, next_escape_or_underscore, push_string, unescape};
+pub use walk::{Walker, elements, members};
 pub use write::ObjectWriter;
 
 /// How deep values may nest inside one event, the event itself included.

@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use super::string::{PLAIN, hex4, unescape};
+use super::string::{hex4, plain_run, unescape};
 use super::{
     DEPTH_HARD_MAX, DEPTH_MAX, EXPONENT_MAX, Flaw, NUMBER_BYTES_MAX, Scanned, SyntaxError,
 };
@@ -316,34 +316,6 @@ impl<'a> Scanner<'a> {
     fn note(&mut self, flaw: Flaw) {
         self.flaw = self.flaw.or(Some(flaw));
     }
-}
-
-/// How many bytes at the start of `bytes` a string may hold as they are.
-///
-/// Eight at a time: in a word, a byte that is below 0x20, a quote or a backslash
-/// sets its top bit in `hits`, and the lowest such bit is always right (a borrow
-/// can only reach bytes above a true one).
-#[inline]
-fn plain_run(bytes: &[u8]) -> usize {
-    const ONES: u64 = u64::MAX / 255;
-    const TOPS: u64 = ONES << 7;
-    let mut run = 0;
-    while let Some(chunk) = bytes[run..].first_chunk::<8>() {
-        let word = u64::from_le_bytes(*chunk);
-        // With this bit turned, a quote is 0x20, and what was below that still is.
-        let control_or_quote = (word ^ (ONES * 2)).wrapping_sub(ONES * 0x21);
-        let backslash = (word ^ (ONES * u64::from(b'\\'))).wrapping_sub(ONES);
-        // No byte that is looked for has its top bit set.
-        let hits = (control_or_quote | backslash) & !word & TOPS;
-        if hits != 0 {
-            return run + (hits.trailing_zeros() / 8) as usize;
-        }
-        run += 8;
-    }
-    let rest = bytes[run..]
-        .iter()
-        .take_while(|&&byte| PLAIN[byte as usize]);
-    run + rest.count()
 }
 
 /// The length of the escape at the start of `bytes` (both halves of a pair).

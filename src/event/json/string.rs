@@ -1,11 +1,11 @@
 //! JSON strings: what they stand for, and how to write one.
 //!
-//! Reads only what the scanner has let through.
+//! What it reads, the scanner has let through.
 
 use std::borrow::Cow;
 
 /// Bytes that a string may hold as they are.
-pub(super) static PLAIN: [bool; 256] = {
+static PLAIN: [bool; 256] = {
     let mut plain = [true; 256];
     let mut byte = 0;
     while byte < 0x20 {
@@ -16,6 +16,55 @@ pub(super) static PLAIN: [bool; 256] = {
     plain[b'\\' as usize] = false;
     plain
 };
+
+/// A word with a one in each byte.
+const ONES: u64 = u64::MAX / 255;
+
+/// A word with the top bit of each byte.
+const TOPS: u64 = ONES << 7;
+
+/// How many bytes at the start of `bytes` a string may hold as they are.
+///
+/// Eight at a time: in a word, a byte that is below 0x20, a quote or a backslash
+/// sets its top bit in `hits`, and the lowest such bit is always right (a borrow
+/// can only reach bytes above a true one).
+#[inline]
+pub(super) fn plain_run(bytes: &[u8]) -> usize {
+    let mut run = 0;
+    while let Some(chunk) = bytes[run..].first_chunk::<8>() {
+        let word = u64::from_le_bytes(*chunk);
+        // With this bit turned, a quote is 0x20, and what was below that still is.
+        let control_or_quote = (word ^ (ONES * 2)).wrapping_sub(ONES * 0x21);
+        let backslash = (word ^ (ONES * u64::from(b'\\'))).wrapping_sub(ONES);
+        // No byte that is looked for has its top bit set.
+        let hits = (control_or_quote | backslash) & !word & TOPS;
+        if hits != 0 {
+            return run + (hits.trailing_zeros() / 8) as usize;
+        }
+        run += 8;
+    }
+    let rest = bytes[run..]
+        .iter()
+        .take_while(|&&byte| PLAIN[byte as usize]);
+    run + rest.count()
+}
+
+/// The first place from `from` on with a backslash or an underscore (or one of the
+/// two characters between them: eight bytes at a time, all four cost what one does).
+pub fn next_escape_or_underscore(bytes: &[u8], from: usize) -> Option<usize> {
+    let mut at = from;
+    while let Some(chunk) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
+        let word = u64::from_le_bytes(*chunk);
+        let other_bits = (word | (ONES * 3)) ^ (ONES * u64::from(b'_'));
+        let hits = other_bits.wrapping_sub(ONES) & !other_bits & TOPS;
+        if hits != 0 {
+            return Some(at + (hits.trailing_zeros() / 8) as usize);
+        }
+        at += 8;
+    }
+    let rest = bytes.get(at..)?;
+    Some(at + rest.iter().position(|byte| matches!(byte, b'\\'..=b'_'))?)
+}
 
 /// The characters that a scanned string's inside stands for.
 ///
@@ -71,14 +120,16 @@ pub fn as_plain_str(raw: &str) -> Option<&str> {
 
 /// Writes `value` as a JSON string.
 pub fn push_string(out: &mut String, value: &str) {
+    out.reserve(value.len() + 2);
     out.push('"');
-    let mut plain = 0;
-    for (at, byte) in value.bytes().enumerate() {
-        if PLAIN[byte as usize] {
-            continue;
-        }
-        out.push_str(&value[plain..at]);
-        plain = at + 1;
+    let mut rest = value;
+    loop {
+        let run = plain_run(rest.as_bytes());
+        out.push_str(&rest[..run]);
+        let Some(&byte) = rest.as_bytes().get(run) else {
+            break;
+        };
+        rest = &rest[run + 1..];
         match byte {
             b'"' => out.push_str("\\\""),
             b'\\' => out.push_str("\\\\"),
@@ -95,7 +146,6 @@ pub fn push_string(out: &mut String, value: &str) {
             }
         }
     }
-    out.push_str(&value[plain..]);
     out.push('"');
 }
 
