@@ -10,7 +10,7 @@ use super::json::{self, ObjectWriter, Walker, push_string};
 use super::meta::Meta;
 use super::rejection::{Code, Rejection};
 use super::row::{Key, RowWriter};
-use super::subject::{self, Subject, pseudonym};
+use super::subject::{self, HexText, Subject, pseudonym};
 use super::time::Micros;
 
 /// Numbers that an item may carry; readers of the suite decode them as such.
@@ -97,7 +97,8 @@ impl Exposure<'_> {
         let session = self
             .subject
             .session
-            .as_deref()
+            .as_ref()
+            .map(HexText::as_str)
             .unwrap_or(&self.request_id.text);
         out.row(&self.key)
             .time(self.received_at)

@@ -21,7 +21,7 @@ use super::json::{self, ObjectWriter};
 use super::meta::Meta;
 use super::rejection::{Code, Rejection};
 use super::row::Key;
-use super::subject::{self, Subject};
+use super::subject::{self, HexText, Subject};
 use super::time::Micros;
 
 /// Lines of one list that carry no request id lie this close together.
@@ -410,10 +410,10 @@ impl<'a> Group<'a> {
     /// The list as one exposure.
     pub(super) fn exposure(&self, context: &Context<'_>) -> Exposure<'a> {
         let list = &self.list;
-        let session = subject::hex_text(list.session);
+        let session = HexText::of(&list.session);
         let request_id = RequestId::parse(match &list.request_id {
             Some(named) => named.clone(),
-            None => format!("{session}/{}/{}", list.surface, self.first.0).into(),
+            None => format!("{}/{}/{}", session.as_str(), list.surface, self.first.0).into(),
         });
         let mut response = String::from("{\"items\":[");
         let mut extra = String::from("[");

@@ -12,7 +12,7 @@ use super::meta::Meta;
 use super::numeric::Decimal;
 use super::rejection::{Code, Rejection};
 use super::row::{Key, RowWriter};
-use super::subject::{Subject, pseudonym};
+use super::subject::{HexText, Subject, pseudonym};
 use super::time::Micros;
 
 /// A valid interaction.
@@ -38,7 +38,7 @@ impl Interaction<'_> {
             .time(self.received_at)
             .opt_uuid(self.request_id.as_ref())
             .opt_bytes(self.subject.user_key.as_ref().map(<[u8; 32]>::as_slice))
-            .opt_text(self.subject.session.as_deref())
+            .opt_text(self.subject.session.as_ref().map(HexText::as_str))
             .opt_text(self.surface.as_deref())
             .opt_text(self.segment.as_deref())
             .text(self.event_type)
