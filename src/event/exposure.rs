@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::body::RawEvent;
 use super::decode::{Context, Format, native_identity};
-use super::field::{self, KEY_BYTES_MAX, Value, opt_path_safe, opt_text, required};
+use super::field::{self, KEY_BYTES_MAX, Names, Value, opt_path_safe, opt_text, required};
 use super::identity::RequestId;
 use super::json::{self, ObjectWriter, Walker, push_string};
 use super::meta::Meta;
@@ -149,12 +149,14 @@ pub(super) fn native<'a>(
         tenant,
     ] = field::pick(
         event,
-        [
-            "event_id", "occurred_at", "request_id", "surface", "segment", "user_id",
-            "user_id_hash", "anonymous_id", "anonymous_id_hash", "session_id", "session_id_hash",
-            "experiment", "algo_version", "config_version", "rules_version", "context", "items",
-            "request", "meta", "tenant_id", "tenant",
-        ],
+        const {
+            &Names::new([
+                "event_id", "occurred_at", "request_id", "surface", "segment", "user_id",
+                "user_id_hash", "anonymous_id", "anonymous_id_hash", "session_id",
+                "session_id_hash", "experiment", "algo_version", "config_version", "rules_version",
+                "context", "items", "request", "meta", "tenant_id", "tenant",
+            ])
+        },
         &mut meta.extra,
     )?;
     let tenant = context.tenant_of(tenant_id.or(tenant))?;
@@ -314,7 +316,12 @@ impl<'a> Item<'a> {
         let mut item = Self::default();
         let mut checked = Ok(());
         while walker.more(b'}') {
-            let (key, key_escaped) = walker.key();
+            // The names that stand in nearly all items are compared, not scanned.
+            let usual = ["item_id", "rank", "score"];
+            let (key, key_escaped) = match usual.into_iter().find(|name| walker.take_key(name)) {
+                Some(name) => (name, false),
+                None => walker.key(),
+            };
             let (raw, escaped) = walker.value();
             if checked.is_err() {
                 continue;

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::body::RawEvent;
 use super::decode::{Context, Format, native_identity};
-use super::field::{self, KEY_BYTES_MAX, Value, opt_path_safe, required};
+use super::field::{self, KEY_BYTES_MAX, Names, Value, opt_path_safe, required};
 use super::identity::RequestId;
 use super::meta::Meta;
 use super::numeric::Decimal;
@@ -77,11 +77,13 @@ pub(super) fn native<'a>(
         tenant,
     ] = field::pick(
         event,
-        [
-            "event_id", "occurred_at", "request_id", "user_id", "user_id_hash", "anonymous_id",
-            "anonymous_id_hash", "session_id", "session_id_hash", "surface", "segment",
-            "event_type", "item_id", "position", "value", "meta", "tenant_id", "tenant",
-        ],
+        const {
+            &Names::new([
+                "event_id", "occurred_at", "request_id", "user_id", "user_id_hash", "anonymous_id",
+                "anonymous_id_hash", "session_id", "session_id_hash", "surface", "segment",
+                "event_type", "item_id", "position", "value", "meta", "tenant_id", "tenant",
+            ])
+        },
         &mut meta.extra,
     )?;
     let tenant = context.tenant_of(tenant_id.or(tenant))?;

@@ -55,6 +55,21 @@ impl<'a> Walker<'a> {
         }
     }
 
+    /// Takes the name `expected` and its colon, if they are next with nothing between.
+    #[inline(always)]
+    pub fn take_key(&mut self, expected: &str) -> bool {
+        let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
+        let end = expected.len() + 1;
+        let found = rest.len() >= end + 2
+            && rest[0] == b'"'
+            && rest[1..end] == *expected.as_bytes()
+            && rest[end..end + 2] == *b"\":";
+        if found {
+            self.at += end + 2;
+        }
+        found
+    }
+
     /// Takes a member's name and its colon; hands out the inside of its quotes and
     /// whether that holds escapes.
     #[inline]
