@@ -33,6 +33,8 @@ pub struct Limits {
 #[derive(Debug)]
 pub struct Body<'a> {
     fields: Vec<Field<'a>>,
+    /// Where the fields of the event before begin: the next has mostly the same names.
+    last_from: usize,
     events: Vec<Split>,
     /// The envelope's `sent_at`, as JSON text.
     pub sent_at: Option<&'a str>,
@@ -81,6 +83,7 @@ impl<'a> Body<'a> {
     pub fn split(bytes: &'a [u8], framing: Framing, limits: &Limits) -> Result<Self, BodyError> {
         let mut body = Self {
             fields: Vec::new(),
+            last_from: 0,
             events: Vec::new(),
             sent_at: None,
             texts: Vec::new(),
@@ -255,9 +258,18 @@ impl<'a> Body<'a> {
         let start = scanner.offset();
         scanner.expect(b'{', "expected an object")?;
         let mut found = Members::new(self.fields.len());
+        let mut likely = self.last_from;
+        self.last_from = found.from;
         if !scanner.take(b'}') {
             loop {
-                let (key, flaw) = scanner.key()?;
+                let (key, flaw) = match self.fields.get(likely) {
+                    Some(Field {
+                        key: Cow::Borrowed(last),
+                        ..
+                    }) if scanner.take_key(last) => (Cow::Borrowed(*last), None),
+                    _ => scanner.key()?,
+                };
+                likely += 1;
                 let value = scanner.value(1)?;
                 found.push(&mut self.fields, key, value, flaw);
                 if !scanner.take(b',') {

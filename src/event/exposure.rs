@@ -4,13 +4,13 @@ use std::borrow::Cow;
 
 use super::body::RawEvent;
 use super::decode::{Context, Format, native_identity};
-use super::field::{self, KEY_BYTES_MAX, Value, opt_path_safe, opt_text, required};
+use super::field::{self, KEY_BYTES_MAX, Names, Value, opt_path_safe, opt_text, required};
 use super::identity::RequestId;
-use super::json::{self, ObjectWriter, push_string};
+use super::json::{self, ObjectWriter, Walker, push_string};
 use super::meta::Meta;
 use super::rejection::{Code, Rejection};
 use super::row::{Key, RowWriter};
-use super::subject::{self, Subject, pseudonym};
+use super::subject::{self, HexText, Subject, pseudonym};
 use super::time::Micros;
 
 /// Numbers that an item may carry; readers of the suite decode them as such.
@@ -97,7 +97,8 @@ impl Exposure<'_> {
         let session = self
             .subject
             .session
-            .as_deref()
+            .as_ref()
+            .map(HexText::as_str)
             .unwrap_or(&self.request_id.text);
         out.row(&self.key)
             .time(self.received_at)
@@ -148,12 +149,14 @@ pub(super) fn native<'a>(
         tenant,
     ] = field::pick(
         event,
-        [
-            "event_id", "occurred_at", "request_id", "surface", "segment", "user_id",
-            "user_id_hash", "anonymous_id", "anonymous_id_hash", "session_id", "session_id_hash",
-            "experiment", "algo_version", "config_version", "rules_version", "context", "items",
-            "request", "meta", "tenant_id", "tenant",
-        ],
+        const {
+            &Names::new([
+                "event_id", "occurred_at", "request_id", "surface", "segment", "user_id",
+                "user_id_hash", "anonymous_id", "anonymous_id_hash", "session_id",
+                "session_id_hash", "experiment", "algo_version", "config_version", "rules_version",
+                "context", "items", "request", "meta", "tenant_id", "tenant",
+            ])
+        },
         &mut meta.extra,
     )?;
     let tenant = context.tenant_of(tenant_id.or(tenant))?;
@@ -238,92 +241,145 @@ pub(super) fn push_items(
     list: Value<'_>,
     context: &Context<'_>,
 ) -> Result<(), Rejection> {
-    let items = list.elements()?;
-    if items.len() > context.items_max {
-        return Err(Rejection::of(
-            Code::TooManyItems,
-            "items",
-            format!(
-                "has {} items; the most is {}",
-                items.len(),
-                context.items_max
-            ),
-        ));
+    let mut walker = Walker::new(list.raw);
+    if !walker.enter(b'[') {
+        return Err(list.wrong_type("an array"));
     }
-    let names_ids = subject::may_name_ids(list.raw);
+    out.reserve(list.raw.len() + 2);
     out.push('[');
-    for (place, raw) in items.iter().enumerate() {
+    let mut items = 0;
+    let mut wrong = None;
+    while walker.more(b']') {
+        let place = items;
+        items += 1;
+        // A list that is too long is refused for that, whatever stands in it.
+        if wrong.is_some() || items > context.items_max {
+            walker.value();
+            continue;
+        }
+        let start = walker.offset();
+        let item = match Item::read(&mut walker) {
+            Ok(item) => item,
+            Err(mut rejection) => {
+                let inner = rejection.field.as_deref().unwrap_or_default();
+                let dot = if inner.is_empty() { "" } else { "." };
+                rejection.field = Some(format!("items[{place}]{dot}{inner}").into());
+                wrong = Some(rejection);
+                continue;
+            }
+        };
+        let raw = walker.since(start);
         if place > 0 {
             out.push(',');
         }
-        let missing_rank = check_item(raw).map_err(|mut rejection| {
-            let inner = rejection.field.as_deref().unwrap_or_default();
-            let dot = if inner.is_empty() { "" } else { "." };
-            rejection.field = Some(format!("items[{place}]{dot}{inner}").into());
-            rejection
-        })?;
-        if names_ids {
+        if item.names_ids {
             subject::push_scrubbed(out, raw, context.pseudonymizer);
         } else {
             out.push_str(raw);
         }
-        if missing_rank {
+        if item.rank.is_none() {
             // In front of the object's end.
             out.truncate(out.len() - 1);
-            out.push_str(&format!(",\"rank\":{}}}", place + 1));
+            out.push_str(&format!(",\"rank\":{items}}}"));
         }
+    }
+    if items > context.items_max {
+        return Err(Rejection::of(
+            Code::TooManyItems,
+            "items",
+            format!("has {items} items; the most is {}", context.items_max),
+        ));
     }
     out.push(']');
-    Ok(())
+    wrong.map_or(Ok(()), Err)
 }
 
-/// Checks one item; says whether its rank is missing.
-fn check_item(raw: &str) -> Result<bool, Rejection> {
-    let members = json::members(raw)
-        .ok_or_else(|| Rejection::of(Code::InvalidType, "", "an item is an object"))?;
-    let mut item_id = None;
-    let mut rank = None;
-    for field in &members {
-        let (raw, escaped) = (field.raw, field.escaped);
-        let slot = match &*field.key {
-            "item_id" => (&mut item_id, "item_id"),
-            "rank" => (&mut rank, "rank"),
-            key => {
-                if let Some(name) = ITEM_NUMBERS.iter().find(|name| **name == key)
-                    && raw != "null"
-                {
-                    Value { name, raw, escaped }.number()?;
-                }
+/// What is looked at in an item.
+#[derive(Debug, Default)]
+struct Item<'a> {
+    id: Option<Value<'a>>,
+    /// Absent also if it is null: the one that is appended then wins, since jsonb
+    /// keeps the last.
+    rank: Option<Value<'a>>,
+    has_null_rank: bool,
+    /// Whether it may name raw ids, beside members that cannot.
+    names_ids: bool,
+}
+
+impl<'a> Item<'a> {
+    /// Takes one item, whole even if it is wrong, and checks it.
+    fn read(walker: &mut Walker<'a>) -> Result<Self, Rejection> {
+        if !walker.enter(b'{') {
+            walker.value();
+            return Err(Rejection::of(Code::InvalidType, "", "an item is an object"));
+        }
+        let mut item = Self::default();
+        let mut checked = Ok(());
+        while walker.more(b'}') {
+            // The names that stand in nearly all items are compared, not scanned.
+            let usual = ["item_id", "rank", "score"];
+            let (key, key_escaped) = match usual.into_iter().find(|name| walker.take_key(name)) {
+                Some(name) => (name, false),
+                None => walker.key(),
+            };
+            let (raw, escaped) = walker.value();
+            if checked.is_err() {
                 continue;
             }
-        };
-        if slot
-            .0
-            .replace(Value {
-                name: slot.1,
-                raw,
-                escaped,
-            })
-            .is_some()
-        {
-            return Err(Rejection::of(
-                Code::DuplicateField,
-                slot.1,
-                "the field stands twice",
-            ));
+            checked = if key_escaped {
+                item.names_ids = true;
+                item.member(&json::unescape(key), raw, escaped)
+            } else {
+                item.member(key, raw, escaped)
+            };
         }
+        checked?;
+        let text = required(item.id, "item_id")?.text(KEY_BYTES_MAX)?;
+        required(text, "item_id")?;
+        if let Some(rank) = item.rank {
+            rank.int(1)?;
+        }
+        Ok(item)
     }
-    let text = required(item_id, "item_id")?.text(KEY_BYTES_MAX)?;
-    required(text, "item_id")?;
-    match rank {
-        Some(rank) if rank.raw != "null" => rank.int(1).map(|_| false),
-        // After a null, the rank that is appended wins: jsonb keeps the last.
-        _ => Ok(true),
+
+    #[inline]
+    fn member(&mut self, key: &str, raw: &'a str, escaped: bool) -> Result<(), Rejection> {
+        let named = |name| Value { name, raw, escaped };
+        let twice = |name| Rejection::of(Code::DuplicateField, name, "the field stands twice");
+        match key {
+            "item_id" => {
+                self.names_ids |= escaped || subject::may_name_ids(raw);
+                match self.id.replace(named("item_id")) {
+                    None => Ok(()),
+                    Some(_) => Err(twice("item_id")),
+                }
+            }
+            "rank" if self.rank.is_some() || self.has_null_rank => Err(twice("rank")),
+            "rank" if raw == "null" => {
+                self.has_null_rank = true;
+                Ok(())
+            }
+            "rank" => {
+                self.rank = Some(named("rank"));
+                Ok(())
+            }
+            key => match ITEM_NUMBERS.into_iter().find(|name| *name == key) {
+                Some(name) if raw != "null" => named(name).number().map(|_| ()),
+                Some(_) => Ok(()),
+                None => {
+                    self.names_ids |= subject::may_name_ids(key) || subject::may_name_ids(raw);
+                    Ok(())
+                }
+            },
+        }
     }
 }
 
 /// An ETag without the `W/` and the quotes of its HTTP form.
 fn bare_etag(etag: Cow<'_, str>) -> Cow<'_, str> {
+    if !etag.starts_with(['W', '"']) && !etag.ends_with('"') {
+        return etag;
+    }
     let bare = etag.strip_prefix("W/").unwrap_or(&etag).trim_matches('"');
     if bare.len() == etag.len() {
         etag

@@ -24,12 +24,61 @@ pub(super) struct Value<'a> {
     pub(super) escaped: bool,
 }
 
+/// The names of a format's fields.
+pub(super) struct Names<const N: usize> {
+    names: [&'static str; N],
+    marks: [u32; N],
+}
+
+impl<const N: usize> Names<N> {
+    pub(super) const fn new(names: [&'static str; N]) -> Self {
+        let mut marks = [0; N];
+        let mut at = 0;
+        while at < N {
+            marks[at] = mark(names[at]);
+            at += 1;
+        }
+        Self { names, marks }
+    }
+
+    /// The place of a name; `likely` is looked at first, then what follows it.
+    #[inline]
+    fn find(&self, name: &str, likely: usize) -> Option<usize> {
+        let wanted = mark(name);
+        let mut at = likely;
+        // A plain loop: the chain of two ranges costs more than the comparisons.
+        for _ in 0..N {
+            if at >= N {
+                at = 0;
+            }
+            if self.marks[at] == wanted && self.names[at] == name {
+                return Some(at);
+            }
+            at += 1;
+        }
+        None
+    }
+}
+
+/// The length and three of the bytes: most names that differ, differ here.
+const fn mark(name: &str) -> u32 {
+    match name.as_bytes() {
+        [] => 0,
+        [first, .., last] => {
+            let bytes = name.as_bytes();
+            let length = bytes.len().to_le_bytes()[0];
+            u32::from_le_bytes([length, *first, bytes[bytes.len() / 2], *last])
+        }
+        [only] => u32::from_le_bytes([1, *only, *only, *only]),
+    }
+}
+
 /// Finds `names` among an event's fields; what is left over goes to `extra`.
 ///
 /// A null counts as absent: senders that have nothing to say often say null.
 pub(super) fn pick<'a, 'b, const N: usize>(
     event: &RawEvent<'a, 'b>,
-    names: [&'static str; N],
+    names: &Names<N>,
     extra: &mut Vec<&'b Field<'a>>,
 ) -> Result<[Option<Value<'a>>; N], Rejection> {
     let mut seen = [false; N];
@@ -37,24 +86,22 @@ pub(super) fn pick<'a, 'b, const N: usize>(
     // Senders mostly keep an order, so the next name is likely the one after the last.
     let mut likely = 0;
     for field in event.fields {
-        let found = (likely..N)
-            .chain(0..likely)
-            .find(|&at| field.key == names[at]);
-        let Some(at) = found else {
+        let Some(at) = names.find(&field.key, likely) else {
             extra.push(field);
             continue;
         };
         likely = at + 1;
+        let name = names.names[at];
         if std::mem::replace(&mut seen[at], true) {
             return Err(Rejection::of(
                 Code::DuplicateField,
-                names[at],
+                name,
                 "the field stands twice",
             ));
         }
         if field.raw != "null" {
             values[at] = Some(Value {
-                name: names[at],
+                name,
                 raw: field.raw,
                 escaped: field.escaped,
             });
@@ -84,7 +131,7 @@ impl<'a> Value<'a> {
                 format!("has {} bytes; the most is {bytes_max}", text.len()),
             ));
         }
-        Ok((!text.trim().is_empty()).then_some(text))
+        Ok((!is_blank(&text)).then_some(text))
     }
 
     /// A string that may become part of a path in other components of the
@@ -109,6 +156,16 @@ impl<'a> Value<'a> {
 
     /// An integer from `min` on that fits an `integer` column.
     pub(super) fn int(&self, min: i32) -> Result<i32, Rejection> {
+        // Too short to overflow, and a scanned number if it is digits.
+        if self.raw.len() <= 9 && self.raw.bytes().all(|byte| byte.is_ascii_digit()) {
+            let value = self
+                .raw
+                .bytes()
+                .fold(0, |value, digit| value * 10 + i32::from(digit - b'0'));
+            if value >= min {
+                return Ok(value);
+            }
+        }
         if !self
             .raw
             .starts_with(|c: char| c == '-' || c.is_ascii_digit())
@@ -154,14 +211,17 @@ impl<'a> Value<'a> {
         json::members(self.raw).ok_or_else(|| self.wrong_type("an object"))
     }
 
-    /// An array's elements.
-    pub(super) fn elements(&self) -> Result<Vec<&'a str>, Rejection> {
-        json::elements(self.raw).ok_or_else(|| self.wrong_type("an array"))
-    }
-
-    fn wrong_type(&self, expected: &str) -> Rejection {
+    /// Refuses the value for its type.
+    pub(super) fn wrong_type(&self, expected: &str) -> Rejection {
         Rejection::of(Code::InvalidType, self.name, format!("must be {expected}"))
     }
+}
+
+/// Whether a text is nothing but white space.
+fn is_blank(text: &str) -> bool {
+    // Nearly all begin with a letter or a digit, and need no look at what Unicode
+    // calls white space.
+    !text.as_bytes().first().is_some_and(u8::is_ascii_graphic) && text.trim().is_empty()
 }
 
 /// The value of a field that an event cannot do without.

@@ -14,14 +14,14 @@ use super::exposure::{
     Experiment, Exposure, Versions, push_items, push_response_meta, required_request_id,
     required_surface,
 };
-use super::field::{self, Value, opt_path_safe, opt_text, required};
+use super::field::{self, Names, Value, opt_path_safe, opt_text, required};
 use super::identity::{self, Pseudonym, RequestId};
 use super::interaction::{self, Interaction};
 use super::json::{self, ObjectWriter};
 use super::meta::Meta;
 use super::rejection::{Code, Rejection};
 use super::row::Key;
-use super::subject::{self, Subject};
+use super::subject::{self, HexText, Subject};
 use super::time::Micros;
 
 /// Lines of one list that carry no request id lie this close together.
@@ -49,11 +49,13 @@ pub(super) fn service_v1<'a>(
         items,
     ] = field::pick(
         event,
-        [
-            "schema_version", "timestamp", "request_id", "tenant_id", "surface", "segment",
-            "algo_version", "config_version", "rules_version", "experiment", "subject", "context",
-            "items",
-        ],
+        const {
+            &Names::new([
+                "schema_version", "timestamp", "request_id", "tenant_id", "surface", "segment",
+                "algo_version", "config_version", "rules_version", "experiment", "subject",
+                "context", "items",
+            ])
+        },
         &mut meta.extra,
     )?;
     if let Some(version) = schema_version
@@ -144,9 +146,11 @@ pub(super) fn eval_v1<'a>(
         error,
     ] = field::pick(
         event,
-        [
-            "request_id", "user_id", "ts", "items", "context", "latency_ms", "error",
-        ],
+        const {
+            &Names::new([
+                "request_id", "user_id", "ts", "items", "context", "latency_ms", "error",
+            ])
+        },
         &mut meta.extra,
     )?;
     let inner = match client_context {
@@ -229,9 +233,11 @@ pub(super) fn outcome_v1<'a>(
     let mut meta = Meta::default();
     let [request_id, user_id, item_id, event_type, value, ts] = field::pick(
         event,
-        [
-            "request_id", "user_id", "item_id", "event_type", "value", "ts",
-        ],
+        const {
+            &Names::new([
+                "request_id", "user_id", "item_id", "event_type", "value", "ts",
+            ])
+        },
         &mut meta.extra,
     )?;
     let occurred_at = context.instant(required(ts, "ts")?)?;
@@ -331,10 +337,12 @@ impl<'a> Grouping<'a> {
             rank,
         ] = field::pick(
             event,
-            [
-                "v", "ts", "tenant", "surface", "session_id", "item_id", "user_id", "request_id",
-                "rank",
-            ],
+            const {
+                &Names::new([
+                    "v", "ts", "tenant", "surface", "session_id", "item_id", "user_id",
+                    "request_id", "rank",
+                ])
+            },
             &mut extra,
         )?;
         if v.is_some_and(|v| v.raw != "1") {
@@ -410,10 +418,10 @@ impl<'a> Group<'a> {
     /// The list as one exposure.
     pub(super) fn exposure(&self, context: &Context<'_>) -> Exposure<'a> {
         let list = &self.list;
-        let session = subject::hex_text(list.session);
+        let session = HexText::of(&list.session);
         let request_id = RequestId::parse(match &list.request_id {
             Some(named) => named.clone(),
-            None => format!("{session}/{}/{}", list.surface, self.first.0).into(),
+            None => format!("{}/{}/{}", session.as_str(), list.surface, self.first.0).into(),
         });
         let mut response = String::from("{\"items\":[");
         let mut extra = String::from("[");

@@ -6,13 +6,13 @@ use uuid::Uuid;
 
 use super::body::RawEvent;
 use super::decode::{Context, Format, native_identity};
-use super::field::{self, KEY_BYTES_MAX, Value, opt_path_safe, required};
+use super::field::{self, KEY_BYTES_MAX, Names, Value, opt_path_safe, required};
 use super::identity::RequestId;
 use super::meta::Meta;
 use super::numeric::Decimal;
 use super::rejection::{Code, Rejection};
 use super::row::{Key, RowWriter};
-use super::subject::{Subject, pseudonym};
+use super::subject::{HexText, Subject, pseudonym};
 use super::time::Micros;
 
 /// A valid interaction.
@@ -38,7 +38,7 @@ impl Interaction<'_> {
             .time(self.received_at)
             .opt_uuid(self.request_id.as_ref())
             .opt_bytes(self.subject.user_key.as_ref().map(<[u8; 32]>::as_slice))
-            .opt_text(self.subject.session.as_deref())
+            .opt_text(self.subject.session.as_ref().map(HexText::as_str))
             .opt_text(self.surface.as_deref())
             .opt_text(self.segment.as_deref())
             .text(self.event_type)
@@ -77,11 +77,13 @@ pub(super) fn native<'a>(
         tenant,
     ] = field::pick(
         event,
-        [
-            "event_id", "occurred_at", "request_id", "user_id", "user_id_hash", "anonymous_id",
-            "anonymous_id_hash", "session_id", "session_id_hash", "surface", "segment",
-            "event_type", "item_id", "position", "value", "meta", "tenant_id", "tenant",
-        ],
+        const {
+            &Names::new([
+                "event_id", "occurred_at", "request_id", "user_id", "user_id_hash", "anonymous_id",
+                "anonymous_id_hash", "session_id", "session_id_hash", "surface", "segment",
+                "event_type", "item_id", "position", "value", "meta", "tenant_id", "tenant",
+            ])
+        },
         &mut meta.extra,
     )?;
     let tenant = context.tenant_of(tenant_id.or(tenant))?;

@@ -6,7 +6,7 @@ use super::field::Value;
 use super::identity::RequestId;
 use super::json::{Field, ObjectWriter};
 use super::rejection::Rejection;
-use super::subject::{self, Subject};
+use super::subject::{self, HexText, Subject};
 
 /// Names that mean something to the suite's views and jobs; a client's values
 /// under them are kept in `meta.extra.meta`.
@@ -75,7 +75,10 @@ impl Meta<'_, '_> {
         if says_source || subject.kind == Some("anonymous") {
             object.opt_str("subject_kind", subject.kind);
         }
-        object.opt_str("anonymous_id_hash", subject.anonymous.as_deref());
+        object.opt_str(
+            "anonymous_id_hash",
+            subject.anonymous.as_ref().map(HexText::as_str),
+        );
         for (name, raw) in &self.kept {
             subject::push_scrubbed(object.name(name), raw, context.pseudonymizer);
         }

@@ -1,0 +1,104 @@
+//! JSON, as far as this service looks into it: found in a body ([`scan`]), walked
+//! again where it was found sound ([`walk`]), written into columns ([`write`]).
+//!
+//! Nothing here knows what an event is. What it calls storable is a subset of what
+//! PostgreSQL's jsonb accepts; the property test that feeds both is in `tests/it/`.
+//!
+//! The scanner is our own because the two questions that the service asks of every byte
+//! ("where does this value end?" and "would jsonb refuse it?") have to be
+//! answered in one pass, with a verdict per value instead of one per document.
+
+use std::borrow::Cow;
+use std::fmt;
+
+mod scan;
+mod string;
+mod walk;
+mod write;
+
+pub use scan::Scanner;
+pub use string::{as_plain_str, as_str, next_escape_or_underscore, push_string, unescape};
+pub use walk::{Walker, elements, members};
+pub use write::ObjectWriter;
+
+/// How deep values may nest inside one event, the event itself included.
+///
+/// jsonb takes 10,000 levels and fails at 20,000; readers in other languages
+/// give up much earlier. No format that we take needs more than six.
+pub const DEPTH_MAX: usize = 64;
+
+/// Where scanning stops altogether. Between [`DEPTH_MAX`] and this, an event is
+/// refused alone; past it the body is refused, to bound the scanner's stack.
+const DEPTH_HARD_MAX: usize = 1024;
+
+/// Largest exponent, by absolute value. Covers every IEEE double; jsonb would
+/// take up to 131,071 and read back as that many bytes.
+const EXPONENT_MAX: u32 = 400;
+
+/// Longest number text. The longest exact decimal of a double near 1 has 55
+/// digits; nobody reports more.
+const NUMBER_BYTES_MAX: usize = 400;
+
+/// The text is not JSON from `offset` on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what} at byte {offset}")]
+pub struct SyntaxError {
+    /// Bytes from the start of the scanned text.
+    pub offset: usize,
+    /// What was found or expected there.
+    pub what: &'static str,
+}
+
+/// Why a syntactically correct value cannot be stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flaw {
+    /// A `\u0000`, which neither text nor jsonb can hold.
+    Nul,
+    /// Half of a surrogate pair.
+    LoneSurrogate,
+    /// More digits or a larger exponent than any reader could use.
+    NumberOutOfRange,
+    /// Deeper than [`DEPTH_MAX`].
+    TooDeep,
+}
+
+impl fmt::Display for Flaw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Flaw::Nul => f.write_str("contains \\u0000, which Postgres cannot store"),
+            Flaw::LoneSurrogate => {
+                f.write_str("contains half of a UTF-16 surrogate pair, which is not a character")
+            }
+            Flaw::NumberOutOfRange => write!(
+                f,
+                "contains a number of more than {NUMBER_BYTES_MAX} characters or with an exponent beyond {EXPONENT_MAX}"
+            ),
+            Flaw::TooDeep => write!(f, "is nested deeper than {DEPTH_MAX} levels"),
+        }
+    }
+}
+
+/// A value's text, and whether it can be stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scanned<'a> {
+    /// The value exactly as it stood, without surrounding white space.
+    pub raw: &'a str,
+    /// The first flaw found inside.
+    pub flaw: Option<Flaw>,
+    /// Whether any string inside, a name or a value, holds escapes.
+    pub escaped: bool,
+}
+
+/// A member of an object.
+#[derive(Clone, Debug)]
+pub struct Field<'a> {
+    /// The name, unescaped.
+    pub key: Cow<'a, str>,
+    /// The value's text.
+    pub raw: &'a str,
+    /// Whether any string in the value holds escapes.
+    pub escaped: bool,
+}
+
+#[cfg(test)]
+mod tests;
