@@ -35,6 +35,8 @@ pub struct Body<'a> {
     fields: Vec<Field<'a>>,
     /// Where the fields of the event before begin: the next has mostly the same names.
     last_from: usize,
+    /// Bytes of the whole body.
+    room_for: usize,
     events: Vec<Split>,
     /// The envelope's `sent_at`, as JSON text.
     pub sent_at: Option<&'a str>,
@@ -84,6 +86,7 @@ impl<'a> Body<'a> {
         let mut body = Self {
             fields: Vec::new(),
             last_from: 0,
+            room_for: bytes.len(),
             events: Vec::new(),
             sent_at: None,
             texts: Vec::new(),
@@ -333,6 +336,17 @@ impl<'a> Body<'a> {
     fn push(&mut self, text: &'a str, split: Split, limits: &Limits) -> Result<(), BodyError> {
         if self.events.len() >= limits.events_max {
             return Err(BodyError::TooManyEvents(limits.events_max));
+        }
+        if self.events.len() == 1 && self.room_for > text.len() {
+            // Two events in: the rest is taken to be like them, and room is made at
+            // once, since growing would copy what is there again and again.
+            let more = (self.room_for / text.len().max(32)).min(limits.events_max);
+            self.events.reserve(more);
+            self.texts.reserve(more);
+            // A long first event must not make room for a body of such: few fields
+            // are shorter than 16 bytes.
+            let fields = more.saturating_mul(self.fields.len()) / 2;
+            self.fields.reserve(fields.min(self.room_for / 16));
         }
         self.events.push(split);
         self.texts.push(text);

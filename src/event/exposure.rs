@@ -170,7 +170,10 @@ pub(super) fn native<'a>(
         pseudonym(session_id, session_id_hash, context)?,
     );
 
-    let mut request_column = String::new();
+    let parts = [request, client_context, experiment].into_iter().flatten();
+    let parts_bytes: usize = parts.map(|value| value.raw.len()).sum();
+    // Beside them stand a few names, the surface and the segment.
+    let mut request_column = String::with_capacity(parts_bytes + 96);
     let mut object = ObjectWriter::open(&mut request_column);
     let given = match request {
         Some(request) => {

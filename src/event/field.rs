@@ -112,6 +112,7 @@ pub(super) fn pick<'a, 'b, const N: usize>(
 
 impl<'a> Value<'a> {
     /// Any string.
+    #[inline]
     pub(super) fn string(&self) -> Result<Cow<'a, str>, Rejection> {
         let text = if self.escaped {
             json::as_str(self.raw)
@@ -140,10 +141,14 @@ impl<'a> Value<'a> {
         let Some(text) = self.text(KEY_BYTES_MAX)? else {
             return Ok(None);
         };
-        // Control characters beyond ASCII (U+0080 to U+009F) begin with 0xC2.
-        let suspicious = |byte: u8| matches!(byte, b'/' | b'\\' | 0..0x20 | 0x7F | 0xC2);
+        // Control characters beyond ASCII (U+0080 to U+009F) begin with 0xC2. Every
+        // byte is looked at, so that many are at once.
+        let suspicious = |byte: u8| {
+            (byte == b'/') | (byte == b'\\') | (byte < 0x20) | (byte == 0x7F) | (byte == 0xC2)
+        };
         let bad = |c: char| matches!(c, '/' | '\\') || c.is_control();
-        let is_bad = text.bytes().any(suspicious) && text.contains(bad);
+        let may_be_bad = text.bytes().fold(false, |any, byte| any | suspicious(byte));
+        let is_bad = may_be_bad && text.contains(bad);
         if text == "." || text == ".." || is_bad {
             return Err(Rejection::of(
                 Code::InvalidValue,

@@ -38,7 +38,7 @@ impl Interaction<'_> {
             .time(self.received_at)
             .opt_uuid(self.request_id.as_ref())
             .opt_bytes(self.subject.user_key.as_ref().map(<[u8; 32]>::as_slice))
-            .opt_text(self.subject.session.as_ref().map(HexText::as_str))
+            .opt_bytes(self.subject.session.as_ref().map(HexText::as_bytes))
             .opt_text(self.surface.as_deref())
             .opt_text(self.segment.as_deref())
             .text(self.event_type)

@@ -57,7 +57,7 @@ impl Meta<'_, '_> {
             Some(value) => value.members()?,
             None => Vec::new(),
         };
-        let mut out = String::with_capacity(64);
+        let mut out = String::with_capacity(160);
         let mut object = ObjectWriter::open(&mut out);
         let (displaced, own): (Vec<_>, Vec<_>) = client
             .iter()

@@ -59,6 +59,11 @@ impl HexText {
         Self(digits)
     }
 
+    /// As bytes, which need no second look at whether they are text.
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     pub(super) fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).expect("hex digits are ASCII")
     }

@@ -191,7 +191,7 @@ pub fn members(raw: &str) -> Option<Vec<Field<'_>>> {
     if !walker.enter(b'{') {
         return None;
     }
-    let mut fields = Vec::new();
+    let mut fields = Vec::with_capacity(4);
     while walker.more(b'}') {
         let key = match walker.key() {
             (key, false) => Cow::Borrowed(key),
