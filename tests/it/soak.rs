@@ -14,8 +14,8 @@ use tokio::sync::{Mutex, MutexGuard};
 use crate::backpressure::{fill_up, refuses};
 use crate::crash::{Crashes, crash};
 use crate::delivery::behind_proxy;
-use crate::harness::{BODY_EVENTS, Cluster, Cut, Mix, Plan, Rig, Sent, Settings};
-use crate::outage::{Outage, outage};
+use crate::harness::{Audit, BODY_EVENTS, Cluster, Cut, Mix, Plan, Rig, Sent, Settings};
+use crate::outage::{Away, Load, Outage, outage};
 use crate::poison::refuse_poison;
 
 /// Measurements do not go on beside one another.
@@ -97,6 +97,8 @@ async fn an_outage_of_a_minute_is_ridden_out() {
     let found = outage(
         &mut rig,
         Outage {
+            how: Away::Crashed,
+            load: Load::AsStored,
             steady: Duration::from_secs(15),
             away: Duration::from_secs(60),
             drain: Duration::from_secs(20),
@@ -119,6 +121,58 @@ async fn an_outage_of_a_minute_is_ridden_out() {
         ">= 0.80",
         format!("{share:.2}"),
         share >= 0.8,
+    );
+    figure(
+        "outage differences",
+        "none",
+        format!("{:?}", found.audit),
+        found.audit.is_good(),
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes; see the head of this file"]
+async fn a_server_that_is_frozen_for_half_a_minute_is_waited_for() {
+    let _alone = alone().await;
+    // Room for all that can be taken meanwhile: it is not the cap that is tested.
+    let mut rig = rig(|settings| settings.with("--spool-bytes-max", "24GiB")).await;
+    let found = outage(
+        &mut rig,
+        Outage {
+            how: Away::Frozen,
+            load: Load::AsTaken,
+            steady: Duration::from_secs(6),
+            away: Duration::from_secs(30),
+            drain: Duration::from_secs(6),
+            senders: 16,
+        },
+    )
+    .await;
+    // All was stored by now, or there would be no audit.
+    note(format!("{found:?}"));
+    let Audit { missing, twice, .. } = found.audit;
+    let mib = found.memory_bytes >> 20;
+    let (status, readiness) = &found.readiness;
+    figure(
+        "frozen 503 below the cap",
+        0,
+        found.refusals,
+        found.refusals == 0,
+    );
+    figure(
+        "frozen readiness",
+        200,
+        format!("{status} ({readiness})"),
+        *status == 200,
+    );
+    figure("frozen memory MiB", "<= 300", mib, mib <= 300);
+    figure("frozen missing", 0, missing, missing == 0);
+    figure("frozen stored twice", 0, twice, twice == 0);
+    figure(
+        "frozen other differences",
+        "none",
+        format!("{:?}", found.audit),
+        found.audit.is_good() && found.audit.acknowledged > 0,
     );
 }
 
