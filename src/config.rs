@@ -105,6 +105,10 @@ pub struct Http {
     /// How often tenants and API keys are read again; a revoked key works for at most this long
     #[arg(long, env = "INGEST_KEY_REFRESH", default_value = "5s", value_parser = humantime::parse_duration)]
     pub key_refresh: Duration,
+
+    /// How long the copy of tenants and API keys in the spool's directory is trusted by a start that cannot read the database; keys revoked meanwhile work until then; 0s: keep no copy
+    #[arg(long, env = "INGEST_KEY_COPY_MAX_AGE", default_value = "24h", value_parser = humantime::parse_duration)]
+    pub key_copy_max_age: Duration,
 }
 
 /// Settings of what is accepted.

@@ -24,7 +24,7 @@ use crate::metrics::Metrics;
 use crate::queue::{self, Budget, DrainRate, InMemory, Intake, Outcome};
 use crate::spool::{self, Spool};
 use crate::store::connect::Target;
-use crate::store::directory::{ApiKeyHasher, Directory};
+use crate::store::directory::{ApiKeyHasher, Directory, KeyCopy, Standing};
 use crate::store::seal::{Policy, Pressure, Sealer};
 use crate::store::{
     BatchLimits, Chain, Keeper, LaneStatus, Layout, Session, Stream, Totals, Writer, migrate,
@@ -102,6 +102,13 @@ pub async fn run(
         directory.clone(),
         directory_stops,
     ));
+    // The spool's lock is what makes this one's directory nobody else's.
+    let copy = KeyCopy::new(
+        &config.spool.spool_dir,
+        config.http.key_copy_max_age,
+        key_hasher(&config),
+    );
+    helpers.spawn(copy.run(directory.clone(), clock::now));
     helpers.spawn(announce(directory.clone(), ready));
 
     let app = app(
@@ -249,7 +256,7 @@ fn app(
     Ok(App {
         intake,
         directory,
-        key_hasher: ApiKeyHasher::new(config.secrets.api_key_hash_secret.expose().as_bytes()),
+        key_hasher: key_hasher(config),
         pseudonymizer: Pseudonymizer::new(salt.as_bytes()),
         metrics,
         lanes,
@@ -267,6 +274,10 @@ fn app(
         horizon_future_us: micros(config.intake.horizon_future),
         stopping: stopping.clone(),
     })
+}
+
+fn key_hasher(config: &Serve) -> ApiKeyHasher {
+    ApiKeyHasher::new(config.secrets.api_key_hash_secret.expose().as_bytes())
 }
 
 fn layout(config: &config::Store) -> Layout {
@@ -346,7 +357,7 @@ pub async fn migrate_once(target: &Target) -> Result<()> {
 
 /// Says when events can be accepted: as soon as somebody's key is known.
 async fn announce(directory: Directory, ready: CancellationToken) {
-    while directory.age().is_none() {
+    while directory.standing() == Standing::Unread {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     info!("ready");

@@ -1,6 +1,7 @@
 //! Whether the service lives, whether it can take events, and what it counts.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Query, State};
@@ -14,8 +15,9 @@ use crate::event::Table;
 use crate::metrics::{ByState, RowState};
 use crate::queue::Full;
 use crate::store::Health;
+use crate::store::directory::Standing;
 
-use super::App;
+use super::{App, clock};
 
 /// A body of this size should fit, or the spool counts as full.
 const TYPICAL_BODY_BYTES: usize = 64 * 1024;
@@ -35,6 +37,20 @@ pub(super) struct Readiness {
     /// With `?verbose`: how full the spool is.
     #[serde(skip_serializing_if = "Option::is_none")]
     spool: Option<SpoolFill>,
+    /// With `?verbose`: where tenants and API keys are from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keys: Option<Keys>,
+}
+
+/// Where tenants and API keys are from.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Keys {
+    /// `database`; `copy` (the database was not read since the start); `nowhere`.
+    #[schema(example = "database")]
+    from: &'static str,
+    /// How long ago the database said so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    age_seconds: Option<u64>,
 }
 
 /// What became of the rows of one table, since the instance was born:
@@ -101,7 +117,8 @@ pub(super) async fn readyz(
     if app.stopping.is_cancelled() {
         reasons.push("the service is stopping");
     }
-    if app.directory.age().is_none() {
+    let standing = app.directory.standing();
+    if standing == Standing::Unread {
         reasons.push("tenants and API keys were never read from the database");
     }
     match app.intake.has_room(TYPICAL_BODY_BYTES) {
@@ -110,6 +127,9 @@ pub(super) async fn readyz(
         Err(_) => reasons.push("the spool is full"),
     }
     let unready = !reasons.is_empty();
+    if let Standing::Copied { .. } = standing {
+        reasons.push("tenants and API keys are a copy: they were not read from the database yet");
+    }
     match app.lanes.iter().map(|lane| lane.health()).max() {
         Some(Health::Fault) => {
             reasons.push("events cannot be stored until an operator mends something; see the log");
@@ -127,6 +147,7 @@ pub(super) async fn readyz(
         reasons,
         rows: Vec::new(),
         spool: None,
+        keys: None,
     };
     if verbosity
         .verbose
@@ -141,8 +162,27 @@ pub(super) async fn readyz(
             frames: fill.frames.iter().sum(),
             lost: fill.lost,
         });
+        readiness.keys = Some(Keys::of(standing));
     }
     (code, Json(readiness)).into_response()
+}
+
+impl Keys {
+    fn of(standing: Standing) -> Self {
+        let (from, age) = match standing {
+            Standing::Unread => ("nowhere", None),
+            Standing::Copied { confirmed_at_us } => {
+                let age_us = clock::now().0.saturating_sub(confirmed_at_us);
+                let age = Duration::from_micros(u64::try_from(age_us).unwrap_or(0));
+                ("copy", Some(age))
+            }
+            Standing::Read { age } => ("database", Some(age)),
+        };
+        Self {
+            from,
+            age_seconds: age.map(|age| age.as_secs()),
+        }
+    }
 }
 
 /// What became of all rows, table by table.

@@ -2,19 +2,22 @@
 //!
 //! The whole directory is held in memory as a [`Snapshot`] that [`Directory`]
 //! replaces in one step, so that no request waits for the database and none sees
-//! half a change. What an operator does to it is in [`admin`].
+//! half a change. What an operator does to it is in [`admin`]. A file beside the
+//! spool, [`KeyCopy`], stands in when a start finds no database.
 //!
 //! Keeps one invariant: a snapshot is one consistent reading of both tables, and
 //! stays in force until a newer one was read completely.
 //! Knows nothing of HTTP; callers bring the key and the time.
 
 pub mod admin;
+mod copy;
 mod key;
 mod refresh;
 mod role;
 mod snapshot;
 
+pub use copy::KeyCopy;
 pub use key::{ApiKeyHasher, KeyHash};
-pub use refresh::{Changed, Directory};
+pub use refresh::{Changed, Directory, Standing};
 pub use role::{Role, Roles};
 pub use snapshot::{Caller, Refused, Snapshot, Tenant, TenantStatus};

@@ -34,6 +34,7 @@ mod privacy;
 mod quarantine;
 mod readme;
 mod rejection;
+mod restart;
 mod roundtrip;
 mod schema;
 mod sealing;

@@ -5,11 +5,33 @@ use std::time::{Duration, Instant};
 
 use recsys_ingest::event::Table;
 
-use crate::harness::{BODY_EVENTS, Cluster, Plan, Rig, Told, Traffic, eventually, one};
+use crate::harness::{Audit, BODY_EVENTS, Cluster, Plan, Rig, Told, Traffic, eventually, one};
+
+/// How a server is away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Away {
+    /// It crashed: connections break, and there is nobody to connect to.
+    Crashed,
+    /// It is frozen, all its processes: connections stay open and nothing answers.
+    Frozen,
+}
+
+/// How much comes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Load {
+    /// As much as is stored: what goes in faster would be a backlog without any outage.
+    AsStored,
+    /// As much as the service takes.
+    AsTaken,
+}
 
 /// An outage under full load.
 #[derive(Clone, Copy, Debug)]
 pub struct Outage {
+    /// How the server is away.
+    pub how: Away,
+    /// How much comes in, before it and until the backlog is looked at.
+    pub load: Load,
     /// Time before it, to see the steady rate.
     pub steady: Duration,
     /// Time without a server.
@@ -21,11 +43,11 @@ pub struct Outage {
 }
 
 /// What was seen.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Seen {
     /// Rows stored a second before the outage, under as much load as goes in.
     pub steady_per_second: f64,
-    /// Rows stored a second after it, with intake going on at the steady rate.
+    /// Rows stored a second after it, with intake going on.
     pub drained_per_second: f64,
     /// Rows in the spool when the server came back.
     pub backlog: u64,
@@ -33,9 +55,13 @@ pub struct Seen {
     pub memory_bytes: u64,
     /// Answers that were a 503.
     pub refusals: u64,
+    /// What `/readyz` said at the end of the time without a server.
+    pub readiness: (u16, String),
+    /// What became of every event.
+    pub audit: Audit,
 }
 
-/// Stops the server under load, starts it again, and compares everything.
+/// Takes the server away under load, brings it back, and compares everything.
 pub async fn outage(rig: &mut Rig, plan: Outage) -> Seen {
     let traffic = rig.traffic(Plan {
         bodies: 800_000,
@@ -45,12 +71,19 @@ pub async fn outage(rig: &mut Rig, plan: Outage) -> Seen {
     // Partitions are made, caches are warm.
     tokio::time::sleep(plan.steady / 3).await;
     let steady_per_second = stored_per_second(rig, plan.steady).await;
-    // As much as is stored: what goes in faster would be a backlog without any outage.
-    pace(&traffic, steady_per_second);
-    rig.cluster.crash();
+    if plan.load == Load::AsStored {
+        pace(&traffic, steady_per_second);
+    }
+    match plan.how {
+        Away::Crashed => rig.cluster.crash(),
+        Away::Frozen => rig.cluster.suspend(),
+    }
     tokio::time::sleep(plan.away).await;
-    assert_eq!(rig.ready().await, (200, "degraded".to_owned()));
-    rig.cluster.restart();
+    let readiness = rig.ready().await;
+    match plan.how {
+        Away::Crashed => rig.cluster.restart(),
+        Away::Frozen => rig.cluster.resume(),
+    }
     eventually("the service to find its server", async || {
         rig.ready().await.1 == "ready"
     })
@@ -62,13 +95,15 @@ pub async fn outage(rig: &mut Rig, plan: Outage) -> Seen {
     eventually_drained(rig, &traffic).await;
     let memory_bytes = rig.process.memory("VmHWM");
     let sent = traffic.stop();
-    rig.assert_kept(&[&sent]).await;
+    let audit = rig.audit(&[&sent]).await;
     Seen {
         steady_per_second,
         drained_per_second,
         backlog,
         memory_bytes,
         refusals: sent.tally.refusals.len() as u64,
+        readiness,
+        audit,
     }
 }
 
@@ -116,6 +151,8 @@ async fn an_outage_under_load_refuses_nothing_and_loses_nothing() {
     let seen = outage(
         &mut rig,
         Outage {
+            how: Away::Crashed,
+            load: Load::AsStored,
             steady: Duration::from_secs(1),
             away: Duration::from_secs(4),
             drain: Duration::from_secs(1),
@@ -126,6 +163,8 @@ async fn an_outage_under_load_refuses_nothing_and_loses_nothing() {
     assert_eq!(seen.refusals, 0, "{seen:?}");
     assert!(seen.memory_bytes < 300 << 20, "{seen:?}");
     assert!(seen.backlog > 0, "{seen:?}");
+    assert_eq!(seen.readiness, (200, "degraded".to_owned()));
+    assert!(seen.audit.is_good(), "{seen:?}\n{}", rig.process.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -35,16 +35,25 @@ impl ApiKeyHasher {
     /// The hash of a key as the client sent it; white space around it does not count.
     #[must_use]
     pub fn hash(&self, raw: &str) -> KeyHash {
-        let key = raw.trim().as_bytes();
-        KeyHash(match &self.keyed {
+        KeyHash(self.digest(raw.trim().as_bytes()))
+    }
+
+    /// What tells that `bytes` were written by someone with the same pepper, and
+    /// were not damaged since. With an empty pepper it tells the latter only.
+    pub(super) fn seal(&self, bytes: &[u8]) -> [u8; 32] {
+        self.digest(bytes)
+    }
+
+    fn digest(&self, bytes: &[u8]) -> [u8; 32] {
+        match &self.keyed {
             Some(keyed) => keyed
                 .clone()
-                .chain_update(key)
+                .chain_update(bytes)
                 .finalize()
                 .into_bytes()
                 .into(),
-            None => Sha256::digest(key).into(),
-        })
+            None => Sha256::digest(bytes).into(),
+        }
     }
 }
 

@@ -2,13 +2,15 @@
 //!
 //! [`Directory::run`] reads both tables every so often, or early when woken, and
 //! reconnects when the database went away. Whatever fails, the last snapshot
-//! stays in force and its age says how far it can be relied on.
+//! stays in force and its age says how far it can be relied on. Until the first
+//! reading a copy of an earlier run may stand in, see [`super::KeyCopy`]; once
+//! the database was read, never again.
 //!
 //! Every wait has a limit. Spawns nothing: the caller runs the loop, and the loop
 //! moves its connection along by itself.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
@@ -46,7 +48,29 @@ struct Shared {
     started: Instant,
     /// End of the last complete reading, in ms after `started` and at least 1; 0 means never.
     read_ms: AtomicU64,
+    /// When the copy that stands in was last confirmed, in µs since 1970; none if
+    /// none does. Whoever changes where the snapshot comes from holds this.
+    copied: Mutex<Option<i64>>,
     wake: Notify,
+    /// For the one who keeps the copy: a reading was completed.
+    was_read: Notify,
+}
+
+/// Where the snapshot in force comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// From nowhere: it is empty.
+    Unread,
+    /// From the copy of an earlier run.
+    Copied {
+        /// When the database last confirmed it, in µs since 1970.
+        confirmed_at_us: i64,
+    },
+    /// From the database.
+    Read {
+        /// How long ago that was read completely.
+        age: Duration,
+    },
 }
 
 /// What a refresh found.
@@ -76,7 +100,9 @@ impl Directory {
             snapshot: ArcSwap::from_pointee(Snapshot::default()),
             started: Instant::now(),
             read_ms: AtomicU64::new(0),
+            copied: Mutex::new(None),
             wake: Notify::new(),
+            was_read: Notify::new(),
         };
         Self {
             shared: Arc::new(shared),
@@ -104,6 +130,48 @@ impl Directory {
         })
     }
 
+    /// Where the snapshot in force comes from.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        let copied = self.copied();
+        match (self.age(), *copied) {
+            (Some(age), _) => Standing::Read { age },
+            (None, Some(confirmed_at_us)) => Standing::Copied { confirmed_at_us },
+            (None, None) => Standing::Unread,
+        }
+    }
+
+    fn copied(&self) -> MutexGuard<'_, Option<i64>> {
+        let copied = &self.shared.copied;
+        copied.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a copy in force, unless the database was read; says whether it did.
+    pub(super) fn stand_in(&self, snapshot: Snapshot, confirmed_at_us: i64) -> bool {
+        let mut copied = self.copied();
+        if self.age().is_some() {
+            return false;
+        }
+        self.shared.snapshot.store(Arc::new(snapshot));
+        *copied = Some(confirmed_at_us);
+        true
+    }
+
+    /// Puts the copy out of force, if one still stands in; says whether it did.
+    pub(super) fn dismiss(&self) -> bool {
+        let mut copied = self.copied();
+        let dismissed = copied.take().is_some();
+        if dismissed {
+            self.shared.snapshot.store(Arc::default());
+        }
+        dismissed
+    }
+
+    /// Waits for the next reading, or the last one that nobody waited for.
+    pub(super) async fn was_read(&self) {
+        self.shared.was_read.notified().await;
+    }
+
     /// Asks the running loop for an early refresh. Cheap, and safe to call for
     /// every unknown key: the tables are read at most once a second.
     pub fn wake(&self) {
@@ -116,6 +184,7 @@ impl Directory {
     /// When the database refuses or is away; the old snapshot then stays.
     pub async fn refresh(&self, client: &mut Client) -> Result<Changed> {
         let snapshot = read(client).await?;
+        let mut copied = self.copied();
         let changed = Changed {
             anything: *self.shared.snapshot.load_full() != snapshot,
             tenants: snapshot.tenants(),
@@ -127,6 +196,11 @@ impl Directory {
         }
         let read_ms = u64::try_from(self.shared.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.shared.read_ms.store(read_ms.max(1), Ordering::Release);
+        if copied.take().is_some() {
+            tracing::info!("tenants and API keys are those of the database again, not of the copy");
+        }
+        drop(copied);
+        self.shared.was_read.notify_one();
         Ok(changed)
     }
 

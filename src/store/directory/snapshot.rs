@@ -188,6 +188,25 @@ impl Snapshot {
         })
     }
 
+    /// Every tenant, in no order.
+    pub(super) fn each_tenant(&self) -> impl Iterator<Item = &Tenant> {
+        self.by_id.values().map(|tenant| &**tenant)
+    }
+
+    /// Hands every key to `with`, in no order, as the row that [`Self::add_key`] takes.
+    pub(super) fn each_key(&self, mut with: impl FnMut(&KeyRow<'_>)) {
+        for (hash, key) in &self.keys {
+            with(&KeyRow {
+                id: key.id,
+                tenant_id: key.tenant.id,
+                key_hash: &hash.to_hex(),
+                roles: key.roles,
+                expires_at_us: key.expires_at_us,
+                revoked: key.revoked,
+            });
+        }
+    }
+
     /// How many tenants there are.
     #[must_use]
     pub fn tenants(&self) -> usize {

@@ -60,6 +60,11 @@ impl Process {
     /// Waits until events are accepted; returns where.
     pub fn ready(&self) -> SocketAddr {
         self.message("ready");
+        self.listening()
+    }
+
+    /// Waits until it listens; returns where.
+    pub fn listening(&self) -> SocketAddr {
         let listening = self.message("listening");
         listening["address"].as_str().unwrap().parse().unwrap()
     }

@@ -1,0 +1,283 @@
+//! A copy of the directory in a file, for a start without the database.
+//!
+//! Keeps two invariants: under its name the file is whole or absent, and nothing
+//! is in force from it once it is older than it may be, or once the database was
+//! read. Holds hashes of keys, never a key. What is wrong with it is logged and
+//! costs nothing but the copy. The decision is docs/decisions/0007.
+
+mod format;
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use tokio::time::sleep;
+
+use super::key::ApiKeyHasher;
+use super::refresh::Directory;
+use super::snapshot::Snapshot;
+use crate::event::Micros;
+
+const FILE_NAME: &str = "keys";
+/// With the spool's suffix for files that a crash kept from being finished:
+/// opening the spool clears it away.
+const UNFINISHED_NAME: &str = "keys.new";
+
+/// Time for the database to answer before the copy is taken. A sound one takes a
+/// tenth of a second; longer than this nobody should have to wait for a restart.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The copy is confirmed so many times within its age: hourly in a day.
+const CONFIRMATIONS: u32 = 24;
+
+/// Two clocks that are kept right differ by less; a copy from further ahead was
+/// written under a wrong clock, and would be trusted for too long.
+const SKEW_MAX: Duration = Duration::from_secs(300);
+
+/// The file and who may rely on it.
+#[derive(Clone, Debug)]
+pub struct KeyCopy {
+    directory: PathBuf,
+    max_age: Duration,
+    hasher: ApiKeyHasher,
+}
+
+/// What the file held.
+#[derive(Debug)]
+struct Copied {
+    snapshot: Snapshot,
+    confirmed_at_us: i64,
+    age: Duration,
+}
+
+impl KeyCopy {
+    /// A copy in a directory that belongs to this process alone. No `max_age`
+    /// means that there is to be none.
+    #[must_use]
+    pub fn new(directory: &Path, max_age: Duration, hasher: ApiKeyHasher) -> Self {
+        Self {
+            directory: directory.to_owned(),
+            max_age,
+            hasher,
+        }
+    }
+
+    /// Has the copy stand in while the database was not read yet, and keeps it up
+    /// to date once it is. Ends only where no copy is wanted.
+    pub async fn run(self, keys: Directory, now: fn() -> Micros) {
+        let path = self.path();
+        if self.max_age.is_zero() {
+            if let Err(error) = blocking(move || Ok(self.remove()?)).await {
+                let path = path.display();
+                tracing::warn!("cannot remove {path}, which is not wanted any more: {error:#}");
+            }
+            return;
+        }
+        tokio::join!(self.stand_in(&keys, now), self.keep(&keys, now));
+    }
+
+    /// Puts the copy in force if the database keeps silent, for as long as it may be.
+    async fn stand_in(&self, keys: &Directory, now: fn() -> Micros) {
+        sleep(PATIENCE).await;
+        if keys.age().is_some() {
+            return;
+        }
+        let this = self.clone();
+        let copied = match blocking(move || this.read(now().0)).await {
+            Ok(Some(copied)) => copied,
+            Ok(None) => return,
+            Err(error) => {
+                tracing::warn!(
+                    "tenants and API keys cannot be read, and the copy in {} is of no use: it {error:#}",
+                    self.path().display()
+                );
+                return;
+            }
+        };
+        let (tenants, known) = (copied.snapshot.tenants(), copied.snapshot.keys());
+        if !keys.stand_in(copied.snapshot, copied.confirmed_at_us) {
+            return;
+        }
+        tracing::warn!(
+            age_seconds = copied.age.as_secs(),
+            tenants,
+            keys = known,
+            "tenants and API keys cannot be read and are taken from the copy of an earlier run; \
+             keys that were revoked since then work until they can be"
+        );
+        sleep(self.max_age.saturating_sub(copied.age)).await;
+        if keys.dismiss() {
+            tracing::error!(
+                "the copy of tenants and API keys is older than --key-copy-max-age; \
+                 events are refused until the database can be read"
+            );
+        }
+    }
+
+    /// Writes the copy after each reading that changed something, and now and then
+    /// after one that did not: its age counts from when it was last confirmed.
+    async fn keep(&self, keys: &Directory, now: fn() -> Micros) {
+        let mut written: Option<(Arc<Snapshot>, Instant)> = None;
+        let mut said_so = false;
+        loop {
+            keys.was_read().await;
+            let snapshot = keys.snapshot();
+            let is_current = written.as_ref().is_some_and(|(last, at)| {
+                Arc::ptr_eq(last, &snapshot) && at.elapsed() < self.max_age / CONFIRMATIONS
+            });
+            if is_current {
+                continue;
+            }
+            let (this, what, at) = (self.clone(), Arc::clone(&snapshot), Instant::now());
+            match blocking(move || this.write(&what, now().0)).await {
+                Ok(()) => {
+                    said_so = false;
+                    written = Some((snapshot, at));
+                }
+                Err(error) if !std::mem::replace(&mut said_so, true) => {
+                    tracing::warn!(
+                        "a start without the database would know no API keys: {error:#}"
+                    );
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.join(FILE_NAME)
+    }
+
+    fn write(&self, snapshot: &Snapshot, confirmed_at_us: i64) -> Result<()> {
+        let bytes = format::encode(snapshot, confirmed_at_us, &self.hasher)?;
+        let path = self.path();
+        self.replace(&path, &bytes)
+            .with_context(|| format!("cannot write the copy of them to {}", path.display()))
+    }
+
+    /// The new bytes, or the old ones, whenever the power goes.
+    fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let unfinished = self.directory.join(UNFINISHED_NAME);
+        // What is left of an earlier try may have other permissions.
+        remove_if_there(&unfinished)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&unfinished)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&unfinished, path)?;
+        File::open(&self.directory)?.sync_all()
+    }
+
+    /// The copy, if there is one; an error says what it is or does that it should not.
+    fn read(&self, now_us: i64) -> Result<Option<Copied>> {
+        let bytes = match fs::read(self.path()) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).context("cannot be read"),
+        };
+        let (snapshot, confirmed_at_us) = format::decode(&bytes, &self.hasher)?;
+        let micros = |us: i64| Duration::from_micros(u64::try_from(us).unwrap_or(0));
+        let ahead = micros(confirmed_at_us.saturating_sub(now_us));
+        if ahead > SKEW_MAX {
+            bail!(
+                "is from the future, {} ahead: set the clock",
+                in_words(ahead)
+            );
+        }
+        let age = micros(now_us.saturating_sub(confirmed_at_us));
+        if age >= self.max_age {
+            bail!(
+                "was last confirmed {} ago, and --key-copy-max-age is {}",
+                in_words(age),
+                humantime::format_duration(self.max_age)
+            );
+        }
+        Ok(Some(Copied {
+            snapshot,
+            confirmed_at_us,
+            age,
+        }))
+    }
+
+    fn remove(&self) -> io::Result<()> {
+        remove_if_there(&self.path())
+    }
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Whole seconds: nobody reads the rest.
+fn in_words(duration: Duration) -> humantime::FormattedDuration {
+    humantime::format_duration(Duration::from_secs(duration.as_secs()))
+}
+
+/// Waits for the disk where no request waits behind it.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .context("was interrupted")?
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    const AT_US: i64 = 1_790_000_000_000_000;
+    const SECOND_US: i64 = 1_000_000;
+
+    fn copy(directory: &Path) -> KeyCopy {
+        let hasher = ApiKeyHasher::new(b"pepper");
+        KeyCopy::new(directory, Duration::from_secs(60), hasher)
+    }
+
+    #[test]
+    fn a_copy_counts_until_it_is_as_old_as_it_may_be_and_not_ahead_of_its_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let copy = copy(directory.path());
+        assert!(copy.read(AT_US).unwrap().is_none());
+        copy.write(&Snapshot::default(), AT_US).unwrap();
+        let after = |seconds: i64| copy.read(AT_US + seconds * SECOND_US);
+        assert_eq!(after(59).unwrap().unwrap().age.as_secs(), 59);
+        let error = after(60).unwrap_err().to_string();
+        assert!(error.contains("last confirmed 1m ago"), "{error}");
+        // Clocks that are kept right differ by a little.
+        assert_eq!(after(-300).unwrap().unwrap().age, Duration::ZERO);
+        let error = after(-301).unwrap_err().to_string();
+        assert!(error.contains("from the future"), "{error}");
+    }
+
+    #[test]
+    fn a_new_copy_replaces_the_old_one_and_what_was_left_unfinished() {
+        let directory = tempfile::tempdir().unwrap();
+        let copy = copy(directory.path());
+        copy.write(&Snapshot::default(), AT_US).unwrap();
+        let unfinished = directory.path().join(UNFINISHED_NAME);
+        fs::write(&unfinished, "half a co").unwrap();
+        fs::set_permissions(&unfinished, fs::Permissions::from_mode(0o644)).unwrap();
+        copy.write(&Snapshot::default(), AT_US + 1).unwrap();
+        let read = copy.read(AT_US + 1).unwrap().unwrap();
+        assert_eq!(read.confirmed_at_us, AT_US + 1);
+        let mode = fs::metadata(copy.path()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert!(!unfinished.exists());
+        copy.remove().unwrap();
+        copy.remove().unwrap();
+        assert!(copy.read(AT_US).unwrap().is_none());
+    }
+}
