@@ -135,7 +135,7 @@ pub struct Intake {
     pub events_max: usize,
 
     /// Memory for bodies and rows on their way; past it the answer is 503
-    #[arg(long, env = "INGEST_QUEUE_BYTES_MAX", default_value = "96MiB")]
+    #[arg(long, env = "INGEST_QUEUE_BYTES_MAX", default_value = "128MiB")]
     pub queue_bytes_max: ByteSize,
 
     /// Oldest event that is accepted, counted back from now

@@ -212,7 +212,7 @@ fn spool_settings(config: &Serve) -> Result<spool::Settings> {
     let frame_bytes_max = bytes_u32(config.intake.body_bytes_max)?.saturating_mul(2);
     let defaults = spool::Settings::default();
     // Were all lanes behind, they might hold half of the memory, and batches in
-    // hand a quarter: the rest is for bodies that come in, or an outage would end
+    // hand, two to a lane, a quarter: the rest is for bodies that come in, or an outage would end
     // intake with the disk still empty, and one table's backlog the other's intake.
     let memory = bytes_usize(config.intake.queue_bytes_max);
     let lanes = usize::from(config.store.writers) * 2;
@@ -233,7 +233,7 @@ fn batch_limits(config: &Serve) -> BatchLimits {
     let lanes = usize::from(config.store.writers) * 2;
     BatchLimits {
         rows_max: config.store.batch_rows_max,
-        bytes_max: bytes_usize(config.store.batch_bytes_max).min(memory / 4 / lanes),
+        bytes_max: bytes_usize(config.store.batch_bytes_max).min(memory / 4 / (2 * lanes)),
         flush_after: config.store.flush_after,
         flush_waited_after: config.store.flush_waited_after,
     }

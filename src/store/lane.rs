@@ -4,19 +4,20 @@
 //! end, after the last batch has committed. Keeps a batch for as long as
 //! Postgres is away; what comes meanwhile stays in the spool.
 
-use std::collections::VecDeque;
+mod source;
+
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
-use crate::event::Rows;
 use crate::metrics::{ByReason, ByTable, EventOutcome, Metrics};
 use crate::queue::{DrainRate, InMemory, Outcome};
-use crate::spool::{LaneReader, Next, Spool, Spooled};
+use crate::spool::{LaneReader, Spool};
 
-use super::batch::{Batch, Pending, Settled};
+use super::batch::{Batch, Settled};
 use super::connect::Target;
 use super::copy::Statements;
 use super::error::{BadRow, Chain, Class, Trouble};
@@ -26,6 +27,7 @@ use super::quarantine::PARTITION_BUDGET;
 use super::session::Session;
 use super::status::{Health, LaneStatus};
 use super::transaction::{self, Plan};
+use source::{Gathered, Source};
 
 /// When a batch is large or old enough to be written.
 #[derive(Clone, Copy, Debug)]
@@ -73,12 +75,9 @@ const BACKOFF_MAX: Duration = Duration::from_secs(2);
 /// What an operator has to mend is not mended in a second.
 const FAULT_BACKOFF: Duration = Duration::from_secs(5);
 
-/// What a writer has in hand between batches.
-struct Hand {
-    /// `None` only while a blocking read has them.
-    frames: Option<Frames>,
-    /// Frames that were read from disk and did not fit the last batch.
-    read: VecDeque<Pending>,
+/// What a writer writes through.
+#[derive(Default)]
+struct Sink {
     open: Option<Open>,
     /// Batches to come that are to be checked for duplicates first.
     suspicion: u32,
@@ -94,113 +93,111 @@ struct Open {
 
 impl Writer {
     /// Writes frames until there are no more to come.
+    ///
+    /// While one batch is stored the next one is gathered and sorted, so that
+    /// Postgres does not wait for us between two batches.
     pub async fn run(self, frames: Frames) {
-        let mut hand = Hand {
-            frames: Some(frames),
-            read: VecDeque::new(),
-            open: None,
-            suspicion: 0,
-        };
-        self.resume(&mut hand).await;
-        while let Some(batch) = self.gather(&mut hand).await {
-            self.store(batch, &mut hand).await;
+        let (mut source, mut sink) = self.resume(frames).await;
+        let mut gathered = Gathered::default();
+        let mut next = None;
+        loop {
+            let batch = match next.take() {
+                Some(batch) => batch,
+                None => {
+                    self.gather(&mut source, &mut gathered).await;
+                    match gathered.batch(self.stream.table) {
+                        Some(batch) => batch,
+                        None => return,
+                    }
+                }
+            };
+            let mut storing = pin!(self.store(batch, &mut sink));
+            tokio::select! {
+                biased;
+                () = &mut storing => {}
+                () = self.fill(&mut source, &mut gathered) => {
+                    next = gathered.batch(self.stream.table);
+                    storing.await;
+                }
+            }
+            if source.is_stuck() {
+                // Storing went well, but it is all that could be.
+                self.status.set(Health::Fault);
+            }
         }
     }
 
     /// Finds out how far the stream was settled in an earlier life, before any
     /// of its frames is looked at.
-    async fn resume(&self, hand: &mut Hand) {
+    async fn resume(&self, mut frames: Frames) -> (Source, Sink) {
         let mut backoff = BACKOFF_MIN;
+        let mut sink = Sink::default();
         loop {
             match self.connect().await {
                 Ok(open) => {
                     let settled = open.totals.settled;
                     self.status.settle(open.totals);
-                    if let Some(frames) = &mut hand.frames
-                        && !frames.skip_to(settled)
-                    {
-                        hand.suspicion = CLEAN_BATCHES_TO_TRUST;
+                    if !frames.skip_to(settled) {
+                        sink.suspicion = CLEAN_BATCHES_TO_TRUST;
                     }
                     self.status.set(Health::Good);
-                    hand.open = Some(open);
-                    return;
+                    sink.open = Some(open);
+                    return (Source::new(frames), sink);
                 }
                 Err(trouble) => self.pause_after(&trouble, &mut backoff).await,
             }
         }
     }
 
-    /// Waits for a frame, then takes what comes until a limit is reached.
-    async fn gather(&self, hand: &mut Hand) -> Option<Batch> {
-        let mut gathered = Gathered::default();
-        while gathered.rows < self.limits.rows_max && gathered.bytes < self.limits.bytes_max {
-            if let Some(frame) = hand.read.pop_front() {
-                gathered.push(frame, &self.limits);
-                continue;
-            }
-            let frames = hand.frames.as_mut().expect("no read is under way here");
-            match frames.try_next() {
-                Next::Frame(spooled) => match pending(spooled) {
-                    Ok(frame) => gathered.push(frame, &self.limits),
-                    Err(trouble) => self.stop_for(trouble).await,
-                },
-                Next::Behind => self.read_behind(hand).await,
-                Next::Ended => break,
-                Next::Empty => match gathered.due {
-                    None => frames.wait().await,
-                    Some(due) => {
-                        if tokio::time::timeout_at(due, frames.wait()).await.is_err() {
-                            break;
-                        }
-                    }
-                },
+    /// Gathers until the batch is full or due, or there is nothing more to come.
+    async fn gather(&self, source: &mut Source, gathered: &mut Gathered) {
+        while !gathered.is_full(&self.limits) {
+            let due = gathered.due;
+            let step = self.step(source, gathered);
+            let more = match due {
+                None => step.await,
+                // Too late is as good as nothing more.
+                Some(due) => tokio::time::timeout_at(due, step).await.unwrap_or(false),
+            };
+            if !more {
+                return;
             }
         }
-        (!gathered.frames.is_empty()).then(|| Batch::new(self.stream.table, gathered.frames))
     }
 
-    /// Reads frames that were too many for memory, or are from an earlier life.
-    async fn read_behind(&self, hand: &mut Hand) {
-        let mut frames = hand.frames.take().expect("no read is under way here");
-        let bytes_max = self.limits.bytes_max;
-        let read = tokio::task::spawn_blocking(move || {
-            let read = frames.read_behind(bytes_max);
-            (frames, read)
-        });
-        let (frames, read) = read.await.expect("reading does not panic");
-        hand.frames = Some(frames);
-        match read {
-            Ok(spooled) => {
-                for spooled in spooled {
-                    match pending(spooled) {
-                        Ok(frame) => hand.read.push_back(frame),
-                        Err(trouble) => self.stop_for(trouble).await,
-                    }
-                }
+    /// Gathers until the batch is full, or there is nothing more to come. May
+    /// be dropped at any time; nothing is lost.
+    async fn fill(&self, source: &mut Source, gathered: &mut Gathered) {
+        while !gathered.is_full(&self.limits) && self.step(source, gathered).await {}
+    }
+
+    /// Takes a frame, or waits for one; `false`: there is nothing more to come.
+    async fn step(&self, source: &mut Source, gathered: &mut Gathered) -> bool {
+        match source.step(gathered, &self.limits).await {
+            Ok(more) => more,
+            Err(trouble @ Trouble::Frame { .. }) => {
+                // Nothing that this program can do helps: keep what is there, say
+                // so, and leave it to an operator. What came before is stored.
+                self.status.set(Health::Fault);
+                error!(table = %self.stream.table, error = %Chain(&trouble), "cannot go on storing events of this lane; restart with a version that can");
+                true
             }
-            Err(error) => {
+            Err(trouble) => {
                 let mut backoff = BACKOFF_MAX;
-                self.pause_after(&Trouble::Spool(error), &mut backoff).await;
+                self.pause_after(&trouble, &mut backoff).await;
+                true
             }
         }
-    }
-
-    /// Nothing that this program can do helps: keep what is there, say so, and
-    /// leave the rest to an operator.
-    async fn stop_for(&self, trouble: Trouble) {
-        self.status.set(Health::Fault);
-        error!(table = %self.stream.table, error = %Chain(&trouble), "cannot go on storing events of this lane; restart with a version that can");
-        std::future::pending::<()>().await;
     }
 
     /// Stores a batch, however long it takes.
-    async fn store(&self, mut batch: Batch, hand: &mut Hand) {
+    async fn store(&self, mut batch: Batch, sink: &mut Sink) {
         let mut backoff = BACKOFF_MIN;
         let mut failures = 0_u32;
         // What the last attempt came to, if only the answer to its COMMIT is missing.
         let mut outcome = None;
         loop {
-            match self.attempt(&mut batch, hand, &mut outcome).await {
+            match self.attempt(&mut batch, sink, &mut outcome).await {
                 Ok(settled) => {
                     if failures > 0 {
                         info!(table = %self.stream.table, failures, "Postgres takes events again");
@@ -212,12 +209,12 @@ impl Writer {
                 }
                 // A COMMIT that was under way when its connection broke has been
                 // carried out meanwhile. The ledger says so to whoever asks anew.
-                Err(Trouble::Twin) if outcome.is_some() => hand.open = None,
+                Err(Trouble::Twin) if outcome.is_some() => sink.open = None,
                 Err(trouble) => {
                     failures += 1;
                     match trouble.class() {
                         Class::NoPartition => self.keeper.forget(self.stream.table),
-                        _ => hand.open = None,
+                        _ => sink.open = None,
                     }
                     self.pause_after(&trouble, &mut backoff).await;
                 }
@@ -257,13 +254,13 @@ impl Writer {
     async fn attempt(
         &self,
         batch: &mut Batch,
-        hand: &mut Hand,
+        sink: &mut Sink,
         outcome: &mut Option<Settled>,
     ) -> Result<Settled, Trouble> {
-        let open = match hand.open.take() {
-            Some(open) => hand.open.insert(open),
+        let open = match sink.open.take() {
+            Some(open) => sink.open.insert(open),
             None => {
-                let open = hand.open.insert(self.connect().await?);
+                let open = sink.open.insert(self.connect().await?);
                 if open.totals.settled >= batch.last_sequence() {
                     // The COMMIT whose answer was lost did take effect.
                     self.status.settle(open.totals);
@@ -288,7 +285,7 @@ impl Writer {
             })
             .map(|at| (at, waits_for_partition()))
             .collect();
-        let probe = hand.suspicion > 0;
+        let probe = sink.suspicion > 0;
         let started = Instant::now();
         let plan = Plan {
             probe,
@@ -301,8 +298,8 @@ impl Writer {
         self.status.settle(totals);
         self.count(batch, &settled);
         self.observe(batch, started, probe);
-        hand.suspicion = match settled.duplicates.is_empty() {
-            true => hand.suspicion.saturating_sub(1),
+        sink.suspicion = match settled.duplicates.is_empty() {
+            true => sink.suspicion.saturating_sub(1),
             false => CLEAN_BATCHES_TO_TRUST,
         };
         Ok(settled)
@@ -357,54 +354,6 @@ impl Writer {
             .get_or_create(&by_table)
             .observe(started.elapsed().as_secs_f64());
     }
-}
-
-/// The frames of the next batch.
-#[derive(Default)]
-struct Gathered {
-    frames: Vec<Pending>,
-    rows: usize,
-    bytes: usize,
-    /// When the batch is written at the latest; none while it is empty.
-    due: Option<Instant>,
-    is_waited_for: bool,
-}
-
-impl Gathered {
-    fn push(&mut self, frame: Pending, limits: &BatchLimits) {
-        self.rows += frame.rows.len();
-        self.bytes += frame.rows.framed().len();
-        // Nobody sees when a row that nobody waits for gets there. Letting it
-        // wait for others makes a trickle of single events five times as cheap.
-        if self.frames.is_empty() {
-            self.due = Some(Instant::now() + limits.flush_after);
-        }
-        if frame.verdict.is_some() && !self.is_waited_for {
-            self.is_waited_for = true;
-            let soon = Instant::now() + limits.flush_waited_after;
-            self.due = self.due.map(|due| due.min(soon));
-        }
-        self.frames.push(frame);
-    }
-}
-
-/// A frame from the spool, as rows again.
-fn pending(spooled: Spooled<InMemory, Outcome>) -> Result<Pending, Trouble> {
-    let sequence = spooled.sequence;
-    let (rows, loan) = match spooled.loan {
-        Some(InMemory { rows, loan }) => (rows, Some(loan)),
-        None => {
-            let rows = Rows::parse(spooled.payload)
-                .map_err(|source| Trouble::Frame { sequence, source })?;
-            (rows, None)
-        }
-    };
-    Ok(Pending {
-        sequence,
-        rows,
-        loan,
-        verdict: spooled.verdict,
-    })
 }
 
 fn waits_for_partition() -> BadRow {

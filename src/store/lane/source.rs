@@ -1,0 +1,153 @@
+//! Where a writer's frames come from, and the batch that they become.
+//!
+//! Keeps one invariant: whoever waits here may be dropped at any time, and no
+//! frame is lost or given twice. That is what lets a writer gather the next
+//! batch while it stores the one before.
+
+use std::collections::VecDeque;
+
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::{BatchLimits, Frames};
+use crate::event::{Rows, Table};
+use crate::queue::{InMemory, Outcome};
+use crate::spool::{Next, Spooled};
+use crate::store::batch::{Batch, Pending};
+use crate::store::error::Trouble;
+
+/// A lane's frames, from memory or from disk.
+pub(super) struct Source {
+    reader: Reader,
+    /// Frames that were read from disk and are not in a batch yet.
+    read: VecDeque<Pending>,
+}
+
+/// The lane's reader, which is elsewhere while it reads from disk.
+enum Reader {
+    Here(Box<Frames>),
+    Away(JoinHandle<(Box<Frames>, Read)>),
+    /// A frame came that this program cannot read.
+    Stuck,
+}
+
+type Read = anyhow::Result<Vec<Spooled<InMemory, Outcome>>>;
+
+/// The frames of the next batch.
+#[derive(Default)]
+pub(super) struct Gathered {
+    frames: Vec<Pending>,
+    rows: usize,
+    bytes: usize,
+    /// When the batch is written at the latest; none while it is empty.
+    pub(super) due: Option<Instant>,
+    is_waited_for: bool,
+}
+
+impl Source {
+    pub(super) fn new(frames: Frames) -> Self {
+        Self {
+            reader: Reader::Here(Box::new(frames)),
+            read: VecDeque::new(),
+        }
+    }
+
+    /// Whether a frame came that this program cannot read. Nothing comes after it.
+    pub(super) fn is_stuck(&self) -> bool {
+        matches!(self.reader, Reader::Stuck)
+    }
+
+    /// Takes one frame, or waits until there may be one; `false`: there is
+    /// nothing more to come. Call it again after an error.
+    pub(super) async fn step(
+        &mut self,
+        gathered: &mut Gathered,
+        limits: &BatchLimits,
+    ) -> Result<bool, Trouble> {
+        if let Some(frame) = self.read.pop_front() {
+            gathered.push(frame, limits);
+            return Ok(true);
+        }
+        match &mut self.reader {
+            Reader::Here(frames) => match frames.try_next() {
+                Next::Frame(spooled) => {
+                    let frame = self.readable(spooled)?;
+                    gathered.push(frame, limits);
+                }
+                Next::Behind => self.read_behind(limits.bytes_max),
+                Next::Empty => frames.wait().await,
+                Next::Ended => return Ok(false),
+            },
+            Reader::Away(reading) => {
+                let (frames, read) = reading.await.expect("reading does not panic");
+                self.reader = Reader::Here(frames);
+                for spooled in read.map_err(Trouble::Spool)? {
+                    let frame = self.readable(spooled)?;
+                    self.read.push_back(frame);
+                }
+            }
+            Reader::Stuck => std::future::pending().await,
+        }
+        Ok(true)
+    }
+
+    /// Begins to read frames that were too many for memory, or are from an
+    /// earlier life, on a thread that may block.
+    fn read_behind(&mut self, bytes_max: usize) {
+        if let Reader::Here(mut frames) = std::mem::replace(&mut self.reader, Reader::Stuck) {
+            self.reader = Reader::Away(tokio::task::spawn_blocking(move || {
+                let read = frames.read_behind(bytes_max);
+                (frames, read)
+            }));
+        }
+    }
+
+    /// A frame from the spool, as rows again.
+    fn readable(&mut self, spooled: Spooled<InMemory, Outcome>) -> Result<Pending, Trouble> {
+        let sequence = spooled.sequence;
+        let (rows, loan) = match spooled.loan {
+            Some(InMemory { rows, loan }) => (rows, Some(loan)),
+            None => match Rows::parse(spooled.payload) {
+                Ok(rows) => (rows, None),
+                Err(source) => {
+                    self.reader = Reader::Stuck;
+                    return Err(Trouble::Frame { sequence, source });
+                }
+            },
+        };
+        Ok(Pending {
+            sequence,
+            rows,
+            loan,
+            verdict: spooled.verdict,
+        })
+    }
+}
+
+impl Gathered {
+    fn push(&mut self, frame: Pending, limits: &BatchLimits) {
+        self.rows += frame.rows.len();
+        self.bytes += frame.rows.framed().len();
+        // Nobody sees when a row that nobody waits for gets there. Letting it
+        // wait for others makes a trickle of single events much cheaper.
+        if self.frames.is_empty() {
+            self.due = Some(Instant::now() + limits.flush_after);
+        }
+        if frame.verdict.is_some() && !self.is_waited_for {
+            self.is_waited_for = true;
+            let soon = Instant::now() + limits.flush_waited_after;
+            self.due = self.due.map(|due| due.min(soon));
+        }
+        self.frames.push(frame);
+    }
+
+    pub(super) fn is_full(&self, limits: &BatchLimits) -> bool {
+        self.rows >= limits.rows_max || self.bytes >= limits.bytes_max
+    }
+
+    /// What was gathered, as a batch; none if nothing was.
+    pub(super) fn batch(&mut self, table: Table) -> Option<Batch> {
+        let Self { frames, .. } = std::mem::take(self);
+        (!frames.is_empty()).then(|| Batch::new(table, frames))
+    }
+}
