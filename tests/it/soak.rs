@@ -328,8 +328,8 @@ const ROUNDS: u64 = 5;
 /// Bodies that are measured at a time.
 const BODIES: u64 = 2000;
 /// Clean bodies after which no writer expects duplicates any more: two writers,
-/// sixteen batches of ten thousand rows each, and some more.
-const FORGET_BODIES: u64 = 5000;
+/// sixteen batches of twenty thousand rows each, and some more.
+const FORGET_BODIES: u64 = 8000;
 
 /// Sends bodies; returns the rate at which they were stored.
 async fn send(rig: &Rig, mix: Mix, first: u64, bodies: u64, all: &mut Vec<Sent>) -> f64 {
