@@ -28,12 +28,16 @@ pub struct Committer<L, R> {
     run: Vec<Entry<L, R>>,
 }
 
-/// A group that was this large has others coming: the next one waits a moment
-/// for them. A sync costs the same CPU for one frame as for thirty.
-const BUSY_GROUP: usize = 4;
+/// While small groups of several frames come, one begins no sooner than this
+/// after another: a sync costs the same CPU for one small frame as for thirty.
+const SMALL_GROUPS_EVERY: Duration = Duration::from_millis(1);
 
-/// While it is busy, groups begin no sooner than this after one another.
-const GROUP_EVERY: Duration = Duration::from_millis(1);
+/// Fewer frames come from senders of whom none should wait for another.
+const SEVERAL: usize = 4;
+
+/// A sync of more is worth its price, and those who wait for it may be all that
+/// there are: nobody else would come.
+const SMALL_GROUP_BYTES: usize = 32 << 10;
 
 /// Segments are deleted, and failures looked into, this often.
 const TICK: Duration = Duration::from_secs(1);
@@ -61,16 +65,16 @@ impl<L, R> Committer<L, R> {
         let mut group = Vec::new();
         let mut ticked = Instant::now();
         let mut began = Instant::now();
-        let mut is_busy = false;
+        let mut wants_company = false;
         loop {
             match self.entries.recv_timeout(TICK) {
                 Ok(first) => {
-                    if is_busy {
-                        std::thread::sleep(GROUP_EVERY.saturating_sub(began.elapsed()));
+                    if wants_company {
+                        std::thread::sleep(SMALL_GROUPS_EVERY.saturating_sub(began.elapsed()));
                     }
                     began = Instant::now();
-                    self.gather(first, &mut group);
-                    is_busy = group.len() >= BUSY_GROUP;
+                    let bytes = self.gather(first, &mut group);
+                    wants_company = group.len() >= SEVERAL && bytes < SMALL_GROUP_BYTES;
                     self.commit(&mut group);
                 }
                 Err(flume::RecvTimeoutError::Timeout) => {}
@@ -84,8 +88,8 @@ impl<L, R> Committer<L, R> {
         self.shared.reclaim(false);
     }
 
-    /// Takes what waits, up to a group's worth.
-    fn gather(&self, first: Entry<L, R>, group: &mut Vec<Entry<L, R>>) {
+    /// Takes what waits, up to a group's worth; returns its bytes.
+    fn gather(&self, first: Entry<L, R>, group: &mut Vec<Entry<L, R>>) -> usize {
         let size = |entry: &Entry<L, R>| entry.payload.len() + to_usize(FRAME_HEADER_BYTES);
         let mut bytes = size(&first);
         group.push(first);
@@ -96,6 +100,7 @@ impl<L, R> Committer<L, R> {
             bytes += size(&next);
             group.push(next);
         }
+        bytes
     }
 
     /// Makes a group durable, but for those that have to be refused.
