@@ -1,5 +1,5 @@
-//! JSON, as far as this service looks into it: found in a body ([`scan`]), walked
-//! again where it was found sound ([`walk`]), written into columns ([`write`]).
+//! JSON, as far as this service looks into it: found in a body (`scan`), walked
+//! again where it was found sound (`walk`), written into columns (`write`).
 //!
 //! Nothing here knows what an event is. What it calls storable is a subset of what
 //! PostgreSQL's jsonb accepts; the property test that feeds both is in `tests/it/`.

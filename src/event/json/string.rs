@@ -80,7 +80,7 @@ pub fn next_escape_or_underscore(bytes: &[u8], from: usize) -> Option<usize> {
 
 /// The characters that a scanned string's inside stands for.
 ///
-/// What cannot be a character (see [`Flaw`]) becomes U+FFFD; events with such
+/// What cannot be a character (see [`super::Flaw`]) becomes U+FFFD; events with such
 /// strings are refused before anyone looks at the result.
 pub fn unescape(inner: &str) -> String {
     let mut out = String::with_capacity(inner.len());
