@@ -1,4 +1,7 @@
 //! The two endpoints that take events, and the path that both share.
+//!
+//! `api::front` calls that path itself; the handlers give the router something to
+//! describe, and to answer other methods for.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,6 +9,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::{Query, Request, State};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
@@ -95,10 +99,8 @@ pub(super) async fn collect(
     // Taken apart by hand: an extractor would copy all headers.
     let (parts, body) = request.into_parts();
     let headers = &parts.headers;
-    let Query(params) = Query::<Params>::try_from_uri(&parts.uri)
-        .map_err(|error| Problem::bad_request("invalid_query", error.body_text()))?;
     // Before anything is read: who asks, for what, and whether there is room.
-    let terms = match Terms::of(app, table, &params, headers, received_at) {
+    let terms = match Terms::of(app, table, &parts, received_at) {
         Ok(terms) => terms,
         Err(problem) => {
             body::discard(body).await;
@@ -195,13 +197,10 @@ struct Terms {
 }
 
 impl Terms {
-    fn of(
-        app: &App,
-        table: Table,
-        params: &Params,
-        headers: &HeaderMap,
-        now: Micros,
-    ) -> Result<Self, Problem> {
+    fn of(app: &App, table: Table, parts: &Parts, now: Micros) -> Result<Self, Problem> {
+        let headers = &parts.headers;
+        let Query(params) = Query::<Params>::try_from_uri(&parts.uri)
+            .map_err(|error| Problem::bad_request("invalid_query", error.body_text()))?;
         let access = Access::of(
             headers,
             params.key.as_deref(),

@@ -89,6 +89,11 @@ impl Spares {
         locked(&self.names).extend(names);
     }
 
+    /// Whether [`Spares::take`] would find one.
+    pub(super) fn has(&self, bytes: u64) -> bool {
+        bytes == self.bytes && !locked(&self.names).is_empty()
+    }
+
     /// A file of `bytes` to begin a segment in. If there are only others, they
     /// make room for the one that will be made.
     pub(super) fn take(&self, disk: &dyn Disk, bytes: u64) -> Option<Blank> {
@@ -117,10 +122,10 @@ impl Spares {
 }
 
 /// Removes a file that nobody refers to; if that fails, the next start does it.
-fn remove(disk: &dyn Disk, name: &str) {
+pub(super) fn remove(disk: &dyn Disk, name: &str) {
     match disk.remove(name) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => warn!(%error, file = %name, "cannot remove a spare file of the spool"),
+        Err(error) => warn!(%error, file = %name, "cannot remove an unused file of the spool"),
     }
 }

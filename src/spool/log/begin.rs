@@ -12,7 +12,7 @@ use crate::spool::catalog::Segment;
 use crate::spool::format::{FRAMES_START, STREAMS_MAX, SegmentHeader, segment_name};
 use crate::spool::scan::Portion;
 use crate::spool::segment::{ActiveSegment, Blank};
-use crate::spool::spares::blank_name;
+use crate::spool::spares::{self, blank_name};
 
 impl Log {
     /// Begins a segment that has room for a frame of `frame_bytes`. Nothing may
@@ -60,13 +60,7 @@ impl Log {
             Err(error) => {
                 // It holds nothing; left where it is it would do no harm either.
                 for name in [&blank_name, &name] {
-                    match disk.remove(name) {
-                        Ok(()) => {}
-                        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                        Err(error) => {
-                            warn!(%error, file = %name, "cannot remove a segment that could not be begun");
-                        }
-                    }
+                    spares::remove(disk, name);
                 }
                 return Err(self.cannot_begin(&error));
             }
@@ -115,7 +109,12 @@ impl Log {
         if !fits(self) && (self.shared.reclaim(true) == 0 || !fits(self)) {
             return Err(Refused::Full);
         }
-        match self.ask_for_space(bytes) {
+        // A spare has its space already.
+        let more = match self.shared.spares.has(bytes) {
+            true => 0,
+            false => bytes,
+        };
+        match self.ask_for_space(more) {
             true => Ok(()),
             false => Err(Refused::Full),
         }
