@@ -40,3 +40,4 @@ mod schema;
 mod sealing;
 mod shutdown;
 mod soak;
+mod unreadable;
