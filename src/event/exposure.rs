@@ -350,13 +350,11 @@ impl<'a> Item<'a> {
         let named = |name| Value { name, raw, escaped };
         let twice = |name| Rejection::of(Code::DuplicateField, name, "the field stands twice");
         match key {
-            "item_id" => {
-                self.names_ids |= escaped || subject::may_name_ids(raw);
-                match self.id.replace(named("item_id")) {
-                    None => Ok(()),
-                    Some(_) => Err(twice("item_id")),
-                }
-            }
+            // A string, or the item is refused: no raw id is a member of it.
+            "item_id" => match self.id.replace(named("item_id")) {
+                None => Ok(()),
+                Some(_) => Err(twice("item_id")),
+            },
             "rank" if self.rank.is_some() || self.has_null_rank => Err(twice("rank")),
             "rank" if raw == "null" => {
                 self.has_null_rank = true;
