@@ -3,8 +3,7 @@
 //! They name no event id, so one is made from the event's own text: a log file
 //! that is posted twice is stored once.
 
-use std::borrow::Cow;
-use std::collections::HashMap;
+mod grouping;
 
 use uuid::Uuid;
 
@@ -15,17 +14,16 @@ use super::exposure::{
     required_surface,
 };
 use super::field::{self, Names, Value, opt_path_safe, opt_text, required};
-use super::identity::{self, Pseudonym, RequestId};
+use super::identity::{self, RequestId};
 use super::interaction::{self, Interaction};
-use super::json::{self, ObjectWriter};
+use super::json::ObjectWriter;
 use super::meta::Meta;
 use super::rejection::{Code, Rejection};
 use super::row::Key;
-use super::subject::{self, HexText, Subject};
+use super::subject::{self, Subject};
 use super::time::Micros;
 
-/// Lines of one list that carry no request id lie this close together.
-const SAME_LIST_US: i64 = 1_000_000;
+pub(super) use grouping::Grouping;
 
 /// recsys-service's exposure log: `service_v1`.
 pub(super) fn service_v1<'a>(
@@ -278,211 +276,6 @@ pub(super) fn outcome_v1<'a>(
         request_id: request_id.map(|id| id.uuid),
         subject,
     })
-}
-
-/// The lines of recsys-pipelines' exposure.v1 in one body, put back together
-/// into the lists that were shown.
-#[derive(Debug, Default)]
-pub(super) struct Grouping<'a> {
-    groups: Vec<Group<'a>>,
-    by_list: HashMap<List<'a>, usize>,
-}
-
-/// What the lines of one list have in common.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct List<'a> {
-    tenant: Uuid,
-    surface: Cow<'a, str>,
-    session: Pseudonym,
-    user: Option<Pseudonym>,
-    request_id: Option<Cow<'a, str>>,
-}
-
-/// One list, line by line.
-#[derive(Debug)]
-pub(super) struct Group<'a> {
-    list: List<'a>,
-    lines: Vec<Line<'a>>,
-    first: Micros,
-    last: Micros,
-}
-
-#[derive(Debug)]
-struct Line<'a> {
-    index: u32,
-    text: &'a str,
-    item_id: Cow<'a, str>,
-    rank: Option<i32>,
-    extra: Vec<json::Field<'a>>,
-}
-
-impl<'a> Grouping<'a> {
-    /// Puts a line with the others of its list.
-    pub(super) fn add(
-        &mut self,
-        index: u32,
-        event: &RawEvent<'a, '_>,
-        context: &Context<'_>,
-    ) -> Result<(), Rejection> {
-        let mut extra = Vec::new();
-        let [
-            v,
-            ts,
-            tenant,
-            surface,
-            session_id,
-            item_id,
-            user_id,
-            request_id,
-            rank,
-        ] = field::pick(
-            event,
-            const {
-                &Names::new([
-                    "v", "ts", "tenant", "surface", "session_id", "item_id", "user_id",
-                    "request_id", "rank",
-                ])
-            },
-            &mut extra,
-        )?;
-        if v.is_some_and(|v| v.raw != "1") {
-            return Err(Rejection::of(Code::UnsupportedFormat, "v", "must be 1"));
-        }
-        let at = context.instant(required(ts, "ts")?)?;
-        let surface = required_surface(surface)?;
-        let session = subject::pseudonym_or_raw(session_id, None, context)?;
-        let user = match user_id {
-            Some(value) => context.pseudonymizer.hash(&value.string()?),
-            None => None,
-        };
-        let list = List {
-            tenant: context.tenant_of(tenant)?,
-            surface,
-            session: required(session, "session_id")?,
-            user,
-            request_id: opt_text(request_id)?,
-        };
-        let line = Line {
-            index,
-            text: event.text,
-            item_id: interaction::item(item_id)?,
-            rank: rank.map(|value| value.int(0)).transpose()?,
-            extra: extra.into_iter().cloned().collect(),
-        };
-        let open = self.by_list.get(&list).copied().filter(|&at_group| {
-            let group = &self.groups[at_group];
-            list.request_id.is_some() || group.is_close_to(at)
-        });
-        match open {
-            Some(group) => {
-                let group = &mut self.groups[group];
-                if group.lines.len() >= context.items_max {
-                    return Err(Rejection::of(
-                        Code::TooManyItems,
-                        "item_id",
-                        format!("its list has {} items already", context.items_max),
-                    ));
-                }
-                group.first = group.first.min(at);
-                group.last = group.last.max(at);
-                group.lines.push(line);
-            }
-            None => {
-                self.by_list.insert(list.clone(), self.groups.len());
-                self.groups.push(Group {
-                    list,
-                    lines: vec![line],
-                    first: at,
-                    last: at,
-                });
-            }
-        }
-        Ok(())
-    }
-
-    pub(super) fn into_groups(self) -> impl Iterator<Item = Group<'a>> {
-        self.groups.into_iter()
-    }
-}
-
-impl<'a> Group<'a> {
-    /// The places of the group's lines in the body.
-    pub(super) fn lines(&self) -> impl Iterator<Item = u32> {
-        self.lines.iter().map(|line| line.index)
-    }
-
-    fn is_close_to(&self, at: Micros) -> bool {
-        at.0 >= self.first.0 - SAME_LIST_US && at.0 <= self.last.0 + SAME_LIST_US
-    }
-
-    /// The list as one exposure.
-    pub(super) fn exposure(&self, context: &Context<'_>) -> Exposure<'a> {
-        let list = &self.list;
-        let session = HexText::of(&list.session);
-        let request_id = RequestId::parse(match &list.request_id {
-            Some(named) => named.clone(),
-            None => format!("{}/{}/{}", session.as_str(), list.surface, self.first.0).into(),
-        });
-        let mut response = String::from("{\"items\":[");
-        let mut extra = String::from("[");
-        for (place, line) in self.lines.iter().enumerate() {
-            if place > 0 {
-                response.push(',');
-            }
-            let rank = line
-                .rank
-                .map_or_else(|| (place + 1).to_string(), |rank| rank.to_string());
-            let mut item = ObjectWriter::open(&mut response);
-            item.str("item_id", &line.item_id).raw("rank", &rank);
-            item.close();
-            if !line.extra.is_empty() {
-                if extra.len() > 1 {
-                    extra.push(',');
-                }
-                let mut kept = ObjectWriter::open(&mut extra);
-                kept.str("item_id", &line.item_id);
-                for field in &line.extra {
-                    subject::push_member(&mut kept, field, context.pseudonymizer);
-                }
-                kept.close();
-            }
-        }
-        response.push_str("]}");
-        extra.push(']');
-        let texts = self.lines.iter().map(|line| line.text);
-        let subject = Subject {
-            user_key: list.user,
-            session: Some(session),
-            ..Subject::default()
-        };
-        let mut meta = Meta::default();
-        if extra.len() > 2 {
-            meta.displaced.push(("lines", &extra));
-        }
-        let format = Format::PipelinesV1;
-        // An id that was made up here is nobody's raw one.
-        let named = list.request_id.as_ref().map(|_| &request_id);
-        let meta = meta
-            .text(format, true, named, &subject, context)
-            .expect("only a client's own meta can be wrong, and lines have none");
-        Exposure {
-            key: Key {
-                tenant: list.tenant,
-                occurred_at: self.first,
-                event_id: identity::event_id_of_text(&list.tenant, format.as_str(), texts),
-            },
-            received_at: context.received_at,
-            surface: list.surface.clone(),
-            segment: None,
-            experiment: Experiment::default(),
-            versions: Versions::default(),
-            request: String::from("{}"),
-            response,
-            meta,
-            request_id,
-            subject,
-        }
-    }
 }
 
 /// The subject of service_v1, whose ids are hashes; raw ones are taken too.

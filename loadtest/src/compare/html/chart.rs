@@ -49,18 +49,17 @@ pub(super) fn bars(title: &str, bars: &[Bar]) -> String {
     let mut svg = open(title, bars.len());
     for (at, bar) in bars.iter().enumerate() {
         let y = row_y(at);
-        name(&mut svg, y, &bar.name);
-        rect(
-            &mut svg,
-            bar.class,
-            LEFT,
-            y,
-            scale.x(bar.value.median) - LEFT,
-        );
-        whisker(&mut svg, y, scale.x(bar.value.min), scale.x(bar.value.max));
+        draw(&mut svg, y, bar, &scale);
         number(&mut svg, y, scale.x(bar.value.max), &bar.label);
     }
     close(svg)
+}
+
+/// A bar with its name and whisker, without its number.
+fn draw(svg: &mut String, y: f64, bar: &Bar, scale: &Scale) {
+    name(svg, y, &bar.name);
+    rect(svg, bar.class, LEFT, y, scale.x(bar.value.median) - LEFT);
+    whisker(svg, y, scale.x(bar.value.min), scale.x(bar.value.max));
 }
 
 /// Stacks from zero.
@@ -100,15 +99,7 @@ pub(super) fn against(title: &str, asked: &str, bars: &[Bar]) -> String {
     let mut svg = open(title, bars.len());
     for (at, bar) in bars.iter().enumerate() {
         let y = row_y(at);
-        name(&mut svg, y, &bar.name);
-        rect(
-            &mut svg,
-            bar.class,
-            LEFT,
-            y,
-            scale.x(bar.value.median) - LEFT,
-        );
-        whisker(&mut svg, y, scale.x(bar.value.min), scale.x(bar.value.max));
+        draw(&mut svg, y, bar, &scale);
         // All in one column: beside the bars they would stand on the line.
         number(&mut svg, y, RIGHT, &bar.label);
     }
