@@ -15,7 +15,7 @@ mod tests;
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read as _, Seek as _, SeekFrom};
+use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -55,7 +55,8 @@ pub struct PrivatePostgres {
 }
 
 impl PrivatePostgres {
-    /// Starts a server in `options.data_dir`, or takes over the one that runs there.
+    /// Starts a server in `options.data_dir`, or takes over the one that runs there; an
+    /// ephemeral one clears away what it finds there.
     ///
     /// Returns when the database answers.
     pub fn start(options: &Options) -> Result<Self, LaunchError> {
@@ -70,6 +71,9 @@ impl PrivatePostgres {
         let port = options.port()?;
         let identity = Identity::detect()?;
         let home = Home::open(&options.data_dir, &identity, port)?;
+        if options.ephemeral {
+            clear_away(&home)?;
+        }
         let identity = identity.for_cluster(&home.cluster());
         let search = adapt(Search {
             explicit: options.bin_dir.clone(),
@@ -316,6 +320,20 @@ impl Drop for PrivatePostgres {
         {
             tracing::error!(%error, "the private PostgreSQL could not be stopped");
         }
+    }
+}
+
+/// What a killed owner left while nothing watched over it: between a crash of the
+/// server and its next start there is no watchdog.
+fn clear_away(home: &Home) -> Result<(), LaunchError> {
+    let cluster = home.cluster();
+    let running = PidFile::read(&cluster).and_then(|file| Postmaster::find(&file, &cluster));
+    running.map_or(Ok(()), Postmaster::stop_immediate)?;
+    match fs::remove_dir_all(&cluster) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(LaunchError::io("remove an earlier", &cluster)(error))
+        }
+        _ => Ok(()),
     }
 }
 

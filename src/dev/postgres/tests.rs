@@ -207,6 +207,31 @@ fn an_ephemeral_server_and_its_data_go_with_a_killed_owner() {
 }
 
 #[test]
+fn an_ephemeral_server_finds_nothing_of_an_earlier_one() {
+    let dir = open_dir();
+    let postgres = PrivatePostgres::start(&kept(dir.path())).unwrap();
+    query(&postgres, "CREATE TABLE t AS SELECT 42 AS n");
+    postgres.stop().unwrap();
+    // One that still runs is in the way as much as what one left behind.
+    let (owner, left) = owner_process(dir.path(), "kept");
+    kill(owner);
+    let postgres = PrivatePostgres::start(&Options::ephemeral(dir.path())).unwrap();
+    assert_ne!(postgres.pid(), left);
+    assert_eq!(query(&postgres, "SELECT to_regclass('t') IS NULL"), ["t"]);
+}
+
+#[test]
+fn what_an_ephemeral_server_has_committed_outlives_its_crash() {
+    let dir = open_dir();
+    let mut postgres = PrivatePostgres::start(&Options::ephemeral(dir.path())).unwrap();
+    query(&postgres, "CREATE TABLE t (n int)");
+    query(&postgres, "INSERT INTO t VALUES (42)");
+    postgres.stop_immediate().unwrap();
+    postgres.restart().unwrap();
+    assert_eq!(query(&postgres, "SELECT n FROM t"), ["42"]);
+}
+
+#[test]
 fn a_stale_note_with_a_strangers_pid_does_not_keep_a_server_from_starting() {
     let dir = open_dir();
     let postgres = PrivatePostgres::start(&kept(dir.path())).unwrap();
