@@ -1,9 +1,10 @@
 //! Stores one batch in one transaction, whatever is in it.
 //!
-//! The straight way is BEGIN, COPY, COMMIT. Only when Postgres objects to a row
-//! does the careful way begin: ask which rows are there already, copy the rest
-//! under savepoints, and set aside the rows that cannot be stored. Either way
-//! all of the batch is settled by the one COMMIT.
+//! The straight way is BEGIN, COPY, an entry in the ledger, COMMIT, in three round
+//! trips. Only when Postgres objects to a row does the careful way begin: ask
+//! which rows are there already, copy the rest under savepoints, and set aside
+//! the rows that cannot be stored. Either way all of the batch is settled by the
+//! one COMMIT.
 
 use std::time::Duration;
 
@@ -47,36 +48,31 @@ pub(super) async fn store(
         quarantined: plan.held_back,
         ..Settled::default()
     };
-    execute(client, "begin a transaction", "BEGIN").await?;
     let rows = candidates(batch, &held, &mut settled);
-    let fresh = if plan.probe {
-        leave_out_stored(client, statements, batch, rows, &mut settled).await?
-    } else {
-        rows
+    let writer = Writer {
+        client,
+        statements,
+        batch,
+        stream: plan.stream,
     };
-    match copy(client, statements, batch, &fresh).await {
-        Ok(()) => {}
+    let written = match plan.probe || !held.is_empty() {
+        false => writer.straight(&rows, &settled).await,
+        true => writer.by_steps(rows, plan.probe, &mut settled).await,
+    };
+    let entered = match written {
+        Ok(entered) => entered,
         Err(trouble) if matches!(trouble.class(), Class::Duplicate | Class::BadRow(_)) => {
             execute(client, "roll back", "ROLLBACK").await?;
             settled.duplicates.clear();
-            execute(client, "begin a transaction", "BEGIN").await?;
-            carefully(client, statements, batch, &held, &mut settled).await?;
+            writer.carefully(&held, &mut settled).await?
         }
         Err(trouble) => {
             // The error counts, not what becomes of a transaction that is lost anyway.
             drop(execute(client, "roll back", "ROLLBACK").await);
             return Err(trouble);
         }
-    }
-    settled.quarantined_before = quarantine::put(client, batch, &settled.quarantined).await?;
-    let entry = plan.stream.enter(batch, &settled);
-    let totals = limited(
-        "enter a batch into the ledger",
-        STATEMENT_LIMIT,
-        statements.enter(client, &entry),
-    )
-    .await?
-    .ok_or(Trouble::Twin)?;
+    };
+    let totals = entered.ok_or(Trouble::Twin)?;
     *outcome = Some(settled.clone());
     execute(client, "commit a batch", "COMMIT").await?;
     Ok((settled, totals))
@@ -95,56 +91,133 @@ fn candidates(batch: &Batch, held: &[usize], settled: &mut Settled) -> Vec<usize
     rows
 }
 
-/// Settles every row within the open transaction, however bad some are.
-async fn carefully(
-    client: &Client,
-    statements: &Statements,
-    batch: &Batch,
-    held: &[usize],
-    settled: &mut Settled,
-) -> Result<(), Trouble> {
-    let rows = candidates(batch, held, settled);
-    let rows = leave_out_stored(client, statements, batch, rows, settled).await?;
-    let mut spans = vec![rows];
-    while let Some(rows) = spans.pop() {
-        if rows.is_empty() {
-            continue;
+/// Writes one batch into a transaction, and leaves that open.
+#[derive(Clone, Copy)]
+struct Writer<'w> {
+    client: &'w Client,
+    statements: &'w Statements,
+    batch: &'w Batch,
+    stream: &'w Stream,
+}
+
+/// What the ledger says with a batch entered; none if its stretch is settled already.
+type Entered = Option<Totals>;
+
+impl Writer<'_> {
+    /// Copies rows and enters the batch without waiting for an answer in between:
+    /// to a server that is not on this machine, each wait is a round trip.
+    async fn straight(self, rows: &[usize], settled: &Settled) -> Result<Entered, Trouble> {
+        // If BEGIN were refused and the connection went on, each of the others
+        // would be its own transaction. Rows before their entry: then the worst is
+        // that they are written again and found to be there.
+        let (begun, copied, entered) = tokio::join!(
+            biased;
+            execute(self.client, "begin a transaction", "BEGIN"),
+            self.copy(rows),
+            self.enter(settled),
+        );
+        begun?;
+        // After a row that Postgres refuses, it refuses the entry as well.
+        copied?;
+        entered
+    }
+
+    /// The same for a batch with rows that may be there already, or cannot be
+    /// stored now.
+    async fn by_steps(
+        self,
+        mut rows: Vec<usize>,
+        probe: bool,
+        settled: &mut Settled,
+    ) -> Result<Entered, Trouble> {
+        execute(self.client, "begin a transaction", "BEGIN").await?;
+        if probe {
+            rows = self.leave_out_stored(rows, settled).await?;
         }
-        execute(client, "set a savepoint", "SAVEPOINT span").await?;
-        let trouble = match copy(client, statements, batch, &rows).await {
-            Ok(()) => {
-                execute(client, "release a savepoint", "RELEASE span").await?;
+        self.copy(&rows).await?;
+        self.set_aside_and_enter(settled).await
+    }
+
+    /// Settles every row, however bad some are.
+    async fn carefully(self, held: &[usize], settled: &mut Settled) -> Result<Entered, Trouble> {
+        let Self { client, batch, .. } = self;
+        execute(client, "begin a transaction", "BEGIN").await?;
+        let rows = candidates(batch, held, settled);
+        let rows = self.leave_out_stored(rows, settled).await?;
+        let mut spans = vec![rows];
+        while let Some(rows) = spans.pop() {
+            if rows.is_empty() {
                 continue;
             }
-            Err(trouble) => trouble,
-        };
-        let (bad, rows) = match trouble.class() {
-            Class::BadRow(bad) => {
-                execute(client, "roll back to a savepoint", "ROLLBACK TO span").await?;
-                (bad, rows)
-            }
-            Class::Duplicate => {
-                execute(client, "roll back to a savepoint", "ROLLBACK TO span").await?;
-                // Another writer has stored some of these rows since we asked; by
-                // the time of the error it has committed, so asking again finds
-                // them. However often that happens, the span has fewer rows each time.
-                let asked = rows.len();
-                let rows = leave_out_stored(client, statements, batch, rows, settled).await?;
-                if rows.len() < asked {
-                    spans.push(rows);
+            execute(client, "set a savepoint", "SAVEPOINT span").await?;
+            let trouble = match self.copy(&rows).await {
+                Ok(()) => {
+                    execute(client, "release a savepoint", "RELEASE span").await?;
                     continue;
                 }
-                // Not the key, then, but a unique index of somebody else's.
-                (BadRow::of_duplicate(&trouble), rows)
+                Err(trouble) => trouble,
+            };
+            let (bad, rows) = match trouble.class() {
+                Class::BadRow(bad) => {
+                    execute(client, "roll back to a savepoint", "ROLLBACK TO span").await?;
+                    (bad, rows)
+                }
+                Class::Duplicate => {
+                    execute(client, "roll back to a savepoint", "ROLLBACK TO span").await?;
+                    // Another writer has stored some of these rows since we asked; by
+                    // the time of the error it has committed, so asking again finds
+                    // them. However often that happens, the span has fewer rows each time.
+                    let asked = rows.len();
+                    let rows = self.leave_out_stored(rows, settled).await?;
+                    if rows.len() < asked {
+                        spans.push(rows);
+                        continue;
+                    }
+                    // Not the key, then, but a unique index of somebody else's.
+                    (BadRow::of_duplicate(&trouble), rows)
+                }
+                _ => return Err(trouble),
+            };
+            match rows.as_slice() {
+                [only] => settled.quarantined.push((*only, bad)),
+                _ => spans.extend(isolate(rows, bad.line)),
             }
-            _ => return Err(trouble),
-        };
-        match rows.as_slice() {
-            [only] => settled.quarantined.push((*only, bad)),
-            _ => spans.extend(isolate(rows, bad.line)),
         }
+        self.set_aside_and_enter(settled).await
     }
-    Ok(())
+
+    /// Moves the rows that are stored already to the duplicates; returns the others.
+    async fn leave_out_stored(
+        self,
+        rows: Vec<usize>,
+        settled: &mut Settled,
+    ) -> Result<Vec<usize>, Trouble> {
+        let asking = self.statements.stored(self.client, self.batch, &rows);
+        let stored = limited("look for duplicates", STATEMENT_LIMIT, asking).await?;
+        let fresh = rows
+            .into_iter()
+            .filter(|at| stored.binary_search(at).is_err())
+            .collect();
+        settled.duplicates.extend(stored);
+        Ok(fresh)
+    }
+
+    async fn copy(self, rows: &[usize]) -> Result<(), Trouble> {
+        let copying = self.statements.copy(self.client, self.batch, rows);
+        limited("copy a batch", STATEMENT_LIMIT, copying).await
+    }
+
+    async fn set_aside_and_enter(self, settled: &mut Settled) -> Result<Entered, Trouble> {
+        settled.quarantined_before =
+            quarantine::put(self.client, self.batch, &settled.quarantined).await?;
+        self.enter(settled).await
+    }
+
+    async fn enter(self, settled: &Settled) -> Result<Entered, Trouble> {
+        let entry = self.stream.enter(self.batch, settled);
+        let entering = self.statements.enter(self.client, &entry);
+        limited("enter a batch into the ledger", STATEMENT_LIMIT, entering).await
+    }
 }
 
 /// Splits rows around the bad one: at the line that Postgres names, which is
@@ -161,42 +234,6 @@ fn isolate(mut rows: Vec<usize>, line: Option<usize>) -> Vec<Vec<usize>> {
             vec![after, rows]
         }
     }
-}
-
-/// Moves the rows that are stored already to the duplicates; returns the others.
-async fn leave_out_stored(
-    client: &Client,
-    statements: &Statements,
-    batch: &Batch,
-    rows: Vec<usize>,
-    settled: &mut Settled,
-) -> Result<Vec<usize>, Trouble> {
-    let stored = limited(
-        "look for duplicates",
-        STATEMENT_LIMIT,
-        statements.stored(client, batch, &rows),
-    )
-    .await?;
-    let fresh = rows
-        .into_iter()
-        .filter(|at| stored.binary_search(at).is_err())
-        .collect();
-    settled.duplicates.extend(stored);
-    Ok(fresh)
-}
-
-async fn copy(
-    client: &Client,
-    statements: &Statements,
-    batch: &Batch,
-    rows: &[usize],
-) -> Result<(), Trouble> {
-    limited(
-        "copy a batch",
-        STATEMENT_LIMIT,
-        statements.copy(client, batch, rows),
-    )
-    .await
 }
 
 async fn execute(client: &Client, doing: &'static str, sql: &str) -> Result<(), Trouble> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::harness::{
     BODY_EVENTS, Cluster, Cut, Database, Mix, Plan, Process, Proxy, Rig, Sent, Settings, Told,
-    Traffic, Wire, eventually,
+    Traffic, Wire, click, eventually,
 };
 
 /// A rig whose service reaches its server by way of a proxy, and a body that
@@ -71,6 +71,19 @@ async fn assert_counted(rig: &Rig, stored: u64, duplicates: u64) {
             "recsys_ingest_events_total{{table=\"interaction_events\",outcome=\"{outcome}\"}} {number}"
         );
         assert!(text.lines().any(|line| line == sample), "{sample}\n{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_takes_three_round_trips() {
+    let (rig, proxy, _) = behind_proxy(|settings| settings.with("--writers", "1")).await;
+    proxy.set(Wire::Delay(Duration::from_millis(20)));
+    let committed = rig.client.query("ack=committed");
+    for name in ["one", "two", "three"] {
+        let reply = committed.post("/v1/interactions", &click(name)).await;
+        assert_eq!(reply.status, 200, "{}", reply.text);
+        // BEGIN and COPY, the rows and their entry in the ledger, COMMIT.
+        assert_eq!(proxy.round_trips(), 3, "{name}");
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -60,6 +60,7 @@ struct State {
     cut: Mutex<Option<(Cut, u64)>>,
     cuts: AtomicU64,
     commits: AtomicU64,
+    round_trips: AtomicU64,
 }
 
 /// Bytes of a piece while throttled: a fiftieth of a second's worth at least.
@@ -83,6 +84,7 @@ impl Proxy {
             cut: Mutex::default(),
             cuts: AtomicU64::new(0),
             commits: AtomicU64::new(0),
+            round_trips: AtomicU64::new(0),
         });
         let task = tokio::spawn(accept(
             listener,
@@ -135,6 +137,12 @@ impl Proxy {
     pub fn commits(&self) -> u64 {
         self.state.commits.load(Ordering::Relaxed)
     }
+
+    /// How often the client of the last COMMIT spoke after the server had, since
+    /// its COMMIT before. Counts whole round trips while the wire delays.
+    pub fn round_trips(&self) -> u64 {
+        self.state.round_trips.load(Ordering::Relaxed)
+    }
 }
 
 impl Drop for Proxy {
@@ -171,13 +179,20 @@ async fn pass_on(client: TcpStream, server: UnixStream, state: &State) {
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
     let (held_back, mut answers) = watch::channel(false);
+    let answered = AtomicBool::new(false);
     let up = async {
         let mut bytes = vec![0; PIECE];
+        let mut round_trips = 0;
         loop {
             let Ok(read @ 1..) = from_client.read(&mut bytes).await else {
                 return;
             };
             let commit = ends_in_commit(&bytes[..read]);
+            round_trips += u64::from(answered.swap(false, Ordering::Relaxed));
+            if commit {
+                let whole = std::mem::take(&mut round_trips);
+                state.round_trips.store(whole, Ordering::Relaxed);
+            }
             state
                 .commits
                 .fetch_add(u64::from(commit), Ordering::Relaxed);
@@ -206,6 +221,7 @@ async fn pass_on(client: TcpStream, server: UnixStream, state: &State) {
                 return; // It was the answer to a COMMIT that is cut off.
             }
             state.bend(read).await;
+            answered.store(true, Ordering::Relaxed);
             if to_client.write_all(&bytes[..read]).await.is_err() {
                 return;
             }
