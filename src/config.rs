@@ -78,7 +78,7 @@ pub struct Serve {
     pub migrate_on_start: bool,
 
     /// Time to store what was accepted, once told to stop; what is left after it is reported
-    #[arg(long, env = "INGEST_SHUTDOWN_GRACE", default_value = "30s", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "INGEST_SHUTDOWN_GRACE", default_value = "30s", value_parser = up_to_a_day)]
     pub shutdown_grace: Duration,
 }
 
@@ -99,11 +99,11 @@ pub struct Http {
     pub connections_max: usize,
 
     /// Time for a request's head to arrive, and for its body to go on arriving
-    #[arg(long, env = "INGEST_READ_TIMEOUT", default_value = "15s", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "INGEST_READ_TIMEOUT", default_value = "15s", value_parser = up_to_a_day)]
     pub read_timeout: Duration,
 
     /// How often tenants and API keys are read again; a revoked key works for at most this long
-    #[arg(long, env = "INGEST_KEY_REFRESH", default_value = "5s", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "INGEST_KEY_REFRESH", default_value = "5s", value_parser = up_to_a_day)]
     pub key_refresh: Duration,
 
     /// How long the copy of tenants and API keys in the spool's directory is trusted by a start that cannot read the database; keys revoked meanwhile work until then; 0s: keep no copy
@@ -119,7 +119,7 @@ pub struct Intake {
     pub default_ack: Ack,
 
     /// Longest wait of ?ack=committed; past it the answer is 202 with the level that was reached
-    #[arg(long, env = "INGEST_COMMIT_TIMEOUT", default_value = "10s", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "INGEST_COMMIT_TIMEOUT", default_value = "10s", value_parser = up_to_a_day)]
     pub commit_timeout: Duration,
 
     /// Largest body, after decompression
@@ -184,11 +184,11 @@ pub struct Store {
     pub batch_bytes_max: ByteSize,
 
     /// Time after which a batch is written, however small
-    #[arg(long, env = "INGEST_FLUSH_AFTER", default_value = "50ms", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "INGEST_FLUSH_AFTER", default_value = "50ms", value_parser = up_to_a_day)]
     pub flush_after: Duration,
 
     /// The same for a batch with rows whose COMMIT a request waits for
-    #[arg(long, env = "INGEST_FLUSH_WAITED_AFTER", default_value = "5ms", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "INGEST_FLUSH_WAITED_AFTER", default_value = "5ms", value_parser = up_to_a_day)]
     pub flush_waited_after: Duration,
 
     /// Time that one partition holds: day, week or month
@@ -264,6 +264,18 @@ pub struct Dev {
     pub xdg_cache_home: Option<PathBuf>,
 }
 
+/// Reads a time that somebody or something waits for.
+///
+/// A day is longer than anybody means; beyond some centuries a clock overflows.
+fn up_to_a_day(text: &str) -> Result<Duration, String> {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    match humantime::parse_duration(text) {
+        Ok(time) if time <= DAY => Ok(time),
+        Ok(_) => Err("it is longer than a day".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 /// How lines of the log look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
@@ -327,5 +339,19 @@ impl From<&str> for Secret {
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Secret(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waiting_times_are_such_that_a_clock_can_add_them() {
+        assert_eq!(up_to_a_day("24h"), Ok(Duration::from_secs(86_400)));
+        assert_eq!(up_to_a_day("0s"), Ok(Duration::ZERO));
+        assert!(up_to_a_day("24h 1ms").unwrap_err().contains("a day"));
+        assert!(up_to_a_day("500000000000y").is_err());
+        assert!(up_to_a_day("soon").is_err());
     }
 }
