@@ -196,6 +196,7 @@ impl Writer {
         let mut failures = 0_u32;
         // What the last attempt came to, if only the answer to its COMMIT is missing.
         let mut outcome = None;
+        self.status.is_storing(true);
         loop {
             match self.attempt(&mut batch, sink, &mut outcome).await {
                 Ok(settled) => {
@@ -203,6 +204,7 @@ impl Writer {
                         info!(table = %self.stream.table, failures, "Postgres takes events again");
                     }
                     self.status.set(Health::Good);
+                    self.status.is_storing(false);
                     self.drain.settled(batch.bytes());
                     self.spool.retire(self.stream.number, batch.last_sequence());
                     return batch.settle(settled);

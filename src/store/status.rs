@@ -1,7 +1,8 @@
 //! How a lane gets on, for readiness and metrics.
 
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::ledger::{Stream, Totals};
 
@@ -23,7 +24,13 @@ pub struct LaneStatus {
     pub stream: Stream,
     health: AtomicU8,
     totals: Mutex<Totals>,
+    /// When the batch was begun that is being stored.
+    storing_since: Mutex<Option<Instant>>,
 }
+
+/// A batch takes well under a second. When one takes this long, Postgres is away
+/// without having said so: frozen, or behind a network that swallows everything.
+const SILENCE_MAX: Duration = Duration::from_secs(5);
 
 impl LaneStatus {
     /// A lane that was not heard of yet: not good before Postgres was reached.
@@ -32,17 +39,28 @@ impl LaneStatus {
             stream,
             health: AtomicU8::new(Health::Good as u8),
             totals: Mutex::default(),
+            storing_since: Mutex::default(),
         }
     }
 
-    /// How the lane got on at its last attempt.
+    /// How the lane got on at its last attempt, or gets on if that takes long.
     pub fn health(&self) -> Health {
-        Health::of(self.health.load(Ordering::Relaxed))
+        let last = Health::of(self.health.load(Ordering::Relaxed));
+        let since = *locked(&self.storing_since);
+        match since.is_some_and(|since| since.elapsed() > SILENCE_MAX) {
+            true => last.max(Health::Away),
+            false => last,
+        }
     }
 
     /// What the ledger said after the last batch.
     pub fn totals(&self) -> Totals {
-        *self.totals.lock().unwrap_or_else(PoisonError::into_inner)
+        *locked(&self.totals)
+    }
+
+    /// A batch is about to be stored, or is.
+    pub(super) fn is_storing(&self, storing: bool) {
+        *locked(&self.storing_since) = storing.then(Instant::now);
     }
 
     /// Sets the health; returns what it was.
@@ -51,8 +69,13 @@ impl LaneStatus {
     }
 
     pub(super) fn settle(&self, totals: Totals) {
-        *self.totals.lock().unwrap_or_else(PoisonError::into_inner) = totals;
+        *locked(&self.totals) = totals;
     }
+}
+
+/// What these guard is replaced as a whole, so a panic elsewhere has not left it half done.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Health {

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use recsys_ingest::event::Table;
 
-use crate::harness::{Audit, BODY_EVENTS, Cluster, Plan, Rig, Told, Traffic, eventually, one};
+use crate::harness::{
+    Audit, BODY_EVENTS, Cluster, Plan, Rig, Told, Traffic, click, eventually, one,
+};
 
 /// How a server is away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -215,6 +217,25 @@ async fn a_server_that_is_frozen_is_waited_for() {
         assert!(meanwhile > 50, "{meanwhile} bodies while it was frozen");
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readiness_notices_a_server_that_has_fallen_silent() {
+    let mut rig = Rig::start(|settings| settings).await;
+    rig.cluster.suspend();
+    // Without anything to store, nobody has asked the server.
+    assert_eq!(rig.ready().await, (200, "ready".to_owned()));
+    let durable = rig.client.query("ack=durable");
+    let reply = durable.post("/v1/interactions", &click("one")).await;
+    assert_eq!(reply.status, 202, "{}", reply.text);
+    eventually("the service to be degraded", async || {
+        rig.ready().await == (200, "degraded".to_owned())
+    })
+    .await;
+    rig.cluster.resume();
+    rig.settle().await;
+    assert_eq!(rig.ready().await, (200, "ready".to_owned()));
+    assert_eq!(rig.database.count("interaction_events").await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
