@@ -49,22 +49,22 @@ pub(super) async fn store(
         ..Settled::default()
     };
     let rows = candidates(batch, &held, &mut settled);
-    let writer = Writer {
+    let transaction = Transaction {
         client,
         statements,
         batch,
         stream: plan.stream,
     };
     let written = match plan.probe || !held.is_empty() {
-        false => writer.straight(&rows, &settled).await,
-        true => writer.by_steps(rows, plan.probe, &mut settled).await,
+        false => transaction.straight(&rows, &settled).await,
+        true => transaction.by_steps(rows, plan.probe, &mut settled).await,
     };
     let entered = match written {
         Ok(entered) => entered,
         Err(trouble) if matches!(trouble.class(), Class::Duplicate | Class::BadRow(_)) => {
             execute(client, "roll back", "ROLLBACK").await?;
             settled.duplicates.clear();
-            writer.carefully(&held, &mut settled).await?
+            transaction.carefully(&held, &mut settled).await?
         }
         Err(trouble) => {
             // The error counts, not what becomes of a transaction that is lost anyway.
@@ -91,9 +91,9 @@ fn candidates(batch: &Batch, held: &[usize], settled: &mut Settled) -> Vec<usize
     rows
 }
 
-/// Writes one batch into a transaction, and leaves that open.
+/// One batch on its way into a transaction, which is left open.
 #[derive(Clone, Copy)]
-struct Writer<'w> {
+struct Transaction<'w> {
     client: &'w Client,
     statements: &'w Statements,
     batch: &'w Batch,
@@ -103,7 +103,7 @@ struct Writer<'w> {
 /// What the ledger says with a batch entered; none if its stretch is settled already.
 type Entered = Option<Totals>;
 
-impl Writer<'_> {
+impl Transaction<'_> {
     /// Copies rows and enters the batch without waiting for an answer in between:
     /// to a server that is not on this machine, each wait is a round trip.
     async fn straight(self, rows: &[usize], settled: &Settled) -> Result<Entered, Trouble> {
