@@ -23,9 +23,14 @@ pub struct LaneStatus {
     /// The stream that the lane carries.
     pub stream: Stream,
     health: AtomicU8,
-    totals: Mutex<Totals>,
+    progress: Mutex<Progress>,
+}
+
+#[derive(Debug, Default)]
+struct Progress {
+    totals: Totals,
     /// When the batch was begun that is being stored.
-    storing_since: Mutex<Option<Instant>>,
+    storing_since: Option<Instant>,
 }
 
 /// A batch takes well under a second. When one takes this long, Postgres is away
@@ -38,15 +43,14 @@ impl LaneStatus {
         Self {
             stream,
             health: AtomicU8::new(Health::Good as u8),
-            totals: Mutex::default(),
-            storing_since: Mutex::default(),
+            progress: Mutex::default(),
         }
     }
 
     /// How the lane got on at its last attempt, or gets on if that takes long.
     pub fn health(&self) -> Health {
         let last = Health::of(self.health.load(Ordering::Relaxed));
-        let since = *locked(&self.storing_since);
+        let since = self.progress().storing_since;
         match since.is_some_and(|since| since.elapsed() > SILENCE_MAX) {
             true => last.max(Health::Away),
             false => last,
@@ -55,12 +59,12 @@ impl LaneStatus {
 
     /// What the ledger said after the last batch.
     pub fn totals(&self) -> Totals {
-        *locked(&self.totals)
+        self.progress().totals
     }
 
     /// A batch is about to be stored, or is.
     pub(super) fn is_storing(&self, storing: bool) {
-        *locked(&self.storing_since) = storing.then(Instant::now);
+        self.progress().storing_since = storing.then(Instant::now);
     }
 
     /// Sets the health; returns what it was.
@@ -69,13 +73,13 @@ impl LaneStatus {
     }
 
     pub(super) fn settle(&self, totals: Totals) {
-        *locked(&self.totals) = totals;
+        self.progress().totals = totals;
     }
-}
 
-/// What these guard is replaced as a whole, so a panic elsewhere has not left it half done.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        // Each part is replaced as a whole, so a panic elsewhere has not left it half done.
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Health {

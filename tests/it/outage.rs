@@ -234,7 +234,11 @@ async fn readiness_notices_a_server_that_has_fallen_silent() {
     .await;
     rig.cluster.resume();
     rig.settle().await;
-    assert_eq!(rig.ready().await, (200, "ready".to_owned()));
+    // The account is settled a moment before the writer is done with the batch.
+    eventually("the service to be ready", async || {
+        rig.ready().await == (200, "ready".to_owned())
+    })
+    .await;
     assert_eq!(rig.database.count("interaction_events").await, 1);
 }
 
