@@ -90,7 +90,7 @@ impl Judged {
 type Asked = (&'static str, &'static str, &'static str, &'static str, f64);
 
 /// Rates that are asked for in relation to others.
-const RATIOS: [Asked; 8] = [
+const RATIOS: [Asked; 10] = [
     (
         "interactions in bodies of 100 until committed, to one binary COPY",
         "to one binary COPY",
@@ -132,6 +132,20 @@ const RATIOS: [Asked; 8] = [
         "interactions/http_durable_1",
         "interactions/empty_handler",
         0.5,
+    ),
+    (
+        "interactions in bodies of 100 until committed, to the baseline",
+        "bodies of 100, to the baseline",
+        "interactions/http_durable_100",
+        "baseline/interactions/http_durable_100",
+        0.97,
+    ),
+    (
+        "single events until committed, to the baseline",
+        "single events, to the baseline",
+        "interactions/http_durable_1",
+        "baseline/interactions/http_durable_1",
+        0.97,
     ),
     (
         "events spread over 400 partitions, to one partition",
@@ -247,6 +261,7 @@ mod tests {
 
     #[test]
     fn every_way_that_something_is_asked_of_is_part_of_a_round() {
+        use crate::compare::baseline::PREFIX;
         use crate::compare::way::Way;
         use crate::generate::settings::Table;
         let ids: Vec<String> = Table::ALL
@@ -257,7 +272,7 @@ mod tests {
             .iter()
             .flat_map(|(_, _, of, to, _)| [*of, *to])
             .chain(P99S.iter().map(|(_, _, of, _)| *of));
-        for id in asked.filter(|id| !id.starts_with("growth/")) {
+        for id in asked.filter(|id| !id.starts_with("growth/") && !id.starts_with(PREFIX)) {
             assert!(ids.iter().any(|known| known == id), "{id}");
         }
     }

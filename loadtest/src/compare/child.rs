@@ -122,6 +122,26 @@ impl Drop for Answerer {
     }
 }
 
+/// Has a build of the service bring a database up to its schema.
+pub(crate) async fn migrate(program: &Path, url: &str) -> anyhow::Result<()> {
+    let output = tokio::process::Command::new(program)
+        .args(["migrate", "--database-url", url])
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let output = tokio::time::timeout(START_LIMIT, output)
+        .await
+        .context("the migration takes too long")?
+        .with_context(|| format!("cannot start {}", program.display()))?;
+    anyhow::ensure!(
+        output.status.success(),
+        "{} cannot migrate: {}",
+        program.display(),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
+}
+
 /// The service's program: the one that was named, or the one beside ours.
 pub(crate) fn find_service(named: Option<&Path>) -> anyhow::Result<PathBuf> {
     let program = match named {

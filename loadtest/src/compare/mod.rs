@@ -8,9 +8,10 @@
 //! Modules in reading order: what a load costs (`process`, `sample`, `machine`),
 //! who takes part (`child`, `empty`, `stage`), what is loaded (`workload`,
 //! `rows`, `suite`), the ways (`way`, `copy`, `http`), all of them in turn
-//! (`rig`, `growth`), and what it comes to (`asks`, `outcome`, `text`, `html`).
+//! (`rig`, `growth`, `baseline`), and what it comes to (`asks`, `outcome`, `text`, `html`).
 
 mod asks;
+mod baseline;
 mod child;
 mod copy;
 pub(crate) mod empty;
@@ -40,6 +41,7 @@ use jiff::Timestamp;
 use recsys_ingest::event::Micros;
 use tokio::signal::unix::{SignalKind, signal};
 
+use baseline::Pair;
 use growth::Growth;
 use machine::Machine;
 pub(crate) use options::CompareOptions;
@@ -75,14 +77,15 @@ async fn measure(options: &CompareOptions) -> anyhow::Result<Outcome> {
     let now = Timestamp::now();
     let bar = progress();
     bar.set_message("starting PostgreSQL and the service");
-    let mut stage = Stage::set(&Setup {
+    let setup = Setup {
         dir: &options.dir,
         pg_bin: options.pg_bin.clone(),
         service: options.service.as_deref(),
         arguments: &options.service_args,
         now: Micros(now.as_microsecond()),
-    })
-    .await?;
+        migrates_itself: options.baseline.is_some(),
+    };
+    let mut stage = Stage::set(&setup).await?;
     let machine = Machine::look(stage.dir(), stage.postgres_version().await?)?;
     let (sections, stage) = if options.growth {
         raise_open_files()?;
@@ -90,6 +93,22 @@ async fn measure(options: &CompareOptions) -> anyhow::Result<Outcome> {
         let day_us = workload::day_of(now)?;
         let growth = Growth::new(&mut stage, options, day_us, &progress);
         (growth.run().await?, stage)
+    } else if let Some(program) = &options.baseline {
+        let mut baseline = Stage::set(&Setup {
+            service: Some(program),
+            ..setup
+        })
+        .await?;
+        stage.start_service(&[]).await?;
+        baseline.start_service(&[]).await?;
+        let pair = Pair {
+            stages: [&stage, &baseline],
+            options,
+            day_us: workload::day_of(now)?,
+        };
+        let sections = pair.run(|what| bar.set_message(what.to_owned())).await?;
+        baseline.strike().await?;
+        (sections, stage)
     } else {
         stage.start_service(&[]).await?;
         rounds(stage, options, now, &bar).await?

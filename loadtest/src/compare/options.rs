@@ -29,6 +29,9 @@ pub(crate) struct CompareOptions {
     /// Rows that are in the table beforehand, for --growth.
     #[arg(long, default_value_t = 10_000_000, value_name = "N")]
     pub(crate) large_table: u64,
+    /// Measure against an earlier build of the service instead: its program.
+    #[arg(long, value_name = "FILE", conflicts_with = "growth")]
+    pub(crate) baseline: Option<PathBuf>,
     /// Seconds of a load at half the held rate.
     #[arg(long, default_value_t = 3.0, value_name = "SECONDS")]
     pub(crate) half_rate_seconds: f64,

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::asks::{self, Judged};
+use super::baseline::PREFIX;
 use super::machine::Machine;
 use super::rig::Entry;
 use super::sample::Series;
@@ -56,6 +57,11 @@ impl Section {
     /// Whether these are the points of an axis of growth.
     pub(crate) fn is_growth(&self) -> bool {
         self.series().all(|series| series.id.starts_with("growth/"))
+    }
+
+    /// Whether these are two builds of the service.
+    pub(crate) fn is_pair(&self) -> bool {
+        self.series().any(|series| series.id.starts_with(PREFIX))
     }
 
     /// Throughput first.

@@ -65,6 +65,8 @@ pub(crate) struct Setup<'s> {
     pub(crate) arguments: &'s [String],
     /// When the events happen.
     pub(crate) now: Micros,
+    /// The schema is made by the service's program, which may be of another version than this one.
+    pub(crate) migrates_itself: bool,
 }
 
 /// Meters as they stood before a load.
@@ -99,7 +101,11 @@ impl Stage {
         let url = postgres.url();
         let target = Target::parse(&url)?;
         let mut admin = Session::open(&target, None).await?;
-        migrate::migrate(&mut admin.client).await?;
+        if setup.migrates_itself {
+            child::migrate(&program, &url).await?;
+        } else {
+            migrate::migrate(&mut admin.client).await?;
+        }
         for table in Table::ALL {
             ensure_ahead(&mut admin.client, table, Interval::Day, setup.now.0, 1).await?;
         }

@@ -22,6 +22,7 @@ async fn stage(now: Timestamp, dir: &std::path::Path) -> Stage {
         service: Some(&service),
         arguments: &[],
         now: Micros(now.as_microsecond()),
+        migrates_itself: false,
     })
     .await
     .unwrap()

@@ -112,6 +112,12 @@ fn ratios(out: &mut String, section: &Section) {
         }
         return;
     }
+    if section.is_pair() {
+        for pair in section.throughput.as_chunks::<2>().0 {
+            line(out, &to_baseline(pair));
+        }
+        return;
+    }
     let is_http = |series: &&Series| series.id.contains("/http_");
     for http in section.throughput.iter().filter(is_http) {
         let against: Vec<String> = section
@@ -129,6 +135,22 @@ fn ratios(out: &mut String, section: &Section) {
             line(out, &format!("  {}: {}", http.title, against.join(", ")));
         }
     }
+}
+
+/// A build's rate and CPU to those of the baseline, paired round by round.
+fn to_baseline([new, old]: &[Series; 2]) -> String {
+    let show = |spread: Option<Spread>| match spread {
+        Some(Spread { median, min, max }) => format!("{median:.3} ({min:.2}–{max:.2})"),
+        None => "-".to_owned(),
+    };
+    let cpu = |sample: &Sample| sample.cpu_us(sample.service_cpu).unwrap_or(f64::NAN);
+    let pairs = new.samples.iter().zip(&old.samples);
+    let cpu = Spread::of(pairs.map(|(new, old)| cpu(new) / cpu(old)));
+    let (rate, cpu) = (show(ratio(new, old)), show(cpu));
+    format!(
+        "  {}: rate {rate}, CPU of the service {cpu} × the baseline",
+        new.title
+    )
 }
 
 fn verdict(judged: &Judged) -> String {
