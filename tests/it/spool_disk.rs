@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::harness::{Client, Database, Process, Reply, Rig, Settings, SlowDisk, SmallDisk, click, eventually};
+use crate::harness::{
+    Client, Database, Process, Reply, Rig, Settings, SlowDisk, SmallDisk, click, eventually,
+};
 
 async fn post(client: &Client, name: &str) -> Reply {
     let durable = client.query("ack=durable");
@@ -36,7 +38,9 @@ async fn a_spool_directory_that_goes_is_noticed_within_two_seconds() {
                 std::fs::remove_file(entry.unwrap().path()).unwrap();
             }
         }),
-        ("mv", |path| std::fs::rename(path, path.with_extension("away")).unwrap()),
+        ("mv", |path| {
+            std::fs::rename(path, path.with_extension("away")).unwrap()
+        }),
         ("replaced", |path| {
             std::fs::rename(path, path.with_extension("old")).unwrap();
             std::fs::create_dir(path).unwrap();
@@ -98,11 +102,20 @@ async fn a_disk_that_hangs_degrades_then_refuses_at_once_and_recovers() {
     let began = Instant::now();
     let reply = post(&client, "three").await;
     assert_eq!(code(&reply), (503, "disk_stalled"), "{}", reply.text);
-    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        began.elapsed()
+    );
     let (status, waited) = waiting.await.unwrap();
     assert_eq!(status, 503);
     assert!(waited < Duration::from_secs(15), "{waited:?}");
-    assert_eq!(lines(&process.log(), "\"level\":\"WARN\""), 1, "{}", process.log());
+    assert_eq!(
+        lines(&process.log(), "\"level\":\"WARN\""),
+        1,
+        "{}",
+        process.log()
+    );
     disk.release();
     eventually("the disk to be used again", async || {
         client.get("/readyz").await.json["status"] == "ready"
@@ -136,17 +149,27 @@ async fn a_disk_that_hangs_does_not_hold_up_a_stop() {
     let began = Instant::now();
     let status = process.stop();
     // Two graces today, and a second for the rest.
-    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        began.elapsed()
+    );
     assert!(status.success(), "{}", process.log());
     let report = process.report();
     assert_eq!(report["in_time"], false, "{report}");
     assert_eq!(report["accepted"], 1, "{report}");
-    assert!(process.log().contains("the disk of the spool"), "{}", process.log());
+    assert!(
+        process.log().contains("the disk of the spool"),
+        "{}",
+        process.log()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_is_too_small_is_said_at_the_start_with_numbers_and_what_to_set() {
-    let Some(small) = SmallDisk::mount(51) else { return };
+    let Some(small) = SmallDisk::mount(51) else {
+        return;
+    };
     let spool = small.path().join("spool");
     let database = Database::with_tenants().await;
     let settings = Settings::new(&database)
@@ -163,7 +186,9 @@ async fn a_disk_that_is_too_small_is_said_at_the_start_with_numbers_and_what_to_
     assert_eq!(ready.status, 503, "{}", ready.text);
     let (reasons, log) = (ready.json["reasons"].to_string(), process.log());
     for text in [&reasons, &log] {
-        for words in ["51.0 MiB", "64.0 MiB", "1.0 MiB", "--spool-bytes-max", "--spool-disk-reserve"] {
+        for words in [
+            "51.0 MiB", "64.0 MiB", "1.0 MiB", "--spool-bytes-max", "--spool-disk-reserve",
+        ] {
             assert!(text.contains(words), "{words}: {text}");
         }
     }
@@ -171,7 +196,10 @@ async fn a_disk_that_is_too_small_is_said_at_the_start_with_numbers_and_what_to_
     process.stop();
     // What it says to set is right.
     let to_set = log.split("--spool-bytes-max to ").nth(1).unwrap();
-    let to_set = to_set.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap();
+    let to_set = to_set
+        .split(|c: char| !c.is_ascii_alphanumeric())
+        .next()
+        .unwrap();
     let (_process, client) = Process::serve(&settings.with("--spool-bytes-max", to_set));
     assert_eq!(client.get("/readyz").await.json["status"], "ready");
     assert_eq!(post(&client, "two").await.status, 202);
@@ -179,7 +207,9 @@ async fn a_disk_that_is_too_small_is_said_at_the_start_with_numbers_and_what_to_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_fills_up_while_nobody_posts_is_said() {
-    let Some(small) = SmallDisk::mount(200) else { return };
+    let Some(small) = SmallDisk::mount(200) else {
+        return;
+    };
     let spool = small.path().join("spool");
     let rig = Rig::start(|settings| {
         settings
@@ -188,7 +218,7 @@ async fn a_disk_that_fills_up_while_nobody_posts_is_said() {
     })
     .await;
     assert_eq!(rig.ready().await.1, "ready");
-    std::fs::write(small.path().join("other"), vec![1; 180 << 20]).unwrap();
+    std::fs::write(small.path().join("other"), vec![1; 195 << 20]).unwrap();
     eventually("the small disk to be told", async || {
         let ready = rig.client.get("/readyz").await;
         ready.status == 503 && ready.text.contains("MiB")
@@ -198,6 +228,16 @@ async fn a_disk_that_fills_up_while_nobody_posts_is_said() {
     std::fs::remove_file(small.path().join("other")).unwrap();
     eventually("space again", async || rig.ready().await.1 == "ready").await;
     assert_eq!(post(&rig.client, "two").await.status, 202);
+}
+
+/// A process that ends with its test.
+struct Guard(std::process::Child);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
 }
 
 fn modes(directory: &Path, into: &mut Vec<(PathBuf, u32)>) {
@@ -219,15 +259,19 @@ async fn nothing_that_is_made_can_be_read_by_others_whatever_the_umask() {
         // Everyone may pass, as in /srv.
         std::fs::set_permissions(parent.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         let data = parent.path().join("data");
-        let mut child = Command::new("/bin/sh")
+        let child = Command::new("/bin/sh")
             .args(["-c", "umask \"$0\"; exec \"$@\"", umask, program, "dev"])
-            .args(["--listen", "127.0.0.1:0", "--log-format", "json", "--data-dir"])
+            .args([
+                "--listen", "127.0.0.1:0", "--log-format", "json", "--data-dir",
+            ])
             .arg(&data)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
+        let mut child = Guard(child);
+        let child = &mut child.0;
         let log = crate::harness::read_until(child.stderr.take().unwrap(), "\"ready\"");
         let listening = log.lines().find(|line| line.contains("listening")).unwrap();
         let listening: serde_json::Value = serde_json::from_str(listening).unwrap();
@@ -235,11 +279,14 @@ async fn nothing_that_is_made_can_be_read_by_others_whatever_the_umask() {
         let env = crate::harness::env_file(&data.join("dev.env"));
         let client = client.header("x-api-key", &env["INGEST_API_KEY"]);
         assert_eq!(post(&client, "one").await.status, 202);
-        eventually("the copy of the keys", async || data.join("spool/keys").exists()).await;
+        eventually("the copy of the keys", async || {
+            data.join("spool/keys").exists()
+        })
+        .await;
         let top = std::fs::metadata(&data).unwrap().permissions().mode() & 0o777;
         let mut found = vec![(data.clone(), top)];
         modes(&data, &mut found);
-        let pid = rustix::process::Pid::from_child(&child);
+        let pid = rustix::process::Pid::from_child(child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
         assert!(child.wait().unwrap().success());
         assert!(found.len() >= 8, "{found:?}");
@@ -260,7 +307,13 @@ async fn a_start_after_a_clean_stop_does_not_say_that_something_is_left_to_store
     let mut rig = Rig::start(|settings| settings).await;
     let body: Vec<_> = (0..10).map(|n| click(&format!("{n}"))).collect();
     let committed = rig.client.query("ack=committed");
-    assert_eq!(committed.post("/v1/interactions", &json!(body)).await.status, 200);
+    assert_eq!(
+        committed
+            .post("/v1/interactions", &json!(body))
+            .await
+            .status,
+        200
+    );
     assert!(rig.process.stop().success());
     rig.serve();
     let log = rig.process.log();

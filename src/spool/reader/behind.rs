@@ -71,6 +71,8 @@ impl<L, R> LaneReader<L, R> {
                 let mut state = self.lane.lock();
                 if state.pace.catch_up(cursor.read_to) {
                     self.shared.write_off(self.stream);
+                    drop(state);
+                    self.reckon();
                     return Ok(out);
                 }
                 limit = state.pace.last();
@@ -83,6 +85,9 @@ impl<L, R> LaneReader<L, R> {
             }
         };
         self.cursor = Some(cursor);
+        if !out.is_empty() {
+            self.reckon();
+        }
         // Frames that were read are given even if what follows cannot be read.
         match read {
             Err(error) if out.is_empty() => Err(error),
@@ -173,6 +178,7 @@ impl<L, R> LaneReader<L, R> {
             if usize::from(frame.stream) == self.stream {
                 if frame.sequence <= self.skip {
                     let items = u64::from(frame.items);
+                    self.found.passed_over += items;
                     self.shared.settle(self.stream, frame.sequence, 1, items);
                 } else {
                     let payload = to_usize(FRAME_HEADER_BYTES)..to_usize(frame.frame_bytes());
@@ -208,11 +214,12 @@ impl<L, R> LaneReader<L, R> {
     }
 
     /// Passes over a segment that was settled as a whole in an earlier life.
-    fn skip_whole(&self, cursor: &mut Cursor, segment: &Segment) -> bool {
+    fn skip_whole(&mut self, cursor: &mut Cursor, segment: &Segment) -> bool {
         let portion = segment.streams[self.stream];
         let skip = cursor.offset == FRAMES_START && portion.last <= self.skip;
         if skip {
             cursor.read_to = portion.last;
+            self.found.passed_over += portion.items;
             self.shared
                 .settle(self.stream, portion.last, portion.frames, portion.items);
         }
