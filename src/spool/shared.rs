@@ -45,7 +45,10 @@ pub(super) struct Shared {
     /// Held while files are deleted, by one at a time; true if that failed.
     reclaiming: Mutex<bool>,
     pub(super) spares: Spares,
+    /// While the committing thread waits for the disk.
     pub(super) stall: Stall,
+    /// While the reader of a stream does.
+    pub(super) reading: [Stall; STREAMS_MAX],
     lock: Option<DirectoryLock>,
 }
 
@@ -117,7 +120,8 @@ impl Spool {
 
     /// For how long the disk has not answered, if that is worth a word.
     pub fn stalled(&self) -> Option<Duration> {
-        let lasts = self.shared.stall.lasts();
+        let Shared { stall, reading, .. } = &*self.shared;
+        let lasts = reading.iter().chain([stall]).map(Stall::lasts).max()?;
         (lasts >= stall::TOLD_AFTER).then_some(lasts)
     }
 
@@ -162,6 +166,7 @@ impl Shared {
             reclaiming: Mutex::new(false),
             spares,
             stall: Stall::new(),
+            reading: std::array::from_fn(|_| Stall::new()),
             lock: found.lock,
         };
         shared.publish(&shared.catalog());

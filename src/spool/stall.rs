@@ -1,4 +1,4 @@
-//! For how long the disk has kept the committing thread waiting.
+//! For how long the disk has kept a thread of the spool waiting.
 //!
 //! A disk that hangs says nothing, and the thread that waits for it cannot
 //! either. So the thread notes when it began, and others look.

@@ -276,6 +276,7 @@ async fn nothing_that_is_made_can_be_read_by_others_whatever_the_umask() {
         let listening = log.lines().find(|line| line.contains("listening")).unwrap();
         let listening: serde_json::Value = serde_json::from_str(listening).unwrap();
         let client = Client::new(listening["address"].as_str().unwrap().parse().unwrap());
+        eventually("dev.env", async || data.join("dev.env").exists()).await;
         let env = crate::harness::env_file(&data.join("dev.env"));
         let client = client.header("x-api-key", &env["INGEST_API_KEY"]);
         assert_eq!(post(&client, "one").await.status, 202);

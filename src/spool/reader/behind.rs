@@ -80,7 +80,10 @@ impl<L, R> LaneReader<L, R> {
             if !out.is_empty() {
                 break Ok(());
             }
-            if let Err(error) = self.read_chunk(&mut cursor, limit, bytes_max, &mut out) {
+            self.shared.reading[self.stream].begins();
+            let read = self.read_chunk(&mut cursor, limit, bytes_max, &mut out);
+            self.shared.reading[self.stream].ends();
+            if let Err(error) = read {
                 break Err(error);
             }
         };
