@@ -248,7 +248,9 @@ pub struct Report {
     pub quarantined: u64,
     /// Rows that are only in the spool; the next start stores them.
     pub spooled: u64,
-    /// Of the accepted, rows that are neither in the spool nor settled.
+    /// Of the accepted, rows that are neither in the spool nor settled; left out
+    /// if there are none.
+    #[serde(skip_serializing_if = "is_zero")]
     pub lost: u64,
     /// Requests that the spool had no room for, since this start.
     pub refused: u64,
@@ -256,11 +258,17 @@ pub struct Report {
     pub in_time: bool,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 impl Report {
     fn of(spool: &Spool, lanes: &[Arc<LaneStatus>], in_time: bool) -> Self {
         let fill = spool.fill();
         let totals = |part: fn(&Totals) -> u64| -> u64 {
-            lanes.iter().map(|lane| part(&lane.totals())).sum()
+            let parts = lanes.iter().map(|lane| part(&lane.totals()));
+            parts.fold(0, u64::saturating_add)
         };
         Self {
             accepted: fill.accepted.iter().sum(),

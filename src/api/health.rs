@@ -231,14 +231,18 @@ fn accounts(app: &App) -> Vec<Account> {
         };
         for (stream, totals) in totals.iter().filter(|(stream, _)| stream.table == table) {
             let accepted = accepted[usize::from(stream.number)];
-            account.accepted += accepted;
-            account.stored += totals.stored;
-            account.duplicates += totals.duplicates;
-            account.quarantined += totals.quarantined;
             let unsettled = accepted.saturating_sub(totals.rows());
             let lost = fill.lost_items[usize::from(stream.number)].min(unsettled);
-            account.lost += lost;
-            account.spooled += unsettled - lost;
+            for (sum, part) in [
+                (&mut account.accepted, accepted),
+                (&mut account.stored, totals.stored),
+                (&mut account.duplicates, totals.duplicates),
+                (&mut account.quarantined, totals.quarantined),
+                (&mut account.spooled, unsettled - lost),
+                (&mut account.lost, lost),
+            ] {
+                *sum = sum.saturating_add(part);
+            }
         }
         account
     };

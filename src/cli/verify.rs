@@ -73,7 +73,7 @@ pub(super) async fn run(verify: Verify) -> Result<()> {
             0 => "ok".to_owned(),
             difference if difference < 0 && !missing.is_empty() => {
                 differences += 1;
-                format!("{} {missing}", -difference)
+                format!("DIFFERS by {difference}: {} {missing}", -difference)
             }
             difference => {
                 differences += 1;

@@ -52,3 +52,33 @@ impl fmt::Display for Shortage {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(free_mib: u64, reserve_mib: u64) -> String {
+        let settings = Settings {
+            disk_reserve_bytes: reserve_mib * MIB,
+            frame_bytes_max: 16 << 20,
+            ..Settings::default()
+        };
+        Shortage::new(free_mib * MIB, &settings).to_string()
+    }
+
+    #[test]
+    fn a_shortage_is_told_with_its_numbers_and_what_to_set() {
+        let small = words(900, 1024);
+        assert!(
+            small.contains("has 900.0 MiB free; a segment takes 64.0 MiB, and 1.0 GiB"),
+            "{small}"
+        );
+        assert!(
+            small.ends_with("or set a lower --spool-disk-reserve"),
+            "{small}"
+        );
+        assert!(words(51, 1).contains("--spool-bytes-max to 50MiB"));
+        // Below this the largest frame has no room.
+        assert!(!words(30, 1).contains("--spool-bytes-max"));
+    }
+}

@@ -14,6 +14,7 @@ use crate::spool::catalog::{Position, Segment};
 use crate::spool::disk::{DiskFile, read_full};
 use crate::spool::format::{FRAME_HEADER_BYTES, FRAMES_START, FrameHeader, to_usize};
 use crate::spool::lane::Spooled;
+use crate::spool::scan::Portion;
 use crate::spool::{repair, scan};
 
 /// A place on disk.
@@ -132,12 +133,15 @@ impl<L, R> LaneReader<L, R> {
         let name = &segment.name;
         let file = match &cursor.file {
             Some(file) => file,
-            None => cursor.file.insert(
-                self.shared
-                    .disk
-                    .open(name)
-                    .with_context(|| format!("cannot open segment {name}"))?,
-            ),
+            None => match self.shared.disk.open(name) {
+                Ok(file) => cursor.file.insert(file),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    return self.give_up(cursor.segment, name);
+                }
+                Err(error) => {
+                    return Err(error).with_context(|| format!("cannot open segment {name}"));
+                }
+            },
         };
         let chunk = read(file.as_ref(), cursor.offset, segment.end, bytes_max)
             .with_context(|| format!("cannot read segment {name} at byte {}", cursor.offset))?;
@@ -227,6 +231,19 @@ impl<L, R> LaneReader<L, R> {
                 .settle(self.stream, portion.last, portion.frames, portion.items);
         }
         skip
+    }
+
+    /// A segment's file is gone: its frames of this stream are, too. They are
+    /// written off when the lane has caught up.
+    fn give_up(&self, number: u64, name: &str) -> anyhow::Result<()> {
+        if !self.shared.is_in_place() {
+            bail!("the spool's directory was removed, moved or replaced: start the service again");
+        }
+        error!(segment = %name, stream = self.stream, "a spool segment was removed while it held events; those that are not in memory are lost");
+        if let Some(segment) = self.shared.catalog().get_mut(number) {
+            segment.streams[self.stream] = Portion::default();
+        }
+        Ok(())
     }
 
     /// What is at the cursor was sound when it was written and is not now:
