@@ -61,6 +61,8 @@ pub enum RowState {
     Quarantined,
     /// Only on this instance's disk.
     Spooled,
+    /// Neither on disk nor settled in Postgres.
+    Lost,
 }
 
 impl EncodeLabelValue for RowState {
@@ -71,6 +73,7 @@ impl EncodeLabelValue for RowState {
             RowState::Duplicate => "duplicate",
             RowState::Quarantined => "quarantined",
             RowState::Spooled => "spooled",
+            RowState::Lost => "lost",
         };
         EncodeLabelValue::encode(&name, encoder)
     }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -33,6 +33,12 @@ use crate::store::{
 /// Requests that wait for the disk. A group takes what waits, so this is how
 /// many may come in during one sync.
 const ENTRIES_MAX: usize = 4096;
+
+/// Deleting files takes milliseconds.
+const RECLAIM_WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// How often it is seen whether the disk of the spool hangs.
+const DISK_LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// Pause before a start-up step that failed is tried again.
 const RETRY: Duration = Duration::from_secs(2);
@@ -55,7 +61,10 @@ pub async fn run(
     let (entries, waiting) = flume::bounded(ENTRIES_MAX);
     let settings = spool_settings(&config)?;
     let segment_bytes = settings.segment_bytes;
-    let opened = open_spool(config.spool.spool_dir.clone(), settings, waiting).await?;
+    let opened = tokio::select! {
+        opened = open_spool(config.spool.spool_dir.clone(), settings, waiting) => opened?,
+        () = stopping.cancelled() => bail!("stopped while the spool was being read"),
+    };
     let spool = opened.spool;
 
     let mut writers = JoinSet::new();
@@ -80,8 +89,7 @@ pub async fn run(
         };
         writers.spawn(writer.run(frames));
     }
-    let committer = opened.committer;
-    let mut committing = tokio::task::spawn_blocking(move || committer.run());
+    let mut committing = commit_on_a_thread(opened.committer)?;
     let intake = Intake::new(
         Budget::new(bytes_u32(config.intake.queue_bytes_max)?),
         entries,
@@ -110,6 +118,7 @@ pub async fn run(
     );
     helpers.spawn(copy.run(directory.clone(), clock::now));
     helpers.spawn(announce(directory.clone(), ready));
+    helpers.spawn(watch_disk(spool.clone()));
 
     let app = app(
         &config,
@@ -131,17 +140,22 @@ pub async fn run(
     );
     let front = Front::new(Arc::new(app));
     let http = api::serve(listener, front, limits, metrics, stopping.clone());
+    let mut committed = None;
     let outcome = tokio::select! {
         () = http => Ok(()),
         ended = writers.join_next() => ended_early("a writer", &ended),
-        ended = &mut committing => ended_early("the committing thread", &ended),
+        ended = &mut committing => {
+            let early = ended_early("the committing thread", &ended);
+            committed = Some(ended);
+            early
+        }
     };
     stopping.cancel();
 
     // Upstream is gone: the spool syncs what it was given, then the lanes run dry.
     let drained = async {
-        if !committing.is_finished() {
-            drop(committing.await);
+        if committed.is_none() {
+            committed = Some(committing.await);
         }
         while writers.join_next().await.is_some() {}
     };
@@ -151,11 +165,74 @@ pub async fn run(
     writers.shutdown().await;
     stop_directory.send_replace(true);
     helpers.shutdown().await;
-    spool.reclaim();
+    match committed {
+        // Nothing else touches the files any more.
+        Some(Ok(())) => reclaim(&spool).await,
+        Some(Err(_)) => bail!("the committing thread panicked; what it held is not durable"),
+        None => error!(
+            "the disk of the spool has not answered within --shutdown-grace: ending without it; what was \
+             not acknowledged as durable may be lost, the rest is stored by the next start"
+        ),
+    }
     outcome?;
     let report = Report::of(&spool, &lanes, in_time);
     info!(stored = report.stored, spooled = report.spooled, "stopped");
     Ok(report)
+}
+
+/// Runs the committing thread; says when it has ended, or that it panicked.
+///
+/// It is no thread of the runtime, which would wait for it at the end of the
+/// process, however long the disk hangs.
+fn commit_on_a_thread(
+    committer: spool::Committer<InMemory, Outcome>,
+) -> Result<oneshot::Receiver<()>> {
+    let (ended, end) = oneshot::channel();
+    std::thread::Builder::new()
+        .name("spool".to_owned())
+        .spawn(move || {
+            committer.run();
+            // The service may have stopped waiting.
+            ended.send(()).ok();
+        })
+        .context("cannot start the spool's thread")?;
+    Ok(end)
+}
+
+/// Deletes what is done with; the next start does it if the disk hangs.
+async fn reclaim(spool: &Spool) {
+    let spool = spool.clone();
+    let deleted = tokio::task::spawn_blocking(move || spool.reclaim());
+    if tokio::time::timeout(RECLAIM_WAIT_MAX, deleted)
+        .await
+        .is_err()
+    {
+        warn!(
+            "the disk of the spool does not answer: segments that are done with stay for the next start"
+        );
+    }
+}
+
+/// Says once that the disk of the spool hangs, and that it answers again.
+async fn watch_disk(spool: Spool) {
+    let mut hangs = false;
+    loop {
+        tokio::time::sleep(DISK_LOOK_EVERY).await;
+        match (hangs, spool.stalled()) {
+            (false, Some(lasts)) => {
+                hangs = true;
+                warn!(
+                    seconds = lasts.as_secs(),
+                    "the disk of the spool does not answer; events wait for it, and are refused soon"
+                );
+            }
+            (true, None) => {
+                hangs = false;
+                info!("the disk of the spool answers again");
+            }
+            (false, None) | (true, Some(_)) => {}
+        }
+    }
 }
 
 /// What a stopped service leaves behind: one line of JSON, for programs.
@@ -171,17 +248,27 @@ pub struct Report {
     pub quarantined: u64,
     /// Rows that are only in the spool; the next start stores them.
     pub spooled: u64,
+    /// Of the accepted, rows that are neither in the spool nor settled; left out
+    /// if there are none.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub lost: u64,
     /// Requests that the spool had no room for, since this start.
     pub refused: u64,
     /// Whether everything was done within the grace.
     pub in_time: bool,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 impl Report {
     fn of(spool: &Spool, lanes: &[Arc<LaneStatus>], in_time: bool) -> Self {
         let fill = spool.fill();
         let totals = |part: fn(&Totals) -> u64| -> u64 {
-            lanes.iter().map(|lane| part(&lane.totals())).sum()
+            let parts = lanes.iter().map(|lane| part(&lane.totals()));
+            parts.fold(0, u64::saturating_add)
         };
         Self {
             accepted: fill.accepted.iter().sum(),
@@ -189,6 +276,7 @@ impl Report {
             duplicates: totals(|totals| totals.duplicates),
             quarantined: totals(|totals| totals.quarantined),
             spooled: fill.items.iter().sum(),
+            lost: fill.lost,
             refused: fill.refused,
             in_time,
         }

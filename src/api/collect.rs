@@ -4,7 +4,7 @@
 //! describe, and to answer other methods for.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::extract::{Query, Request, State};
@@ -32,6 +32,9 @@ const ACK: HeaderName = HeaderName::from_static("x-ingest-ack");
 
 /// A disk that takes longer to sync is broken, whatever it says later.
 const DURABLE_WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// A request that waits for the disk looks this often whether it hangs.
+const DISK_LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// What the query may say.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -164,12 +167,12 @@ async fn hand_over(
         verdict
     });
     app.intake.submit(frame, Some(synced)).map_err(refuse)?;
-    match tokio::time::timeout(DURABLE_WAIT_MAX, durable).await {
-        Ok(Ok(Ok(()))) => {}
-        Ok(Ok(Err(refused))) => return Err(refuse(refused.into())),
+    match synced_in_time(app, durable).await {
+        Some(Ok(Ok(()))) => {}
+        Some(Ok(Err(refused))) => return Err(refuse(refused.into())),
         // Nobody will tell any more: the service is being stopped.
-        Ok(Err(_)) => return Err(refuse(Full::Stopping)),
-        Err(_) => {
+        Some(Err(_)) => return Err(refuse(Full::Stopping)),
+        None => {
             return Err(Problem::unavailable(
                 "disk_stalled",
                 "the disk of the spool has not answered; the events may be stored or not: send them again",
@@ -185,6 +188,24 @@ async fn hand_over(
         // Too late for this answer, or the service is being stopped: the events
         // are on disk, and on their way all the same.
         Ok(Err(_)) | Err(_) => Ok((Ack::Durable, None)),
+    }
+}
+
+/// Waits for the sync of a frame; `None`: the disk does not answer.
+async fn synced_in_time<T>(
+    app: &App,
+    mut durable: oneshot::Receiver<T>,
+) -> Option<Result<T, oneshot::error::RecvError>> {
+    let began = Instant::now();
+    loop {
+        // All that wait are told as soon as the disk is known to hang.
+        if let Ok(answer) = tokio::time::timeout(DISK_LOOK_EVERY, &mut durable).await {
+            return Some(answer);
+        }
+        let stalled = app.intake.has_room(0) == Err(Full::Stalled);
+        if stalled || began.elapsed() >= DURABLE_WAIT_MAX {
+            return None;
+        }
     }
 }
 
@@ -297,7 +318,8 @@ fn full(app: &App, reason: Full) -> Problem {
     let code = match reason {
         Full::Bytes | Full::Frames => "overloaded",
         Full::Spool => "spool_full",
-        Full::Disk => "disk_failed",
+        Full::Disk | Full::Gone => "disk_failed",
+        Full::Stalled => "disk_stalled",
         Full::Stopping => "stopping",
     };
     let wait = app.intake.retry_after(reason);

@@ -1,5 +1,6 @@
 //! Whether the service lives, whether it can take events, and what it counts.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,7 +31,8 @@ pub(super) struct Readiness {
     status: &'static str,
     /// Why it is not `ready`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    reasons: Vec<&'static str>,
+    #[schema(value_type = Vec<String>)]
+    reasons: Vec<Cow<'static, str>>,
     /// With `?verbose`: what became of every row that this instance accepted.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     rows: Vec<Account>,
@@ -54,7 +56,7 @@ pub(super) struct Keys {
 }
 
 /// What became of the rows of one table, since the instance was born:
-/// accepted = stored + duplicates + quarantined + spooled.
+/// accepted = stored + duplicates + quarantined + spooled + lost.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 pub(super) struct Account {
     /// The table.
@@ -71,6 +73,8 @@ pub(super) struct Account {
     quarantined: u64,
     /// Of those: rows that are only on this instance's disk.
     spooled: u64,
+    /// Of those: rows that are neither on disk nor settled in Postgres.
+    lost: u64,
 }
 
 /// How full the spool is.
@@ -80,7 +84,7 @@ pub(super) struct SpoolFill {
     bytes_max: u64,
     segments: u64,
     frames: u64,
-    /// Rows that were accepted and turned out to be damaged on disk.
+    /// Rows that were accepted and are neither on disk nor settled in Postgres.
     lost: u64,
 }
 
@@ -113,28 +117,48 @@ pub(super) async fn readyz(
     State(app): State<Arc<App>>,
     Query(verbosity): Query<Verbosity>,
 ) -> Response {
-    let mut reasons = Vec::new();
+    let mut reasons: Vec<Cow<'static, str>> = Vec::new();
     if app.stopping.is_cancelled() {
-        reasons.push("the service is stopping");
+        reasons.push("the service is stopping".into());
     }
     let standing = app.directory.standing();
     if standing == Standing::Unread {
-        reasons.push("tenants and API keys were never read from the database");
+        reasons.push("tenants and API keys were never read from the database".into());
     }
     match app.intake.has_room(TYPICAL_BODY_BYTES) {
         Ok(()) => {}
-        Err(Full::Disk) => reasons.push("the disk of the spool does not take writes"),
-        Err(_) => reasons.push("the spool is full"),
+        Err(reason @ (Full::Disk | Full::Stalled | Full::Gone)) => {
+            reasons.push(reason.to_string().into());
+        }
+        Err(_) => match app.intake.spool().shortage() {
+            Some(shortage) => reasons.push(shortage.to_string().into()),
+            None => reasons.push("the spool is full".into()),
+        },
     }
     let unready = !reasons.is_empty();
+    if let Some(lasts) = app.intake.spool().stalled().filter(|_| !unready) {
+        let seconds = lasts.as_secs();
+        reasons.push(format!("the disk of the spool has not answered for {seconds} s").into());
+    }
+    let lost = app.intake.spool().fill().lost;
+    if lost > 0 {
+        reasons.push(
+            format!("{lost} events that were accepted are lost from the spool; see the log and `recsys-ingest verify`")
+                .into(),
+        );
+    }
     if let Standing::Copied { .. } = standing {
-        reasons.push("tenants and API keys are a copy: they were not read from the database yet");
+        reasons.push(
+            "tenants and API keys are a copy: they were not read from the database yet".into(),
+        );
     }
     match app.lanes.iter().map(|lane| lane.health()).max() {
         Some(Health::Fault) => {
-            reasons.push("events cannot be stored until an operator mends something; see the log");
+            reasons.push(
+                "events cannot be stored until an operator mends something; see the log".into(),
+            );
         }
-        Some(Health::Away) => reasons.push("Postgres is away or busy"),
+        Some(Health::Away) => reasons.push("Postgres is away or busy".into()),
         Some(Health::Good) | None => {}
     }
     let (status, code) = match (unready, reasons.is_empty()) {
@@ -193,7 +217,8 @@ fn accounts(app: &App) -> Vec<Account> {
         .iter()
         .map(|lane| (lane.stream, lane.totals()))
         .collect();
-    let accepted = app.intake.spool().fill().accepted;
+    let fill = app.intake.spool().fill();
+    let accepted = fill.accepted;
     let account = |table| {
         let mut account = Account {
             table,
@@ -202,14 +227,22 @@ fn accounts(app: &App) -> Vec<Account> {
             duplicates: 0,
             quarantined: 0,
             spooled: 0,
+            lost: 0,
         };
         for (stream, totals) in totals.iter().filter(|(stream, _)| stream.table == table) {
             let accepted = accepted[usize::from(stream.number)];
-            account.accepted += accepted;
-            account.stored += totals.stored;
-            account.duplicates += totals.duplicates;
-            account.quarantined += totals.quarantined;
-            account.spooled += accepted.saturating_sub(totals.rows());
+            let unsettled = accepted.saturating_sub(totals.rows());
+            let lost = fill.lost_items[usize::from(stream.number)].min(unsettled);
+            for (sum, part) in [
+                (&mut account.accepted, accepted),
+                (&mut account.stored, totals.stored),
+                (&mut account.duplicates, totals.duplicates),
+                (&mut account.quarantined, totals.quarantined),
+                (&mut account.spooled, unsettled - lost),
+                (&mut account.lost, lost),
+            ] {
+                *sum = sum.saturating_add(part);
+            }
         }
         account
     };
@@ -235,6 +268,7 @@ pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
             (RowState::Duplicate, account.duplicates),
             (RowState::Quarantined, account.quarantined),
             (RowState::Spooled, account.spooled),
+            (RowState::Lost, account.lost),
         ] {
             let label = ByState {
                 table: account.table,

@@ -42,12 +42,16 @@ pub struct Verify {
 pub(super) async fn run(verify: Verify) -> Result<()> {
     let mut session = open(&verify.database).await?;
     let mut looks = 0;
-    let (streams, instance) = loop {
+    let Looked {
+        streams,
+        instance,
+        unreadable,
+    } = loop {
         looks += 1;
         let looked = look(&verify.spool_dir, &mut session).await;
         let balanced = looked
             .as_ref()
-            .is_ok_and(|(streams, _)| streams.iter().all(Stream::balances));
+            .is_ok_and(|looked| looked.streams.iter().all(Stream::balances));
         if balanced || looks == LOOKS_MAX {
             break looked?;
         }
@@ -58,12 +62,23 @@ pub(super) async fn run(verify: Verify) -> Result<()> {
         false => store::verify::read(&mut session.client, instance, true).await?,
     };
     let mut differences = 0;
-    let mut compare = |what: String, found: i128, expected: i128| {
-        let verdict = if found == expected {
-            "ok".to_owned()
-        } else {
-            differences += 1;
-            format!("DIFFERS by {}", found - expected)
+    for spool::Unreadable { name, reason, .. } in &unreadable {
+        differences += 1;
+        print(&format!(
+            "{name}: CANNOT BE READ, {reason}; its rows are missing below"
+        ))?;
+    }
+    let mut compare = |what: String, found: i128, expected: i128, missing: &str| {
+        let verdict = match found - expected {
+            0 => "ok".to_owned(),
+            difference if difference < 0 && !missing.is_empty() => {
+                differences += 1;
+                format!("DIFFERS by {difference}: {} {missing}", -difference)
+            }
+            difference => {
+                differences += 1;
+                format!("DIFFERS by {difference}")
+            }
         };
         print(&format!("{what}: {found} of {expected}, {verdict}"))
     };
@@ -79,8 +94,9 @@ pub(super) async fn run(verify: Verify) -> Result<()> {
                 totals.quarantined,
                 account.unsettled
             ),
-            i128::from(totals.rows() + account.unsettled),
+            i128::from(totals.rows()) + i128::from(account.unsettled),
             i128::from(account.accepted),
+            "lost from the spool, or from a database that is an older copy",
         )?;
     }
     for check in &tables.tables {
@@ -88,13 +104,14 @@ pub(super) async fn run(verify: Verify) -> Result<()> {
             "{}: rows in the table, as all instances stored",
             check.table
         );
-        compare(what, check.counted.into(), check.stored.into())?;
+        compare(what, check.counted.into(), check.stored.into(), "")?;
     }
     if let Some((counted, expected)) = tables.quarantine {
         compare(
             "ingest_quarantine: rows, as the ledger says".into(),
             counted.into(),
             expected.into(),
+            "",
         )?;
     }
     anyhow::ensure!(
@@ -102,6 +119,13 @@ pub(super) async fn run(verify: Verify) -> Result<()> {
         "{differences} of the accounts differ; see above"
     );
     Ok(())
+}
+
+/// What was seen of spool and ledger.
+struct Looked {
+    streams: Vec<Stream>,
+    instance: Uuid,
+    unreadable: Vec<spool::Unreadable>,
 }
 
 /// A stream by the spool and by the ledger.
@@ -112,13 +136,14 @@ struct Stream {
 
 impl Stream {
     fn balances(&self) -> bool {
-        self.totals.rows() + self.account.unsettled == self.account.accepted
+        self.totals.rows().checked_add(self.account.unsettled) == Some(self.account.accepted)
     }
 }
 
 /// Reads the ledger, then the spool: what is accepted meanwhile then counts as spooled.
-async fn look(spool_dir: &Path, session: &mut Session) -> Result<(Vec<Stream>, Uuid)> {
-    let instance = spool::inspect(spool_dir)?
+async fn look(spool_dir: &Path, session: &mut Session) -> Result<Looked> {
+    let report = spool::inspect(spool_dir)?;
+    let instance = report
         .instance
         .with_context(|| format!("there is no spool in {}", spool_dir.display()))?;
     let ledger = store::verify::read(&mut session.client, instance, false).await?;
@@ -138,5 +163,9 @@ async fn look(spool_dir: &Path, session: &mut Session) -> Result<(Vec<Stream>, U
             }
         })
         .collect();
-    Ok((streams, instance))
+    Ok(Looked {
+        streams,
+        instance,
+        unreadable: report.unreadable,
+    })
 }

@@ -211,8 +211,9 @@ impl Attempt<'_> {
 fn make_cache(dir: &Path) -> io::Result<()> {
     let is_new = !dir.exists();
     fs::create_dir_all(dir)?;
-    if is_new && is_root() {
-        // A strict umask would close it to the user who runs the programs.
+    if is_new {
+        // A strict umask would close it to the user whom root runs the programs
+        // as; a lax one would let others change what is run.
         fs::set_permissions(dir, fs::Permissions::from_mode(0o755))?;
     }
     Ok(())

@@ -11,6 +11,7 @@ pub mod postgres;
 
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -25,6 +26,7 @@ use crate::store::Session;
 use crate::store::directory::{ApiKeyHasher, Role, admin};
 
 use env_file::EnvFile;
+use identity::{Identity, is_root};
 use postgres::{Options, PrivatePostgres};
 
 pub use error::LaunchError;
@@ -55,9 +57,9 @@ pub async fn run(config: Dev, stopping: CancellationToken) -> Result<()> {
     let address = listener
         .local_addr()
         .context("cannot tell the address of the socket")?;
-    fs::create_dir_all(&config.data_dir).with_context(|| {
+    make_data_dir(&config.data_dir).with_context(|| {
         format!(
-            "cannot make the data directory {}",
+            "cannot use the data directory {}",
             config.data_dir.display()
         )
     })?;
@@ -215,6 +217,26 @@ fn serve_settings(environment: &EnvFile, address: SocketAddr, spool: &Path) -> R
         Command::Serve(serve) => Ok(*serve),
         _ => anyhow::bail!("the arguments of serve did not parse as serve"),
     }
+}
+
+/// Makes the data directory, closed to others: it holds keys and what events say
+/// of people.
+fn make_data_dir(path: &Path) -> Result<()> {
+    if path.exists() {
+        // An earlier version made it with the umask's mode. Root's may have to
+        // let the user pass who runs PostgreSQL in it.
+        if !is_root() && path.join("lock").exists() {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
+        }
+        return Ok(());
+    }
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    fs::DirBuilder::new().mode(0o700).create(path)?;
+    // Root can enter it all the same, and the cluster is made in it.
+    Identity::detect()?.give(path)?;
+    Ok(())
 }
 
 async fn make_tenant_and_keys(serve: &Serve, environment: &EnvFile) -> Result<()> {

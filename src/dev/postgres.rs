@@ -17,6 +17,7 @@ use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom};
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -338,8 +339,15 @@ fn clear_away(home: &Home) -> Result<(), LaunchError> {
 }
 
 fn open_log(path: &Path) -> Result<File, LaunchError> {
-    let log = OpenOptions::new().create(true).append(true).open(path);
+    let log = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(path);
     let log = log.map_err(LaunchError::io("open", path))?;
+    // An earlier version made it with the umask's mode; its statements hold events.
+    log.set_permissions(fs::Permissions::from_mode(0o600))
+        .map_err(LaunchError::io("close to others", path))?;
     let long = log
         .metadata()
         .is_ok_and(|metadata| metadata.len() > LOG_BYTES_MAX);

@@ -27,6 +27,14 @@ pub enum Full {
     /// The disk does not work.
     #[error("the disk of the spool does not take writes")]
     Disk,
+    /// The disk does not answer.
+    #[error("the disk of the spool has not answered for seconds")]
+    Stalled,
+    /// The spool's directory is not there any more.
+    #[error(
+        "the spool's directory was removed or replaced while the service ran; it has to be started again"
+    )]
+    Gone,
     /// The service is stopping.
     #[error("the service is stopping")]
     Stopping,
@@ -37,6 +45,8 @@ impl From<Refused> for Full {
         match refused {
             Refused::Full | Refused::TooLarge => Full::Spool,
             Refused::Failed => Full::Disk,
+            Refused::Stalled => Full::Stalled,
+            Refused::Gone => Full::Gone,
         }
     }
 }
@@ -151,7 +161,7 @@ impl Intake {
         let now = Instant::now();
         let wait = match full {
             Full::Stopping => Duration::from_secs(1),
-            Full::Disk => Duration::from_secs(10),
+            Full::Disk | Full::Stalled | Full::Gone => Duration::from_secs(10),
             // A quarter of the budget is room for many bodies.
             Full::Bytes | Full::Frames => {
                 self.drain.time_for(self.budget.bytes_max() as u64 / 4, now)

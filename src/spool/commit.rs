@@ -75,13 +75,17 @@ impl<L, R> Committer<L, R> {
                     began = Instant::now();
                     let bytes = self.gather(first, &mut group);
                     wants_company = group.len() >= SEVERAL && bytes < SMALL_GROUP_BYTES;
+                    self.shared.stall.begins();
                     self.commit(&mut group);
+                    self.shared.stall.ends();
                 }
                 Err(flume::RecvTimeoutError::Timeout) => {}
                 Err(flume::RecvTimeoutError::Disconnected) => break,
             }
             if ticked.elapsed() >= TICK {
+                self.shared.stall.begins();
                 self.tick();
+                self.shared.stall.ends();
                 ticked = Instant::now();
             }
         }

@@ -12,7 +12,7 @@ pub(super) mod faulty;
 use std::fmt::Debug;
 use std::io;
 
-pub(super) use real::RealDisk;
+pub(super) use real::{RealDisk, file_at};
 
 /// A directory. Names are plain file names.
 pub(super) trait Disk: Debug + Send + Sync {
@@ -33,6 +33,17 @@ pub(super) trait Disk: Debug + Send + Sync {
     fn sync_dir(&self) -> io::Result<()>;
     /// Bytes that we could still write to this file system.
     fn free_bytes(&self) -> io::Result<u64>;
+    /// Which file bears this name now; none if there is no such file.
+    fn find(&self, name: &str) -> io::Result<Option<FileId>>;
+    /// Whether the directory that was opened is still the one at its path.
+    fn is_in_place(&self) -> io::Result<bool>;
+}
+
+/// Tells a file from any other one that exists at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FileId {
+    pub(super) device: u64,
+    pub(super) number: u64,
 }
 
 /// An open file.
@@ -43,6 +54,8 @@ pub(super) trait DiskFile: Debug + Send + Sync {
     fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize>;
     /// Makes durable what was written, as `fdatasync` does.
     fn sync_data(&self) -> io::Result<()>;
+    /// Which file it is.
+    fn id(&self) -> io::Result<FileId>;
 }
 
 /// A file in the directory.

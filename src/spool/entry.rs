@@ -36,4 +36,12 @@ pub enum Refused {
     /// it reached the disk may be, once.
     #[error("the spool's disk failed; try again later")]
     Failed,
+    /// The disk has not answered for longer than anyone should wait. Nothing of
+    /// the frame was kept.
+    #[error("the spool's disk does not answer; try again later")]
+    Stalled,
+    /// The spool's directory was removed or replaced. Nothing of the frame was
+    /// kept, and only a new start helps.
+    #[error("the spool's directory was removed or replaced")]
+    Gone,
 }

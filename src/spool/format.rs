@@ -11,6 +11,7 @@
 //! | streams | [`STREAMS_MAX`] |
 //! | payload of a frame | [`PAYLOAD_BYTES_MAX`] |
 //! | file of a segment | [`SEGMENT_BYTES_MAX`] |
+//! | a segment's number, a sequence, a count of items | [`NUMBER_MAX`] |
 //!
 //! # Grammar
 //!
@@ -76,6 +77,11 @@ pub const PAYLOAD_BYTES_MAX: u32 = 64 << 20;
 /// The largest segment file: 256 MiB, because recovery holds one in memory.
 pub const SEGMENT_BYTES_MAX: u64 = 256 << 20;
 
+/// The largest number of a segment, sequence, and count of items. A million
+/// frames a second get here in 9,000 years, so what is beyond was not written by
+/// a spool. Sums over all streams stay within the ledger's signed 64 bits.
+pub const NUMBER_MAX: u64 = 1 << 58;
+
 /// Where frames begin.
 pub(super) const FRAMES_START: u64 = 8192;
 /// Bytes of a frame before its payload.
@@ -128,6 +134,12 @@ pub enum HeaderError {
     /// The header is sound, but of another version.
     #[error("it has format version {0}, and only version {VERSION} can be read")]
     Version(u32),
+    /// The header is sound, and holds numbers that no spool writes.
+    #[error("its header holds numbers that no spool gets to")]
+    Impossible,
+    /// Another file holds the segment of this number.
+    #[error("another file holds the segment of the same number")]
+    Copied,
 }
 
 /// What a frame says of itself.
@@ -215,14 +227,29 @@ impl SegmentHeader {
             end: u64_at(bytes, 56),
             whole: flags & PREDECESSOR_WHOLE != 0,
         };
-        Ok(Self {
+        let header = Self {
             instance: Uuid::from_slice(&bytes[16..32]).expect("a uuid is 16 bytes"),
             number: u64_at(bytes, 32),
             first_sequence: u64_at(bytes, 40),
             predecessor: (flags & HAS_PREDECESSOR != 0).then_some(predecessor),
             counts: std::array::from_fn(|stream| u64_at(bytes, 64 + 8 * stream)),
             recycled: flags & RECYCLED != 0,
-        })
+        };
+        match header.is_possible() {
+            true => Ok(header),
+            false => Err(HeaderError::Impossible),
+        }
+    }
+
+    /// Whether a spool can have come to these numbers.
+    fn is_possible(&self) -> bool {
+        let predecessor = self.predecessor.is_none_or(|before| {
+            before.number < self.number && (FRAMES_START..=SEGMENT_BYTES_MAX).contains(&before.end)
+        });
+        let mut numbers = [self.number, self.first_sequence]
+            .into_iter()
+            .chain(self.counts);
+        predecessor && numbers.all(|number| number <= NUMBER_MAX)
     }
 }
 
@@ -266,6 +293,8 @@ impl FrameHeader {
             && usize::from(header.stream) < STREAMS_MAX
             && bytes[9..12] == [0; 3]
             && u64::from(header.group_back) <= offset
+            && header.sequence <= NUMBER_MAX
+            && header.cumulative <= NUMBER_MAX
             && header.cumulative >= u64::from(header.items);
         (sound && possible).then_some(header)
     }

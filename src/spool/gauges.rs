@@ -21,8 +21,12 @@ pub struct Fill {
     pub items: Counts,
     /// Items that were made durable since the instance was born, by stream.
     pub accepted: Counts,
-    /// Items that had been accepted and turned out to be damaged, since the start.
+    /// Items that were accepted since the instance was born and are neither
+    /// settled nor on disk. Before the ledger was read: those of which the
+    /// segments show that they are missing.
     pub lost: u64,
+    /// The same, by stream.
+    pub lost_items: Counts,
     /// Frames that were refused, since the start.
     pub refused: u64,
     /// The last attempt to write failed.
@@ -37,7 +41,10 @@ pub(super) struct Gauges {
     pub(super) frames: [AtomicU64; STREAMS_MAX],
     pub(super) items: [AtomicU64; STREAMS_MAX],
     pub(super) accepted: [AtomicU64; STREAMS_MAX],
-    pub(super) lost: AtomicU64,
+    /// Lost items as the start found them, by stream.
+    pub(super) found_lost: [AtomicU64; STREAMS_MAX],
+    /// Items that turned out to be damaged since then, by stream.
+    pub(super) since_lost: [AtomicU64; STREAMS_MAX],
     pub(super) refused: AtomicU64,
     /// Bytes that still fit into the segment that is being written.
     pub(super) active_free: AtomicU64,
@@ -45,6 +52,12 @@ pub(super) struct Gauges {
     pub(super) failed: AtomicBool,
     /// The file system has less free space than is to be left to others.
     pub(super) reserve_reached: AtomicBool,
+    /// Free bytes of the file system, when last asked for.
+    pub(super) free_bytes: AtomicU64,
+    /// The file system refused space though it says that some is free.
+    pub(super) no_space: AtomicBool,
+    /// The directory was removed or replaced; nothing is written any more.
+    pub(super) gone: AtomicBool,
 }
 
 impl Gauges {
@@ -55,11 +68,15 @@ impl Gauges {
             frames: zeros(),
             items: zeros(),
             accepted: accepted.map(AtomicU64::new),
-            lost: AtomicU64::new(0),
+            found_lost: zeros(),
+            since_lost: zeros(),
             refused: AtomicU64::new(0),
             active_free: AtomicU64::new(0),
             failed: AtomicBool::new(false),
             reserve_reached: AtomicBool::new(false),
+            free_bytes: AtomicU64::new(u64::MAX),
+            no_space: AtomicBool::new(false),
+            gone: AtomicBool::new(false),
         }
     }
 
@@ -67,6 +84,8 @@ impl Gauges {
         let all = |counts: &[AtomicU64; STREAMS_MAX]| -> Counts {
             std::array::from_fn(|stream| counts[stream].load(Ordering::Relaxed))
         };
+        let (found, since) = (all(&self.found_lost), all(&self.since_lost));
+        let lost_items: Counts = std::array::from_fn(|stream| found[stream] + since[stream]);
         Fill {
             bytes: self.bytes.load(Ordering::Relaxed),
             bytes_max,
@@ -74,10 +93,17 @@ impl Gauges {
             frames: all(&self.frames),
             items: all(&self.items),
             accepted: all(&self.accepted),
-            lost: self.lost.load(Ordering::Relaxed),
+            lost: lost_items.iter().sum(),
+            lost_items,
             refused: self.refused.load(Ordering::Relaxed),
             failed: self.failed.load(Ordering::Relaxed),
         }
+    }
+
+    /// Frames and items of a stream that are not settled.
+    pub(super) fn of_stream(&self, stream: usize) -> (u64, u64) {
+        let load = |counts: &[AtomicU64; STREAMS_MAX]| counts[stream].load(Ordering::Relaxed);
+        (load(&self.frames), load(&self.items))
     }
 
     /// Frames that nobody has settled yet came in.

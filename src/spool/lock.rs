@@ -1,17 +1,21 @@
 //! One process to a spool.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions, Permissions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::path::Path;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+
+use super::disk::{DiskFile, file_at};
 
 const FILE_NAME: &str = "lock";
 
 /// The directory is ours until this is dropped, or the process ends however it may.
 #[derive(Debug)]
 pub(super) struct DirectoryLock {
-    _file: File,
+    file: File,
+    path: PathBuf,
 }
 
 impl DirectoryLock {
@@ -23,6 +27,7 @@ impl DirectoryLock {
             .write(true)
             .create(true)
             .truncate(false)
+            .mode(0o600)
             .open(&path)
             .with_context(|| format!("cannot open {}", path.display()))?;
         match file.try_lock() {
@@ -43,10 +48,19 @@ impl DirectoryLock {
                 return Err(error).with_context(|| format!("cannot lock {}", path.display()));
             }
         }
+        // An earlier version made it with the umask's mode. Not every file system
+        // has modes.
+        file.set_permissions(Permissions::from_mode(0o600)).ok();
         file.set_len(0)
             .and_then(|()| file.seek(SeekFrom::Start(0)))
             .and_then(|_| writeln!(file, "{}", std::process::id()))
             .with_context(|| format!("cannot write {}", path.display()))?;
-        Ok(Self { _file: file })
+        Ok(Self { file, path })
+    }
+
+    /// Whether the locked file is still there. A process that finds another one,
+    /// or none, would take the directory for free.
+    pub(super) fn is_in_place(&self) -> std::io::Result<bool> {
+        Ok(file_at(&self.path)? == Some(DiskFile::id(&self.file)?))
     }
 }

@@ -15,7 +15,7 @@ use tracing::{error, info, warn};
 
 use super::Refused;
 use super::catalog::Position;
-use super::format::{Counts, FRAME_HEADER_BYTES, FrameHeader, Predecessor, to_usize};
+use super::format::{Counts, FRAME_HEADER_BYTES, FrameHeader, NUMBER_MAX, Predecessor, to_usize};
 use super::segment::ActiveSegment;
 use super::shared::Shared;
 
@@ -43,6 +43,8 @@ pub(super) struct Log {
     retry_at: Option<Instant>,
     pub(super) retry_pause: Duration,
     full: bool,
+    /// That free space cannot be found out was said.
+    blind: bool,
 }
 
 /// A frame that is encoded and will be, or was, written with its group.
@@ -103,6 +105,7 @@ impl Log {
             retry_at: None,
             retry_pause: RETRY_PAUSE,
             full: false,
+            blind: false,
         }
     }
 
@@ -123,8 +126,9 @@ impl Log {
         let active = self.active.as_ref().ok_or(NotStaged::NeedsSegment)?;
         let buffered = self.buffer.len() as u64;
         let overtaken = self.sequence_floor() >= self.next_sequence;
+        let used_up = self.next_sequence > NUMBER_MAX;
         let frame_bytes = FRAME_HEADER_BYTES + u64::from(payload_bytes);
-        if overtaken || active.free() < buffered + frame_bytes {
+        if overtaken || used_up || active.free() < buffered + frame_bytes {
             return Err(NotStaged::NeedsSegment);
         }
         let at = Position {
@@ -133,15 +137,19 @@ impl Log {
             sequence: self.next_sequence,
         };
         let stream = usize::from(stream);
+        let cumulative = self.counts[stream] + u64::from(items);
+        if cumulative > NUMBER_MAX {
+            return Err(NotStaged::Refused(Refused::Failed));
+        }
         self.next_sequence += 1;
-        self.counts[stream] += u64::from(items);
+        self.counts[stream] = cumulative;
         let header = FrameHeader {
             payload_bytes,
             stream: u8::try_from(stream).expect("it was a u8"),
             items,
             group_back: u32::try_from(buffered).expect("settings keep groups below 4 GiB"),
             sequence: at.sequence,
-            cumulative: self.counts[stream],
+            cumulative,
             payload_crc: crc32c::crc32c(payload),
         };
         self.buffer.reserve(to_usize(frame_bytes));
@@ -196,15 +204,20 @@ impl Log {
         Ok(staged)
     }
 
-    /// Looks after the log while nothing has to be written: tries to come back
-    /// from a failure, and sees whether there is space again.
+    /// Looks after the log while nothing has to be written: sees whether its files
+    /// are still there and whether there is space, and tries to come back from a
+    /// failure.
     pub(super) fn tick(&mut self) {
-        let gauges = &self.shared.gauges;
-        if gauges.reserve_reached.load(Ordering::Relaxed) {
-            self.shared.spares.clear(self.shared.disk.as_ref());
-            self.ask_for_space(self.shared.settings.segment_bytes);
+        if !self.is_in_place() {
+            return;
         }
-        if self.shared.gauges.failed.load(Ordering::Relaxed)
+        if self.shared.gauges.reserve_reached.load(Ordering::Relaxed) {
+            self.shared.spares.clear(self.shared.disk.as_ref());
+        }
+        self.look_for_space();
+        let gauges = &self.shared.gauges;
+        let failing = [&gauges.failed, &gauges.no_space];
+        if failing.iter().any(|flag| flag.load(Ordering::Relaxed))
             && let Err(Refused::Full) = self.begin(0)
         {
             // Whether the disk works will show when there is room.
@@ -212,16 +225,54 @@ impl Log {
         }
     }
 
+    /// Whether what is written here can be found again under its name. If not,
+    /// what was acknowledged before may be lost; nothing more is acknowledged.
+    fn is_in_place(&mut self) -> bool {
+        if !self.shared.is_in_place() {
+            self.close(true);
+            return false;
+        }
+        let look = |active: &ActiveSegment| active.is_in_place(self.shared.disk.as_ref());
+        // What cannot be found out now shows at the next write, or the next look.
+        let active_is_there = self
+            .active
+            .as_ref()
+            .is_none_or(|it| look(it).unwrap_or(true));
+        if !active_is_there {
+            let error = std::io::Error::other("its newest segment was removed or renamed");
+            self.poisoned(&error);
+        }
+        true
+    }
+
+    /// Sees whether there is space for what comes next.
+    pub(super) fn look_for_space(&mut self) {
+        let settings = &self.shared.settings;
+        let full = self.shared.gauges.reserve_reached.load(Ordering::Relaxed);
+        // An active segment has its space already, and so has a spare.
+        let has_space = self.active.is_some() || self.shared.spares.has(settings.segment_bytes);
+        let more = match has_space && !full {
+            true => 0,
+            false => settings.segment_bytes,
+        };
+        self.ask_for_space(more);
+    }
+
     /// Says once that frames are being refused.
     pub(super) fn now_full(&mut self) {
         if !self.full {
             self.full = true;
             let settings = &self.shared.settings;
+            let gauges = &self.shared.gauges;
+            if gauges.reserve_reached.load(Ordering::Relaxed)
+                || gauges.no_space.load(Ordering::Relaxed)
+            {
+                return; // Said when it was found out.
+            }
             warn!(
                 bytes = self.shared.gauges.bytes.load(Ordering::Relaxed),
                 bytes_max = settings.bytes_max,
-                disk_reserve_bytes = settings.disk_reserve_bytes,
-                "the spool is full: events are refused until some are stored in the database"
+                "the spool has reached --spool-bytes-max: events are refused until some are stored in the database"
             );
         }
     }

@@ -29,6 +29,8 @@ mod catalog;
 mod gauges;
 mod settings;
 mod shared;
+mod space;
+mod stall;
 
 mod commit;
 mod entry;
@@ -50,6 +52,7 @@ pub use reader::{LaneReader, Next};
 pub use scan::{Damage, DamageKind, Ending, ScanReport, SegmentReport, Unreadable};
 pub use settings::Settings;
 pub use shared::Spool;
+pub use space::Shortage;
 
 #[cfg(test)]
 mod tests;

@@ -15,7 +15,7 @@ use super::lane::{Lane, LaneSender};
 use super::lock::DirectoryLock;
 use super::log::{Closed, Log, Resume};
 use super::pace::Pace;
-use super::reader::LaneReader;
+use super::reader::{Found, LaneReader};
 use super::scan::{ScanReport, scan, scan_beyond};
 use super::settings::Settings;
 use super::shared::{Shared, Spool};
@@ -90,11 +90,9 @@ pub fn account(directory: &Path, settled: &[(u8, u64)]) -> anyhow::Result<Vec<St
     let account = |stream: usize| StreamAccount {
         number: u8::try_from(stream).expect("there are fewer than 256 streams"),
         accepted: accepted[stream],
-        unsettled: report
-            .segments
-            .iter()
-            .map(|segment| segment.streams[stream].unsettled)
-            .sum(),
+        unsettled: report.segments.iter().fold(0, |sum: u64, segment| {
+            sum.saturating_add(segment.streams[stream].unsettled)
+        }),
     };
     Ok((0..STREAMS_MAX)
         .map(account)
@@ -113,6 +111,7 @@ pub(super) fn open_on<L, R>(
     report.log();
     let instance = repair::repair(disk.as_ref(), &report)?;
     let resume = resume(&report);
+    let accepted = resume.counts;
     let mut catalog = Catalog::default();
     for segment in &report.segments {
         catalog.insert(segment.header.number, Segment::found(segment));
@@ -150,9 +149,17 @@ pub(super) fn open_on<L, R>(
             sender,
             bytes_max,
         ));
-        readers.push(LaneReader::new(stream, Arc::clone(&shared), lane, receiver));
+        let found = Found::of(&report, stream, accepted[stream]);
+        readers.push(LaneReader::new(
+            stream,
+            Arc::clone(&shared),
+            lane,
+            receiver,
+            found,
+        ));
     }
-    let log = Log::new(Arc::clone(&shared), resume);
+    let mut log = Log::new(Arc::clone(&shared), resume);
+    log.look_for_space();
     Ok(Opened {
         committer: Committer::new(Arc::clone(&shared), entries, senders, log),
         spool: Spool::new(shared),
@@ -193,7 +200,8 @@ fn count_backlog(shared: &Shared, report: &ScanReport) {
         for (stream, portion) in segment.streams.iter().enumerate() {
             shared.gauges.add(stream, portion.frames, portion.items);
         }
-        let lost = segment.lost_items.iter().sum();
-        shared.gauges.lost.fetch_add(lost, Ordering::Relaxed);
+        for (lost, items) in shared.gauges.found_lost.iter().zip(segment.lost_items) {
+            lost.fetch_add(items, Ordering::Relaxed);
+        }
     }
 }

@@ -5,12 +5,15 @@
 //! call of its own for that reason.
 
 mod behind;
+mod found;
 
 use std::sync::Arc;
 
+use super::format::NUMBER_MAX;
 use super::lane::{Lane, LaneState, Spooled};
 use super::shared::Shared;
 use behind::Cursor;
+pub(super) use found::Found;
 
 /// The one reader of a lane.
 #[derive(Debug)]
@@ -25,6 +28,8 @@ pub struct LaneReader<L, R> {
     cursor: Option<Cursor>,
     /// Frames up to here are settled already, and are passed over.
     skip: u64,
+    /// What the start found of this stream.
+    found: Found,
 }
 
 /// What a lane has for its writer.
@@ -46,6 +51,7 @@ impl<L, R> LaneReader<L, R> {
         shared: Arc<Shared>,
         lane: Arc<Lane<R>>,
         frames: flume::Receiver<Spooled<L, R>>,
+        found: Found,
     ) -> Self {
         Self {
             stream,
@@ -55,6 +61,7 @@ impl<L, R> LaneReader<L, R> {
             peeked: None,
             cursor: None,
             skip: 0,
+            found,
         }
     }
 
@@ -117,10 +124,33 @@ impl<L, R> LaneReader<L, R> {
             "the database remembers frames that this spool never had; was the spool directory \
              replaced by an older copy? What is in it is stored again, nothing is skipped"
         );
-        self.shared
-            .sequence_floor
-            .fetch_max(sequence, std::sync::atomic::Ordering::Relaxed);
+        // Beyond this there are no sequences left: better none skipped than none used.
+        if sequence <= NUMBER_MAX {
+            self.shared
+                .sequence_floor
+                .fetch_max(sequence, std::sync::atomic::Ordering::Relaxed);
+        }
         false
+    }
+
+    /// At start, after [`LaneReader::skip_to`] and before anything is read:
+    /// Postgres remembers that so many items of the stream are settled, in all
+    /// lives. As soon as the reader has passed over the frames that are settled,
+    /// it is known what is lost.
+    pub fn reconcile(&mut self, settled_items: u64) {
+        self.found.settled = Some(settled_items);
+        if !self.is_behind() {
+            self.reckon();
+        }
+    }
+
+    /// Counts what is lost, once everything settled was passed over.
+    fn reckon(&mut self) {
+        if let Some(lost) = self.found.lost(self.skip) {
+            self.shared.gauges.found_lost[self.stream]
+                .store(lost.items, std::sync::atomic::Ordering::Relaxed);
+            lost.log(self.stream);
+        }
     }
 
     fn give(&self, state: &mut LaneState<R>, frame: Spooled<L, R>) -> Spooled<L, R> {

@@ -22,7 +22,7 @@ pub(super) fn repair(disk: &dyn Disk, report: &ScanReport) -> anyhow::Result<Uui
         info!(file = %leftover, "removed a spool file that was not, or no longer, a segment");
     }
     for Unreadable { name, .. } in &report.unreadable {
-        disk.rename(name, &format!("{name}.damaged"))
+        set_aside(disk, name)
             .with_context(|| format!("cannot set the damaged segment {name} aside"))?;
     }
     for segment in &report.segments {
@@ -49,6 +49,17 @@ pub(super) fn repair(disk: &dyn Disk, report: &ScanReport) -> anyhow::Result<Uui
             Ok(instance)
         }
     }
+}
+
+/// Renames a file so that it is no segment any more, over no other file.
+fn set_aside(disk: &dyn Disk, name: &str) -> anyhow::Result<()> {
+    let taken = disk.list()?;
+    let is_free = |aside: &String| taken.iter().all(|file| file.name != *aside);
+    let aside = std::iter::once(format!("{name}.damaged"))
+        .chain((2_u64..).map(|n| format!("{name}.damaged-{n}")))
+        .find(is_free)
+        .expect("a directory holds fewer files than there are numbers");
+    Ok(disk.rename(name, &aside)?)
 }
 
 /// Copies damaged bytes to a file of their own, which outlives the segment.

@@ -12,17 +12,22 @@ use uuid::Uuid;
 
 pub(super) use segment::{Portion, scan_segment};
 
+pub(super) use report::Gap;
 pub use report::{Damage, DamageKind, Ending, ScanReport, SegmentReport, Unreadable};
 
 use super::disk::{Disk, Listed, read_full};
 use super::format::{
-    Counts, FRAME_HEADER_BYTES, FRAMES_START, HeaderError, Predecessor, SEGMENT_BYTES_MAX,
-    STREAMS_MAX, SegmentHeader, first_sequence_in_name, to_usize,
+    Counts, FRAME_HEADER_BYTES, FRAMES_START, HeaderError, NUMBER_MAX, Predecessor,
+    SEGMENT_BYTES_MAX, STREAMS_MAX, SegmentHeader, first_sequence_in_name, segment_name, to_usize,
 };
 use super::instance;
 
 /// Where it does not matter what is settled.
 const NOTHING_SETTLED: Counts = [0; STREAMS_MAX];
+
+/// How far beyond the sequences in sound headers the name of a file without one
+/// is believed: a million frames a second take nine years for that.
+const BELIEVED_AHEAD: u64 = 1 << 48;
 
 /// Reads all segments in the directory.
 ///
@@ -44,9 +49,9 @@ pub(super) fn scan_beyond(disk: &dyn Disk, settled: &Counts) -> anyhow::Result<S
             report.leftovers.push(file.name);
             continue;
         }
-        let Some(named) = first_sequence_in_name(&file.name) else {
+        if first_sequence_in_name(&file.name).is_none() {
             continue;
-        };
+        }
         match SegmentHeader::decode(&read_file(disk, &file, FRAMES_START)?) {
             Ok((header, _)) => readable.push((file, header)),
             Err(HeaderError::Version(version)) => bail!(
@@ -54,28 +59,18 @@ pub(super) fn scan_beyond(disk: &dyn Disk, settled: &Counts) -> anyhow::Result<S
                  start the version that wrote it and let it drain the spool first",
                 file.name
             ),
-            Err(reason @ HeaderError::Damaged) => {
-                let frames_at_most = file.bytes / FRAME_HEADER_BYTES;
-                report.last_sequence_at_most = report
-                    .last_sequence_at_most
-                    .max(named.saturating_add(frames_at_most));
-                let bytes = read_file(disk, &file, file.bytes)?;
-                // The header is synced before the first frame is written: where
-                // there is no frame, nobody was promised anything.
-                if trimmed(&bytes) <= to_usize(FRAMES_START) {
-                    report.leftovers.push(file.name);
-                } else {
-                    report.unreadable.push(Unreadable {
-                        bytes: file.bytes,
-                        name: file.name,
-                        reason,
-                    });
-                }
-            }
+            // A file gets a segment's name once its header is synced, so this
+            // one has lost it, even if there is nothing else to be seen in it.
+            Err(reason) => report.unreadable.push(Unreadable {
+                bytes: file.bytes,
+                name: file.name,
+                reason,
+            }),
         }
     }
     check_instance(&mut report, &readable)?;
-    readable.sort_by_key(|(_, header)| header.number);
+    put_in_order(&mut report, &mut readable)?;
+    report.last_sequence_at_most = last_sequence_at_most(&report.unreadable, &readable);
     for (file, header) in &readable {
         let stated = readable
             .iter()
@@ -87,7 +82,89 @@ pub(super) fn scan_beyond(disk: &dyn Disk, settled: &Counts) -> anyhow::Result<S
             .push(scan_segment(&file.name, &bytes, stated, settled)?);
     }
     guard(&mut report);
+    report.gaps = gaps(&report.segments);
     Ok(report)
+}
+
+/// Sorts segments into the order in which they were begun. Of several with one
+/// number, as a copy of a file makes, one is taken.
+fn put_in_order(
+    report: &mut ScanReport,
+    readable: &mut Vec<(Listed, SegmentHeader)>,
+) -> anyhow::Result<()> {
+    // The one under its own name comes first.
+    readable.sort_by_key(|(file, header)| {
+        let is_renamed = file.name != segment_name(header.first_sequence);
+        (header.number, is_renamed, file.name.clone())
+    });
+    let mut taken: Option<u64> = None;
+    readable.retain(|(file, header)| {
+        let is_new = taken.replace(header.number) != Some(header.number);
+        if !is_new {
+            report.unreadable.push(Unreadable {
+                bytes: file.bytes,
+                name: file.name.clone(),
+                reason: HeaderError::Copied,
+            });
+        }
+        is_new
+    });
+    for pair in readable.windows(2) {
+        let [(before, earlier), (after, later)] = pair else {
+            continue;
+        };
+        if later.first_sequence <= earlier.first_sequence {
+            bail!(
+                "segments {} and {} do not belong to one spool: the second was begun later by its \
+                 number and earlier by its sequence; move the one away that was put there",
+                before.name,
+                after.name
+            );
+        }
+    }
+    Ok(())
+}
+
+/// The last sequence that files without a readable header can hold. A name that
+/// is far beyond what the others say is no name of a segment.
+fn last_sequence_at_most(unreadable: &[Unreadable], readable: &[(Listed, SegmentHeader)]) -> u64 {
+    let known = readable
+        .iter()
+        .map(|(_, header)| header.first_sequence)
+        .max()
+        .unwrap_or(0);
+    unreadable
+        .iter()
+        .filter_map(|file| Some((file, first_sequence_in_name(&file.name)?)))
+        .filter(|&(_, named)| named <= known.saturating_add(BELIEVED_AHEAD).min(NUMBER_MAX))
+        .map(|(file, named)| named.saturating_add(file.bytes / FRAME_HEADER_BYTES))
+        .max()
+        .unwrap_or(0)
+}
+
+/// Where headers count more items than the segments before them hold. These
+/// items were settled and their segments deleted, or they are lost: the ledger
+/// tells.
+fn gaps(segments: &[SegmentReport]) -> Vec<Gap> {
+    let mut gaps = Vec::new();
+    let mut reached: Counts = [0; STREAMS_MAX];
+    let mut after = None;
+    for segment in segments {
+        let header = &segment.header;
+        let items: Counts =
+            std::array::from_fn(|stream| header.counts[stream].saturating_sub(reached[stream]));
+        if items != [0; STREAMS_MAX] {
+            gaps.push(Gap {
+                after: after.clone(),
+                before: segment.name.clone(),
+                next_sequence: header.first_sequence,
+                items,
+            });
+        }
+        reached = segment.counts;
+        after = Some(segment.name.clone());
+    }
+    gaps
 }
 
 /// Scans one segment again, as it is now.

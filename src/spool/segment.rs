@@ -6,7 +6,7 @@
 
 use std::io;
 
-use super::disk::{Disk, DiskFile, write_all};
+use super::disk::{Disk, DiskFile, FileId, write_all};
 use super::format::{FRAMES_START, SEGMENT_HEADER_COPY_AT, Seed, SegmentHeader};
 
 /// A file that has no segment's name yet, or no longer.
@@ -21,6 +21,8 @@ pub(super) struct Blank {
 #[derive(Debug)]
 pub(super) struct ActiveSegment {
     file: Box<dyn DiskFile>,
+    name: String,
+    id: FileId,
     number: u64,
     seed: Seed,
     bytes: u64,
@@ -47,8 +49,11 @@ impl ActiveSegment {
         // Only now: whatever bears a segment's name has that segment's header.
         disk.rename(&blank.name, name)?;
         disk.sync_dir()?;
+        let id = file.id()?;
         Ok(Self {
             file,
+            name: name.to_owned(),
+            id,
             number: header.number,
             seed: header.seed(),
             bytes,
@@ -68,6 +73,17 @@ impl ActiveSegment {
     /// Where the next group begins; everything before is synced.
     pub(super) fn end(&self) -> u64 {
         self.end
+    }
+
+    /// Whether its name still leads to it. A sync of a file without a name
+    /// succeeds, and means nothing.
+    pub(super) fn is_in_place(&self, disk: &dyn Disk) -> io::Result<bool> {
+        Ok(disk.find(&self.name)? == Some(self.id))
+    }
+
+    /// Whether it holds no frame.
+    pub(super) fn is_empty(&self) -> bool {
+        self.end == FRAMES_START
     }
 
     /// Bytes that still fit.

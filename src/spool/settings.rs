@@ -85,8 +85,17 @@ impl Settings {
         Ok(())
     }
 
+    /// The least cap with which the largest frame fits, however small the other
+    /// segments are.
+    pub(super) fn bytes_least(&self) -> u64 {
+        2 * self.segment_of_largest_frame()
+    }
+
     fn largest_segment(&self) -> u64 {
-        self.segment_bytes
-            .max(FRAMES_START + FRAME_HEADER_BYTES + u64::from(self.frame_bytes_max))
+        self.segment_bytes.max(self.segment_of_largest_frame())
+    }
+
+    fn segment_of_largest_frame(&self) -> u64 {
+        FRAMES_START + FRAME_HEADER_BYTES + u64::from(self.frame_bytes_max)
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use anyhow::Context;
 use tracing::error;
@@ -15,7 +16,9 @@ use super::format::{Counts, FRAME_HEADER_BYTES, FRAMES_START, STREAMS_MAX};
 use super::gauges::{Fill, Gauges};
 use super::lock::DirectoryLock;
 use super::settings::Settings;
+use super::space::Shortage;
 use super::spares::Spares;
+use super::stall::{self, Stall};
 
 /// A handle to the spool: cheap to clone, good from any thread.
 #[derive(Clone, Debug)]
@@ -42,7 +45,11 @@ pub(super) struct Shared {
     /// Held while files are deleted, by one at a time; true if that failed.
     reclaiming: Mutex<bool>,
     pub(super) spares: Spares,
-    _lock: Option<DirectoryLock>,
+    /// While the committing thread waits for the disk.
+    pub(super) stall: Stall,
+    /// While the reader of a stream does.
+    pub(super) reading: [Stall; STREAMS_MAX],
+    lock: Option<DirectoryLock>,
 }
 
 /// What a spool is opened with.
@@ -85,6 +92,12 @@ impl Spool {
             .filter(|&bytes| bytes <= settings.frame_bytes_max)
             .ok_or(Refused::TooLarge)?;
         let needed = u64::from(payload_bytes) + FRAME_HEADER_BYTES;
+        if gauges.gone.load(Ordering::Relaxed) {
+            return Err(Refused::Gone);
+        }
+        if self.shared.stall.lasts() >= stall::REFUSED_AFTER {
+            return Err(Refused::Stalled);
+        }
         if gauges.reserve_reached.load(Ordering::Relaxed) {
             return Err(Refused::Full);
         }
@@ -94,12 +107,34 @@ impl Spool {
         if gauges.failed.load(Ordering::Relaxed) {
             return Err(Refused::Failed);
         }
+        if gauges.no_space.load(Ordering::Relaxed) {
+            return Err(Refused::Full);
+        }
         let segment = settings.segment_bytes.max(FRAMES_START + needed);
         let bytes = gauges.bytes.load(Ordering::Relaxed);
         match bytes.saturating_add(segment) <= settings.bytes_max {
             true => Ok(()),
             false => Err(Refused::Full),
         }
+    }
+
+    /// For how long the disk has not answered, if that is worth a word.
+    pub fn stalled(&self) -> Option<Duration> {
+        let Shared { stall, reading, .. } = &*self.shared;
+        let lasts = reading.iter().chain([stall]).map(Stall::lasts).max()?;
+        (lasts >= stall::TOLD_AFTER).then_some(lasts)
+    }
+
+    /// What is missing on the disk, if a new segment does not fit there.
+    pub fn shortage(&self) -> Option<Shortage> {
+        let Shared {
+            gauges, settings, ..
+        } = &*self.shared;
+        let short = [&gauges.reserve_reached, &gauges.no_space];
+        short
+            .iter()
+            .any(|flag| flag.load(Ordering::Relaxed))
+            .then(|| Shortage::new(gauges.free_bytes.load(Ordering::Relaxed), settings))
     }
 
     /// The writer says that all frames of `stream` up to and including
@@ -130,7 +165,9 @@ impl Shared {
             sequence_floor: AtomicU64::new(0),
             reclaiming: Mutex::new(false),
             spares,
-            _lock: found.lock,
+            stall: Stall::new(),
+            reading: std::array::from_fn(|_| Stall::new()),
+            lock: found.lock,
         };
         shared.publish(&shared.catalog());
         shared
@@ -173,15 +210,16 @@ impl Shared {
     pub(super) fn write_off(&self, stream: usize) {
         let delivered = locked(&self.delivered[stream]);
         let held: u64 = delivered.iter().map(|&(_, items)| u64::from(items)).sum();
-        let frames = self.gauges.frames[stream].load(Ordering::Relaxed) - delivered.len() as u64;
-        let items = self.gauges.items[stream].load(Ordering::Relaxed) - held;
+        let (frames, items) = self.gauges.of_stream(stream);
+        let frames = frames.saturating_sub(delivered.len() as u64);
+        let items = items.saturating_sub(held);
         if frames > 0 {
             error!(
                 stream,
                 frames, items, "accepted frames are lost from the spool"
             );
             self.gauges.take(stream, frames, items);
-            self.gauges.lost.fetch_add(items, Ordering::Relaxed);
+            self.gauges.since_lost[stream].fetch_add(items, Ordering::Relaxed);
         }
     }
 
@@ -190,6 +228,9 @@ impl Shared {
     pub(super) fn reclaim(&self, keep: bool) -> usize {
         let mut failing = locked(&self.reclaiming);
         let mut gone = 0;
+        if !self.is_in_place() {
+            return gone;
+        }
         if !keep {
             self.spares.clear(self.disk.as_ref());
         }
@@ -219,6 +260,27 @@ impl Shared {
                 }
             }
         }
+    }
+
+    /// Whether names still lead to this spool's files. Once they do not, nothing
+    /// is written, renamed or removed any more: it would be in another directory.
+    pub(super) fn is_in_place(&self) -> bool {
+        if self.gauges.gone.load(Ordering::Relaxed) {
+            return false;
+        }
+        let lock = self.lock.as_ref().map(DirectoryLock::is_in_place);
+        let looks = [Some(self.disk.is_in_place()), lock];
+        // What cannot be found out now shows at the next write, or the next look.
+        let in_place = looks.into_iter().flatten().all(|look| look.unwrap_or(true));
+        if !in_place && !self.gauges.gone.swap(true, Ordering::Relaxed) {
+            self.gauges.failed.store(true, Ordering::Relaxed);
+            error!(
+                "the spool's directory was removed, moved or replaced while it was in use: events \
+                 are refused until a new start; what is in memory is still stored, what was only \
+                 in the directory is lost unless it comes back"
+            );
+        }
+        in_place
     }
 
     fn retire_files(&self, spent: &[Spent], keep: bool) -> anyhow::Result<()> {

@@ -8,5 +8,6 @@ mod damage;
 mod directory;
 mod lanes;
 mod model;
+mod numbers;
 mod rig;
 mod spares;

@@ -140,6 +140,7 @@ impl Writer {
                     if !frames.skip_to(settled) {
                         sink.suspicion = CLEAN_BATCHES_TO_TRUST;
                     }
+                    frames.reconcile(open.totals.rows());
                     self.status.set(Health::Good);
                     sink.open = Some(open);
                     return (Source::new(frames), sink);

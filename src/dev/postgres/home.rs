@@ -8,7 +8,9 @@
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::thread::sleep;
@@ -201,6 +203,7 @@ fn take_lock(data_dir: &Path) -> Result<File, LaunchError> {
         .truncate(false)
         .read(true)
         .write(true)
+        .mode(0o600)
         .open(&path);
     let mut lock = open.map_err(LaunchError::io("open", &path))?;
     let deadline = Instant::now() + CLEARING_LIMIT;
@@ -253,7 +256,7 @@ fn find_place(data_dir: &Path, identity: &Identity) -> Result<PathBuf, LaunchErr
     for base in BASES.map(Path::new) {
         let place = base.join(short_hash(data_dir));
         if make_open_dir(base) && make_open_dir(&place) && identity.can_enter(&place) {
-            fs::write(&note, format!("{}\n", place.display()))
+            write_privately(&note, &format!("{}\n", place.display()))
                 .map_err(LaunchError::io("write", &note))?;
             tracing::info!(place = %place.display(), "the data directory is closed to the user who runs PostgreSQL: its cluster goes elsewhere");
             return Ok(place);
@@ -266,6 +269,12 @@ fn find_place(data_dir: &Path, identity: &Identity) -> Result<PathBuf, LaunchErr
         data_dir.display(),
         BASES.join(" or ")
     )))
+}
+
+fn write_privately(path: &Path, text: &str) -> std::io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(true).write(true).mode(0o600);
+    options.open(path)?.write_all(text.as_bytes())
 }
 
 /// A directory that is root's to change and everybody's to walk through.

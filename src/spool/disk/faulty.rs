@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::{Disk, DiskFile, Listed};
+use super::{Disk, DiskFile, FileId, Listed};
 
 /// What goes wrong, and when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +48,7 @@ struct State {
     operations: u64,
     fault: Option<(u64, Fault)>,
     free_bytes: Option<u64>,
+    moved_away: bool,
 }
 
 #[derive(Debug, Default)]
@@ -102,6 +103,11 @@ impl FaultyDisk {
     /// Says how much space there is.
     pub(in crate::spool) fn set_free_bytes(&self, bytes: u64) {
         self.lock().free_bytes = Some(bytes);
+    }
+
+    /// Another directory takes this one's place.
+    pub(in crate::spool) fn move_away(&self) {
+        self.lock().moved_away = true;
     }
 
     /// What a file reads as.
@@ -319,6 +325,17 @@ impl Disk for FaultyDisk {
         let state = self.operate_or_fail()?;
         Ok(state.free_bytes.unwrap_or(u64::MAX))
     }
+
+    // Looks that no fault is meant for: the spool looks by the clock, and the
+    // operations of a test should be the same each time.
+    fn find(&self, name: &str) -> io::Result<Option<FileId>> {
+        let state = self.lock();
+        Ok(state.live.get(name).map(|&file| id_of(file)))
+    }
+
+    fn is_in_place(&self) -> io::Result<bool> {
+        Ok(!self.lock().moved_away)
+    }
 }
 
 impl DiskFile for OpenFile {
@@ -360,6 +377,10 @@ impl DiskFile for OpenFile {
         Ok(read)
     }
 
+    fn id(&self) -> io::Result<FileId> {
+        Ok(id_of(self.file))
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         let (mut state, fault) = self.disk.operate();
         let file = &mut state.files[self.file];
@@ -380,6 +401,13 @@ impl DiskFile for OpenFile {
                 Err(broken())
             }
         }
+    }
+}
+
+fn id_of(file: usize) -> FileId {
+    FileId {
+        device: 0,
+        number: file as u64,
     }
 }
 

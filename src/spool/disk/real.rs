@@ -1,14 +1,14 @@
-//! The disk of the machine: a directory that nobody but us writes to.
+//! The disk of the machine: a directory that no other process writes to.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, fallocate, fstatvfs};
 use rustix::io::Errno;
 
-use super::{Disk, DiskFile, Listed};
+use super::{Disk, DiskFile, FileId, Listed};
 
 /// A directory, held open so that it can be synced.
 #[derive(Debug)]
@@ -105,6 +105,40 @@ impl Disk for RealDisk {
         let stat = fstatvfs(&self.directory)?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
+
+    fn find(&self, name: &str) -> io::Result<Option<FileId>> {
+        file_at(&self.path.join(name))
+    }
+
+    fn is_in_place(&self) -> io::Result<bool> {
+        Ok(file_at(&self.path)? == Some(DiskFile::id(&self.directory)?))
+    }
+}
+
+/// Which file or directory is at `path`; none if nothing is.
+pub(in crate::spool) fn file_at(path: &Path) -> io::Result<Option<FileId>> {
+    match fs::metadata(path) {
+        Ok(metadata) => Ok(Some(id_of(&metadata))),
+        // A network file system calls a directory stale that was removed elsewhere.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound
+                    | io::ErrorKind::NotADirectory
+                    | io::ErrorKind::StaleNetworkFileHandle
+            ) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn id_of(metadata: &fs::Metadata) -> FileId {
+    FileId {
+        device: metadata.dev(),
+        number: metadata.ino(),
+    }
 }
 
 impl DiskFile for File {
@@ -118,6 +152,10 @@ impl DiskFile for File {
 
     fn sync_data(&self) -> io::Result<()> {
         File::sync_data(self)
+    }
+
+    fn id(&self) -> io::Result<FileId> {
+        Ok(id_of(&self.metadata()?))
     }
 }
 

@@ -68,6 +68,38 @@ fn a_later_version_is_named_and_not_taken_for_damage() {
 }
 
 #[test]
+fn a_header_with_numbers_that_no_spool_gets_to_is_not_believed() {
+    let before = |number, end| SegmentHeader {
+        predecessor: Some(Predecessor {
+            number,
+            end,
+            whole: true,
+        }),
+        ..header()
+    };
+    for strange in [
+        SegmentHeader {
+            number: u64::MAX,
+            ..header()
+        },
+        SegmentHeader {
+            first_sequence: NUMBER_MAX + 1,
+            ..header()
+        },
+        SegmentHeader {
+            counts: [u64::MAX; STREAMS_MAX],
+            ..header()
+        },
+        before(3, 9000),
+        before(2, u64::MAX),
+        before(2, 0),
+    ] {
+        let decoded = SegmentHeader::decode(&file_start(&strange));
+        assert_eq!(decoded, Err(HeaderError::Impossible), "{strange:?}");
+    }
+}
+
+#[test]
 fn only_the_names_that_we_write_are_segments() {
     assert_eq!(first_sequence_in_name(&segment_name(255)), Some(255));
     for name in [
@@ -87,7 +119,7 @@ proptest! {
         payload_bytes in 0..=PAYLOAD_BYTES_MAX,
         stream in 0..16_u8,
         items: u32,
-        sequence: u64,
+        sequence in 0..=NUMBER_MAX,
         before in 0..u64::from(u32::MAX),
         payload_crc: u32,
         offset in FRAMES_START..1 << 40,

@@ -9,9 +9,11 @@ use tracing::{info, warn};
 use super::Log;
 use crate::spool::Refused;
 use crate::spool::catalog::Segment;
-use crate::spool::format::{FRAMES_START, STREAMS_MAX, SegmentHeader, segment_name};
+use crate::spool::format::{FRAMES_START, NUMBER_MAX, STREAMS_MAX, SegmentHeader, segment_name};
 use crate::spool::scan::Portion;
 use crate::spool::segment::{ActiveSegment, Blank};
+use crate::spool::shared::Shared;
+use crate::spool::space::Shortage;
 use crate::spool::spares::{self, blank_name};
 
 impl Log {
@@ -23,12 +25,25 @@ impl Log {
         if self.retry_at.is_some_and(|at| Instant::now() < at) {
             return Err(Refused::Failed);
         }
+        if !self.is_in_place() {
+            return Err(Refused::Gone);
+        }
         let segment_bytes = self.shared.settings.segment_bytes;
         let bytes = segment_bytes.max(FRAMES_START + frame_bytes);
         self.make_room(bytes)?;
         self.retry_at = None;
         let number = self.next_number;
+        // A segment without a frame has used its name, and none of its sequences.
+        if self.active.as_ref().is_some_and(ActiveSegment::is_empty) {
+            self.burnt = self.burnt.max(1);
+        }
         let first_sequence = (self.next_sequence + self.burnt).max(self.sequence_floor() + 1);
+        if number > NUMBER_MAX || first_sequence > NUMBER_MAX {
+            let error = io::Error::other(
+                "its numbers have run out; once everything is stored, start with an empty directory",
+            );
+            return Err(self.cannot_begin(&error));
+        }
         let name = segment_name(first_sequence);
         // Whatever comes of this attempt, no other one has its number or name.
         self.next_number += 1;
@@ -38,7 +53,9 @@ impl Log {
         let blank = match spare.map_or_else(|| self.fresh(&name, bytes), Ok) {
             Ok(blank) => blank,
             Err(error) if no_space(&error) => {
-                warn!(%error, bytes, "cannot set disk space aside for the spool");
+                if !self.shared.gauges.no_space.swap(true, Ordering::Relaxed) {
+                    warn!(%error, bytes, "cannot set disk space aside for the spool: events are refused until there is some");
+                }
                 return Err(Refused::Full);
             }
             Err(error) => return Err(self.cannot_begin(&error)),
@@ -89,6 +106,9 @@ impl Log {
         if gauges.failed.swap(false, Ordering::Relaxed) {
             info!("the spool can write again");
         }
+        if gauges.no_space.swap(false, Ordering::Relaxed) {
+            info!("there is disk space for the spool again");
+        }
         self.active = Some(active);
         Ok(())
     }
@@ -104,7 +124,7 @@ impl Log {
     fn make_room(&mut self, bytes: u64) -> Result<(), Refused> {
         let fits = |log: &Self| {
             let used = log.shared.gauges.bytes.load(Ordering::Relaxed);
-            used + bytes <= log.shared.settings.bytes_max
+            used.saturating_add(bytes) <= log.shared.settings.bytes_max
         };
         if !fits(self) && (self.shared.reclaim(true) == 0 || !fits(self)) {
             return Err(Refused::Full);
@@ -124,24 +144,35 @@ impl Log {
     /// more, and says so to everyone.
     pub(super) fn ask_for_space(&mut self, bytes: u64) -> bool {
         self.unasked_bytes = 0;
-        let enough = match self.shared.disk.free_bytes() {
+        let Shared {
+            settings,
+            gauges,
+            disk,
+            ..
+        } = &*self.shared;
+        let free = match disk.free_bytes() {
             Ok(free) => {
-                free >= self
-                    .shared
-                    .settings
-                    .disk_reserve_bytes
-                    .saturating_add(bytes)
+                self.blind = false;
+                free
             }
             Err(error) => {
                 // Writing will tell soon enough.
-                warn!(%error, "cannot find out how much disk space is free");
-                true
+                if !std::mem::replace(&mut self.blind, true) {
+                    warn!(%error, "cannot find out how much disk space is free");
+                }
+                u64::MAX
             }
         };
-        self.shared
-            .gauges
-            .reserve_reached
-            .store(!enough, Ordering::Relaxed);
+        let enough = free >= settings.disk_reserve_bytes.saturating_add(bytes);
+        gauges.free_bytes.store(free, Ordering::Relaxed);
+        match (
+            gauges.reserve_reached.swap(!enough, Ordering::Relaxed),
+            enough,
+        ) {
+            (false, false) => warn!("events are refused: {}", Shortage::new(free, settings)),
+            (true, true) => info!("there is enough disk space for the spool again"),
+            (false, true) | (true, false) => {}
+        }
         enough
     }
 

@@ -14,6 +14,7 @@ use crate::spool::catalog::{Position, Segment};
 use crate::spool::disk::{DiskFile, read_full};
 use crate::spool::format::{FRAME_HEADER_BYTES, FRAMES_START, FrameHeader, to_usize};
 use crate::spool::lane::Spooled;
+use crate::spool::scan::Portion;
 use crate::spool::{repair, scan};
 
 /// A place on disk.
@@ -71,6 +72,8 @@ impl<L, R> LaneReader<L, R> {
                 let mut state = self.lane.lock();
                 if state.pace.catch_up(cursor.read_to) {
                     self.shared.write_off(self.stream);
+                    drop(state);
+                    self.reckon();
                     return Ok(out);
                 }
                 limit = state.pace.last();
@@ -78,11 +81,17 @@ impl<L, R> LaneReader<L, R> {
             if !out.is_empty() {
                 break Ok(());
             }
-            if let Err(error) = self.read_chunk(&mut cursor, limit, bytes_max, &mut out) {
+            self.shared.reading[self.stream].begins();
+            let read = self.read_chunk(&mut cursor, limit, bytes_max, &mut out);
+            self.shared.reading[self.stream].ends();
+            if let Err(error) = read {
                 break Err(error);
             }
         };
         self.cursor = Some(cursor);
+        if !out.is_empty() {
+            self.reckon();
+        }
         // Frames that were read are given even if what follows cannot be read.
         match read {
             Err(error) if out.is_empty() => Err(error),
@@ -124,12 +133,15 @@ impl<L, R> LaneReader<L, R> {
         let name = &segment.name;
         let file = match &cursor.file {
             Some(file) => file,
-            None => cursor.file.insert(
-                self.shared
-                    .disk
-                    .open(name)
-                    .with_context(|| format!("cannot open segment {name}"))?,
-            ),
+            None => match self.shared.disk.open(name) {
+                Ok(file) => cursor.file.insert(file),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    return self.give_up(cursor.segment, name);
+                }
+                Err(error) => {
+                    return Err(error).with_context(|| format!("cannot open segment {name}"));
+                }
+            },
         };
         let chunk = read(file.as_ref(), cursor.offset, segment.end, bytes_max)
             .with_context(|| format!("cannot read segment {name} at byte {}", cursor.offset))?;
@@ -173,6 +185,7 @@ impl<L, R> LaneReader<L, R> {
             if usize::from(frame.stream) == self.stream {
                 if frame.sequence <= self.skip {
                     let items = u64::from(frame.items);
+                    self.found.passed_over += items;
                     self.shared.settle(self.stream, frame.sequence, 1, items);
                 } else {
                     let payload = to_usize(FRAME_HEADER_BYTES)..to_usize(frame.frame_bytes());
@@ -208,15 +221,29 @@ impl<L, R> LaneReader<L, R> {
     }
 
     /// Passes over a segment that was settled as a whole in an earlier life.
-    fn skip_whole(&self, cursor: &mut Cursor, segment: &Segment) -> bool {
+    fn skip_whole(&mut self, cursor: &mut Cursor, segment: &Segment) -> bool {
         let portion = segment.streams[self.stream];
         let skip = cursor.offset == FRAMES_START && portion.last <= self.skip;
         if skip {
             cursor.read_to = portion.last;
+            self.found.passed_over += portion.items;
             self.shared
                 .settle(self.stream, portion.last, portion.frames, portion.items);
         }
         skip
+    }
+
+    /// A segment's file is gone: its frames of this stream are, too. They are
+    /// written off when the lane has caught up.
+    fn give_up(&self, number: u64, name: &str) -> anyhow::Result<()> {
+        if !self.shared.is_in_place() {
+            bail!("the spool's directory was removed, moved or replaced: start the service again");
+        }
+        error!(segment = %name, stream = self.stream, "a spool segment was removed while it held events; those that are not in memory are lost");
+        if let Some(segment) = self.shared.catalog().get_mut(number) {
+            segment.streams[self.stream] = Portion::default();
+        }
+        Ok(())
     }
 
     /// What is at the cursor was sound when it was written and is not now:

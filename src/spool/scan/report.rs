@@ -13,12 +13,28 @@ pub struct ScanReport {
     pub instance: Option<Uuid>,
     /// The segments, in the order in which they were begun.
     pub segments: Vec<SegmentReport>,
-    /// Segments whose header is lost.
+    /// Files with a segment's name that cannot be taken for one.
     pub unreadable: Vec<Unreadable>,
     /// Files that are not yet, or no longer, segments.
     pub leftovers: Vec<String>,
     /// No frame of a file without a readable header has a later sequence.
     pub(in crate::spool) last_sequence_at_most: u64,
+    /// Where items are missing between segments, or before the first one.
+    pub(in crate::spool) gaps: Vec<Gap>,
+}
+
+/// Items that were accepted before a segment was begun, and that no earlier
+/// segment holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::spool) struct Gap {
+    /// The segment before; none if there is none.
+    pub(in crate::spool) after: Option<String>,
+    /// The segment behind.
+    pub(in crate::spool) before: String,
+    /// All missing frames have earlier sequences.
+    pub(in crate::spool) next_sequence: u64,
+    /// Missing items, by stream.
+    pub(in crate::spool) items: Counts,
 }
 
 /// What is in a segment.
@@ -89,7 +105,8 @@ pub enum DamageKind {
     Rotten,
 }
 
-/// A segment whose header is lost, and with it all its frames.
+/// A file with a segment's name whose header is lost, or not to be believed,
+/// and with it all its frames.
 #[derive(Clone, Debug)]
 pub struct Unreadable {
     /// Its file.
@@ -125,7 +142,7 @@ impl ScanReport {
             ..
         } in &self.unreadable
         {
-            error!(segment = %name, bytes, %reason, "a spool segment cannot be read; its events are not delivered, the file is set aside as {name}.damaged");
+            error!(segment = %name, bytes, %reason, "a spool segment cannot be read; its events are not delivered, the file is kept and set aside as {name}.damaged");
         }
         for segment in &self.segments {
             segment.log();
@@ -134,7 +151,7 @@ impl ScanReport {
             info!(
                 segments = self.segments.len(),
                 frames = self.frames(),
-                "found frames in the spool that were not yet settled"
+                "found frames in the spool; the ledger tells which of them are still to be stored"
             );
         }
     }
@@ -161,9 +178,12 @@ impl SegmentReport {
                 }
             }
         }
-        let lost: u64 = self.lost_items.iter().sum();
+        let lost = self
+            .lost_items
+            .iter()
+            .fold(0, |sum: u64, &items| sum.saturating_add(items));
         if lost > 0 {
-            error!(segment = %name, lost, "events that had been accepted are lost from the spool");
+            error!(segment = %name, missing = lost, "events that had been accepted are missing from a spool segment; those that were not stored yet are lost");
         }
         if self.ending == Ending::Torn {
             warn!(segment = %name, end = self.end, bytes = self.void_bytes, "a spool segment ends in a torn write, which is cut off");

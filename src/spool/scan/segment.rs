@@ -224,14 +224,20 @@ impl Walk<'_> {
             Ending::Torn
         };
         // What is missing in torn groups only was never accepted.
-        let mut lost_items = [0; STREAMS_MAX];
+        let mut lost_items: Counts = [0; STREAMS_MAX];
         let mut counts = self.reached;
         for missing in &self.missing {
             let since = self.gaps.get(missing.since_gap);
             let from = since.map(|gap| gap.start).or(self.bad_from);
             match from.map_or(DamageKind::Rotten, kind) {
-                DamageKind::Rotten => lost_items[missing.stream] += missing.items,
-                DamageKind::Torn => counts[missing.stream] -= missing.items,
+                DamageKind::Rotten => {
+                    let lost = &mut lost_items[missing.stream];
+                    *lost = lost.saturating_add(missing.items);
+                }
+                DamageKind::Torn => {
+                    let count = &mut counts[missing.stream];
+                    *count = count.saturating_sub(missing.items);
+                }
             }
         }
         SegmentReport {

@@ -150,3 +150,21 @@ fn a_directory_that_lost_its_segments_becomes_another_instance() {
     assert_ne!(rig.spool.instance(), before);
     assert_eq!(rig.spool.fill().accepted[0], 0);
 }
+
+#[test]
+fn a_segment_that_is_removed_while_the_service_runs_is_written_off_and_stops_no_lane() {
+    let disk = FaultyDisk::default();
+    let mut rig = Rig::open(&disk).unwrap();
+    for id in 1..=12 {
+        assert_eq!(rig.commit(&[(0, id, 256)]), [Ok(())]);
+    }
+    disk.place("0000000000000006.seg", None);
+    assert_eq!(rig.take_all()[0], [1, 2, 3, 4, 5, 11, 12]);
+    let lost: u64 = (6..=10).map(|id| id % 7 + 1).sum();
+    assert_eq!(rig.spool.fill().lost, lost);
+    assert_eq!(rig.commit(&[(0, 13, 256)]), [Ok(())]);
+    assert_eq!(rig.take_all()[0], [13]);
+    rig.spool.retire(0, u64::MAX);
+    rig.committer.tick();
+    assert_eq!((rig.segments().len(), rig.spool.fill().items[0]), (1, 0));
+}

@@ -15,6 +15,7 @@ mod rows;
 mod sample;
 mod service;
 mod settings;
+mod slow_disk;
 mod small_disk;
 mod traffic;
 
@@ -24,13 +25,14 @@ pub use cluster::{Cluster, blocking, pg_bin, pg_cache};
 pub use database::{Database, one, texts};
 pub use generated::generated;
 pub use http::{Client, RawConnection, Reply};
-pub use process::{Process, env_file};
+pub use process::{Process, env_file, read_until};
 pub use proxy::{Cut, Proxy, Wire};
 pub use rig::Rig;
 pub use rows::{Row, rows, rows_as_text};
 pub use sample::{click, shown, uuid_of};
 pub use service::Service;
 pub use settings::{DEMO, OTHER, PEPPER, SALT, Settings, key};
+pub use slow_disk::SlowDisk;
 pub use small_disk::SmallDisk;
 pub use traffic::{Plan, Sent, Told, Traffic};
 

@@ -35,8 +35,17 @@ impl Process {
 
     /// Runs any command, with its log as JSON.
     pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Self {
+        Self::run_with(arguments, Vec::new())
+    }
+
+    /// The same, with some variables of the environment.
+    pub fn run_with(
+        arguments: impl IntoIterator<Item = OsString>,
+        environment: Vec<(&'static str, OsString)>,
+    ) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_recsys-ingest"))
             .args(arguments)
+            .envs(environment)
             .args(["--log-format", "json"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -165,6 +174,21 @@ fn collect(from: impl Read, into: &Mutex<String>) {
         log.push_str(&line);
         log.push('\n');
     }
+}
+
+/// Reads lines until one contains `words`; the rest is read and dropped.
+pub fn read_until(from: impl Read + Send + 'static, words: &str) -> String {
+    let mut lines = BufReader::new(from).lines();
+    let mut log = String::new();
+    for line in lines.by_ref().map_while(Result::ok) {
+        log.push_str(&line);
+        log.push('\n');
+        if line.contains(words) {
+            std::thread::spawn(move || lines.for_each(drop));
+            return log;
+        }
+    }
+    panic!("no '{words}' in the log:\n{log}");
 }
 
 /// The variables of a file such as `dev.env`, as a shell reads them.
