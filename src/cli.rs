@@ -31,6 +31,7 @@ const DEV_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Longest wait for the goodbyes to Postgres when a command is done.
 const GOODBYE_LIMIT: Duration = Duration::from_secs(3);
+const GOODBYE_LIMIT_AT_ONCE: Duration = Duration::from_millis(200);
 
 /// Takes recommendation exposures and interactions over HTTP into partitioned Postgres tables.
 #[derive(Debug, Parser)]
@@ -113,7 +114,11 @@ pub async fn run(command: Command) -> Result<u8> {
         () = impatient => None,
     };
     drop(running);
-    sessions_ended(GOODBYE_LIMIT).await;
+    let goodbyes = match stop.at_once().is_cancelled() {
+        true => GOODBYE_LIMIT_AT_ONCE,
+        false => GOODBYE_LIMIT,
+    };
+    sessions_ended(goodbyes).await;
     match outcome {
         Some(Ok(Err(error))) => Err(error),
         // What a second signal interrupted has ended by now, but not as it should.

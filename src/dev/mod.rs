@@ -12,6 +12,7 @@ pub mod postgres;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::Parser as _;
@@ -39,6 +40,10 @@ const KEYS: [(&str, Role); 4] = [
     ("INGEST_PUBLISH_KEY", Role::Publish),
     ("INGEST_ADMIN_KEY", Role::Admin),
 ];
+
+/// A download that is not wanted any more is not waited for. A server that has just
+/// been started is stopped well before that.
+const START_PATIENCE: Duration = Duration::from_secs(15);
 
 /// Room for a day's work on a laptop; a server's settings are in docs/postgres.md.
 const POSTGRES_SETTINGS: [(&str, &str); 4] = [
@@ -73,7 +78,15 @@ pub async fn run(config: Dev, stop: Stop) -> Result<()> {
     let starting = tokio::task::spawn_blocking(move || {
         PrivatePostgres::start_unless(&options, &|| begun.is_cancelled())
     });
-    let server = match starting.await.context("the start of PostgreSQL failed")? {
+    let given_up = async {
+        stop.begun().cancelled().await;
+        tokio::time::sleep(START_PATIENCE).await;
+    };
+    let started = tokio::select! {
+        started = starting => started.context("the start of PostgreSQL failed")?,
+        () = given_up => Err(LaunchError::GivenUp),
+    };
+    let server = match started {
         Err(LaunchError::GivenUp) => return Ok(()),
         started => started?,
     };
