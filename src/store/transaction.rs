@@ -68,7 +68,10 @@ pub(super) async fn store(
         }
         Err(trouble) => {
             // The error counts, not what becomes of a transaction that is lost anyway.
-            drop(execute(client, "roll back", "ROLLBACK").await);
+            // One that nobody answers is given up once: no other statement follows it.
+            if !matches!(trouble, Trouble::TimedOut { .. }) {
+                drop(execute(client, "roll back", "ROLLBACK").await);
+            }
             return Err(trouble);
         }
     };
