@@ -110,6 +110,15 @@ pub struct ByReason {
     pub reason: &'static str,
 }
 
+/// A finding of the checks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ByFinding {
+    /// The kind of finding.
+    pub code: &'static str,
+    /// How bad it is.
+    pub severity: &'static str,
+}
+
 /// An endpoint and the status that it answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ByStatus {
@@ -164,6 +173,12 @@ pub struct Metrics {
     pub spool_refused_frames: Gauge<i64, AtomicI64>,
     /// Open connections.
     pub connections: Gauge<i64, AtomicI64>,
+    /// The most that may be open.
+    pub connections_max: Gauge<i64, AtomicI64>,
+    /// What the checks found and is still so.
+    pub findings: Family<ByFinding, Gauge<i64, AtomicI64>>,
+    /// How far this machine's clock is ahead of Postgres's.
+    pub clock_offset_seconds: Gauge<f64, AtomicU64>,
 }
 
 impl Metrics {
@@ -195,6 +210,9 @@ impl Metrics {
             spool_lost_rows: Gauge::default(),
             spool_refused_frames: Gauge::default(),
             connections: Gauge::default(),
+            connections_max: Gauge::default(),
+            findings: Family::default(),
+            clock_offset_seconds: Gauge::default(),
             registry: Registry::default(),
         };
         registry.register(
@@ -287,6 +305,21 @@ impl Metrics {
             "connections",
             "Open HTTP connections",
             metrics.connections.clone(),
+        );
+        registry.register(
+            "connections_max",
+            "HTTP connections that may be open at once",
+            metrics.connections_max.clone(),
+        );
+        registry.register(
+            "findings",
+            "What the checks of database and machine found and is still so, by code and severity",
+            metrics.findings.clone(),
+        );
+        registry.register(
+            "clock_offset_seconds",
+            "Seconds by which this machine's clock is ahead of Postgres's, at the last refresh of the keys",
+            metrics.clock_offset_seconds.clone(),
         );
         Self {
             registry,

@@ -21,13 +21,16 @@ use crate::api::{self, App, BodyLimits, Connections, Front, clock};
 use crate::config::{self, Serve};
 use crate::event::{Limits, Pseudonymizer};
 use crate::metrics::Metrics;
+use crate::open_files;
 use crate::queue::{self, Budget, DrainRate, InMemory, Intake, Outcome};
 use crate::spool::{self, Spool};
+use crate::store::checks::{self, Board, FirstContact, Source, first_contact};
 use crate::store::connect::Target;
 use crate::store::directory::{ApiKeyHasher, Directory, KeyCopy, Standing};
 use crate::store::seal::{Policy, Pressure, Sealer};
 use crate::store::{
-    BatchLimits, Chain, Keeper, LaneStatus, Layout, Session, Stream, Totals, Writer, migrate,
+    BatchLimits, Keeper, LaneStatus, Layout, Session, Stream, Totals, Writer,
+    migrate::{self, History},
 };
 
 /// Requests that wait for the disk. A group takes what waits, so this is how
@@ -47,8 +50,18 @@ pub async fn run(
     stopping: CancellationToken,
     ready: CancellationToken,
 ) -> Result<Report> {
+    config.check()?;
     let target = config.database.target()?;
     let metrics = Arc::new(Metrics::new());
+    let connections = connections_to_postgres(&config.store);
+    let checks = Arc::new(Board::new(Arc::clone(&metrics), clock::now, connections));
+    let (connections_max, finding) = open_files::connections_max(config.http.connections_max);
+    checks.put(Source::Process, finding.into_iter().collect());
+    let FirstContact { refusal, notes } = first_contact(&target, connections).await;
+    if let Some(refusal) = refusal {
+        bail!("this database cannot be used: {refusal}");
+    }
+    checks.put(Source::Start, notes);
     let keeper = Arc::new(Keeper::new(layout(&config.store), Arc::clone(&metrics)));
     let drain = Arc::new(DrainRate::new(Instant::now()));
     let directory = Directory::new();
@@ -77,6 +90,7 @@ pub async fn run(
             drain: Arc::clone(&drain),
             metrics: Arc::clone(&metrics),
             status,
+            checks: Arc::clone(&checks),
         };
         writers.spawn(writer.run(frames));
     }
@@ -100,6 +114,7 @@ pub async fn run(
         keeper,
         sealer(&config.store, &lanes, &spool, &metrics),
         directory.clone(),
+        Arc::clone(&checks),
         directory_stops,
     ));
     // The spool's lock is what makes this one's directory nobody else's.
@@ -116,14 +131,17 @@ pub async fn run(
         intake,
         directory,
         Arc::clone(&metrics),
+        checks,
         lanes.clone(),
         &stopping,
-    )?;
+    );
     let limits = Connections {
-        max: config.http.connections_max,
+        max: connections_max,
         head_timeout: config.http.read_timeout,
         grace: config.shutdown_grace,
     };
+    let gauge = i64::try_from(connections_max).unwrap_or(i64::MAX);
+    metrics.connections_max.set(gauge);
     info!(
         address = %listener.local_addr().context("cannot tell the address of the socket")?,
         instance = %spool.instance(),
@@ -244,21 +262,18 @@ fn app(
     intake: Intake,
     directory: Directory,
     metrics: Arc<Metrics>,
+    checks: Arc<Board>,
     lanes: Vec<Arc<LaneStatus>>,
     stopping: &CancellationToken,
-) -> Result<App> {
+) -> App {
     let salt = config.exposure_hash_salt.expose();
-    if salt.is_empty() {
-        bail!(
-            "EXPOSURE_HASH_SALT is empty: raw ids would be hashed without a key, which anyone can undo"
-        );
-    }
-    Ok(App {
+    App {
         intake,
         directory,
         key_hasher: key_hasher(config),
         pseudonymizer: Pseudonymizer::new(salt.as_bytes()),
         metrics,
+        checks,
         lanes,
         body_limits: BodyLimits {
             bytes_max: bytes_usize(config.intake.body_bytes_max),
@@ -273,7 +288,7 @@ fn app(
         horizon_past_us: micros(config.intake.horizon_past),
         horizon_future_us: micros(config.intake.horizon_future),
         stopping: stopping.clone(),
-    })
+    }
 }
 
 fn key_hasher(config: &Serve) -> ApiKeyHasher {
@@ -313,38 +328,66 @@ async fn prepare_and_keep(
     keeper: Arc<Keeper>,
     sealer: Option<Sealer>,
     directory: Directory,
+    checks: Arc<Board>,
     stop: watch::Receiver<bool>,
 ) {
-    if migrates {
-        migrate_until_done(&target).await;
-    }
+    prepare_until_done(&target, migrates, &checks).await;
     tokio::join!(
-        directory.run(target.clone(), key_refresh, stop),
-        keeper.run(&target, clock::now),
+        directory.run(target.clone(), key_refresh, checks, stop),
+        keeper.run(&target),
         async {
             if let Some(sealer) = &sealer {
-                sealer.run(&target, clock::now).await;
+                sealer.run(&target).await;
             }
         },
     );
 }
 
-/// Brings the schema up to date, however long Postgres is away.
-async fn migrate_until_done(target: &Target) {
+/// Brings the schema up to date and checks it, however long Postgres is away.
+async fn prepare_until_done(target: &Target, migrates: bool, checks: &Board) {
     let mut complained = false;
-    while let Err(error) = migrate_once(target).await {
+    while let Err(error) = prepare_once(target, migrates, checks).await {
         if !std::mem::replace(&mut complained, true) {
-            warn!("cannot migrate yet, retrying: {error:#}");
+            warn!("cannot use the database yet, retrying: {error:#}");
         }
         tokio::time::sleep(RETRY).await;
     }
 }
 
-/// Brings the schema up to date.
-pub async fn migrate_once(target: &Target) -> Result<()> {
+/// Looks first, and migrates only if something is to be done: a role that may
+/// not change the schema can use one that is up to date.
+async fn prepare_once(target: &Target, migrates: bool, checks: &Board) -> Result<()> {
     let mut session = Session::open(target, None)
         .await
-        .map_err(|trouble| anyhow::anyhow!("{}", Chain(&trouble)))?;
+        .inspect_err(|trouble| checks.note_trouble(trouble))?;
+    let history = migrate::look(&session.client).await?;
+    let (finding, is_usable) = match &history {
+        History::Current => (None, true),
+        History::Unreadable => (Some(checks::unreadable()), true),
+        History::Foreign if !migrates => (Some(checks::foreign()), true),
+        History::Behind(names) if !migrates => (Some(checks::behind(names)), false),
+        History::Behind(_) | History::Foreign => match run_migrations(&mut session).await {
+            Ok(()) => (None, true),
+            // Without a connection nothing was refused.
+            Err(error) if session.client.is_closed() => return Err(error),
+            Err(error) => (Some(checks::not_migrated(&error)), false),
+        },
+    };
+    checks.put(Source::Migration, finding.clone().into_iter().collect());
+    checks.inspect(&session.client).await?;
+    match finding {
+        Some(finding) if !is_usable => Err(finding.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Brings the schema up to date.
+pub async fn migrate_once(target: &Target) -> Result<()> {
+    let mut session = Session::open(target, None).await?;
+    run_migrations(&mut session).await
+}
+
+async fn run_migrations(session: &mut Session) -> Result<()> {
     let report = migrate::migrate(&mut session.client).await?;
     for name in &report.applied {
         info!(migration = name, "applied");
@@ -353,6 +396,12 @@ pub async fn migrate_once(target: &Target) -> Result<()> {
         info!("the event tables were made by someone else; using them as they are");
     }
     Ok(())
+}
+
+/// Connections to Postgres that a running service keeps open: one for each lane,
+/// one each for keys and partitions, and one for sealing.
+fn connections_to_postgres(config: &config::Store) -> u32 {
+    u32::from(config.writers) * 2 + 2 + u32::from(config.seal)
 }
 
 /// Says when events can be accepted: as soon as somebody's key is known.
@@ -379,5 +428,6 @@ fn bytes_usize(size: bytesize::ByteSize) -> usize {
 }
 
 fn bytes_u32(size: bytesize::ByteSize) -> Result<u32> {
-    u32::try_from(size.as_u64()).with_context(|| format!("{size} is more than 4 GiB"))
+    u32::try_from(size.as_u64())
+        .with_context(|| format!("a size of {size} is too large: it has to be less than 4 GiB"))
 }

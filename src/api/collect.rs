@@ -33,6 +33,9 @@ const ACK: HeaderName = HeaderName::from_static("x-ingest-ack");
 /// A disk that takes longer to sync is broken, whatever it says later.
 const DURABLE_WAIT_MAX: Duration = Duration::from_secs(30);
 
+/// An operator has to act first.
+const CANNOT_STORE_RETRY: Duration = Duration::from_secs(30);
+
 /// What the query may say.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -215,6 +218,13 @@ impl Terms {
             format: requested_format(params.format.as_deref(), table)?,
             framing: framing(headers)?,
         };
+        if let Some(finding) = app.checks.refusal(table) {
+            return Err(Problem::unavailable(
+                "cannot_store",
+                format!("events cannot be stored: {finding}; send them again later"),
+                CANNOT_STORE_RETRY,
+            ));
+        }
         let room = app.intake.has_room(announced_bytes(headers));
         room.map(|()| terms).map_err(|reason| full(app, reason))
     }

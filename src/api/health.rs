@@ -15,6 +15,7 @@ use crate::event::Table;
 use crate::metrics::{ByState, RowState};
 use crate::queue::Full;
 use crate::store::Health;
+use crate::store::checks::{Finding, Severity};
 use crate::store::directory::Standing;
 
 use super::{App, clock};
@@ -30,7 +31,13 @@ pub(super) struct Readiness {
     status: &'static str,
     /// Why it is not `ready`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    reasons: Vec<&'static str>,
+    reasons: Vec<String>,
+    /// What is worth knowing and keeps nothing from working.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    notes: Vec<String>,
+    /// With `?verbose`: what the checks of database and machine found, the worst first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    findings: Vec<FindingBody>,
     /// With `?verbose`: what became of every row that this instance accepted.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     rows: Vec<Account>,
@@ -40,6 +47,23 @@ pub(super) struct Readiness {
     /// With `?verbose`: where tenants and API keys are from.
     #[serde(skip_serializing_if = "Option::is_none")]
     keys: Option<Keys>,
+}
+
+/// What a check found.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct FindingBody {
+    /// A stable name for the kind of finding.
+    #[schema(example = "column_type")]
+    code: &'static str,
+    /// `fault` (events cannot be stored), `degraded` (they can, with a limit) or `note`.
+    #[schema(example = "fault")]
+    severity: &'static str,
+    /// What was seen.
+    seen: String,
+    /// What it means.
+    meaning: String,
+    /// What to do.
+    remedy: String,
 }
 
 /// Where tenants and API keys are from.
@@ -113,7 +137,7 @@ pub(super) async fn readyz(
     State(app): State<Arc<App>>,
     Query(verbosity): Query<Verbosity>,
 ) -> Response {
-    let mut reasons = Vec::new();
+    let mut reasons: Vec<&str> = Vec::new();
     if app.stopping.is_cancelled() {
         reasons.push("the service is stopping");
     }
@@ -126,7 +150,10 @@ pub(super) async fn readyz(
         Err(Full::Disk) => reasons.push("the disk of the spool does not take writes"),
         Err(_) => reasons.push("the spool is full"),
     }
-    let unready = !reasons.is_empty();
+    let refused = Table::ALL
+        .into_iter()
+        .any(|table| app.checks.refusal(table).is_some());
+    let unready = refused || !reasons.is_empty();
     if let Standing::Copied { .. } = standing {
         reasons.push("tenants and API keys are a copy: they were not read from the database yet");
     }
@@ -137,6 +164,16 @@ pub(super) async fn readyz(
         Some(Health::Away) => reasons.push("Postgres is away or busy"),
         Some(Health::Good) | None => {}
     }
+    let found = app.checks.all();
+    let sentences = |holds: fn(Severity) -> bool| {
+        let findings = found.iter().filter(move |finding| holds(finding.severity));
+        findings.map(ToString::to_string)
+    };
+    // The cause before what it leads to.
+    let reasons: Vec<String> = sentences(|severity| severity > Severity::Note)
+        .chain(reasons.into_iter().map(str::to_owned))
+        .collect();
+    let notes = sentences(|severity| severity == Severity::Note).collect();
     let (status, code) = match (unready, reasons.is_empty()) {
         (true, _) => ("unready", StatusCode::SERVICE_UNAVAILABLE),
         (false, false) => ("degraded", StatusCode::OK),
@@ -145,6 +182,8 @@ pub(super) async fn readyz(
     let mut readiness = Readiness {
         status,
         reasons,
+        notes,
+        findings: Vec::new(),
         rows: Vec::new(),
         spool: None,
         keys: None,
@@ -163,8 +202,21 @@ pub(super) async fn readyz(
             lost: fill.lost,
         });
         readiness.keys = Some(Keys::of(standing));
+        readiness.findings = found.into_iter().map(FindingBody::from).collect();
     }
     (code, Json(readiness)).into_response()
+}
+
+impl From<Finding> for FindingBody {
+    fn from(finding: Finding) -> Self {
+        Self {
+            code: finding.code,
+            severity: finding.severity.as_str(),
+            seen: finding.seen,
+            meaning: finding.meaning,
+            remedy: finding.remedy,
+        }
+    }
 }
 
 impl Keys {

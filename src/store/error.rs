@@ -105,6 +105,9 @@ pub enum Trouble {
     /// There is a connection that cannot be set up.
     #[error("cannot set up the connection")]
     Session(#[source] anyhow::Error),
+    /// There is a connection through which nothing can be stored.
+    #[error(transparent)]
+    Unfit(#[from] super::checks::Finding),
     /// A partition cannot be read or made.
     #[error(transparent)]
     Partition(#[from] partition::Error),
@@ -147,9 +150,11 @@ impl Trouble {
     pub fn class(&self) -> Class {
         match self {
             Trouble::Connect(error) if error.is_away() => Class::Away,
-            Trouble::Connect(_) | Trouble::Twin | Trouble::Frame { .. } | Trouble::Spool(_) => {
-                Class::Fault
-            }
+            Trouble::Connect(_)
+            | Trouble::Unfit(_)
+            | Trouble::Twin
+            | Trouble::Frame { .. }
+            | Trouble::Spool(_) => Class::Fault,
             Trouble::Session(_) | Trouble::TimedOut { .. } => Class::Away,
             Trouble::Partition(partition::Error::Postgres { source, .. }) => {
                 match Class::of(source) {

@@ -13,6 +13,7 @@ use tracing::{error, info, warn};
 use crate::event::{Micros, Table};
 use crate::metrics::{ByTable, Metrics};
 
+use super::checks::server_time;
 use super::connect::Target;
 use super::error::{Chain, Trouble};
 use super::partition::{
@@ -190,13 +191,15 @@ impl Keeper {
         Ok(())
     }
 
-    /// Looks ahead every so often, until dropped.
-    pub async fn run(&self, target: &Target, now: impl Fn() -> Micros) {
+    /// Looks ahead every so often, until dropped. Goes by the server's clock: all
+    /// instances share the partitions.
+    pub async fn run(&self, target: &Target) {
         let mut failed = false;
         loop {
             let result = async {
                 let mut session = Session::open(target, Some(STATEMENT_TIMEOUT)).await?;
-                self.look_ahead(&mut session, now()).await?;
+                let now = server_time(&session.client).await?;
+                self.look_ahead(&mut session, now).await?;
                 if let Err(error) = self.retry_waiting(&mut session).await {
                     warn!(
                         "cannot store rows that wait for a partition, trying again later: {error:#}"

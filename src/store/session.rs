@@ -5,7 +5,8 @@ use std::time::Duration;
 use tokio::task::AbortHandle;
 use tokio_postgres::Client;
 
-use super::connect::{Connection, Target, prepare_session};
+use super::checks::pooler;
+use super::connect::{Connection, Reused, Target, prepare_session};
 use super::error::Trouble;
 
 /// An open connection, set up for our statements; dropping it closes it.
@@ -13,6 +14,8 @@ use super::error::Trouble;
 pub struct Session {
     /// What statements are sent with.
     pub client: Client,
+    /// Why there is no TLS, where it was preferred.
+    pub(super) clear_text: Option<String>,
     driver: AbortHandle,
 }
 
@@ -22,7 +25,11 @@ impl Session {
         target: &Target,
         statement_timeout: Option<Duration>,
     ) -> Result<Self, Trouble> {
-        let Connection { client, driver } = target.connect().await?;
+        let Connection {
+            client,
+            driver,
+            clear_text,
+        } = target.connect().await?;
         #[expect(
             clippy::disallowed_methods,
             reason = "the one task outside the service's set: it ends with the session that holds it"
@@ -33,10 +40,17 @@ impl Session {
             drop(driver.await);
         })
         .abort_handle();
-        let session = Self { client, driver };
+        let session = Self {
+            client,
+            clear_text,
+            driver,
+        };
         prepare_session(&session.client, statement_timeout)
             .await
-            .map_err(Trouble::Session)?;
+            .map_err(|error| match error.is::<Reused>() {
+                true => Trouble::Unfit(pooler()),
+                false => Trouble::Session(error),
+            })?;
         Ok(session)
     }
 }

@@ -67,6 +67,19 @@ impl LaneStatus {
         self.progress().storing_since = storing.then(Instant::now);
     }
 
+    /// Makes the health no better than `health`; returns what it was.
+    pub(super) fn raise(&self, health: Health) -> Health {
+        Health::of(self.health.fetch_max(health as u8, Ordering::Relaxed))
+    }
+
+    /// Makes the health good if it was `health`, and says whether it was.
+    pub(super) fn clear(&self, health: Health) -> bool {
+        let good = Health::Good as u8;
+        self.health
+            .compare_exchange(health as u8, good, Ordering::Relaxed, Ordering::Relaxed)
+            .is_ok()
+    }
+
     /// Sets the health; returns what it was.
     pub(super) fn set(&self, health: Health) -> Health {
         Health::of(self.health.swap(health as u8, Ordering::Relaxed))

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tracing::{debug, warn};
 
-use crate::event::Micros;
 use crate::metrics::Metrics;
 
+use super::super::checks::server_time;
 use super::super::connect::Target;
 use super::super::error::{Chain, Trouble};
 use super::super::partition::IndexProfile;
@@ -50,11 +50,12 @@ impl Sealer {
         }
     }
 
-    /// Seals what is due every so often, until dropped.
-    pub async fn run(&self, target: &Target, now: impl Fn() -> Micros) {
+    /// Seals what is due every so often, until dropped. Goes by the server's
+    /// clock: all instances share the partitions.
+    pub async fn run(&self, target: &Target) {
         let mut failed = false;
         loop {
-            match self.once(target, now()).await {
+            match self.once(target).await {
                 Ok(outcome) => {
                     failed = false;
                     outcome.complain();
@@ -73,13 +74,13 @@ impl Sealer {
         }
     }
 
-    async fn once(&self, target: &Target, now: Micros) -> Result<Outcome, Trouble> {
+    async fn once(&self, target: &Target) -> Result<Outcome, Trouble> {
         // No limit on statements: what they may wait for has its own.
         let mut session = Session::open(target, None).await?;
         let selection = Selection::Due {
             profile: self.policy.profile,
             after: self.policy.after,
-            now,
+            now: server_time(&session.client).await?,
         };
         seal(
             &mut session,

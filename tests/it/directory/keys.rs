@@ -251,7 +251,11 @@ async fn the_loop_notices_a_wake_survives_an_outage_and_stops_when_told() {
     let directory = Directory::new();
     let (stop, stopped) = watch::channel(false);
     let hour = Duration::from_secs(3600);
-    let running = tokio::spawn(directory.clone().run(target(&database), hour, stopped));
+    let running = tokio::spawn(
+        directory
+            .clone()
+            .run(target(&database), hour, checks(), stopped),
+    );
     eventually("the first reading", async || directory.age().is_some()).await;
 
     let insert = async |client: &Client, secret| {
@@ -297,7 +301,11 @@ async fn however_often_it_is_woken_the_tables_are_read_once_a_second() {
     let directory = Directory::new();
     let (stop, stopped) = watch::channel(false);
     let hour = Duration::from_secs(3600);
-    let running = tokio::spawn(directory.clone().run(target(&database), hour, stopped));
+    let running = tokio::spawn(
+        directory
+            .clone()
+            .run(target(&database), hour, checks(), stopped),
+    );
     eventually("the first reading", async || directory.age().is_some()).await;
     // Every reading resets the age; ages that went down count readings.
     let (mut readings, mut last) = (0, Duration::ZERO);
