@@ -1,7 +1,10 @@
 //! Tenants and keys, from the operator's hand to the snapshot.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use recsys_ingest::api::clock;
+use recsys_ingest::store::checks::Board;
 use recsys_ingest::store::connect::Target;
 use recsys_ingest::store::directory::{ApiKeyHasher, Directory, Refused, Role, admin};
 use tokio::sync::watch;
@@ -14,6 +17,10 @@ const NOW_US: i64 = 1_790_000_000_000_000;
 
 fn target(database: &Database) -> Target {
     Target::parse(database.url()).unwrap()
+}
+
+fn checks() -> Arc<Board> {
+    Arc::new(Board::new(Arc::default(), clock::now, 7))
 }
 
 fn hasher() -> ApiKeyHasher {
