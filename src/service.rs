@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use bytesize::ByteSize;
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -51,6 +52,7 @@ pub async fn run(
     ready: CancellationToken,
 ) -> Result<Report> {
     config.check()?;
+    let settings = spool_settings(&config)?;
     let target = config.database.target()?;
     let metrics = Arc::new(Metrics::new());
     let connections = connections_to_postgres(&config.store);
@@ -66,7 +68,6 @@ pub async fn run(
     let drain = Arc::new(DrainRate::new(Instant::now()));
     let directory = Directory::new();
     let (entries, waiting) = flume::bounded(ENTRIES_MAX);
-    let settings = spool_settings(&config)?;
     let segment_bytes = settings.segment_bytes;
     let opened = open_spool(config.spool.spool_dir.clone(), settings, waiting).await?;
     let spool = opened.spool;
@@ -234,7 +235,7 @@ fn spool_settings(config: &Serve) -> Result<spool::Settings> {
     // intake with the disk still empty, and one table's backlog the other's intake.
     let memory = bytes_usize(config.intake.queue_bytes_max);
     let lanes = usize::from(config.store.writers) * 2;
-    Ok(spool::Settings {
+    let settings = spool::Settings {
         streams: config.store.writers * 2,
         // Space comes back by whole segments, so a small spool has small ones.
         segment_bytes: defaults.segment_bytes.min(bytes_max / 8),
@@ -243,7 +244,23 @@ fn spool_settings(config: &Serve) -> Result<spool::Settings> {
         disk_reserve_bytes: config.spool.spool_disk_reserve.as_u64(),
         lane_bytes_max: defaults.lane_bytes_max.min(memory / 2 / lanes),
         ..defaults
-    })
+    };
+    let body_bytes_max = config.intake.body_bytes_max;
+    if frame_bytes_max > defaults.frame_bytes_max {
+        bail!(
+            "--body-bytes-max {body_bytes_max} is too large: the spool takes bodies of up to {}",
+            ByteSize(u64::from(defaults.frame_bytes_max) / 2)
+        );
+    }
+    if bytes_max < settings.bytes_least() {
+        bail!(
+            "--spool-bytes-max {} is too small for --body-bytes-max {body_bytes_max}: \
+             it has to be {} or more, room for two segments of the largest body",
+            config.spool.spool_bytes_max,
+            ByteSize(settings.bytes_least().next_multiple_of(1 << 20))
+        );
+    }
+    Ok(settings)
 }
 
 fn batch_limits(config: &Serve) -> BatchLimits {

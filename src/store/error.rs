@@ -111,6 +111,15 @@ pub enum Trouble {
     /// A partition cannot be read or made.
     #[error(transparent)]
     Partition(#[from] partition::Error),
+    /// The partition of these days is missing, and the role may not make it.
+    #[error(
+        "there is no partition for {range}, and the role may not make one: \
+         make it, or give the role the right to"
+    )]
+    NoPartition {
+        /// What it would hold.
+        range: partition::Range,
+    },
     /// A statement failed.
     #[error("cannot {doing}: {}", describe(source))]
     Statement {
@@ -152,6 +161,7 @@ impl Trouble {
             Trouble::Connect(error) if error.is_away() => Class::Away,
             Trouble::Connect(_)
             | Trouble::Unfit(_)
+            | Trouble::NoPartition { .. }
             | Trouble::Twin
             | Trouble::Frame { .. }
             | Trouble::Spool(_) => Class::Fault,

@@ -287,11 +287,12 @@ impl Writer {
             .cover(&mut open.session, table, batch.times())
             .await?;
         let held_back = (0..batch.len())
-            .filter(|&at| {
+            .filter_map(|at| {
                 let occurred = batch.key(at).occurred_at.0;
-                refused.iter().any(|range| range.contains(occurred))
+                let mut ranges = refused.iter();
+                let refused = ranges.find(|refused| refused.range.contains(occurred))?;
+                Some((at, waits_for_partition(refused.why)))
             })
-            .map(|at| (at, waits_for_partition()))
             .collect();
         let probe = sink.suspicion > 0;
         let started = Instant::now();
@@ -372,11 +373,10 @@ impl Writer {
     }
 }
 
-fn waits_for_partition() -> BadRow {
+fn waits_for_partition(why: &str) -> BadRow {
     BadRow {
         sqlstate: PARTITION_BUDGET.to_owned(),
-        message: "needs a new partition, and no more may be made this hour; it is stored as soon as one may"
-            .to_owned(),
+        message: why.to_owned(),
         ..BadRow::default()
     }
 }

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_postgres::Client;
 use tracing::{debug, warn};
 
+use crate::event::Table;
 use crate::metrics::Metrics;
 
 use super::super::checks::server_time;
@@ -77,6 +79,10 @@ impl Sealer {
     async fn once(&self, target: &Target) -> Result<Outcome, Trouble> {
         // No limit on statements: what they may wait for has its own.
         let mut session = Session::open(target, None).await?;
+        // A role that owns no table can seal none; the checks say so.
+        if !owns_tables(&session.client).await? {
+            return Ok(Outcome::default());
+        }
         let selection = Selection::Due {
             profile: self.policy.profile,
             after: self.policy.after,
@@ -90,4 +96,19 @@ impl Sealer {
         )
         .await
     }
+}
+
+async fn owns_tables(client: &Client) -> Result<bool, Trouble> {
+    let row = client
+        .query_one(
+            "SELECT coalesce(bool_or(pg_has_role(relowner, 'USAGE')), true) FROM pg_class
+              WHERE oid IN (to_regclass($1), to_regclass($2))",
+            &[&Table::Exposures.as_str(), &Table::Interactions.as_str()],
+        )
+        .await
+        .map_err(|source| Trouble::Statement {
+            doing: "find out who owns the event tables",
+            source,
+        })?;
+    Ok(row.get(0))
 }

@@ -1,5 +1,7 @@
 //! What the operating system allows.
 
+use std::time::Duration;
+
 use tokio::net::TcpStream;
 
 use super::{findings, says};
@@ -36,10 +38,23 @@ async fn strangers_do_not_take_the_files_that_spool_and_postgres_need() {
     );
 
     let mut ours = RawConnection::open(address).await;
-    let mut strangers = Vec::new();
+    // Some wait in the backlog, and some are not let in at all.
+    let mut strangers = tokio::task::JoinSet::new();
     for _ in 0..300 {
-        strangers.push(TcpStream::connect(address).await.unwrap());
+        strangers.spawn(async move {
+            let stranger = TcpStream::connect(address).await;
+            std::future::pending::<()>().await;
+            drop(stranger);
+        });
     }
+    eventually("strangers", async || {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        std::fs::read_dir(format!("/proc/{}/fd", process.pid()))
+            .unwrap()
+            .count()
+            > 128
+    })
+    .await;
     // Each body of a megabyte and more begins another segment.
     for n in 0..20 {
         let mut event = click(&format!("event {n}"));
@@ -48,7 +63,7 @@ async fn strangers_do_not_take_the_files_that_spool_and_postgres_need() {
         let reply = ours.post("/v1/interactions", &[], &body).await;
         assert_eq!(reply.status, 200, "{}\n{}", reply.text, process.log());
     }
-    drop(strangers);
+    strangers.shutdown().await;
     eventually("room for another connection", async || {
         client.get("/healthz").await.status == 200
     })

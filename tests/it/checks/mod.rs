@@ -12,14 +12,7 @@ mod transport;
 
 use serde_json::Value;
 
-use crate::harness::{Client, Process, Settings, eventually};
-
-/// Starts the program, whatever it says of itself.
-fn start(settings: &Settings) -> (Process, Client) {
-    let process = Process::run(settings.arguments());
-    let client = Client::new(process.listening());
-    (process, client)
-}
+use crate::harness::{Client, Process, eventually};
 
 /// What `/readyz` says: the status and all sentences in one text.
 async fn readiness(client: &Client) -> (String, String) {
@@ -58,6 +51,22 @@ async fn says(process: &Process, client: &Client, status: &str, sentence: &str) 
 /// Waits until `/readyz` says `ready`.
 async fn is_ready(process: &Process, client: &Client) {
     says(process, client, "ready", "").await;
+}
+
+/// Waits until events are refused because they cannot be stored; returns why. Until
+/// the keys are known they are refused because of that.
+async fn refusal(client: &Client, path: &str, event: &Value) -> String {
+    let client = client.query("ack=durable");
+    let mut last = None;
+    eventually("a refusal", async || {
+        let reply = client.post(path, event).await;
+        assert_eq!(reply.status, 503, "{}", reply.text);
+        let is_it = reply.problem().1 == "cannot_store";
+        last = Some(reply.text);
+        is_it
+    })
+    .await;
+    last.unwrap()
 }
 
 /// The findings of `/readyz?verbose` with a code.

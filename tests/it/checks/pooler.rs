@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
-use super::{is_ready, start};
+use super::is_ready;
 use crate::harness::{Database, Process, Settings, click};
 
 struct PgBouncer {
@@ -112,7 +112,7 @@ async fn a_pooler_in_session_mode_serves_as_well_as_a_server() {
     };
     let settings = Settings::new(&pooler.database(&database));
     for n in 0..2 {
-        let (mut process, client) = start(&settings);
+        let (mut process, client) = Process::listen(&settings);
         is_ready(&process, &client).await;
         let stored = client
             .post("/v1/interactions", &click(&format!("event {n}")))

@@ -5,8 +5,8 @@ use recsys_ingest::event::Table;
 use recsys_ingest::store::checks::{Severity, inspect};
 use recsys_ingest::store::partition::{Interval, ensure_ahead};
 
-use super::{is_ready, readiness, says, start};
-use crate::harness::{Database, Settings, one, shown};
+use super::{is_ready, readiness, refusal, says};
+use crate::harness::{Database, Process, Settings, one, shown};
 
 /// What docs/postgres.md says that a role needs which makes no partitions.
 const GRANTS: &str = "
@@ -73,7 +73,7 @@ impl Limited {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_role_that_may_not_create_is_ready_on_a_schema_that_is_up_to_date() {
     let limited = Limited::new().await;
-    let (process, client) = start(&Settings::new(&limited.as_role()));
+    let (process, client) = Process::listen(&Settings::new(&limited.as_role()));
     is_ready(&process, &client).await;
     let stored = client.post("/v1/exposures", &shown("a")).await;
     assert_eq!(stored.settled(), (1, 0, 0, 0), "{}", stored.text);
@@ -193,7 +193,7 @@ async fn a_right_that_is_missing_at_the_start_takes_no_event_until_it_is_granted
     limited
         .execute("REVOKE INSERT ON ingest_ledger FROM $role")
         .await;
-    let (process, client) = start(&Settings::new(&limited.as_role()));
+    let (process, client) = Process::listen(&Settings::new(&limited.as_role()));
     says(
         &process,
         &client,
@@ -201,11 +201,7 @@ async fn a_right_that_is_missing_at_the_start_takes_no_event_until_it_is_granted
         "may not INSERT on ingest_ledger",
     )
     .await;
-    let refused = client
-        .query("ack=durable")
-        .post("/v1/exposures", &shown("a"))
-        .await;
-    assert_eq!(refused.problem(), (503, "cannot_store"), "{}", refused.text);
+    refusal(&client, "/v1/exposures", &shown("a")).await;
     limited
         .execute("GRANT INSERT ON ingest_ledger TO $role")
         .await;
@@ -217,24 +213,17 @@ async fn a_right_that_is_missing_at_the_start_takes_no_event_until_it_is_granted
 #[tokio::test(flavor = "multi_thread")]
 async fn row_level_security_is_a_fault_where_copy_is_refused_and_nowhere_else() {
     let limited = Limited::new().await;
-    let client = limited.database.connect().await;
-    let leaf: String = one(
-        &client,
-        "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'exposure_events'::regclass
-          ORDER BY 1 LIMIT 1",
-    )
-    .await;
     // COPY goes through the parent, so the partitions' own policies say nothing.
-    for n in 0..4 {
-        let leaf = leaf.clone();
-        limited.execute(&format!(
-            "DO $$ DECLARE leaf regclass; BEGIN FOR leaf IN SELECT inhrelid::regclass FROM pg_inherits
-               WHERE inhparent = 'exposure_events'::regclass LOOP
-               EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', leaf); END LOOP; END $$ -- {leaf} {n}"
-        ))
+    limited
+        .execute(
+            "DO $$ DECLARE leaf regclass; BEGIN
+                 FOR leaf IN SELECT inhrelid FROM pg_inherits WHERE inhparent = 'exposure_events'::regclass LOOP
+                     EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', leaf);
+                 END LOOP;
+             END $$",
+        )
         .await;
-    }
-    let (process, client) = start(&Settings::new(&limited.as_role()));
+    let (process, client) = Process::listen(&Settings::new(&limited.as_role()));
     is_ready(&process, &client).await;
     let stored = client.post("/v1/exposures", &shown("a")).await;
     assert_eq!(stored.settled(), (1, 0, 0, 0), "{}", stored.text);
@@ -253,7 +242,7 @@ async fn row_level_security_is_a_fault_where_copy_is_refused_and_nowhere_else() 
     );
     says(&process, &client, "degraded", &sentence).await;
     // A start under it takes nothing.
-    let (second, other) = start(&Settings::new(&limited.as_role()));
+    let (second, other) = Process::listen(&Settings::new(&limited.as_role()));
     says(&second, &other, "unready", &sentence).await;
     limited.execute("ALTER ROLE $role BYPASSRLS").await;
     is_ready(&second, &other).await;
@@ -298,7 +287,7 @@ async fn migrations_that_may_not_run_are_named_and_nothing_is_taken_until_they_r
     limited.execute("DELETE FROM ingest_schema_history WHERE version = (SELECT max(version) FROM ingest_schema_history)").await;
     for migrates in ["true", "false"] {
         let settings = Settings::new(&limited.as_role()).with("--migrate-on-start", migrates);
-        let (process, client) = start(&settings);
+        let (process, client) = Process::listen(&settings);
         says(&process, &client, "unready", "the schema").await;
         let refused = client
             .query("ack=durable")

@@ -1,8 +1,8 @@
 //! Connections that were to have TLS, and have none.
 
-use super::{findings, is_ready, says, start};
+use super::{findings, is_ready, says};
 use crate::directory::server::Server;
-use crate::harness::{Database, Settings, click};
+use crate::harness::{Database, Process, Settings, click};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn prefer_that_ends_in_clear_text_says_so_and_stays_ready() {
@@ -12,10 +12,10 @@ async fn prefer_that_ends_in_clear_text_says_so_and_stays_ready() {
     let database = server.database().await;
     let settings = |parameters: &str| {
         let url = server.url("recsys", parameters);
-        Settings::new(&Database::by(url)).clone()
+        Settings::new(&Database::by(url))
     };
     drop(database);
-    let (process, client) = start(&settings("sslmode=prefer"));
+    let (process, client) = Process::listen(&settings("sslmode=prefer"));
     says(
         &process,
         &client,
@@ -35,7 +35,7 @@ async fn prefer_that_ends_in_clear_text_says_so_and_stays_ready() {
     let stored = client.post("/v1/interactions", &click("a")).await;
     assert_eq!(stored.settled(), (1, 0, 0, 0));
     // Who says that it is meant is not told.
-    let (process, client) = start(&settings("sslmode=disable"));
+    let (process, client) = Process::listen(&settings("sslmode=disable"));
     is_ready(&process, &client).await;
     assert_eq!(findings(&client, "clear_text").await.len(), 0);
 }
@@ -45,7 +45,7 @@ async fn prefer_with_a_server_without_tls_says_so_and_gives_the_true_reason_of_a
     let server = Server::plain().await;
     server.database().await;
     let url = server.url("recsys", "sslmode=prefer");
-    let (process, client) = start(&Settings::new(&Database::by(url)));
+    let (process, client) = Process::listen(&Settings::new(&Database::by(url)));
     says(&process, &client, "ready", "server does not support TLS").await;
     let missing = server.target_with("host=127.0.0.1 dbname=nowhere sslmode=prefer");
     let error = missing.connect().await.unwrap_err().to_string();

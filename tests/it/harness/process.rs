@@ -35,6 +35,14 @@ impl Process {
         (process, Client::new(address))
     }
 
+    /// Runs `serve` and waits until it listens, ready or not.
+    pub fn listen(settings: &Settings) -> (Self, Client) {
+        let mut process = Self::run(settings.arguments());
+        process._spool = Some(Arc::clone(&settings.spool));
+        let address = process.listening();
+        (process, Client::new(address))
+    }
+
     /// Runs any command, with its log as JSON.
     pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Self {
         Self::run_as(Command::new(PROGRAM), arguments)
