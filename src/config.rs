@@ -365,9 +365,6 @@ impl Serve {
                  so that a body within its limit would never be taken: raise the one or lower the other"
             );
         }
-        if self.secrets.api_key_hash_secret.expose().is_empty() {
-            bail!("API_KEY_HASH_SECRET is empty: hashes of API keys could be made by anyone");
-        }
         if self.exposure_hash_salt.expose().is_empty() {
             bail!(
                 "EXPOSURE_HASH_SALT is empty: raw ids would be hashed without a key, which anyone can undo"

@@ -38,7 +38,8 @@ struct Progress {
 const SILENCE_MAX: Duration = Duration::from_secs(5);
 
 impl LaneStatus {
-    /// A lane that was not heard of yet: not good before Postgres was reached.
+    /// A lane that was not heard of yet. Until the database is reached the keys
+    /// are not read, so that readiness does not hang on the lane's word.
     pub fn new(stream: Stream) -> Self {
         Self {
             stream,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio_postgres::Client;
 use tracing::{info, warn};
 
-use super::super::error::{Chain, Trouble, limited};
+use super::super::error::{Chain, Class, Trouble, limited};
 use super::super::status::Health;
 use super::{Sink, Writer};
 
@@ -32,6 +32,9 @@ impl Writer {
     }
 
     async fn ping_for_ever(&self, sink: &mut Sink) {
+        let table = self.stream.table;
+        // What a failed ping made of the lane's health; what a batch made of it stays.
+        let mut raised = None;
         loop {
             tokio::time::sleep(PING_AFTER).await;
             let alive = match &sink.open {
@@ -40,20 +43,27 @@ impl Writer {
                     sink.open = Some(open);
                 }),
             };
-            let table = self.stream.table;
-            match alive {
+            let trouble = match alive {
                 Ok(()) => {
-                    if self.status.clear(Health::Away) {
+                    if raised
+                        .take()
+                        .is_some_and(|health| self.status.clear(health))
+                    {
                         info!(%table, "Postgres answers again");
                     }
+                    continue;
                 }
-                Err(trouble) => {
-                    sink.open = None;
-                    self.checks.note_trouble(&trouble);
-                    if self.status.raise(Health::Away) < Health::Away {
-                        warn!(%table, error = %Chain(&trouble), "Postgres does not answer; events are kept in the spool until it does");
-                    }
-                }
+                Err(trouble) => trouble,
+            };
+            sink.open = None;
+            self.checks.note_trouble(&trouble);
+            let health = match trouble.class() {
+                Class::Fault => Health::Fault,
+                _ => Health::Away,
+            };
+            if self.status.raise(health) < health {
+                raised = Some(health);
+                warn!(%table, error = %Chain(&trouble), "cannot reach Postgres as it has to be; events are kept in the spool");
             }
         }
     }

@@ -38,7 +38,6 @@ async fn settings_that_make_no_sense_are_refused_with_a_sentence() {
         ("--log-level", "warning", "error, warn, info"),
         ("--log-level", "", "error, warn, info"),
         ("--log-level", "recsys_ingest::store", "error, warn, info"),
-        ("--api-key-hash-secret", "", "API_KEY_HASH_SECRET is empty"),
         ("--exposure-hash-salt", "", "EXPOSURE_HASH_SALT is empty"),
     ] {
         let said = refusal(&database, flag, value);
