@@ -5,8 +5,17 @@ use recsys_ingest::event::Table;
 use recsys_ingest::store::checks::{Severity, inspect};
 use recsys_ingest::store::partition::{Interval, ensure_ahead};
 
+use serde_json::Value;
+
 use super::{is_ready, readiness, refusal, says};
 use crate::harness::{Database, Process, Settings, one, shown};
+
+/// What was shown just now: there is a partition for it.
+fn shown_now(event_id: &str) -> Value {
+    let mut event = shown(event_id);
+    event["occurred_at"] = jiff::Timestamp::now().to_string().into();
+    event
+}
 
 /// What docs/postgres.md says that a role needs which makes no partitions.
 const GRANTS: &str = "
@@ -75,7 +84,7 @@ async fn a_role_that_may_not_create_is_ready_on_a_schema_that_is_up_to_date() {
     let limited = Limited::new().await;
     let (process, client) = Process::listen(&Settings::new(&limited.as_role()));
     is_ready(&process, &client).await;
-    let stored = client.post("/v1/exposures", &shown("a")).await;
+    let stored = client.post("/v1/exposures", &shown_now("a")).await;
     assert_eq!(stored.settled(), (1, 0, 0, 0), "{}", stored.text);
     let (status, sentences) = readiness(&client).await;
     assert_eq!(status, "ready");
@@ -92,7 +101,7 @@ async fn a_role_that_may_not_create_is_ready_on_a_schema_that_is_up_to_date() {
     old["occurred_at"] = "2020-01-01T00:00:00Z".into();
     let reply = client.post("/v1/exposures", &old).await;
     assert_eq!(reply.settled(), (0, 0, 1, 0), "{}", reply.text);
-    let stored = client.post("/v1/exposures", &shown("c")).await;
+    let stored = client.post("/v1/exposures", &shown_now("c")).await;
     assert_eq!(stored.settled(), (1, 0, 0, 0), "{}", stored.text);
     is_ready(&process, &client).await;
 }
@@ -201,12 +210,12 @@ async fn a_right_that_is_missing_at_the_start_takes_no_event_until_it_is_granted
         "may not INSERT on ingest_ledger",
     )
     .await;
-    refusal(&client, "/v1/exposures", &shown("a")).await;
+    refusal(&client, "/v1/exposures", &shown_now("a")).await;
     limited
         .execute("GRANT INSERT ON ingest_ledger TO $role")
         .await;
     is_ready(&process, &client).await;
-    let stored = client.post("/v1/exposures", &shown("a")).await;
+    let stored = client.post("/v1/exposures", &shown_now("a")).await;
     assert_eq!(stored.settled(), (1, 0, 0, 0));
 }
 
@@ -225,7 +234,7 @@ async fn row_level_security_is_a_fault_where_copy_is_refused_and_nowhere_else() 
         .await;
     let (process, client) = Process::listen(&Settings::new(&limited.as_role()));
     is_ready(&process, &client).await;
-    let stored = client.post("/v1/exposures", &shown("a")).await;
+    let stored = client.post("/v1/exposures", &shown_now("a")).await;
     assert_eq!(stored.settled(), (1, 0, 0, 0), "{}", stored.text);
 
     limited
@@ -233,7 +242,7 @@ async fn row_level_security_is_a_fault_where_copy_is_refused_and_nowhere_else() 
         .await;
     let taken = client
         .query("ack=durable")
-        .post("/v1/exposures", &shown("b"))
+        .post("/v1/exposures", &shown_now("b"))
         .await;
     assert_eq!(taken.status, 202, "{}", taken.text);
     let sentence = format!(
@@ -291,7 +300,7 @@ async fn migrations_that_may_not_run_are_named_and_nothing_is_taken_until_they_r
         says(&process, &client, "unready", "the schema").await;
         let refused = client
             .query("ack=durable")
-            .post("/v1/exposures", &shown("a"))
+            .post("/v1/exposures", &shown_now("a"))
             .await;
         assert_eq!(refused.status, 503, "{}", refused.text);
     }

@@ -1,12 +1,19 @@
 //! Settings that make no sense.
 
-use crate::harness::{Database, Process, Settings};
+use std::time::{Duration, Instant};
+
+use crate::harness::{Database, Process, SOON, Settings};
 
 /// How the program ends with a setting, and what it says.
 fn refusal(database: &Database, flag: &str, value: &str) -> String {
     let settings = Settings::new(database).with(flag, value);
     let mut process = Process::run(settings.arguments());
     let status = process.wait();
+    // What it wrote last may still be on its way through the pipe.
+    let started = Instant::now();
+    while process.log().is_empty() && started.elapsed() < SOON {
+        std::thread::sleep(Duration::from_millis(10));
+    }
     let said = process.log();
     assert!(!status.success(), "{flag} {value} was accepted:\n{said}");
     said

@@ -173,13 +173,15 @@ async fn everything_that_rows_would_meet_is_named_with_table_column_and_type() {
         database.execute(NO_VIEWS).await;
         database.execute(&sql).await;
         let found = inspected(&database).await;
-        let [finding] = &found[..] else {
+        let is_it = |finding: &&Finding| finding.seen == seen;
+        let Some(finding) = found.iter().find(is_it) else {
             panic!("{sql}: {found:?}");
         };
-        assert_eq!(
-            (finding.severity, finding.code, finding.seen.as_str()),
-            (severity, code, seen),
-            "{sql}"
+        assert_eq!((finding.severity, finding.code), (severity, code), "{sql}");
+        // A column of another name is one too many as well.
+        assert!(
+            found.len() == 1 || sql.contains("RENAME item_id"),
+            "{sql}: {found:?}"
         );
     }
 }
@@ -237,9 +239,11 @@ async fn a_column_that_changes_under_a_running_service_is_named_and_costs_nothin
     database
         .execute("ALTER TABLE interaction_events ALTER position TYPE bigint")
         .await;
+    let mut event = click("a");
+    event["position"] = 3.into();
     let taken = client
         .query("ack=durable")
-        .post("/v1/interactions", &click("a"))
+        .post("/v1/interactions", &event)
         .await;
     assert_eq!(taken.status, 202, "{}", taken.text);
     let sentence = "interaction_events.position is bigint, it has to be integer";
