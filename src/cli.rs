@@ -170,9 +170,10 @@ pub(crate) async fn bind(address: std::net::SocketAddr) -> Result<TcpListener> {
 /// Sets the log up; once, before anything is logged.
 pub fn start_log(log: &Log) -> Result<()> {
     use tracing_subscriber::EnvFilter;
-    // What the migration library tells at info is said again by us, in our words.
+    // Errors show whatever a filter leaves out, unless it says `off`. What the
+    // migration library tells at info is said again by us, in our words.
     let filter = EnvFilter::try_new(format!(
-        "refinery_core=warn,tokio_postgres=warn,{}",
+        "error,refinery_core=warn,tokio_postgres=warn,{}",
         log.log_level
     ))
     .with_context(|| format!("'{}' is not a level or filter for the log", log.log_level))?;

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::bail;
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 
@@ -95,15 +96,15 @@ pub struct Http {
     pub listen: SocketAddr,
 
     /// Most connections open at once; further ones wait to be accepted
-    #[arg(long, env = "INGEST_CONNECTIONS_MAX", default_value_t = 8192)]
+    #[arg(long, env = "INGEST_CONNECTIONS_MAX", default_value_t = 8192, value_parser = count(1, 1_000_000))]
     pub connections_max: usize,
 
     /// Time for a request's head to arrive, and for its body to go on arriving
-    #[arg(long, env = "INGEST_READ_TIMEOUT", default_value = "15s", value_parser = up_to_a_day)]
+    #[arg(long, env = "INGEST_READ_TIMEOUT", default_value = "15s", value_parser = time(ROUND_TRIP, DAY))]
     pub read_timeout: Duration,
 
     /// How often tenants and API keys are read again; a revoked key works for at most this long
-    #[arg(long, env = "INGEST_KEY_REFRESH", default_value = "5s", value_parser = up_to_a_day)]
+    #[arg(long, env = "INGEST_KEY_REFRESH", default_value = "5s", value_parser = time(SECOND, DAY))]
     pub key_refresh: Duration,
 
     /// How long the copy of tenants and API keys in the spool's directory is trusted by a start that cannot read the database; keys revoked meanwhile work until then; 0s: keep no copy
@@ -119,27 +120,27 @@ pub struct Intake {
     pub default_ack: Ack,
 
     /// Longest wait of ?ack=committed; past it the answer is 202 with the level that was reached
-    #[arg(long, env = "INGEST_COMMIT_TIMEOUT", default_value = "10s", value_parser = up_to_a_day)]
+    #[arg(long, env = "INGEST_COMMIT_TIMEOUT", default_value = "10s", value_parser = time(ROUND_TRIP, DAY))]
     pub commit_timeout: Duration,
 
     /// Largest body, after decompression
-    #[arg(long, env = "INGEST_BODY_BYTES_MAX", default_value = "8MiB")]
+    #[arg(long, env = "INGEST_BODY_BYTES_MAX", default_value = "8MiB", value_parser = at_least(KIB))]
     pub body_bytes_max: ByteSize,
 
     /// Largest event
-    #[arg(long, env = "INGEST_EVENT_BYTES_MAX", default_value = "256KiB")]
+    #[arg(long, env = "INGEST_EVENT_BYTES_MAX", default_value = "256KiB", value_parser = at_least(KIB))]
     pub event_bytes_max: ByteSize,
 
     /// Most events in one body
-    #[arg(long, env = "INGEST_EVENTS_MAX", default_value_t = 10_000)]
+    #[arg(long, env = "INGEST_EVENTS_MAX", default_value_t = 10_000, value_parser = count(1, 10_000_000))]
     pub events_max: usize,
 
     /// Memory for bodies and rows on their way; past it the answer is 503
-    #[arg(long, env = "INGEST_QUEUE_BYTES_MAX", default_value = "128MiB")]
+    #[arg(long, env = "INGEST_QUEUE_BYTES_MAX", default_value = "128MiB", value_parser = at_least(KIB))]
     pub queue_bytes_max: ByteSize,
 
     /// Oldest event that is accepted, counted back from now
-    #[arg(long, env = "INGEST_HORIZON_PAST", default_value = "90d", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "INGEST_HORIZON_PAST", default_value = "90d", value_parser = time(SECOND, Duration::MAX))]
     pub horizon_past: Duration,
 
     /// Furthest event in the future that is accepted
@@ -160,7 +161,7 @@ pub struct Spool {
     pub spool_dir: PathBuf,
 
     /// Disk space that the spool may take; past it the answer is 503
-    #[arg(long, env = "INGEST_SPOOL_BYTES_MAX", default_value = "8GiB")]
+    #[arg(long, env = "INGEST_SPOOL_BYTES_MAX", default_value = "8GiB", value_parser = at_least(KIB))]
     pub spool_bytes_max: ByteSize,
 
     /// Disk space that is left to others on the same file system
@@ -176,11 +177,11 @@ pub struct Store {
     pub writers: u8,
 
     /// Rows after which a batch is written
-    #[arg(long, env = "INGEST_BATCH_ROWS_MAX", default_value_t = 20_000)]
+    #[arg(long, env = "INGEST_BATCH_ROWS_MAX", default_value_t = 20_000, value_parser = count(1, 10_000_000))]
     pub batch_rows_max: usize,
 
     /// Bytes after which a batch is written
-    #[arg(long, env = "INGEST_BATCH_BYTES_MAX", default_value = "4MiB")]
+    #[arg(long, env = "INGEST_BATCH_BYTES_MAX", default_value = "4MiB", value_parser = at_least(KIB))]
     pub batch_bytes_max: ByteSize,
 
     /// Time after which a batch is written, however small
@@ -196,11 +197,11 @@ pub struct Store {
     pub partition_interval: Interval,
 
     /// Partitions to have ready beyond the current one
-    #[arg(long, env = "INGEST_PARTITIONS_AHEAD", default_value_t = 3)]
+    #[arg(long, env = "INGEST_PARTITIONS_AHEAD", default_value_t = 3, value_parser = clap::value_parser!(u32).range(..=1000))]
     pub partitions_ahead: u32,
 
     /// Most partitions that events may bring about in an hour, both tables together
-    #[arg(long, env = "INGEST_PARTITIONS_PER_HOUR", default_value_t = 200)]
+    #[arg(long, env = "INGEST_PARTITIONS_PER_HOUR", default_value_t = 200, value_parser = count(0, 100_000))]
     pub partitions_per_hour: usize,
 
     /// When partitions get their indexes beside the key: deferred (when they are sealed: a hot partition takes rows several times faster) or full (from the start)
@@ -228,7 +229,7 @@ pub struct Sealing {
 #[derive(Args, Clone, Debug)]
 pub struct Log {
     /// What to log: error, warn, info, debug, or a filter such as info,recsys_ingest::store=debug
-    #[arg(long, env = "LOG_LEVEL", default_value = "info", global = true)]
+    #[arg(long, env = "LOG_LEVEL", default_value = "info", global = true, value_parser = log_filter)]
     pub log_level: String,
 
     /// How to log
@@ -264,15 +265,112 @@ pub struct Dev {
     pub xdg_cache_home: Option<PathBuf>,
 }
 
-/// Reads a time that somebody or something waits for.
-///
+const KIB: u64 = 1024;
+const SECOND: Duration = Duration::from_secs(1);
 /// A day is longer than anybody means; beyond some centuries a clock overflows.
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// An answer that has less time than a round trip takes never comes.
+const ROUND_TRIP: Duration = Duration::from_millis(10);
+
+/// Reads a time that somebody or something waits for.
 fn up_to_a_day(text: &str) -> Result<Duration, String> {
-    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-    match humantime::parse_duration(text) {
-        Ok(time) if time <= DAY => Ok(time),
-        Ok(_) => Err("it is longer than a day".to_owned()),
+    time(Duration::ZERO, DAY)(text)
+}
+
+/// Reads a time between two others.
+fn time(
+    least: Duration,
+    most: Duration,
+) -> impl Fn(&str) -> Result<Duration, String> + Clone + Send + Sync + 'static {
+    move |text| match humantime::parse_duration(text) {
+        Ok(time) if time < least => Err(format!(
+            "it has to be {} or longer",
+            humantime::format_duration(least)
+        )),
+        Ok(time) if time > most => Err(match most {
+            DAY => "it is longer than a day".to_owned(),
+            _ => format!("it is longer than {}", humantime::format_duration(most)),
+        }),
+        Ok(time) => Ok(time),
+        Err(error) => Err(format!("{error}; a time is like 5ms, 30s or 90d")),
+    }
+}
+
+/// Reads a number of things.
+fn count(
+    least: usize,
+    most: usize,
+) -> impl Fn(&str) -> Result<usize, String> + Clone + Send + Sync + 'static {
+    move |text| match text.parse() {
+        Ok(number) if (least..=most).contains(&number) => Ok(number),
+        _ => Err(format!(
+            "it has to be a whole number from {least} to {most}"
+        )),
+    }
+}
+
+/// Reads a size.
+fn at_least(
+    least: u64,
+) -> impl Fn(&str) -> Result<ByteSize, String> + Clone + Send + Sync + 'static {
+    move |text| match text.parse::<ByteSize>() {
+        Ok(size) if size.as_u64() >= least => Ok(size),
+        Ok(_) => Err(format!("it has to be {} or more", ByteSize(least))),
+        Err(error) => Err(format!("{error}; a size is like 64KiB, 8MiB or 1GiB")),
+    }
+}
+
+/// Reads what to log. The library takes a word that is no level for the name of
+/// a module, and then logs nothing else.
+fn log_filter(text: &str) -> Result<String, String> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let is_level = |word: &str| LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word));
+    for directive in text.split(',').map(str::trim) {
+        let level = match directive.rsplit_once('=') {
+            Some((_, level)) => level,
+            None => directive,
+        };
+        // A filter of spans and fields ends in a bracket, or has its level behind one.
+        if !is_level(level) && !directive.ends_with(']') {
+            return Err(format!(
+                "'{level}' is no level; one is {}, and a filter is like info,recsys_ingest::store=debug",
+                LEVELS.join(", ")
+            ));
+        }
+    }
+    match tracing_subscriber::EnvFilter::try_new(text) {
+        Ok(_) => Ok(text.to_owned()),
         Err(error) => Err(error.to_string()),
+    }
+}
+
+impl Serve {
+    /// Refuses settings that make no sense together.
+    ///
+    /// # Errors
+    /// Names the settings, what they are, and what would be accepted.
+    pub fn check(&self) -> anyhow::Result<()> {
+        const MOST: u64 = 4 << 30;
+        let Intake {
+            body_bytes_max,
+            queue_bytes_max,
+            ..
+        } = self.intake;
+        if queue_bytes_max.as_u64() >= MOST {
+            bail!("--queue-bytes-max {queue_bytes_max} is too large: it has to be less than 4 GiB");
+        }
+        if queue_bytes_max < body_bytes_max {
+            bail!(
+                "--queue-bytes-max {queue_bytes_max} is smaller than --body-bytes-max {body_bytes_max}, \
+                 so that a body within its limit would never be taken: raise the one or lower the other"
+            );
+        }
+        if self.exposure_hash_salt.expose().is_empty() {
+            bail!(
+                "EXPOSURE_HASH_SALT is empty: raw ids would be hashed without a key, which anyone can undo"
+            );
+        }
+        Ok(())
     }
 }
 
@@ -353,5 +451,50 @@ mod tests {
         assert!(up_to_a_day("24h 1ms").unwrap_err().contains("a day"));
         assert!(up_to_a_day("500000000000y").is_err());
         assert!(up_to_a_day("soon").is_err());
+    }
+
+    #[test]
+    fn a_bare_word_of_the_log_filter_is_a_level() {
+        for good in [
+            "info",
+            "WARN",
+            "off",
+            "info,recsys_ingest::store=debug",
+            "h2=off,error",
+        ] {
+            assert_eq!(log_filter(good).as_deref(), Ok(good));
+        }
+        for bad in [
+            "warning", "", "info,", "recsys_ingest::store", "info,h2", "info,h2=loud", "verbose=1",
+        ] {
+            let refusal = log_filter(bad).unwrap_err();
+            assert!(
+                refusal.contains("is no level; one is off, error"),
+                "{bad}: {refusal}"
+            );
+        }
+    }
+
+    #[test]
+    fn numbers_sizes_and_times_say_what_is_accepted() {
+        assert_eq!(count(1, 9)("9"), Ok(9));
+        for bad in ["0", "10", "-1", "many"] {
+            let refusal = count(1, 9)(bad).unwrap_err();
+            assert_eq!(refusal, "it has to be a whole number from 1 to 9");
+        }
+        assert_eq!(at_least(1024)("1KiB"), Ok(ByteSize::kib(1)));
+        assert_eq!(
+            at_least(1024)("0").unwrap_err(),
+            "it has to be 1.0 KiB or more"
+        );
+        assert!(
+            at_least(1024)("much")
+                .unwrap_err()
+                .contains("a size is like")
+        );
+        assert_eq!(
+            time(SECOND, DAY)("0s").unwrap_err(),
+            "it has to be 1s or longer"
+        );
     }
 }

@@ -113,6 +113,15 @@ pub struct ByReason {
     pub reason: &'static str,
 }
 
+/// A finding of the checks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ByFinding {
+    /// The kind of finding.
+    pub code: &'static str,
+    /// How bad it is.
+    pub severity: &'static str,
+}
+
 /// An endpoint and the status that it answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ByStatus {
@@ -169,6 +178,12 @@ pub struct Metrics {
     pub connections: Gauge<i64, AtomicI64>,
     /// Lines of the log that could not be written.
     pub log_lost_lines: Gauge<i64, AtomicI64>,
+    /// The most that may be open.
+    pub connections_max: Gauge<i64, AtomicI64>,
+    /// What the checks found and is still so.
+    pub findings: Family<ByFinding, Gauge<i64, AtomicI64>>,
+    /// How far this machine's clock is ahead of Postgres's.
+    pub clock_offset_seconds: Gauge<f64, AtomicU64>,
 }
 
 impl Metrics {
@@ -201,6 +216,9 @@ impl Metrics {
             spool_refused_frames: Gauge::default(),
             connections: Gauge::default(),
             log_lost_lines: Gauge::default(),
+            connections_max: Gauge::default(),
+            findings: Family::default(),
+            clock_offset_seconds: Gauge::default(),
             registry: Registry::default(),
         };
         registry.register(
@@ -298,6 +316,21 @@ impl Metrics {
             "log_lost_lines",
             "Lines of the log that could not be written, or not as fast as they came",
             metrics.log_lost_lines.clone(),
+        );
+        registry.register(
+            "connections_max",
+            "HTTP connections that may be open at once",
+            metrics.connections_max.clone(),
+        );
+        registry.register(
+            "findings",
+            "What the checks of database and machine found and is still so, by code and severity",
+            metrics.findings.clone(),
+        );
+        registry.register(
+            "clock_offset_seconds",
+            "Seconds by which this machine's clock is ahead of Postgres's, at the last refresh of the keys",
+            metrics.clock_offset_seconds.clone(),
         );
         Self {
             registry,

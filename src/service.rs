@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use bytesize::ByteSize;
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
@@ -28,13 +29,16 @@ use crate::api::{self, App, BodyLimits, Connections, Front, clock};
 use crate::config::{self, Serve};
 use crate::event::{Limits, Pseudonymizer};
 use crate::metrics::Metrics;
+use crate::open_files;
 use crate::queue::{self, Budget, DrainRate, InMemory, Intake, Outcome};
 use crate::spool::{self, Spool};
+use crate::store::checks::{self, Board, FirstContact, Source, first_contact};
 use crate::store::connect::Target;
 use crate::store::directory::{ApiKeyHasher, Directory, KeyCopy, Standing};
 use crate::store::seal::{Policy, Pressure, Sealer};
 use crate::store::{
-    BatchLimits, Chain, Keeper, LaneStatus, Layout, Session, Stream, Totals, Writer, migrate,
+    BatchLimits, Keeper, LaneStatus, Layout, Session, Stream, Totals, Writer,
+    migrate::{self, History},
 };
 use tasks::{Fault, Tasks};
 
@@ -71,13 +75,23 @@ pub async fn run(
     stopping: CancellationToken,
     ready: CancellationToken,
 ) -> Result<Report> {
+    config.check()?;
+    let settings = spool_settings(&config)?;
     let target = config.database.target()?;
     let metrics = Arc::new(Metrics::new());
+    let connections = connections_to_postgres(&config.store);
+    let checks = Arc::new(Board::new(Arc::clone(&metrics), clock::now, connections));
+    let (connections_max, finding) = open_files::connections_max(config.http.connections_max);
+    checks.put(Source::Process, finding.into_iter().collect());
+    let FirstContact { refusal, notes } = first_contact(&target, connections).await;
+    if let Some(refusal) = refusal {
+        bail!("this database cannot be used: {refusal}");
+    }
+    checks.put(Source::Start, notes);
     let keeper = Arc::new(Keeper::new(layout(&config.store), Arc::clone(&metrics)));
     let drain = Arc::new(DrainRate::new(Instant::now()));
     let directory = Directory::new();
     let (entries, waiting) = flume::bounded(ENTRIES_MAX);
-    let settings = spool_settings(&config)?;
     let segment_bytes = settings.segment_bytes;
     let opened = tokio::select! {
         opened = open_spool(config.spool.spool_dir.clone(), settings, waiting) => opened?,
@@ -105,6 +119,7 @@ pub async fn run(
             drain: Arc::clone(&drain),
             metrics: Arc::clone(&metrics),
             status,
+            checks: Arc::clone(&checks),
         };
         let name = format!("the writer of {}, lane {}", stream.table, stream.number / 2);
         writers.push(stages.spawn(name, writer.run(frames)));
@@ -125,21 +140,28 @@ pub async fn run(
     let (stop_directory, directory_stops) = watch::channel(false);
     let mut helpers = Tasks::default();
     let migrated = CancellationToken::new();
-    let migrating = migrate_first(config.migrate_on_start, target.clone(), migrated.clone());
-    helpers.spawn_once("the migration", migrating);
-    let refreshing =
-        directory
-            .clone()
-            .run(target.clone(), config.http.key_refresh, directory_stops);
+    let preparing = prepare_first(
+        config.migrate_on_start,
+        target.clone(),
+        Arc::clone(&checks),
+        migrated.clone(),
+    );
+    helpers.spawn_once("the migration", preparing);
+    let refreshing = directory.clone().run(
+        target.clone(),
+        config.http.key_refresh,
+        Arc::clone(&checks),
+        directory_stops,
+    );
     helpers.spawn("the refresh of keys", after(&migrated, refreshing));
     let sealer = sealer(&config.store, &lanes, &spool, &metrics);
     let keeping = {
         let target = target.clone();
-        async move { keeper.run(&target, clock::now).await }
+        async move { keeper.run(&target).await }
     };
     helpers.spawn("the care for partitions", after(&migrated, keeping));
     if let Some(sealer) = sealer {
-        let sealing = async move { sealer.run(&target, clock::now).await };
+        let sealing = async move { sealer.run(&target).await };
         helpers.spawn("the sealing of partitions", after(&migrated, sealing));
     }
     // The spool's lock is what makes this one's directory nobody else's.
@@ -162,14 +184,17 @@ pub async fn run(
         intake,
         directory,
         Arc::clone(&metrics),
+        checks,
         lanes.clone(),
         &stopping,
-    )?;
+    );
     let limits = Connections {
-        max: config.http.connections_max,
+        max: connections_max,
         head_timeout: config.http.read_timeout,
         grace: config.shutdown_grace,
     };
+    let gauge = i64::try_from(connections_max).unwrap_or(i64::MAX);
+    metrics.connections_max.set(gauge);
     info!(
         address = %listener.local_addr().context("cannot tell the address of the socket")?,
         instance = %spool.instance(),
@@ -441,7 +466,7 @@ fn spool_settings(config: &Serve) -> Result<spool::Settings> {
     // intake with the disk still empty, and one table's backlog the other's intake.
     let memory = bytes_usize(config.intake.queue_bytes_max);
     let lanes = usize::from(config.store.writers) * 2;
-    Ok(spool::Settings {
+    let settings = spool::Settings {
         streams: config.store.writers * 2,
         // Space comes back by whole segments, so a small spool has small ones.
         segment_bytes: defaults.segment_bytes.min(bytes_max / 8),
@@ -450,7 +475,23 @@ fn spool_settings(config: &Serve) -> Result<spool::Settings> {
         disk_reserve_bytes: config.spool.spool_disk_reserve.as_u64(),
         lane_bytes_max: defaults.lane_bytes_max.min(memory / 2 / lanes),
         ..defaults
-    })
+    };
+    let body_bytes_max = config.intake.body_bytes_max;
+    if frame_bytes_max > defaults.frame_bytes_max {
+        bail!(
+            "--body-bytes-max {body_bytes_max} is too large: the spool takes bodies of up to {}",
+            ByteSize(u64::from(defaults.frame_bytes_max) / 2)
+        );
+    }
+    if bytes_max < settings.bytes_least() {
+        bail!(
+            "--spool-bytes-max {} is too small for --body-bytes-max {body_bytes_max}: \
+             it has to be {} or more, room for two segments of the largest body",
+            config.spool.spool_bytes_max,
+            ByteSize(settings.bytes_least().next_multiple_of(1 << 20))
+        );
+    }
+    Ok(settings)
 }
 
 fn batch_limits(config: &Serve) -> BatchLimits {
@@ -469,21 +510,18 @@ fn app(
     intake: Intake,
     directory: Directory,
     metrics: Arc<Metrics>,
+    checks: Arc<Board>,
     lanes: Vec<Arc<LaneStatus>>,
     stopping: &CancellationToken,
-) -> Result<App> {
+) -> App {
     let salt = config.exposure_hash_salt.expose();
-    if salt.is_empty() {
-        bail!(
-            "EXPOSURE_HASH_SALT is empty: raw ids would be hashed without a key, which anyone can undo"
-        );
-    }
-    Ok(App {
+    App {
         intake,
         directory,
         key_hasher: key_hasher(config),
         pseudonymizer: Pseudonymizer::new(salt.as_bytes()),
         metrics,
+        checks,
         lanes,
         body_limits: BodyLimits {
             bytes_max: bytes_usize(config.intake.body_bytes_max),
@@ -498,7 +536,7 @@ fn app(
         horizon_past_us: micros(config.intake.horizon_past),
         horizon_future_us: micros(config.intake.horizon_future),
         stopping: stopping.clone(),
-    })
+    }
 }
 
 fn key_hasher(config: &Serve) -> ApiKeyHasher {
@@ -530,11 +568,14 @@ fn sealer(
         .then(|| Sealer::new(policy, pressure, Arc::clone(metrics)))
 }
 
-/// Brings the schema up to date where that is wanted, and says when it is.
-async fn migrate_first(migrates: bool, target: Target, migrated: CancellationToken) {
-    if migrates {
-        migrate_until_done(&target).await;
-    }
+/// Brings the schema up to date where that is wanted, checks it, and says when it is.
+async fn prepare_first(
+    migrates: bool,
+    target: Target,
+    checks: Arc<Board>,
+    migrated: CancellationToken,
+) {
+    prepare_until_done(&target, migrates, &checks).await;
     migrated.cancel();
 }
 
@@ -550,22 +591,51 @@ where
     }
 }
 
-/// Brings the schema up to date, however long Postgres is away.
-async fn migrate_until_done(target: &Target) {
+/// Brings the schema up to date and checks it, however long Postgres is away.
+async fn prepare_until_done(target: &Target, migrates: bool, checks: &Board) {
     let mut complained = false;
-    while let Err(error) = migrate_once(target).await {
+    while let Err(error) = prepare_once(target, migrates, checks).await {
         if !std::mem::replace(&mut complained, true) {
-            warn!("cannot migrate yet, retrying: {error:#}");
+            warn!("cannot use the database yet, retrying: {error:#}");
         }
         tokio::time::sleep(RETRY).await;
     }
 }
 
-/// Brings the schema up to date.
-pub async fn migrate_once(target: &Target) -> Result<()> {
+/// Looks first, and migrates only if something is to be done: a role that may
+/// not change the schema can use one that is up to date.
+async fn prepare_once(target: &Target, migrates: bool, checks: &Board) -> Result<()> {
     let mut session = Session::open(target, None)
         .await
-        .map_err(|trouble| anyhow::anyhow!("{}", Chain(&trouble)))?;
+        .inspect_err(|trouble| checks.note_trouble(trouble))?;
+    let history = migrate::look(&session.client).await?;
+    let (finding, is_usable) = match &history {
+        History::Current => (None, true),
+        History::Unreadable => (Some(checks::unreadable()), true),
+        History::Foreign if !migrates => (Some(checks::foreign()), true),
+        History::Behind(names) if !migrates => (Some(checks::behind(names)), false),
+        History::Behind(_) | History::Foreign => match run_migrations(&mut session).await {
+            Ok(()) => (None, true),
+            // Without a connection nothing was refused.
+            Err(error) if session.client.is_closed() => return Err(error),
+            Err(error) => (Some(checks::not_migrated(&error)), false),
+        },
+    };
+    checks.put(Source::Migration, finding.clone().into_iter().collect());
+    checks.inspect(&session.client).await?;
+    match finding {
+        Some(finding) if !is_usable => Err(finding.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Brings the schema up to date.
+pub async fn migrate_once(target: &Target) -> Result<()> {
+    let mut session = Session::open(target, None).await?;
+    run_migrations(&mut session).await
+}
+
+async fn run_migrations(session: &mut Session) -> Result<()> {
     let report = migrate::migrate(&mut session.client).await?;
     for name in &report.applied {
         info!(migration = name, "applied");
@@ -574,6 +644,12 @@ pub async fn migrate_once(target: &Target) -> Result<()> {
         info!("the event tables were made by someone else; using them as they are");
     }
     Ok(())
+}
+
+/// Connections to Postgres that a running service keeps open: one for each lane,
+/// one each for keys and partitions, and one for sealing.
+fn connections_to_postgres(config: &config::Store) -> u32 {
+    u32::from(config.writers) * 2 + 2 + u32::from(config.seal)
 }
 
 /// Says when events can be accepted: as soon as somebody's key is known.
@@ -594,5 +670,6 @@ fn bytes_usize(size: bytesize::ByteSize) -> usize {
 }
 
 fn bytes_u32(size: bytesize::ByteSize) -> Result<u32> {
-    u32::try_from(size.as_u64()).with_context(|| format!("{size} is more than 4 GiB"))
+    u32::try_from(size.as_u64())
+        .with_context(|| format!("a size of {size} is too large: it has to be less than 4 GiB"))
 }

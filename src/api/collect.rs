@@ -38,6 +38,8 @@ const DISK_LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Time for a body to come once the service is told to stop: a client that is
 /// well sends the rest at once, and the others are not waited for.
 const BODY_GRACE: Duration = Duration::from_secs(2);
+/// An operator has to act first.
+const CANNOT_STORE_RETRY: Duration = Duration::from_secs(30);
 
 /// What the query may say.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -250,6 +252,13 @@ impl Terms {
             format: requested_format(params.format.as_deref(), table)?,
             framing: framing(headers)?,
         };
+        if let Some(finding) = app.checks.refusal(table) {
+            return Err(Problem::unavailable(
+                "cannot_store",
+                format!("events cannot be stored: {finding}; send them again later"),
+                CANNOT_STORE_RETRY,
+            ));
+        }
         let room = app.intake.has_room(announced_bytes(headers));
         room.map(|()| terms).map_err(|reason| full(app, reason))
     }

@@ -17,6 +17,7 @@ use crate::logging;
 use crate::metrics::{ByState, RowState};
 use crate::queue::Full;
 use crate::store::Health;
+use crate::store::checks::{Finding, Severity};
 use crate::store::directory::Standing;
 
 use super::{App, clock};
@@ -32,8 +33,13 @@ pub(super) struct Readiness {
     status: &'static str,
     /// Why it is not `ready`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schema(value_type = Vec<String>)]
-    reasons: Vec<Cow<'static, str>>,
+    reasons: Vec<String>,
+    /// What is worth knowing and keeps nothing from working.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    notes: Vec<String>,
+    /// With `?verbose`: what the checks of database and machine found, the worst first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    findings: Vec<FindingBody>,
     /// With `?verbose`: what became of every row that this instance accepted.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     rows: Vec<Account>,
@@ -43,6 +49,23 @@ pub(super) struct Readiness {
     /// With `?verbose`: where tenants and API keys are from.
     #[serde(skip_serializing_if = "Option::is_none")]
     keys: Option<Keys>,
+}
+
+/// What a check found.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct FindingBody {
+    /// A stable name for the kind of finding.
+    #[schema(example = "column_type")]
+    code: &'static str,
+    /// `fault` (events cannot be stored), `degraded` (they can, with a limit) or `note`.
+    #[schema(example = "fault")]
+    severity: &'static str,
+    /// What was seen.
+    seen: String,
+    /// What it means.
+    meaning: String,
+    /// What to do.
+    remedy: String,
 }
 
 /// Where tenants and API keys are from.
@@ -136,7 +159,10 @@ pub(super) async fn readyz(
             None => reasons.push("the spool is full".into()),
         },
     }
-    let unready = !reasons.is_empty();
+    let refused = Table::ALL
+        .into_iter()
+        .any(|table| app.checks.refusal(table).is_some());
+    let unready = refused || !reasons.is_empty();
     if let Some(lasts) = app.intake.spool().stalled().filter(|_| !unready) {
         let seconds = lasts.as_secs();
         reasons.push(format!("the disk of the spool has not answered for {seconds} s").into());
@@ -162,6 +188,16 @@ pub(super) async fn readyz(
         Some(Health::Away) => reasons.push("Postgres is away or busy".into()),
         Some(Health::Good) | None => {}
     }
+    let found = app.checks.all();
+    let sentences = |holds: fn(Severity) -> bool| {
+        let findings = found.iter().filter(move |finding| holds(finding.severity));
+        findings.map(ToString::to_string)
+    };
+    // The cause before what it leads to.
+    let reasons: Vec<String> = sentences(|severity| severity > Severity::Note)
+        .chain(reasons.into_iter().map(Cow::into_owned))
+        .collect();
+    let notes = sentences(|severity| severity == Severity::Note).collect();
     let (status, code) = match (unready, reasons.is_empty()) {
         (true, _) => ("unready", StatusCode::SERVICE_UNAVAILABLE),
         (false, false) => ("degraded", StatusCode::OK),
@@ -170,6 +206,8 @@ pub(super) async fn readyz(
     let mut readiness = Readiness {
         status,
         reasons,
+        notes,
+        findings: Vec::new(),
         rows: Vec::new(),
         spool: None,
         keys: None,
@@ -188,8 +226,21 @@ pub(super) async fn readyz(
             lost: fill.lost,
         });
         readiness.keys = Some(Keys::of(standing));
+        readiness.findings = found.into_iter().map(FindingBody::from).collect();
     }
     (code, Json(readiness)).into_response()
+}
+
+impl From<Finding> for FindingBody {
+    fn from(finding: Finding) -> Self {
+        Self {
+            code: finding.code,
+            severity: finding.severity.as_str(),
+            seen: finding.seen,
+            meaning: finding.meaning,
+            remedy: finding.remedy,
+        }
+    }
 }
 
 impl Keys {

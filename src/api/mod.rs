@@ -28,6 +28,7 @@ use crate::event::{Limits, Pseudonymizer};
 use crate::metrics::Metrics;
 use crate::queue::Intake;
 use crate::store::LaneStatus;
+use crate::store::checks::Board;
 use crate::store::directory::{ApiKeyHasher, Directory};
 
 pub use body::BodyLimits;
@@ -52,6 +53,8 @@ pub struct App {
     pub pseudonymizer: Pseudonymizer,
     /// Counts.
     pub metrics: Arc<Metrics>,
+    /// What the checks found.
+    pub checks: Arc<Board>,
     /// How the writers get on.
     pub lanes: Vec<Arc<LaneStatus>>,
     /// Caps on bodies.

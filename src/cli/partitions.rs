@@ -6,11 +6,11 @@ use anyhow::{Context as _, Result, bail};
 use clap::Subcommand;
 use tokio::time::Instant;
 
-use crate::api::clock;
 use crate::config::{Database, Sealing};
 use crate::event::{Micros, Table};
 use crate::logging;
 use crate::metrics::Metrics;
+use crate::store::checks::server_time;
 use crate::store::partition::{self, IndexProfile};
 use crate::store::seal::{self, Selection};
 use crate::store::{Chain, Session};
@@ -58,7 +58,7 @@ pub(super) async fn run(command: PartitionsCommand) -> Result<()> {
                 Selection::Due {
                     profile: IndexProfile::Deferred,
                     after: sealing.seal_after,
-                    now: clock::now(),
+                    now: server_time(&session.client).await?,
                 }
             } else {
                 refuse_unknown(&mut session, &names).await?;

@@ -66,7 +66,7 @@ impl Settings {
         );
         // The newest segment stays until there is a newer one: with room for
         // fewer than two, a full one would block its own succession.
-        let least = 2 * self.largest_segment();
+        let least = self.bytes_least();
         ensure!(
             self.bytes_max >= least,
             "the spool needs room for two segments, {least} bytes at least, not {}",
@@ -85,9 +85,14 @@ impl Settings {
         Ok(())
     }
 
+    /// The least that `bytes_max` may be.
+    pub fn bytes_least(&self) -> u64 {
+        2 * self.largest_segment()
+    }
+
     /// The least cap with which the largest frame fits, however small the other
     /// segments are.
-    pub(super) fn bytes_least(&self) -> u64 {
+    pub(super) fn least_cap(&self) -> u64 {
         2 * self.segment_of_largest_frame()
     }
 

@@ -13,7 +13,7 @@ pub struct Shortage {
     reserve: u64,
     segment: u64,
     /// The least cap that the spool can work with.
-    bytes_least: u64,
+    least_cap: u64,
 }
 
 const MIB: u64 = 1 << 20;
@@ -24,14 +24,14 @@ impl Shortage {
             free,
             reserve: settings.disk_reserve_bytes,
             segment: settings.segment_bytes,
-            bytes_least: settings.bytes_least(),
+            least_cap: settings.least_cap(),
         }
     }
 
     /// A cap in MiB with which the spool would work now: its segments are smaller.
     fn cap_that_fits(&self) -> Option<u64> {
         let usable = self.free.saturating_sub(self.reserve) / MIB;
-        (usable * MIB >= self.bytes_least && usable * MIB / 8 < self.segment).then_some(usable)
+        (usable * MIB >= self.least_cap && usable * MIB / 8 < self.segment).then_some(usable)
     }
 }
 

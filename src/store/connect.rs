@@ -22,7 +22,7 @@ use rand::seq::SliceRandom as _;
 use tokio::time::timeout;
 use tokio_postgres::config::{LoadBalanceHosts, SslMode, SslNegotiation};
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{CancelToken, Client, Config};
+use tokio_postgres::{CancelToken, Client, Config, SimpleQueryMessage};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 pub use error::ConnectError;
@@ -71,6 +71,8 @@ pub struct Connection {
     pub client: Client,
     /// To be polled, usually as a task of its own, until it ends.
     pub driver: Driver,
+    /// Why there is no TLS, where it was preferred.
+    pub clear_text: Option<String>,
 }
 
 impl Target {
@@ -108,8 +110,8 @@ impl Target {
         }
         config.ssl_mode(match tls.mode {
             Mode::Disable => SslMode::Disable,
-            Mode::Prefer => SslMode::Prefer,
-            Mode::Require | Mode::VerifyCa | Mode::VerifyFull => SslMode::Require,
+            // `prefer` as well: the library would go on in the clear without a word.
+            Mode::Prefer | Mode::Require | Mode::VerifyCa | Mode::VerifyFull => SslMode::Require,
         });
         if tls.mode < Mode::Require && config.get_ssl_negotiation() == SslNegotiation::Direct {
             bail!("sslnegotiation=direct needs sslmode=require or stronger");
@@ -196,10 +198,19 @@ impl Target {
             Ok((client, driver)) => Ok(Connection {
                 client,
                 driver: Box::pin(driver),
+                clear_text: None,
             }),
             Err(error) if self.tls.mode == Mode::Prefer && may_do_without_tls(&error) => {
-                // What to report is why the preferred way failed.
-                endpoint.connect_plain().await.map_err(|_| explain(error))
+                let clear_text = Some(error::why_no_tls(&error));
+                match endpoint.connect_plain().await {
+                    Ok(connection) => Ok(Connection {
+                        clear_text,
+                        ..connection
+                    }),
+                    // What to report is why the preferred way failed, if there was one.
+                    Err(_) if error::is_tls_offered(&error) => Err(explain(error)),
+                    Err(error) => Err(explain(error)),
+                }
             }
             Err(error) => Err(explain(error)),
         }
@@ -247,6 +258,14 @@ impl fmt::Debug for Connection {
     }
 }
 
+/// The session was another's before, and nothing was reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a connection pooler in transaction mode stands between the service and PostgreSQL; \
+     use session mode, or connect to PostgreSQL directly"
+)]
+pub struct Reused;
+
 /// Gives a fresh session the settings that our SQL relies on.
 ///
 /// `statement_timeout: None` leaves what the server, database or role says.
@@ -254,8 +273,13 @@ impl fmt::Debug for Connection {
 /// # Errors
 /// When the server refuses, or does not answer within ten seconds.
 pub async fn prepare_session(client: &Client, statement_timeout: Option<Duration>) -> Result<()> {
-    let mut settings =
-        String::from("SET TimeZone = 'UTC'; SET DateStyle = 'ISO'; SET client_encoding = 'UTF8';");
+    // A new session has no mark. One that has is another's: a pooler hands it
+    // around without cleaning it up.
+    let mut settings = String::from(
+        "SELECT current_setting('recsys_ingest.session', true);
+         SET recsys_ingest.session = 'taken';
+         SET TimeZone = 'UTC'; SET DateStyle = 'ISO'; SET client_encoding = 'UTF8';",
+    );
     // A COMMIT that a crash of the server can undo would make a liar of whoever
     // passes it on. Where it waits for more than the disk, it goes on doing so.
     settings.push_str(
@@ -279,8 +303,18 @@ pub async fn prepare_session(client: &Client, statement_timeout: Option<Duration
         let ms = limit.as_millis().clamp(1, 2_147_483_647);
         settings.push_str(&format!(" SET statement_timeout = {ms};"));
     }
-    match timeout(PREPARE_LIMIT, client.batch_execute(&settings)).await {
-        Ok(set) => set.context("cannot set up the PostgreSQL session"),
+    match timeout(PREPARE_LIMIT, client.simple_query(&settings)).await {
+        Ok(set) => {
+            let answers = set.context("cannot set up the PostgreSQL session")?;
+            let first = answers.iter().find_map(|answer| match answer {
+                SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or_default()),
+                _ => None,
+            });
+            match first {
+                None | Some("") => Ok(()),
+                Some(_) => bail!(Reused),
+            }
+        }
         Err(_) => bail!(
             "cannot set up the PostgreSQL session: no answer within {} s",
             PREPARE_LIMIT.as_secs()

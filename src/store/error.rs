@@ -107,9 +107,21 @@ pub enum Trouble {
     /// There is a connection that cannot be set up.
     #[error("cannot set up the connection")]
     Session(#[source] anyhow::Error),
+    /// There is a connection through which nothing can be stored.
+    #[error(transparent)]
+    Unfit(#[from] super::checks::Finding),
     /// A partition cannot be read or made.
     #[error(transparent)]
     Partition(#[from] partition::Error),
+    /// The partition of these days is missing, and the role may not make it.
+    #[error(
+        "there is no partition for {range}, and the role may not make one: \
+         make it, or give the role the right to"
+    )]
+    NoPartition {
+        /// What it would hold.
+        range: partition::Range,
+    },
     /// A statement failed.
     #[error("cannot {doing}: {}", describe(source))]
     Statement {
@@ -149,9 +161,12 @@ impl Trouble {
     pub fn class(&self) -> Class {
         match self {
             Trouble::Connect(error) if error.is_away() => Class::Away,
-            Trouble::Connect(_) | Trouble::Twin | Trouble::Frame { .. } | Trouble::Spool(_) => {
-                Class::Fault
-            }
+            Trouble::Connect(_)
+            | Trouble::Unfit(_)
+            | Trouble::NoPartition { .. }
+            | Trouble::Twin
+            | Trouble::Frame { .. }
+            | Trouble::Spool(_) => Class::Fault,
             Trouble::Session(_) | Trouble::TimedOut { .. } => Class::Away,
             Trouble::Partition(partition::Error::Postgres { source, .. }) => {
                 match Class::of(source) {

@@ -13,6 +13,7 @@ use tracing::{error, info, warn};
 use crate::event::{Micros, Table};
 use crate::metrics::{ByTable, Metrics};
 
+use super::checks::server_time;
 use super::connect::Target;
 use super::error::{Chain, Trouble};
 use super::partition::{
@@ -36,6 +37,19 @@ const TICK_LIMIT: Duration = Duration::from_secs(600);
 /// Partitions are DDL: long, but not for ever.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How long a role that may not make partitions is not asked to: its rights
+/// change by an operator's hand.
+const DENIED_FOR: Duration = Duration::from_secs(60);
+
+/// A range of time whose partition is not made now.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Refused {
+    /// The range.
+    pub(super) range: Range,
+    /// Why, in words for the quarantine.
+    pub(super) why: &'static str,
+}
+
 /// How partitions are laid out.
 #[derive(Clone, Copy, Debug)]
 pub struct Layout {
@@ -55,6 +69,8 @@ pub struct Keeper {
     layout: Layout,
     coverage: [ArcSwap<Coverage>; 2],
     budget: Mutex<CreationBudget>,
+    /// When the role was last found to lack the right to make a partition.
+    denied: Mutex<Option<Instant>>,
     metrics: Arc<Metrics>,
 }
 
@@ -64,6 +80,7 @@ impl Keeper {
         Self {
             budget: Mutex::new(CreationBudget::new(layout.on_demand_per_hour)),
             coverage: Default::default(),
+            denied: Mutex::default(),
             layout,
             metrics,
         }
@@ -76,7 +93,7 @@ impl Keeper {
         session: &mut Session,
         table: Table,
         times: impl Iterator<Item = Micros>,
-    ) -> Result<Vec<Range>, Trouble> {
+    ) -> Result<Vec<Refused>, Trouble> {
         let wanted = self.missing(table, times);
         if wanted.is_empty() {
             return Ok(Vec::new());
@@ -85,21 +102,65 @@ impl Keeper {
         self.read(session, table).await?;
         let mut refused = Vec::new();
         for range in self.coverage[table as usize].load().missing(wanted) {
+            if self.is_denied() {
+                let why = self.only_waits(session, range).await?;
+                refused.push(Refused { range, why });
+                continue;
+            }
             let spent = self
                 .budget
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .spend(Instant::now());
             match spent {
-                Ok(()) => self.make(session, table, range, "on demand").await?,
+                Ok(()) => match self.make(session, table, range, "on demand").await {
+                    Err(error) if error.is_denied() => {
+                        self.deny();
+                        let trouble = Trouble::from(error);
+                        warn!(%table, %range, error = %Chain(&trouble), "may not make a partition that events need");
+                        let why = self.only_waits(session, range).await.map_err(|_| trouble)?;
+                        refused.push(Refused { range, why });
+                    }
+                    made => made?,
+                },
                 Err(exhausted) => {
                     error!(%table, %range, "cannot make a partition that events need: {exhausted}");
-                    refused.push(range);
+                    let why = "needs a new partition, and no more may be made this hour; it is stored as soon as one may";
+                    refused.push(Refused { range, why });
                 }
             }
         }
         self.read(session, table).await?;
         Ok(refused)
+    }
+
+    fn is_denied(&self) -> bool {
+        let denied = self.denied.lock().unwrap_or_else(PoisonError::into_inner);
+        denied.is_some_and(|at| at.elapsed() < DENIED_FOR)
+    }
+
+    fn deny(&self) {
+        *self.denied.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// Why rows of `range` are set aside while the role may not make partitions.
+    ///
+    /// # Errors
+    /// Where `range` is to be there ahead of time: then all rows need it, and wait
+    /// in the spool until it is made.
+    async fn only_waits(&self, session: &Session, range: Range) -> Result<&'static str, Trouble> {
+        let now = server_time(&session.client).await?;
+        let layout = self.layout;
+        match layout
+            .interval
+            .ranges_ahead(now.0, layout.ahead)
+            .contains(&range)
+        {
+            true => Err(Trouble::NoPartition { range }),
+            false => Ok(
+                "needs a new partition, which the service's role may not make; it is stored as soon as there is one",
+            ),
+        }
     }
 
     /// Forgets what is known of a table, because Postgres knows better.
@@ -156,7 +217,11 @@ impl Keeper {
             self.read(session, table).await?;
             let ahead = self.layout.interval.ranges_ahead(now.0, self.layout.ahead);
             for range in self.coverage[table as usize].load().missing(ahead) {
-                self.make(session, table, range, "ahead of time").await?;
+                match self.make(session, table, range, "ahead of time").await {
+                    // The checks say so, with what to do.
+                    Err(error) if error.is_denied() => break,
+                    made => made?,
+                }
             }
             self.read(session, table).await?;
             let end = self.coverage[table as usize].load().end_from(now.0);
@@ -194,14 +259,16 @@ impl Keeper {
         Ok(())
     }
 
-    /// Looks ahead every so often, until dropped.
-    pub async fn run(&self, target: &Target, now: impl Fn() -> Micros) {
+    /// Looks ahead every so often, until dropped. Goes by the server's clock: all
+    /// instances share the partitions.
+    pub async fn run(&self, target: &Target) {
         let mut failed = false;
         loop {
             let result = async {
                 let mut session = Session::open(target, Some(STATEMENT_TIMEOUT)).await?;
                 let working = async {
-                    self.look_ahead(&mut session, now()).await?;
+                    let now = server_time(&session.client).await?;
+                    self.look_ahead(&mut session, now).await?;
                     if let Err(error) = self.retry_waiting(&mut session).await {
                         warn!(
                             "cannot store rows that wait for a partition, trying again later: {error:#}"

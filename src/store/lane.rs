@@ -4,6 +4,7 @@
 //! end, after the last batch has committed. Keeps a batch for as long as
 //! Postgres is away; what comes meanwhile stays in the spool.
 
+mod idle;
 mod source;
 
 use std::pin::pin;
@@ -18,6 +19,7 @@ use crate::queue::{DrainRate, InMemory, Outcome};
 use crate::spool::{LaneReader, Spool};
 
 use super::batch::{Batch, Settled};
+use super::checks::Board;
 use super::connect::Target;
 use super::copy::Statements;
 use super::error::{BadRow, Chain, Class, Trouble};
@@ -61,6 +63,8 @@ pub struct Writer {
     pub metrics: Arc<Metrics>,
     /// Says how it goes.
     pub status: Arc<LaneStatus>,
+    /// Looks at each connection before anything is written through it.
+    pub checks: Arc<Board>,
 }
 
 /// The frames of a lane, as this service spools them.
@@ -117,7 +121,8 @@ impl Writer {
             let batch = match next.take() {
                 Some(batch) => batch,
                 None => {
-                    self.gather(&mut source, &mut gathered).await;
+                    let gathering = self.gather(&mut source, &mut gathered);
+                    self.ping_while(gathering, &mut sink).await;
                     match gathered.batch(self.stream.table) {
                         Some(batch) => batch,
                         None => return,
@@ -241,6 +246,7 @@ impl Writer {
     /// Says what is wrong, once per change for the worse, and waits.
     async fn pause_after(&self, trouble: &Trouble, backoff: &mut Duration) {
         let table = self.stream.table;
+        self.checks.note_trouble(trouble);
         let class = trouble.class();
         let reason = class.as_str();
         self.metrics
@@ -299,11 +305,12 @@ impl Writer {
         };
         let refused = refused?;
         let held_back = (0..batch.len())
-            .filter(|&at| {
+            .filter_map(|at| {
                 let occurred = batch.key(at).occurred_at.0;
-                refused.iter().any(|range| range.contains(occurred))
+                let mut ranges = refused.iter();
+                let refused = ranges.find(|refused| refused.range.contains(occurred))?;
+                Some((at, waits_for_partition(refused.why)))
             })
-            .map(|at| (at, waits_for_partition()))
             .collect();
         let probe = sink.suspicion > 0;
         let started = Instant::now();
@@ -327,6 +334,14 @@ impl Writer {
 
     async fn connect(&self) -> Result<Open, Trouble> {
         let session = Session::open(&self.target, None).await?;
+        self.checks.note_transport(session.clear_text.as_deref());
+        self.checks
+            .admit(
+                &session.client,
+                self.stream.table,
+                transaction::STATEMENT_LIMIT,
+            )
+            .await?;
         let prepared = async {
             let statements = Statements::prepare(&session.client, self.stream.table).await?;
             let totals = self.stream.read(&session.client).await?;
@@ -376,11 +391,10 @@ impl Writer {
     }
 }
 
-fn waits_for_partition() -> BadRow {
+fn waits_for_partition(why: &str) -> BadRow {
     BadRow {
         sqlstate: PARTITION_BUDGET.to_owned(),
-        message: "needs a new partition, and no more may be made this hour; it is stored as soon as one may"
-            .to_owned(),
+        message: why.to_owned(),
         ..BadRow::default()
     }
 }

@@ -59,6 +59,9 @@ impl Report {
 
 /// Runs the migrations that `client`'s database has not had yet.
 ///
+/// Looks first: where nothing is missing, nothing is asked of the role but to
+/// read the history.
+///
 /// Takes a connection of its own, not one of a pool: it holds a session lock,
 /// and it sets `lock_timeout` on the session while it runs. Safe to call from
 /// any number of instances at once; the later ones wait and find nothing to do.
@@ -68,6 +71,12 @@ pub async fn migrate(client: &mut Client) -> anyhow::Result<Report> {
 
 /// [`migrate`] with another limit on the wait for an instance that is migrating.
 pub async fn migrate_within(client: &mut Client, wait_max: Duration) -> anyhow::Result<Report> {
+    if look(client).await? == History::Current {
+        return Ok(Report {
+            applied: Vec::new(),
+            adopted: adopted(client).await?,
+        });
+    }
     let backend = lock(client, wait_max).await?;
     let outcome = run(client).await;
     let unlocked = unlock(client, backend).await;
@@ -75,6 +84,67 @@ pub async fn migrate_within(client: &mut Client, wait_max: Duration) -> anyhow::
     let report = outcome?;
     unlocked?;
     Ok(report)
+}
+
+/// What the history of migrations says, against the migrations of this program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum History {
+    /// Exactly ours ran.
+    Current,
+    /// Some of ours did not run yet: these.
+    Behind(Vec<String>),
+    /// Others ran that this program does not have.
+    Foreign,
+    /// The role may not read it.
+    Unreadable,
+}
+
+/// Reads the history; changes nothing and locks nothing.
+///
+/// # Errors
+/// When the connection is lost.
+pub async fn look(client: &Client) -> anyhow::Result<History> {
+    let may_read: Option<bool> = client
+        .query_one(
+            "SELECT has_table_privilege(to_regclass($1), 'SELECT')",
+            &[&HISTORY_TABLE],
+        )
+        .await
+        .context("cannot look for the history of migrations")?
+        .get(0);
+    let ran: Vec<(i32, String)> = match may_read {
+        None => Vec::new(),
+        Some(false) => return Ok(History::Unreadable),
+        Some(true) => client
+            .query(
+                &format!("SELECT version, checksum::text FROM {HISTORY_TABLE}"),
+                &[],
+            )
+            .await
+            .context("cannot read the history of migrations")?
+            .iter()
+            .map(|row| (row.get(0), row.get(1)))
+            .collect(),
+    };
+    let runner = embedded::migrations::runner();
+    let ours = runner.get_migrations();
+    let ran_here = |migration: &refinery::Migration| {
+        let checksum = migration.checksum().to_string();
+        ran.iter()
+            .any(|(version, sum)| *version == migration.version() && *sum == checksum)
+    };
+    let behind: Vec<String> = ours
+        .iter()
+        .filter(|migration| !ran_here(migration))
+        .map(ToString::to_string)
+        .collect();
+    if ours.len() - behind.len() < ran.len() {
+        return Ok(History::Foreign);
+    }
+    Ok(match behind.is_empty() {
+        true => History::Current,
+        false => History::Behind(behind),
+    })
 }
 
 /// Waits for the advisory lock, and returns the pid of the backend that holds it.

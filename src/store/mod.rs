@@ -3,6 +3,7 @@
 //! Frames come in through lanes, one writer each; verdicts go back through the
 //! frames. Nothing else in the service writes SQL.
 
+pub mod checks;
 pub mod connect;
 pub mod directory;
 pub mod migrate;

@@ -15,7 +15,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
-use super::connect::{Connection, Driver, Target, prepare_session};
+use super::checks::pooler;
+use super::connect::{Connection, Driver, Reused, Target, prepare_session};
 use super::error::{Trouble, describe};
 
 /// A goodbye is one small message; more only if a statement still runs.
@@ -39,6 +40,8 @@ static DRIVERS: LazyLock<TaskTracker> = LazyLock::new(TaskTracker::new);
 pub struct Session {
     /// What statements are sent with.
     pub client: Client,
+    /// Why there is no TLS, where it was preferred.
+    pub(super) clear_text: Option<String>,
     end: End,
 }
 
@@ -73,7 +76,11 @@ impl Session {
         target: &Target,
         statement_timeout: Option<Duration>,
     ) -> Result<Self, Trouble> {
-        let Connection { client, driver } = target.connect().await?;
+        let Connection {
+            client,
+            driver,
+            clear_text,
+        } = target.connect().await?;
         let end = End {
             let_go: CancellationToken::new(),
             given_up: CancellationToken::new(),
@@ -94,10 +101,17 @@ impl Session {
             let _over = over;
             driven.run(driver).await;
         });
-        let session = Self { client, end };
+        let session = Self {
+            client,
+            clear_text,
+            end,
+        };
         prepare_session(&session.client, statement_timeout)
             .await
-            .map_err(Trouble::Session)?;
+            .map_err(|error| match error.is::<Reused>() {
+                true => Trouble::Unfit(pooler()),
+                false => Trouble::Session(error),
+            })?;
         if let Some(backend) = Backend::of(&session.client).await? {
             session.end.backend.get_or_init(|| backend);
         }
@@ -175,7 +189,7 @@ impl Driven {
         for _ in 0..TERMINATE_ATTEMPTS {
             sleep(pause).await;
             match self.target.connect().await {
-                Ok(Connection { client, driver }) => {
+                Ok(Connection { client, driver, .. }) => {
                     let terminate = async {
                         let client = client;
                         backend.terminate(&client).await

@@ -39,7 +39,8 @@ struct Progress {
 const SILENCE_MAX: Duration = Duration::from_secs(5);
 
 impl LaneStatus {
-    /// A lane that was not heard of yet: not good before Postgres was reached.
+    /// A lane that was not heard of yet. Until the database is reached the keys
+    /// are not read, so that readiness does not hang on the lane's word.
     pub fn new(stream: Stream) -> Self {
         Self {
             stream,
@@ -67,6 +68,19 @@ impl LaneStatus {
     /// A batch is about to be stored, or is.
     pub(super) fn is_storing(&self, storing: bool) {
         self.progress().storing_since = storing.then(Instant::now);
+    }
+
+    /// Makes the health no better than `health`; returns what it was.
+    pub(super) fn raise(&self, health: Health) -> Health {
+        Health::of(self.health.fetch_max(health as u8, Ordering::Relaxed))
+    }
+
+    /// Makes the health good if it was `health`, and says whether it was.
+    pub(super) fn clear(&self, health: Health) -> bool {
+        let good = Health::Good as u8;
+        self.health
+            .compare_exchange(health as u8, good, Ordering::Relaxed, Ordering::Relaxed)
+            .is_ok()
     }
 
     /// Sets the health; returns what it was.

@@ -325,7 +325,11 @@ async fn a_body_without_one_valid_event_is_422_and_says_why_of_each() {
 
 #[tokio::test]
 async fn a_spent_byte_budget_is_503_at_once_and_says_when_to_come_back() {
-    let service = Service::with(|s| s.with("--queue-bytes-max", "64KiB")).await;
+    let service = Service::with(|s| {
+        s.with("--queue-bytes-max", "64KiB")
+            .with("--body-bytes-max", "64KiB")
+    })
+    .await;
     // A body that was announced holds its memory from its first byte on.
     let mut holder = RawConnection::open(service.client().address).await;
     holder

@@ -17,6 +17,7 @@ mod harness;
 mod accounting;
 mod backpressure;
 mod batching;
+mod checks;
 mod contract;
 mod crash;
 mod delivery;

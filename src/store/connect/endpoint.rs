@@ -105,6 +105,7 @@ impl Endpoint {
         Ok(Connection {
             client,
             driver: Box::pin(driver),
+            clear_text: None,
         })
     }
 }

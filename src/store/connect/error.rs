@@ -134,6 +134,20 @@ pub(super) fn is_tls(error: &tokio_postgres::Error) -> bool {
     error.to_string() == "error performing TLS handshake"
 }
 
+/// Whether the server began to speak TLS, or would for others.
+pub(super) fn is_tls_offered(error: &tokio_postgres::Error) -> bool {
+    !is_tls(error) || io_error(error).is_some()
+}
+
+/// Why a connection is made in the clear that was to have TLS.
+pub(super) fn why_no_tls(error: &tokio_postgres::Error) -> String {
+    match (error.as_db_error(), rustls_error(error)) {
+        (Some(refusal), _) => format!("with TLS the server said: {}", refusal.message()),
+        (None, Some(problem)) => describe_tls(problem).0,
+        (None, None) => innermost(error),
+    }
+}
+
 fn io_error(error: &tokio_postgres::Error) -> Option<&io::Error> {
     error.source().and_then(|source| source.downcast_ref())
 }

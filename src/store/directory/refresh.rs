@@ -22,6 +22,7 @@ use uuid::Uuid;
 
 use super::role::Roles;
 use super::snapshot::{KeyRow, Snapshot, Tenant, TenantStatus};
+use crate::store::checks::Board;
 use crate::store::connect::Target;
 use crate::store::session::Session;
 
@@ -206,21 +207,29 @@ impl Directory {
 
     /// Refreshes about every `every` and on [`Self::wake`], until `stop` turns
     /// true or its sender is gone. Never gives up on the database.
-    pub async fn run(self, target: Target, every: Duration, mut stop: watch::Receiver<bool>) {
+    ///
+    /// With each reading goes a comparison of the clocks.
+    pub async fn run(
+        self,
+        target: Target,
+        every: Duration,
+        checks: Arc<Board>,
+        mut stop: watch::Receiver<bool>,
+    ) {
         tokio::select! {
             // A sender that is gone means the same as a stop.
             _ = stop.wait_for(|stopped| *stopped) => {}
-            () = self.refresh_for_ever(&target, every.max(REFRESH_GAP)) => {}
+            () = self.refresh_for_ever(&target, every.max(REFRESH_GAP), &checks) => {}
         }
     }
 
-    async fn refresh_for_ever(&self, target: &Target, every: Duration) {
+    async fn refresh_for_ever(&self, target: &Target, every: Duration, checks: &Board) {
         let mut backoff = BACKOFF_MIN;
         let mut said_so = false;
         loop {
             let reads_before = self.shared.read_ms.load(Ordering::Acquire);
             let error = match self
-                .refresh_while_connected(target, every, &mut said_so)
+                .refresh_while_connected(target, every, checks, &mut said_so)
                 .await
             {
                 Ok(never) => match never {},
@@ -249,6 +258,7 @@ impl Directory {
         &self,
         target: &Target,
         every: Duration,
+        checks: &Board,
         said_so: &mut bool,
     ) -> Result<std::convert::Infallible> {
         let mut session = Session::open(target, Some(REFRESH_LIMIT)).await?;
@@ -259,6 +269,7 @@ impl Directory {
                 bail!("no answer within {} s", REFRESH_LIMIT.as_secs());
             };
             self.report(changed?, said_so);
+            checks.compare_clocks(&session.client).await?;
             sleep(REFRESH_GAP).await;
             tokio::select! {
                 () = self.shared.wake.notified() => {}

@@ -33,6 +33,16 @@ pub(in crate::store) use log::{Action, note};
 
 use crate::event::Table;
 
+impl Error {
+    /// Whether the role lacks a right, which trying again does not change.
+    pub(in crate::store) fn is_denied(&self) -> bool {
+        let Self::Postgres { source, .. } = self else {
+            return false;
+        };
+        source.code() == Some(&tokio_postgres::error::SqlState::INSUFFICIENT_PRIVILEGE)
+    }
+}
+
 /// Why partitions could not be read or made.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

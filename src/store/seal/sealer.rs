@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_postgres::Client;
 use tracing::{debug, warn};
 
-use crate::event::Micros;
+use crate::event::Table;
 use crate::metrics::Metrics;
 
+use super::super::checks::server_time;
 use super::super::connect::Target;
 use super::super::error::{Chain, Trouble};
 use super::super::partition::IndexProfile;
@@ -50,11 +52,12 @@ impl Sealer {
         }
     }
 
-    /// Seals what is due every so often, until dropped.
-    pub async fn run(&self, target: &Target, now: impl Fn() -> Micros) {
+    /// Seals what is due every so often, until dropped. Goes by the server's
+    /// clock: all instances share the partitions.
+    pub async fn run(&self, target: &Target) {
         let mut failed = false;
         loop {
-            match self.once(target, now()).await {
+            match self.once(target).await {
                 Ok(outcome) => {
                     failed = false;
                     outcome.complain();
@@ -73,13 +76,17 @@ impl Sealer {
         }
     }
 
-    async fn once(&self, target: &Target, now: Micros) -> Result<Outcome, Trouble> {
+    async fn once(&self, target: &Target) -> Result<Outcome, Trouble> {
         // No limit on statements: what they may wait for has its own.
         let mut session = Session::open(target, None).await?;
+        // A role that owns no table can seal none; the checks say so.
+        if !owns_tables(&session.client).await? {
+            return Ok(Outcome::default());
+        }
         let selection = Selection::Due {
             profile: self.policy.profile,
             after: self.policy.after,
-            now,
+            now: server_time(&session.client).await?,
         };
         seal(
             &mut session,
@@ -89,4 +96,19 @@ impl Sealer {
         )
         .await
     }
+}
+
+async fn owns_tables(client: &Client) -> Result<bool, Trouble> {
+    let row = client
+        .query_one(
+            "SELECT coalesce(bool_or(pg_has_role(relowner, 'USAGE')), true) FROM pg_class
+              WHERE oid IN (to_regclass($1), to_regclass($2))",
+            &[&Table::Exposures.as_str(), &Table::Interactions.as_str()],
+        )
+        .await
+        .map_err(|source| Trouble::Statement {
+            doing: "find out who owns the event tables",
+            source,
+        })?;
+    Ok(row.get(0))
 }

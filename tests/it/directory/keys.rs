@@ -1,7 +1,10 @@
 //! Tenants and keys, from the operator's hand to the snapshot.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use recsys_ingest::api::clock;
+use recsys_ingest::store::checks::Board;
 use recsys_ingest::store::connect::Target;
 use recsys_ingest::store::directory::{ApiKeyHasher, Directory, Refused, Role, admin};
 use tokio::sync::watch;
@@ -14,6 +17,10 @@ const NOW_US: i64 = 1_790_000_000_000_000;
 
 fn target(database: &Database) -> Target {
     Target::parse(database.url()).unwrap()
+}
+
+fn checks() -> Arc<Board> {
+    Arc::new(Board::new(Arc::default(), clock::now, 7))
 }
 
 fn hasher() -> ApiKeyHasher {
@@ -251,7 +258,11 @@ async fn the_loop_notices_a_wake_survives_an_outage_and_stops_when_told() {
     let directory = Directory::new();
     let (stop, stopped) = watch::channel(false);
     let hour = Duration::from_secs(3600);
-    let running = tokio::spawn(directory.clone().run(target(&database), hour, stopped));
+    let running = tokio::spawn(
+        directory
+            .clone()
+            .run(target(&database), hour, checks(), stopped),
+    );
     eventually("the first reading", async || directory.age().is_some()).await;
 
     let insert = async |client: &Client, secret| {
@@ -297,7 +308,11 @@ async fn however_often_it_is_woken_the_tables_are_read_once_a_second() {
     let directory = Directory::new();
     let (stop, stopped) = watch::channel(false);
     let hour = Duration::from_secs(3600);
-    let running = tokio::spawn(directory.clone().run(target(&database), hour, stopped));
+    let running = tokio::spawn(
+        directory
+            .clone()
+            .run(target(&database), hour, checks(), stopped),
+    );
     eventually("the first reading", async || directory.age().is_some()).await;
     // Every reading resets the age; ages that went down count readings.
     let (mut readings, mut last) = (0, Duration::ZERO);

@@ -1,5 +1,5 @@
 //! Connections and the tenant directory against real PostgreSQL servers.
 
 mod keys;
-mod server;
+pub(crate) mod server;
 mod tls;

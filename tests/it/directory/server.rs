@@ -88,6 +88,11 @@ impl Server {
         Some(server)
     }
 
+    /// The server's first database, with our schema, tenants and keys.
+    pub async fn database(&self) -> Database {
+        Database::on(&self.cluster).await
+    }
+
     pub fn cluster(&mut self) -> &mut Cluster {
         &mut self.cluster
     }
@@ -95,6 +100,12 @@ impl Server {
     /// The server over its Unix socket.
     pub fn target(&self) -> Target {
         self.target_with(&format!("host={}", self.socket.display()))
+    }
+
+    /// A database's URL over TCP.
+    pub fn url(&self, database: &str, parameters: &str) -> String {
+        let port = self.port;
+        format!("postgresql://postgres@127.0.0.1:{port}/{database}?{parameters}")
     }
 
     pub fn target_with(&self, parameters: &str) -> Target {
@@ -125,6 +136,9 @@ fn certificates(dir: &Path, owned_like: &Path) {
          issue server db.test '-extfile san'
          issue version1 db.test ''
          issue client carol ''
+         openssl req -newkey ec -pkeyopt ec_paramgen_curve:secp521r1 -nodes \
+           -x509 -days 2 -subj /CN=db.test -addext subjectAltName=DNS:db.test \
+           -keyout p521.key -out p521.crt
          openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes \
            -x509 -days 2 -subj /CN=db.test -addext subjectAltName=DNS:db.test \
            -keyout alone.key -out alone.crt

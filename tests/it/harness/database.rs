@@ -44,6 +44,17 @@ impl Database {
         Self::copy_of("with_tenants").await
     }
 
+    /// With nothing in it, in another encoding than UTF-8.
+    pub async fn in_encoding(encoding: &str) -> Self {
+        let how = format!("template0 ENCODING '{encoding}' LOCALE 'C'");
+        Self::copy_of(&how).await
+    }
+
+    /// The same database by another URL.
+    pub fn by(url: String) -> Self {
+        Self { url }
+    }
+
     /// The first database of a server, as it is.
     pub fn of(cluster: &Cluster) -> Self {
         Self {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader, Read};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -15,6 +15,8 @@ use tempfile::TempDir;
 
 use super::http::Client;
 use super::{SOON, Settings};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_recsys-ingest");
 
 /// A running `recsys-ingest`; killed if a test forgets it.
 pub struct Process {
@@ -33,9 +35,17 @@ impl Process {
         (process, Client::new(address))
     }
 
+    /// Runs `serve` and waits until it listens, ready or not.
+    pub fn listen(settings: &Settings) -> (Self, Client) {
+        let mut process = Self::run(settings.arguments());
+        process._spool = Some(Arc::clone(&settings.spool));
+        let address = process.listening();
+        (process, Client::new(address))
+    }
+
     /// Runs any command, with its log as JSON.
     pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Self {
-        Self::start(Stdio::piped(), arguments, Vec::new())
+        Self::start(Stdio::piped(), Command::new(PROGRAM), arguments)
     }
 
     /// The same, with some variables of the environment.
@@ -43,22 +53,43 @@ impl Process {
         arguments: impl IntoIterator<Item = OsString>,
         environment: Vec<(&'static str, OsString)>,
     ) -> Self {
-        Self::start(Stdio::piped(), arguments, environment)
+        let mut command = Command::new(PROGRAM);
+        command.envs(environment);
+        Self::start(Stdio::piped(), command, arguments)
     }
 
     /// Runs any command with its log going elsewhere; a pipe is read.
     pub fn logging_to(stderr: Stdio, arguments: impl IntoIterator<Item = OsString>) -> Self {
-        Self::start(stderr, arguments, Vec::new())
+        Self::start(stderr, Command::new(PROGRAM), arguments)
+    }
+
+    /// Runs any command with so many files to open.
+    pub fn run_with_files(files: u32, arguments: impl IntoIterator<Item = OsString>) -> Self {
+        let mut shell = Command::new("/bin/sh");
+        let script = format!("ulimit -n {files}; exec \"$@\"");
+        shell.args(["-c", &script, "sh", PROGRAM]);
+        Self::start(Stdio::piped(), shell, arguments)
+    }
+
+    /// Runs any command with a clock that is off by some seconds; none where there
+    /// is no libfaketime.
+    pub fn run_off(seconds: i64, arguments: impl IntoIterator<Item = OsString>) -> Option<Self> {
+        let library = glob_library("libfaketimeMT.so.1")?;
+        let mut command = Command::new(PROGRAM);
+        command
+            .env("LD_PRELOAD", library)
+            .env("FAKETIME", format!("{seconds:+}s"))
+            .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        Some(Self::start(Stdio::piped(), command, arguments))
     }
 
     fn start(
         stderr: Stdio,
+        mut command: Command,
         arguments: impl IntoIterator<Item = OsString>,
-        environment: Vec<(&'static str, OsString)>,
     ) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_recsys-ingest"))
+        let mut child = command
             .args(arguments)
-            .envs(environment)
             .args(["--log-format", "json"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -186,6 +217,22 @@ impl Drop for Process {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+/// A library of Debian's multiarch layout, or of others'.
+fn glob_library(name: &str) -> Option<PathBuf> {
+    let places = ["x86_64-linux-gnu", "aarch64-linux-gnu", "."];
+    let paths = places.map(|place| {
+        Path::new("/usr/lib")
+            .join(place)
+            .join("faketime")
+            .join(name)
+    });
+    let found = paths.into_iter().find(|path| path.exists());
+    if found.is_none() {
+        println!("skipped: there is no {name} to shift a clock with");
+    }
+    found
 }
 
 fn collect(from: impl Read, into: &Mutex<String>) {

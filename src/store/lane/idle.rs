@@ -1,0 +1,80 @@
+//! What a writer does while there is nothing to write: it sees whether Postgres
+//! is still there.
+//!
+//! Readiness then tells that Postgres is away before the next event comes, and
+//! that it is back without one. Under load none of this runs.
+
+use std::time::Duration;
+
+use tokio_postgres::Client;
+use tracing::{info, warn};
+
+use super::super::error::{Chain, Class, Trouble, limited};
+use super::super::status::Health;
+use super::{Sink, Writer};
+
+/// Two seconds idle and two without an answer: known within five.
+const PING_AFTER: Duration = Duration::from_secs(2);
+const PING_LIMIT: Duration = Duration::from_secs(2);
+
+impl Writer {
+    /// Waits for `gathering`; pings the connection, or makes one, as long as
+    /// that takes.
+    ///
+    /// A ping that is under way when the wait ends is left to its answer:
+    /// statements of one connection are carried out in turn.
+    pub(super) async fn ping_while(&self, gathering: impl Future<Output = ()>, sink: &mut Sink) {
+        tokio::select! {
+            biased;
+            () = gathering => {}
+            () = self.ping_for_ever(sink) => {}
+        }
+    }
+
+    async fn ping_for_ever(&self, sink: &mut Sink) {
+        let table = self.stream.table;
+        // What a failed ping made of the lane's health; what a batch made of it stays.
+        let mut raised = None;
+        loop {
+            tokio::time::sleep(PING_AFTER).await;
+            let alive = match &sink.open {
+                Some(open) => ping(&open.session.client).await,
+                None => self.connect().await.map(|open| {
+                    sink.open = Some(open);
+                }),
+            };
+            let trouble = match alive {
+                Ok(()) => {
+                    if raised
+                        .take()
+                        .is_some_and(|health| self.status.clear(health))
+                    {
+                        info!(%table, "Postgres answers again");
+                    }
+                    continue;
+                }
+                Err(trouble) => trouble,
+            };
+            sink.open = None;
+            self.checks.note_trouble(&trouble);
+            let health = match trouble.class() {
+                Class::Fault => Health::Fault,
+                _ => Health::Away,
+            };
+            if self.status.raise(health) < health {
+                raised = Some(health);
+                warn!(%table, error = %Chain(&trouble), "cannot reach Postgres as it has to be; events are kept in the spool");
+            }
+        }
+    }
+}
+
+/// The cheapest round trip there is.
+async fn ping(client: &Client) -> Result<(), Trouble> {
+    limited(
+        "see whether Postgres answers",
+        PING_LIMIT,
+        client.batch_execute(""),
+    )
+    .await
+}

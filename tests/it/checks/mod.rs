@@ -1,0 +1,93 @@
+//! Promise: what would not work is said before the first acknowledgement, with
+//! the true reason, and what is mended is noticed.
+
+mod clock;
+mod idle;
+mod limits;
+mod pooler;
+mod roles;
+mod settings;
+mod shape;
+mod transport;
+
+use serde_json::Value;
+
+use crate::harness::{Client, Process, eventually};
+
+/// What `/readyz` says: the status and all sentences in one text.
+async fn readiness(client: &Client) -> (String, String) {
+    let reply = client.get("/readyz").await.json;
+    let sentences = |name: &str| -> Vec<String> {
+        let list = reply[name].as_array().cloned().unwrap_or_default();
+        list.iter()
+            .map(|text| text.as_str().unwrap().to_owned())
+            .collect()
+    };
+    let all = [sentences("reasons"), sentences("notes")].concat();
+    (reply["status"].as_str().unwrap().to_owned(), all.join("\n"))
+}
+
+/// Waits until `/readyz` has this status and says this.
+async fn says(process: &Process, client: &Client, status: &str, sentence: &str) {
+    let mut last = None;
+    let seen = tokio::time::timeout(crate::harness::SOON, async {
+        loop {
+            let now = readiness(client).await;
+            if now.0 == status && now.1.contains(sentence) {
+                return;
+            }
+            last = Some(now);
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    let log = process.log();
+    assert!(
+        seen.is_ok(),
+        "not {status} with '{sentence}': {last:?}\n{log}"
+    );
+}
+
+/// Waits until `/readyz` says `ready`.
+async fn is_ready(process: &Process, client: &Client) {
+    says(process, client, "ready", "").await;
+}
+
+/// Waits until events are refused because they cannot be stored; returns why. Until
+/// the keys are known they are refused because of that.
+async fn refusal(client: &Client, path: &str, event: &Value) -> String {
+    let client = client.query("ack=durable");
+    let mut last = None;
+    eventually("a refusal", async || {
+        let reply = client.post(path, event).await;
+        assert_eq!(reply.status, 503, "{}", reply.text);
+        let is_it = reply.problem().1 == "cannot_store";
+        last = Some(reply.text);
+        is_it
+    })
+    .await;
+    last.unwrap()
+}
+
+/// The findings of `/readyz?verbose` with a code.
+async fn findings(client: &Client, code: &str) -> Vec<Value> {
+    let reply = client.get("/readyz?verbose").await.json;
+    let all = reply["findings"].as_array().cloned().unwrap_or_default();
+    all.into_iter()
+        .filter(|finding| finding["code"] == code)
+        .collect()
+}
+
+/// Waits until all that was accepted is stored.
+async fn is_stored(client: &Client, rows: u64) {
+    eventually("the rows to be stored", async || {
+        let reply = client.get("/readyz?verbose").await.json;
+        let tables = reply["rows"].as_array().unwrap().clone();
+        tables
+            .iter()
+            .map(|table| table["stored"].as_u64().unwrap())
+            .sum::<u64>()
+            == rows
+    })
+    .await;
+}

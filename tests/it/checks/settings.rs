@@ -1,0 +1,56 @@
+//! Settings that make no sense.
+
+use std::time::{Duration, Instant};
+
+use crate::harness::{Database, Process, SOON, Settings};
+
+/// How the program ends with a setting, and what it says.
+fn refusal(database: &Database, flag: &str, value: &str) -> String {
+    let settings = Settings::new(database).with(flag, value);
+    let mut process = Process::run(settings.arguments());
+    let status = process.wait();
+    // What it wrote last may still be on its way through the pipe.
+    let started = Instant::now();
+    while process.log().is_empty() && started.elapsed() < SOON {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let said = process.log();
+    assert!(!status.success(), "{flag} {value} was accepted:\n{said}");
+    said
+}
+
+#[tokio::test]
+async fn settings_that_make_no_sense_are_refused_with_a_sentence() {
+    let database = Database::with_tenants().await;
+    for (flag, value, accepted) in [
+        ("--connections-max", "0", "from 1 to"),
+        ("--connections-max", "18446744073709551615", "from 1 to"),
+        ("--batch-rows-max", "0", "from 1 to"),
+        ("--batch-bytes-max", "0", "1.0 KiB or more"),
+        ("--events-max", "0", "from 1 to"),
+        ("--body-bytes-max", "0", "1.0 KiB or more"),
+        ("--event-bytes-max", "0", "1.0 KiB or more"),
+        ("--queue-bytes-max", "0", "1.0 KiB or more"),
+        ("--queue-bytes-max", "1MiB", "--body-bytes-max"),
+        ("--queue-bytes-max", "4GiB", "less than 4 GiB"),
+        ("--body-bytes-max", "100GiB", "--queue-bytes-max"),
+        ("--spool-bytes-max", "0", "1.0 KiB or more"),
+        ("--spool-bytes-max", "1MiB", "--body-bytes-max"),
+        ("--read-timeout", "0s", "10ms or longer"),
+        ("--commit-timeout", "0s", "10ms or longer"),
+        ("--key-refresh", "0s", "1s or longer"),
+        ("--horizon-past", "0s", "1s or longer"),
+        ("--partitions-ahead", "4000000000", "1000"),
+        ("--writers", "0", "1..=8"),
+        ("--log-level", "warning", "error, warn, info"),
+        ("--log-level", "", "error, warn, info"),
+        ("--log-level", "recsys_ingest::store", "error, warn, info"),
+        ("--exposure-hash-salt", "", "EXPOSURE_HASH_SALT is empty"),
+    ] {
+        let said = refusal(&database, flag, value);
+        assert!(said.contains(accepted), "{flag} {value}: {said}");
+        if !accepted.contains("is empty") {
+            assert!(said.contains(flag), "{flag} {value}: {said}");
+        }
+    }
+}
