@@ -1,16 +1,21 @@
 //! Bytes in, status out: everything that knows HTTP.
 
+mod activity;
 mod answer;
 mod auth;
 mod body;
 pub mod clock;
 mod collect;
 mod front;
+mod heads;
 mod health;
 mod linger;
 mod listener;
 mod openapi;
+mod places;
 mod problem;
+mod proxies;
+mod watched;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,14 +31,16 @@ use utoipa_swagger_ui::SwaggerUi;
 use crate::config::Ack;
 use crate::event::{Limits, Pseudonymizer};
 use crate::metrics::Metrics;
-use crate::queue::Intake;
+use crate::queue::{Arrivals, Intake};
 use crate::store::LaneStatus;
 use crate::store::directory::{ApiKeyHasher, Directory};
 
+pub use activity::Deadlines;
 pub use body::BodyLimits;
 pub use front::Front;
 pub use listener::{Connections, serve};
 use problem::Problem;
+pub use proxies::TrustedProxies;
 
 /// Items in one exposure. The suite shows at most 200; its pipelines refuse
 /// sessions of more distinct items than that.
@@ -44,6 +51,8 @@ const ITEMS_MAX: usize = 1000;
 pub struct App {
     /// Where frames go.
     pub intake: Intake,
+    /// What bodies hold while they are coming.
+    pub arrivals: Arrivals,
     /// Tenants and keys.
     pub directory: Directory,
     /// Hashes keys as they are stored.
