@@ -44,7 +44,8 @@ impl Served {
     }
 
     async fn post(&self, id: &str) -> Reply {
-        let post = self.client.post(INTERACTIONS, &click(id));
+        let event = click(id);
+        let post = self.client.post(INTERACTIONS, &event);
         tokio::time::timeout(Duration::from_secs(10), post)
             .await
             .expect("no answer to an honest client")
