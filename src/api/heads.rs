@@ -19,22 +19,23 @@ pub(super) struct Heads {
 }
 
 impl Heads {
-    /// Spoils the bare LFs in `bytes`, which belong to the head of `request`.
-    pub(super) fn check(&mut self, request: u64, bytes: &mut [u8]) {
+    /// Spoils the bare LFs in `bytes`, which belong to the head of `request`; says
+    /// whether there were any.
+    pub(super) fn check(&mut self, request: u64, bytes: &mut [u8]) -> bool {
         if self.request != request {
             *self = Self {
                 request,
                 ..Self::default()
             };
         }
-        let mut rest = bytes;
+        let (mut rest, mut spoilt) = (bytes, false);
         while !self.ended {
             let Some(at) = rest.iter().position(|byte| *byte == b'\n') else {
                 self.line += rest.len();
                 if let Some(last) = rest.last() {
                     self.after_cr = *last == b'\r';
                 }
-                return;
+                break;
             };
             let (line, after) = rest.split_at_mut(at + 1);
             let after_cr = match line {
@@ -49,11 +50,13 @@ impl Heads {
             } else {
                 // No head may hold a NUL.
                 line[at] = 0;
+                spoilt = true;
             }
             self.line = 0;
             self.after_cr = false;
             rest = after;
         }
+        spoilt
     }
 }
 
@@ -66,7 +69,7 @@ mod tests {
         let mut out = Vec::new();
         for piece in pieces {
             let mut bytes = piece.as_bytes().to_vec();
-            heads.check(0, &mut bytes);
+            assert_eq!(heads.check(0, &mut bytes), bytes.contains(&0));
             out.extend(bytes);
         }
         String::from_utf8(out).unwrap()
@@ -102,9 +105,9 @@ mod tests {
     fn each_request_has_a_head() {
         let mut heads = Heads::default();
         let mut first = *b"GET / HTTP/1.1\r\n\r\n";
-        heads.check(0, &mut first);
+        assert!(!heads.check(0, &mut first));
         let mut second = *b"GET / HTTP/1.1\n\r\n";
-        heads.check(1, &mut second);
+        assert!(heads.check(1, &mut second));
         assert_eq!(&second, b"GET / HTTP/1.1\0\r\n");
     }
 }

@@ -15,6 +15,9 @@ use super::linger::Lingering;
 /// With what an HTTP/2 connection begins (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// An end of a head that the parser knows.
+const END: &[u8] = b"\r\n\r\n";
+
 /// A stream that is watched.
 #[derive(Debug)]
 pub(super) struct Watched {
@@ -24,6 +27,8 @@ pub(super) struct Watched {
     /// How much of the preface came; `None` once the protocol is known.
     preface: Option<usize>,
     blocked: bool,
+    /// Whether a head was spoilt that the parser may not yet take for a whole one.
+    spoilt: bool,
 }
 
 impl Watched {
@@ -34,6 +39,7 @@ impl Watched {
             heads: Heads::default(),
             preface: Some(0),
             blocked: false,
+            spoilt: false,
         }
     }
 
@@ -48,7 +54,7 @@ impl Watched {
             }
         }
         if let Some(request) = self.activity.read(Instant::now()) {
-            self.heads.check(request, bytes);
+            self.spoilt |= self.heads.check(request, bytes);
         }
     }
 
@@ -78,6 +84,13 @@ impl AsyncRead for Watched {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        // The end of a spoilt head may be among what was spoilt, and the parser looks
+        // for it before it looks at anything else.
+        if self.spoilt && buffer.remaining() >= END.len() {
+            self.spoilt = false;
+            buffer.put_slice(END);
+            return Poll::Ready(Ok(()));
+        }
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
         let bytes = &mut buffer.filled_mut()[before..];
