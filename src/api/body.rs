@@ -530,7 +530,7 @@ fn too_large(bytes_max: usize) -> Problem {
 }
 
 fn share_spent(bytes_max: usize) -> Problem {
-    Problem::too_many(
+    Problem::unavailable(
         "too_many_slow_bodies",
         format!(
             "bodies under this key that have not arrived in full hold {bytes_max} bytes, the key's share of the memory; send fewer at once, or faster"

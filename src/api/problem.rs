@@ -75,18 +75,6 @@ impl Problem {
         }
     }
 
-    /// The caller asks for too much at once; come back after `retry_after`.
-    pub(super) fn too_many(
-        code: &'static str,
-        detail: impl Into<String>,
-        retry_after: Duration,
-    ) -> Self {
-        Self {
-            retry_after: Some(retry_after),
-            ..Self::new(StatusCode::TOO_MANY_REQUESTS, code, detail)
-        }
-    }
-
     /// Not one event of the body was accepted.
     pub(super) fn all_rejected(rejected: Vec<RejectedEvent>) -> Self {
         Self {

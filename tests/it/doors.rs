@@ -137,7 +137,7 @@ async fn bodies_that_do_not_end_hold_a_share_and_shut_out_their_own_key_alone() 
     }
     // A quarter of the budget is room for three of them.
     let reply = slow.pop().unwrap().reply().await;
-    assert_eq!(reply.problem(), (429, "too_many_slow_bodies"));
+    assert_eq!(reply.problem(), (503, "too_many_slow_bodies"));
     assert!(reply.header("retry-after").parse::<u32>().unwrap() >= 1);
     let held = served.sample("recsys_ingest_queue_bytes").await;
     assert!((300_000.0..=1_100_000.0).contains(&held), "{held}");
@@ -187,7 +187,7 @@ async fn many_slow_streams_of_one_connection_count_like_many_connections() {
     for answer in answers {
         let answer = tokio::time::timeout(Duration::from_millis(100), answer).await;
         if let Ok(Ok(answer)) = answer {
-            assert_eq!(answer.status(), 429);
+            assert_eq!(answer.status(), 503);
             refused += 1;
         }
     }
