@@ -21,12 +21,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::routing::get;
 use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use utoipa_swagger_ui::SwaggerUi;
+use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use crate::config::Ack;
 use crate::event::{Limits, Pseudonymizer};
@@ -89,8 +92,18 @@ fn router(app: Arc<App>) -> Router {
         .routes(routes!(health::metrics))
         .with_state(app)
         .split_for_parts();
+    // Written once: answers that are not read would each hold a copy.
+    let description = description
+        .to_json()
+        .expect("the description is made of strings and numbers");
+    let description = Bytes::from(description);
+    let describe = get(move || async move {
+        let kind = [(CONTENT_TYPE, "application/json")];
+        (kind, description.clone())
+    });
     router
-        .merge(SwaggerUi::new("/docs").url("/openapi.json", description))
+        .route("/openapi.json", describe)
+        .merge(SwaggerUi::new("/docs").config(Config::new(["/openapi.json"])))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
 }
