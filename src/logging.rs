@@ -4,6 +4,7 @@
 //! closed pipe or a full disk costs lines of the log and nothing else. Lines that
 //! are lost are counted, and the log says how many as soon as it is written again.
 
+use std::any::Any;
 use std::io::{self, ErrorKind, Write};
 use std::panic::PanicHookInfo;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -180,8 +181,13 @@ fn write_all(to: &mut impl Write, bytes: &[u8]) -> usize {
     written
 }
 
-/// Logs where a panic is. Its message only if it was written in the source: a
-/// formatted one may quote what a client sent.
+/// The message of a panic, if it stands in the source: a formatted one may quote
+/// what a client sent.
+fn words(payload: &(dyn Any + Send)) -> Option<&'static str> {
+    payload.downcast_ref::<&'static str>().copied()
+}
+
+/// Logs where a panic is.
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let location = panic.location().map(ToString::to_string);
     let thread = std::thread::current();
@@ -194,7 +200,7 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     tracing::error!(
         location = location.unwrap_or_default(),
         thread = thread.name().unwrap_or_default(),
-        panic = panic.payload().downcast_ref::<&'static str>().copied(),
+        panic = words(panic.payload()),
         backtrace,
         "the program has a bug: it panicked"
     );
@@ -220,6 +226,19 @@ mod tests {
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
         }
+    }
+
+    #[test]
+    fn only_the_panic_messages_that_stand_in_the_source_are_repeated() {
+        let said = |made: std::thread::Result<usize>| words(&*made.unwrap_err());
+        let fixed = || panic!("an invariant is broken");
+        assert_eq!(
+            said(std::panic::catch_unwind(fixed)),
+            Some("an invariant is broken")
+        );
+        let text = "ada@example.com é".to_owned();
+        assert_eq!(said(std::panic::catch_unwind(|| text[..17].len())), None);
+        assert_eq!(said(std::panic::catch_unwind(|| panic!("{text}"))), None);
     }
 
     #[test]

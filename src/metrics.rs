@@ -122,6 +122,13 @@ pub struct ByFinding {
     pub severity: &'static str,
 }
 
+/// A cause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ByCause {
+    /// What it was.
+    pub cause: &'static str,
+}
+
 /// An endpoint and the status that it answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ByStatus {
@@ -184,6 +191,8 @@ pub struct Metrics {
     pub findings: Family<ByFinding, Gauge<i64, AtomicI64>>,
     /// How far this machine's clock is ahead of Postgres's.
     pub clock_offset_seconds: Gauge<f64, AtomicU64>,
+    /// Connections that were closed from this side, by cause.
+    pub connections_closed: Counters<ByCause>,
 }
 
 impl Metrics {
@@ -219,6 +228,7 @@ impl Metrics {
             connections_max: Gauge::default(),
             findings: Family::default(),
             clock_offset_seconds: Gauge::default(),
+            connections_closed: Family::default(),
             registry: Registry::default(),
         };
         registry.register(
@@ -331,6 +341,11 @@ impl Metrics {
             "clock_offset_seconds",
             "Seconds by which this machine's clock is ahead of Postgres's, at the last refresh of the keys",
             metrics.clock_offset_seconds.clone(),
+        );
+        registry.register(
+            "connections_closed",
+            "HTTP connections closed because the client kept them waiting, or to make room for others",
+            metrics.connections_closed.clone(),
         );
         Self {
             registry,

@@ -25,12 +25,12 @@ use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::api::{self, App, BodyLimits, Connections, Front, clock};
+use crate::api::{self, App, BodyLimits, Connections, Deadlines, Front, clock};
 use crate::config::{self, Serve};
 use crate::event::{Limits, Pseudonymizer};
 use crate::metrics::Metrics;
 use crate::open_files;
-use crate::queue::{self, Budget, DrainRate, InMemory, Intake, Outcome};
+use crate::queue::{self, Arrivals, Budget, DrainRate, InMemory, Intake, Outcome};
 use crate::spool::{self, Spool};
 use crate::store::checks::{self, Board, FirstContact, Source, first_contact};
 use crate::store::connect::Target;
@@ -190,7 +190,12 @@ pub async fn run(
     );
     let limits = Connections {
         max: connections_max,
-        head_timeout: config.http.read_timeout,
+        trusted_proxies: config.http.trusted_proxies.clone(),
+        deadlines: Deadlines {
+            head: config.http.head_timeout,
+            idle: config.http.idle_timeout,
+            write: config.http.write_timeout,
+        },
         grace: config.shutdown_grace,
     };
     let gauge = i64::try_from(connections_max).unwrap_or(i64::MAX);
@@ -516,6 +521,10 @@ fn app(
 ) -> App {
     let salt = config.exposure_hash_salt.expose();
     App {
+        arrivals: Arrivals::new(
+            bytes_usize(config.intake.queue_bytes_max),
+            bytes_usize(config.intake.body_bytes_max),
+        ),
         intake,
         directory,
         key_hasher: key_hasher(config),
@@ -525,7 +534,7 @@ fn app(
         lanes,
         body_limits: BodyLimits {
             bytes_max: bytes_usize(config.intake.body_bytes_max),
-            stall_max: config.http.read_timeout,
+            pause_max: config.http.body_timeout,
         },
         event_limits: Limits {
             events_max: config.intake.events_max,
