@@ -5,6 +5,7 @@
 //! the lanes; each writer ends when its lane is empty. Nothing polls a flag;
 //! every task is joined.
 
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -33,6 +34,9 @@ use crate::store::{
 /// Requests that wait for the disk. A group takes what waits, so this is how
 /// many may come in during one sync.
 const ENTRIES_MAX: usize = 4096;
+
+/// What a segment takes beside its one frame, rounded up.
+const FRAME_OVERHEAD_BYTES: u32 = 16 << 10;
 
 /// Pause before a start-up step that failed is tried again.
 const RETRY: Duration = Duration::from_secs(2);
@@ -119,6 +123,7 @@ pub async fn run(
         lanes.clone(),
         &stopping,
     )?;
+    let counts = Arc::clone(&metrics);
     let limits = Connections {
         max: config.http.connections_max,
         head_timeout: config.http.read_timeout,
@@ -153,7 +158,7 @@ pub async fn run(
     helpers.shutdown().await;
     spool.reclaim();
     outcome?;
-    let report = Report::of(&spool, &lanes, in_time);
+    let report = Report::of(&spool, &lanes, &counts, in_time);
     info!(stored = report.stored, spooled = report.spooled, "stopped");
     Ok(report)
 }
@@ -171,14 +176,15 @@ pub struct Report {
     pub quarantined: u64,
     /// Rows that are only in the spool; the next start stores them.
     pub spooled: u64,
-    /// Requests that the spool had no room for, since this start.
+    /// Requests for whose events there was no room in memory, in the spool or on its disk,
+    /// since this start.
     pub refused: u64,
     /// Whether everything was done within the grace.
     pub in_time: bool,
 }
 
 impl Report {
-    fn of(spool: &Spool, lanes: &[Arc<LaneStatus>], in_time: bool) -> Self {
+    fn of(spool: &Spool, lanes: &[Arc<LaneStatus>], metrics: &Metrics, in_time: bool) -> Self {
         let fill = spool.fill();
         let totals = |part: fn(&Totals) -> u64| -> u64 {
             lanes.iter().map(|lane| part(&lane.totals())).sum()
@@ -189,7 +195,7 @@ impl Report {
             duplicates: totals(|totals| totals.duplicates),
             quarantined: totals(|totals| totals.quarantined),
             spooled: fill.items.iter().sum(),
-            refused: fill.refused,
+            refused: metrics.refused_for_room() + fill.refused,
             in_time,
         }
     }
@@ -208,8 +214,16 @@ async fn open_spool(
 
 fn spool_settings(config: &Serve) -> Result<spool::Settings> {
     let bytes_max = config.spool.spool_bytes_max.as_u64();
-    // Rows are a little larger than the events' text: hashes in hex, lengths.
-    let frame_bytes_max = bytes_u32(config.intake.body_bytes_max)?.saturating_mul(2);
+    // Rows are mostly as large as their events' text. A raw id of few letters becomes 64
+    // digits, so rows may take four times as much; what does not fit is refused with the
+    // number of events that do. A small spool must have room for two, as a segment each.
+    let body_bytes_max = bytes_u32(config.intake.body_bytes_max)?;
+    let half = u32::try_from(bytes_max / 2).unwrap_or(u32::MAX);
+    let frame_bytes_max = body_bytes_max
+        .saturating_mul(4)
+        .min(half.saturating_sub(FRAME_OVERHEAD_BYTES))
+        .max(body_bytes_max.saturating_mul(2))
+        .min(spool::format::PAYLOAD_BYTES_MAX);
     let defaults = spool::Settings::default();
     // Were all lanes behind, they might hold half of the memory, and batches in
     // hand, two to a lane, a quarter: the rest is for bodies that come in, or an outage would end
@@ -268,6 +282,9 @@ fn app(
             events_max: config.intake.events_max,
             event_bytes_max: bytes_usize(config.intake.event_bytes_max),
         },
+        decoding: Arc::new(Semaphore::new(
+            std::thread::available_parallelism().map_or(1, NonZero::get),
+        )),
         default_ack: config.intake.default_ack,
         commit_timeout: config.intake.commit_timeout,
         horizon_past_us: micros(config.intake.horizon_past),

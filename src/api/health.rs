@@ -121,9 +121,13 @@ pub(super) async fn readyz(
     if standing == Standing::Unread {
         reasons.push("tenants and API keys were never read from the database");
     }
-    match app.intake.has_room(TYPICAL_BODY_BYTES) {
+    let largest = app.intake.spool().payload_bytes_max();
+    match app.intake.has_room(TYPICAL_BODY_BYTES.min(largest)) {
         Ok(()) => {}
         Err(Full::Disk) => reasons.push("the disk of the spool does not take writes"),
+        Err(Full::Reserve) => {
+            reasons.push("the disk of the spool has no free space beyond --spool-disk-reserve");
+        }
         Err(_) => reasons.push("the spool is full"),
     }
     let unready = !reasons.is_empty();
@@ -227,7 +231,8 @@ pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
     metrics.spool_bytes.set(whole(fill.bytes));
     metrics.spool_bytes_max.set(whole(fill.bytes_max));
     metrics.spool_lost_rows.set(whole(fill.lost));
-    metrics.spool_refused_frames.set(whole(fill.refused));
+    let refused = metrics.refused_for_room() + fill.refused;
+    metrics.spool_refused_frames.set(whole(refused));
     for account in accounts(&app) {
         for (state, rows) in [
             (RowState::Accepted, account.accepted),

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::http::StatusCode;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
@@ -58,6 +59,8 @@ pub struct App {
     pub body_limits: BodyLimits,
     /// Caps on events.
     pub event_limits: Limits,
+    /// Turns of large bodies to be decoded.
+    pub decoding: Arc<Semaphore>,
     /// What an answer waits for where the request does not say.
     pub default_ack: Ack,
     /// Longest wait for a COMMIT.

@@ -12,4 +12,4 @@ mod intake;
 pub use budget::{Budget, Loan};
 pub use drain::DrainRate;
 pub use frame::{Frame, Outcome, Quarantined, Verdict};
-pub use intake::{Full, InMemory, Intake, stream, table_of};
+pub use intake::{Full, InMemory, Intake, Scratch, stream, table_of};

@@ -23,7 +23,7 @@ pub struct Fill {
     pub accepted: Counts,
     /// Items that had been accepted and turned out to be damaged, since the start.
     pub lost: u64,
-    /// Frames that were refused, since the start.
+    /// Frames that were refused with nobody waiting for the answer, since the start.
     pub refused: u64,
     /// The last attempt to write failed.
     pub failed: bool,

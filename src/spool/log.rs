@@ -118,7 +118,7 @@ impl Log {
             .filter(|&bytes| bytes <= self.shared.settings.frame_bytes_max)
             .ok_or(NotStaged::Refused(Refused::TooLarge))?;
         if self.shared.gauges.reserve_reached.load(Ordering::Relaxed) {
-            return Err(NotStaged::Refused(Refused::Full));
+            return Err(NotStaged::Refused(Refused::NoSpace));
         }
         let active = self.active.as_ref().ok_or(NotStaged::NeedsSegment)?;
         let buffered = self.buffer.len() as u64;
@@ -205,24 +205,31 @@ impl Log {
             self.ask_for_space(self.shared.settings.segment_bytes);
         }
         if self.shared.gauges.failed.load(Ordering::Relaxed)
-            && let Err(Refused::Full) = self.begin(0)
+            && let Err(refused @ (Refused::Full | Refused::NoSpace)) = self.begin(0)
         {
             // Whether the disk works will show when there is room.
-            self.now_full();
+            self.now_full(refused);
         }
     }
 
-    /// Says once that frames are being refused.
-    pub(super) fn now_full(&mut self) {
-        if !self.full {
-            self.full = true;
-            let settings = &self.shared.settings;
-            warn!(
-                bytes = self.shared.gauges.bytes.load(Ordering::Relaxed),
-                bytes_max = settings.bytes_max,
+    /// Says once that frames are being refused, and why.
+    pub(super) fn now_full(&mut self, refused: Refused) {
+        if std::mem::replace(&mut self.full, true) {
+            return;
+        }
+        let bytes = self.shared.gauges.bytes.load(Ordering::Relaxed);
+        let settings = &self.shared.settings;
+        match refused {
+            Refused::NoSpace => warn!(
+                bytes,
                 disk_reserve_bytes = settings.disk_reserve_bytes,
-                "the spool is full: events are refused until some are stored in the database"
-            );
+                "the spool's disk has no free space beyond its reserve: events are refused until there is some"
+            ),
+            _ => warn!(
+                bytes,
+                bytes_max = settings.bytes_max,
+                "the spool is at its cap: events are refused until some are stored in the database"
+            ),
         }
     }
 

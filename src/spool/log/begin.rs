@@ -39,7 +39,7 @@ impl Log {
             Ok(blank) => blank,
             Err(error) if no_space(&error) => {
                 warn!(%error, bytes, "cannot set disk space aside for the spool");
-                return Err(Refused::Full);
+                return Err(Refused::NoSpace);
             }
             Err(error) => return Err(self.cannot_begin(&error)),
         };
@@ -116,7 +116,7 @@ impl Log {
         };
         match self.ask_for_space(more) {
             true => Ok(()),
-            false => Err(Refused::Full),
+            false => Err(Refused::NoSpace),
         }
     }
 
