@@ -301,7 +301,7 @@ impl<'a> Body<'a> {
                         sent_at = Some(value.raw);
                     }
                     if !is_envelope {
-                        self.owned_bytes += found.push(&mut self.fields, key, value, flaw);
+                        found.push(&mut self.fields, key, value, flaw);
                     }
                 }
                 if !scanner.take(b',') {
@@ -351,7 +351,7 @@ impl<'a> Body<'a> {
                 };
                 likely += 1;
                 let value = scanner.value(1)?;
-                self.owned_bytes += found.push(&mut self.fields, key, value, flaw);
+                found.push(&mut self.fields, key, value, flaw);
                 if !scanner.take(b',') {
                     break;
                 }
@@ -368,6 +368,7 @@ impl<'a> Body<'a> {
         limits: &Bounds<'_>,
     ) -> Result<(), BodyError> {
         let event_limits = limits.limits;
+        self.owned_bytes += found.owned_bytes;
         let rejection = if text.len() > event_limits.event_bytes_max {
             Some(Rejection::whole(
                 Code::EventTooLarge,
@@ -463,6 +464,8 @@ struct Members {
     flaw: Option<(usize, Flaw)>,
     /// There are more than [`FIELDS_MAX`]; those beyond are only passed over.
     is_too_many: bool,
+    /// Bytes of names that had to be unescaped.
+    owned_bytes: usize,
 }
 
 impl Members {
@@ -471,34 +474,32 @@ impl Members {
             from,
             flaw: None,
             is_too_many: false,
+            owned_bytes: 0,
         }
     }
 
-    /// Adds a member; returns the bytes that its name owns.
     fn push<'a>(
         &mut self,
         fields: &mut Vec<Field<'a>>,
         key: Cow<'a, str>,
         value: Scanned<'a>,
         flaw_of_key: Option<Flaw>,
-    ) -> usize {
+    ) {
         if fields.len() - self.from >= FIELDS_MAX {
             self.is_too_many = true;
-            return 0;
+            return;
         }
         if let (Some(flaw), None) = (flaw_of_key.or(value.flaw), self.flaw) {
             self.flaw = Some((fields.len(), flaw));
         }
-        let owned_bytes = match &key {
-            Cow::Borrowed(_) => 0,
-            Cow::Owned(name) => name.capacity(),
-        };
+        if let Cow::Owned(name) = &key {
+            self.owned_bytes += name.capacity();
+        }
         fields.push(Field {
             key,
             raw: value.raw,
             escaped: value.escaped,
         });
-        owned_bytes
     }
 }
 

@@ -181,7 +181,9 @@ impl<L, R> Committer<L, R> {
         }
         match durable {
             Some(durable) => answer(durable, Err(refused)),
-            None => drop(self.shared.gauges.refused.fetch_add(1, Ordering::Relaxed)),
+            None => {
+                self.shared.gauges.refused.fetch_add(1, Ordering::Relaxed);
+            }
         }
     }
 }

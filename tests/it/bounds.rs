@@ -242,14 +242,14 @@ async fn rows_that_outgrow_a_record_are_413_with_the_number_of_events_that_fit()
     let reply = client.post_bytes(INTERACTIONS, text).await;
     assert_eq!(reply.settled(), (100, 0, 0, 0));
 
-    let body: Vec<_> = (0..160).map(|n| growing(1000 + n, 100)).collect();
+    let body: Vec<_> = (0..140).map(|n| growing(1000 + n, 100)).collect();
     let text = format!("[{}]", body.join(","));
     assert!(text.len() < 256 << 10);
     let reply = client.post_bytes(INTERACTIONS, text).await;
     assert_eq!(reply.problem(), (413, "body_too_large"), "{}", reply.text);
     assert_eq!(reply.header("retry-after"), "");
     let fit = usize::try_from(reply.json["events_that_fit"].as_u64().unwrap()).unwrap();
-    assert!((100..160).contains(&fit), "{fit}");
+    assert!((100..140).contains(&fit), "{fit}");
     assert!(
         reply.json["detail"]
             .as_str()
@@ -264,7 +264,7 @@ async fn rows_that_outgrow_a_record_are_413_with_the_number_of_events_that_fit()
     assert_eq!(reply.settled(), (fit as u64, 0, 0, 0));
     let text = format!("[{}]", body[fit..].join(","));
     let reply = client.post_bytes(INTERACTIONS, text).await;
-    assert_eq!(reply.settled(), (160 - fit as u64, 0, 0, 0));
+    assert_eq!(reply.settled(), (140 - fit as u64, 0, 0, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
