@@ -138,6 +138,16 @@ pub struct ByStatus {
     pub status: u16,
 }
 
+/// The code of a refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ByCode {
+    /// The code of the answer.
+    pub reason: &'static str,
+}
+
+/// Refusals for which there was no room: in memory, in the spool, or on its disk.
+const FOR_ROOM: [&str; 3] = ["overloaded", "spool_full", "disk_failed"];
+
 type Counters<L> = Family<L, Counter>;
 type Histograms = Family<ByTable, Histogram>;
 
@@ -151,6 +161,8 @@ pub struct Metrics {
     pub rejections: Counters<ByReason>,
     /// Requests by route and status.
     pub requests: Counters<ByStatus>,
+    /// Requests that were refused with 503, by the code of the answer.
+    pub refused_requests: Counters<ByCode>,
     /// Seconds from a request's first byte to its answer.
     pub request_seconds: Histogram,
     /// Rows in a batch.
@@ -159,8 +171,9 @@ pub struct Metrics {
     pub copy_seconds: Histograms,
     /// Failed attempts to store a batch, by the class of the error.
     pub store_errors: Counters<ByReason>,
-    /// Batches that went the slower way because of duplicates.
-    pub merges: Counters<ByTable>,
+    /// Batches that were checked for duplicates before they were written, as some had been
+    /// seen shortly before.
+    pub checked_batches: Counters<ByTable>,
     /// Partitions made, ahead of time or on demand.
     pub partitions_created: Counters<ByTable>,
     /// Days that are covered by partitions from now on.
@@ -179,7 +192,7 @@ pub struct Metrics {
     pub spool_bytes_max: Gauge<i64, AtomicI64>,
     /// Rows that were durable and turned out to be damaged on disk.
     pub spool_lost_rows: Gauge<i64, AtomicI64>,
-    /// Frames that the spool had no room for.
+    /// Requests that there was no room for.
     pub spool_refused_frames: Gauge<i64, AtomicI64>,
     /// Open connections.
     pub connections: Gauge<i64, AtomicI64>,
@@ -204,6 +217,7 @@ impl Metrics {
             events: Family::default(),
             rejections: Family::default(),
             requests: Family::default(),
+            refused_requests: Family::default(),
             request_seconds: seconds(),
             batch_rows: Family::new_with_constructor(|| {
                 Histogram::new(exponential_buckets(1.0, 4.0, 9))
@@ -212,7 +226,7 @@ impl Metrics {
                 Histogram::new(exponential_buckets(0.0005, 2.0, 16))
             }),
             store_errors: Family::default(),
-            merges: Family::default(),
+            checked_batches: Family::default(),
             partitions_created: Family::default(),
             partition_days_ahead: Family::default(),
             partitions_sealed: Family::default(),
@@ -247,6 +261,11 @@ impl Metrics {
             metrics.requests.clone(),
         );
         registry.register(
+            "refused_requests",
+            "Requests refused with 503, by the code of the answer",
+            metrics.refused_requests.clone(),
+        );
+        registry.register(
             "request_seconds",
             "Seconds from a request's head to its answer",
             metrics.request_seconds.clone(),
@@ -263,9 +282,9 @@ impl Metrics {
             metrics.store_errors.clone(),
         );
         registry.register(
-            "merges",
-            "Batches that were checked for duplicates before their COPY",
-            metrics.merges.clone(),
+            "checked_batches",
+            "Batches that were checked for duplicates before their COPY, because some had been seen shortly before",
+            metrics.checked_batches.clone(),
         );
         registry.register(
             "partitions_created",
@@ -314,7 +333,7 @@ impl Metrics {
         );
         registry.register(
             "spool_refused_frames",
-            "Requests that the spool had no room for",
+            "Requests for whose events there was no room in memory, in the spool or on its disk, since the start",
             metrics.spool_refused_frames.clone(),
         );
         registry.register(
@@ -358,6 +377,23 @@ impl Metrics {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
         Ok(text)
+    }
+
+    /// Counts a request that is answered with 503.
+    pub fn refuse(&self, reason: &'static str) {
+        self.refused_requests
+            .get_or_create(&ByCode { reason })
+            .inc();
+    }
+
+    /// Requests that there was no room for.
+    pub fn refused_for_room(&self) -> u64 {
+        let count = |reason| {
+            self.refused_requests
+                .get_or_create(&ByCode { reason })
+                .get()
+        };
+        FOR_ROOM.map(count).iter().sum()
     }
 
     /// Counts events of one table.

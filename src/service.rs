@@ -10,6 +10,7 @@
 
 mod tasks;
 
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use anyhow::{Context as _, Result, bail};
 use bytesize::ByteSize;
 use serde::Serialize;
 use tokio::net::TcpListener;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::AbortHandle;
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
@@ -51,6 +52,8 @@ const RECLAIM_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// How often it is seen whether the disk of the spool hangs.
 const DISK_LOOK_EVERY: Duration = Duration::from_millis(250);
+/// What a segment takes beside its one frame, rounded up.
+const FRAME_OVERHEAD_BYTES: u32 = 16 << 10;
 
 /// Pause before a start-up step that failed is tried again.
 const RETRY: Duration = Duration::from_secs(2);
@@ -188,6 +191,7 @@ pub async fn run(
         lanes.clone(),
         &stopping,
     );
+    let counts = Arc::clone(&metrics);
     let limits = Connections {
         max: connections_max,
         trusted_proxies: config.http.trusted_proxies.clone(),
@@ -266,7 +270,7 @@ pub async fn run(
              not acknowledged as durable may be lost, the rest is stored by the next start"
         ),
     }
-    let report = Report::of(&spool, &lanes, in_time);
+    let report = Report::of(&spool, &lanes, &counts, in_time);
     info!(
         stored = report.stored,
         spooled = report.spooled,
@@ -419,7 +423,8 @@ pub struct Report {
     /// if there are none.
     #[serde(skip_serializing_if = "is_zero")]
     pub lost: u64,
-    /// Requests that the spool had no room for, since this start.
+    /// Requests for whose events there was no room in memory, in the spool or on its disk,
+    /// since this start.
     pub refused: u64,
     /// Whether everything was done within the grace.
     pub in_time: bool,
@@ -431,7 +436,7 @@ fn is_zero(number: &u64) -> bool {
 }
 
 impl Report {
-    fn of(spool: &Spool, lanes: &[Arc<LaneStatus>], in_time: bool) -> Self {
+    fn of(spool: &Spool, lanes: &[Arc<LaneStatus>], metrics: &Metrics, in_time: bool) -> Self {
         let fill = spool.fill();
         let totals = |part: fn(&Totals) -> u64| -> u64 {
             let parts = lanes.iter().map(|lane| part(&lane.totals()));
@@ -444,7 +449,7 @@ impl Report {
             quarantined: totals(|totals| totals.quarantined),
             spooled: fill.items.iter().sum(),
             lost: fill.lost,
-            refused: fill.refused,
+            refused: metrics.refused_for_room() + fill.refused,
             in_time,
         }
     }
@@ -463,8 +468,16 @@ async fn open_spool(
 
 fn spool_settings(config: &Serve) -> Result<spool::Settings> {
     let bytes_max = config.spool.spool_bytes_max.as_u64();
-    // Rows are a little larger than the events' text: hashes in hex, lengths.
-    let frame_bytes_max = bytes_u32(config.intake.body_bytes_max)?.saturating_mul(2);
+    // Rows are mostly as large as their events' text. A raw id of few letters becomes 64
+    // digits, so rows may take four times as much; what does not fit is refused with the
+    // number of events that do. A small spool must have room for two, as a segment each.
+    let body_bytes_max = bytes_u32(config.intake.body_bytes_max)?;
+    let half = u32::try_from(bytes_max / 2).unwrap_or(u32::MAX);
+    let frame_bytes_max = body_bytes_max
+        .saturating_mul(4)
+        .min(half.saturating_sub(FRAME_OVERHEAD_BYTES))
+        .max(body_bytes_max.saturating_mul(2))
+        .min(spool::format::PAYLOAD_BYTES_MAX);
     let defaults = spool::Settings::default();
     // Were all lanes behind, they might hold half of the memory, and batches in
     // hand, two to a lane, a quarter: the rest is for bodies that come in, or an outage would end
@@ -540,6 +553,9 @@ fn app(
             events_max: config.intake.events_max,
             event_bytes_max: bytes_usize(config.intake.event_bytes_max),
         },
+        decoding: Arc::new(Semaphore::new(
+            std::thread::available_parallelism().map_or(1, NonZero::get),
+        )),
         default_ack: config.intake.default_ack,
         commit_timeout: config.intake.commit_timeout,
         horizon_past_us: micros(config.intake.horizon_past),

@@ -49,9 +49,12 @@ pub(crate) struct Answer {
     /// Events that will be stored.
     #[serde(default)]
     pub(crate) accepted: u32,
-    /// Events that will not.
+    /// Events that will not, by their place.
     #[serde(default)]
     pub(crate) rejected: Vec<Rejected>,
+    /// Those that are only summed up; once read they are in `rejected`.
+    #[serde(default)]
+    rejected_more: Vec<More>,
     /// Of the accepted: stored.
     #[serde(default)]
     pub(crate) committed: Option<u32>,
@@ -61,6 +64,63 @@ pub(crate) struct Answer {
     /// Of the accepted: refused by Postgres.
     #[serde(default)]
     pub(crate) quarantined: Vec<serde_json::Value>,
+    /// Those that are only summed up; once read they are in `quarantined`.
+    #[serde(default)]
+    quarantined_more: Vec<More>,
+}
+
+/// Events with the same verdict.
+#[derive(Debug, PartialEq, Eq, Deserialize)]
+struct More {
+    code: String,
+    count: usize,
+    /// Places, such as `3,7-9`.
+    events: String,
+}
+
+impl More {
+    /// The places; none if they are not what they should be.
+    fn indexes(&self) -> Option<Vec<u32>> {
+        let mut indexes = Vec::new();
+        for part in self.events.split(',') {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            let (first, last): (u32, u32) = (first.parse().ok()?, last.parse().ok()?);
+            let is_sane = first <= last
+                && indexes.last().is_none_or(|before| *before < first)
+                && usize::try_from(last - first).ok()? < self.count;
+            if !is_sane {
+                return None;
+            }
+            indexes.extend(first..=last);
+        }
+        (indexes.len() == self.count).then_some(indexes)
+    }
+}
+
+impl Answer {
+    /// Puts what is summed up with what is told one by one; false if that makes no sense.
+    fn unfold(&mut self) -> bool {
+        for more in std::mem::take(&mut self.rejected_more) {
+            let Some(indexes) = more.indexes() else {
+                return false;
+            };
+            self.rejected
+                .extend(indexes.into_iter().map(|index| Rejected {
+                    index,
+                    code: more.code.clone(),
+                }));
+        }
+        for more in std::mem::take(&mut self.quarantined_more) {
+            let Some(indexes) = more.indexes() else {
+                return false;
+            };
+            let one = |index| serde_json::json!({"index": index, "code": more.code});
+            self.quarantined.extend(indexes.into_iter().map(one));
+        }
+        self.rejected.sort_by_key(|rejected| rejected.index);
+        let indexes = self.rejected.iter().map(|rejected| rejected.index);
+        indexes.is_sorted_by(|a, b| a < b)
+    }
 }
 
 /// One event that was not accepted.
@@ -115,7 +175,14 @@ pub(crate) fn read(
         }
     };
     let answer = match parsed {
-        Ok(answer) => answer,
+        Ok(mut answer) => {
+            if !answer.unfold() {
+                return Outcome::Unknown(format!(
+                    "an answer {status} with sums that make no sense"
+                ));
+            }
+            answer
+        }
         Err(error) => {
             return Outcome::Unknown(format!("an answer {status} that is no answer: {error}"));
         }
@@ -180,6 +247,25 @@ mod tests {
         );
         assert_eq!(answer.rejected[0].index, 1);
         assert_eq!(answer.rejected[0].code, "missing_field");
+    }
+
+    #[test]
+    fn verdicts_that_are_summed_up_are_read_as_if_they_were_told() {
+        let body = r#"{"ack":"durable","accepted":1,"rejected":[{"index":0,"code":"a"}],"rejected_more":[{"code":"a","count":3,"events":"1,4-5"},{"code":"b","count":1,"events":"3"}]}"#;
+        let Outcome::Answered(answer) = of(202, Some("durable"), body) else {
+            panic!("it is one");
+        };
+        let told: Vec<_> = answer
+            .rejected
+            .iter()
+            .map(|r| (r.index, r.code.as_str()))
+            .collect();
+        assert_eq!(told, [(0, "a"), (1, "a"), (3, "b"), (4, "a"), (5, "a")]);
+        for wrong in ["1,4-6", "5-4", "4,4,4", "0-2", "x", ""] {
+            let body = body.replace("1,4-5", wrong);
+            let read = of(202, Some("durable"), &body);
+            assert!(matches!(read, Outcome::Unknown(_)), "{wrong}");
+        }
     }
 
     #[test]

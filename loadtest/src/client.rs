@@ -31,6 +31,8 @@ pub(crate) struct Target {
     /// `host:port` to connect to.
     authority: String,
     host: HeaderValue,
+    /// Where the service says what it has spooled.
+    readiness: Uri,
     /// By stream.
     posts: Vec<Post>,
 }
@@ -99,6 +101,7 @@ impl Target {
             })
         });
         Ok(Self {
+            readiness: format!("{base}/readyz?verbose=1").parse()?,
             authority: format!("{host}:{}", uri.port_u16().unwrap_or(80)),
             host: HeaderValue::from_str(
                 uri.authority().map_or(host, |authority| authority.as_str()),
@@ -132,6 +135,25 @@ impl Target {
                     self.authority
                 )
             })
+    }
+
+    /// Rows that the service has in its spool, if it says so.
+    pub(crate) async fn spooled(&self) -> Option<u64> {
+        let ask = async {
+            let mut connection = self.connect().await.ok()?;
+            let mut request = Request::new(Full::new(Bytes::new()));
+            *request.uri_mut() = self.readiness.clone();
+            request
+                .headers_mut()
+                .insert(header::HOST, self.host.clone());
+            let response = connection.sender.send_request(request).await.ok()?;
+            let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX);
+            let text = body.collect().await.ok()?.to_bytes();
+            let ready: serde_json::Value = serde_json::from_slice(&text).ok()?;
+            let rows = ready["rows"].as_array()?;
+            Some(rows.iter().filter_map(|row| row["spooled"].as_u64()).sum())
+        };
+        tokio::time::timeout(CONNECT_LIMIT, ask).await.ok()?
     }
 
     /// Posts a body of stream `stream`.

@@ -68,15 +68,22 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    let is_good = |good| match good {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    };
     let outcome = match Cli::parse().command {
         Command::Run(options) => block_on(options.threads, load(&options)),
-        Command::Compare(options) => block_on(options.threads, compare::compare(&options)),
-        Command::Sweep(options) => block_on(options.run.threads, sweep::sweep(&options)),
-        Command::EmptyHandler => compare::empty::run().map(|()| true),
+        Command::Compare(options) => {
+            block_on(options.threads, compare::compare(&options)).map(is_good)
+        }
+        Command::Sweep(options) => {
+            block_on(options.run.threads, sweep::sweep(&options)).map(is_good)
+        }
+        Command::EmptyHandler => compare::empty::run().map(|()| ExitCode::SUCCESS),
     };
     match outcome {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::from(2)
@@ -94,8 +101,11 @@ fn block_on<T>(threads: u16, work: impl Future<Output = anyhow::Result<T>>) -> a
         .block_on(work)
 }
 
+/// All that could be checked is well, but rows are still in the service's spool.
+const UNFINISHED: u8 = 3;
+
 /// Runs, reports, and says whether all is well.
-async fn load(options: &RunOptions) -> anyhow::Result<bool> {
+async fn load(options: &RunOptions) -> anyhow::Result<ExitCode> {
     let settings = options.settings(jiff::Timestamp::now(), rand::random())?;
     let plan = Arc::new(Plan::new(&settings)?);
     let target = Target::new(&options.url, options.ack, &settings, &plan)?;
@@ -115,7 +125,14 @@ async fn load(options: &RunOptions) -> anyhow::Result<bool> {
         Some(checker) => {
             let tallies: Vec<_> = passes.iter().map(|pass| pass.tally.clone()).collect();
             let verdict = checker
-                .after(&settings, &plan, &ledger, &tallies, options.settle())
+                .after(
+                    &settings,
+                    &plan,
+                    &ledger,
+                    &tallies,
+                    options.patience(),
+                    async || target.spooled().await,
+                )
                 .await?;
             Some(verdict)
         }
@@ -135,7 +152,11 @@ async fn load(options: &RunOptions) -> anyhow::Result<bool> {
         std::fs::write(path, text + "\n")
             .with_context(|| format!("cannot write the report to {}", path.display()))?;
     }
-    Ok(report.failures().is_empty())
+    Ok(match (report.failures().is_empty(), report.unfinished()) {
+        (true, None) => ExitCode::SUCCESS,
+        (true, Some(_)) => ExitCode::from(UNFINISHED),
+        (false, _) => ExitCode::FAILURE,
+    })
 }
 
 /// Posts all passes, one after the other.

@@ -9,6 +9,7 @@ use clap::Args;
 use jiff::{Timestamp, Unit};
 
 use crate::answer::Ack;
+use crate::check::Patience;
 use crate::generate::settings::{Caller, Encoding, Format, Framing, Order, Scope, Settings};
 
 /// Post events, measure, and check every one of them against the tables.
@@ -113,7 +114,7 @@ pub(crate) struct RunOptions {
         value_name = "SALT"
     )]
     pub(crate) salt: Option<String>,
-    /// How long to wait for acknowledged events to appear in the tables.
+    /// How long to wait for the next of the acknowledged events to appear in the tables; the wait goes on while the service says that some are in its spool.
     #[arg(long, default_value_t = 30.0, value_name = "SECONDS", value_parser = parse_positive)]
     pub(crate) settle: f64,
     /// Write the report as JSON, too.
@@ -122,7 +123,7 @@ pub(crate) struct RunOptions {
     /// Post again what is refused with 429 or 503 (after Retry-After) or lost with its connection.
     #[arg(long)]
     pub(crate) retry: bool,
-    /// Stop a pass after this.
+    /// Stop a pass after this, and the wait for rows after as long again.
     #[arg(long, default_value_t = 600.0, value_name = "SECONDS", value_parser = parse_positive)]
     pub(crate) time_limit: f64,
     /// Memory for bodies that are made ahead; what fits costs the measurement nothing.
@@ -206,8 +207,11 @@ impl RunOptions {
     }
 
     /// How long to wait for rows.
-    pub(crate) fn settle(&self) -> Duration {
-        Duration::from_secs_f64(self.settle.min(86_400.0))
+    pub(crate) fn patience(&self) -> Patience {
+        Patience {
+            settle: Duration::from_secs_f64(self.settle.min(86_400.0)),
+            at_most: self.time_limit(),
+        }
     }
 
     /// When to stop.

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use uuid::Uuid;
@@ -101,6 +101,11 @@ impl Access {
     fn tenant_of_header(&self, named: &str) -> Result<Arc<Tenant>, Problem> {
         self.named(named).cloned().map_err(|code| match code {
             Code::TenantNotActive => suspended(),
+            Code::UnknownTenant => Problem::new(
+                StatusCode::FORBIDDEN,
+                "unknown_tenant",
+                "there is no tenant as X-Org-Id names it; see recsys-ingest tenants list",
+            ),
             _ => Problem::new(
                 StatusCode::FORBIDDEN,
                 "tenant_mismatch",
@@ -133,9 +138,15 @@ impl Tenants for Access {
 
 /// The key from the header, from Basic's user name, or from the query.
 fn presented_key(headers: &HeaderMap, query_key: Option<&str>) -> Result<String, Problem> {
-    let header = headers
-        .get("x-api-key")
-        .and_then(|value| value.to_str().ok());
+    let header = match headers.get("x-api-key").map(HeaderValue::to_str) {
+        Some(Err(_)) => {
+            return Err(unauthorized(
+                "invalid_api_key",
+                "X-API-Key holds bytes that no API key has",
+            ));
+        }
+        header => header.and_then(Result::ok),
+    };
     let key = header
         .map(str::to_owned)
         .or_else(|| basic_user(headers))
@@ -167,7 +178,7 @@ fn refusal(refused: Refused, directory: &Directory) -> Problem {
         Refused::Unknown if directory.age().is_none_or(|age| age > STALE_AFTER) => {
             Problem::unavailable(
                 "keys_unavailable",
-                "the API keys cannot be read from the database at the moment",
+                "the API keys cannot be read from the database at the moment, so this one may exist; send the request again later",
                 Duration::from_secs(2),
             )
         }

@@ -30,6 +30,9 @@ const LEND_STEP: usize = 64 * 1024;
 /// out; nothing that fits a body needs more than 8 MiB.
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 
+/// What zstd says of such a frame.
+const ZSTD_WINDOW_TOO_LARGE: &str = "too much memory";
+
 /// Brotli's buffer between input and output.
 const BROTLI_BUFFER: usize = 4096;
 
@@ -457,10 +460,14 @@ impl Inflater {
         bytes_max: usize,
         full: &impl Fn(Full) -> Problem,
     ) -> Result<(), Problem> {
-        let Err(_) = written else { return Ok(()) };
+        let Err(error) = written else { return Ok(()) };
         Err(match self.out().and_then(|out| out.refused) {
             Some(Refused::TooLarge) => too_large(bytes_max),
             Some(Refused::Full(reason)) => full(reason),
+            None if error.to_string().contains(ZSTD_WINDOW_TOO_LARGE) => Problem::bad_request(
+                "invalid_compression",
+                "the zstd frame asks for a window of more than 8 MiB; compress with a window log of 23 or less",
+            ),
             None => undecodable(),
         })
     }

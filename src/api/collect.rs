@@ -6,24 +6,27 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::Json;
+use axum::body::Body;
 use axum::extract::{Query, Request, State};
 use axum::http::header::{CONTENT_TYPE, HeaderName};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
 use tokio::sync::oneshot;
 use utoipa::IntoParams;
 use uuid::Uuid;
 
 use crate::config::Ack;
-use crate::event::{self, BodyError, Context, Decoded, Format, Framing, Micros, Table};
+use crate::event::{
+    self, BodyError, Context, DecodeError, Decoded, Format, Framing, Micros, RowLimits, Table,
+};
 use crate::metrics::{ByReason, EventOutcome};
-use crate::queue::{Frame, Full, Outcome};
+use crate::queue::{Frame, Full, Loan, Outcome, Scratch};
+use crate::store::Health;
 
-use super::answer::{Answer, Origins, RejectedEvent};
+use super::answer::{Answer, Origins, Room, on_loan, rejections};
 use super::auth::Access;
+use super::body::Received;
 use super::problem::{Problem, ProblemBody};
 use super::{App, body, clock};
 
@@ -40,9 +43,15 @@ const DISK_LOOK_EVERY: Duration = Duration::from_millis(250);
 const BODY_GRACE: Duration = Duration::from_secs(2);
 /// An operator has to act first.
 const CANNOT_STORE_RETRY: Duration = Duration::from_secs(30);
+/// Bodies up to this size are decoded where they were received, within a millisecond or
+/// so. Larger ones would keep other requests of the same thread waiting.
+const DECODED_INLINE_BYTES_MAX: usize = 64 * 1024;
+
+/// Answers up to this size are not on loan: a connection's buffers take more than that.
+const ANSWER_BYTES_UNLENT: usize = 512;
 
 /// What the query may say.
-#[derive(Debug, Deserialize, IntoParams)]
+#[derive(Debug, Default, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Params {
     /// What the answer waits for: `received` (in memory), `durable` (on disk) or `committed` (in Postgres).
@@ -51,6 +60,47 @@ pub(super) struct Params {
     format: Option<String>,
     /// The API key, for callers that cannot set headers.
     key: Option<String>,
+}
+
+/// The parameters of [`Params`], for those who write another.
+const PARAMS: &str = "ack, format and key";
+
+/// The bytes of a name that a refusal repeats.
+const NAME_CHARS_MAX: usize = 40;
+
+impl Params {
+    /// Reads a query, and says what is wrong with it: nobody learns that who has no key.
+    fn of(uri: &Uri) -> (Self, Result<(), Problem>) {
+        let invalid = |detail| Problem::bad_request("invalid_query", detail);
+        let mut params = Self::default();
+        let pairs = match Query::<Vec<(String, String)>>::try_from_uri(uri) {
+            Ok(Query(pairs)) => pairs,
+            Err(error) => return (params, Err(invalid(error.body_text()))),
+        };
+        let mut checked = Ok(());
+        for (name, value) in pairs {
+            let place = match &*name {
+                "ack" => &mut params.ack,
+                "format" => &mut params.format,
+                "key" => &mut params.key,
+                _ => {
+                    let name: String = name.chars().take(NAME_CHARS_MAX).collect();
+                    checked = checked.and(Err(invalid(format!(
+                        "there is no query parameter '{name}'; there are {PARAMS}"
+                    ))));
+                    continue;
+                }
+            };
+            if place.is_some() {
+                checked = checked.and(Err(invalid(format!(
+                    "the query parameter '{name}' stands twice; send it once"
+                ))));
+                continue;
+            }
+            *place = Some(value);
+        }
+        (params, checked)
+    }
 }
 
 /// Takes exposures: what was shown.
@@ -99,7 +149,7 @@ pub(super) async fn interactions(
 
 /// From request to answer, for either table.
 pub(super) async fn collect(
-    app: &App,
+    app: &Arc<App>,
     table: Table,
     request: Request,
 ) -> Result<Response, Problem> {
@@ -128,27 +178,36 @@ pub(super) async fn collect(
         received = reading => received?,
         () = stop_is_under_way(app) => return Err(refuse(Full::Stopping)),
     };
-    let mut decoded = decode(app, table, &terms, received_at, &received.bytes)?;
+    let ack = terms.ack;
+    let body_bytes = received.bytes.len();
+    let (mut decoded, loan) = decode(app, table, terms, received_at, received).await?;
     let origins = Origins::of(&mut decoded);
     count_events(app, table, &decoded, &origins);
-    let rejected: Vec<RejectedEvent> = decoded.rejected.into_iter().map(Into::into).collect();
+    let events = origins.events() + decoded.rejected.len() + decoded.rejected_more.len();
+    let mut room = Room::of(body_bytes, events);
+    let (rejected, rejected_more) = rejections(decoded.rejected, &decoded.rejected_more, &mut room);
+    drop(decoded.rejected_more);
+    // What is told of the rejected events is on loan before the others are taken: later it
+    // would be too late to refuse.
+    let answer_loan = match rejected.is_empty() && rejected_more.is_empty() {
+        true => None,
+        false => {
+            let told_bytes = json_bytes(&(&rejected, &rejected_more)).len();
+            let loan = app.intake.lend(told_bytes + ANSWER_BYTES_UNLENT);
+            Some(loan.map_err(refuse)?)
+        }
+    };
     if origins.events() == 0 {
-        return Err(Problem::all_rejected(rejected));
+        return Err(Problem::all_rejected(rejected, rejected_more, answer_loan));
     }
 
     let rows = decoded.rows.len();
-    let loan = app
-        .intake
-        .lend(decoded.rows.framed().len())
-        .map_err(refuse)?;
-    // The rows stand for the body from here on.
-    drop(received);
     let frame = Frame {
         rows: decoded.rows,
         loan,
         verdict: None,
     };
-    let (reached, outcome) = hand_over(app, frame, terms.ack).await?;
+    let (reached, outcome) = hand_over(app, frame, ack).await?;
     // Rows, as everything downstream counts them: a list of lines is one.
     app.metrics.count(table, EventOutcome::Accepted, rows);
 
@@ -156,12 +215,45 @@ pub(super) async fn collect(
         ack: reached.as_str(),
         accepted: origins.events(),
         rejected,
+        rejected_more,
         ..Answer::default()
     };
-    if let Some(outcome) = outcome {
-        origins.settle(&outcome, &mut answer);
+    if let Some(outcome) = &outcome {
+        origins.settle(outcome, &mut answer, &mut room);
     }
-    Ok(respond(&answer))
+    let mut json = json_bytes(&answer);
+    let loan = match (extended(app, answer_loan, json.len()), &outcome) {
+        (Ok(loan), _) => loan,
+        (Err(loan), Some(outcome)) => {
+            // There is no memory to tell of each row, and the events are stored: their
+            // verdicts are told in short.
+            origins.settle(outcome, &mut answer, &mut Room::for_summaries());
+            json = json_bytes(&answer);
+            loan
+        }
+        (Err(loan), None) => loan,
+    };
+    Ok(respond(&answer, on_loan(json, loan)))
+}
+
+fn json_bytes(value: &impl serde::Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).expect("strings and numbers are always JSON")
+}
+
+/// The loan of an answer, made as large as the answer; as it was if that cannot be.
+fn extended(app: &App, loan: Option<Loan>, bytes: usize) -> Result<Option<Loan>, Option<Loan>> {
+    let lent = loan.as_ref().map_or(0, Loan::bytes);
+    if bytes <= lent.max(ANSWER_BYTES_UNLENT) {
+        return Ok(loan);
+    }
+    match (app.intake.lend(bytes - lent), loan) {
+        (Ok(more), Some(mut loan)) => {
+            loan.merge(more);
+            Ok(Some(loan))
+        }
+        (Ok(more), None) => Ok(Some(more)),
+        (Err(_), loan) => Err(loan),
+    }
 }
 
 /// Waits until bodies that are still coming hold up a stop.
@@ -242,8 +334,7 @@ struct Terms {
 impl Terms {
     fn of(app: &App, table: Table, parts: &Parts, now: Micros) -> Result<Self, Problem> {
         let headers = &parts.headers;
-        let Query(params) = Query::<Params>::try_from_uri(&parts.uri)
-            .map_err(|error| Problem::bad_request("invalid_query", error.body_text()))?;
+        let (params, checked) = Params::of(&parts.uri);
         let access = Access::of(
             headers,
             params.key.as_deref(),
@@ -252,6 +343,7 @@ impl Terms {
             &app.key_hasher,
             now,
         )?;
+        checked?;
         let terms = Self {
             access,
             ack: requested_ack(params.ack.as_deref(), app.default_ack)?,
@@ -274,20 +366,74 @@ impl Terms {
     }
 }
 
-/// Decodes the body's events.
-fn decode(
+/// Decodes the body's events, where it keeps nobody waiting.
+///
+/// A large body goes to a thread of its own. As many at a time as there are cores: more
+/// would not be done sooner. The wait for a turn ends, as all that wait are on loan.
+async fn decode(
+    app: &Arc<App>,
+    table: Table,
+    terms: Terms,
+    received_at: Micros,
+    received: Received,
+) -> Result<(Decoded, Loan), Problem> {
+    if received.bytes.len() <= DECODED_INLINE_BYTES_MAX {
+        return decode_now(app, table, &terms, received_at, received);
+    }
+    let turn = Arc::clone(&app.decoding).acquire_owned().await;
+    let worker = Arc::clone(app);
+    let decoding = tokio::task::spawn_blocking(move || {
+        let decoded = decode_now(&worker, table, &terms, received_at, received);
+        drop(turn);
+        decoded
+    });
+    match decoding.await {
+        Ok(decoded) => decoded,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(full(app, Full::Stopping)),
+        },
+    }
+}
+
+/// Decodes the body's events; the rows' memory is on loan when the body's is paid back.
+fn decode_now(
+    app: &App,
+    table: Table,
+    terms: &Terms,
+    received_at: Micros,
+    received: Received,
+) -> Result<(Decoded, Loan), Problem> {
+    let scratch = app.intake.scratch(received.bytes.len());
+    let decoded = decode_with(app, table, terms, received_at, &received.bytes, &scratch)?;
+    let mut loan = match scratch.into_loan() {
+        Some(loan) => loan,
+        None => app.intake.lend(0).map_err(|reason| full(app, reason))?,
+    };
+    loan.shrink(decoded.rows.framed().len());
+    Ok((decoded, loan))
+}
+
+fn decode_with(
     app: &App,
     table: Table,
     terms: &Terms,
     received_at: Micros,
     bytes: &[u8],
+    scratch: &Scratch<'_>,
 ) -> Result<Decoded, Problem> {
-    let body = event::Body::split(bytes, terms.framing, &app.event_limits).map_err(body_problem)?;
+    let no_memory = || full(app, scratch.refused());
+    let split = event::Body::split_within(bytes, terms.framing, &app.event_limits, scratch);
+    let body = split.map_err(|error| body_problem(&error, no_memory))?;
     let skew_ms = match body.sent_at {
         Some(raw) => Some(skew_ms(raw, received_at)?),
         None => None,
     };
-    Ok(event::decode(
+    let rows = RowLimits {
+        bytes_max: app.intake.spool().payload_bytes_max(),
+        memory: scratch,
+    };
+    let decoded = event::decode_within(
         &body,
         &Context {
             table,
@@ -303,7 +449,14 @@ fn decode(
             new_event_id: &Uuid::now_v7,
             skew_ms,
         },
-    ))
+        rows,
+    );
+    decoded.map_err(|error| match error {
+        DecodeError::NoMemory => no_memory(),
+        DecodeError::RowsTooLarge { events_that_fit } => {
+            Problem::rows_too_large(rows.bytes_max, events_that_fit)
+        }
+    })
 }
 
 /// How far the sender's clock is behind ours, with the time that the body took
@@ -321,42 +474,78 @@ fn count_events(app: &App, table: Table, decoded: &Decoded, origins: &Origins) {
     if decoded.rejected.is_empty() {
         return;
     }
-    app.metrics
-        .count(table, EventOutcome::Rejected, decoded.rejected.len());
-    for rejected in &decoded.rejected {
-        let reason = rejected.rejection.code.as_str();
+    let rejected = decoded.rejected.len() + decoded.rejected_more.len();
+    app.metrics.count(table, EventOutcome::Rejected, rejected);
+    let first = decoded.rejected.iter().map(|one| one.rejection.code);
+    let others = decoded.rejected_more.iter().map(|(_, code)| *code);
+    for code in first.chain(others) {
+        let reason = code.as_str();
         app.metrics
             .rejections
             .get_or_create(&ByReason { table, reason })
             .inc();
     }
     tracing::debug!(
-        %table, accepted = origins.events(), rejected = decoded.rejected.len(),
+        %table, accepted = origins.events(), rejected,
         "some events of a body were rejected"
     );
 }
 
-fn respond(answer: &Answer) -> Response {
+fn respond(answer: &Answer, json: axum::body::Bytes) -> Response {
     let status = if answer.committed.is_some() {
         StatusCode::OK
     } else {
         StatusCode::ACCEPTED
     };
-    let ack = [(ACK, HeaderValue::from_static(answer.ack))];
-    (status, ack, Json(answer)).into_response()
+    let headers = [
+        (ACK, HeaderValue::from_static(answer.ack)),
+        (CONTENT_TYPE, HeaderValue::from_static("application/json")),
+    ];
+    (status, headers, Body::from(json)).into_response()
 }
 
 /// The refusal of a request for which there is no room.
 fn full(app: &App, reason: Full) -> Problem {
-    let code = match reason {
-        Full::Bytes | Full::Frames => "overloaded",
-        Full::Spool => "spool_full",
-        Full::Disk | Full::Gone => "disk_failed",
-        Full::Stalled => "disk_stalled",
-        Full::Stopping => "stopping",
+    let (code, more) = match reason {
+        Full::TooLarge => {
+            return Problem::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "body_too_large",
+                format!("{reason}; send the events in several requests"),
+            );
+        }
+        Full::Bytes => (
+            "overloaded",
+            "; send the events again later, or fewer at a time",
+        ),
+        Full::Frames => (
+            "overloaded",
+            "; send the events again later, or more at a time",
+        ),
+        Full::Spool => ("spool_full", why_the_spool_fills(app)),
+        Full::Reserve => ("spool_full", "; send the events again once there is some"),
+        Full::Disk => ("disk_failed", "; send the events again later"),
+        Full::Gone => ("disk_failed", "; send the events elsewhere until it is"),
+        Full::Stalled => ("disk_stalled", "; send the events again later"),
+        Full::Stopping => ("stopping", "; send the events again later, or elsewhere"),
     };
     let wait = app.intake.retry_after(reason);
-    Problem::unavailable(code, format!("{reason}; send the events again later"), wait)
+    Problem::unavailable(code, format!("{reason}{more}"), wait)
+}
+
+/// What the writers know of the reason that a spool is at its cap.
+fn why_the_spool_fills(app: &App) -> &'static str {
+    match app.lanes.iter().map(|lane| lane.health()).max() {
+        Some(Health::Fault) => {
+            ": events cannot be stored until an operator mends something, see /readyz and the log; send the events again after that"
+        }
+        Some(Health::Away) => {
+            ": Postgres is away or busy; send the events again later, there is room once it takes some"
+        }
+        Some(Health::Good) | None => {
+            ": Postgres takes events, but slower than they come in; send the events again later"
+        }
+    }
 }
 
 fn requested_ack(name: Option<&str>, default: Ack) -> Result<Ack, Problem> {
@@ -414,15 +603,18 @@ fn framing(headers: &HeaderMap) -> Result<Framing, Problem> {
     }
 }
 
-fn body_problem(error: BodyError) -> Problem {
+fn body_problem(error: &BodyError, no_memory: impl Fn() -> Problem) -> Problem {
     let detail = error.to_string();
     match error {
         BodyError::Empty => Problem::bad_request("no_events", detail),
         BodyError::TooManyEvents(_) => {
             Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_many_events", detail)
         }
-        BodyError::NotUtf8(_) | BodyError::Syntax(_) | BodyError::Trailing(_) => {
-            Problem::bad_request("malformed_body", detail)
-        }
+        BodyError::DuplicateMember(_) => Problem::bad_request("duplicate_field", detail),
+        BodyError::NoMemory => no_memory(),
+        BodyError::NotUtf8(_)
+        | BodyError::Syntax(_)
+        | BodyError::TooDeep(_)
+        | BodyError::Trailing(_) => Problem::bad_request("malformed_body", detail),
     }
 }

@@ -243,6 +243,9 @@ impl Visit {
     }
 
     fn render(&self, problem: &Problem) -> Response {
+        if let Some(code) = problem.refusal() {
+            self.app.metrics.refuse(code);
+        }
         let request_id = self.request_id.to_str().unwrap_or_default();
         problem.render(self.uri.path(), request_id)
     }

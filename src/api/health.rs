@@ -149,7 +149,8 @@ pub(super) async fn readyz(
     if standing == Standing::Unread {
         reasons.push("tenants and API keys were never read from the database".into());
     }
-    match app.intake.has_room(TYPICAL_BODY_BYTES) {
+    let largest = app.intake.spool().payload_bytes_max();
+    match app.intake.has_room(TYPICAL_BODY_BYTES.min(largest)) {
         Ok(()) => {}
         Err(reason @ (Full::Disk | Full::Stalled | Full::Gone)) => {
             reasons.push(reason.to_string().into());
@@ -312,7 +313,8 @@ pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
     metrics.spool_bytes.set(whole(fill.bytes));
     metrics.spool_bytes_max.set(whole(fill.bytes_max));
     metrics.spool_lost_rows.set(whole(fill.lost));
-    metrics.spool_refused_frames.set(whole(fill.refused));
+    let refused = metrics.refused_for_room() + fill.refused;
+    metrics.spool_refused_frames.set(whole(refused));
     metrics.log_lost_lines.set(whole(logging::lost_lines()));
     for account in accounts(&app) {
         for (state, rows) in [

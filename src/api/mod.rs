@@ -25,6 +25,7 @@ use axum::body::Bytes;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
@@ -73,6 +74,8 @@ pub struct App {
     pub body_limits: BodyLimits,
     /// Caps on events.
     pub event_limits: Limits,
+    /// Turns of large bodies to be decoded.
+    pub decoding: Arc<Semaphore>,
     /// What an answer waits for where the request does not say.
     pub default_ack: Ack,
     /// Longest wait for a COMMIT.

@@ -9,7 +9,9 @@ use utoipa::{Modify, OpenApi, ToSchema};
 /// What a body may be, for the description of both endpoints.
 pub(super) const BODY: &str = "One event, an array of events, `{\"events\": […], \"sent_at\": …}`, \
 or one event a line (`application/x-ndjson`; also `text/plain`, as beacons send it). \
-`Content-Encoding` may be gzip, deflate, zstd or br. Fields that are not listed are kept in `meta.extra`.";
+`Content-Encoding` may be gzip, deflate, zstd or br. Fields that are not listed are kept in `meta.extra`. \
+An answer has at most three times the bytes of the body, decompressed, and 4 KiB: the first hundred verdicts at most stand \
+one by one, the others are summed up by code, with their places in the body.";
 
 /// The description as a whole.
 #[derive(OpenApi)]

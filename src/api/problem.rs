@@ -1,14 +1,17 @@
 //! Answers to requests that failed: `application/problem+json` with a stable code.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::answer::RejectedEvent;
+use super::answer::{More, RejectedEvent, on_loan};
+use crate::queue::Loan;
 
 /// What went wrong with a request as a whole.
 #[derive(Clone, Debug)]
@@ -18,6 +21,10 @@ pub struct Problem {
     detail: String,
     retry_after: Option<Duration>,
     rejected: Vec<RejectedEvent>,
+    rejected_more: Vec<More>,
+    events_that_fit: Option<usize>,
+    /// The memory of the answer, where it is more than a few words.
+    loan: Option<Arc<Loan>>,
 }
 
 /// The body of every answer that is an error (RFC 9457).
@@ -42,9 +49,16 @@ pub struct ProblemBody<'p> {
     /// With `all_events_rejected`: always 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     accepted: Option<u32>,
-    /// With `all_events_rejected`: why, event by event.
+    /// With `all_events_rejected`: why, event by event, for the first hundred at most.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     rejected: &'p [RejectedEvent],
+    /// With `all_events_rejected`: the events that are not in `rejected`, by code.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    rejected_more: &'p [More],
+    /// With `body_too_large`, where the rows are what is too large: so many events from the
+    /// start of the body fit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    events_that_fit: Option<usize>,
 }
 
 impl Problem {
@@ -56,6 +70,9 @@ impl Problem {
             detail: detail.into(),
             retry_after: None,
             rejected: Vec::new(),
+            rejected_more: Vec::new(),
+            events_that_fit: None,
+            loan: None,
         }
     }
 
@@ -75,21 +92,50 @@ impl Problem {
         }
     }
 
+    /// The body's rows are larger than a record may be.
+    pub(super) fn rows_too_large(bytes_max: usize, events_that_fit: usize) -> Self {
+        let how = match events_that_fit {
+            0 => "not even the first event fits".to_owned(),
+            fit => format!(
+                "the first {fit} events fit: send those, and the others in further requests"
+            ),
+        };
+        let detail = format!(
+            "the events' rows take more than {bytes_max} bytes once their raw ids are hashed; {how}"
+        );
+        Self {
+            events_that_fit: Some(events_that_fit),
+            ..Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
+        }
+    }
+
     /// Not one event of the body was accepted.
-    pub(super) fn all_rejected(rejected: Vec<RejectedEvent>) -> Self {
+    pub(super) fn all_rejected(
+        rejected: Vec<RejectedEvent>,
+        rejected_more: Vec<More>,
+        loan: Option<Loan>,
+    ) -> Self {
         Self {
             rejected,
+            rejected_more,
+            loan: loan.map(Arc::new),
             ..Self::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "all_events_rejected",
-                "no event of the body was accepted; see rejected",
+                "no event of the body was accepted; see rejected and rejected_more",
             )
         }
+    }
+
+    /// The code of a refusal that has nothing to do with what was sent.
+    pub(super) fn refusal(&self) -> Option<&'static str> {
+        (self.status == StatusCode::SERVICE_UNAVAILABLE).then_some(self.code)
     }
 
     /// The answer, for the request with this path and id.
     pub(super) fn render(&self, instance: &str, request_id: &str) -> Response {
         let kind = self.code.replace('_', "-");
+        let is_all_rejected = !(self.rejected.is_empty() && self.rejected_more.is_empty());
         let body = ProblemBody {
             r#type: format!("https://errors.recsys.example/problem/{kind}"),
             title: self.status.canonical_reason().unwrap_or("Error"),
@@ -98,11 +144,14 @@ impl Problem {
             instance,
             code: self.code,
             request_id,
-            accepted: (!self.rejected.is_empty()).then_some(0),
+            accepted: is_all_rejected.then_some(0),
             rejected: &self.rejected,
+            rejected_more: &self.rejected_more,
+            events_that_fit: self.events_that_fit,
         };
         let json = serde_json::to_vec(&body).expect("strings and numbers are always JSON");
-        let mut response = (self.status, json).into_response();
+        let json = on_loan(json, self.loan.clone());
+        let mut response = (self.status, Body::from(json)).into_response();
         let headers = response.headers_mut();
         headers.insert(
             CONTENT_TYPE,

@@ -9,6 +9,10 @@ use std::borrow::Cow;
 use super::json::{Field, Flaw, Scanned, Scanner, SyntaxError};
 use super::rejection::{Code, Rejection};
 
+/// Fields of one event. The formats know 21; what is beyond them is kept in
+/// `meta.extra`. So many leave room for any sender, and take 48 KiB while they are read.
+pub const FIELDS_MAX: usize = 1024;
+
 /// How the body's bytes are arranged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
@@ -29,6 +33,32 @@ pub struct Limits {
     pub event_bytes_max: usize,
 }
 
+/// Memory that splitting and decoding take.
+///
+/// Asked once for what is allocated ahead, and for what has grown after each event: an
+/// event's fields and its row are bounded, so little is held before it is asked for.
+pub trait Memory {
+    /// Takes `bytes` more; false if they are not to be had.
+    fn take(&self, bytes: usize) -> bool;
+}
+
+/// As much as there is, for callers that bound their bodies in another way.
+#[derive(Clone, Copy, Debug)]
+pub struct Unlimited;
+
+impl Memory for Unlimited {
+    fn take(&self, _bytes: usize) -> bool {
+        true
+    }
+}
+
+/// [`Limits`], and where memory is from.
+#[derive(Clone, Copy)]
+struct Bounds<'l> {
+    limits: &'l Limits,
+    memory: &'l dyn Memory,
+}
+
 /// A body, split into events.
 #[derive(Debug)]
 pub struct Body<'a> {
@@ -41,6 +71,10 @@ pub struct Body<'a> {
     /// The envelope's `sent_at`, as JSON text.
     pub sent_at: Option<&'a str>,
     texts: Vec<&'a str>,
+    /// Bytes of strings that had to be unescaped or made.
+    owned_bytes: usize,
+    /// Bytes of memory that were asked for.
+    taken_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -66,7 +100,10 @@ pub enum BodyError {
     NotUtf8(usize),
     /// It is not JSON.
     #[error("the body is not valid JSON: {0}")]
-    Syntax(#[from] SyntaxError),
+    Syntax(SyntaxError),
+    /// It nests too deep to be read.
+    #[error("the body cannot be read: {0}")]
+    TooDeep(SyntaxError),
     /// There is more after the document.
     #[error(
         "there is more after the JSON document, from byte {0} on; for one document a line, send Content-Type: application/x-ndjson"
@@ -78,11 +115,37 @@ pub enum BodyError {
     /// It has too many.
     #[error("the body has more than {0} events; send them in several requests")]
     TooManyEvents(usize),
+    /// A member of the envelope stands twice: which of them counts would be a guess.
+    #[error("the member {0} of the envelope stands twice; send one of each")]
+    DuplicateMember(&'static str),
+    /// There is no memory to take it apart.
+    #[error("there is no memory to decode the body")]
+    NoMemory,
+}
+
+impl From<SyntaxError> for BodyError {
+    fn from(error: SyntaxError) -> Self {
+        match error.is_too_deep() {
+            true => Self::TooDeep(error),
+            false => Self::Syntax(error),
+        }
+    }
 }
 
 impl<'a> Body<'a> {
     /// Splits `bytes`.
     pub fn split(bytes: &'a [u8], framing: Framing, limits: &Limits) -> Result<Self, BodyError> {
+        Self::split_within(bytes, framing, limits, &Unlimited)
+    }
+
+    /// Splits `bytes`, as far as `memory` goes.
+    pub fn split_within(
+        bytes: &'a [u8],
+        framing: Framing,
+        limits: &Limits,
+        memory: &dyn Memory,
+    ) -> Result<Self, BodyError> {
+        let limits = &Bounds { limits, memory };
         let mut body = Self {
             fields: Vec::new(),
             last_from: 0,
@@ -90,6 +153,8 @@ impl<'a> Body<'a> {
             events: Vec::new(),
             sent_at: None,
             texts: Vec::new(),
+            owned_bytes: 0,
+            taken_bytes: 0,
         };
         match framing {
             Framing::Json => body.document(utf8(bytes)?, limits)?,
@@ -131,7 +196,7 @@ impl<'a> Body<'a> {
             })
     }
 
-    fn document(&mut self, text: &'a str, limits: &Limits) -> Result<(), BodyError> {
+    fn document(&mut self, text: &'a str, limits: &Bounds<'_>) -> Result<(), BodyError> {
         let mut scanner = Scanner::new(text);
         match scanner.peek() {
             None => return Err(BodyError::Empty),
@@ -145,7 +210,7 @@ impl<'a> Body<'a> {
         }
     }
 
-    fn lines(&mut self, bytes: &'a [u8], limits: &Limits) -> Result<(), BodyError> {
+    fn lines(&mut self, bytes: &'a [u8], limits: &Bounds<'_>) -> Result<(), BodyError> {
         for line in bytes.split(|&byte| byte == b'\n') {
             if line.trim_ascii().is_empty() {
                 continue;
@@ -162,7 +227,7 @@ impl<'a> Body<'a> {
         Ok(())
     }
 
-    fn line(&mut self, line: &'a str, limits: &Limits) -> Result<(), BodyError> {
+    fn line(&mut self, line: &'a str, limits: &Bounds<'_>) -> Result<(), BodyError> {
         let fields = self.fields.len();
         let mut scanner = Scanner::new(line);
         let found = self.event(line, &mut scanner, limits);
@@ -173,14 +238,17 @@ impl<'a> Body<'a> {
                 self.texts.pop();
                 scanner.error("there is more after the JSON value")
             }
-            Err(BodyError::Syntax(error)) => error,
+            Err(BodyError::Syntax(error) | BodyError::TooDeep(error)) => error,
             Err(other) => return Err(other),
         };
         self.fields.truncate(fields);
-        let rejection = Rejection::whole(
-            Code::InvalidJson,
-            format!("the line is not valid JSON: {wrong}"),
-        );
+        let rejection = match wrong.is_too_deep() {
+            true => Rejection::whole(Code::TooDeep, format!("the line is {wrong}")),
+            false => Rejection::whole(
+                Code::InvalidJson,
+                format!("the line is not valid JSON: {wrong}"),
+            ),
+        };
         self.bad(line, rejection, limits)
     }
 
@@ -188,7 +256,7 @@ impl<'a> Body<'a> {
         &mut self,
         text: &'a str,
         scanner: &mut Scanner<'a>,
-        limits: &Limits,
+        limits: &Bounds<'_>,
     ) -> Result<(), BodyError> {
         scanner.expect(b'[', "expected an array")?;
         if scanner.take(b']') {
@@ -209,16 +277,19 @@ impl<'a> Body<'a> {
         &mut self,
         text: &'a str,
         scanner: &mut Scanner<'a>,
-        limits: &Limits,
+        limits: &Bounds<'_>,
     ) -> Result<(), BodyError> {
         let start = scanner.offset();
         scanner.expect(b'{', "expected an object")?;
         let mut found = Members::new(self.fields.len());
         let mut is_envelope = false;
         let mut sent_at = None;
+        let (mut lists, mut times) = (0, 0);
         if !scanner.take(b'}') {
             loop {
                 let (key, flaw) = scanner.key()?;
+                lists += usize::from(key == "events");
+                times += usize::from(key == "sent_at");
                 if key == "events" && scanner.peek() == Some(b'[') && !is_envelope {
                     // What stood before is the envelope's, not an event's.
                     self.fields.truncate(found.from);
@@ -240,6 +311,12 @@ impl<'a> Body<'a> {
             scanner.expect(b'}', "expected ',' or '}'")?;
         }
         if is_envelope {
+            if let Some((name, _)) = [("events", lists), ("sent_at", times)]
+                .into_iter()
+                .find(|(_, count)| *count > 1)
+            {
+                return Err(BodyError::DuplicateMember(name));
+            }
             self.sent_at = sent_at;
             return Ok(());
         }
@@ -251,7 +328,7 @@ impl<'a> Body<'a> {
         &mut self,
         text: &'a str,
         scanner: &mut Scanner<'a>,
-        limits: &Limits,
+        limits: &Bounds<'_>,
     ) -> Result<(), BodyError> {
         if scanner.peek() != Some(b'{') {
             let value = scanner.value(0)?;
@@ -284,15 +361,27 @@ impl<'a> Body<'a> {
         self.finish(&text[start..scanner.offset()], found, limits)
     }
 
-    fn finish(&mut self, text: &'a str, found: Members, limits: &Limits) -> Result<(), BodyError> {
-        let rejection = if text.len() > limits.event_bytes_max {
+    fn finish(
+        &mut self,
+        text: &'a str,
+        found: Members,
+        limits: &Bounds<'_>,
+    ) -> Result<(), BodyError> {
+        let event_limits = limits.limits;
+        self.owned_bytes += found.owned_bytes;
+        let rejection = if text.len() > event_limits.event_bytes_max {
             Some(Rejection::whole(
                 Code::EventTooLarge,
                 format!(
                     "the event has {} bytes; the most is {}",
                     text.len(),
-                    limits.event_bytes_max
+                    event_limits.event_bytes_max
                 ),
+            ))
+        } else if found.is_too_many {
+            Some(Rejection::whole(
+                Code::TooManyFields,
+                format!("the event has more than {FIELDS_MAX} fields; put some into an object"),
             ))
         } else {
             found.flaw.map(|(at, flaw)| {
@@ -328,19 +417,23 @@ impl<'a> Body<'a> {
         &mut self,
         text: &'a str,
         rejection: Rejection,
-        limits: &Limits,
+        limits: &Bounds<'_>,
     ) -> Result<(), BodyError> {
+        if let Cow::Owned(message) = &rejection.message {
+            self.owned_bytes += message.capacity();
+        }
         self.push(text, Split::Bad(rejection), limits)
     }
 
-    fn push(&mut self, text: &'a str, split: Split, limits: &Limits) -> Result<(), BodyError> {
-        if self.events.len() >= limits.events_max {
-            return Err(BodyError::TooManyEvents(limits.events_max));
+    fn push(&mut self, text: &'a str, split: Split, limits: &Bounds<'_>) -> Result<(), BodyError> {
+        let events_max = limits.limits.events_max;
+        if self.events.len() >= events_max {
+            return Err(BodyError::TooManyEvents(events_max));
         }
         if self.events.len() == 1 && self.room_for > text.len() {
             // Two events in: the rest is taken to be like them, and room is made at
             // once, since growing would copy what is there again and again.
-            let more = (self.room_for / text.len().max(32)).min(limits.events_max);
+            let more = (self.room_for / text.len().max(32)).min(events_max);
             self.events.reserve(more);
             self.texts.reserve(more);
             // A long first event must not make room for a body of such: few fields
@@ -350,6 +443,17 @@ impl<'a> Body<'a> {
         }
         self.events.push(split);
         self.texts.push(text);
+        let held_bytes = self.owned_bytes
+            + self.fields.capacity() * size_of::<Field<'_>>()
+            + self.events.capacity() * size_of::<Split>()
+            + self.texts.capacity() * size_of::<&str>();
+        if held_bytes > self.taken_bytes {
+            let more = held_bytes - self.taken_bytes;
+            self.taken_bytes = held_bytes;
+            if !limits.memory.take(more) {
+                return Err(BodyError::NoMemory);
+            }
+        }
         Ok(())
     }
 }
@@ -358,11 +462,20 @@ impl<'a> Body<'a> {
 struct Members {
     from: usize,
     flaw: Option<(usize, Flaw)>,
+    /// There are more than [`FIELDS_MAX`]; those beyond are only passed over.
+    is_too_many: bool,
+    /// Bytes of names that had to be unescaped.
+    owned_bytes: usize,
 }
 
 impl Members {
     fn new(from: usize) -> Self {
-        Self { from, flaw: None }
+        Self {
+            from,
+            flaw: None,
+            is_too_many: false,
+            owned_bytes: 0,
+        }
     }
 
     fn push<'a>(
@@ -372,8 +485,15 @@ impl Members {
         value: Scanned<'a>,
         flaw_of_key: Option<Flaw>,
     ) {
+        if fields.len() - self.from >= FIELDS_MAX {
+            self.is_too_many = true;
+            return;
+        }
         if let (Some(flaw), None) = (flaw_of_key.or(value.flaw), self.flaw) {
             self.flaw = Some((fields.len(), flaw));
+        }
+        if let Cow::Owned(name) = &key {
+            self.owned_bytes += name.capacity();
         }
         fields.push(Field {
             key,
@@ -453,6 +573,64 @@ mod tests {
     }
 
     #[test]
+    fn a_member_of_the_envelope_stands_once() {
+        for (text, name) in [
+            (r#"{"events":[{"a":1}],"events":[]}"#, "events"),
+            (r#"{"events":7,"events":[{"a":1}]}"#, "events"),
+            (r#"{"sent_at":1,"events":[{"a":1}],"sent_at":2}"#, "sent_at"),
+        ] {
+            let found = split(text, Framing::Json);
+            assert_eq!(found, Err(BodyError::DuplicateMember(name)), "{text}");
+        }
+        // In an event they are fields like any others.
+        let event = split(r#"{"events":7,"events":8}"#, Framing::Json);
+        assert_eq!(event.unwrap(), ["events+events"]);
+    }
+
+    #[test]
+    fn an_event_of_too_many_fields_stays_alone_and_takes_no_more_memory_than_it_may() {
+        let fields = |count: usize| vec![r#""":1"#; count].join(",");
+        let text = format!(
+            "[{{{}}},{{{}}},{{\"a\":1}}]",
+            fields(FIELDS_MAX),
+            fields(100_000)
+        );
+        let limits = Limits {
+            events_max: 4,
+            event_bytes_max: text.len(),
+        };
+        let body = Body::split(text.as_bytes(), Framing::Json, &limits).unwrap();
+        let codes: Vec<_> = body.events().map(|e| e.err().map(|r| r.code)).collect();
+        assert_eq!(codes, [None, Some(Code::TooManyFields), None]);
+        assert!(body.fields.capacity() < 4 * FIELDS_MAX + text.len() / 16);
+    }
+
+    #[test]
+    fn memory_is_asked_for_and_its_end_ends_the_splitting() {
+        struct Purse(std::cell::Cell<usize>);
+        impl Memory for Purse {
+            fn take(&self, bytes: usize) -> bool {
+                let left = self.0.get().checked_sub(bytes);
+                self.0.set(left.unwrap_or(0));
+                left.is_some()
+            }
+        }
+        let text = vec!["{\"a\":1}"; 1000].join("\n");
+        let limits = Limits {
+            events_max: 1000,
+            event_bytes_max: 64,
+        };
+        let split = |purse: &Purse| {
+            Body::split_within(text.as_bytes(), Framing::Lines, &limits, purse).map(|_| ())
+        };
+        let purse = Purse(1_000_000.into());
+        assert_eq!(split(&purse), Ok(()));
+        let taken = 1_000_000 - purse.0.get();
+        assert!(taken > 1000 * size_of::<Field<'_>>(), "{taken}");
+        assert_eq!(split(&Purse((taken - 1).into())), Err(BodyError::NoMemory));
+    }
+
+    #[test]
     fn a_bad_event_stays_alone() {
         assert_eq!(
             split(r#"[{"a":1},7,{"b":"\u0000"},{"c":1}]"#, Framing::Json).unwrap(),
@@ -471,6 +649,18 @@ mod tests {
             split(&long, Framing::Json).unwrap(),
             ["!event_too_large", "b"]
         );
+    }
+
+    #[test]
+    fn what_nests_too_deep_to_be_read_is_not_called_broken() {
+        let deep = "[".repeat(2000);
+        let lines = format!("{{\"a\":1}}\n{{\"a\":{deep}\n[");
+        assert_eq!(
+            split(&lines, Framing::Lines).unwrap(),
+            ["a", "!too_deep", "!invalid_json"]
+        );
+        let whole = split(&deep, Framing::Json);
+        assert!(matches!(whole, Err(BodyError::TooDeep(_))), "{whole:?}");
     }
 
     #[test]

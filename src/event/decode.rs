@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use uuid::Uuid;
 
-use super::body::{Body, RawEvent};
+use super::body::{Body, Memory, RawEvent, Unlimited};
 use super::exposure;
 use super::field::{EVENT_ID_BYTES_MAX, Value};
 use super::formats::{self, Grouping};
@@ -141,6 +141,24 @@ pub struct Context<'c> {
 }
 
 impl Context<'_> {
+    /// The tenant of an event that may name one under either of two names.
+    pub(super) fn tenant_of_either(
+        &self,
+        tenant_id: Option<Value<'_>>,
+        tenant: Option<Value<'_>>,
+    ) -> Result<Uuid, Rejection> {
+        if let (Some(one), Some(other)) = (tenant_id, tenant)
+            && one.string()? != other.string()?
+        {
+            return Err(Rejection::of(
+                Code::ConflictingFields,
+                other.name,
+                "names another tenant than tenant_id; send one of the two",
+            ));
+        }
+        self.tenant_of(tenant_id.or(tenant))
+    }
+
     /// The tenant of an event that may name one.
     pub(super) fn tenant_of(&self, named: Option<Value<'_>>) -> Result<Uuid, Rejection> {
         let Some(value) = named else {
@@ -196,6 +214,10 @@ pub struct Rejected {
     pub rejection: Rejection,
 }
 
+/// Rejected events of one body that are told of in full. A sender that has more to mend
+/// sees from so many what it is; a code and a place is kept of each of the others.
+pub const REJECTED_IN_FULL: usize = 100;
+
 /// What a body came to.
 #[derive(Debug)]
 pub struct Decoded {
@@ -204,44 +226,147 @@ pub struct Decoded {
     /// For each row, the events that it holds (several only where one event is
     /// one item of a list): first the row, then the event's place in the body.
     pub origins: Vec<(u32, u32)>,
-    /// The events that were not accepted, in the order of the body.
+    /// The first [`REJECTED_IN_FULL`] events that were not accepted, in the order of the
+    /// body.
     pub rejected: Vec<Rejected>,
+    /// Those behind them, each with its place in the body.
+    pub rejected_more: Vec<(u32, Code)>,
 }
 
-/// Decodes all events of a body.
+/// Why a body cannot be decoded as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DecodeError {
+    /// There is no memory for it.
+    NoMemory,
+    /// Its rows take more bytes than they may.
+    RowsTooLarge {
+        /// So many events from the start of the body do not.
+        events_that_fit: usize,
+    },
+}
+
+/// What the rows of a body may take.
+#[derive(Clone, Copy)]
+pub struct RowLimits<'l> {
+    /// Bytes of all rows.
+    pub bytes_max: usize,
+    /// Where memory is from.
+    pub memory: &'l dyn Memory,
+}
+
+/// Decodes all events of a body, however long their rows get.
 pub fn decode(body: &Body<'_>, context: &Context<'_>) -> Decoded {
-    let mut events = Events {
-        context,
-        // A row is about as long as its event's text: room for all of them at
-        // once, since growing would copy them again and again.
-        writer: RowWriter::new(context.table, body.text_bytes()),
-        origins: Vec::with_capacity(body.len()),
-        rejected: Vec::new(),
-        groups: Grouping::default(),
+    let limits = RowLimits {
+        bytes_max: usize::MAX,
+        memory: &Unlimited,
     };
-    for (index, event) in body.events().enumerate() {
-        let index = u32::try_from(index).expect("a body is far smaller than 4 GiB");
-        let result = match &event {
-            Ok(event) => events.one(index, event),
-            Err(rejection) => Err((*rejection).clone()),
+    decode_within(body, context, limits).expect("there are no limits")
+}
+
+/// Decodes all events of a body, as far as `limits` go.
+///
+/// Rows can be longer than their events: a raw id of one letter becomes 64 digits.
+pub fn decode_within(
+    body: &Body<'_>,
+    context: &Context<'_>,
+    limits: RowLimits<'_>,
+) -> Result<Decoded, DecodeError> {
+    let (error, has_groups) = match decode_first(body, body.len(), context, limits) {
+        Ok(decoded) => return Ok(decoded),
+        Err(failed) => failed,
+    };
+    let DecodeError::RowsTooLarge { events_that_fit } = error else {
+        return Err(error);
+    };
+    let mut fit = events_that_fit;
+    if has_groups {
+        // Rows of lists are written at the end, so how many fit is not known yet. Half
+        // as many each time: together no more work than there was.
+        let limits = RowLimits {
+            memory: &Unlimited,
+            ..limits
         };
-        if let Err(rejection) = result {
-            events.rejected.push(Rejected {
-                index,
-                event_id: event.ok().and_then(|event| legible_event_id(&event)),
-                rejection,
-            });
+        fit = body.len() / 2;
+        while fit > 0 && decode_first(body, fit, context, limits).is_err() {
+            fit /= 2;
         }
     }
-    events.finish()
+    Err(DecodeError::RowsTooLarge {
+        events_that_fit: fit,
+    })
+}
+
+/// Decodes the first `count` events; an error comes with whether lists were found.
+fn decode_first(
+    body: &Body<'_>,
+    count: usize,
+    context: &Context<'_>,
+    limits: RowLimits<'_>,
+) -> Result<Decoded, (DecodeError, bool)> {
+    // A row is about as long as its event's text: room for all of them at
+    // once, since growing would copy them again and again.
+    let text_bytes = body.text_bytes().min(limits.bytes_max);
+    let ahead_bytes = text_bytes + count * size_of::<(u32, u32)>();
+    if !limits.memory.take(ahead_bytes) {
+        return Err((DecodeError::NoMemory, false));
+    }
+    let mut events = Events {
+        context,
+        limits,
+        writer: RowWriter::new(context.table, text_bytes),
+        origins: Vec::with_capacity(count),
+        rejected: Vec::new(),
+        rejected_more: Vec::new(),
+        groups: Grouping::default(),
+        taken_bytes: ahead_bytes,
+    };
+    for (index, event) in body.events().take(count).enumerate() {
+        let place = u32::try_from(index).expect("a body is far smaller than 4 GiB");
+        let before = events.writer.len_bytes();
+        let mut result = match &event {
+            Ok(event) => events.one(place, event),
+            Err(rejection) => Err((*rejection).clone()),
+        };
+        if events.writer.len_bytes() > limits.bytes_max {
+            let row_bytes = events.writer.len_bytes() - before;
+            if RowWriter::EMPTY_BYTES + row_bytes <= limits.bytes_max {
+                let fits = DecodeError::RowsTooLarge {
+                    events_that_fit: index,
+                };
+                return Err((fits, !events.groups.is_empty()));
+            }
+            // Alone it is too large already.
+            events.writer.take_back(before);
+            events.origins.pop();
+            result = Err(Rejection::whole(
+                Code::EventTooLarge,
+                format!(
+                    "the event's row has {row_bytes} bytes once its raw ids are hashed; the most is {}",
+                    limits.bytes_max
+                ),
+            ));
+        }
+        if let Err(rejection) = result {
+            events.reject(place, event.ok(), rejection);
+        }
+        if !events.has_memory() {
+            return Err((DecodeError::NoMemory, false));
+        }
+    }
+    let has_groups = !events.groups.is_empty();
+    events.finish().map_err(|error| (error, has_groups))
 }
 
 struct Events<'c, 'a> {
     context: &'c Context<'c>,
+    limits: RowLimits<'c>,
     writer: RowWriter,
     origins: Vec<(u32, u32)>,
     rejected: Vec<Rejected>,
+    rejected_more: Vec<(u32, Code)>,
     groups: Grouping<'a>,
+    /// Bytes of memory that were asked for.
+    taken_bytes: usize,
 }
 
 impl<'a> Events<'_, 'a> {
@@ -273,17 +398,47 @@ impl<'a> Events<'_, 'a> {
         Ok(())
     }
 
-    fn finish(mut self) -> Decoded {
+    fn reject(&mut self, index: u32, event: Option<RawEvent<'_, '_>>, rejection: Rejection) {
+        if self.rejected.len() < REJECTED_IN_FULL {
+            self.rejected.push(Rejected {
+                index,
+                event_id: event.and_then(|event| legible_event_id(&event)),
+                rejection,
+            });
+        } else {
+            self.rejected_more.push((index, rejection.code));
+        }
+    }
+
+    /// Asks for the memory that has come to be held.
+    fn has_memory(&mut self) -> bool {
+        let held_bytes = self.writer.held_bytes()
+            + self.groups.held_bytes()
+            + self.origins.capacity() * size_of::<(u32, u32)>()
+            + self.rejected_more.capacity() * size_of::<(u32, Code)>();
+        let more = held_bytes.saturating_sub(self.taken_bytes);
+        self.taken_bytes += more;
+        more == 0 || self.limits.memory.take(more)
+    }
+
+    fn finish(mut self) -> Result<Decoded, DecodeError> {
         for group in std::mem::take(&mut self.groups).into_groups() {
             group.exposure(self.context).encode(&mut self.writer);
+            if self.writer.len_bytes() > self.limits.bytes_max {
+                return Err(DecodeError::RowsTooLarge { events_that_fit: 0 });
+            }
+            if !self.has_memory() {
+                return Err(DecodeError::NoMemory);
+            }
             let row = self.last_row();
             self.origins.extend(group.lines().map(|index| (row, index)));
         }
-        Decoded {
+        Ok(Decoded {
             rows: self.writer.finish(),
             origins: self.origins,
             rejected: self.rejected,
-        }
+            rejected_more: self.rejected_more,
+        })
     }
 
     fn last_row(&self) -> u32 {
@@ -313,7 +468,14 @@ pub(super) fn native_identity(
     let at = match (occurred_at, &id) {
         (Some(value), _) => context.instant(value)?,
         (None, Some(id)) => match Micros::of_uuid_v7(id) {
-            Some(at) => context.in_range(at, "event_id")?,
+            Some(at) => context.in_range(at, "event_id").map_err(|mut rejection| {
+                let range = &rejection.message;
+                rejection.message = format!(
+                    "there is no occurred_at, and the time in the id {range}: send occurred_at"
+                )
+                .into();
+                rejection
+            })?,
             None => context.received_at,
         },
         (None, None) => context.received_at,

@@ -55,23 +55,14 @@ impl<'a> Experiment<'a> {
         let Some(value) = value else {
             return Ok(Self::default());
         };
-        let mut found = Self::default();
-        for field in value.members()? {
-            let slot = match &*field.key {
-                "id" => (&mut found.id, "experiment.id"),
-                "variant" => (&mut found.variant, "experiment.variant"),
-                _ => continue,
-            };
-            if field.raw != "null" {
-                *slot.0 = Value {
-                    name: slot.1,
-                    raw: field.raw,
-                    escaped: field.escaped,
-                }
-                .text(KEY_BYTES_MAX)?;
-            }
-        }
-        Ok(found)
+        let members = value.members()?;
+        let text = |key, name| {
+            field::member(&members, key, name)?.map_or(Ok(None), |value| value.text(KEY_BYTES_MAX))
+        };
+        Ok(Self {
+            id: text("id", "experiment.id")?,
+            variant: text("variant", "experiment.variant")?,
+        })
     }
 }
 
@@ -159,7 +150,7 @@ pub(super) fn native<'a>(
         },
         &mut meta.extra,
     )?;
-    let tenant = context.tenant_of(tenant_id.or(tenant))?;
+    let tenant = context.tenant_of_either(tenant_id, tenant)?;
     let (event_id, occurred_at) = native_identity(&tenant, event_id, occurred_at, context)?;
     let request_id = required_request_id(request_id)?;
     let surface = required_surface(surface)?;

@@ -229,6 +229,32 @@ fn is_blank(text: &str) -> bool {
     !text.as_bytes().first().is_some_and(u8::is_ascii_graphic) && text.trim().is_empty()
 }
 
+/// The member `key` of a nested object, by the name that a rejection gives it. It may
+/// stand once: Postgres keeps the last of several, so the column and what is read here
+/// would differ.
+pub(super) fn member<'a>(
+    members: &[Field<'a>],
+    key: &str,
+    name: &'static str,
+) -> Result<Option<Value<'a>>, Rejection> {
+    let mut found = members.iter().filter(|field| field.key == key);
+    let first = found.next();
+    if found.next().is_some() {
+        return Err(Rejection::of(
+            Code::DuplicateField,
+            name,
+            "the field stands twice",
+        ));
+    }
+    Ok(first
+        .filter(|field| field.raw != "null")
+        .map(|field| Value {
+            name,
+            raw: field.raw,
+            escaped: field.escaped,
+        }))
+}
+
 /// The value of a field that an event cannot do without.
 pub(super) fn required<T>(value: Option<T>, name: &'static str) -> Result<T, Rejection> {
     value.ok_or_else(|| Rejection::of(Code::MissingField, name, "is required"))

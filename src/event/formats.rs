@@ -155,22 +155,14 @@ pub(super) fn eval_v1<'a>(
         Some(value) => value.members()?,
         None => Vec::new(),
     };
-    let in_context = |name: &'static str, key: &str| {
-        let field = inner
-            .iter()
-            .find(|field| field.key == key && field.raw != "null")?;
-        Some(Value {
-            name,
-            raw: field.raw,
-            escaped: field.escaped,
-        })
-    };
-    let named = in_context("context.tenant_id", "tenant_id")
-        .or_else(|| in_context("context.tenant", "tenant"));
-    let tenant = context.tenant_of(named)?;
+    let in_context = |name: &'static str, key: &str| field::member(&inner, key, name);
+    let tenant = context.tenant_of_either(
+        in_context("context.tenant_id", "tenant_id")?,
+        in_context("context.tenant", "tenant")?,
+    )?;
     let occurred_at = context.instant(required(ts, "ts")?)?;
     let request_id = required_request_id(request_id)?;
-    let surface = match in_context("context.surface", "surface") {
+    let surface = match in_context("context.surface", "surface")? {
         Some(value) => value.path_safe()?,
         None => None,
     };
@@ -202,18 +194,18 @@ pub(super) fn eval_v1<'a>(
         key: derived_key(tenant, occurred_at, Format::EvalV1, event),
         received_at: context.received_at,
         surface,
-        segment: opt_path_safe(in_context("context.segment", "segment"))?,
+        segment: opt_path_safe(in_context("context.segment", "segment")?)?,
         experiment: Experiment {
-            id: opt_text(in_context("context.experiment_id", "experiment_id"))?,
+            id: opt_text(in_context("context.experiment_id", "experiment_id")?)?,
             variant: opt_text(in_context(
                 "context.experiment_variant",
                 "experiment_variant",
-            ))?,
+            )?)?,
         },
         versions: Versions::read(
-            in_context("context.algo_version", "algo_version"),
-            in_context("context.config_version", "config_version"),
-            in_context("context.rules_version", "rules_version"),
+            in_context("context.algo_version", "algo_version")?,
+            in_context("context.config_version", "config_version")?,
+            in_context("context.rules_version", "rules_version")?,
         )?,
         request,
         response,
@@ -282,18 +274,9 @@ pub(super) fn outcome_v1<'a>(
 fn hashed_subject(who: Value<'_>, context: &Context<'_>) -> Result<Subject, Rejection> {
     let members = who.members()?;
     let of = |raw: &'static str, hash: &'static str| {
-        let find = |name: &'static str, key: &str| {
-            let field = members
-                .iter()
-                .find(|field| field.key == key && field.raw != "null")?;
-            Some(Value {
-                name,
-                raw: field.raw,
-                escaped: field.escaped,
-            })
-        };
+        let find = |name: &'static str, key: &str| field::member(&members, key, name);
         let key = |name: &'static str| name.trim_start_matches("subject.");
-        subject::pseudonym(find(raw, key(raw)), find(hash, key(hash)), context)
+        subject::pseudonym(find(raw, key(raw))?, find(hash, key(hash))?, context)
     };
     Ok(Subject::new(
         of("subject.user_id", "subject.user_id_hash")?,

@@ -86,7 +86,7 @@ pub(super) fn native<'a>(
         },
         &mut meta.extra,
     )?;
-    let tenant = context.tenant_of(tenant_id.or(tenant))?;
+    let tenant = context.tenant_of_either(tenant_id, tenant)?;
     let (event_id, occurred_at) = native_identity(&tenant, event_id, occurred_at, context)?;
     let request_id = field::opt_text(request_id)?.map(RequestId::parse);
     let subject = Subject::new(

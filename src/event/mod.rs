@@ -21,8 +21,11 @@ mod interaction;
 mod meta;
 mod subject;
 
-pub use body::{Body, BodyError, Framing, Limits};
-pub use decode::{Context, Decoded, Format, Rejected, Tenants, decode};
+pub use body::{Body, BodyError, Framing, Limits, Memory};
+pub use decode::{
+    Context, DecodeError, Decoded, Format, REJECTED_IN_FULL, Rejected, RowLimits, Tenants, decode,
+    decode_within,
+};
 pub use identity::Pseudonymizer;
 pub use rejection::{Code, Rejection};
 pub use row::{Key, Rows};

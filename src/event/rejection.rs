@@ -13,6 +13,8 @@ pub enum Code {
     NotAnObject,
     /// The event is larger than one event may be.
     EventTooLarge,
+    /// The event has more fields than one event may have.
+    TooManyFields,
     /// The event nests too deeply.
     TooDeep,
     /// A string holds something that Postgres cannot store.
@@ -49,11 +51,12 @@ pub enum Code {
 
 impl Code {
     /// All codes, in the order of the documentation.
-    pub const ALL: [Code; 20] = [
+    pub const ALL: [Code; 21] = [
         Code::InvalidJson,
         Code::InvalidUtf8,
         Code::NotAnObject,
         Code::EventTooLarge,
+        Code::TooManyFields,
         Code::TooDeep,
         Code::InvalidUnicode,
         Code::NumberOutOfRange,
@@ -79,6 +82,7 @@ impl Code {
             Code::InvalidUtf8 => "invalid_utf8",
             Code::NotAnObject => "not_an_object",
             Code::EventTooLarge => "event_too_large",
+            Code::TooManyFields => "too_many_fields",
             Code::TooDeep => "too_deep",
             Code::InvalidUnicode => "invalid_unicode",
             Code::NumberOutOfRange => "number_out_of_range",
@@ -107,7 +111,8 @@ impl Code {
             Code::InvalidUtf8 => "The line is not UTF-8",
             Code::NotAnObject => "The event is not a JSON object",
             Code::EventTooLarge => "The event is larger than one event may be",
-            Code::TooDeep => "The event nests too deeply",
+            Code::TooManyFields => "The event has more fields than one event may have (1024)",
+            Code::TooDeep => "The event nests too deeply (more than 64 levels)",
             Code::InvalidUnicode => "A string holds something that Postgres cannot store",
             Code::NumberOutOfRange => "A number is too large, too small or too long",
             Code::MissingField => "A required field is absent, null or blank",

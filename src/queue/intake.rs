@@ -1,5 +1,6 @@
 //! Where frames enter: the last look at whether there is room for them.
 
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -9,23 +10,29 @@ use tokio::sync::oneshot;
 use super::budget::{Budget, Loan};
 use super::drain::DrainRate;
 use super::frame::{Frame, Outcome};
-use crate::event::{Rows, Table};
+use crate::event::{Memory, Rows, Table};
 use crate::spool::{Entry, Refused, Spool};
 
 /// There is no room; try again later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Full {
     /// The byte budget is spent.
-    #[error("too many bytes are in flight")]
+    #[error("the memory for bodies and rows on their way (--queue-bytes-max) is spent")]
     Bytes,
     /// The disk takes longer than requests come in.
     #[error("too many requests are waiting for the disk")]
     Frames,
-    /// The spool has reached its cap, or the disk its reserve.
-    #[error("the spool is full, because Postgres is away or too slow")]
+    /// The spool has reached its cap.
+    #[error("the spool has reached its cap (--spool-bytes-max)")]
     Spool,
+    /// The disk has no free space beyond its reserve.
+    #[error("the disk of the spool has no free space beyond --spool-disk-reserve")]
+    Reserve,
+    /// No room will ever be large enough.
+    #[error("it takes more memory or more of the spool than one request may")]
+    TooLarge,
     /// The disk does not work.
-    #[error("the disk of the spool does not take writes")]
+    #[error("writing to the disk of the spool failed, and has not worked since")]
     Disk,
     /// The disk does not answer.
     #[error("the disk of the spool has not answered for seconds")]
@@ -43,7 +50,9 @@ pub enum Full {
 impl From<Refused> for Full {
     fn from(refused: Refused) -> Self {
         match refused {
-            Refused::Full | Refused::TooLarge => Full::Spool,
+            Refused::Full => Full::Spool,
+            Refused::NoSpace => Full::Reserve,
+            Refused::TooLarge => Full::TooLarge,
             Refused::Failed => Full::Disk,
             Refused::Stalled => Full::Stalled,
             Refused::Gone => Full::Gone,
@@ -104,12 +113,30 @@ impl Intake {
         }
     }
 
-    /// Lends memory for a body or its rows.
+    /// Lends memory for a body, its rows or the answer to it.
     pub fn lend(&self, bytes: usize) -> Result<Loan, Full> {
         u32::try_from(bytes)
             .ok()
             .and_then(|bytes| self.budget.lend(bytes))
-            .ok_or(Full::Bytes)
+            .ok_or(if bytes > self.budget.bytes_max() {
+                Full::TooLarge
+            } else {
+                Full::Bytes
+            })
+    }
+
+    /// Memory for decoding a body of so many bytes, which are on loan already.
+    pub fn scratch(&self, body_bytes: usize) -> Scratch<'_> {
+        // Waiting until the others are done would not help a body that takes most of
+        // the memory by itself.
+        let most = self.budget.bytes_max() / 4 * 3;
+        Scratch {
+            intake: self,
+            bytes_max: most.saturating_sub(body_bytes),
+            used: Cell::new(0),
+            loan: RefCell::new(None),
+            refused: Cell::new(None),
+        }
     }
 
     /// Bytes on loan and the most that can be.
@@ -160,16 +187,67 @@ impl Intake {
     pub fn retry_after(&self, full: Full) -> Duration {
         let now = Instant::now();
         let wait = match full {
-            Full::Stopping => Duration::from_secs(1),
+            Full::Stopping | Full::TooLarge => Duration::from_secs(1),
             Full::Disk | Full::Stalled | Full::Gone => Duration::from_secs(10),
             // A quarter of the budget is room for many bodies.
             Full::Bytes | Full::Frames => {
                 self.drain.time_for(self.budget.bytes_max() as u64 / 4, now)
             }
             // Room comes back a segment at a time.
-            Full::Spool => self.drain.time_for(self.segment_bytes, now),
+            Full::Spool | Full::Reserve => self.drain.time_for(self.segment_bytes, now),
         };
         wait.max(Duration::from_secs(1))
             .mul_f64(rand::random_range(1.0..1.5))
+    }
+}
+
+/// Small bodies take no more than this to be decoded, so one loan does for them.
+const SCRATCH_STEP: usize = 4096;
+
+/// Memory for decoding one body, on loan as it is taken.
+#[derive(Debug)]
+pub struct Scratch<'i> {
+    intake: &'i Intake,
+    bytes_max: usize,
+    used: Cell<usize>,
+    loan: RefCell<Option<Loan>>,
+    refused: Cell<Option<Full>>,
+}
+
+impl Memory for Scratch<'_> {
+    fn take(&self, bytes: usize) -> bool {
+        let used = self.used.get() + bytes;
+        self.used.set(used);
+        let mut loan = self.loan.borrow_mut();
+        let lent = loan.as_ref().map_or(0, Loan::bytes);
+        if used <= lent {
+            return true;
+        }
+        if used > self.bytes_max {
+            self.refused.set(Some(Full::TooLarge));
+            return false;
+        }
+        let more = self.intake.lend((used - lent).max(SCRATCH_STEP));
+        match (more.or_else(|_| self.intake.lend(used - lent)), &mut *loan) {
+            (Ok(more), Some(loan)) => loan.merge(more),
+            (Ok(more), none) => *none = Some(more),
+            (Err(full), _) => {
+                self.refused.set(Some(full));
+                return false;
+            }
+        }
+        true
+    }
+}
+
+impl Scratch<'_> {
+    /// Why memory was not to be had.
+    pub fn refused(&self) -> Full {
+        self.refused.get().unwrap_or(Full::Bytes)
+    }
+
+    /// What is on loan, for what stays when decoding is over.
+    pub fn into_loan(self) -> Option<Loan> {
+        self.loan.into_inner()
     }
 }

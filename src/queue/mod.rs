@@ -14,4 +14,4 @@ pub use arrivals::{Arrivals, Arriving, Spent};
 pub use budget::{Budget, Loan};
 pub use drain::DrainRate;
 pub use frame::{Frame, Outcome, Quarantined, Verdict};
-pub use intake::{Full, InMemory, Intake, stream, table_of};
+pub use intake::{Full, InMemory, Intake, Scratch, stream, table_of};

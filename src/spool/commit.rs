@@ -180,12 +180,14 @@ impl<L, R> Committer<L, R> {
     }
 
     fn refuse(&mut self, durable: Option<oneshot::Sender<Result<(), Refused>>>, refused: Refused) {
-        self.shared.gauges.refused.fetch_add(1, Ordering::Relaxed);
-        if refused == Refused::Full {
-            self.log.now_full();
+        if matches!(refused, Refused::Full | Refused::NoSpace) {
+            self.log.now_full(refused);
         }
-        if let Some(durable) = durable {
-            answer(durable, Err(refused));
+        match durable {
+            Some(durable) => answer(durable, Err(refused)),
+            None => {
+                self.shared.gauges.refused.fetch_add(1, Ordering::Relaxed);
+            }
         }
     }
 }

@@ -24,10 +24,14 @@ pub struct Entry<L, R> {
 /// Why a frame is not durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    /// The spool is at its cap, or the disk at its reserve. Nothing of the
-    /// frame was kept; later there will be room.
-    #[error("the spool is full; try again later")]
+    /// The spool is at its cap. Nothing of the frame was kept; there is room
+    /// again once frames are retired.
+    #[error("the spool is at its cap; try again later")]
     Full,
+    /// The disk is full, or has no more free space than is to be left to others.
+    /// Nothing of the frame was kept.
+    #[error("the disk has no free space for the spool; try again later")]
+    NoSpace,
     /// No spool of these settings takes such a frame.
     #[error("the frame is larger than the spool takes")]
     TooLarge,

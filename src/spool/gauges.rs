@@ -27,7 +27,7 @@ pub struct Fill {
     pub lost: u64,
     /// The same, by stream.
     pub lost_items: Counts,
-    /// Frames that were refused, since the start.
+    /// Frames that were refused with nobody waiting for the answer, since the start.
     pub refused: u64,
     /// The last attempt to write failed.
     pub failed: bool,

@@ -121,7 +121,7 @@ impl Log {
             .filter(|&bytes| bytes <= self.shared.settings.frame_bytes_max)
             .ok_or(NotStaged::Refused(Refused::TooLarge))?;
         if self.shared.gauges.reserve_reached.load(Ordering::Relaxed) {
-            return Err(NotStaged::Refused(Refused::Full));
+            return Err(NotStaged::Refused(Refused::NoSpace));
         }
         let active = self.active.as_ref().ok_or(NotStaged::NeedsSegment)?;
         let buffered = self.buffer.len() as u64;
@@ -218,10 +218,10 @@ impl Log {
         let gauges = &self.shared.gauges;
         let failing = [&gauges.failed, &gauges.no_space];
         if failing.iter().any(|flag| flag.load(Ordering::Relaxed))
-            && let Err(Refused::Full) = self.begin(0)
+            && let Err(refused @ (Refused::Full | Refused::NoSpace)) = self.begin(0)
         {
             // Whether the disk works will show when there is room.
-            self.now_full();
+            self.now_full(refused);
         }
     }
 
@@ -258,20 +258,16 @@ impl Log {
         self.ask_for_space(more);
     }
 
-    /// Says once that frames are being refused.
-    pub(super) fn now_full(&mut self) {
-        if !self.full {
-            self.full = true;
-            let settings = &self.shared.settings;
-            let gauges = &self.shared.gauges;
-            if gauges.reserve_reached.load(Ordering::Relaxed)
-                || gauges.no_space.load(Ordering::Relaxed)
-            {
-                return; // Said when it was found out.
-            }
+    /// Says once that frames are being refused, and why.
+    pub(super) fn now_full(&mut self, refused: Refused) {
+        if std::mem::replace(&mut self.full, true) {
+            return;
+        }
+        // Want of space is said when it is found out.
+        if refused == Refused::Full {
             warn!(
                 bytes = self.shared.gauges.bytes.load(Ordering::Relaxed),
-                bytes_max = settings.bytes_max,
+                bytes_max = self.shared.settings.bytes_max,
                 "the spool has reached --spool-bytes-max: events are refused until some are stored in the database"
             );
         }

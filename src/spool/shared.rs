@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::Refused;
 use super::catalog::{Catalog, Spent};
 use super::disk::Disk;
-use super::format::{Counts, FRAME_HEADER_BYTES, FRAMES_START, STREAMS_MAX};
+use super::format::{Counts, FRAME_HEADER_BYTES, FRAMES_START, STREAMS_MAX, to_usize};
 use super::gauges::{Fill, Gauges};
 use super::lock::DirectoryLock;
 use super::settings::Settings;
@@ -81,6 +81,11 @@ impl Spool {
         shared.gauges.fill(shared.settings.bytes_max)
     }
 
+    /// The largest payload that is taken.
+    pub fn payload_bytes_max(&self) -> usize {
+        to_usize(self.shared.settings.frame_bytes_max.into())
+    }
+
     /// Whether a payload of `payload_bytes` would be taken now. It is an early word, so that
     /// work can be saved; the last one is the committing thread's.
     pub fn has_room(&self, payload_bytes: usize) -> Result<(), Refused> {
@@ -99,7 +104,7 @@ impl Spool {
             return Err(Refused::Stalled);
         }
         if gauges.reserve_reached.load(Ordering::Relaxed) {
-            return Err(Refused::Full);
+            return Err(Refused::NoSpace);
         }
         if needed <= gauges.active_free.load(Ordering::Relaxed) {
             return Ok(());
@@ -108,7 +113,7 @@ impl Spool {
             return Err(Refused::Failed);
         }
         if gauges.no_space.load(Ordering::Relaxed) {
-            return Err(Refused::Full);
+            return Err(Refused::NoSpace);
         }
         let segment = settings.segment_bytes.max(FRAMES_START + needed);
         let bytes = gauges.bytes.load(Ordering::Relaxed);

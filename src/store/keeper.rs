@@ -4,7 +4,7 @@
 //! seen covered, and new ones are made on demand at a bounded pace. Shared by
 //! all writers; asking it is one read of a snapshot.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -36,6 +36,14 @@ const TICK_LIMIT: Duration = Duration::from_secs(600);
 
 /// Partitions are DDL: long, but not for ever.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// While the budget is spent the catalog is read once in so long, however many batches
+/// come: another instance or an operator may have made what is missing.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
+
+/// Why rows are set aside while the budget is spent.
+const BUDGET_SPENT: &str =
+    "needs a new partition, and no more may be made this hour; it is stored as soon as one may";
 
 /// How long a role that may not make partitions is not asked to: its rights
 /// change by an operator's hand.
@@ -71,6 +79,7 @@ pub struct Keeper {
     budget: Mutex<CreationBudget>,
     /// When the role was last found to lack the right to make a partition.
     denied: Mutex<Option<Instant>>,
+    shortage: Mutex<Shortage>,
     metrics: Arc<Metrics>,
 }
 
@@ -81,6 +90,7 @@ impl Keeper {
             budget: Mutex::new(CreationBudget::new(layout.on_demand_per_hour)),
             coverage: Default::default(),
             denied: Mutex::default(),
+            shortage: Mutex::default(),
             layout,
             metrics,
         }
@@ -98,39 +108,41 @@ impl Keeper {
         if wanted.is_empty() {
             return Ok(Vec::new());
         }
+        if self.shortage().holds(table, Instant::now()) {
+            let why = BUDGET_SPENT;
+            let refused = wanted.into_iter().map(|range| Refused { range, why });
+            return Ok(refused.collect());
+        }
         // Someone else may have made them since we looked.
         self.read(session, table).await?;
         let mut refused = Vec::new();
+        let mut has_made = false;
         for range in self.coverage[table as usize].load().missing(wanted) {
             if self.is_denied() {
                 let why = self.only_waits(session, range).await?;
                 refused.push(Refused { range, why });
                 continue;
             }
-            let spent = self
-                .budget
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .spend(Instant::now());
-            match spent {
-                Ok(()) => match self.make(session, table, range, "on demand").await {
-                    Err(error) if error.is_denied() => {
-                        self.deny();
-                        let trouble = Trouble::from(error);
-                        warn!(%table, %range, error = %Chain(&trouble), "may not make a partition that events need");
-                        let why = self.only_waits(session, range).await.map_err(|_| trouble)?;
-                        refused.push(Refused { range, why });
-                    }
-                    made => made?,
-                },
-                Err(exhausted) => {
-                    error!(%table, %range, "cannot make a partition that events need: {exhausted}");
-                    let why = "needs a new partition, and no more may be made this hour; it is stored as soon as one may";
+            if !self.may_make(table, range) {
+                let why = BUDGET_SPENT;
+                refused.push(Refused { range, why });
+                continue;
+            }
+            match self.make(session, table, range, "on demand").await {
+                Ok(()) => has_made = true,
+                Err(error) if error.is_denied() => {
+                    self.deny();
+                    let trouble = Trouble::from(error);
+                    warn!(%table, %range, error = %Chain(&trouble), "may not make a partition that events need");
+                    let why = self.only_waits(session, range).await.map_err(|_| trouble)?;
                     refused.push(Refused { range, why });
                 }
+                Err(error) => return Err(error.into()),
             }
         }
-        self.read(session, table).await?;
+        if has_made {
+            self.read(session, table).await?;
+        }
         Ok(refused)
     }
 
@@ -163,9 +175,40 @@ impl Keeper {
         }
     }
 
+    /// Spends from the budget; says so once when it is spent, and once when it no longer is.
+    fn may_make(&self, table: Table, range: Range) -> bool {
+        let now = Instant::now();
+        let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
+        let spent = budget.spend(now);
+        drop(budget);
+        let mut shortage = self.shortage();
+        match spent {
+            Ok(()) => {
+                if shortage.end() {
+                    info!(%table, "partitions that events need may be made again");
+                }
+                true
+            }
+            Err(exhausted) => {
+                if shortage.begin(now + exhausted.retry_after.min(LOOK_AGAIN)) {
+                    error!(
+                        %table, %range,
+                        "cannot make a partition that events need, and rows wait in quarantine until one may be made: {exhausted}"
+                    );
+                }
+                false
+            }
+        }
+    }
+
+    fn shortage(&self) -> MutexGuard<'_, Shortage> {
+        self.shortage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Forgets what is known of a table, because Postgres knows better.
     pub(super) fn forget(&self, table: Table) {
         self.coverage[table as usize].store(Arc::default());
+        self.shortage().forget(table);
     }
 
     fn missing(&self, table: Table, times: impl Iterator<Item = Micros>) -> Vec<Range> {
@@ -208,6 +251,7 @@ impl Keeper {
     async fn read(&self, session: &mut Session, table: Table) -> Result<(), partition::Error> {
         let coverage = read_coverage(&mut session.client, table).await?;
         self.coverage[table as usize].store(Arc::new(coverage));
+        self.shortage().has_read(table, Instant::now());
         Ok(())
     }
 
@@ -298,5 +342,68 @@ impl Keeper {
             }
             tokio::time::sleep(if failed { RETRY } else { TICK }).await;
         }
+    }
+}
+
+/// What is known while no more partitions may be made on demand.
+#[derive(Debug, Default)]
+struct Shortage {
+    /// Set while the budget is spent: when to try it again.
+    until: Option<Instant>,
+    /// When the catalog was last read, by table; never, or Postgres knows better.
+    read_at: [Option<Instant>; 2],
+}
+
+impl Shortage {
+    /// Whether what was missing at the last reading can be taken to be missing still.
+    fn holds(&self, table: Table, now: Instant) -> bool {
+        let is_fresh = |at: Instant| now.saturating_duration_since(at) < LOOK_AGAIN;
+        self.until.is_some_and(|until| now < until)
+            && self.read_at[table as usize].is_some_and(is_fresh)
+    }
+
+    /// The budget is spent; true if it was not before.
+    fn begin(&mut self, until: Instant) -> bool {
+        self.until.replace(until).is_none()
+    }
+
+    /// The budget is not spent; true if it was before.
+    fn end(&mut self) -> bool {
+        self.until.take().is_some()
+    }
+
+    fn has_read(&mut self, table: Table, now: Instant) {
+        self.read_at[table as usize] = Some(now);
+    }
+
+    fn forget(&mut self, table: Table) {
+        self.read_at[table as usize] = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn while_the_budget_is_spent_the_catalog_is_read_once_in_so_long() {
+        let (clicks, shows) = (Table::Interactions, Table::Exposures);
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let mut shortage = Shortage::default();
+        shortage.has_read(clicks, start);
+        assert!(!shortage.holds(clicks, start), "there is no shortage");
+        assert!(shortage.begin(after(10)));
+        assert!(!shortage.begin(after(10)), "said once");
+        assert!(shortage.holds(clicks, after(9)));
+        assert!(!shortage.holds(shows, after(9)), "never read");
+        assert!(!shortage.holds(clicks, after(10)));
+        shortage.has_read(clicks, after(10));
+        assert!(!shortage.begin(after(12)));
+        assert!(shortage.holds(clicks, after(11)));
+        shortage.forget(clicks);
+        assert!(!shortage.holds(clicks, after(11)), "Postgres knows better");
+        assert!(shortage.end());
+        assert!(!shortage.end(), "said once");
     }
 }

@@ -376,7 +376,7 @@ impl Writer {
             table: self.stream.table,
         };
         if probed {
-            self.metrics.merges.get_or_create(&by_table).inc();
+            self.metrics.checked_batches.get_or_create(&by_table).inc();
         }
         #[expect(clippy::cast_precision_loss, reason = "a histogram of batch sizes")]
         let rows = batch.len() as f64;

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Database, Service, click, eventually, one, shown, texts};
+use crate::harness::{Database, Rig, Service, click, eventually, one, shown, texts};
 
 /// Clicks at these times, with ids of their own.
 fn clicks_at(times: impl IntoIterator<Item = impl ToString>) -> Value {
@@ -203,6 +203,26 @@ async fn rows_beyond_the_partition_budget_wait_in_quarantine_and_harm_no_others(
     // Partitions that are there, or are made ahead of time, cost nothing of it.
     let now = clicks_at([jiff::Timestamp::now()]);
     assert_eq!(service.interactions(&now).await.settled().0, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spent_partition_budget_is_said_once_however_many_batches_meet_it() {
+    let rig = Rig::start(|s| s.with("--partitions-per-hour", "1")).await;
+    let path = "/v1/interactions";
+    let spend = clicks_at(["2026-03-01T00:00:00Z"]);
+    assert_eq!(rig.client.post(path, &spend).await.settled().0, 1);
+    for hour in 10..20 {
+        let late = clicks_at([format!("2026-03-03T{hour}:00:00Z")]);
+        let reply = rig.client.post(path, &late).await;
+        assert_eq!(
+            reply.json["quarantined"][0]["code"], "IN001",
+            "{}",
+            reply.text
+        );
+    }
+    let log = rig.process.log();
+    let lines = log.matches("cannot make a partition that events need");
+    assert_eq!(lines.count(), 1, "{log}");
 }
 
 #[tokio::test]

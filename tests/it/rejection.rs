@@ -33,6 +33,7 @@ fn examples() -> Vec<Example> {
         .map(|n| json!({"item_id": n.to_string()}))
         .collect();
     let hash = "0".repeat(64);
+    let many: Vec<_> = (0..1024).map(|n| format!("\"x{n}\":0")).collect();
     let deep = format!("\"meta\":{}{}", "[".repeat(64), "]".repeat(64));
     let interaction = |code, changes, field| (code, Interactions, changed(c(), changes), field);
     let exposure = |code, changes, field| (code, Exposures, changed(shown("bad"), changes), field);
@@ -49,6 +50,12 @@ fn examples() -> Vec<Example> {
         (Code::NotAnObject, Interactions, b"7".to_vec(), ""),
         (Code::NotAnObject, Exposures, b"[]".to_vec(), ""),
         interaction(Code::EventTooLarge, json!({"x": "x".repeat(70_000)}), ""),
+        (
+            Code::TooManyFields,
+            Interactions,
+            spliced(&c(), &many.join(",")),
+            "",
+        ),
         (Code::TooDeep, Interactions, spliced(&c(), &deep), "meta"),
         (
             Code::InvalidUnicode,

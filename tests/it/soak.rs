@@ -319,7 +319,7 @@ async fn alternate(rig: &Rig, mix: Mix) -> (f64, Vec<Sent>) {
 /// The samples of batches that were checked for duplicates first.
 async fn probes(rig: &Rig) -> Vec<String> {
     let text = rig.client.get("/metrics").await.text;
-    let of_probes = |line: &&str| line.starts_with("recsys_ingest_merges_total");
+    let of_probes = |line: &&str| line.starts_with("recsys_ingest_checked_batches_total");
     text.lines().filter(of_probes).map(str::to_owned).collect()
 }
 

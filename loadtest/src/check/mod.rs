@@ -74,28 +74,35 @@ impl Checker {
         Ok(this)
     }
 
-    /// Compares, waiting up to `settle` for rows that are promised and not there.
+    /// Compares, waiting for rows that are promised and not there: as long as rows arrive or
+    /// the service has some in its spool, and `settle` beyond that.
     pub(crate) async fn after(
         &mut self,
         settings: &Settings,
         plan: &Plan,
         ledger: &Ledger,
         passes: &[Tally],
-        settle: Duration,
+        patience: Patience,
+        spooled: impl AsyncFn() -> Option<u64>,
     ) -> anyhow::Result<Verdict> {
         self.slots.promise(settings, plan, ledger);
-        let until = Instant::now() + settle;
+        let mut wait = Wait::new(Instant::now(), patience);
         let mut pause = LOOK_AGAIN_FIRST;
         loop {
             let mut verdict = Verdict::default();
             self.slots.forget_seen();
+            // Before the scan: what is stored in between is found, and nothing that is on
+            // its way is called missing.
+            let in_spool = spooled().await;
             let sample = self.scan(settings, plan, &mut verdict).await?;
             self.slots.judge(settings, plan, &mut verdict);
-            if verdict.missing > 0 && Instant::now() + pause < until {
+            let goes_on = wait.goes_on(Instant::now(), verdict.found, in_spool.unwrap_or(0));
+            if verdict.missing > 0 && goes_on {
                 sleep(pause).await;
                 pause = (pause * 2).min(LOOK_AGAIN_LAST);
                 continue;
             }
+            verdict.set_spooled(in_spool.unwrap_or(0));
             columns::compare(
                 &self.client, settings, plan, &self.salt, &sample, &mut verdict,
             )
@@ -128,6 +135,48 @@ impl Checker {
             scan.run(&self.client).await?;
         }
         Ok(sample)
+    }
+}
+
+/// How long to wait for rows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    /// For the next row, if the service says that none is spooled.
+    pub(crate) settle: Duration,
+    /// However many rows still arrive.
+    pub(crate) at_most: Duration,
+}
+
+/// Decides whether rows that are missing may still come.
+#[derive(Debug)]
+struct Wait {
+    began: Instant,
+    patience: Patience,
+    /// When something was last seen to move.
+    moved: Instant,
+    found: u64,
+    spooled: u64,
+}
+
+impl Wait {
+    fn new(now: Instant, patience: Patience) -> Self {
+        Self {
+            began: now,
+            patience,
+            moved: now,
+            found: 0,
+            spooled: 0,
+        }
+    }
+
+    /// Whether to look again, after a look at `now` that found so many events.
+    fn goes_on(&mut self, now: Instant, found: u64, spooled: u64) -> bool {
+        if found > self.found || spooled < self.spooled {
+            self.moved = now;
+        }
+        (self.found, self.spooled) = (found, spooled);
+        let is_over = now >= self.began + self.patience.at_most;
+        !is_over && (spooled > 0 || now < self.moved + self.patience.settle)
     }
 }
 

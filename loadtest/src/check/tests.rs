@@ -4,12 +4,13 @@
 )]
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use recsys_ingest::dev::postgres::{Options, PrivatePostgres};
 use recsys_ingest::store::migrate::migrate;
 use tokio_postgres::{Client, NoTls};
 
-use super::{Checker, Verdict};
+use super::{Checker, Patience, Verdict, Wait};
 use crate::answer::{Ack, Answer};
 use crate::generate::body::{Bodies, Body};
 use crate::generate::event::Events;
@@ -20,6 +21,12 @@ use crate::generate::settings::{Caller, Format, Scope, Settings};
 use crate::ledger::Ledger;
 use crate::report::tally::Tally;
 
+/// Nothing is on its way in these tests.
+const PATIENCE: Patience = Patience {
+    settle: Duration::from_millis(1),
+    at_most: Duration::from_millis(2),
+};
+
 /// A database with every event of a run in it, answered as it should be.
 struct Fixture {
     client: Client,
@@ -29,6 +36,8 @@ struct Fixture {
     ledger: Ledger,
     tally: Tally,
     checker: Checker,
+    /// Rows that the service says are in its spool.
+    spooled: u64,
     _postgres: PrivatePostgres,
     _dir: tempfile::TempDir,
 }
@@ -71,6 +80,7 @@ impl Fixture {
             settings,
             plan,
             checker,
+            spooled: 0,
             _postgres: postgres,
             _dir: dir,
         };
@@ -136,7 +146,7 @@ impl Fixture {
                     .collect(),
                 committed: Some(committed),
                 duplicates: Some(duplicates),
-                quarantined: Vec::new(),
+                ..Answer::default()
             };
             self.ledger.post(body.number);
             assert!(self.ledger.answer(&body, &answer));
@@ -149,9 +159,15 @@ impl Fixture {
     async fn verdict_after(&mut self, sql: &str) -> Verdict {
         let tallies = [self.tally.clone()];
         self.client.batch_execute(sql).await.unwrap();
-        let settle = std::time::Duration::from_millis(1);
         self.checker
-            .after(&self.settings, &self.plan, &self.ledger, &tallies, settle)
+            .after(
+                &self.settings,
+                &self.plan,
+                &self.ledger,
+                &tallies,
+                PATIENCE,
+                async || Some(self.spooled),
+            )
             .await
             .unwrap()
     }
@@ -306,10 +322,16 @@ async fn rows_that_were_there_before_the_run_are_not_counted_as_its_own() {
         .await
         .unwrap();
     let posted_again = std::mem::replace(&mut it.tally, Tally::new());
-    let settle = std::time::Duration::from_millis(1);
     // The same answers once more claim rows that are not new.
     let verdict = later
-        .after(&it.settings, &it.plan, &it.ledger, &[posted_again], settle)
+        .after(
+            &it.settings,
+            &it.plan,
+            &it.ledger,
+            &[posted_again],
+            PATIENCE,
+            async || None,
+        )
         .await
         .unwrap();
     assert_eq!(verdict.missing, 0);
@@ -319,6 +341,40 @@ async fn rows_that_were_there_before_the_run_are_not_counted_as_its_own() {
         "{:?}",
         verdict.contradictions
     );
+}
+
+#[tokio::test]
+async fn rows_that_the_service_still_has_are_not_called_missing() {
+    let mut it = Fixture::new().await;
+    it.spooled = 10;
+    let three = "DELETE FROM interaction_events WHERE ctid IN (SELECT ctid FROM interaction_events
+                 WHERE event_type = 'view' LIMIT 3)";
+    let verdict = it.verdict_after(three).await;
+    let lacking = verdict.spooled;
+    assert!(verdict.missing == 0 && lacking > 0, "{verdict:?}");
+    assert!(verdict.unfinished().unwrap().contains("spool"));
+    assert!(!verdict.failures().iter().any(|f| f.contains("missing")));
+    // More are lacking than it has.
+    it.spooled = lacking - 1;
+    let verdict = it.verdict_after("").await;
+    assert_eq!((verdict.missing, verdict.spooled), (1, lacking - 1));
+}
+
+#[test]
+fn the_wait_for_rows_ends_when_nothing_moves_and_nothing_is_spooled() {
+    let start = tokio::time::Instant::now();
+    let at = |seconds| start + Duration::from_secs(seconds);
+    let patience = Patience {
+        settle: Duration::from_secs(30),
+        at_most: Duration::from_secs(600),
+    };
+    let mut wait = Wait::new(start, patience);
+    assert!(wait.goes_on(at(1), 5, 100));
+    assert!(wait.goes_on(at(400), 5, 100), "some are spooled");
+    assert!(wait.goes_on(at(410), 9, 0), "more have come");
+    assert!(wait.goes_on(at(439), 9, 0));
+    assert!(!wait.goes_on(at(440), 9, 0), "nothing moves");
+    assert!(!wait.goes_on(at(600), 99, 100), "not for ever");
 }
 
 /// A native interaction that is stored.

@@ -25,6 +25,9 @@ pub(crate) struct Verdict {
     pub(crate) rows_read: u64,
     /// Promised, and not there.
     pub(crate) missing: u64,
+    /// Promised, and not there because the service still has them in its spool, as far as
+    /// its own count goes.
+    pub(crate) spooled: u64,
     /// There more than once.
     pub(crate) twice: u64,
     /// There, though invalid or never posted.
@@ -45,6 +48,15 @@ pub(crate) struct Verdict {
 }
 
 impl Verdict {
+    /// Of the missing, up to `rows` are on their way.
+    pub(super) fn set_spooled(&mut self, rows: u64) {
+        self.spooled = self.missing.min(rows);
+        self.missing -= self.spooled;
+        if self.missing == 0 {
+            self.examples.remove("missing");
+        }
+    }
+
     /// Keeps the first few of a kind.
     pub(super) fn example(&mut self, kind: &'static str, text: impl FnOnce() -> String) {
         let kept = self.examples.entry(kind).or_default();
@@ -104,6 +116,16 @@ impl Verdict {
         }
     }
 
+    /// What could not be checked, in words.
+    pub(crate) fn unfinished(&self) -> Option<String> {
+        (self.spooled > 0).then(|| {
+            format!(
+                "{} events acknowledged are still in the service's spool: check again once they are stored",
+                grouped(self.spooled)
+            )
+        })
+    }
+
     /// What is wrong, in words.
     pub(crate) fn failures(&self) -> Vec<String> {
         let counted = [
@@ -130,10 +152,11 @@ impl Verdict {
             out,
             "check",
             format!(
-                "{} promised, {} found, {} missing, {} twice, {} unexpected, {} stored without an answer",
+                "{} promised, {} found, {} missing, {} still spooled, {} twice, {} unexpected, {} stored without an answer",
                 grouped(self.promised),
                 grouped(self.found),
                 grouped(self.missing),
+                grouped(self.spooled),
                 grouped(self.twice),
                 grouped(self.unexpected),
                 grouped(self.unanswered_stored)
@@ -165,6 +188,7 @@ impl Verdict {
             "found": self.found,
             "rows_read": self.rows_read,
             "missing": self.missing,
+            "spooled": self.spooled,
             "twice": self.twice,
             "unexpected": self.unexpected,
             "unanswered_stored": self.unanswered_stored,

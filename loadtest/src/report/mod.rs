@@ -81,6 +81,11 @@ impl Report {
         failures
     }
 
+    /// What could not be checked to the end.
+    pub(crate) fn unfinished(&self) -> Option<String> {
+        self.verdict.as_ref().and_then(Verdict::unfinished)
+    }
+
     /// The report for programs.
     pub(crate) fn json(&self) -> Value {
         let settings = &self.settings;
@@ -115,6 +120,7 @@ impl Report {
             "passes": self.passes.iter().map(pass_json).collect::<Vec<_>>(),
             "check": self.verdict.as_ref().map(Verdict::json),
             "failures": self.failures(),
+            "unfinished": self.unfinished(),
         })
     }
 }

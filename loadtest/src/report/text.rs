@@ -38,7 +38,11 @@ pub(crate) fn render(report: &Report) -> String {
     for failure in &failures {
         line(&mut out, "FAILED", failure.clone());
     }
-    if failures.is_empty() {
+    let unfinished = report.unfinished();
+    if let Some(what) = &unfinished {
+        line(&mut out, "UNFINISHED", what.clone());
+    }
+    if failures.is_empty() && unfinished.is_none() {
         let what = match report.verdict {
             Some(_) => "every event acknowledged is stored exactly once",
             None => "every answer is what it should be",

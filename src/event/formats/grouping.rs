@@ -27,6 +27,8 @@ const SAME_LIST_US: i64 = 1_000_000;
 pub(in crate::event) struct Grouping<'a> {
     groups: Vec<Group<'a>>,
     by_list: HashMap<List<'a>, usize>,
+    /// Bytes of memory, about.
+    held_bytes: usize,
 }
 
 /// What the lines of one list have in common.
@@ -58,6 +60,16 @@ struct Line<'a> {
 }
 
 impl<'a> Grouping<'a> {
+    /// Whether there is no line.
+    pub(in crate::event) fn is_empty(&self) -> bool {
+        self.groups.is_empty()
+    }
+
+    /// Bytes of memory that the lines take, about.
+    pub(in crate::event) fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
     /// Puts a line with the others of its list.
     pub(in crate::event) fn add(
         &mut self,
@@ -110,6 +122,7 @@ impl<'a> Grouping<'a> {
             rank: rank.map(|value| value.int(0)).transpose()?,
             extra: extra.into_iter().cloned().collect(),
         };
+        self.held_bytes += size_of::<Line<'_>>() + line.extra.len() * size_of::<json::Field<'_>>();
         let open = self.by_list.get(&list).copied().filter(|&at_group| {
             let group = &self.groups[at_group];
             list.request_id.is_some() || group.is_close_to(at)
@@ -129,6 +142,7 @@ impl<'a> Grouping<'a> {
                 group.lines.push(line);
             }
             None => {
+                self.held_bytes += 2 * size_of::<Group<'_>>();
                 self.by_list.insert(list.clone(), self.groups.len());
                 self.groups.push(Group {
                     list,

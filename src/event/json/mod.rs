@@ -49,6 +49,16 @@ pub struct SyntaxError {
     pub what: &'static str,
 }
 
+/// What a [`SyntaxError`] says past [`DEPTH_HARD_MAX`].
+const NESTED_TOO_DEEP: &str = "nested more than 1024 levels deep";
+
+impl SyntaxError {
+    /// Whether it may be JSON, but nests too deep to find out.
+    pub fn is_too_deep(&self) -> bool {
+        self.what == NESTED_TOO_DEEP
+    }
+}
+
 /// Why a syntactically correct value cannot be stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flaw {

@@ -6,7 +6,8 @@ use std::borrow::Cow;
 
 use super::string::{hex4, plain_run, unescape};
 use super::{
-    DEPTH_HARD_MAX, DEPTH_MAX, EXPONENT_MAX, Flaw, NUMBER_BYTES_MAX, Scanned, SyntaxError,
+    DEPTH_HARD_MAX, DEPTH_MAX, EXPONENT_MAX, Flaw, NESTED_TOO_DEEP, NUMBER_BYTES_MAX, Scanned,
+    SyntaxError,
 };
 
 /// Walks a text from value to value.
@@ -202,7 +203,7 @@ impl<'a> Scanner<'a> {
 
     fn enter(&mut self, open: Open, depth: usize) -> Step {
         if self.open.len() >= DEPTH_HARD_MAX {
-            return Err("nested more than 1024 levels deep");
+            return Err(NESTED_TOO_DEEP);
         }
         self.at += 1;
         self.open.push(open);

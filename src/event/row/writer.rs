@@ -18,6 +18,9 @@ pub struct RowWriter {
 }
 
 impl RowWriter {
+    /// Bytes before the first row.
+    pub const EMPTY_BYTES: usize = PREFIX_BYTES;
+
     /// A writer with room for `bytes`.
     pub fn new(table: Table, bytes: usize) -> Self {
         let mut buffer = Vec::with_capacity(PREFIX_BYTES + bytes);
@@ -46,6 +49,30 @@ impl RowWriter {
         Columns { writer: self }
     }
 
+    /// Bytes written.
+    pub fn len_bytes(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Bytes of memory, whether written or not.
+    pub fn held_bytes(&self) -> usize {
+        self.buffer.capacity() + self.ends.capacity() * size_of::<u32>()
+    }
+
+    /// Takes back the last row, which began when `len_bytes` were written.
+    pub fn take_back(&mut self, len_bytes: usize) {
+        self.buffer.truncate(len_bytes);
+        self.ends.pop();
+        let mut from = PREFIX_BYTES;
+        (self.first, self.last) = (Micros(i64::MAX), Micros(i64::MIN));
+        for &end in &self.ends {
+            let key = Key::of_row(&self.buffer[from..]).expect("rows begin with their key");
+            self.first = self.first.min(key.occurred_at);
+            self.last = self.last.max(key.occurred_at);
+            from = end as usize;
+        }
+    }
+
     /// How many rows are complete.
     pub fn len(&self) -> usize {
         self.ends.len()
@@ -57,7 +84,12 @@ impl RowWriter {
     }
 
     /// All rows written.
-    pub fn finish(self) -> Rows {
+    pub fn finish(mut self) -> Rows {
+        // What grew far beyond its events' text has room that nothing will fill.
+        let spare_bytes = self.buffer.capacity() - self.buffer.len();
+        if spare_bytes > self.buffer.len() / 4 + 4096 {
+            self.buffer.shrink_to_fit();
+        }
         Rows {
             table: self.table,
             framed: self.buffer.into(),

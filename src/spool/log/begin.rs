@@ -56,7 +56,7 @@ impl Log {
                 if !self.shared.gauges.no_space.swap(true, Ordering::Relaxed) {
                     warn!(%error, bytes, "cannot set disk space aside for the spool: events are refused until there is some");
                 }
-                return Err(Refused::Full);
+                return Err(Refused::NoSpace);
             }
             Err(error) => return Err(self.cannot_begin(&error)),
         };
@@ -136,7 +136,7 @@ impl Log {
         };
         match self.ask_for_space(more) {
             true => Ok(()),
-            false => Err(Refused::Full),
+            false => Err(Refused::NoSpace),
         }
     }
 

@@ -59,8 +59,8 @@ fn the_disk_reserve_is_left_alone() {
     };
     disk.set_free_bytes(100_000);
     let mut rig = Rig::open_with(&disk, settings).unwrap();
-    assert_eq!(rig.commit(&[(0, 1, 100)]), [Err(Refused::Full)]);
-    assert_eq!(rig.spool.has_room(1), Err(Refused::Full));
+    assert_eq!(rig.commit(&[(0, 1, 100)]), [Err(Refused::NoSpace)]);
+    assert_eq!(rig.spool.has_room(1), Err(Refused::NoSpace));
     assert!(rig.segments().is_empty());
     disk.set_free_bytes(200_000);
     rig.committer.tick();
@@ -75,7 +75,7 @@ fn a_disk_without_space_is_full_and_not_broken() {
     assert_eq!(rig.commit(&[(0, 1, 1000)]), [Ok(())]);
     disk.fail(2, Fault::NoSpace); // After asking for space.
     let answers = rig.commit(&[(0, 2, 1000), (0, 3, 100)]);
-    assert_eq!(answers, [Err(Refused::Full), Ok(())]);
+    assert_eq!(answers, [Err(Refused::NoSpace), Ok(())]);
     assert_eq!(rig.commit(&[(0, 4, 1000)]), [Ok(())]);
     assert_eq!(rig.take_all(), [vec![1, 3, 4], vec![]]);
 }

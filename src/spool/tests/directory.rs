@@ -184,5 +184,5 @@ fn a_real_disk_reserve_refuses() {
     let mut opened = spool::open::<(), u64>(directory.path(), settings, entries).unwrap();
     let (entry, mut answer) = entry(0, 1, 10);
     opened.committer.commit(&mut vec![entry]);
-    assert_eq!(answer.try_recv().unwrap(), Err(spool::Refused::Full));
+    assert_eq!(answer.try_recv().unwrap(), Err(spool::Refused::NoSpace));
 }
