@@ -58,7 +58,7 @@ pub struct RejectedEvent {
 pub struct QuarantinedEvent {
     /// Its place in the body, from 0.
     pub index: u32,
-    /// Postgres's code, or `IN001`: it waits for a partition.
+    /// Postgres's code, or ours: `IN001`, it waits for a partition; `IN002`, a trigger left it out.
     #[schema(example = "23514")]
     pub code: String,
     /// Why, in words.
@@ -111,7 +111,7 @@ impl Origins {
             .iter()
             .map(|&row| self.events_of(row).count())
             .sum();
-        let quarantined: Vec<_> = outcome
+        let mut quarantined: Vec<_> = outcome
             .quarantined
             .iter()
             .flat_map(|bad| {
@@ -122,6 +122,8 @@ impl Origins {
                 })
             })
             .collect();
+        // Rows come back in the order of their keys.
+        quarantined.sort_unstable_by_key(|bad| bad.index);
         answer.committed = Some(self.events() - duplicates - quarantined.len());
         answer.duplicates = Some(duplicates);
         answer.quarantined = Some(quarantined);

@@ -134,7 +134,13 @@ pub(super) async fn readyz(
         Some(Health::Fault) => {
             reasons.push("events cannot be stored until an operator mends something; see the log");
         }
+        Some(Health::Undecided) => reasons.push(
+            "Postgres refuses the last rows that it was given; the next events tell whether the rows or the table are at fault; see the log",
+        ),
         Some(Health::Away) => reasons.push("Postgres is away or busy"),
+        Some(Health::SettingAside) => reasons.push(
+            "every row that came last was set aside in quarantine; see `recsys-ingest quarantine list`",
+        ),
         Some(Health::Good) | None => {}
     }
     let (status, code) = match (unready, reasons.is_empty()) {

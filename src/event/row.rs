@@ -135,6 +135,25 @@ impl Key {
             event_id: uuid(38)?,
         })
     }
+
+    /// Gives a row another event id.
+    pub fn replace_event_id(row: &mut [u8], event_id: &Uuid) {
+        if let Some(place) = row.get_mut(38..Self::END) {
+            place.copy_from_slice(event_id.as_bytes());
+        }
+    }
+}
+
+/// When a row was received: the column behind the key.
+pub fn received_at(row: &[u8]) -> Option<Micros> {
+    let (length, rest) = row.get(Key::END..)?.split_first_chunk()?;
+    let value = rest.first_chunk()?;
+    (i32::from_be_bytes(*length) == 8).then(|| Micros::from_postgres(i64::from_be_bytes(*value)))
+}
+
+/// A row behind what stands before rows on disk, so that [`Rows::parse`] takes it.
+pub fn framed(table: Table, row: &[u8]) -> Vec<u8> {
+    [&[ROW_FORMAT, table as u8], row].concat()
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ mod harness;
 
 mod accounting;
 mod backpressure;
+mod bad_rows;
 mod batching;
 mod contract;
 mod crash;
