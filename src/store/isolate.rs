@@ -86,6 +86,26 @@ impl Spans {
         }
     }
 
+    /// Narrows down which of `rows` is bad; returns it once that is certain.
+    fn narrow(&mut self, rows: Vec<usize>, bad: BadRow) -> Option<(usize, BadRow)> {
+        match (rows.as_slice(), bad.line) {
+            ([only], _) => Some((*only, bad)),
+            // What is wrong with a value, and in which line, Postgres knows for sure.
+            (all, Some(line)) if bad.is_evident && (1..=all.len()).contains(&line) => {
+                let only = rows[line - 1];
+                self.split(rows, bad.line);
+                // Of the three pieces it is the one in the middle.
+                let place = self.stack.len() - 2;
+                self.stack[place].clear();
+                Some((only, bad))
+            }
+            _ => {
+                self.split(rows, bad.line);
+                None
+            }
+        }
+    }
+
     /// Some of the rows that still have to be copied, from all over them; others
     /// each time, so that a row that passes is found in the end.
     fn sample(&self) -> Vec<usize> {
@@ -115,12 +135,36 @@ impl Refused {
     }
 }
 
+/// What stands between one span and the next; sent with the next COPY, so that a
+/// span costs two round trips.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tidy {
+    /// The savepoint is set, and nothing happened since.
+    Nothing,
+    /// Keep what the last span stored.
+    Keep,
+    /// Undo the last span, which failed.
+    Undo,
+}
+
+impl Tidy {
+    fn sql(self) -> Option<&'static str> {
+        match self {
+            Tidy::Nothing => None,
+            Tidy::Keep => Some("RELEASE span; SAVEPOINT span"),
+            // The savepoint stays.
+            Tidy::Undo => Some("ROLLBACK TO span"),
+        }
+    }
+}
+
 /// What a COPY of some rows came to.
 enum Copied {
     /// All are stored, except for those that something in the database left out.
     Without(Vec<usize>),
-    /// Fewer are stored than were given, and their keys do not tell which.
-    Unclear,
+    /// Fewer are stored than were given; these keys are missing, and may be for
+    /// another reason.
+    Unclear(Vec<usize>),
 }
 
 /// What a row that is stored already says of the table.
@@ -135,7 +179,7 @@ enum Probed {
 
 impl Transaction<'_> {
     /// Copies `rows`, which are not stored yet, except for those that are bad.
-    /// The transaction is open, with the savepoint `span`.
+    /// The transaction is open, with the savepoint `span`, and puts no check off.
     pub(super) async fn isolate(
         self,
         rows: Vec<usize>,
@@ -144,62 +188,56 @@ impl Transaction<'_> {
         let mut spans = Spans::of(rows);
         let mut refused = Refused::default();
         let mut passed = false;
+        let mut tidy = Tidy::Nothing;
         while let Some(rows) = spans.next() {
-            let trouble = match self.copy_span(&rows).await {
+            let copied = self.copy_span(tidy, &rows).await;
+            tidy = Tidy::Undo;
+            match copied {
                 Ok(Copied::Without(missing)) => {
+                    tidy = Tidy::Keep;
                     passed |= missing.len() < rows.len();
-                    settled
-                        .quarantined
-                        .extend(missing.into_iter().map(|at| (at, left_out())));
+                    let missing = missing.into_iter().map(|at| (at, left_out()));
+                    settled.quarantined.extend(missing);
                     spans.grow();
-                    continue;
                 }
-                Ok(Copied::Unclear) => {
-                    self.undo_span().await?;
+                Ok(Copied::Unclear(missing)) if missing.len() == rows.len() => {
                     spans.split(rows, None);
-                    continue;
                 }
-                Err(trouble) => trouble,
-            };
-            match trouble.class_if_it_lasts(self.lasts) {
-                Class::BadRow(bad) => {
-                    self.undo_span().await?;
-                    match rows.as_slice() {
-                        [only] => refused.0.push((*only, bad)),
-                        _ => spans.split(rows, bad.line),
-                    }
+                Ok(Copied::Unclear(missing)) => {
+                    let is_there = |at: &usize| missing.binary_search(at).is_err();
+                    let there = rows.into_iter().filter(is_there).collect();
+                    spans.stack.extend([missing, there]);
                 }
-                Class::Duplicate => {
-                    self.undo_span().await?;
-                    // Another writer has stored some of these rows since we asked; by
-                    // the time of the error it has committed, so asking again finds
-                    // them. However often that happens, the span has fewer rows each time.
-                    let asked = rows.len();
-                    let rows = self.leave_out_stored(rows, settled).await?;
-                    if rows.len() < asked {
-                        spans.stack.push(rows);
-                        continue;
+                Err(trouble) => match trouble.class_if_it_lasts(self.lasts) {
+                    Class::BadRow(bad) => refused.0.extend(spans.narrow(rows, bad)),
+                    Class::Duplicate => {
+                        self.tidy(&mut tidy).await?;
+                        // Another writer has stored some of these rows since we asked; by
+                        // the time of the error it has committed, so asking again finds
+                        // them. However often that happens, the span has fewer rows each time.
+                        let asked = rows.len();
+                        let rows = self.leave_out_stored(rows, settled).await?;
+                        if rows.len() < asked {
+                            spans.stack.push(rows);
+                            continue;
+                        }
+                        // Not the key, then, but a unique index of somebody else's.
+                        let bad = BadRow::of_duplicate(&trouble);
+                        settled.quarantined.extend(spans.narrow(rows, bad));
                     }
-                    // Not the key, then, but a unique index of somebody else's.
-                    let bad = BadRow::of_duplicate(&trouble);
-                    match rows.as_slice() {
-                        [only] => settled.quarantined.push((*only, bad)),
-                        _ => spans.split(rows, bad.line),
-                    }
-                }
-                _ => return Err(trouble),
+                    _ => return Err(trouble),
+                },
             }
             if !passed && refused.looks_like_the_table() {
+                self.tidy(&mut tidy).await?;
                 passed = self.any_passes(&spans.sample()).await?
-                    || self
-                        .probe(&refused)
-                        .await?
-                        .is_some_and(|it| matches!(it, Probed::Passes));
+                    || matches!(self.probe(&refused).await?, Some(Probed::Passes));
                 if !passed {
                     return Err(self.every_row(refused));
                 }
             }
         }
+        self.tidy(&mut tidy).await?;
         if !passed {
             self.judge(&refused).await?;
         }
@@ -239,30 +277,28 @@ impl Transaction<'_> {
         }
     }
 
-    /// Copies rows and has the checks run that were put off until COMMIT; keeps
-    /// what it copied unless it is unclear.
-    async fn copy_span(self, rows: &[usize]) -> Result<Copied, Trouble> {
-        const CHECK: &str = "SET CONSTRAINTS ALL IMMEDIATE";
-        const KEEP: &str = "RELEASE span; SAVEPOINT span";
-        let copied = self.copy(rows).await?;
+    /// Copies rows, and says which of them are not there.
+    async fn copy_span(self, tidy: Tidy, rows: &[usize]) -> Result<Copied, Trouble> {
+        let bytes = rows.iter().map(|&at| self.batch.row(at));
+        let copied = self.copy_rows(tidy.sql(), bytes).await?;
         if copied == rows.len() {
-            self.execute_rows("check rows", &format!("{CHECK}; {KEEP}"))
-                .await?;
             return Ok(Copied::Without(Vec::new()));
         }
-        self.execute_rows("check rows", CHECK).await?;
         let missing = self.missing(rows).await?;
-        // A row that a trigger gave another key is stored, and missing all the same.
-        if missing.len() > rows.len().saturating_sub(copied) && rows.len() > 1 {
-            return Ok(Copied::Unclear);
-        }
-        execute(self.client, "release a savepoint", KEEP).await?;
-        Ok(Copied::Without(missing))
+        // A row that a trigger gave another key is missing and counted, one that a
+        // trigger stored by itself neither. Where nothing was counted, none is missing
+        // for the first reason.
+        Ok(match missing.is_empty() || copied == 0 || rows.len() == 1 {
+            true => Copied::Without(missing),
+            false => Copied::Unclear(missing),
+        })
     }
 
-    /// Undoes a span; its savepoint stays.
-    async fn undo_span(self) -> Result<(), Trouble> {
-        execute(self.client, "roll back to a savepoint", "ROLLBACK TO span").await
+    async fn tidy(self, tidy: &mut Tidy) -> Result<(), Trouble> {
+        match std::mem::replace(tidy, Tidy::Nothing).sql() {
+            Some(sql) => execute(self.client, "go on after a savepoint", sql).await,
+            None => Ok(()),
+        }
     }
 
     /// The rows whose keys are not in the table.
@@ -285,21 +321,16 @@ impl Transaction<'_> {
 
     /// Whether a row can be stored, or its error; does not store it.
     async fn passes(self, row: &[u8]) -> Result<Result<bool, BadRow>, Trouble> {
-        let tried = async {
-            let copied = self.copy_rows(std::iter::once(row)).await?;
-            let check = "SET CONSTRAINTS ALL IMMEDIATE";
-            self.execute_rows("check rows", check).await?;
-            Ok::<_, Trouble>(copied == 1)
-        };
-        let passes = match tried.await {
-            Ok(passes) => Ok(passes),
+        let tried = self.copy_rows(None, std::iter::once(row)).await;
+        let passes = match tried {
+            Ok(copied) => Ok(copied == 1),
             Err(trouble) => match trouble.class_if_it_lasts(self.lasts) {
                 Class::BadRow(bad) => Err(bad),
                 Class::Duplicate => Err(BadRow::of_duplicate(&trouble)),
                 _ => return Err(trouble),
             },
         };
-        self.undo_span().await?;
+        self.tidy(&mut Tidy::Undo).await?;
         Ok(passes)
     }
 
@@ -351,23 +382,34 @@ impl Transaction<'_> {
             Ok(read) => Ok(only_row(table, &read.concat())),
             // The role may write and not read: then rows from behind have to tell.
             Err(trouble) if trouble.is_refusal() => {
-                self.undo_span().await?;
+                self.tidy(&mut Tidy::Undo).await?;
                 Ok(None)
             }
             Err(trouble) => Err(trouble),
         }
     }
 
-    /// Copies bytes of rows; returns how many rows Postgres counts.
+    /// Copies bytes of rows, after `first`; returns how many rows Postgres counts.
     pub(super) async fn copy_rows<'r>(
         self,
+        first: Option<&str>,
         rows: impl Iterator<Item = &'r [u8]>,
     ) -> Result<usize, Trouble> {
         let doing = "copy a batch";
         let table = self.batch.table();
-        let copying = async {
+        let begin = async {
             let sink = self.statements.begin_copy(self.client).await;
-            let sink = sink.map_err(|source| Trouble::Statement { doing, source })?;
+            sink.map_err(|source| Trouble::Statement { doing, source })
+        };
+        let copying = async {
+            let sink = match first {
+                None => begin.await?,
+                Some(sql) => {
+                    let first = execute(self.client, "go on after a savepoint", sql);
+                    let (tidied, sink) = tokio::join!(biased; first, begin);
+                    tidied.and(sink)?
+                }
+            };
             let copied = copy::send(sink, rows).await;
             copied.map_err(|source| Trouble::Rows {
                 doing,

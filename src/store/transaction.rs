@@ -81,7 +81,7 @@ pub(super) async fn store(
     match transaction.carefully(&held, &mut settled).await {
         Ok(entered) => match transaction.commit(entered, &settled, outcome).await {
             Ok(totals) => Ok((settled, totals)),
-            // Every check of every row has run: this is about something else.
+            // Every check of every row has run, so this is about something else.
             Err(Trouble::Rows { doing, source, .. }) => Err(Trouble::Statement { doing, source }),
             Err(trouble) => Err(trouble),
         },
@@ -156,7 +156,8 @@ impl Transaction<'_> {
 
     /// Settles every row, however bad some are.
     async fn carefully(self, held: &[usize], settled: &mut Settled) -> Result<Entered, Trouble> {
-        let begin = "BEGIN; SAVEPOINT span";
+        // Checks that were put off would fail at COMMIT, when nothing tells which row it was.
+        let begin = "BEGIN; SET CONSTRAINTS ALL IMMEDIATE; SAVEPOINT span";
         execute(self.client, "begin a transaction", begin).await?;
         let rows = candidates(self.batch, held, settled);
         let rows = self.leave_out_stored(rows, settled).await?;
@@ -216,7 +217,7 @@ impl Transaction<'_> {
 
     /// Copies rows; returns how many Postgres counts.
     pub(super) async fn copy(self, rows: &[usize]) -> Result<usize, Trouble> {
-        self.copy_rows(rows.iter().map(|&at| self.batch.row(at)))
+        self.copy_rows(None, rows.iter().map(|&at| self.batch.row(at)))
             .await
     }
 

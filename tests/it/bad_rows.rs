@@ -101,6 +101,25 @@ async fn readiness(service: &Service) -> (String, String) {
     (status, reply.json["reasons"].to_string())
 }
 
+/// Tries rows in quarantine again until it comes to this; a partition's locks may
+/// be taken at first.
+async fn retry(database: &Database, arguments: &[&str], expected: &str) -> String {
+    let arguments = [&["retry"], arguments].concat();
+    let mut text = String::new();
+    eventually(expected, async || {
+        text = cli(database, &arguments).1;
+        text.contains(expected)
+    })
+    .await;
+    text
+}
+
+/// Runs a statement that may meet the service's own looks at the table.
+async fn execute_anyway(database: &Database, sql: &str) {
+    let client = database.connect().await;
+    eventually(sql, async || client.batch_execute(sql).await.is_ok()).await;
+}
+
 /// A code from every class, in bodies of many rows and of one, at both levels.
 async fn every_code_is_set_aside_alone(table: Table, timing: &str, on_a_leaf: bool) {
     let service = service().await;
@@ -158,17 +177,11 @@ async fn every_code_is_set_aside_alone(table: Table, timing: &str, on_a_leaf: bo
     assert_eq!(database.count(table.as_str()).await, good);
 
     // Put back while the trigger is there, and after it is gone.
-    let (code, text) = cli(database, &["retry", "--all"]);
-    assert_eq!(code, 0, "{text}");
     let still = format!("0 stored, 0 were stored already, {bad} still refused");
-    assert!(text.contains(&still), "{text}");
+    retry(database, &["--all"], &still).await;
     assert_eq!(database.count("ingest_quarantine").await, bad);
-    database
-        .execute(&format!("DROP TRIGGER refuse ON {relation}"))
-        .await;
-    let (code, text) = cli(database, &["retry", "--all"]);
-    assert_eq!(code, 0, "{text}");
-    assert!(text.contains(&format!("{bad} stored, 0 were")), "{text}");
+    execute_anyway(database, &format!("DROP TRIGGER refuse ON {relation}")).await;
+    retry(database, &["--all"], &format!("{bad} stored, 0 were")).await;
     assert_eq!(database.count(table.as_str()).await, good + bad);
     assert_eq!(database.count("ingest_quarantine").await, 0);
 }
@@ -265,12 +278,14 @@ async fn a_row_without_a_place_below_its_partition_is_set_aside_alone() {
         .database
         .execute(
             "CREATE TABLE march PARTITION OF interaction_events
-                FOR VALUES FROM ('2026-03-01 UTC') TO ('2026-04-01 UTC') PARTITION BY LIST (item_id);
-             CREATE TABLE march_a PARTITION OF march FOR VALUES IN ('a')",
+                FOR VALUES FROM ('2026-03-01 UTC') TO ('2026-04-01 UTC') PARTITION BY RANGE (occurred_at);
+             CREATE TABLE march_10 PARTITION OF march
+                FOR VALUES FROM ('2026-03-10 UTC') TO ('2026-03-11 UTC')",
         )
         .await;
-    let body = body(Table::Interactions, "x", 10, &[4], "b");
-    let reply = service.interactions(&body).await;
+    let mut events = body(Table::Interactions, "x", 10, &[], "");
+    events[4]["occurred_at"] = json!("2026-03-20T08:00:00Z");
+    let reply = service.interactions(&events).await;
     assert_eq!(reply.settled(), (9, 0, 1, 0), "{}", reply.text);
     assert_eq!(quarantined(&reply), [(4, "23514".to_owned())]);
 }
@@ -308,7 +323,7 @@ async fn a_row_that_fails_alone_is_judged_by_the_rows_behind_it() {
 /// A table that takes nothing until it is mended.
 async fn nothing_is_set_aside(service: &Service, breaks: &str, mends: &str) {
     let database = &service.database;
-    database.execute(breaks).await;
+    execute_anyway(database, breaks).await;
     let client = service.client().query("ack=durable");
     for n in 0..30 {
         let reply = client
@@ -325,7 +340,7 @@ async fn nothing_is_set_aside(service: &Service, breaks: &str, mends: &str) {
     .await;
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(database.count("ingest_quarantine").await, 0);
-    database.execute(mends).await;
+    execute_anyway(database, mends).await;
     eventually("the rows in the table", async || {
         database
             .count("interaction_events WHERE item_id = 'a'")
@@ -455,15 +470,11 @@ async fn a_row_that_a_trigger_leaves_out_is_set_aside_and_never_called_committed
                 format!("recsys_ingest_events_total{{table=\"{table}\",outcome=\"quarantined\"}}");
             assert_eq!(service.metric(&sample).await, 4.0);
 
-            let (_, text) = cli(database, &["retry", "--all"]);
-            assert!(text.contains("4 still refused"), "{text}");
+            let text = retry(database, &["--all"], "4 still refused").await;
             assert!(text.contains("trigger"), "{text}");
             assert_eq!(database.count("ingest_quarantine").await, 4);
-            database
-                .execute(&format!("DROP TRIGGER skip ON {relation}"))
-                .await;
-            let (_, text) = cli(database, &["retry", "--code", "IN002"]);
-            assert!(text.contains("4 stored"), "{text}");
+            execute_anyway(database, &format!("DROP TRIGGER skip ON {relation}")).await;
+            retry(database, &["--code", "IN002"], "4 stored").await;
             assert_eq!(database.count(table.as_str()).await, 22);
         }
     }
@@ -540,13 +551,11 @@ async fn a_row_that_quarantine_refuses_as_json_is_kept_as_bytes() {
     let (code, text) = cli(database, &["show", &id.to_string()]);
     assert_eq!(code, 0, "{text}");
     assert!(text.contains("\"item_id\": \"poison\""), "{text}");
-    let (_, text) = cli(database, &["retry", "--all"]);
-    assert!(text.contains("2 still refused"), "{text}");
+    retry(database, &["--all"], "2 still refused").await;
     database
         .execute("ALTER TABLE interaction_events DROP CONSTRAINT \"kein Gift, ä\"")
         .await;
-    let (_, text) = cli(database, &["retry", "--all"]);
-    assert!(text.contains("2 stored"), "{text}");
+    retry(database, &["--all"], "2 stored").await;
     let stored = rows_as_text(
         database,
         "SELECT value, meta FROM interaction_events WHERE value IS NOT NULL",
@@ -615,11 +624,11 @@ async fn a_batch_with_thousands_of_bad_rows_does_not_take_minutes() {
         .database
         .execute("ALTER TABLE interaction_events ADD CHECK (item_id <> 'poison')")
         .await;
-    let every_other: Vec<_> = (0..10_000).filter(|n| n % 2 == 0).collect();
-    let body = body(Table::Interactions, "x", 10_000, &every_other, "poison");
+    let every_other: Vec<_> = (0..6_000).filter(|n| n % 2 == 0).collect();
+    let body = body(Table::Interactions, "x", 6_000, &every_other, "poison");
     let started = Instant::now();
     let reply = service.interactions(&body).await;
-    assert_eq!(reply.settled(), (5_000, 0, 5_000, 0));
+    assert_eq!(reply.settled(), (3_000, 0, 3_000, 0));
     assert!(started.elapsed() < 2 * SOON, "{:?}", started.elapsed());
     let indexes: Vec<_> = quarantined(&reply).into_iter().map(|(at, _)| at).collect();
     assert!(indexes.is_sorted(), "as in the body");

@@ -139,7 +139,7 @@ impl Quarantine<'_> {
         let putting = self.client.execute(&self.statement, &parameters);
         match limited(DOING, STATEMENT_LIMIT, putting).await {
             Ok(new) => {
-                self.execute("RELEASE aside; SAVEPOINT aside").await?;
+                self.keep().await?;
                 Ok(Some(usize::try_from(new).unwrap_or(rows.len())))
             }
             Err(trouble) if trouble.is_refusal() => {
@@ -171,7 +171,13 @@ impl Quarantine<'_> {
         ];
         let putting = self.client.execute(PUT_BYTES, &parameters);
         let new = limited(DOING, STATEMENT_LIMIT, putting).await?;
+        self.keep().await?;
         Ok(usize::try_from(new).unwrap_or(1))
+    }
+
+    /// Has the next refusal undo no more than what it refuses.
+    async fn keep(&self) -> Result<(), Trouble> {
+        self.execute("RELEASE aside; SAVEPOINT aside").await
     }
 
     async fn execute(&self, sql: &str) -> Result<(), Trouble> {
