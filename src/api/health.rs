@@ -25,7 +25,7 @@ const TYPICAL_BODY_BYTES: usize = 64 * 1024;
 /// Whether events can be taken.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Readiness {
-    /// `ready`; `degraded` (Postgres is away, events are still taken); `unready`.
+    /// `ready`; `degraded` (Postgres is away or refuses rows, events are still taken); `unready`.
     #[schema(example = "ready")]
     status: &'static str,
     /// Why it is not `ready`.

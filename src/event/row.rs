@@ -135,13 +135,6 @@ impl Key {
             event_id: uuid(38)?,
         })
     }
-
-    /// Gives a row another event id.
-    pub fn replace_event_id(row: &mut [u8], event_id: &Uuid) {
-        if let Some(place) = row.get_mut(38..Self::END) {
-            place.copy_from_slice(event_id.as_bytes());
-        }
-    }
 }
 
 /// When a row was received: the column behind the key.

@@ -131,7 +131,7 @@ impl Cause {
     }
 }
 
-/// Whether somebody's PL/pgSQL raised the error by hand, with a code of its choice.
+/// Whether a PL/pgSQL function raised the error, with a code of its choice.
 fn is_raised(db: &DbError) -> bool {
     db.routine() == Some("exec_stmt_raise")
 }

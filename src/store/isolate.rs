@@ -341,10 +341,9 @@ impl Transaction<'_> {
         let Some((at, _)) = refused.0.first() else {
             return Ok(None);
         };
-        let Some(mut row) = self.stored_row(self.batch.key(*at)).await? else {
+        let Some(row) = self.stored_row(self.batch.key(*at)).await? else {
             return Ok(Some(Probed::Silent));
         };
-        Key::replace_event_id(&mut row, &Uuid::now_v7());
         Ok(Some(match self.passes(&row).await? {
             Ok(true) => Probed::Passes,
             Ok(false) => Probed::Silent,
@@ -361,16 +360,26 @@ impl Transaction<'_> {
         }))
     }
 
-    /// A row of the table, by preference the tenant's newest.
+    /// A row of the table under a new id, by preference the tenant's newest.
     async fn stored_row(self, key: &Key) -> Result<Option<Vec<u8>>, Trouble> {
         let table = self.batch.table();
-        let columns: Vec<_> = table.columns().iter().map(|column| column.name).collect();
+        let id = Uuid::now_v7();
+        let columns: Vec<_> = table
+            .columns()
+            .iter()
+            .map(|column| match column.name {
+                "event_id" => format!("'{id}'::uuid"),
+                // Rows of the suite's own writers have none.
+                "received_at" => "coalesce(received_at, occurred_at)".to_owned(),
+                name => name.to_owned(),
+            })
+            .collect();
         let columns = columns.join(", ");
         let sql = format!(
-            "COPY ((SELECT {columns} FROM {table} WHERE tenant_id = '{}' AND event_id IS NOT NULL
+            "COPY ((SELECT {columns} FROM {table} WHERE tenant_id = '{}'
                      ORDER BY occurred_at DESC LIMIT 1)
                    UNION ALL
-                   (SELECT {columns} FROM {table} WHERE event_id IS NOT NULL LIMIT 1)
+                   (SELECT {columns} FROM {table} LIMIT 1)
                    LIMIT 1) TO STDOUT (FORMAT binary)",
             key.tenant
         );

@@ -268,7 +268,7 @@ impl Writer {
                     sink.failures = sink.failures.saturating_add(1);
                     match trouble.class() {
                         Class::NoPartition => self.keeper.forget(self.stream.table),
-                        // The connection is as good as before.
+                        // The connection works.
                         Class::Undecided => {}
                         _ => sink.open = None,
                     }
