@@ -104,14 +104,17 @@ async fn readiness(service: &Service) -> (String, String) {
 /// Tries rows in quarantine again until it comes to this; a partition's locks may
 /// be taken at first.
 async fn retry(database: &Database, arguments: &[&str], expected: &str) -> String {
-    let arguments = [&["retry"], arguments].concat();
-    let mut text = String::new();
-    eventually(expected, async || {
-        text = cli(database, &arguments).1;
-        text.contains(expected)
-    })
-    .await;
-    text
+    let started = Instant::now();
+    loop {
+        let (_, text) = cli(database, &[&["retry"], arguments].concat());
+        if text.contains(expected) {
+            return text;
+        }
+        assert!(
+            text.contains("locks are taken") && started.elapsed() < SOON,
+            "not {expected}: {text}"
+        );
+    }
 }
 
 /// Runs a statement that may meet the service's own looks at the table.

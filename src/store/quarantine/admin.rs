@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::event::row_json::row_to_json;
 use crate::event::{Micros, Rows, Table};
 use crate::store::copy;
-use crate::store::partition::{Interval, Range, ensure};
+use crate::store::partition::{self, Coverage, Interval, Range, ensure, read_coverage};
 
 use super::{LEFT_OUT, LEFT_OUT_MESSAGE, PARTITION_BUDGET};
 
@@ -100,8 +100,9 @@ pub async fn retry(
     interval: Interval,
 ) -> Result<Retried> {
     let mut retried = Retried::default();
+    let mut coverage = <[Coverage; 2]>::default();
     for id in ids(client, selection).await? {
-        match retry_one(client, id, interval).await {
+        match retry_one(client, id, interval, &mut coverage).await {
             Ok(Fate::Stored) => retried.stored += 1,
             Ok(Fate::Duplicate) => retried.duplicates += 1,
             // Someone else was quicker.
@@ -230,7 +231,12 @@ enum Fate {
 /// A row's key, as parameters.
 type RowKey = (Uuid, jiff::Timestamp, Uuid);
 
-async fn retry_one(client: &mut Client, id: i64, interval: Interval) -> Result<Fate> {
+async fn retry_one(
+    client: &mut Client,
+    id: i64,
+    interval: Interval,
+    coverage: &mut [Coverage; 2],
+) -> Result<Fate> {
     let found = client
         .query_opt(
             "SELECT table_name, (extract(epoch FROM occurred_at) * 1000000)::bigint,
@@ -244,14 +250,22 @@ async fn retry_one(client: &mut Client, id: i64, interval: Interval) -> Result<F
     };
     let table = table_named(found.get(0))?;
     let key: RowKey = (found.get(2), found.get(3), found.get(4));
-    // An operator asked for this row: its partition is not on demand.
-    ensure(
-        client,
-        table,
-        interval.range_of(found.get(1)),
-        "for a row in quarantine",
-    )
-    .await?;
+    // Making sure of a partition takes a lock, also where it is there.
+    let coverage = &mut coverage[table as usize];
+    if !coverage.covers(found.get(1)) {
+        *coverage = read_coverage(client, table).await?;
+    }
+    if !coverage.covers(found.get(1)) {
+        // An operator asked for this row: its partition is not on demand.
+        let range = interval.range_of(found.get(1));
+        match ensure(client, table, range, "for a row in quarantine").await {
+            Ok(_) => *coverage = read_coverage(client, table).await?,
+            Err(busy @ partition::Error::Busy { .. }) => {
+                return Ok(Fate::Refused(busy.to_string()));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
 
     let transaction = client.transaction().await?;
     let taken = transaction
