@@ -230,7 +230,7 @@ pub struct RejectedEvent {
 pub struct QuarantinedEvent {
     /// Its place in the body, from 0.
     pub index: u32,
-    /// Postgres's code, or `IN001`: it waits for a partition.
+    /// Postgres's code, or ours: `IN001`, it waits for a partition; `IN002`, a trigger left it out.
     #[schema(example = "23514")]
     pub code: String,
     /// Why, in words.
@@ -288,6 +288,7 @@ impl Origins {
             .iter()
             .flat_map(|bad| self.events_of(bad.row).map(move |index| (index, bad)))
             .collect();
+        // Rows come back in the order of their keys.
         quarantined.sort_unstable_by_key(|(index, _)| *index);
         answer.committed = Some(self.events() - duplicates - quarantined.len());
         answer.duplicates = Some(duplicates);

@@ -28,7 +28,7 @@ const TYPICAL_BODY_BYTES: usize = 64 * 1024;
 /// Whether events can be taken.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Readiness {
-    /// `ready`; `degraded` (Postgres is away, events are still taken); `unready`.
+    /// `ready`; `degraded` (Postgres is away or refuses rows, events are still taken); `unready`.
     #[schema(example = "ready")]
     status: &'static str,
     /// Why it is not `ready`.
@@ -186,7 +186,15 @@ pub(super) async fn readyz(
                 "events cannot be stored until an operator mends something; see the log".into(),
             );
         }
+        Some(Health::Undecided) => reasons.push(
+            "Postgres refuses the last rows that it was given; the next events tell whether the rows or the table are at fault; see the log"
+                .into(),
+        ),
         Some(Health::Away) => reasons.push("Postgres is away or busy".into()),
+        Some(Health::SettingAside) => reasons.push(
+            "every row that came last was set aside in quarantine; see `recsys-ingest quarantine list`"
+                .into(),
+        ),
         Some(Health::Good) | None => {}
     }
     let found = app.checks.all();

@@ -137,6 +137,18 @@ impl Key {
     }
 }
 
+/// When a row was received: the column behind the key.
+pub fn received_at(row: &[u8]) -> Option<Micros> {
+    let (length, rest) = row.get(Key::END..)?.split_first_chunk()?;
+    let value = rest.first_chunk()?;
+    (i32::from_be_bytes(*length) == 8).then(|| Micros::from_postgres(i64::from_be_bytes(*value)))
+}
+
+/// A row behind what stands before rows on disk, so that [`Rows::parse`] takes it.
+pub fn framed(table: Table, row: &[u8]) -> Vec<u8> {
+    [&[ROW_FORMAT, table as u8], row].concat()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -95,6 +95,11 @@ impl Batch {
         }
     }
 
+    /// The frames, to be gathered again with others.
+    pub(super) fn into_frames(self) -> Vec<Pending> {
+        self.frames
+    }
+
     /// The last frame's place in the spool.
     pub(super) fn last_sequence(&self) -> u64 {
         self.frames.last().map_or(0, |frame| frame.sequence)

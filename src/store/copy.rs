@@ -4,7 +4,7 @@ use std::pin::pin;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::SinkExt;
-use tokio_postgres::{Client, Error, Statement};
+use tokio_postgres::{Client, CopyInSink, Error, Statement};
 use uuid::Uuid;
 
 use crate::event::{Key, Table};
@@ -30,11 +30,6 @@ pub(super) struct Statements {
 
 impl Statements {
     pub(super) async fn prepare(client: &Client, table: Table) -> Result<Self, Error> {
-        let columns: Vec<_> = table.columns().iter().map(|column| column.name).collect();
-        let copy = format!(
-            "COPY {table} ({}) FROM STDIN (FORMAT binary)",
-            columns.join(", ")
-        );
         // A scalar subquery is one index probe a key, pruned to one partition at
         // run time, whatever the planner believes about the array's length.
         let stored = format!(
@@ -49,36 +44,17 @@ impl Statements {
                       LIMIT 1)"
         );
         Ok(Self {
-            copy: client.prepare(&copy).await?,
+            copy: client.prepare(&statement(table)).await?,
             stored: client.prepare(&stored).await?,
             enter: Entry::prepare(client).await?,
         })
     }
 
-    /// Copies the given rows of a batch; on an error none of them.
+    /// Begins a COPY. What Postgres refuses here, it refuses before it has seen a row.
     ///
-    /// Dropping the future aborts the COPY.
-    pub(super) async fn copy(
-        &self,
-        client: &Client,
-        batch: &Batch,
-        rows: &[usize],
-    ) -> Result<(), Error> {
-        let mut sink = pin!(client.copy_in::<_, Bytes>(&self.copy).await?);
-        let mut chunk = BytesMut::with_capacity(CHUNK_BYTES);
-        chunk.put_slice(HEADER);
-        for &at in rows {
-            let row = batch.row(at);
-            if chunk.len() + row.len() > CHUNK_BYTES && !chunk.is_empty() {
-                sink.feed(chunk.split().freeze()).await?;
-                chunk.reserve(CHUNK_BYTES);
-            }
-            chunk.put_slice(row);
-        }
-        chunk.put_i16(-1);
-        sink.feed(chunk.freeze()).await?;
-        sink.finish().await?;
-        Ok(())
+    /// Dropping the sink aborts the COPY.
+    pub(super) async fn begin_copy(&self, client: &Client) -> Result<CopyInSink<Bytes>, Error> {
+        client.copy_in(&self.copy).await
     }
 
     /// Enters a batch into the ledger; `None` if its stretch is settled already.
@@ -114,7 +90,43 @@ impl Statements {
     }
 }
 
-fn timestamp(key: &Key) -> jiff::Timestamp {
+/// The COPY of rows into `table`.
+pub(super) fn statement(table: Table) -> String {
+    let columns: Vec<_> = table.columns().iter().map(|column| column.name).collect();
+    let columns = columns.join(", ");
+    format!("COPY {table} ({columns}) FROM STDIN (FORMAT binary)")
+}
+
+/// Sends rows through a COPY that has begun; returns how many Postgres counts.
+/// On an error it has taken none of them.
+pub(super) async fn send<'r>(
+    sink: CopyInSink<Bytes>,
+    rows: impl Iterator<Item = &'r [u8]>,
+) -> Result<u64, Error> {
+    let mut sink = pin!(sink);
+    let mut chunk = BytesMut::with_capacity(CHUNK_BYTES);
+    chunk.put_slice(HEADER);
+    for row in rows {
+        if chunk.len() + row.len() > CHUNK_BYTES && !chunk.is_empty() {
+            sink.feed(chunk.split().freeze()).await?;
+            chunk.reserve(CHUNK_BYTES);
+        }
+        chunk.put_slice(row);
+    }
+    chunk.put_i16(-1);
+    sink.feed(chunk.freeze()).await?;
+    sink.finish().await
+}
+
+/// The one row of a binary `COPY … TO`; none if it holds no row of `table`.
+pub(super) fn only_row(table: Table, copied: &[u8]) -> Option<Vec<u8>> {
+    let row = copied.strip_prefix(HEADER)?.strip_suffix(&[0xff, 0xff])?;
+    let columns = row.first_chunk().map(|count| i16::from_be_bytes(*count))?;
+    let is_row = usize::try_from(columns) == Ok(table.columns().len());
+    (is_row && Key::of_row(row).is_some()).then(|| row.to_vec())
+}
+
+pub(super) fn timestamp(key: &Key) -> jiff::Timestamp {
     jiff::Timestamp::from_microsecond(key.occurred_at.0)
         .expect("occurred_at was parsed from a timestamp")
 }

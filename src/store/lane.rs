@@ -82,12 +82,48 @@ const BACKOFF_MAX: Duration = Duration::from_secs(2);
 /// What an operator has to mend is not mended in a second.
 const FAULT_BACKOFF: Duration = Duration::from_secs(5);
 
+/// A batch that failed this often in a row with errors that pass by themselves,
+/// within about a second, is taken apart: one of its rows may bring them about.
+const FAILURES_THAT_LAST: u32 = 4;
+
+/// So many rows set aside one after the other, or so many batches of nothing
+/// else, are worth an operator's look.
+const SET_ASIDE_ROWS: usize = 10;
+const SET_ASIDE_BATCHES: u32 = 3;
+
 /// What a writer writes through.
 #[derive(Default)]
 struct Sink {
     open: Option<Open>,
     /// Batches to come that are to be checked for duplicates first.
     suspicion: u32,
+    /// Attempts that failed since a batch was settled, and the pause after the last.
+    failures: u32,
+    backoff: Duration,
+    /// Rows that were set aside since one was stored, and batches of them.
+    set_aside_rows: usize,
+    set_aside_batches: u32,
+}
+
+impl Sink {
+    /// How the lane gets on, right after a batch was settled.
+    fn health(&self) -> Health {
+        match self.set_aside_rows >= SET_ASIDE_ROWS || self.set_aside_batches >= SET_ASIDE_BATCHES {
+            true => Health::SettingAside,
+            false => Health::Good,
+        }
+    }
+
+    /// Counts the rows of a batch.
+    fn count(&mut self, rows: usize, settled: &Settled) {
+        let set_aside = settled.quarantined.len();
+        if settled.duplicates.len() + set_aside < rows {
+            (self.set_aside_rows, self.set_aside_batches) = (0, 0);
+        } else if set_aside > 0 {
+            self.set_aside_rows = self.set_aside_rows.saturating_add(set_aside);
+            self.set_aside_batches = self.set_aside_batches.saturating_add(1);
+        }
+    }
 }
 
 impl Sink {
@@ -129,14 +165,25 @@ impl Writer {
                     }
                 }
             };
-            let mut storing = pin!(self.store(batch, &mut sink));
-            tokio::select! {
-                biased;
-                () = &mut storing => {}
-                () = self.fill(&mut source, &mut gathered) => {
-                    next = gathered.batch(self.stream.table);
-                    storing.await;
+            let undecided = {
+                let mut storing = pin!(self.store(batch, &mut sink));
+                tokio::select! {
+                    biased;
+                    undecided = &mut storing => undecided,
+                    () = self.fill(&mut source, &mut gathered) => {
+                        next = gathered.batch(self.stream.table);
+                        storing.await
+                    }
                 }
+            };
+            if let Some(batch) = undecided {
+                // The rows behind it tell whether its rows or the table are at fault.
+                if let Some(behind) = next.take() {
+                    gathered = Gathered::of(behind, &self.limits);
+                }
+                let mut grown = Gathered::of(batch, &self.limits);
+                grown.take_from(&mut gathered, &self.limits);
+                next = grown.batch(self.stream.table);
             }
             if source.is_stuck() {
                 // Storing went well, but it is all that could be.
@@ -209,35 +256,47 @@ impl Writer {
         }
     }
 
-    /// Stores a batch, however long it takes.
-    async fn store(&self, mut batch: Batch, sink: &mut Sink) {
-        let mut backoff = BACKOFF_MIN;
-        let mut failures = 0_u32;
+    /// Stores a batch, however long it takes. Gives it back, after a pause, if
+    /// only the rows behind it can tell what is wrong.
+    async fn store(&self, mut batch: Batch, sink: &mut Sink) -> Option<Batch> {
+        let mut backoff = sink.backoff.max(BACKOFF_MIN);
         // What the last attempt came to, if only the answer to its COMMIT is missing.
         let mut outcome = None;
         self.status.is_storing(true);
         loop {
             match self.attempt(&mut batch, sink, &mut outcome).await {
                 Ok(settled) => {
+                    let failures = std::mem::take(&mut sink.failures);
                     if failures > 0 {
                         info!(table = %self.stream.table, failures, "Postgres takes events again");
                     }
-                    self.status.set(Health::Good);
+                    sink.backoff = Duration::ZERO;
+                    if self.status.set(sink.health()) < sink.health() {
+                        warn!(table = %self.stream.table, "every row that came last was set aside; see `recsys-ingest quarantine list`");
+                    }
                     self.status.is_storing(false);
                     self.drain.settled(batch.bytes());
                     self.spool.retire(self.stream.number, batch.last_sequence());
-                    return batch.settle(settled);
+                    batch.settle(settled);
+                    return None;
                 }
                 // A COMMIT that was under way when its connection broke has been
                 // carried out meanwhile. The ledger says so to whoever asks anew.
                 Err(Trouble::Twin) if outcome.is_some() => sink.open = None,
                 Err(trouble) => {
-                    failures += 1;
+                    sink.failures = sink.failures.saturating_add(1);
                     match trouble.class() {
                         Class::NoPartition => self.keeper.forget(self.stream.table),
+                        // The connection works.
+                        Class::Undecided => {}
                         _ => sink.let_go(&trouble),
                     }
                     self.pause_after(&trouble, &mut backoff).await;
+                    // Not while a COMMIT may be under way: it is of this batch as it is.
+                    if trouble.asks_for_more_rows() && outcome.is_none() {
+                        sink.backoff = backoff;
+                        return Some(batch);
+                    }
                 }
             }
         }
@@ -259,6 +318,11 @@ impl Writer {
                 pause = FAULT_BACKOFF;
                 if self.status.set(Health::Fault) < Health::Fault {
                     error!(%table, error = %Chain(trouble), "cannot store events until this is mended; they are kept in the spool");
+                }
+            }
+            Class::Undecided => {
+                if self.status.set(Health::Undecided) < Health::Undecided {
+                    warn!(%table, error = %Chain(trouble), "cannot tell yet whether rows or the table are at fault; they are kept in the spool");
                 }
             }
             Class::NoPartition => debug!(%table, "a partition is gone; making it again"),
@@ -313,11 +377,13 @@ impl Writer {
             })
             .collect();
         let probe = sink.suspicion > 0;
+        let lasts = sink.failures >= FAILURES_THAT_LAST;
         let started = Instant::now();
         let plan = Plan {
             probe,
             held_back,
             stream: &self.stream,
+            lasts,
         };
         let client = &open.session.client;
         let (settled, totals) =
@@ -325,6 +391,7 @@ impl Writer {
         self.status.settle(totals);
         self.count(batch, &settled);
         self.observe(batch, started, probe);
+        sink.count(batch.len(), &settled);
         sink.suspicion = match settled.duplicates.is_empty() {
             true => sink.suspicion.saturating_sub(1),
             false => CLEAN_BATCHES_TO_TRUST,

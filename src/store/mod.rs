@@ -15,6 +15,7 @@ pub mod verify;
 mod batch;
 mod copy;
 mod error;
+mod isolate;
 mod keeper;
 mod lane;
 mod ledger;

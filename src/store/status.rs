@@ -11,8 +11,12 @@ use super::ledger::{Stream, Totals};
 pub enum Health {
     /// Batches are stored.
     Good,
+    /// Batches are settled, but all of their rows are set aside.
+    SettingAside,
     /// Postgres is away or busy; the lane waits for it.
     Away,
+    /// Postgres refuses rows; the lane waits for more, to tell why.
+    Undecided,
     /// An operator has to mend something; the lane tries again now and then.
     Fault,
 }
@@ -108,7 +112,9 @@ impl Health {
     fn of(number: u8) -> Self {
         match number {
             0 => Health::Good,
-            1 => Health::Away,
+            1 => Health::SettingAside,
+            2 => Health::Away,
+            3 => Health::Undecided,
             _ => Health::Fault,
         }
     }

@@ -1,10 +1,10 @@
 //! Stores one batch in one transaction, whatever is in it.
 //!
 //! The straight way is BEGIN, COPY, an entry in the ledger, COMMIT, in three round
-//! trips. Only when Postgres objects to a row does the careful way begin: ask
-//! which rows are there already, copy the rest under savepoints, and set aside
-//! the rows that cannot be stored. Either way all of the batch is settled by the
-//! one COMMIT.
+//! trips. Only when Postgres objects to a row, or takes fewer than it was given,
+//! does the careful way begin: ask which rows are there already, copy the rest
+//! under savepoints (`isolate`), and set aside the rows that cannot be stored.
+//! Either way all of the batch is settled by the one COMMIT.
 
 use std::time::Duration;
 
@@ -28,6 +28,8 @@ pub(super) struct Plan<'p> {
     pub(super) held_back: Vec<(usize, BadRow)>,
     /// Whose stream the batch is a stretch of.
     pub(super) stream: &'p Stream,
+    /// Whether errors that pass by themselves have not passed.
+    pub(super) lasts: bool,
 }
 
 /// Stores `batch` and says what became of its rows.
@@ -54,31 +56,45 @@ pub(super) async fn store(
         statements,
         batch,
         stream: plan.stream,
+        lasts: plan.lasts,
     };
     let written = match plan.probe || !held.is_empty() {
         false => transaction.straight(&rows, &settled).await,
         true => transaction.by_steps(rows, plan.probe, &mut settled).await,
     };
-    let entered = match written {
-        Ok(entered) => entered,
-        Err(trouble) if matches!(trouble.class(), Class::Duplicate | Class::BadRow(_)) => {
-            execute(client, "roll back", "ROLLBACK").await?;
-            settled.duplicates.clear();
-            transaction.carefully(&held, &mut settled).await?
-        }
-        Err(trouble) => {
-            // The error counts, not what becomes of a transaction that is lost anyway.
-            // One that nobody answers is given up once: no other statement follows it.
-            if !matches!(trouble, Trouble::TimedOut { .. }) {
-                drop(execute(client, "roll back", "ROLLBACK").await);
-            }
-            return Err(trouble);
-        }
+    let refused = match written {
+        Ok(entered) => match transaction.commit(entered, &settled, outcome).await {
+            Ok(totals) => return Ok((settled, totals)),
+            // A check was put off until now. The transaction is over.
+            Err(trouble) if transaction.is_about_rows(&trouble) => trouble,
+            Err(trouble) => return Err(trouble),
+        },
+        Err(trouble) => trouble,
     };
-    let totals = entered.ok_or(Trouble::Twin)?;
-    *outcome = Some(settled.clone());
-    execute(client, "commit a batch", "COMMIT").await?;
-    Ok((settled, totals))
+    if !transaction.is_about_rows(&refused) {
+        return Err(rolled_back(client, refused).await);
+    }
+    execute(client, "roll back", "ROLLBACK").await?;
+    settled.duplicates.clear();
+    match transaction.carefully(&held, &mut settled).await {
+        Ok(entered) => match transaction.commit(entered, &settled, outcome).await {
+            Ok(totals) => Ok((settled, totals)),
+            // Every check of every row has run, so this is about something else.
+            Err(Trouble::Rows { doing, source, .. }) => Err(Trouble::Statement { doing, source }),
+            Err(trouble) => Err(trouble),
+        },
+        Err(trouble) => Err(rolled_back(client, trouble).await),
+    }
+}
+
+/// Rolls back after an error, which counts, and not what becomes of a transaction
+/// that is lost anyway. A connection that does not answer is given up once: no other
+/// statement follows on it.
+async fn rolled_back(client: &Client, trouble: Trouble) -> Trouble {
+    if !matches!(trouble, Trouble::TimedOut { .. }) {
+        drop(execute(client, "roll back", "ROLLBACK").await);
+    }
+    trouble
 }
 
 /// The rows to be copied: not those that are held back, and of equal keys the
@@ -96,11 +112,12 @@ fn candidates(batch: &Batch, held: &[usize], settled: &mut Settled) -> Vec<usize
 
 /// One batch on its way into a transaction, which is left open.
 #[derive(Clone, Copy)]
-struct Transaction<'w> {
-    client: &'w Client,
-    statements: &'w Statements,
-    batch: &'w Batch,
+pub(super) struct Transaction<'w> {
+    pub(super) client: &'w Client,
+    pub(super) statements: &'w Statements,
+    pub(super) batch: &'w Batch,
     stream: &'w Stream,
+    pub(super) lasts: bool,
 }
 
 /// What the ledger says with a batch entered; none if its stretch is settled already.
@@ -120,8 +137,9 @@ impl Transaction<'_> {
             self.enter(settled),
         );
         begun?;
-        // After a row that Postgres refuses, it refuses the entry as well.
-        copied?;
+        // After a row that Postgres refuses, it refuses the entry as well. After one
+        // that something left out it does not: the entry counts that row as stored.
+        self.assert_all(copied?, rows)?;
         entered
     }
 
@@ -137,60 +155,57 @@ impl Transaction<'_> {
         if probe {
             rows = self.leave_out_stored(rows, settled).await?;
         }
-        self.copy(&rows).await?;
+        self.assert_all(self.copy(&rows).await?, &rows)?;
         self.set_aside_and_enter(settled).await
     }
 
     /// Settles every row, however bad some are.
     async fn carefully(self, held: &[usize], settled: &mut Settled) -> Result<Entered, Trouble> {
-        let Self { client, batch, .. } = self;
-        execute(client, "begin a transaction", "BEGIN").await?;
-        let rows = candidates(batch, held, settled);
+        // Checks that were put off would fail at COMMIT, when nothing tells which row it was.
+        let begin = "BEGIN; SET CONSTRAINTS ALL IMMEDIATE; SAVEPOINT span";
+        execute(self.client, "begin a transaction", begin).await?;
+        let rows = candidates(self.batch, held, settled);
         let rows = self.leave_out_stored(rows, settled).await?;
-        let mut spans = vec![rows];
-        while let Some(rows) = spans.pop() {
-            if rows.is_empty() {
-                continue;
-            }
-            execute(client, "set a savepoint", "SAVEPOINT span").await?;
-            let trouble = match self.copy(&rows).await {
-                Ok(()) => {
-                    execute(client, "release a savepoint", "RELEASE span").await?;
-                    continue;
-                }
-                Err(trouble) => trouble,
-            };
-            let (bad, rows) = match trouble.class() {
-                Class::BadRow(bad) => {
-                    execute(client, "roll back to a savepoint", "ROLLBACK TO span").await?;
-                    (bad, rows)
-                }
-                Class::Duplicate => {
-                    execute(client, "roll back to a savepoint", "ROLLBACK TO span").await?;
-                    // Another writer has stored some of these rows since we asked; by
-                    // the time of the error it has committed, so asking again finds
-                    // them. However often that happens, the span has fewer rows each time.
-                    let asked = rows.len();
-                    let rows = self.leave_out_stored(rows, settled).await?;
-                    if rows.len() < asked {
-                        spans.push(rows);
-                        continue;
-                    }
-                    // Not the key, then, but a unique index of somebody else's.
-                    (BadRow::of_duplicate(&trouble), rows)
-                }
-                _ => return Err(trouble),
-            };
-            match rows.as_slice() {
-                [only] => settled.quarantined.push((*only, bad)),
-                _ => spans.extend(isolate(rows, bad.line)),
-            }
-        }
+        self.isolate(rows, settled).await?;
         self.set_aside_and_enter(settled).await
     }
 
+    /// Commits; leaves in `outcome` what is to be said if the answer is lost.
+    async fn commit(
+        self,
+        entered: Entered,
+        settled: &Settled,
+        outcome: &mut Option<Settled>,
+    ) -> Result<Totals, Trouble> {
+        let totals = entered.ok_or(Trouble::Twin)?;
+        *outcome = Some(settled.clone());
+        let committed = self.execute_rows("commit a batch", "COMMIT").await;
+        if committed.as_ref().is_err_and(Trouble::is_refusal) {
+            *outcome = None;
+        }
+        committed.map(|()| totals)
+    }
+
+    /// Whether the careful way may settle what the fast one could not.
+    fn is_about_rows(self, trouble: &Trouble) -> bool {
+        let class = trouble.class_if_it_lasts(self.lasts);
+        matches!(class, Class::Duplicate | Class::BadRow(_))
+    }
+
+    /// Fails if a trigger or the like left rows out.
+    fn assert_all(self, copied: usize, rows: &[usize]) -> Result<(), Trouble> {
+        match copied == rows.len() {
+            true => Ok(()),
+            false => Err(Trouble::LeftOut {
+                table: self.batch.table(),
+                copied,
+                given: rows.len(),
+            }),
+        }
+    }
+
     /// Moves the rows that are stored already to the duplicates; returns the others.
-    async fn leave_out_stored(
+    pub(super) async fn leave_out_stored(
         self,
         rows: Vec<usize>,
         settled: &mut Settled,
@@ -205,9 +220,10 @@ impl Transaction<'_> {
         Ok(fresh)
     }
 
-    async fn copy(self, rows: &[usize]) -> Result<(), Trouble> {
-        let copying = self.statements.copy(self.client, self.batch, rows);
-        limited("copy a batch", STATEMENT_LIMIT, copying).await
+    /// Copies rows; returns how many Postgres counts.
+    pub(super) async fn copy(self, rows: &[usize]) -> Result<usize, Trouble> {
+        self.copy_rows(None, rows.iter().map(|&at| self.batch.row(at)))
+            .await
     }
 
     async fn set_aside_and_enter(self, settled: &mut Settled) -> Result<Entered, Trouble> {
@@ -223,42 +239,10 @@ impl Transaction<'_> {
     }
 }
 
-/// Splits rows around the bad one: at the line that Postgres names, which is
-/// three pieces, or else in the middle. The first piece comes last, to be taken first.
-fn isolate(mut rows: Vec<usize>, line: Option<usize>) -> Vec<Vec<usize>> {
-    match line {
-        Some(line) if (1..=rows.len()).contains(&line) => {
-            let after = rows.split_off(line);
-            let bad = rows.split_off(line - 1);
-            vec![after, bad, rows]
-        }
-        _ => {
-            let after = rows.split_off(rows.len() / 2);
-            vec![after, rows]
-        }
-    }
-}
-
-async fn execute(client: &Client, doing: &'static str, sql: &str) -> Result<(), Trouble> {
+pub(super) async fn execute(
+    client: &Client,
+    doing: &'static str,
+    sql: &str,
+) -> Result<(), Trouble> {
     limited(doing, STATEMENT_LIMIT, client.batch_execute(sql)).await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn pieces(rows: usize, line: Option<usize>) -> Vec<Vec<usize>> {
-        let mut pieces = isolate((0..rows).collect(), line);
-        pieces.reverse();
-        pieces
-    }
-
-    #[test]
-    fn a_bad_row_is_split_off_at_its_line_or_by_halves() {
-        assert_eq!(pieces(4, Some(3)), [vec![0, 1], vec![2], vec![3]]);
-        assert_eq!(pieces(4, Some(1)), [vec![], vec![0], vec![1, 2, 3]]);
-        assert_eq!(pieces(4, None), [vec![0, 1], vec![2, 3]]);
-        // A line that cannot be is as good as none.
-        assert_eq!(pieces(3, Some(9)), [vec![0], vec![1, 2]]);
-    }
 }

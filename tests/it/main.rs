@@ -17,6 +17,7 @@ mod harness;
 mod accounting;
 mod attacks;
 mod backpressure;
+mod bad_rows;
 mod batching;
 mod bounds;
 mod checks;

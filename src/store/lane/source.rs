@@ -141,6 +141,29 @@ impl Gathered {
         self.frames.push(frame);
     }
 
+    /// The frames of a batch that is not stored yet, as gathered ones.
+    pub(super) fn of(batch: Batch, limits: &BatchLimits) -> Self {
+        let mut gathered = Self::default();
+        for frame in batch.into_frames() {
+            gathered.push(frame, limits);
+        }
+        gathered
+    }
+
+    /// Moves frames from the front of `behind` here until this is full: they
+    /// come next in the stream.
+    pub(super) fn take_from(&mut self, behind: &mut Self, limits: &BatchLimits) {
+        let mut frames = std::mem::take(behind).frames.into_iter();
+        while !self.is_full(limits)
+            && let Some(frame) = frames.next()
+        {
+            self.push(frame, limits);
+        }
+        for frame in frames {
+            behind.push(frame, limits);
+        }
+    }
+
     pub(super) fn is_full(&self, limits: &BatchLimits) -> bool {
         self.rows >= limits.rows_max || self.bytes >= limits.bytes_max
     }

@@ -4,13 +4,16 @@
 //! it, or counts it as thrown away, in the ledger.
 
 use anyhow::{Context as _, Result, bail};
+use bytes::Bytes;
 use tokio_postgres::{Client, Transaction};
 use uuid::Uuid;
 
-use crate::event::{Micros, Table};
-use crate::store::partition::{Interval, Range, ensure};
+use crate::event::row_json::row_to_json;
+use crate::event::{Micros, Rows, Table};
+use crate::store::copy;
+use crate::store::partition::{self, Coverage, Interval, Range, ensure, read_coverage};
 
-use super::PARTITION_BUDGET;
+use super::{LEFT_OUT, LEFT_OUT_MESSAGE, PARTITION_BUDGET};
 
 /// The ledger's rows of operators: not an instance's, and a stream for each table.
 const OPERATOR: Uuid = Uuid::nil();
@@ -45,7 +48,7 @@ pub struct Entry {
     pub message: String,
     /// The column or constraint, where one was named.
     pub place: Option<String>,
-    /// The row, as JSON text.
+    /// The row, as JSON text; its bytes in hexadecimal where they are no row.
     pub row: String,
 }
 
@@ -63,7 +66,7 @@ pub struct Retried {
 const SELECT: &str = "
     SELECT q.id, q.table_name, coalesce(t.external_id, q.tenant_id::text), q.event_id,
            q.quarantined_at, q.sqlstate, q.message, coalesce(q.column_name, q.constraint_name),
-           q.row::text
+           q.row::text, q.row_bytes
       FROM ingest_quarantine AS q
       LEFT JOIN tenants AS t ON t.id = q.tenant_id";
 
@@ -97,12 +100,14 @@ pub async fn retry(
     interval: Interval,
 ) -> Result<Retried> {
     let mut retried = Retried::default();
+    let mut coverage = <[Coverage; 2]>::default();
     for id in ids(client, selection).await? {
-        match retry_one(client, id, interval).await {
-            Ok(Some(true)) => retried.stored += 1,
-            Ok(Some(false)) => retried.duplicates += 1,
+        match retry_one(client, id, interval, &mut coverage).await {
+            Ok(Fate::Stored) => retried.stored += 1,
+            Ok(Fate::Duplicate) => retried.duplicates += 1,
             // Someone else was quicker.
-            Ok(None) => {}
+            Ok(Fate::Gone) => {}
+            Ok(Fate::Refused(words)) => retried.refused.push((id, words)),
             Err(error) => match error.downcast_ref::<tokio_postgres::Error>() {
                 Some(refusal) if refusal.as_db_error().is_some() => {
                     let words = crate::store::error::describe(refusal);
@@ -212,45 +217,141 @@ async fn ids(client: &Client, selection: &Selection) -> Result<Vec<i64>> {
     Ok(ids)
 }
 
-/// Whether the row is stored now (or was before); `None` if it is gone.
-async fn retry_one(client: &mut Client, id: i64, interval: Interval) -> Result<Option<bool>> {
+/// What became of a row that was tried again.
+enum Fate {
+    Stored,
+    /// It was stored before.
+    Duplicate,
+    /// It is not in quarantine any more.
+    Gone,
+    /// It stays.
+    Refused(String),
+}
+
+/// A row's key, as parameters.
+type RowKey = (Uuid, jiff::Timestamp, Uuid);
+
+async fn retry_one(
+    client: &mut Client,
+    id: i64,
+    interval: Interval,
+    coverage: &mut [Coverage; 2],
+) -> Result<Fate> {
     let found = client
         .query_opt(
-            "SELECT table_name, (extract(epoch FROM occurred_at) * 1000000)::bigint
+            "SELECT table_name, (extract(epoch FROM occurred_at) * 1000000)::bigint,
+                    tenant_id, occurred_at, event_id
                FROM ingest_quarantine WHERE id = $1",
             &[&id],
         )
         .await?;
-    let Some(found) = found else { return Ok(None) };
+    let Some(found) = found else {
+        return Ok(Fate::Gone);
+    };
     let table = table_named(found.get(0))?;
-    // An operator asked for this row: its partition is not on demand.
-    ensure(
-        client,
-        table,
-        interval.range_of(found.get(1)),
-        "for a row in quarantine",
-    )
-    .await?;
+    let key: RowKey = (found.get(2), found.get(3), found.get(4));
+    // Making sure of a partition takes a lock, also where it is there.
+    let coverage = &mut coverage[table as usize];
+    if !coverage.covers(found.get(1)) {
+        *coverage = read_coverage(client, table).await?;
+    }
+    if !coverage.covers(found.get(1)) {
+        // An operator asked for this row: its partition is not on demand.
+        let range = interval.range_of(found.get(1));
+        match ensure(client, table, range, "for a row in quarantine").await {
+            Ok(_) => *coverage = read_coverage(client, table).await?,
+            Err(busy @ partition::Error::Busy { .. }) => {
+                return Ok(Fate::Refused(busy.to_string()));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
 
-    let columns: Vec<_> = table.columns().iter().map(|column| column.name).collect();
-    let columns = columns.join(", ");
     let transaction = client.transaction().await?;
-    let stored = transaction
-        .execute(
-            &format!(
-                "WITH taken AS (DELETE FROM ingest_quarantine WHERE id = $1 RETURNING row)
-                 INSERT INTO {table} ({columns})
-                 SELECT {columns}
-                   FROM taken, jsonb_populate_record(NULL::{table}, taken.row)
-                     ON CONFLICT DO NOTHING"
-            ),
+    let taken = transaction
+        .query_opt(
+            "DELETE FROM ingest_quarantine WHERE id = $1 RETURNING row::text, row_bytes",
             &[&id],
         )
         .await?;
-    let counts = if stored > 0 { [1, 0, 0] } else { [0, 1, 0] };
+    let Some(taken) = taken else {
+        return Ok(Fate::Gone);
+    };
+    // What is put off until COMMIT is refused there, and the row stays all the same.
+    let stored = match (taken.get(0), taken.get(1)) {
+        (Some(json), _) => insert(&transaction, table, json).await?,
+        (None, Some(bytes)) => match copy_in(&transaction, table, &key, bytes).await? {
+            Some(stored) => stored,
+            None => {
+                let words = "its bytes are no row that this version reads";
+                return Ok(Fate::Refused(words.to_owned()));
+            }
+        },
+        (None, None) => return Ok(Fate::Refused("it has neither JSON nor bytes".to_owned())),
+    };
+    if !stored && !is_stored(&transaction, table, &key).await? {
+        let words = format!("{LEFT_OUT_MESSAGE} ({LEFT_OUT})");
+        return Ok(Fate::Refused(words));
+    }
+    let counts = if stored { [1, 0, 0] } else { [0, 1, 0] };
     enter(&transaction, table, counts).await?;
     transaction.commit().await?;
-    Ok(Some(stored > 0))
+    Ok(if stored {
+        Fate::Stored
+    } else {
+        Fate::Duplicate
+    })
+}
+
+/// Inserts a row that is kept as JSON; `false` if nothing was inserted.
+async fn insert(transaction: &Transaction<'_>, table: Table, json: &str) -> Result<bool> {
+    let columns: Vec<_> = table.columns().iter().map(|column| column.name).collect();
+    let columns = columns.join(", ");
+    // Of the key alone: a row that another unique index refuses is no duplicate.
+    let inserted = transaction
+        .execute(
+            &format!(
+                "INSERT INTO {table} ({columns})
+                 SELECT {columns} FROM jsonb_populate_record(NULL::{table}, $1::text::jsonb)
+                     ON CONFLICT (tenant_id, occurred_at, event_id) DO NOTHING"
+            ),
+            &[&json],
+        )
+        .await?;
+    Ok(inserted > 0)
+}
+
+/// Copies a row that is kept as bytes; `false` if nothing was stored, `None` if
+/// the bytes are no row.
+async fn copy_in(
+    transaction: &Transaction<'_>,
+    table: Table,
+    key: &RowKey,
+    bytes: Vec<u8>,
+) -> Result<Option<bool>> {
+    let rows = match Rows::parse(Bytes::from(bytes)) {
+        Ok(rows) if rows.table() == table && rows.len() == 1 => rows,
+        _ => return Ok(None),
+    };
+    if is_stored(transaction, table, key).await? {
+        return Ok(Some(false));
+    }
+    let sink = transaction.copy_in(&copy::statement(table)).await?;
+    Ok(Some(copy::send(sink, rows.iter()).await? > 0))
+}
+
+async fn is_stored(transaction: &Transaction<'_>, table: Table, key: &RowKey) -> Result<bool> {
+    let (tenant, occurred_at, event_id) = key;
+    let row = transaction
+        .query_one(
+            &format!(
+                "SELECT EXISTS (SELECT FROM {table}
+                  WHERE tenant_id = $1 AND occurred_at = $2 AND event_id = $3)"
+            ),
+            &[tenant, occurred_at, event_id],
+        )
+        .await?;
+    Ok(row.get(0))
 }
 
 /// Moves a row from the quarantined to the stored, duplicate or dropped ones.
@@ -287,6 +388,7 @@ fn table_named(name: &str) -> Result<Table> {
 }
 
 fn entry(row: &tokio_postgres::Row) -> Entry {
+    let json: Option<String> = row.get(8);
     Entry {
         id: row.get(0),
         table: row.get(1),
@@ -296,6 +398,17 @@ fn entry(row: &tokio_postgres::Row) -> Entry {
         sqlstate: row.get(5),
         message: row.get(6),
         place: row.get(7),
-        row: row.get(8),
+        row: json.unwrap_or_else(|| json_of(row.get(9))),
     }
+}
+
+/// A row that is kept as bytes, as JSON text.
+fn json_of(bytes: Option<Vec<u8>>) -> String {
+    let bytes = bytes.unwrap_or_default();
+    let rows = Rows::parse(Bytes::copy_from_slice(&bytes));
+    let json = rows.as_ref().ok().and_then(|rows| {
+        let row = rows.iter().next()?;
+        row_to_json(rows.table(), row)
+    });
+    json.unwrap_or_else(|| format!("{{\"row_bytes\": \"\\\\x{}\"}}", hex::encode(&bytes)))
 }

@@ -45,7 +45,7 @@ impl Pressure {
     pub fn is_high(&self) -> bool {
         let rows = self.spool.fill().items;
         rows.iter().any(|&rows| rows > self.rows_max)
-            || self.lanes.iter().any(|lane| lane.health() != Health::Good)
+            || self.lanes.iter().any(|lane| lane.health() >= Health::Away)
     }
 
     /// Waits until the lanes keep up, but not for ever.
