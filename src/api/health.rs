@@ -28,7 +28,7 @@ const TYPICAL_BODY_BYTES: usize = 64 * 1024;
 /// Whether events can be taken.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Readiness {
-    /// `ready`; `degraded` (Postgres is away or refuses rows, events are still taken); `unready`.
+    /// `ready`; `degraded` (events are taken, and something is wrong); `unready`.
     #[schema(example = "ready")]
     status: &'static str,
     /// Why it is not `ready`.
@@ -171,8 +171,11 @@ pub(super) async fn readyz(
     let lost = app.intake.spool().fill().lost;
     if lost > 0 {
         reasons.push(
-            format!("{lost} events that were accepted are lost from the spool; see the log and `recsys-ingest verify`")
-                .into(),
+            format!(
+                "{lost} events that were accepted are lost: they are missing from the spool and \
+                 not known to be stored; see the log and `recsys-ingest verify`"
+            )
+            .into(),
         );
     }
     if let Standing::Copied { .. } = standing {

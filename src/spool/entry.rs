@@ -40,7 +40,7 @@ pub enum Refused {
     /// it reached the disk may be, once.
     #[error("the spool's disk failed; try again later")]
     Failed,
-    /// The disk has not answered for longer than anyone should wait. Nothing of
+    /// The disk has not answered for longer than a sender should wait. Nothing of
     /// the frame was kept.
     #[error("the spool's disk does not answer; try again later")]
     Stalled,

@@ -134,7 +134,7 @@ impl<L, R> LaneReader<L, R> {
     }
 
     /// At start, after [`LaneReader::skip_to`] and before anything is read:
-    /// Postgres remembers that so many items of the stream are settled, in all
+    /// Postgres remembers that `settled_items` of the stream are settled, in all
     /// lives. As soon as the reader has passed over the frames that are settled,
     /// it is known what is lost.
     pub fn reconcile(&mut self, settled_items: u64) {

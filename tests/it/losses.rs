@@ -20,8 +20,8 @@ async fn post(client: &Client, name: &str) {
     assert_eq!(reply.status, 202, "{}", reply.text);
 }
 
-/// A service that crashed, without Postgres, after each of so many lives; each
-/// life's events are in a segment of their own.
+/// A service that crashed, without Postgres, at the end of each of its lives.
+/// Each life's events are in another segment.
 async fn crashed(lives: usize) -> Rig {
     let mut rig = Rig::start(|settings| settings.with("--writers", 1)).await;
     let keys = rig.settings.spool.path().join("keys");

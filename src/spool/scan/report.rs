@@ -105,8 +105,8 @@ pub enum DamageKind {
     Rotten,
 }
 
-/// A file with a segment's name whose header is lost, or not to be believed,
-/// and with it all its frames.
+/// A file with a segment's name and no header that can be believed. Its frames
+/// are lost with it.
 #[derive(Clone, Debug)]
 pub struct Unreadable {
     /// Its file.

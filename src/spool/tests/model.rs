@@ -56,6 +56,8 @@ struct Stream {
     last_given: u64,
     /// Items of all frames that were promised, or came back.
     accepted: u64,
+    /// Items of all frames that were settled.
+    settled_items: u64,
 }
 
 struct World {
@@ -64,6 +66,9 @@ struct World {
     next_id: u64,
     /// The sequence that a frame was given with, in whatever life.
     sequences: BTreeMap<u64, u64>,
+    /// Every life so far passed over what was settled, so that nothing was
+    /// settled twice.
+    is_exact: bool,
 }
 
 impl World {
@@ -117,6 +122,7 @@ impl World {
             stream.watermark = last;
             for (_, id) in settled {
                 stream.promised.remove(&id);
+                stream.settled_items += u64::from(items(id));
                 // Its segment may outlive it.
                 stream.possible.insert(id);
             }
@@ -124,6 +130,7 @@ impl World {
     }
 
     fn crash(&mut self, seed: u64, skip: bool) {
+        self.is_exact &= skip;
         let disk = self.rig.disk.crash(seed);
         self.rig = Rig::open(&disk).unwrap();
         assert!(!self.rig.report.is_damaged(), "{:#?}", self.rig.report);
@@ -147,6 +154,9 @@ impl World {
             stream.last_given = 0;
             if skip {
                 self.rig.readers[at].skip_to(stream.watermark);
+                if self.is_exact {
+                    self.rig.readers[at].reconcile(stream.settled_items);
+                }
                 let (watermark, sequences) = (stream.watermark, &self.sequences);
                 let settled = |id: &u64| sequences.get(id).is_some_and(|&at| at <= watermark);
                 let (skipped, rest) = stream.promised.iter().partition(|id| settled(id));
@@ -180,6 +190,7 @@ fn live(steps: &[Step]) {
         streams: Default::default(),
         next_id: 0,
         sequences: BTreeMap::new(),
+        is_exact: true,
     };
     for step in steps {
         match step {

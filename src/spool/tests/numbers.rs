@@ -11,7 +11,7 @@ use crate::spool::format::{
     STREAMS_MAX, SegmentHeader, segment_name, to_usize,
 };
 
-/// Ids 1 to 4 of stream 0 in two segments, and whose they are.
+/// Ids 1 to 4 of stream 0 in two segments, and the spool's id.
 fn filled() -> (FaultyDisk, Uuid) {
     let disk = FaultyDisk::default();
     let mut rig = Rig::open(&disk).unwrap();

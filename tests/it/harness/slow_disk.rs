@@ -1,4 +1,4 @@
-//! A disk whose `fdatasync` does not return until it is told to.
+//! A disk on which `fdatasync` does not return until it is told to.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -48,7 +48,7 @@ impl SlowDisk {
         }
     }
 
-    /// For a process whose disk this is to be.
+    /// The environment of a process that is to have this disk.
     pub fn environment(&self) -> Vec<(&'static str, OsString)> {
         vec![
             ("LD_PRELOAD", self.dir.path().join("slow.so").into()),
