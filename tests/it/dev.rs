@@ -55,7 +55,7 @@ impl DataDir {
         // Written once everything is ready, in one step.
         let mut waited = 0;
         while !path.exists() {
-            assert!(waited < 500, "no dev.env:\n{}", process.log());
+            assert!(waited < 6000, "no dev.env:\n{}", process.log());
             std::thread::sleep(std::time::Duration::from_millis(10));
             waited += 1;
         }
