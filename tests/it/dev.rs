@@ -261,7 +261,7 @@ fn names(text: &str, path: &Path) -> bool {
 async fn no_signal_that_can_be_caught_leaves_the_server_behind() {
     for signal in [Signal::HUP, Signal::QUIT, Signal::INT] {
         let dir = DataDir::new();
-        // As of a terminal that was closed: nobody reads the log any more.
+        // As of a terminal that was closed: the log is not read any more.
         let (reader, log) = std::io::pipe().unwrap();
         let mut process = Process::logging_to(log.into(), dir.arguments("127.0.0.1:0"));
         drop(reader);
