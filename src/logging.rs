@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Bytes that wait for the thread: thousands of lines, and little beside the rest.
+/// Bytes that wait for the thread: thousands of lines, and little memory.
 const BUFFER_BYTES_MAX: usize = 1 << 20;
 
 /// Another program may have made the pipe that it shares with us non-blocking.
@@ -64,7 +64,7 @@ pub fn say(text: &str) {
     let line = format!("{text}\n");
     match LOG.get() {
         Some(buffer) => buffer.push(line.as_bytes()),
-        // There is no log yet, and nobody to tell if this fails.
+        // There is no log yet. If this fails, there is no other place to say so.
         None => drop(io::stderr().write_all(line.as_bytes())),
     }
 }
@@ -111,7 +111,7 @@ impl Buffer {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Bytes are whole lines at all times, whoever panics.
+        // The bytes are whole lines at all times, so a panic elsewhere has not spoiled them.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -44,7 +44,7 @@ impl Stop {
             .map(|(number, name)| listen(number, name))
             .collect::<Result<Vec<_>>>()?;
         for number in PASSED_OVER {
-            // Once listened for, a signal ends nobody, even if nobody looks.
+            // A signal that is listened for does not end the process, even if it is not read.
             drop(listen(number, "a signal")?);
         }
         let told = stop.clone();

@@ -30,8 +30,8 @@ const TICK: Duration = Duration::from_secs(600);
 /// How soon a tick that failed is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// One look, with all that it makes. Statements have their own limits, but not
-/// where nobody answers.
+/// One look, with all that it makes. The limits of its statements are the server's,
+/// and a connection that died in silence has none.
 const TICK_LIMIT: Duration = Duration::from_secs(600);
 
 /// Partitions are DDL: long, but not for ever.

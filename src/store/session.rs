@@ -22,7 +22,7 @@ use super::error::{Trouble, describe};
 /// A goodbye is one small message; more only if a statement still runs.
 const GOODBYE_LIMIT: Duration = Duration::from_secs(1);
 
-/// A cancel request is a connection, and nobody waits for it.
+/// A cancel request is a connection; no statement waits for it.
 const CANCEL_LIMIT: Duration = Duration::from_secs(5);
 
 /// Time for the server to notice that a connection was closed.
@@ -118,7 +118,7 @@ impl Session {
         Ok(session)
     }
 
-    /// Waits until the connection is over, whoever ended it.
+    /// Waits until the connection is over, at whichever side it was ended.
     pub async fn over(&self) {
         self.end.over.cancelled().await;
     }

@@ -55,7 +55,7 @@ impl DataDir {
         // Written once everything is ready, in one step.
         let mut waited = 0;
         while !path.exists() {
-            assert!(waited < 500, "no dev.env:\n{}", process.log());
+            assert!(waited < 6000, "no dev.env:\n{}", process.log());
             std::thread::sleep(std::time::Duration::from_millis(10));
             waited += 1;
         }
@@ -261,7 +261,7 @@ fn names(text: &str, path: &Path) -> bool {
 async fn no_signal_that_can_be_caught_leaves_the_server_behind() {
     for signal in [Signal::HUP, Signal::QUIT, Signal::INT] {
         let dir = DataDir::new();
-        // As of a terminal that was closed: nobody reads the log any more.
+        // As of a terminal that was closed: the log is not read any more.
         let (reader, log) = std::io::pipe().unwrap();
         let mut process = Process::logging_to(log.into(), dir.arguments("127.0.0.1:0"));
         drop(reader);

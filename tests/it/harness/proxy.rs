@@ -127,7 +127,7 @@ impl Proxy {
     }
 
     /// Forgets all connections that are open: both sides keep them, and nothing
-    /// passes any more. New ones are as good as ever.
+    /// passes any more. New ones work.
     pub fn forget(&self) {
         self.state.forgotten.send_modify(|count| *count += 1);
     }
