@@ -108,16 +108,21 @@ pub async fn run(
 
     let (stop_directory, directory_stops) = watch::channel(false);
     let mut helpers = JoinSet::new();
-    helpers.spawn(prepare_and_keep(
-        config.migrate_on_start,
+    let migrates = config.migrate_on_start;
+    let keeping = keep(
         config.http.key_refresh,
-        target,
+        target.clone(),
         keeper,
         sealer(&config.store, &lanes, &spool, &metrics),
         directory.clone(),
         Arc::clone(&checks),
         directory_stops,
-    ));
+    );
+    let looking = Arc::clone(&checks);
+    helpers.spawn(async move {
+        prepare_until_done(&target, migrates, &looking).await;
+        keeping.await;
+    });
     // The spool's lock is what makes this one's directory nobody else's.
     let copy = KeyCopy::new(
         &config.spool.spool_dir,
@@ -337,9 +342,8 @@ fn sealer(
         .then(|| Sealer::new(policy, pressure, Arc::clone(metrics)))
 }
 
-/// Brings the schema up to date, then looks after partitions and keys.
-async fn prepare_and_keep(
-    migrates: bool,
+/// Looks after partitions and keys.
+async fn keep(
     key_refresh: Duration,
     target: Target,
     keeper: Arc<Keeper>,
@@ -348,7 +352,6 @@ async fn prepare_and_keep(
     checks: Arc<Board>,
     stop: watch::Receiver<bool>,
 ) {
-    prepare_until_done(&target, migrates, &checks).await;
     tokio::join!(
         directory.run(target.clone(), key_refresh, checks, stop),
         keeper.run(&target),
