@@ -272,6 +272,7 @@ impl Directory {
                     .map_err(|_| anyhow!("no answer within {} s", REFRESH_LIMIT.as_secs()))??;
                 self.report(changed, said_so);
                 checks.compare_clocks(&client).await?;
+                checks.look_again(&client).await?;
                 sleep(REFRESH_GAP).await;
                 tokio::select! {
                     () = self.shared.wake.notified() => {}
