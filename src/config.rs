@@ -294,7 +294,7 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// An answer that has less time than a round trip takes never comes.
 const ROUND_TRIP: Duration = Duration::from_millis(10);
 
-/// Reads a time that somebody or something waits for.
+/// Reads the length of a wait.
 fn up_to_a_day(text: &str) -> Result<Duration, String> {
     time(Duration::ZERO, DAY)(text)
 }

@@ -43,7 +43,7 @@ pub(crate) fn connections_max(wanted: usize) -> (usize, Option<Finding>) {
     (most, Some(finding))
 }
 
-/// The connections that fit into so many files.
+/// The connections that fit under a limit of `files`.
 fn within(files: u64) -> usize {
     let kept = KEPT.min(files / 4 * 3);
     usize::try_from(files - kept).unwrap_or(usize::MAX).max(1)

@@ -139,6 +139,20 @@ impl Board {
         Ok(())
     }
 
+    /// Checks again while something is to be mended: writers look when they connect,
+    /// and what is mended need not break a connection.
+    ///
+    /// # Errors
+    /// When the connection is lost.
+    pub(in crate::store) async fn look_again(&self, client: &Client) -> Result<(), Trouble> {
+        if self.found()[Source::Database as usize].is_empty() {
+            return Ok(());
+        }
+        let findings = super::inspect(client, self.connections).await?;
+        self.put(Source::Database, findings);
+        Ok(())
+    }
+
     /// Checks a writer's new connection: an error is also what keeps the rows of
     /// its table from being stored. Waits for the schema to be brought up to
     /// date, where that is why.

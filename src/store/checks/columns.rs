@@ -29,7 +29,7 @@ const NEVER_NULL: [&str; 12] = [
 /// What an interaction can be.
 const EVENT_TYPES: [&str; 5] = ["impression", "view", "click", "add_to_cart", "purchase"];
 
-/// `numeric(18,6)`: values have at most so many digits before the point …
+/// `numeric(18,6)`: the digits of a value before the point …
 const DECIMAL_WHOLE_DIGITS: i32 = 12;
 /// … and behind it.
 const DECIMAL_SCALE: i32 = 6;

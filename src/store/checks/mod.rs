@@ -35,7 +35,7 @@ use facts::Facts;
 /// Reading the catalog takes milliseconds.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Looks at everything, in one round trip; the service needs so many `connections`.
+/// Looks at everything, in one round trip; the service needs `connections` of them open at once.
 ///
 /// # Errors
 /// When the connection is lost or the catalog cannot be read.

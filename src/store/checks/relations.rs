@@ -5,7 +5,7 @@ use crate::event::Table;
 use super::facts::{Facts, Relation};
 use super::finding::{Finding, Severity};
 
-/// What the service's statements need of a table beside the event tables.
+/// What the service's statements need of a table that is no event table.
 struct Need {
     table: &'static str,
     privileges: &'static [&'static str],
@@ -82,7 +82,7 @@ fn event_table(relation: &Relation) -> Option<Table> {
         .find(|table| table.as_str() == relation.name)
 }
 
-/// How bad it is when a table beside the event tables does not work at all.
+/// How bad it is when a table that is no event table does not work at all.
 fn worst(relation: &Relation) -> Severity {
     let needs = NEEDS.iter().filter(|need| need.table == relation.name);
     let worst = needs.map(|need| need.severity).max();

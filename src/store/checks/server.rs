@@ -22,7 +22,7 @@ pub struct FirstContact {
 }
 
 /// Looks at the database before anything is accepted; the service is going to
-/// need so many `connections`. A database that is away is no finding.
+/// need as many `connections`. A database that is away is no finding.
 pub async fn first_contact(target: &Target, connections: u32) -> FirstContact {
     tokio::time::timeout(FIRST_CONTACT_MAX, look(target, connections))
         .await
@@ -90,7 +90,7 @@ pub(super) fn connections(server: &Server, needed: u32) -> Option<Finding> {
             Finding::new(
                 Severity::Degraded,
                 "connections_too_few",
-                format!("{} may have {} connections; the service needs {needed}", limit.whose, limit.max),
+                format!("{} may have {} connections; the service needs {needed}", limit.holder, limit.max),
                 "some writers, or what looks after keys and partitions, wait for a connection for ever",
                 format!("{}, or lower --writers", limit.remedy),
             )
@@ -107,7 +107,7 @@ fn free_connections(server: &Server, needed: u32) -> Option<Finding> {
             Finding::new(
                 Severity::Note,
                 "connections_scarce",
-                format!("{} may have {max} connections and others used {used} at the start; the service needs {needed}", limit.whose),
+                format!("{} may have {max} connections and others used {used} at the start; the service needs {needed}", limit.holder),
                 "some writers, or what looks after keys and partitions, wait until others leave",
                 format!("{}, or lower --writers", limit.remedy),
             )
@@ -120,7 +120,7 @@ struct Limit {
     max: i64,
     /// Without the one that asks.
     used: i64,
-    whose: String,
+    holder: String,
     remedy: String,
 }
 
@@ -134,14 +134,14 @@ fn limits(server: &Server) -> Vec<Limit> {
     let mut limits = vec![Limit {
         max: server.connections_max - reserved,
         used: server.connections_used,
-        whose: "the server".to_owned(),
+        holder: "the server".to_owned(),
         remedy: "raise max_connections".to_owned(),
     }];
     if !server.is_superuser && server.role_connections_max >= 0 {
         limits.push(Limit {
             max: server.role_connections_max,
             used: server.role_connections_used,
-            whose: format!("the role {role}"),
+            holder: format!("the role {role}"),
             remedy: format!("raise it with ALTER ROLE {role} CONNECTION LIMIT"),
         });
     }
@@ -149,7 +149,7 @@ fn limits(server: &Server) -> Vec<Limit> {
         limits.push(Limit {
             max: server.database_connections_max,
             used: server.database_connections_used,
-            whose: format!("the database {database}"),
+            holder: format!("the database {database}"),
             remedy: format!("raise it with ALTER DATABASE {database} CONNECTION LIMIT"),
         });
     }

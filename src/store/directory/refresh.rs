@@ -270,6 +270,7 @@ impl Directory {
             };
             self.report(changed?, said_so);
             checks.compare_clocks(&session.client).await?;
+            checks.look_again(&session.client).await?;
             sleep(REFRESH_GAP).await;
             tokio::select! {
                 () = self.shared.wake.notified() => {}

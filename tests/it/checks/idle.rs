@@ -1,4 +1,4 @@
-//! Readiness while nobody posts.
+//! Readiness while no events come.
 
 use super::{is_ready, readiness};
 use crate::harness::{Rig, click, eventually};
@@ -8,7 +8,7 @@ async fn is(rig: &Rig, status: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn readiness_tells_that_postgres_is_gone_and_back_while_nobody_posts() {
+async fn readiness_tells_that_postgres_is_gone_and_back_while_no_events_come() {
     let mut rig = Rig::start(|settings| settings).await;
     let stored = rig.client.post("/v1/interactions", &click("a")).await;
     assert_eq!(stored.settled(), (1, 0, 0, 0));

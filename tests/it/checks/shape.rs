@@ -257,3 +257,21 @@ async fn a_column_that_changes_under_a_running_service_is_named_and_costs_nothin
     is_ready(&process, &client).await;
     is_stored(&client, 1).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_that_is_mended_is_noticed_though_no_connection_breaks() {
+    let database = Database::with_tenants().await;
+    database
+        .execute("ALTER TABLE interaction_events ALTER user_key SET NOT NULL")
+        .await;
+    let settings = Settings::new(&database).with("--key-refresh", "1s");
+    let (process, client) = Process::listen(&settings);
+    let sentence = "interaction_events.user_key is NOT NULL";
+    says(&process, &client, "degraded", sentence).await;
+    let stored = client.post("/v1/exposures", &shown("a")).await;
+    assert_eq!(stored.settled(), (1, 0, 0, 0), "{}", stored.text);
+    database
+        .execute("ALTER TABLE interaction_events ALTER user_key DROP NOT NULL")
+        .await;
+    is_ready(&process, &client).await;
+}

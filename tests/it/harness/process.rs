@@ -63,7 +63,7 @@ impl Process {
         Self::start(stderr, Command::new(PROGRAM), arguments)
     }
 
-    /// Runs any command with so many files to open.
+    /// Runs any command with a limit on open files.
     pub fn run_with_files(files: u32, arguments: impl IntoIterator<Item = OsString>) -> Self {
         let mut shell = Command::new("/bin/sh");
         let script = format!("ulimit -n {files}; exec \"$@\"");
