@@ -14,11 +14,13 @@ use crate::{dev, service};
 
 mod partitions;
 mod quarantine;
+mod spool;
 mod tenants;
 mod verify;
 
 pub use partitions::PartitionsCommand;
 pub use quarantine::{QuarantineCommand, QuarantineRows};
+pub use spool::SpoolCommand;
 pub use tenants::{KeyAccess, KeysCommand, TenantsCommand};
 pub use verify::Verify;
 
@@ -68,6 +70,12 @@ pub enum Command {
     },
     /// Check that every accepted row is in Postgres, in quarantine or in the spool; changes nothing, exits with 1 on a difference
     Verify(Verify),
+    /// The spool directory of a service that is stopped
+    Spool {
+        /// What to do with it.
+        #[command(subcommand)]
+        command: SpoolCommand,
+    },
     /// Partitions: where events are kept
     Partitions {
         /// What to do with them.
@@ -91,6 +99,7 @@ pub async fn run(command: Command) -> Result<()> {
         Command::Keys { command } => tenants::keys(command).await,
         Command::Quarantine { command } => quarantine::run(command).await,
         Command::Verify(verify) => verify::run(verify).await,
+        Command::Spool { command } => spool::run(&command),
         Command::Partitions { command } => partitions::run(command).await,
     }
 }

@@ -298,6 +298,7 @@ fn full(app: &App, reason: Full) -> Problem {
         Full::Bytes | Full::Frames => "overloaded",
         Full::Spool => "spool_full",
         Full::Disk => "disk_failed",
+        Full::FencedOff => "fenced_off",
         Full::Stopping => "stopping",
     };
     let wait = app.intake.retry_after(reason);

@@ -54,7 +54,7 @@ pub(super) struct Keys {
 }
 
 /// What became of the rows of one table, since the instance was born:
-/// accepted = stored + duplicates + quarantined + spooled.
+/// accepted = inherited + stored + duplicates + quarantined + spooled.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 pub(super) struct Account {
     /// The table.
@@ -63,6 +63,10 @@ pub(super) struct Account {
     table: Table,
     /// Rows that were made durable here.
     accepted: u64,
+    /// Of those: rows that another lineage of this spool accounts for. Below zero: rows in
+    /// the numbers below that another copy of this spool had accepted. Absent: none.
+    #[serde(skip_serializing_if = "is_zero")]
+    inherited: i64,
     /// Of those: rows that were new in Postgres.
     stored: u64,
     /// Of those: rows that were in Postgres already.
@@ -87,6 +91,11 @@ pub(super) struct SpoolFill {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
 fn as_name<S: serde::Serializer>(table: &Table, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(table.as_str())
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(number: &i64) -> bool {
+    *number == 0
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -121,9 +130,14 @@ pub(super) async fn readyz(
     if standing == Standing::Unread {
         reasons.push("tenants and API keys were never read from the database");
     }
-    match app.intake.has_room(TYPICAL_BODY_BYTES) {
+    let room = app.intake.has_room(TYPICAL_BODY_BYTES);
+    let fenced_off = room == Err(Full::FencedOff);
+    match room {
         Ok(()) => {}
         Err(Full::Disk) => reasons.push("the disk of the spool does not take writes"),
+        Err(Full::FencedOff) => reasons.push(
+            "fenced off: a later start on a copy of this spool stores its events; the log names both",
+        ),
         Err(_) => reasons.push("the spool is full"),
     }
     let unready = !reasons.is_empty();
@@ -131,6 +145,8 @@ pub(super) async fn readyz(
         reasons.push("tenants and API keys are a copy: they were not read from the database yet");
     }
     match app.lanes.iter().map(|lane| lane.health()).max() {
+        // That is the reason already.
+        Some(Health::Fault) if fenced_off => {}
         Some(Health::Fault) => {
             reasons.push("events cannot be stored until an operator mends something; see the log");
         }
@@ -198,6 +214,7 @@ fn accounts(app: &App) -> Vec<Account> {
         let mut account = Account {
             table,
             accepted: 0,
+            inherited: 0,
             stored: 0,
             duplicates: 0,
             quarantined: 0,
@@ -206,10 +223,11 @@ fn accounts(app: &App) -> Vec<Account> {
         for (stream, totals) in totals.iter().filter(|(stream, _)| stream.table == table) {
             let accepted = accepted[usize::from(stream.number)];
             account.accepted += accepted;
+            account.inherited += totals.inherited;
             account.stored += totals.stored;
             account.duplicates += totals.duplicates;
             account.quarantined += totals.quarantined;
-            account.spooled += accepted.saturating_sub(totals.rows());
+            account.spooled += totals.spooled(accepted);
         }
         account
     };

@@ -7,6 +7,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::connect::ConnectError;
+use super::ledger::Holder;
 use super::partition;
 
 /// What to do with a batch after an error.
@@ -86,7 +87,9 @@ impl Class {
             // is never translated.
             "23514" if db.routine() == Some("ExecFindPartition") => Class::NoPartition,
             "23505" => Class::Duplicate,
-            "40001" | "40P01" | "55P03" | "57014" => Class::Away,
+            // 25006: its BEGIN was lost or refused, and what may not be without
+            // one was refused after it; see `transaction`.
+            "40001" | "40P01" | "55P03" | "57014" | "25006" => Class::Away,
             _ => match &code.code()[..2] {
                 "08" | "53" | "57" | "58" | "XX" => Class::Away,
                 "22" | "23" => Class::BadRow(BadRow::of(error)),
@@ -116,11 +119,12 @@ pub enum Trouble {
         /// What Postgres said.
         source: tokio_postgres::Error,
     },
-    /// The stream was settled further by somebody else.
-    #[error(
-        "another process stores the events of this spool: is the spool directory a copy? stop one of them"
-    )]
-    Twin,
+    /// The ledger's row is not as it was when it was read; reading it again tells why.
+    #[error("the ledger was changed since it was read")]
+    Moved,
+    /// A later opening of this spool holds the ledger's rows.
+    #[error("fenced off by a later opening of this spool")]
+    Fenced(Option<Holder>),
     /// A frame on disk is not rows.
     #[error("cannot read the rows of frame {sequence} back from the spool")]
     Frame {
@@ -147,10 +151,11 @@ impl Trouble {
     pub fn class(&self) -> Class {
         match self {
             Trouble::Connect(error) if error.is_away() => Class::Away,
-            Trouble::Connect(_) | Trouble::Twin | Trouble::Frame { .. } | Trouble::Spool(_) => {
-                Class::Fault
-            }
-            Trouble::Session(_) | Trouble::TimedOut { .. } => Class::Away,
+            Trouble::Connect(_)
+            | Trouble::Fenced(_)
+            | Trouble::Frame { .. }
+            | Trouble::Spool(_) => Class::Fault,
+            Trouble::Session(_) | Trouble::Moved | Trouble::TimedOut { .. } => Class::Away,
             Trouble::Partition(partition::Error::Postgres { source, .. }) => {
                 match Class::of(source) {
                     Class::Away => Class::Away,

@@ -5,6 +5,11 @@
 //! which rows are there already, copy the rest under savepoints, and set aside
 //! the rows that cannot be stored. Either way all of the batch is settled by the
 //! one COMMIT.
+//!
+//! Keeps one invariant: nothing is written outside the transaction that a BEGIN
+//! of this file has begun. Sessions are read-only but for those: where a BEGIN is
+//! lost or refused and its connection goes on, Postgres refuses the COPY and the
+//! entry that were sent after it, so that neither commits by itself.
 
 use std::time::Duration;
 
@@ -13,11 +18,18 @@ use tokio_postgres::Client;
 use super::batch::{Batch, Settled};
 use super::copy::Statements;
 use super::error::{BadRow, Class, Trouble, limited};
-use super::ledger::{Stream, Totals};
+use super::ledger::{Claim, Stream, Totals};
 use super::quarantine;
 
 /// A batch takes well under a second; a minute means that nobody is there.
 pub(super) const STATEMENT_LIMIT: Duration = Duration::from_secs(60);
+
+/// For a session that writes nothing unless within [`BEGIN`].
+pub(super) const READ_ONLY_UNLESS_BEGUN: &str = "SET default_transaction_read_only = on";
+
+/// READ COMMITTED whatever the database's default: what is read after waiting
+/// for a row is newer than the wait.
+pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE";
 
 /// How to store a batch.
 #[derive(Debug)]
@@ -28,6 +40,8 @@ pub(super) struct Plan<'p> {
     pub(super) held_back: Vec<(usize, BadRow)>,
     /// Whose stream the batch is a stretch of.
     pub(super) stream: &'p Stream,
+    /// On what condition the batch is entered into the ledger.
+    pub(super) claim: Claim,
 }
 
 /// Stores `batch` and says what became of its rows.
@@ -35,7 +49,7 @@ pub(super) struct Plan<'p> {
 /// `outcome` is set before the COMMIT is sent: if the answer to that is lost,
 /// the ledger tells whether it took effect, and `outcome` what it was. It stays
 /// until another COMMIT is sent, because the first may still be under way: then
-/// the ledger refuses our entry once it is through.
+/// the ledger refuses this entry once that one is through.
 pub(super) async fn store(
     client: &Client,
     statements: &Statements,
@@ -54,6 +68,7 @@ pub(super) async fn store(
         statements,
         batch,
         stream: plan.stream,
+        claim: plan.claim,
     };
     let written = match plan.probe || !held.is_empty() {
         false => transaction.straight(&rows, &settled).await,
@@ -72,7 +87,7 @@ pub(super) async fn store(
             return Err(trouble);
         }
     };
-    let totals = entered.ok_or(Trouble::Twin)?;
+    let totals = entered.ok_or(Trouble::Moved)?;
     *outcome = Some(settled.clone());
     execute(client, "commit a batch", "COMMIT").await?;
     Ok((settled, totals))
@@ -98,21 +113,19 @@ struct Transaction<'w> {
     statements: &'w Statements,
     batch: &'w Batch,
     stream: &'w Stream,
+    claim: Claim,
 }
 
-/// What the ledger says with a batch entered; none if its stretch is settled already.
+/// What the ledger says with a batch entered; none if its row was changed since it was read.
 type Entered = Option<Totals>;
 
 impl Transaction<'_> {
     /// Copies rows and enters the batch without waiting for an answer in between:
     /// to a server that is not on this machine, each wait is a round trip.
     async fn straight(self, rows: &[usize], settled: &Settled) -> Result<Entered, Trouble> {
-        // If BEGIN were refused and the connection went on, each of the others
-        // would be its own transaction. Rows before their entry: then the worst is
-        // that they are written again and found to be there.
         let (begun, copied, entered) = tokio::join!(
             biased;
-            execute(self.client, "begin a transaction", "BEGIN"),
+            execute(self.client, "begin a transaction", BEGIN),
             self.copy(rows),
             self.enter(settled),
         );
@@ -130,7 +143,7 @@ impl Transaction<'_> {
         probe: bool,
         settled: &mut Settled,
     ) -> Result<Entered, Trouble> {
-        execute(self.client, "begin a transaction", "BEGIN").await?;
+        execute(self.client, "begin a transaction", BEGIN).await?;
         if probe {
             rows = self.leave_out_stored(rows, settled).await?;
         }
@@ -141,7 +154,7 @@ impl Transaction<'_> {
     /// Settles every row, however bad some are.
     async fn carefully(self, held: &[usize], settled: &mut Settled) -> Result<Entered, Trouble> {
         let Self { client, batch, .. } = self;
-        execute(client, "begin a transaction", "BEGIN").await?;
+        execute(client, "begin a transaction", BEGIN).await?;
         let rows = candidates(batch, held, settled);
         let rows = self.leave_out_stored(rows, settled).await?;
         let mut spans = vec![rows];
@@ -214,7 +227,7 @@ impl Transaction<'_> {
     }
 
     async fn enter(self, settled: &Settled) -> Result<Entered, Trouble> {
-        let entry = self.stream.enter(self.batch, settled);
+        let entry = self.stream.enter(self.claim, self.batch, settled);
         let entering = self.statements.enter(self.client, &entry);
         limited("enter a batch into the ledger", STATEMENT_LIMIT, entering).await
     }
