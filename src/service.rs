@@ -61,13 +61,10 @@ pub async fn run(
     let spool = opened.spool;
 
     let fenced_off = Arc::new(AtomicBool::new(false));
-    let streams = opened.readers.iter().map(|frames| {
-        let number = frames.stream();
-        (number, queue::table_of(number))
-    });
+    let streams = opened.readers.iter().map(spool::LaneReader::stream);
     let opening = Arc::new(Opening::new(
         spool.clone(),
-        streams.collect(),
+        streams,
         Place::here(&config.spool.spool_dir),
         Arc::clone(&fenced_off),
     ));

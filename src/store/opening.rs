@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
-use crate::event::Table;
+use crate::queue::table_of;
 use crate::spool::Spool;
 
 use super::decision::{self, Mark, TakenOver};
@@ -50,24 +50,27 @@ const FIND: &str = "
      ORDER BY stream
        FOR UPDATE";
 
-/// The account's rows that are beyond what this directory has given away are
-/// other copies' work. What is missing from it stays missing: `verify` tells.
+/// Where the account was another copy's, its rows that are beyond what this
+/// directory has given away are other copies' work. What is missing from it
+/// stays missing: `verify` tells.
 const TAKE: &str = "
     UPDATE ingest_ledger AS mine
        SET opening = $3,
            epoch = $4,
            settled = taken.settled,
-           inherited = mine.inherited + least(0, taken.passed
-                         - (mine.inherited + mine.stored + mine.duplicates + mine.quarantined
-                            + mine.dropped))
-      FROM unnest($5::smallint[], $6::bigint[], $7::bigint[]) AS taken (stream, settled, passed)
+           inherited = CASE WHEN taken.passed IS NULL THEN mine.inherited
+                            ELSE least(taken.inherited, taken.passed - mine.stored
+                                       - mine.duplicates - mine.quarantined - mine.dropped)
+                       END
+      FROM unnest($5::smallint[], $6::bigint[], $7::bigint[], $8::bigint[])
+        AS taken (stream, settled, passed, inherited)
      WHERE mine.instance_id = $1 AND mine.lineage = $2 AND mine.stream = taken.stream";
 
 /// The hold that all lanes of a process share.
 #[derive(Debug)]
 pub struct Opening {
     spool: Spool,
-    streams: Vec<(u8, Table)>,
+    streams: Vec<u8>,
     place: Place,
     held: Mutex<Option<Arc<Held>>>,
     fenced: CancellationToken,
@@ -106,10 +109,17 @@ impl Opening {
     /// `closed` is set when it is lost: then no more events are to be taken.
     pub fn new(
         spool: Spool,
-        streams: Vec<(u8, Table)>,
+        streams: impl IntoIterator<Item = u8>,
         place: Place,
         closed: Arc<AtomicBool>,
     ) -> Self {
+        let mut streams: Vec<u8> = streams.into_iter().collect();
+        // What a fork has inherited is in its accounts, whether or not the stream
+        // is in use now.
+        let inherits = |number: &u8| spool.history().inherited(*number) > 0;
+        streams.extend((0..u8::MAX).filter(inherits));
+        streams.sort_unstable();
+        streams.dedup();
         Self {
             spool,
             streams,
@@ -199,14 +209,17 @@ impl Opening {
             )
             .await?;
         let (epoch, since): (i64, String) = (row.get(0), row.get(1));
-        let numbers: Vec<i16> = self.streams.iter().map(|&(n, _)| n.into()).collect();
+        let inherited_by = |&number: &i16| {
+            let number = u8::try_from(number).unwrap_or(u8::MAX);
+            sequence(history.inherited(number))
+        };
+        let numbers: Vec<i16> = self.streams.iter().map(|&number| number.into()).collect();
         let tables: Vec<&str> = self
             .streams
             .iter()
-            .map(|(_, table)| table.as_str())
+            .map(|&number| table_of(number).as_str())
             .collect();
-        let inherited = |&(number, _): &(u8, Table)| sequence(history.inherited(number));
-        let inherited: Vec<i64> = self.streams.iter().map(inherited).collect();
+        let inherited: Vec<i64> = numbers.iter().map(inherited_by).collect();
         client
             .execute(MAKE, &[&instance, &lineage, &numbers, &tables, &inherited])
             .await?;
@@ -222,11 +235,12 @@ impl Opening {
             // Later than at the start, what was given since then is not counted.
             .map(|found| found.taken.passed.filter(|_| again.is_none()).map(sequence))
             .collect();
+        let inherited: Vec<i64> = numbers.iter().map(inherited_by).collect();
         client
             .execute(
                 TAKE,
                 &[
-                    &instance, &lineage, &id, &epoch, &numbers, &settled, &passed,
+                    &instance, &lineage, &id, &epoch, &numbers, &settled, &passed, &inherited,
                 ],
             )
             .await?;

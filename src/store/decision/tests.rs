@@ -403,7 +403,8 @@ impl World {
             epoch: me.epoch,
         };
         if let Some(passed) = taken.passed.filter(|_| !again) {
-            row.inherited += 0.min(passed as i64 - row.decided());
+            let rows = row.stored + row.duplicates;
+            row.inherited = (history.inherited(STREAM) as i64).min(passed as i64 - rows);
         }
         life.me = Some(me);
         taken
