@@ -148,7 +148,8 @@ impl History {
     /// What a watermark says that `by` has set; none: a version that did not
     /// record openings.
     pub fn vouched(&self, by: Option<Uuid>, watermark: u64) -> Vouched {
-        if watermark == 0 {
+        // A row that is new has nothing to say.
+        if watermark == 0 && by.is_none() {
             return Vouched::UpToWatermark;
         }
         let by = by.unwrap_or(UNRECORDED);
@@ -345,7 +346,9 @@ mod tests {
             (None, 9, Vouched::UpToWatermark),
             (None, 10, Vouched::Nothing),
             (Some(Uuid::new_v4()), 5, Vouched::Nothing),
-            (Some(Uuid::new_v4()), 0, Vouched::UpToWatermark),
+            // Its account is another's, though nothing is settled.
+            (Some(Uuid::new_v4()), 0, Vouched::Nothing),
+            (None, 0, Vouched::UpToWatermark),
         ] {
             assert_eq!(history.vouched(by, watermark), expected, "{watermark}");
         }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::harness::{Client, Process, Rig, Settings, click, eventually, uuid_of, DEMO, one};
+use crate::harness::{Client, DEMO, Process, Rig, Settings, click, eventually, one, uuid_of};
 
 /// Copies a spool's directory as an operator might: file by file, beside the
 /// process that uses it.
@@ -104,7 +104,10 @@ async fn of_two_services_on_copies_of_a_spool_only_the_later_one_says_committed(
             }
         }
     }
-    assert!(!durable.is_empty() && refused > 0, "{durable:?}, {refused} refused");
+    assert!(
+        !durable.is_empty() && refused > 0,
+        "{durable:?}, {refused} refused"
+    );
     for n in 0..6 {
         let name = format!("second {n}");
         commit(&client, &name).await;
@@ -118,11 +121,20 @@ async fn of_two_services_on_copies_of_a_spool_only_the_later_one_says_committed(
         (second.pid(), directory.display().to_string()),
     ] {
         assert!(said.contains(&format!("process {pid} on ")), "{said}");
-        assert!(said.contains(&format!("the spool directory {place} (since 2")), "{said}");
+        assert!(
+            said.contains(&format!("the spool directory {place} (since 2")),
+            "{said}"
+        );
     }
-    assert!(said.contains(&format!("spool fork --spool-dir {own}")), "{said}");
+    assert!(
+        said.contains(&format!("spool fork --spool-dir {own}")),
+        "{said}"
+    );
     let readiness = rig.client.get("/readyz").await;
-    assert_eq!((readiness.status, &readiness.json["status"]), (503, &"unready".into()));
+    assert_eq!(
+        (readiness.status, &readiness.json["status"]),
+        (503, &"unready".into())
+    );
     assert!(readiness.text.contains("fenced off"), "{}", readiness.text);
     assert_eq!(readiness.json["reasons"].as_array().unwrap().len(), 1);
     // What it took is in its spool, and its accounts say so.
@@ -296,7 +308,9 @@ async fn a_ledger_from_a_backup_is_taken_over_again() {
     let log = rig.process.log();
     assert!(log.contains("restored from a backup"), "{log}");
     // Without a row, as in a database that was emptied.
-    rig.database.execute("DELETE FROM ingest_ledger; DELETE FROM ingest_holders").await;
+    rig.database
+        .execute("DELETE FROM ingest_ledger; DELETE FROM ingest_holders")
+        .await;
     commit(&rig.client, "anew").await;
     assert_eq!(rig.database.count("interaction_events").await, 5);
     assert_eq!(rig.ready().await, (200, "ready".to_owned()));

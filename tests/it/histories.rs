@@ -9,7 +9,9 @@ use rand::{RngExt as _, SeedableRng as _};
 use reqwest::Method;
 
 use crate::copies::copy;
-use crate::harness::{Client, Cluster, Database, DEMO, Process, Settings, click, eventually, uuid_of};
+use crate::harness::{
+    Client, Cluster, DEMO, Database, Process, Settings, click, eventually, uuid_of,
+};
 
 /// A history's events by what was said of them.
 #[derive(Default)]
@@ -29,7 +31,11 @@ async fn post(
 ) {
     *events += 1;
     let name = format!("{seed} {events}");
-    let ack = if random.random_bool(0.6) { "committed" } else { "durable" };
+    let ack = if random.random_bool(0.6) {
+        "committed"
+    } else {
+        "durable"
+    };
     let asks = client.query(&format!("ack={ack}"));
     let body = click(&name).to_string().into_bytes();
     // It may be killed, or fenced off.
@@ -93,15 +99,16 @@ async fn history(database: &Database, seed: u64) -> Told {
         }
     }
     drop(processes);
-    for settings in settings.iter().zip(&directories).filter_map(|(settings, directory)| {
-        directory.exists().then_some(settings)
-    }) {
+    for settings in settings
+        .iter()
+        .zip(&directories)
+        .filter_map(|(settings, directory)| directory.exists().then_some(settings))
+    {
         let (mut process, client) = Process::serve(settings);
         eventually("the spool to be empty", async || {
             let verbose = client.get("/readyz?verbose").await.json;
             let tables = verbose["rows"].as_array().unwrap();
-            tables.iter().all(|table| table["spooled"] == 0)
-                && verbose["status"] == "ready"
+            tables.iter().all(|table| table["spooled"] == 0) && verbose["status"] == "ready"
         })
         .await;
         let (code, text) = settings.verify();
@@ -128,10 +135,16 @@ async fn histories(seeds: std::ops::Range<u64>) {
         durable += told.durable.len() as u64;
         committed += told.committed;
         if (seed + 1) % 50 == 0 {
-            println!("{} histories: {durable} acknowledged, {committed} as committed", seed + 1);
+            println!(
+                "{} histories: {durable} acknowledged, {committed} as committed",
+                seed + 1
+            );
         }
     }
-    assert!(committed > 0 && durable > committed, "{durable} {committed}");
+    assert!(
+        committed > 0 && durable > committed,
+        "{durable} {committed}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

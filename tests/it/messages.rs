@@ -6,7 +6,13 @@ use std::time::Duration;
 
 use crate::harness::{Cluster, Fault, Relay, Rig, Step, click, eventually};
 
-const STEPS: [Step; 5] = [Step::Begin, Step::Copy, Step::Rows, Step::Entry, Step::Commit];
+const STEPS: [Step; 5] = [
+    Step::Begin,
+    Step::Copy,
+    Step::Rows,
+    Step::Entry,
+    Step::Commit,
+];
 
 /// A rig behind a relay, with its partitions made.
 async fn behind_relay() -> (Rig, Relay) {
@@ -45,7 +51,10 @@ async fn strike(rig: &Rig, relay: &Relay, step: Step, fault: Fault) {
         assert_eq!(stored + duplicates, 1, "{}", reply.text);
         let sql = "interaction_events";
         let id = crate::harness::uuid_of(crate::harness::DEMO, &name);
-        let found = rig.database.count(&format!("{sql} WHERE event_id = '{id}'")).await;
+        let found = rig
+            .database
+            .count(&format!("{sql} WHERE event_id = '{id}'"))
+            .await;
         assert_eq!(found, 1, "{name}");
     }
     assert_eq!(relay.hits(), hits + 1, "{step:?} {fault:?} did not happen");

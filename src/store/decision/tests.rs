@@ -427,6 +427,15 @@ impl World {
         }
     }
 
+    /// Whether a process has nothing more to do.
+    fn is_done(&self, at: usize) -> bool {
+        let (Some(life), Some(directory)) = (&self.lives[at], &self.directories[at]) else {
+            return true;
+        };
+        let last = directory.frames.last().map_or(0, |&(sequence, _)| sequence);
+        life.fenced || (life.me.is_some() && last <= life.done)
+    }
+
     /// Each directory in turn is opened and left to itself.
     fn end(&mut self) {
         self.lives = [const { None }; DIRECTORIES];
@@ -436,6 +445,9 @@ impl World {
             }
             self.start(at);
             for _ in 0..2000 {
+                if self.is_done(at) {
+                    break;
+                }
                 self.work(at);
             }
             let directory = self.directories[at].as_ref().expect("it is open");

@@ -167,7 +167,7 @@ async fn pass_on(client: TcpStream, server: UnixStream, state: Arc<State>) {
 }
 
 /// Reads a message: its type and the whole of it.
-async fn message(from: &mut (impl AsyncReadExt + Unpin)) -> std::io::Result<(u8, Vec<u8>)> {
+async fn message(from: &mut (impl tokio::io::AsyncRead + Unpin)) -> std::io::Result<(u8, Vec<u8>)> {
     let mut whole = vec![0; 5];
     from.read_exact(&mut whole).await?;
     let length = u32::from_be_bytes(whole[1..5].try_into().unwrap()) as usize;
