@@ -16,12 +16,14 @@ use crate::{dev, logging, service};
 mod partitions;
 mod quarantine;
 mod signals;
+mod spool;
 mod tenants;
 mod verify;
 
 pub use partitions::PartitionsCommand;
 pub use quarantine::{QuarantineCommand, QuarantineRows};
 pub use signals::Stop;
+pub use spool::SpoolCommand;
 pub use tenants::{KeyAccess, KeysCommand, TenantsCommand};
 pub use verify::Verify;
 
@@ -79,6 +81,12 @@ pub enum Command {
     },
     /// Check that every accepted row is in Postgres, in quarantine or in the spool; changes nothing, exits with 1 on a difference
     Verify(Verify),
+    /// The spool directory of a service that is stopped
+    Spool {
+        /// What to do with it.
+        #[command(subcommand)]
+        command: SpoolCommand,
+    },
     /// Partitions: where events are kept
     Partitions {
         /// What to do with them.
@@ -154,6 +162,7 @@ async fn carry_out(command: Command, stop: Stop) -> Result<()> {
         Command::Keys { command } => tenants::keys(command).await,
         Command::Quarantine { command } => quarantine::run(command).await,
         Command::Verify(verify) => verify::run(verify).await,
+        Command::Spool { command } => spool::run(&command),
         Command::Partitions { command } => partitions::run(command).await,
     }
 }

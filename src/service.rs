@@ -14,6 +14,7 @@ use std::num::NonZero;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -38,7 +39,7 @@ use crate::store::connect::Target;
 use crate::store::directory::{ApiKeyHasher, Directory, KeyCopy, Standing};
 use crate::store::seal::{Policy, Pressure, Sealer};
 use crate::store::{
-    BatchLimits, Keeper, LaneStatus, Layout, Session, Stream, Totals, Writer,
+    BatchLimits, Keeper, LaneStatus, Layout, Opening, Place, Session, Stream, Totals, Writer,
     migrate::{self, History},
 };
 use tasks::{Fault, Tasks};
@@ -102,12 +103,21 @@ pub async fn run(
     };
     let spool = opened.spool;
 
+    let fenced_off = Arc::new(AtomicBool::new(false));
+    let streams = opened.readers.iter().map(spool::LaneReader::stream);
+    let opening = Arc::new(Opening::new(
+        spool.clone(),
+        streams,
+        Place::here(&config.spool.spool_dir),
+        Arc::clone(&fenced_off),
+    ));
     let mut stages = Tasks::default();
     let mut lanes = Vec::new();
     let mut writers = Vec::new();
     for frames in opened.readers {
         let stream = Stream {
             instance: spool.instance(),
+            lineage: spool.history().lineage(),
             number: frames.stream(),
             table: queue::table_of(frames.stream()),
         };
@@ -117,6 +127,7 @@ pub async fn run(
             stream,
             target: target.clone(),
             limits: batch_limits(&config),
+            opening: Arc::clone(&opening),
             keeper: Arc::clone(&keeper),
             spool: spool.clone(),
             drain: Arc::clone(&drain),
@@ -138,6 +149,7 @@ pub async fn run(
         segment_bytes,
         drain,
         config.store.writers,
+        fenced_off,
     );
 
     let (stop_directory, directory_stops) = watch::channel(false);
@@ -411,6 +423,10 @@ async fn watch_disk(spool: Spool) {
 pub struct Report {
     /// Rows that were made durable since the instance was born.
     pub accepted: u64,
+    /// Of those, rows that another lineage of the spool accounts for; below zero: rows of
+    /// other copies that are in the numbers below. Absent if none.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub inherited: i64,
     /// Of those, rows that were new in Postgres.
     pub stored: u64,
     /// Of those, rows that were in Postgres already.
@@ -444,6 +460,7 @@ impl Report {
         };
         Self {
             accepted: fill.accepted.iter().sum(),
+            inherited: lanes.iter().map(|lane| lane.totals().inherited).sum(),
             stored: totals(|totals| totals.stored),
             duplicates: totals(|totals| totals.duplicates),
             quarantined: totals(|totals| totals.quarantined),
@@ -453,6 +470,11 @@ impl Report {
             in_time,
         }
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(number: &i64) -> bool {
+    *number == 0
 }
 
 /// Opens the spool; reading what is in it takes a while.

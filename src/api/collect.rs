@@ -527,6 +527,7 @@ fn full(app: &App, reason: Full) -> Problem {
         Full::Disk => ("disk_failed", "; send the events again later"),
         Full::Gone => ("disk_failed", "; send the events elsewhere until it is"),
         Full::Stalled => ("disk_stalled", "; send the events again later"),
+        Full::FencedOff => ("fenced_off", "; send the events elsewhere"),
         Full::Stopping => ("stopping", "; send the events again later, or elsewhere"),
     };
     let wait = app.intake.retry_after(reason);

@@ -80,7 +80,7 @@ pub(super) struct Keys {
 }
 
 /// What became of the rows of one table, since the instance was born:
-/// accepted = stored + duplicates + quarantined + spooled + lost.
+/// accepted = inherited + stored + duplicates + quarantined + spooled + lost.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 pub(super) struct Account {
     /// The table.
@@ -89,6 +89,10 @@ pub(super) struct Account {
     table: Table,
     /// Rows that were made durable here.
     accepted: u64,
+    /// Of those: rows that another lineage of this spool accounts for. Below zero: rows in
+    /// the numbers below that another copy of this spool had accepted. Absent: none.
+    #[serde(skip_serializing_if = "is_zero")]
+    inherited: i64,
     /// Of those: rows that were new in Postgres.
     stored: u64,
     /// Of those: rows that were in Postgres already.
@@ -115,6 +119,11 @@ pub(super) struct SpoolFill {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
 fn as_name<S: serde::Serializer>(table: &Table, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(table.as_str())
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(number: &i64) -> bool {
+    *number == 0
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -150,11 +159,17 @@ pub(super) async fn readyz(
         reasons.push("tenants and API keys were never read from the database".into());
     }
     let largest = app.intake.spool().payload_bytes_max();
-    match app.intake.has_room(TYPICAL_BODY_BYTES.min(largest)) {
+    let room = app.intake.has_room(TYPICAL_BODY_BYTES.min(largest));
+    let fenced_off = room == Err(Full::FencedOff);
+    match room {
         Ok(()) => {}
         Err(reason @ (Full::Disk | Full::Stalled | Full::Gone)) => {
             reasons.push(reason.to_string().into());
         }
+        Err(Full::FencedOff) => reasons.push(
+            "fenced off: a later start on a copy of this spool stores its events; the log names both"
+                .into(),
+        ),
         Err(_) => match app.intake.spool().shortage() {
             Some(shortage) => reasons.push(shortage.to_string().into()),
             None => reasons.push("the spool is full".into()),
@@ -184,6 +199,8 @@ pub(super) async fn readyz(
         );
     }
     match app.lanes.iter().map(|lane| lane.health()).max() {
+        // That is the reason already.
+        Some(Health::Fault) if fenced_off => {}
         Some(Health::Fault) => {
             reasons.push(
                 "events cannot be stored until an operator mends something; see the log".into(),
@@ -287,6 +304,7 @@ fn accounts(app: &App) -> Vec<Account> {
         let mut account = Account {
             table,
             accepted: 0,
+            inherited: 0,
             stored: 0,
             duplicates: 0,
             quarantined: 0,
@@ -295,7 +313,7 @@ fn accounts(app: &App) -> Vec<Account> {
         };
         for (stream, totals) in totals.iter().filter(|(stream, _)| stream.table == table) {
             let accepted = accepted[usize::from(stream.number)];
-            let unsettled = accepted.saturating_sub(totals.rows());
+            let unsettled = totals.spooled(accepted);
             let lost = fill.lost_items[usize::from(stream.number)].min(unsettled);
             for (sum, part) in [
                 (&mut account.accepted, accepted),
@@ -307,6 +325,7 @@ fn accounts(app: &App) -> Vec<Account> {
             ] {
                 *sum = sum.saturating_add(part);
             }
+            account.inherited = account.inherited.saturating_add(totals.inherited);
         }
         account
     };

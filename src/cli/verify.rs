@@ -59,7 +59,7 @@ pub(super) async fn run(verify: Verify) -> Result<()> {
     };
     let tables = match verify.skip_tables {
         true => store::verify::Ledger::default(),
-        false => store::verify::read(&mut session.client, instance, true).await?,
+        false => store::verify::read(&mut session.client, instance, Uuid::nil(), true).await?,
     };
     let mut differences = 0;
     for spool::Unreadable { name, reason, .. } in &unreadable {
@@ -82,19 +82,35 @@ pub(super) async fn run(verify: Verify) -> Result<()> {
         };
         print(&format!("{what}: {found} of {expected}, {verdict}"))
     };
+    let mut fenced_off = 0;
     for stream in &streams {
-        let Stream { account, totals } = stream;
+        let Stream {
+            account, totals, ..
+        } = stream;
+        let lane = format!(
+            "{} lane {}",
+            crate::queue::table_of(account.number),
+            account.number / 2
+        );
+        if let Some(other) = &stream.fenced_off_by {
+            fenced_off += 1;
+            print(&format!(
+                "{lane}: FENCED OFF by {other}, so its account is not this directory's; \
+                 accepted {}, of which up to {} may be in this directory only",
+                account.accepted, account.unsettled
+            ))?;
+            continue;
+        }
+        let inherited = match totals.inherited {
+            0 => String::new(),
+            rows => format!("inherited {rows} + "),
+        };
         compare(
             format!(
-                "{} lane {}: stored {} + duplicates {} + quarantined {} + spooled {} = accepted",
-                crate::queue::table_of(account.number),
-                account.number / 2,
-                totals.stored,
-                totals.duplicates,
-                totals.quarantined,
-                account.unsettled
+                "{lane}: {inherited}stored {} + duplicates {} + quarantined {} + spooled {} = accepted",
+                totals.stored, totals.duplicates, totals.quarantined, account.unsettled
             ),
-            i128::from(totals.rows()) + i128::from(account.unsettled),
+            totals.decided() + i128::from(account.unsettled),
             i128::from(account.accepted),
             "lost from the spool, or from a database that is an older copy",
         )?;
@@ -115,6 +131,12 @@ pub(super) async fn run(verify: Verify) -> Result<()> {
         )?;
     }
     anyhow::ensure!(
+        fenced_off == 0,
+        "this spool directory is fenced off: a later start on a copy of it holds its accounts. \
+         What is in it is stored by a start on it, which fences the other one off, or, if both \
+         are to be used, by a start after `recsys-ingest spool fork`"
+    );
+    anyhow::ensure!(
         differences == 0,
         "{differences} of the accounts differ; see above"
     );
@@ -132,11 +154,15 @@ struct Looked {
 struct Stream {
     account: spool::StreamAccount,
     totals: Totals,
+    /// The holder of the ledger's row, if it is not this directory.
+    fenced_off_by: Option<String>,
 }
 
 impl Stream {
     fn balances(&self) -> bool {
-        self.totals.rows().checked_add(self.account.unsettled) == Some(self.account.accepted)
+        let expected = i128::from(self.account.accepted);
+        let found = self.totals.decided() + i128::from(self.account.unsettled);
+        self.fenced_off_by.is_none() && found == expected
     }
 }
 
@@ -146,19 +172,26 @@ async fn look(spool_dir: &Path, session: &mut Session) -> Result<Looked> {
     let instance = report
         .instance
         .with_context(|| format!("there is no spool in {}", spool_dir.display()))?;
-    let ledger = store::verify::read(&mut session.client, instance, false).await?;
-    let settled: Vec<_> = ledger
+    let lineage = spool::history(spool_dir, instance)?.lineage();
+    let ledger = store::verify::read(&mut session.client, instance, lineage, false).await?;
+    let watermarks: Vec<_> = ledger
         .streams
         .iter()
-        .map(|(stream, totals)| (*stream, totals.settled))
+        .map(|stream| (stream.number, stream.totals.settled, stream.opening))
         .collect();
-    let streams = spool::account(spool_dir, &settled)?
+    let spool::Account { history, streams } = spool::account(spool_dir, instance, &watermarks)?;
+    let streams = streams
         .into_iter()
         .map(|account| {
             let mut of_stream = ledger.streams.iter();
-            let totals = of_stream.find(|(number, _)| *number == account.number);
+            let entered = of_stream.find(|entered| entered.number == account.number);
+            let other = entered.filter(|entered| !history.knows(entered.opening));
             Stream {
-                totals: totals.map(|(_, totals)| *totals).unwrap_or_default(),
+                totals: entered.map(|entered| entered.totals).unwrap_or_default(),
+                fenced_off_by: other.map(|other| match &other.holder {
+                    Some(holder) => holder.to_string(),
+                    None => "an unknown process".to_owned(),
+                }),
                 account,
             }
         })

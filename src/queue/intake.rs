@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -42,6 +42,9 @@ pub enum Full {
         "the spool's directory was removed or replaced while the service ran; it has to be started again"
     )]
     Gone,
+    /// A later opening of this spool stores its events.
+    #[error("this instance is fenced off: a later start on a copy of its spool took over")]
+    FencedOff,
     /// The service is stopping.
     #[error("the service is stopping")]
     Stopping,
@@ -90,10 +93,12 @@ pub struct Intake {
     drain: Arc<DrainRate>,
     shards: u8,
     turn: Arc<AtomicUsize>,
+    fenced_off: Arc<AtomicBool>,
 }
 
 impl Intake {
-    /// An intake whose frames go into `entries`, to `shards` lanes for each table.
+    /// An intake whose frames go into `entries`, to `shards` lanes for each table,
+    /// until it is `fenced_off`.
     pub fn new(
         budget: Budget,
         entries: flume::Sender<Entry<InMemory, Outcome>>,
@@ -101,6 +106,7 @@ impl Intake {
         segment_bytes: u64,
         drain: Arc<DrainRate>,
         shards: u8,
+        fenced_off: Arc<AtomicBool>,
     ) -> Self {
         Self {
             budget,
@@ -110,6 +116,7 @@ impl Intake {
             drain,
             shards,
             turn: Arc::default(),
+            fenced_off,
         }
     }
 
@@ -147,7 +154,16 @@ impl Intake {
     /// Whether a body of `bytes` could be spooled: said before any work is done
     /// for it.
     pub fn has_room(&self, bytes: usize) -> Result<(), Full> {
+        self.is_not_fenced_off()?;
         Ok(self.spool.has_room(bytes)?)
+    }
+
+    /// What is taken after that would lie in the spool until an operator comes.
+    fn is_not_fenced_off(&self) -> Result<(), Full> {
+        match self.fenced_off.load(Ordering::Relaxed) {
+            true => Err(Full::FencedOff),
+            false => Ok(()),
+        }
     }
 
     /// The spool behind the intake.
@@ -162,6 +178,7 @@ impl Intake {
         frame: Frame,
         durable: Option<oneshot::Sender<Result<(), Refused>>>,
     ) -> Result<(), Full> {
+        self.is_not_fenced_off()?;
         let table: Table = frame.rows.table();
         let turn = self.turn.fetch_add(1, Ordering::Relaxed) % usize::from(self.shards);
         let shard = u8::try_from(turn).expect("the remainder of a u8 is one");
@@ -188,7 +205,7 @@ impl Intake {
         let now = Instant::now();
         let wait = match full {
             Full::Stopping | Full::TooLarge => Duration::from_secs(1),
-            Full::Disk | Full::Stalled | Full::Gone => Duration::from_secs(10),
+            Full::Disk | Full::Stalled | Full::Gone | Full::FencedOff => Duration::from_secs(10),
             // A quarter of the budget is room for many bodies.
             Full::Bytes | Full::Frames => {
                 self.drain.time_for(self.budget.bytes_max() as u64 / 4, now)

@@ -42,6 +42,8 @@ pub(super) struct LaneState<R> {
     /// Payload bytes in memory.
     pub(super) queued_bytes: usize,
     waiting: HashMap<u64, oneshot::Sender<R>>,
+    /// Nothing is given any more.
+    abandoned: bool,
     /// When to look for those who gave up.
     prune_at: usize,
 }
@@ -65,6 +67,7 @@ impl<R> Lane<R> {
                 pace,
                 queued_bytes: 0,
                 waiting: HashMap::new(),
+                abandoned: false,
                 prune_at: PRUNE_AT_LEAST,
             }),
         }
@@ -79,6 +82,12 @@ impl<R> LaneState<R> {
     /// Who waits for the frame's verdict.
     pub(super) fn waiting(&mut self, sequence: u64) -> Option<oneshot::Sender<R>> {
         self.waiting.remove(&sequence)
+    }
+
+    /// Frames stay in the spool from here on, and no one waits for them.
+    pub(super) fn abandon(&mut self) {
+        self.abandoned = true;
+        self.waiting.clear();
     }
 
     /// Keeps `verdict` until the frame comes back from disk. Clients give up
@@ -115,6 +124,9 @@ impl<L, R> LaneSender<L, R> {
         // Under the lock, so that a reader that catches up finds each frame
         // counted that it was offered, and no other.
         gauges.add(self.stream, 1, u64::from(frame.items));
+        if state.abandoned {
+            return;
+        }
         let queued = state.queued_bytes + frame.payload.len();
         // An empty lane takes any frame: whoever falls behind must leave
         // something in memory that wakes the reader.

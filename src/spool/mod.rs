@@ -22,6 +22,7 @@ pub mod format;
 mod disk;
 mod instance;
 mod lock;
+mod openings;
 mod repair;
 mod scan;
 
@@ -47,7 +48,8 @@ pub use commit::Committer;
 pub use entry::{Entry, Refused};
 pub use gauges::Fill;
 pub use lane::Spooled;
-pub use open::{Opened, StreamAccount, account, inspect, open};
+pub use open::{Account, Opened, StreamAccount, account, fork, history, inspect, open};
+pub use openings::{History, Vouched};
 pub use reader::{LaneReader, Next};
 pub use scan::{Damage, DamageKind, Ending, ScanReport, SegmentReport, Unreadable};
 pub use settings::Settings;

@@ -5,15 +5,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use anyhow::Context;
+use uuid::Uuid;
 
 use super::catalog::{Catalog, Segment};
 use super::commit::Committer;
 use super::disk::{Disk, RealDisk};
 use super::entry::Entry;
-use super::format::{Predecessor, STREAMS_MAX};
+use super::format::{Counts, Predecessor, STREAMS_MAX};
 use super::lane::{Lane, LaneSender};
 use super::lock::DirectoryLock;
 use super::log::{Closed, Log, Resume};
+use super::openings::{self, History, Vouched};
 use super::pace::Pace;
 use super::reader::{Found, LaneReader};
 use super::scan::{ScanReport, scan, scan_beyond};
@@ -59,6 +61,19 @@ pub fn inspect(directory: &Path) -> anyhow::Result<ScanReport> {
     scan(&disk).with_context(doing)
 }
 
+/// Who has had the directory of spool `instance` open.
+pub fn history(directory: &Path, instance: Uuid) -> anyhow::Result<History> {
+    let doing = || format!("cannot read the spool in {}", directory.display());
+    let disk = RealDisk::existing(directory).with_context(doing)?;
+    recorded(&disk, instance, true).with_context(doing)
+}
+
+/// What is recorded of openings; `used`: the directory holds frames.
+fn recorded(disk: &dyn Disk, instance: Uuid, used: bool) -> anyhow::Result<History> {
+    let recorded = openings::read(disk, instance)?;
+    Ok(recorded.unwrap_or_else(|| History::unrecorded(instance, used)))
+}
+
 /// What a spool's directory says of the items of one stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StreamAccount {
@@ -70,19 +85,52 @@ pub struct StreamAccount {
     pub unsettled: u64,
 }
 
-/// Reads what a spool's directory says of every stream that was ever used.
-/// `settled` holds streams and the last of their sequences that is settled.
-/// Changes nothing, and may run beside the service.
-pub fn account(directory: &Path, settled: &[(u8, u64)]) -> anyhow::Result<Vec<StreamAccount>> {
+/// What a spool's directory says of all streams.
+#[derive(Clone, Debug)]
+pub struct Account {
+    /// Whose directory it is, and who has had it open.
+    pub history: History,
+    /// Every stream that was ever used.
+    pub streams: Vec<StreamAccount>,
+}
+
+/// A stream, the watermark that the database has for it, and who set that.
+pub type Watermark = (u8, u64, Option<Uuid>);
+
+/// Reads what a spool's directory says of every stream that was ever used;
+/// frames that `watermarks` vouch for are settled. Changes nothing, and may run
+/// beside the service. Fails if the directory is not a spool of `instance`.
+pub fn account(
+    directory: &Path,
+    instance: Uuid,
+    watermarks: &[Watermark],
+) -> anyhow::Result<Account> {
     let doing = || format!("cannot read the spool in {}", directory.display());
     let disk = RealDisk::existing(directory).with_context(doing)?;
+    account_on(&disk, instance, watermarks).with_context(doing)
+}
+
+fn account_on(
+    disk: &dyn Disk,
+    instance: Uuid,
+    watermarks: &[Watermark],
+) -> anyhow::Result<Account> {
+    let history = recorded(disk, instance, true)?;
     let mut beyond = [0; STREAMS_MAX];
-    for &(stream, sequence) in settled {
+    for &(stream, watermark, by) in watermarks {
         if let Some(settled) = beyond.get_mut(usize::from(stream)) {
-            *settled = sequence;
+            *settled = match history.vouched(by, watermark) {
+                Vouched::UpToWatermark => watermark,
+                Vouched::UpTo { sequence, .. } => sequence,
+                Vouched::Nothing => 0,
+            };
         }
     }
-    let report = scan_beyond(&disk, &beyond).with_context(doing)?;
+    let report = scan_beyond(disk, &beyond)?;
+    anyhow::ensure!(
+        report.instance == Some(instance),
+        "it is not spool {instance} any more"
+    );
     let accepted = report
         .segments
         .last()
@@ -94,10 +142,42 @@ pub fn account(directory: &Path, settled: &[(u8, u64)]) -> anyhow::Result<Vec<St
             sum.saturating_add(segment.streams[stream].unsettled)
         }),
     };
-    Ok((0..STREAMS_MAX)
+    let streams = (0..STREAMS_MAX)
         .map(account)
         .filter(|account| account.accepted > 0)
-        .collect())
+        .collect();
+    Ok(Account { history, streams })
+}
+
+/// Makes a directory that began as a copy a spool by itself, with accounts in
+/// the database of its own; returns its lineage. No process may have it open.
+pub fn fork(directory: &Path) -> anyhow::Result<Uuid> {
+    let doing = || format!("cannot fork the spool in {}", directory.display());
+    let disk = RealDisk::existing(directory).with_context(doing)?;
+    let _lock = DirectoryLock::acquire(directory)?;
+    fork_on(&disk).with_context(doing)
+}
+
+fn fork_on(disk: &dyn Disk) -> anyhow::Result<Uuid> {
+    let report = scan(disk)?;
+    let instance = report
+        .instance
+        .filter(|_| !report.segments.is_empty())
+        .context("there is no spool")?;
+    repair::clear(disk, &report)?;
+    let Account { history, streams } = account_on(disk, instance, &[])?;
+    let mut inherited = [0; STREAMS_MAX];
+    for StreamAccount {
+        number,
+        accepted,
+        unsettled,
+    } in streams
+    {
+        inherited[usize::from(number)] = accepted.saturating_sub(unsettled);
+    }
+    let history = history.fork(inherited);
+    openings::write(disk, &history).context("cannot write the spool's record of openings")?;
+    Ok(history.lineage())
 }
 
 pub(super) fn open_on<L, R>(
@@ -110,7 +190,8 @@ pub(super) fn open_on<L, R>(
     let report = scan(disk.as_ref())?;
     report.log();
     let instance = repair::repair(disk.as_ref(), &report)?;
-    let resume = resume(&report);
+    let mut resume = resume(&report);
+    let history = begin(disk.as_ref(), instance, &report, &mut resume)?;
     let accepted = resume.counts;
     let mut catalog = Catalog::default();
     for segment in &report.segments {
@@ -129,7 +210,9 @@ pub(super) fn open_on<L, R>(
         disk,
         catalog,
         counts: resume.counts,
+        items: items(&report),
         last_sequence: resume.next_sequence - 1,
+        history,
         lock,
     }));
     count_backlog(&shared, &report);
@@ -193,6 +276,34 @@ fn resume(report: &ScanReport) -> Resume {
         next_sequence: seen + 1,
         counts: newest.map_or([0; STREAMS_MAX], |newest| newest.counts),
     }
+}
+
+/// Records that this directory is being opened, before anyone else can hear of it.
+fn begin(
+    disk: &dyn Disk,
+    instance: Uuid,
+    report: &ScanReport,
+    resume: &mut Resume,
+) -> anyhow::Result<History> {
+    let used = !report.segments.is_empty();
+    let mut history = recorded(disk, instance, used)?;
+    let oldest = report
+        .segments
+        .iter()
+        .map(|segment| segment.header.first_sequence)
+        .min();
+    resume.next_sequence = history.begin(resume.next_sequence, resume.counts, oldest);
+    openings::write(disk, &history).context("cannot record that the spool is being opened")?;
+    Ok(history)
+}
+
+/// Items of all frames that were found, by stream.
+fn items(report: &ScanReport) -> Counts {
+    let of = |stream: usize| {
+        let segments = report.segments.iter();
+        segments.map(|segment| segment.streams[stream].items).sum()
+    };
+    std::array::from_fn(of)
 }
 
 fn count_backlog(shared: &Shared, report: &ScanReport) {

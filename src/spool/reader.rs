@@ -32,6 +32,9 @@ pub struct LaneReader<L, R> {
     found: Found,
 }
 
+/// No spool gets this far: at a million frames a second it takes a thousand centuries.
+const SEQUENCES_LOW: u64 = 1 << 62;
+
 /// What a lane has for its writer.
 #[derive(Debug)]
 pub enum Next<L, R> {
@@ -105,32 +108,48 @@ impl<L, R> LaneReader<L, R> {
         self.lane.lock().pace.behind_from().is_some()
     }
 
-    /// At start: Postgres remembers that all frames up to and including
-    /// `sequence` are settled. They are passed over and count as retired.
+    /// At start: all frames up to and including `sequence` are settled. They are
+    /// passed over and count as retired.
     ///
-    /// Only frames of earlier lives are passed over. A watermark that is ahead
-    /// of everything this spool ever held is of another time: then `false` is returned,
-    /// everything found is given, which the key makes harmless, and new frames
-    /// are numbered beyond the watermark.
+    /// Only frames of earlier lives are passed over: of a watermark that is
+    /// ahead of all that this directory ever held nothing is believed, and
+    /// `false` is returned.
     pub fn skip_to(&mut self, sequence: u64) -> bool {
-        if sequence <= self.shared.found_last {
+        let known = sequence <= self.shared.found_last;
+        if known {
             self.skip = self.skip.max(sequence);
-            return true;
         }
+        known
+    }
+
+    /// At start: the database has a watermark that another copy of this spool
+    /// has set. New frames get sequences beyond it; what was found is given, and
+    /// the key makes harmless what of it is stored already.
+    pub fn number_beyond(&mut self, watermark: u64) {
         tracing::error!(
             stream = self.stream,
-            watermark = sequence,
+            watermark,
             last = self.shared.found_last,
             "the database remembers frames that this spool never had; was the spool directory \
-             replaced by an older copy? What is in it is stored again, nothing is skipped"
+             replaced by an older copy, or did another copy go on? What is in it is looked up \
+             and stored where it is missing, nothing is skipped"
         );
-        // Beyond this there are no sequences left: better none skipped than none used.
-        if sequence <= NUMBER_MAX {
+        // Nothing depends on it, so a number that would soon use up all
+        // sequences is not followed.
+        if watermark < SEQUENCES_LOW {
             self.shared
                 .sequence_floor
-                .fetch_max(sequence, std::sync::atomic::Ordering::Relaxed);
+                .fetch_max(watermark, std::sync::atomic::Ordering::Relaxed);
         }
-        false
+    }
+
+    /// Takes no more frames: they stay in the spool, and who waits for one
+    /// learns at once that there will be no verdict. Ends when intake does.
+    pub async fn abandon(mut self) {
+        self.lane.lock().abandon();
+        self.peeked = None;
+        // Those that are in memory already are dropped here.
+        while self.frames.recv_async().await.is_ok() {}
     }
 
     /// At start, after [`LaneReader::skip_to`] and before anything is read:

@@ -16,11 +16,7 @@ use super::scan::{Damage, ScanReport, Unreadable};
 /// Sets aside what cannot be read, copies what is damaged, clears leftovers
 /// away, and says which instance this is from now on.
 pub(super) fn repair(disk: &dyn Disk, report: &ScanReport) -> anyhow::Result<Uuid> {
-    for leftover in &report.leftovers {
-        disk.remove(leftover)
-            .with_context(|| format!("cannot remove the unused file {leftover} from the spool"))?;
-        info!(file = %leftover, "removed a spool file that was not, or no longer, a segment");
-    }
+    clear(disk, report)?;
     for Unreadable { name, .. } in &report.unreadable {
         set_aside(disk, name)
             .with_context(|| format!("cannot set the damaged segment {name} aside"))?;
@@ -60,6 +56,16 @@ fn set_aside(disk: &dyn Disk, name: &str) -> anyhow::Result<()> {
         .find(is_free)
         .expect("a directory holds fewer files than there are numbers");
     Ok(disk.rename(name, &aside)?)
+}
+
+/// Clears leftovers away.
+pub(super) fn clear(disk: &dyn Disk, report: &ScanReport) -> anyhow::Result<()> {
+    for leftover in &report.leftovers {
+        disk.remove(leftover)
+            .with_context(|| format!("cannot remove the unused file {leftover} from the spool"))?;
+        info!(file = %leftover, "removed a spool file that was not, or no longer, a segment");
+    }
+    Ok(())
 }
 
 /// Copies damaged bytes to a file of their own, which outlives the segment.

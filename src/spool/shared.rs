@@ -15,6 +15,7 @@ use super::disk::Disk;
 use super::format::{Counts, FRAME_HEADER_BYTES, FRAMES_START, STREAMS_MAX, to_usize};
 use super::gauges::{Fill, Gauges};
 use super::lock::DirectoryLock;
+use super::openings::History;
 use super::settings::Settings;
 use super::space::Shortage;
 use super::spares::Spares;
@@ -38,6 +39,9 @@ pub(super) struct Shared {
     delivered: [Mutex<VecDeque<(u64, u32)>>; STREAMS_MAX],
     /// All frames of a stream up to this sequence are settled.
     retired: [AtomicU64; STREAMS_MAX],
+    history: History,
+    /// Items that were found at the start, by stream.
+    found_items: Counts,
     /// The last sequence that an earlier life of this spool used.
     pub(super) found_last: u64,
     /// New frames get later sequences than this.
@@ -60,6 +64,9 @@ pub(super) struct Found {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) catalog: Catalog,
     pub(super) counts: Counts,
+    /// Items that were found, by stream.
+    pub(super) items: Counts,
+    pub(super) history: History,
     /// The last sequence that an earlier life used.
     pub(super) last_sequence: u64,
     pub(super) lock: Option<DirectoryLock>,
@@ -73,6 +80,19 @@ impl Spool {
     /// Who this spool is. Sequences mean something only together with this.
     pub fn instance(&self) -> Uuid {
         self.shared.instance
+    }
+
+    /// Who has had this directory open.
+    pub fn history(&self) -> &History {
+        &self.shared.history
+    }
+
+    /// Items of a stream that had been accepted before this start and are no
+    /// longer in the spool.
+    pub fn passed(&self, stream: u8) -> u64 {
+        let accepted = self.shared.history.accepted(stream);
+        let found = self.shared.found_items.get(usize::from(stream));
+        accepted.saturating_sub(found.copied().unwrap_or(0))
     }
 
     /// How full the spool is.
@@ -166,6 +186,8 @@ impl Shared {
             catalog: Mutex::new(found.catalog),
             delivered: std::array::from_fn(|_| Mutex::default()),
             retired: std::array::from_fn(|_| AtomicU64::new(0)),
+            history: found.history,
+            found_items: found.items,
             found_last: found.last_sequence,
             sequence_floor: AtomicU64::new(0),
             reclaiming: Mutex::new(false),

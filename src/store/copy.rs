@@ -57,7 +57,7 @@ impl Statements {
         client.copy_in(&self.copy).await
     }
 
-    /// Enters a batch into the ledger; `None` if its stretch is settled already.
+    /// Enters a batch into the ledger; `None` if its row was changed since it was read.
     pub(super) async fn enter(
         &self,
         client: &Client,

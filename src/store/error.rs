@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio_postgres::error::{DbError, Severity};
 
 use super::connect::ConnectError;
+use super::ledger::Holder;
 use super::partition;
 use crate::event::Table;
 
@@ -105,6 +106,9 @@ impl Cause {
             "55P03" => Cause::Server,
             // A session that was ended for its age, or what such an end left behind.
             "25P02" | "25P03" | "25P04" => Cause::Server,
+            // Its BEGIN was lost or refused, and what may not be without one was
+            // refused after it; see `transaction`.
+            "25006" => Cause::Server,
             // protocol_violation as an ERROR, invalid_binary_representation and
             // bad_copy_file_format: our bytes are of another type than a column.
             "08P01" | "22P03" | "22P04" => Cause::Schema,
@@ -283,11 +287,12 @@ pub enum Trouble {
         /// What Postgres said of the last one.
         last: Box<BadRow>,
     },
-    /// The stream was settled further by somebody else.
-    #[error(
-        "another process stores the events of this spool: is the spool directory a copy? stop one of them"
-    )]
-    Twin,
+    /// The ledger's row is not as it was when it was read; reading it again tells why.
+    #[error("the ledger was changed since it was read")]
+    Moved,
+    /// A later opening of this spool holds the ledger's rows.
+    #[error("fenced off by a later opening of this spool")]
+    Fenced(Option<Holder>),
     /// A frame on disk is not rows.
     #[error("cannot read the rows of frame {sequence} back from the spool")]
     Frame {
@@ -317,13 +322,13 @@ impl Trouble {
             Trouble::Connect(_)
             | Trouble::Unfit(_)
             | Trouble::NoPartition { .. }
-            | Trouble::Twin
+            | Trouble::Fenced(_)
             | Trouble::Frame { .. }
             | Trouble::Spool(_)
             | Trouble::EveryRow { .. } => Class::Fault,
             Trouble::Undecided { .. } => Class::Undecided,
             Trouble::LeftOut { .. } => Class::BadRow(BadRow::default()),
-            Trouble::Session(_) | Trouble::TimedOut { .. } => Class::Away,
+            Trouble::Session(_) | Trouble::Moved | Trouble::TimedOut { .. } => Class::Away,
             Trouble::Partition(partition::Error::Postgres { source, .. }) => {
                 match Class::of(source) {
                     Class::Away => Class::Away,

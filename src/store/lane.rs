@@ -2,7 +2,8 @@
 //!
 //! One writer to a lane, with a connection of its own. It ends when its frames
 //! end, after the last batch has committed. Keeps a batch for as long as
-//! Postgres is away; what comes meanwhile stays in the spool.
+//! Postgres is away; what comes meanwhile stays in the spool. Stops when a later
+//! opening of the spool has fenced this one off; then all frames stay there.
 
 mod idle;
 mod source;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tokio_postgres::Client;
 use tracing::{debug, error, info, warn};
 
 use crate::metrics::{ByReason, ByTable, EventOutcome, Metrics};
@@ -22,13 +24,15 @@ use super::batch::{Batch, Settled};
 use super::checks::Board;
 use super::connect::Target;
 use super::copy::Statements;
-use super::error::{BadRow, Chain, Class, Trouble};
+use super::decision::{Decision, decide};
+use super::error::{BadRow, Chain, Class, Trouble, limited};
 use super::keeper::Keeper;
-use super::ledger::{Stream, Totals};
+use super::ledger::{Claim, Holder, LedgerRow, Stream};
+use super::opening::{Held, Opening};
 use super::quarantine::PARTITION_BUDGET;
 use super::session::Session;
 use super::status::{Health, LaneStatus};
-use super::transaction::{self, Plan};
+use super::transaction::{self, Plan, READ_ONLY_UNLESS_BEGUN, STATEMENT_LIMIT};
 use source::{Gathered, Source};
 
 /// When a batch is large or old enough to be written.
@@ -53,6 +57,8 @@ pub struct Writer {
     pub target: Target,
     /// When to write.
     pub limits: BatchLimits,
+    /// The hold on the ledger's rows, which all lanes share.
+    pub opening: Arc<Opening>,
     /// Makes partitions.
     pub keeper: Arc<Keeper>,
     /// Where settled frames are let go.
@@ -140,28 +146,46 @@ impl Sink {
 struct Open {
     session: Session,
     statements: Statements,
-    /// What the ledger said when the connection was made.
-    totals: Totals,
+    held: Arc<Held>,
+    /// The watermark that the next entry replaces.
+    seen: u64,
 }
+
+/// A later opening holds the ledger's rows.
+struct FencedOff(Option<Holder>);
 
 impl Writer {
     /// Writes frames until there are no more to come.
-    ///
+    pub async fn run(self, frames: Frames) {
+        let mut source = Source::new(frames);
+        let fenced = tokio::select! {
+            biased;
+            worked = self.work(&mut source) => worked.err(),
+            () = self.opening.fenced() => Some(FencedOff(None)),
+        };
+        if let Some(FencedOff(by)) = fenced {
+            self.opening.fence(by).await;
+            self.status.set(Health::Fault);
+            self.status.is_storing(false);
+            source.abandon().await;
+        }
+    }
+
     /// While one batch is stored the next one is gathered and sorted, so that
     /// Postgres does not wait for us between two batches.
-    pub async fn run(self, frames: Frames) {
-        let (mut source, mut sink) = self.resume(frames).await;
+    async fn work(&self, source: &mut Source) -> Result<(), FencedOff> {
+        let mut sink = self.resume(source).await?;
         let mut gathered = Gathered::default();
         let mut next = None;
         loop {
             let batch = match next.take() {
                 Some(batch) => batch,
                 None => {
-                    let gathering = self.gather(&mut source, &mut gathered);
-                    self.ping_while(gathering, &mut sink).await;
+                    let gathering = self.gather(source, &mut gathered);
+                    self.ping_while(gathering, &mut sink).await?;
                     match gathered.batch(self.stream.table) {
                         Some(batch) => batch,
-                        None => return,
+                        None => return Ok(()),
                     }
                 }
             };
@@ -169,10 +193,10 @@ impl Writer {
                 let mut storing = pin!(self.store(batch, &mut sink));
                 tokio::select! {
                     biased;
-                    undecided = &mut storing => undecided,
-                    () = self.fill(&mut source, &mut gathered) => {
+                    undecided = &mut storing => undecided?,
+                    () = self.fill(source, &mut gathered) => {
                         next = gathered.batch(self.stream.table);
-                        storing.await
+                        storing.await?
                     }
                 }
             };
@@ -192,24 +216,27 @@ impl Writer {
         }
     }
 
-    /// Finds out how far the stream was settled in an earlier life, before any
-    /// of its frames is looked at.
-    async fn resume(&self, mut frames: Frames) -> (Source, Sink) {
+    /// Takes the ledger's rows over and finds out how far the stream was settled
+    /// in an earlier life, before any of its frames is looked at.
+    async fn resume(&self, source: &mut Source) -> Result<Sink, FencedOff> {
         let mut backoff = BACKOFF_MIN;
-        let mut sink = Sink::default();
         loop {
-            match self.connect().await {
-                Ok(open) => {
-                    let settled = open.totals.settled;
-                    self.status.settle(open.totals);
-                    if !frames.skip_to(settled) {
-                        sink.suspicion = CLEAN_BATCHES_TO_TRUST;
-                    }
-                    frames.reconcile(open.totals.rows());
+            match self.connect_and_ask(u64::MAX, false).await {
+                Ok((open, _)) => {
+                    let frames = source.reader().expect("nothing was read yet");
+                    let suspicion = match is_passed_over(frames, &open.held, self.stream) {
+                        true => 0,
+                        false => CLEAN_BATCHES_TO_TRUST,
+                    };
+                    frames.reconcile(self.status.totals().decided_items());
                     self.status.set(Health::Good);
-                    sink.open = Some(open);
-                    return (Source::new(frames), sink);
+                    return Ok(Sink {
+                        open: Some(open),
+                        suspicion,
+                        ..Sink::default()
+                    });
                 }
+                Err(Trouble::Fenced(by)) => return Err(FencedOff(by)),
                 Err(trouble) => self.pause_after(&trouble, &mut backoff).await,
             }
         }
@@ -258,8 +285,9 @@ impl Writer {
 
     /// Stores a batch, however long it takes. Gives it back, after a pause, if
     /// only the rows behind it can tell what is wrong.
-    async fn store(&self, mut batch: Batch, sink: &mut Sink) -> Option<Batch> {
+    async fn store(&self, mut batch: Batch, sink: &mut Sink) -> Result<Option<Batch>, FencedOff> {
         let mut backoff = sink.backoff.max(BACKOFF_MIN);
+        let mut moved = false;
         // What the last attempt came to, if only the answer to its COMMIT is missing.
         let mut outcome = None;
         self.status.is_storing(true);
@@ -278,11 +306,13 @@ impl Writer {
                     self.drain.settled(batch.bytes());
                     self.spool.retire(self.stream.number, batch.last_sequence());
                     batch.settle(settled);
-                    return None;
+                    return Ok(None);
                 }
+                Err(Trouble::Fenced(by)) => return Err(FencedOff(by)),
                 // A COMMIT that was under way when its connection broke has been
-                // carried out meanwhile. The ledger says so to whoever asks anew.
-                Err(Trouble::Twin) if outcome.is_some() => sink.open = None,
+                // carried out since, or another lane took the rows over again. The
+                // ledger says so to those who ask again.
+                Err(Trouble::Moved) if !std::mem::replace(&mut moved, true) => sink.open = None,
                 Err(trouble) => {
                     sink.failures = sink.failures.saturating_add(1);
                     match trouble.class() {
@@ -295,7 +325,7 @@ impl Writer {
                     // Not while a COMMIT may be under way: it is of this batch as it is.
                     if trouble.asks_for_more_rows() && outcome.is_none() {
                         sink.backoff = backoff;
-                        return Some(batch);
+                        return Ok(Some(batch));
                     }
                 }
             }
@@ -346,15 +376,14 @@ impl Writer {
         let open = match sink.open.take() {
             Some(open) => sink.open.insert(open),
             None => {
-                let open = sink.open.insert(self.connect().await?);
-                if open.totals.settled >= batch.last_sequence() {
-                    // The COMMIT whose answer was lost did take effect.
-                    self.status.settle(open.totals);
-                    let settled = outcome.take();
-                    if let Some(settled) = &settled {
-                        self.count(batch, settled);
-                    }
-                    return Ok(settled.unwrap_or_default());
+                let (last, sent) = (batch.last_sequence(), outcome.is_some());
+                let (open, decision) = self.connect_and_ask(last, sent).await?;
+                let open = sink.open.insert(open);
+                if decision == Decision::Settled
+                    && let Some(settled) = outcome.take()
+                {
+                    self.count(batch, &settled);
+                    return Ok(settled);
                 }
                 open
             }
@@ -384,10 +413,15 @@ impl Writer {
             held_back,
             stream: &self.stream,
             lasts,
+            claim: Claim {
+                opening: open.held.me.id,
+                seen: open.seen,
+            },
         };
         let client = &open.session.client;
         let (settled, totals) =
             transaction::store(client, &open.statements, batch, plan, outcome).await?;
+        open.seen = totals.settled;
         self.status.settle(totals);
         self.count(batch, &settled);
         self.observe(batch, started, probe);
@@ -399,7 +433,9 @@ impl Writer {
         Ok(settled)
     }
 
-    async fn connect(&self) -> Result<Open, Trouble> {
+    /// Connects, and asks the ledger what to do with the batch that ends with
+    /// frame `last`. `sent`: a COMMIT was sent for it that has no answer.
+    async fn connect_and_ask(&self, last: u64, sent: bool) -> Result<(Open, Decision), Trouble> {
         let session = Session::open(&self.target, None).await?;
         self.checks.note_transport(session.clear_text.as_deref());
         self.checks
@@ -409,19 +445,38 @@ impl Writer {
                 transaction::STATEMENT_LIMIT,
             )
             .await?;
+        let client = &session.client;
         let prepared = async {
-            let statements = Statements::prepare(&session.client, self.stream.table).await?;
-            let totals = self.stream.read(&session.client).await?;
-            Ok((statements, totals))
+            client.batch_execute(READ_ONLY_UNLESS_BEGUN).await?;
+            Statements::prepare(client, self.stream.table).await
         };
         let doing = "prepare statements";
-        let limit = transaction::STATEMENT_LIMIT;
-        let (statements, totals) = super::error::limited(doing, limit, prepared).await?;
-        Ok(Open {
-            session,
-            statements,
-            totals,
-        })
+        let statements = limited(doing, STATEMENT_LIMIT, prepared).await?;
+        let mut held = self.opening.take(client, None).await?;
+        loop {
+            let row = self.read(client).await?;
+            match decide(row.as_ref().map(|row| row.mark), held.me, last, sent) {
+                decision @ (Decision::Settled | Decision::Store { .. }) => {
+                    let totals = row.map(|row| row.totals).unwrap_or_default();
+                    self.status.settle(totals);
+                    let open = Open {
+                        session,
+                        statements,
+                        held,
+                        seen: totals.settled,
+                    };
+                    return Ok((open, decision));
+                }
+                // Ends: each time the epoch is higher than the row's was.
+                Decision::TakeOver => held = self.opening.take(client, Some(held.me.epoch)).await?,
+                Decision::Fenced => return Err(Trouble::Fenced(row.and_then(|row| row.holder))),
+            }
+        }
+    }
+
+    /// What the ledger says of the stream.
+    async fn read(&self, client: &Client) -> Result<Option<LedgerRow>, Trouble> {
+        limited("read the ledger", STATEMENT_LIMIT, self.stream.read(client)).await
     }
 
     fn count(&self, batch: &Batch, settled: &Settled) {
@@ -456,6 +511,20 @@ impl Writer {
             .get_or_create(&by_table)
             .observe(started.elapsed().as_secs_f64());
     }
+}
+
+/// Has a lane's frames that are settled passed over. `false`: what is found may be
+/// stored already, by another copy of this spool.
+fn is_passed_over(frames: &mut Frames, held: &Held, stream: Stream) -> bool {
+    let Some(found) = held.found(stream.number) else {
+        return false;
+    };
+    let trusted = frames.skip_to(found.taken.settled) && found.taken.passed.is_none();
+    if !trusted {
+        frames.number_beyond(found.watermark);
+    }
+    // A fork's rows begin without a watermark, though its frames may be stored.
+    trusted && (stream.lineage.is_nil() || found.watermark > 0)
 }
 
 fn waits_for_partition(why: &str) -> BadRow {

@@ -5,6 +5,11 @@
 //! does the careful way begin: ask which rows are there already, copy the rest
 //! under savepoints (`isolate`), and set aside the rows that cannot be stored.
 //! Either way all of the batch is settled by the one COMMIT.
+//!
+//! Keeps one invariant: nothing is written outside the transaction that a BEGIN
+//! of this file has begun. Sessions are read-only but for those: where a BEGIN is
+//! lost or refused and its connection goes on, Postgres refuses the COPY and the
+//! entry that were sent after it, so that neither commits by itself.
 
 use std::time::Duration;
 
@@ -13,11 +18,18 @@ use tokio_postgres::Client;
 use super::batch::{Batch, Settled};
 use super::copy::Statements;
 use super::error::{BadRow, Class, Trouble, limited};
-use super::ledger::{Stream, Totals};
+use super::ledger::{Claim, Stream, Totals};
 use super::quarantine;
 
 /// A batch takes well under a second; a minute means that nobody is there.
 pub(super) const STATEMENT_LIMIT: Duration = Duration::from_secs(60);
+
+/// For a session that writes nothing unless within [`BEGIN`].
+pub(super) const READ_ONLY_UNLESS_BEGUN: &str = "SET default_transaction_read_only = on";
+
+/// READ COMMITTED whatever the database's default: what is read after waiting
+/// for a row is newer than the wait.
+pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE";
 
 /// How to store a batch.
 #[derive(Debug)]
@@ -30,6 +42,8 @@ pub(super) struct Plan<'p> {
     pub(super) stream: &'p Stream,
     /// Whether errors that pass by themselves have not passed.
     pub(super) lasts: bool,
+    /// On what condition the batch is entered into the ledger.
+    pub(super) claim: Claim,
 }
 
 /// Stores `batch` and says what became of its rows.
@@ -37,7 +51,7 @@ pub(super) struct Plan<'p> {
 /// `outcome` is set before the COMMIT is sent: if the answer to that is lost,
 /// the ledger tells whether it took effect, and `outcome` what it was. It stays
 /// until another COMMIT is sent, because the first may still be under way: then
-/// the ledger refuses our entry once it is through.
+/// the ledger refuses this entry once that one is through.
 pub(super) async fn store(
     client: &Client,
     statements: &Statements,
@@ -57,6 +71,7 @@ pub(super) async fn store(
         batch,
         stream: plan.stream,
         lasts: plan.lasts,
+        claim: plan.claim,
     };
     let written = match plan.probe || !held.is_empty() {
         false => transaction.straight(&rows, &settled).await,
@@ -118,21 +133,19 @@ pub(super) struct Transaction<'w> {
     pub(super) batch: &'w Batch,
     stream: &'w Stream,
     pub(super) lasts: bool,
+    claim: Claim,
 }
 
-/// What the ledger says with a batch entered; none if its stretch is settled already.
+/// What the ledger says with a batch entered; none if its row was changed since it was read.
 type Entered = Option<Totals>;
 
 impl Transaction<'_> {
     /// Copies rows and enters the batch without waiting for an answer in between:
     /// to a server that is not on this machine, each wait is a round trip.
     async fn straight(self, rows: &[usize], settled: &Settled) -> Result<Entered, Trouble> {
-        // If BEGIN were refused and the connection went on, each of the others
-        // would be its own transaction. Rows before their entry: then the worst is
-        // that they are written again and found to be there.
         let (begun, copied, entered) = tokio::join!(
             biased;
-            execute(self.client, "begin a transaction", "BEGIN"),
+            execute(self.client, "begin a transaction", BEGIN),
             self.copy(rows),
             self.enter(settled),
         );
@@ -151,7 +164,7 @@ impl Transaction<'_> {
         probe: bool,
         settled: &mut Settled,
     ) -> Result<Entered, Trouble> {
-        execute(self.client, "begin a transaction", "BEGIN").await?;
+        execute(self.client, "begin a transaction", BEGIN).await?;
         if probe {
             rows = self.leave_out_stored(rows, settled).await?;
         }
@@ -162,7 +175,8 @@ impl Transaction<'_> {
     /// Settles every row, however bad some are.
     async fn carefully(self, held: &[usize], settled: &mut Settled) -> Result<Entered, Trouble> {
         // Checks that were put off would fail at COMMIT, when nothing tells which row it was.
-        let begin = "BEGIN; SET CONSTRAINTS ALL IMMEDIATE; SAVEPOINT span";
+        execute(self.client, "begin a transaction", BEGIN).await?;
+        let begin = "SET CONSTRAINTS ALL IMMEDIATE; SAVEPOINT span";
         execute(self.client, "begin a transaction", begin).await?;
         let rows = candidates(self.batch, held, settled);
         let rows = self.leave_out_stored(rows, settled).await?;
@@ -177,7 +191,7 @@ impl Transaction<'_> {
         settled: &Settled,
         outcome: &mut Option<Settled>,
     ) -> Result<Totals, Trouble> {
-        let totals = entered.ok_or(Trouble::Twin)?;
+        let totals = entered.ok_or(Trouble::Moved)?;
         *outcome = Some(settled.clone());
         let committed = self.execute_rows("commit a batch", "COMMIT").await;
         if committed.as_ref().is_err_and(Trouble::is_refusal) {
@@ -233,7 +247,7 @@ impl Transaction<'_> {
     }
 
     async fn enter(self, settled: &Settled) -> Result<Entered, Trouble> {
-        let entry = self.stream.enter(self.batch, settled);
+        let entry = self.stream.enter(self.claim, self.batch, settled);
         let entering = self.statements.enter(self.client, &entry);
         limited("enter a batch into the ledger", STATEMENT_LIMIT, entering).await
     }

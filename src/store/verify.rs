@@ -9,17 +9,30 @@ use uuid::Uuid;
 
 use crate::event::Table;
 
-use super::ledger::Totals;
+use super::ledger::{self, Holder, LedgerRow, Totals};
 
 /// What the database says.
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
-    /// The streams of the instance that was asked for: number and totals.
-    pub streams: Vec<(u8, Totals)>,
+    /// The streams of the spool that was asked for.
+    pub streams: Vec<StreamLedger>,
     /// Both tables.
     pub tables: Vec<TableCheck>,
     /// Rows in quarantine, and as many as there should be.
     pub quarantine: Option<(i64, i64)>,
+}
+
+/// A stream's row in the ledger.
+#[derive(Clone, Debug)]
+pub struct StreamLedger {
+    /// The stream.
+    pub number: u8,
+    /// What became of its rows.
+    pub totals: Totals,
+    /// Who may move it on; none: a row from before openings were recorded.
+    pub opening: Option<Uuid>,
+    /// The same, as a process.
+    pub holder: Option<Holder>,
 }
 
 /// A table's rows, counted and accounted for by all instances and operators.
@@ -35,7 +48,12 @@ pub struct TableCheck {
 }
 
 /// Reads the ledger, and counts the tables' rows if `count_tables`.
-pub async fn read(client: &mut Client, instance: Uuid, count_tables: bool) -> Result<Ledger> {
+pub async fn read(
+    client: &mut Client,
+    instance: Uuid,
+    lineage: Uuid,
+    count_tables: bool,
+) -> Result<Ledger> {
     let snapshot = client
         .build_transaction()
         .isolation_level(IsolationLevel::RepeatableRead)
@@ -44,7 +62,7 @@ pub async fn read(client: &mut Client, instance: Uuid, count_tables: bool) -> Re
         .await
         .context("cannot begin a transaction")?;
     let mut ledger = Ledger {
-        streams: streams(&snapshot, instance).await?,
+        streams: streams(&snapshot, instance, lineage).await?,
         ..Ledger::default()
     };
     if count_tables {
@@ -64,20 +82,21 @@ pub async fn read(client: &mut Client, instance: Uuid, count_tables: bool) -> Re
     Ok(ledger)
 }
 
-async fn streams(snapshot: &Transaction<'_>, instance: Uuid) -> Result<Vec<(u8, Totals)>> {
-    let rows = snapshot
-        .query(
-            "SELECT settled, stored, duplicates, quarantined, dropped, stream
-               FROM ingest_ledger WHERE instance_id = $1 ORDER BY stream",
-            &[&instance],
-        )
+async fn streams(
+    snapshot: &Transaction<'_>,
+    instance: Uuid,
+    lineage: Uuid,
+) -> Result<Vec<StreamLedger>> {
+    let rows = ledger::read_all(snapshot, instance, lineage)
         .await
         .context("cannot read the ledger; has `migrate` run?")?;
-    let stream = |row| u8::try_from(tokio_postgres::Row::get::<_, i16>(row, 5)).unwrap_or(u8::MAX);
-    Ok(rows
-        .iter()
-        .map(|row| (stream(row), Totals::of_row(row)))
-        .collect())
+    let stream = |(number, row): (i16, LedgerRow)| StreamLedger {
+        number: u8::try_from(number).unwrap_or(u8::MAX),
+        totals: row.totals,
+        opening: row.mark.opening,
+        holder: row.holder,
+    };
+    Ok(rows.into_iter().map(stream).collect())
 }
 
 async fn check(snapshot: &Transaction<'_>, table: Table) -> Result<TableCheck> {

@@ -146,6 +146,7 @@ fn a_watermark_from_another_time_skips_nothing_and_new_frames_are_numbered_beyon
     let mut rig = Rig::open(&disk.crash(0)).unwrap();
     rig.commit(&[(0, 2, 100)]);
     assert!(!rig.readers[0].skip_to(1000));
+    rig.readers[0].number_beyond(1000);
     rig.commit(&[(0, 3, 100)]);
     let taken = rig.take(0, usize::MAX);
     assert_eq!(ids(&taken), [1, 2, 3]);

@@ -6,12 +6,12 @@
 
 use std::time::Duration;
 
-use tokio_postgres::Client;
 use tracing::{info, warn};
 
+use super::super::decision::{Decision, decide};
 use super::super::error::{Chain, Class, Trouble, limited};
 use super::super::status::Health;
-use super::{Sink, Writer};
+use super::{FencedOff, Open, Sink, Writer};
 
 /// Two seconds idle and two without an answer: known within five.
 const PING_AFTER: Duration = Duration::from_secs(2);
@@ -23,25 +23,35 @@ impl Writer {
     ///
     /// A ping that is under way when the wait ends is left to its answer:
     /// statements of one connection are carried out in turn.
-    pub(super) async fn ping_while(&self, gathering: impl Future<Output = ()>, sink: &mut Sink) {
+    ///
+    /// # Errors
+    /// A later opening holds the spool's rows.
+    pub(super) async fn ping_while(
+        &self,
+        gathering: impl Future<Output = ()>,
+        sink: &mut Sink,
+    ) -> Result<(), FencedOff> {
         tokio::select! {
             biased;
-            () = gathering => {}
-            () = self.ping_for_ever(sink) => {}
+            () = gathering => Ok(()),
+            fenced = self.ping_for_ever(sink) => Err(fenced),
         }
     }
 
-    async fn ping_for_ever(&self, sink: &mut Sink) {
+    async fn ping_for_ever(&self, sink: &mut Sink) -> FencedOff {
         let table = self.stream.table;
         // What a failed ping made of the lane's health; what a batch made of it stays.
         let mut raised = None;
         loop {
             tokio::time::sleep(PING_AFTER).await;
             let alive = match &sink.open {
-                Some(open) => ping(&open.session.client).await,
-                None => self.connect().await.map(|open| {
-                    sink.open = Some(open);
-                }),
+                Some(open) => self.ping(open).await,
+                None => self
+                    .connect_and_ask(u64::MAX, false)
+                    .await
+                    .map(|(open, _)| {
+                        sink.open = Some(open);
+                    }),
             };
             let trouble = match alive {
                 Ok(()) => {
@@ -53,9 +63,10 @@ impl Writer {
                     }
                     continue;
                 }
+                Err(Trouble::Fenced(by)) => return FencedOff(by),
                 Err(trouble) => trouble,
             };
-            sink.open = None;
+            sink.let_go(&trouble);
             self.checks.note_trouble(&trouble);
             let health = match trouble.class() {
                 Class::Fault => Health::Fault,
@@ -67,14 +78,20 @@ impl Writer {
             }
         }
     }
-}
 
-/// The cheapest round trip there is.
-async fn ping(client: &Client) -> Result<(), Trouble> {
-    limited(
-        "see whether Postgres answers",
-        PING_LIMIT,
-        client.batch_execute(""),
-    )
-    .await
+    /// Sees whether Postgres answers, and whether this opening still holds its row.
+    async fn ping(&self, open: &Open) -> Result<(), Trouble> {
+        let reading = self.stream.read(&open.session.client);
+        let row = limited("see whether Postgres answers", PING_LIMIT, reading).await?;
+        match decide(
+            row.as_ref().map(|row| row.mark),
+            open.held.me,
+            u64::MAX,
+            false,
+        ) {
+            Decision::Fenced => Err(Trouble::Fenced(row.and_then(|row| row.holder))),
+            Decision::TakeOver => Err(Trouble::Moved),
+            Decision::Store { .. } | Decision::Settled => Ok(()),
+        }
+    }
 }

@@ -52,6 +52,27 @@ impl Source {
         }
     }
 
+    /// The lane's reader, before anything was read.
+    pub(super) fn reader(&mut self) -> Option<&mut Frames> {
+        match &mut self.reader {
+            Reader::Here(frames) => Some(frames),
+            Reader::Away(_) | Reader::Stuck => None,
+        }
+    }
+
+    /// Leaves all frames in the spool until there are no more to come. Who waits
+    /// for one learns at once that there is no verdict.
+    pub(super) async fn abandon(self) {
+        let frames = match self.reader {
+            Reader::Here(frames) => frames,
+            Reader::Away(reading) => reading.await.expect("reading does not panic").0,
+            Reader::Stuck => return std::future::pending().await,
+        };
+        // Its frames' verdicts go with what was read.
+        drop(self.read);
+        frames.abandon().await;
+    }
+
     /// Whether a frame came that this program cannot read. Nothing comes after it.
     pub(super) fn is_stuck(&self) -> bool {
         matches!(self.reader, Reader::Stuck)

@@ -367,7 +367,7 @@ async fn enter(
             "INSERT INTO ingest_ledger AS operator
                  (instance_id, stream, table_name, settled, stored, duplicates, quarantined, dropped)
              VALUES ($1, $2, $3, 0, $4, $5, $6, $7)
-                 ON CONFLICT (instance_id, stream) DO UPDATE
+                 ON CONFLICT (instance_id, lineage, stream) DO UPDATE
                 SET stored = operator.stored + excluded.stored,
                     duplicates = operator.duplicates + excluded.duplicates,
                     quarantined = operator.quarantined + excluded.quarantined,

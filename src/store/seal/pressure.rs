@@ -84,6 +84,7 @@ mod tests {
             .expect("a spool");
         let lane = Arc::new(LaneStatus::new(Stream {
             instance: Uuid::nil(),
+            lineage: uuid::Uuid::nil(),
             number: 0,
             table: Table::Exposures,
         }));

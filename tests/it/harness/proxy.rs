@@ -74,10 +74,6 @@ const COMMIT: &[u8] = b"Q\0\0\0\x0bCOMMIT\0";
 impl Proxy {
     /// In front of a cluster.
     pub async fn start(cluster: &Cluster) -> Self {
-        let url = cluster.url("recsys");
-        let (_, host) = url.split_once("host=").unwrap();
-        let host = host.split('&').next().unwrap();
-        let socket_dir = PathBuf::from(decoded(host));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let state = Arc::new(State {
@@ -89,11 +85,7 @@ impl Proxy {
             commits: AtomicU64::new(0),
             round_trips: AtomicU64::new(0),
         });
-        let task = tokio::spawn(accept(
-            listener,
-            socket_dir.join(".s.PGSQL.5432"),
-            Arc::clone(&state),
-        ));
+        let task = tokio::spawn(accept(listener, socket(cluster), Arc::clone(&state)));
         Self {
             address,
             state,
@@ -286,6 +278,14 @@ impl State {
 /// for the answer to it, so nothing follows; and it comes in one piece.
 fn ends_in_commit(bytes: &[u8]) -> bool {
     bytes.ends_with(COMMIT)
+}
+
+/// The Unix socket of a cluster.
+pub(super) fn socket(cluster: &Cluster) -> PathBuf {
+    let url = cluster.url("recsys");
+    let (_, host) = url.split_once("host=").unwrap();
+    let host = host.split('&').next().unwrap();
+    PathBuf::from(decoded(host)).join(".s.PGSQL.5432")
 }
 
 fn decoded(text: &str) -> String {

@@ -36,6 +36,7 @@ async fn an_empty_database_gets_the_whole_schema_and_a_second_run_does_nothing()
             "cache_invalidation_events",
             "experiment_assignments",
             "exposure_events",
+            "ingest_holders",
             "ingest_ledger",
             "ingest_partition_log",
             "ingest_quarantine",

@@ -1,0 +1,562 @@
+//! Simulated histories: several copies of a spool and one database, and every
+//! way to be cut off, copied, restored and killed that the code is made for.
+//!
+//! The processes here do what `lane` and `opening` do, with the same pure
+//! functions; the database is a handful of rows with the one lock that matters.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+
+use super::*;
+
+/// Histories that each run of the tests lives through.
+const HISTORIES: u64 = 100_000;
+/// What may happen in one of them.
+const STEPS: usize = 48;
+/// Directories of one spool.
+const DIRECTORIES: usize = 3;
+const STREAM: u8 = 0;
+
+type Event = u32;
+
+/// A row of the ledger, with its account.
+#[derive(Clone, Copy, Debug)]
+struct Row {
+    mark: Mark,
+    stored: i64,
+    duplicates: i64,
+    inherited: i64,
+}
+
+/// What a database remembers.
+#[derive(Clone, Debug, Default)]
+struct Database {
+    table: BTreeSet<Event>,
+    rows: BTreeMap<Uuid, Row>,
+    epochs: BTreeMap<Uuid, u64>,
+}
+
+/// A transaction whose COMMIT was sent and has no answer yet. It holds the row.
+#[derive(Clone, Debug)]
+struct Pending {
+    lineage: Uuid,
+    entry: Entry,
+}
+
+/// What a transaction writes.
+#[derive(Clone, Debug)]
+struct Entry {
+    fresh: Vec<Event>,
+    duplicates: i64,
+    last: u64,
+}
+
+/// A spool directory.
+#[derive(Clone, Debug)]
+struct Directory {
+    history: History,
+    frames: Vec<(u64, Event)>,
+    next: u64,
+    accepted: u64,
+}
+
+/// A process that has a directory open.
+#[derive(Clone, Debug)]
+struct Life {
+    me: Option<Opening>,
+    /// Items that were not in the directory any more when it was opened.
+    passed: u64,
+    /// Frames up to here are settled, or were skipped.
+    done: u64,
+    connected: bool,
+    seen: u64,
+    /// The last frame of the batch in hand.
+    batch: Option<u64>,
+    sent: bool,
+    fenced: bool,
+}
+
+#[derive(Debug)]
+struct World {
+    random: StdRng,
+    database: Database,
+    backup: Option<Database>,
+    pending: Vec<Pending>,
+    directories: [Option<Directory>; DIRECTORIES],
+    saved: Option<(usize, Directory)>,
+    lives: [Option<Life>; DIRECTORIES],
+    events: Event,
+    durable: BTreeSet<Event>,
+    /// Events that an operator destroyed, or a restored database lost.
+    exempt: BTreeSet<Event>,
+    database_restored: bool,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut world = Self {
+            random: StdRng::seed_from_u64(seed),
+            database: Database::default(),
+            backup: None,
+            pending: Vec::new(),
+            directories: [const { None }; DIRECTORIES],
+            saved: None,
+            lives: [const { None }; DIRECTORIES],
+            events: 0,
+            durable: BTreeSet::new(),
+            exempt: BTreeSet::new(),
+            database_restored: false,
+        };
+        world.directories[0] = Some(Directory {
+            history: History::unrecorded(Uuid::new_v4(), false),
+            frames: Vec::new(),
+            next: 1,
+            accepted: 0,
+        });
+        world.start(0);
+        world
+    }
+
+    fn chance(&mut self, of: u32) -> bool {
+        self.random.random_range(0..of) == 0
+    }
+
+    fn step(&mut self) {
+        let at = self.random.random_range(0..DIRECTORIES);
+        match self.random.random_range(0..100) {
+            0..30 => self.post(at),
+            30..65 => self.work(at),
+            65..72 => self.break_off(at),
+            72..78 => self.lives[at] = None,
+            78..86 => self.start(at),
+            86..91 => self.copy(at),
+            91..93 => self.save_or_restore(at),
+            93..95 => self.fork(at),
+            95..97 => self.resolve(None),
+            97..98 if self.backup.is_none() => self.backup = Some(self.database.clone()),
+            97..98 => self.restore_database(),
+            _ => {
+                for _ in 0..4 {
+                    self.work(at);
+                }
+            }
+        }
+    }
+
+    fn post(&mut self, at: usize) {
+        let serves = self.lives[at].as_ref().is_some_and(|life| !life.fenced);
+        if !serves {
+            return;
+        }
+        // Now and then a sender posts an event again, to one process or another.
+        let event = match self.events > 0 && self.chance(6) {
+            true => self.random.random_range(0..self.events),
+            false => {
+                self.events += 1;
+                self.events - 1
+            }
+        };
+        let directory = self.directories[at].as_mut().expect("it is open");
+        directory.frames.push((directory.next, event));
+        directory.next += 1;
+        directory.accepted += 1;
+        self.durable.insert(event);
+        // Sent again after it was lost, it is there again.
+        self.exempt.remove(&event);
+    }
+
+    fn start(&mut self, at: usize) {
+        let Some(directory) = self.directories[at].as_mut() else {
+            return;
+        };
+        if self.lives[at].is_some() {
+            return;
+        }
+        let oldest = directory.frames.first().map(|&(sequence, _)| sequence);
+        let mut accepted = [0; 16];
+        accepted[usize::from(STREAM)] = directory.accepted;
+        directory.next = directory.history.begin(directory.next, accepted, oldest);
+        self.lives[at] = Some(Life {
+            me: None,
+            passed: directory.accepted - directory.frames.len() as u64,
+            done: 0,
+            connected: false,
+            seen: 0,
+            batch: None,
+            sent: false,
+            fenced: false,
+        });
+    }
+
+    fn break_off(&mut self, at: usize) {
+        if let Some(life) = &mut self.lives[at] {
+            life.connected = false;
+        }
+    }
+
+    /// A copy of a directory, whether a process has it open or not.
+    fn copy(&mut self, from: usize) {
+        let to = (from + 1) % DIRECTORIES;
+        if self.directories[to].is_none() {
+            self.directories[to] = self.directories[from].clone();
+        }
+    }
+
+    /// A directory is put back as it was, after its process has ended.
+    fn save_or_restore(&mut self, at: usize) {
+        match self.saved.take() {
+            None => {
+                self.saved = self.directories[at].clone().map(|saved| (at, saved));
+            }
+            Some((at, saved)) => {
+                self.lives[at] = None;
+                let replaced = self.directories[at].replace(saved);
+                let frames = replaced.map(|replaced| replaced.frames).unwrap_or_default();
+                self.exempt.extend(frames.iter().map(|&(_, event)| event));
+            }
+        }
+    }
+
+    fn fork(&mut self, at: usize) {
+        if self.lives[at].is_none()
+            && let Some(directory) = &mut self.directories[at]
+        {
+            let mut inherited = [0; 16];
+            inherited[usize::from(STREAM)] = directory.accepted - directory.frames.len() as u64;
+            directory.history = directory.history.clone().fork(inherited);
+        }
+    }
+
+    fn restore_database(&mut self) {
+        let Some(backup) = self.backup.take() else {
+            return;
+        };
+        self.pending.clear();
+        let lost: Vec<_> = self
+            .database
+            .table
+            .difference(&backup.table)
+            .copied()
+            .collect();
+        self.exempt.extend(lost);
+        self.database = backup;
+        self.database_restored = true;
+        for life in self.lives.iter_mut().flatten() {
+            life.connected = false;
+        }
+    }
+
+    /// A COMMIT under way takes effect, or its transaction ends without; those of
+    /// `lineage` are waited for.
+    fn resolve(&mut self, lineage: Option<Uuid>) {
+        let wanted = |pending: &Pending| lineage.is_none_or(|lineage| pending.lineage == lineage);
+        while let Some(at) = self.pending.iter().position(wanted) {
+            let Pending { lineage, entry } = self.pending.remove(at);
+            if self.chance(2) {
+                self.database.commit(lineage, entry);
+            }
+        }
+    }
+
+    /// One thing that a lane does.
+    fn work(&mut self, at: usize) {
+        let Some(life) = self.lives[at].clone().filter(|life| !life.fenced) else {
+            return;
+        };
+        if !life.connected {
+            self.connect(at);
+            return;
+        }
+        let directory = self.directories[at].as_ref().expect("it is open");
+        let lineage = directory.history.lineage();
+        let waiting: Vec<_> = directory
+            .frames
+            .iter()
+            .copied()
+            .filter(|&(sequence, _)| sequence > life.done)
+            .collect();
+        let last = life.batch.or_else(|| {
+            let frames = self.random.random_range(1..4).min(waiting.len());
+            waiting[..frames].last().map(|&(sequence, _)| sequence)
+        });
+        let Some(last) = last else { return };
+        let batch = waiting.iter().filter(|&&(sequence, _)| sequence <= last);
+        let batch: Vec<Event> = batch.map(|&(_, event)| event).collect();
+        // Rows of a transaction that has not ended are waited for, whatever its stream.
+        self.resolve(None);
+        let mut fresh: Vec<Event> = Vec::new();
+        for &event in &batch {
+            if !self.database.table.contains(&event) && !fresh.contains(&event) {
+                fresh.push(event);
+            }
+        }
+        let entry = Entry {
+            duplicates: (batch.len() - fresh.len()) as i64,
+            fresh,
+            last,
+        };
+        let me = life.me.expect("it is connected");
+        let row = self.database.rows.get(&lineage);
+        let entered =
+            row.is_some_and(|row| row.mark.opening == Some(me.id) && row.mark.settled == life.seen);
+        let fate = self.random.random_range(0..10);
+        let life = self.lives[at].as_mut().expect("it was there");
+        life.batch = Some(last);
+        if !entered || fate == 0 {
+            // Refused, or cut off before the COMMIT.
+            life.connected = false;
+            return;
+        }
+        life.sent = true;
+        match fate {
+            // The COMMIT never arrived.
+            1 => life.connected = false,
+            // Its answer was lost.
+            2 | 3 => {
+                life.connected = false;
+                self.database.commit(lineage, entry);
+            }
+            // It is under way when the connection breaks.
+            4 => {
+                life.connected = false;
+                self.pending.push(Pending { lineage, entry });
+            }
+            _ => {
+                life.seen = last;
+                self.database.commit(lineage, entry);
+                self.committed(at, &batch, last);
+            }
+        }
+    }
+
+    fn connect(&mut self, at: usize) {
+        if self.lives[at]
+            .as_ref()
+            .is_some_and(|life| life.me.is_none())
+        {
+            let found = self.take_over(at);
+            let life = self.lives[at].as_mut().expect("it was there");
+            life.done = found.settled;
+        }
+        loop {
+            let directory = self.directories[at].as_ref().expect("it is open");
+            let lineage = directory.history.lineage();
+            let life = self.lives[at].as_mut().expect("it was there");
+            let me = life.me.expect("it has taken over");
+            let row = self.database.rows.get(&lineage).map(|row| row.mark);
+            let last = life.batch.unwrap_or(u64::MAX);
+            match decide(row, me, last, life.sent) {
+                Decision::Store { seen } => {
+                    (life.seen, life.connected) = (seen, true);
+                    return;
+                }
+                Decision::Settled => {
+                    (life.seen, life.connected) = (last, true);
+                    let done = life.done;
+                    let frames = directory.frames.iter();
+                    let batch: Vec<_> = frames
+                        .filter(|&&(sequence, _)| sequence > done && sequence <= last)
+                        .map(|&(_, event)| event)
+                        .collect();
+                    self.committed(at, &batch, last);
+                    return;
+                }
+                Decision::TakeOver => drop(self.take_over(at)),
+                Decision::Fenced => {
+                    life.fenced = true;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn take_over(&mut self, at: usize) -> TakenOver {
+        let directory = self.directories[at].as_ref().expect("it is open");
+        let lineage = directory.history.lineage();
+        self.resolve(Some(lineage));
+        let directory = self.directories[at].as_ref().expect("it is open");
+        let history = &directory.history;
+        let life = self.lives[at].as_mut().expect("it was there");
+        let again = life.me.is_some();
+        let epoch = self.database.epochs.entry(lineage).or_default();
+        *epoch = life.me.map_or(0, |me| me.epoch).max(*epoch) + 1;
+        let me = Opening {
+            id: history.opening(),
+            epoch: *epoch,
+        };
+        let row = self.database.rows.entry(lineage).or_insert_with(|| Row {
+            mark: Mark {
+                settled: 0,
+                opening: None,
+                epoch: 0,
+            },
+            stored: 0,
+            duplicates: 0,
+            inherited: history.inherited(STREAM) as i64,
+        });
+        let taken = take_over(row.mark, history, STREAM, life.passed);
+        row.mark = Mark {
+            settled: taken.settled,
+            opening: Some(me.id),
+            epoch: me.epoch,
+        };
+        if let Some(passed) = taken.passed.filter(|_| !again) {
+            let rows = row.stored + row.duplicates;
+            row.inherited = (history.inherited(STREAM) as i64).min(passed as i64 - rows);
+        }
+        life.me = Some(me);
+        taken
+    }
+
+    /// Those who wait for a batch are told that it is committed.
+    fn committed(&mut self, at: usize, batch: &[Event], last: u64) {
+        for event in batch {
+            assert!(
+                self.database.table.contains(event),
+                "event {event} was said to be committed, and is not there"
+            );
+        }
+        let life = self.lives[at].as_mut().expect("it was there");
+        (life.done, life.batch, life.sent) = (last, None, false);
+        // Segments go some time after their frames.
+        if self.chance(2) {
+            let directory = self.directories[at].as_mut().expect("it is open");
+            directory.frames.retain(|&(sequence, _)| sequence > last);
+        }
+    }
+
+    /// Whether a process has nothing more to do.
+    fn is_done(&self, at: usize) -> bool {
+        let (Some(life), Some(directory)) = (&self.lives[at], &self.directories[at]) else {
+            return true;
+        };
+        let last = directory.frames.last().map_or(0, |&(sequence, _)| sequence);
+        life.fenced || (life.me.is_some() && last <= life.done)
+    }
+
+    /// Each directory in turn is opened and left to itself.
+    fn end(&mut self) {
+        self.lives = [const { None }; DIRECTORIES];
+        for at in 0..DIRECTORIES {
+            if self.directories[at].is_none() {
+                continue;
+            }
+            self.start(at);
+            for _ in 0..2000 {
+                if self.is_done(at) {
+                    break;
+                }
+                self.work(at);
+            }
+            let directory = self.directories[at].as_ref().expect("it is open");
+            let life = self.lives[at].take().expect("it was started");
+            assert!(!life.fenced, "the latest opening was fenced off");
+            let left = directory
+                .frames
+                .iter()
+                .filter(|&&(sequence, _)| sequence > life.done);
+            assert_eq!(left.count(), 0, "frames are not stored");
+            let row = self.database.rows[&directory.history.lineage()];
+            if !self.database_restored {
+                assert_eq!(
+                    row.decided(),
+                    directory.accepted as i64,
+                    "the accounts do not balance: {row:?}"
+                );
+            }
+            self.resolve(None);
+        }
+        let missing: Vec<_> = self
+            .durable
+            .iter()
+            .filter(|event| !self.database.table.contains(event) && !self.exempt.contains(event))
+            .collect();
+        assert!(missing.is_empty(), "lost: {missing:?}");
+        let stored: i64 = self.database.rows.values().map(|row| row.stored).sum();
+        assert_eq!(
+            stored,
+            self.database.table.len() as i64,
+            "rows as the ledger says"
+        );
+    }
+}
+
+impl Row {
+    fn decided(&self) -> i64 {
+        self.inherited + self.stored + self.duplicates
+    }
+}
+
+impl Database {
+    fn commit(&mut self, lineage: Uuid, entry: Entry) {
+        let row = self.rows.get_mut(&lineage).expect("it was entered into");
+        row.stored += entry.fresh.len() as i64;
+        row.duplicates += entry.duplicates;
+        row.mark.settled = entry.last;
+        for event in entry.fresh {
+            assert!(self.table.insert(event), "event {event} is stored twice");
+        }
+    }
+}
+
+#[test]
+fn no_history_of_copies_cuts_and_restores_loses_an_event_or_tells_a_lie() {
+    let lives = |seed: u64| {
+        let mut world = World::new(seed);
+        for _ in 0..STEPS {
+            world.step();
+        }
+        world.end();
+    };
+    let halves = [0..HISTORIES / 2, HISTORIES / 2..HISTORIES];
+    std::thread::scope(|scope| {
+        for half in halves {
+            scope.spawn(move || {
+                for seed in half {
+                    let lived = std::panic::catch_unwind(|| lives(seed));
+                    assert!(lived.is_ok(), "in history {seed}");
+                }
+            });
+        }
+    });
+}
+
+const ME: Opening = Opening {
+    id: Uuid::from_u128(1),
+    epoch: 5,
+};
+
+fn mark(settled: u64, opening: u128, epoch: u64) -> Option<Mark> {
+    Some(Mark {
+        settled,
+        opening: Some(Uuid::from_u128(opening)),
+        epoch,
+    })
+}
+
+#[test]
+fn a_batch_is_settled_only_by_a_commit_of_this_opening_that_the_row_still_shows() {
+    let store = |seen| Decision::Store { seen };
+    for (row, sent, expected) in [
+        (mark(10, 1, 5), true, Decision::Settled),
+        // None was sent: however far the watermark is, it is no reason.
+        (mark(10, 1, 5), false, store(10)),
+        (mark(99, 1, 5), false, store(99)),
+        (mark(7, 1, 5), true, store(7)),
+        (mark(99, 1, 5), true, store(99)),
+        // This one's row whatever the number, which a restored database repeats.
+        (mark(10, 1, 3), true, Decision::Settled),
+        (mark(10, 1, 9), false, store(10)),
+        // Another's.
+        (mark(10, 2, 6), true, Decision::Fenced),
+        (mark(99, 2, 6), false, Decision::Fenced),
+        (mark(10, 2, 5), true, Decision::Fenced),
+        // Older than this one.
+        (mark(10, 2, 4), true, Decision::TakeOver),
+        (None, true, Decision::TakeOver),
+    ] {
+        assert_eq!(decide(row, ME, 10, sent), expected, "{row:?} {sent}");
+    }
+}

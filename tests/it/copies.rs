@@ -1,0 +1,317 @@
+//! Promise: `committed` is only said of rows that are in the table, whatever
+//! copies of a spool's directory are in use, and however old they are.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::harness::{Client, DEMO, Process, Rig, Settings, click, eventually, one, uuid_of};
+
+/// Copies a spool's directory as an operator might: file by file, beside the
+/// process that uses it.
+pub fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    let mut names: Vec<PathBuf> = std::fs::read_dir(from)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    names.sort();
+    for path in names {
+        // Files come and go while it runs.
+        drop(std::fs::copy(&path, to.join(path.file_name().unwrap())));
+    }
+}
+
+/// Posts an event at `ack`; returns the status, and the code of a refusal or
+/// the level that was reached.
+async fn post(client: &Client, ack: &str, name: &str) -> (u16, String) {
+    let client = client.query(&format!("ack={ack}"));
+    let reply = client.post("/v1/interactions", &click(name)).await;
+    let word = if reply.status < 300 { "ack" } else { "code" };
+    let word = reply.json[word].as_str().unwrap_or_default().to_owned();
+    (reply.status, word)
+}
+
+async fn commit(client: &Client, name: &str) {
+    let reached = post(client, "committed", name).await;
+    assert_eq!(reached, (200, "committed".to_owned()), "{name}");
+}
+
+async fn is_stored(rig: &Rig, name: &str) -> bool {
+    let id = uuid_of(DEMO, name);
+    let sql = format!("SELECT count(*) FROM interaction_events WHERE event_id = '{id}'");
+    one::<i64>(&rig.database.connect().await, &sql).await == 1
+}
+
+fn with_directory(settings: &Settings, directory: &Path) -> Settings {
+    settings.clone().with("--spool-dir", directory.display())
+}
+
+/// Runs `spool fork` on a directory; says whether it went well.
+fn fork(directory: &Path) -> bool {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_recsys-ingest"))
+        .args(["spool", "fork", "--spool-dir"])
+        .arg(directory)
+        .output()
+        .unwrap();
+    output.status.success()
+}
+
+/// The line of the log that says who was fenced off, by whom.
+fn fenced_off(process: &Process) -> Option<String> {
+    let log = process.log();
+    let mut lines = log.lines().filter(|line| line.contains("fenced off: "));
+    let line = lines.next()?;
+    assert_eq!(lines.next(), None, "it is said once");
+    let line: Value = serde_json::from_str(line).unwrap();
+    assert_eq!(line["level"], "ERROR");
+    Some(line["message"].as_str().unwrap().to_owned())
+}
+
+async fn settled(client: &Client) {
+    eventually("the spool to be empty", async || {
+        let verbose = client.get("/readyz?verbose").await.json;
+        let tables = verbose["rows"].as_array().unwrap();
+        tables.iter().all(|table| table["spooled"] == 0)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_services_on_copies_of_a_spool_only_the_later_one_says_committed() {
+    let mut rig = Rig::start(|settings| settings.with("--writers", 2)).await;
+    commit(&rig.client, "before").await;
+    let elsewhere = tempfile::tempdir().unwrap();
+    let directory = elsewhere.path().join("copy");
+    copy(rig.settings.spool.path(), &directory);
+    // Of what the first one stores after that the copy knows nothing.
+    commit(&rig.client, "between").await;
+    let settings = with_directory(&rig.settings, &directory);
+    let (mut second, client) = Process::serve(&settings);
+    commit(&client, "the second's").await;
+
+    let (mut durable, mut refused) = (Vec::new(), 0);
+    for n in 0..12 {
+        let name = format!("first {n}");
+        match post(&rig.client, "committed", &name).await {
+            (202, ack) => {
+                assert_eq!(ack, "durable");
+                durable.push(name);
+            }
+            refusal => {
+                assert_eq!(refusal, (503, "fenced_off".to_owned()));
+                refused += 1;
+            }
+        }
+    }
+    assert!(
+        !durable.is_empty() && refused > 0,
+        "{durable:?}, {refused} refused"
+    );
+    for n in 0..6 {
+        let name = format!("second {n}");
+        commit(&client, &name).await;
+        assert!(is_stored(&rig, &name).await, "{name}");
+    }
+    // It says who it is, and who the other one is.
+    let said = fenced_off(&rig.process).expect("it is said");
+    let own = rig.settings.spool.path().display().to_string();
+    for (pid, place) in [
+        (rig.process.pid(), own.clone()),
+        (second.pid(), directory.display().to_string()),
+    ] {
+        assert!(said.contains(&format!("process {pid} on ")), "{said}");
+        assert!(
+            said.contains(&format!("the spool directory {place} (since 2")),
+            "{said}"
+        );
+    }
+    assert!(
+        said.contains(&format!("spool fork --spool-dir {own}")),
+        "{said}"
+    );
+    let readiness = rig.client.get("/readyz").await;
+    assert_eq!(
+        (readiness.status, &readiness.json["status"]),
+        (503, &"unready".into())
+    );
+    assert!(readiness.text.contains("fenced off"), "{}", readiness.text);
+    assert_eq!(readiness.json["reasons"].as_array().unwrap().len(), 1);
+    // What it took is in its spool, and its accounts say so.
+    let [_, _, _, _, spooled] = rig.rows().await;
+    assert_eq!(spooled, durable.len() as u64);
+    let (code, text) = rig.settings.verify();
+    assert!(code == 1 && text.contains("FENCED OFF"), "{text}");
+    assert_eq!(settings.verify().0, 0, "{}", settings.verify().1);
+    assert!(!fork(rig.settings.spool.path()), "it is in use");
+    assert!(rig.process.stop().success());
+    assert_eq!(rig.process.report()["spooled"], durable.len() as u64);
+
+    // As a spool by itself it goes on, and so does the other one.
+    assert!(fork(rig.settings.spool.path()));
+    rig.serve();
+    settled(&rig.client).await;
+    for name in &durable {
+        assert!(is_stored(&rig, name).await, "{name}");
+    }
+    commit(&rig.client, "afterwards").await;
+    commit(&client, "afterwards, too").await;
+    rig.settings.assert_verified();
+    settings.assert_verified();
+    assert!(second.stop().success());
+    assert!(rig.process.stop().success());
+    settings.assert_verified();
+    rig.settings.assert_verified();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_on_the_one_that_was_fenced_off_stores_what_it_kept() {
+    let mut rig = Rig::start(|settings| settings.with("--writers", 1)).await;
+    commit(&rig.client, "before").await;
+    let elsewhere = tempfile::tempdir().unwrap();
+    copy(rig.settings.spool.path(), elsewhere.path());
+    let settings = with_directory(&rig.settings, elsewhere.path());
+    let (mut second, client) = Process::serve(&settings);
+    for n in 0..20 {
+        commit(&client, &format!("second {n}")).await;
+    }
+    assert_eq!(post(&rig.client, "committed", "kept").await.0, 202);
+    second.kill();
+    rig.process.kill();
+    // Its frame has a sequence that the other one has settled long since.
+    rig.serve();
+    settled(&rig.client).await;
+    assert!(is_stored(&rig, "kept").await);
+    rig.settings.assert_verified();
+    assert!(fenced_off(&rig.process).is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn copies_that_took_events_while_postgres_was_away_lose_none_of_them() {
+    let mut rig = Rig::start(|settings| settings.with("--writers", 1)).await;
+    commit(&rig.client, "before").await;
+    eventually("the copy of the keys", async || {
+        rig.settings.spool.path().join("keys").exists()
+    })
+    .await;
+    rig.cluster.crash();
+    let elsewhere = tempfile::tempdir().unwrap();
+    copy(rig.settings.spool.path(), elsewhere.path());
+    let settings = with_directory(&rig.settings, elsewhere.path());
+    let (mut second, mut client) = Process::serve(&settings);
+    let mut names = Vec::new();
+    for round in 0..2 {
+        for (client, whose) in [(&rig.client, "first"), (&client, "second")] {
+            for n in 0..5 {
+                let name = format!("{whose} {round} {n}");
+                assert_eq!(post(client, "durable", &name).await.0, 202);
+                names.push(name);
+            }
+        }
+        // Frames with equal sequences and other events are in both now.
+        rig.process.kill();
+        second.kill();
+        rig.serve();
+        (second, client) = Process::serve(&settings);
+    }
+    rig.cluster.restart();
+    eventually("one to be fenced off", async || {
+        let clients = [&rig.client, &client];
+        let mut unready = 0;
+        for (n, client) in clients.into_iter().enumerate() {
+            // An idle lane does not look.
+            post(client, "durable", &format!("look {n}")).await;
+            unready += u32::from(client.get("/readyz").await.status == 503);
+        }
+        unready == 1
+    })
+    .await;
+    rig.process.kill();
+    second.kill();
+    for settings in [&rig.settings, &settings] {
+        let (mut process, client) = Process::serve(settings);
+        settled(&client).await;
+        settings.assert_verified();
+        assert!(process.stop().success());
+    }
+    for name in &names {
+        assert!(is_stored(&rig, name).await, "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_copy_that_replaces_the_directory_goes_on_and_loses_nothing() {
+    let mut rig = Rig::start(|settings| settings.with("--writers", 1)).await;
+    commit(&rig.client, "before").await;
+    let saved = tempfile::tempdir().unwrap();
+    copy(rig.settings.spool.path(), saved.path());
+    for n in 0..10 {
+        commit(&rig.client, &format!("later {n}")).await;
+    }
+    assert!(rig.process.stop().success());
+    let settings = with_directory(&rig.settings, saved.path());
+    rig.settings = settings;
+    rig.serve();
+    for n in 0..5 {
+        commit(&rig.client, &format!("again {n}")).await;
+    }
+    rig.settings.assert_verified();
+    rig.process.kill();
+    rig.serve();
+    commit(&rig.client, "and again").await;
+    rig.settings.assert_verified();
+    let log = rig.process.log();
+    assert!(!log.contains("\"level\":\"ERROR\""), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_version_without_openings_has_settled_is_passed_over() {
+    let mut rig = Rig::start(|settings| settings.with("--writers", 1)).await;
+    for n in 0..10 {
+        commit(&rig.client, &format!("before {n}")).await;
+    }
+    assert!(rig.process.stop().success());
+    let restart = async |rig: &mut Rig| {
+        rig.serve();
+        settled(&rig.client).await;
+        rig.settings.assert_verified();
+        assert!(rig.process.stop().success());
+        rig.process.report()["duplicates"].clone()
+    };
+    std::fs::remove_file(rig.settings.spool.path().join("openings")).unwrap();
+    rig.database
+        .execute("UPDATE ingest_ledger SET opening = NULL, epoch = 0; DELETE FROM ingest_holders")
+        .await;
+    assert_eq!(restart(&mut rig).await, 0);
+    let log = rig.process.log();
+    assert!(!log.contains("\"level\":\"ERROR\""), "{log}");
+    // Where only the record is lost, each row is looked up.
+    std::fs::remove_file(rig.settings.spool.path().join("openings")).unwrap();
+    assert_eq!(restart(&mut rig).await, 10);
+    assert_eq!(rig.database.count("interaction_events").await, 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ledger_from_a_backup_is_taken_over_again() {
+    let rig = Rig::start(|settings| settings.with("--writers", 1)).await;
+    commit(&rig.client, "before").await;
+    // An older epoch of another opening, as a backup from before this start has it.
+    rig.database
+        .execute(
+            "UPDATE ingest_holders SET epoch = 0, opening = gen_random_uuid();
+             UPDATE ingest_ledger SET epoch = 0, opening = gen_random_uuid(), settled = 0",
+        )
+        .await;
+    for n in 0..3 {
+        commit(&rig.client, &format!("after {n}")).await;
+    }
+    let log = rig.process.log();
+    assert!(log.contains("restored from a backup"), "{log}");
+    // Without a row, as in a database that was emptied.
+    rig.database
+        .execute("DELETE FROM ingest_ledger; DELETE FROM ingest_holders")
+        .await;
+    commit(&rig.client, "anew").await;
+    assert_eq!(rig.database.count("interaction_events").await, 5);
+    assert_eq!(rig.ready().await, (200, "ready".to_owned()));
+}

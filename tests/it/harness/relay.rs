@@ -1,0 +1,309 @@
+//! A wire between the service and PostgreSQL that understands messages.
+//!
+//! Where `proxy` bends a stream of bytes, this one picks out the messages with
+//! which a batch is stored, and loses, refuses, delays or answers late exactly one
+//! of them. The connection goes on. Ends with its owner.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::tcp::OwnedWriteHalf;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf as UnixWriteHalf};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::cluster::Cluster;
+
+/// A part of the exchange that stores a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// BEGIN.
+    Begin,
+    /// Bind, Execute and Sync of the COPY.
+    Copy,
+    /// The rows, up to CopyDone and Sync.
+    Rows,
+    /// Bind, Execute and Sync of the entry in the ledger.
+    Entry,
+    /// COMMIT.
+    Commit,
+}
+
+/// What becomes of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The server never hears of it, and no one is told.
+    Lose,
+    /// The server never hears of it; the client gets an error.
+    Refuse,
+    /// The server hears of it after so long.
+    Delay(Duration),
+    /// The server hears of it, and its answer takes so long.
+    AnswerLate(Duration),
+    /// The server hears of it; the client never gets the answer.
+    LoseAnswer,
+    /// The connection ends before the server hears of it.
+    CutBefore,
+    /// The connection ends when the server has answered it.
+    CutAfter,
+}
+
+/// A relay in front of a server.
+pub struct Relay {
+    address: SocketAddr,
+    state: Arc<State>,
+    task: JoinHandle<()>,
+}
+
+#[derive(Default)]
+struct State {
+    planned: Mutex<Option<(Step, Fault)>>,
+    hits: AtomicU64,
+}
+
+/// Refused as if memory had run out: that passes.
+const REFUSAL: &[(u8, &str)] = &[
+    (b'S', "ERROR"),
+    (b'V', "ERROR"),
+    (b'C', "53200"),
+    (b'M', "out of memory"),
+];
+
+impl Relay {
+    /// In front of a cluster.
+    pub async fn start(cluster: &Cluster) -> Self {
+        let socket = super::proxy::socket(cluster);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let state = Arc::new(State::default());
+        let shared = Arc::clone(&state);
+        let task = tokio::spawn(async move {
+            loop {
+                let (client, _) = listener.accept().await.unwrap();
+                client.set_nodelay(true).unwrap();
+                if let Ok(server) = UnixStream::connect(&socket).await {
+                    tokio::spawn(pass_on(client, server, Arc::clone(&shared)));
+                }
+            }
+        });
+        Self {
+            address,
+            state,
+            task,
+        }
+    }
+
+    /// A database's URL, by way of the relay.
+    pub fn url(&self, url: &str) -> String {
+        let (_, rest) = url.split_once("@/").expect("a URL of our launcher's");
+        let (database, _) = rest.split_once('?').unwrap();
+        format!(
+            "postgresql://postgres@{}/{database}?sslmode=disable",
+            self.address
+        )
+    }
+
+    /// Has this happen to the next such step.
+    pub fn plan(&self, step: Step, fault: Fault) {
+        *self.state.planned.lock().unwrap() = Some((step, fault));
+    }
+
+    /// How many faults have happened.
+    pub fn hits(&self) -> u64 {
+        self.state.hits.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl State {
+    fn take(&self, step: Step) -> Option<Fault> {
+        let mut planned = self.planned.lock().unwrap();
+        let (_, fault) = planned.take_if(|(of, _)| *of == step)?;
+        self.hits.fetch_add(1, Ordering::Relaxed);
+        Some(fault)
+    }
+}
+
+/// What becomes of the server's next answer, up to its ReadyForQuery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    Pass,
+    Late(Duration),
+    Lose,
+    Cut,
+}
+
+/// What both directions of a connection share.
+struct Wire {
+    to_client: tokio::sync::Mutex<OwnedWriteHalf>,
+    /// Answers that have come in whole.
+    answered: watch::Sender<u64>,
+    /// By the number of the answer.
+    answers: Mutex<HashMap<u64, Answer>>,
+}
+
+async fn pass_on(client: TcpStream, server: UnixStream, state: Arc<State>) {
+    let (from_client, to_client) = client.into_split();
+    let (from_server, to_server) = server.into_split();
+    let wire = Wire {
+        to_client: tokio::sync::Mutex::new(to_client),
+        answered: watch::Sender::new(0),
+        answers: Mutex::default(),
+    };
+    tokio::select! {
+        _ = up(from_client, to_server, &wire, &state) => {}
+        _ = down(from_server, &wire) => {}
+    }
+}
+
+/// Reads a message: its type and the whole of it.
+async fn message(from: &mut (impl tokio::io::AsyncRead + Unpin)) -> std::io::Result<(u8, Vec<u8>)> {
+    let mut whole = vec![0; 5];
+    from.read_exact(&mut whole).await?;
+    let length = u32::from_be_bytes(whole[1..5].try_into().unwrap()) as usize;
+    whole.resize(length + 1, 0);
+    from.read_exact(&mut whole[5..]).await?;
+    Ok((whole[0], whole))
+}
+
+async fn up(
+    mut from: tokio::net::tcp::OwnedReadHalf,
+    mut to: UnixWriteHalf,
+    wire: &Wire,
+    state: &State,
+) -> std::io::Result<()> {
+    // The first message has no type.
+    let mut startup = vec![0; 4];
+    from.read_exact(&mut startup).await?;
+    let length = u32::from_be_bytes(startup[..4].try_into().unwrap()) as usize;
+    startup.resize(length, 0);
+    from.read_exact(&mut startup[4..]).await?;
+    to.write_all(&startup).await?;
+    // The startup has an answer too.
+    let mut asked = 1;
+    let mut statements: HashMap<Vec<u8>, Step> = HashMap::new();
+    let (mut step, mut held) = (None, Vec::new());
+    loop {
+        let (kind, bytes) = message(&mut from).await?;
+        match kind {
+            b'P' => {
+                let mut parts = bytes[5..].split(|&byte| byte == 0);
+                let (name, sql) = (parts.next().unwrap(), parts.next().unwrap());
+                let sql = String::from_utf8_lossy(sql);
+                let sql = sql.trim_start();
+                if sql.starts_with("COPY ") {
+                    statements.insert(name.to_vec(), Step::Copy);
+                } else if sql.starts_with("UPDATE ingest_ledger") {
+                    statements.insert(name.to_vec(), Step::Entry);
+                }
+            }
+            b'B' => {
+                let mut parts = bytes[5..].split(|&byte| byte == 0);
+                let name = parts.nth(1).unwrap();
+                step = statements.get(name).copied();
+            }
+            b'd' => step = Some(Step::Rows),
+            b'Q' => {
+                step = match &bytes[5..] {
+                    sql if sql.starts_with(b"BEGIN") => Some(Step::Begin),
+                    b"COMMIT\0" => Some(Step::Commit),
+                    _ => None,
+                }
+            }
+            _ => {}
+        }
+        held.extend_from_slice(&bytes);
+        // Rows come between a Sync that begins the COPY and the one that ends it.
+        let whole = matches!(kind, b'S' | b'Q') || kind == b'X';
+        let Some(this) = step else {
+            to.write_all(&std::mem::take(&mut held)).await?;
+            asked += u64::from(whole);
+            continue;
+        };
+        if !whole {
+            continue;
+        }
+        step = None;
+        let held = std::mem::take(&mut held);
+        // The Sync behind the Execute of a COPY is answered after the rows.
+        let number = asked;
+        let answered = this != Step::Copy;
+        let Some(fault) = state.take(this) else {
+            to.write_all(&held).await?;
+            asked += u64::from(answered);
+            continue;
+        };
+        match fault {
+            Fault::Lose => {}
+            Fault::Refuse if this == Step::Rows => {
+                // The server is told that the rows do not come.
+                to.write_all(b"f\0\0\0\x0crefused\0S\0\0\0\x04").await?;
+                asked += 1;
+            }
+            Fault::Refuse => {
+                let mut answers = wire.answered.subscribe();
+                drop(answers.wait_for(|answered| *answered >= number).await);
+                let mut text = Vec::new();
+                for &(field, value) in REFUSAL {
+                    text.push(field);
+                    text.extend_from_slice(value.as_bytes());
+                    text.push(0);
+                }
+                text.push(0);
+                let mut refusal = vec![b'E'];
+                refusal.extend_from_slice(&u32::try_from(text.len() + 4).unwrap().to_be_bytes());
+                refusal.extend_from_slice(&text);
+                let ready = if this == Step::Begin { b'I' } else { b'T' };
+                refusal.extend_from_slice(&[b'Z', 0, 0, 0, 5, ready]);
+                wire.to_client.lock().await.write_all(&refusal).await?;
+            }
+            Fault::CutBefore => return Ok(()),
+            Fault::Delay(_) | Fault::AnswerLate(_) | Fault::LoseAnswer | Fault::CutAfter => {
+                let answer = match fault {
+                    Fault::AnswerLate(late) => Answer::Late(late),
+                    Fault::LoseAnswer => Answer::Lose,
+                    Fault::CutAfter => Answer::Cut,
+                    _ => Answer::Pass,
+                };
+                wire.answers.lock().unwrap().insert(number, answer);
+                if let Fault::Delay(delay) = fault {
+                    tokio::time::sleep(delay).await;
+                }
+                to.write_all(&held).await?;
+                asked += u64::from(answered);
+            }
+        }
+    }
+}
+
+async fn down(mut from: OwnedReadHalf, wire: &Wire) -> std::io::Result<()> {
+    let mut number = 0;
+    loop {
+        let (kind, bytes) = message(&mut from).await?;
+        let answer = wire.answers.lock().unwrap().get(&number).copied();
+        match answer.unwrap_or(Answer::Pass) {
+            Answer::Pass => wire.to_client.lock().await.write_all(&bytes).await?,
+            Answer::Late(late) => {
+                tokio::time::sleep(late).await;
+                wire.answers.lock().unwrap().insert(number, Answer::Pass);
+                wire.to_client.lock().await.write_all(&bytes).await?;
+            }
+            Answer::Lose => {}
+            Answer::Cut => return Ok(()),
+        }
+        if kind == b'Z' {
+            number += 1;
+            wire.answered.send_replace(number);
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Promise: whatever becomes of each message of the exchange that stores a batch,
+//! an event that is said to be committed is in the table, once, and one that is
+//! said to be durable gets there.
+
+use std::time::Duration;
+
+use crate::harness::{Cluster, Fault, Relay, Rig, Step, click, eventually};
+
+const STEPS: [Step; 5] = [
+    Step::Begin,
+    Step::Copy,
+    Step::Rows,
+    Step::Entry,
+    Step::Commit,
+];
+
+/// A rig behind a relay, with its partitions made.
+async fn behind_relay() -> (Rig, Relay) {
+    let cluster = Cluster::start(&[("autovacuum", "off")]);
+    let relay = Relay::start(&cluster).await;
+    let url = relay.url(&cluster.url("recsys"));
+    let rig = Rig::on(cluster, |settings| {
+        settings
+            .with("--database-url", url)
+            .with("--writers", 1)
+            .with("--commit-timeout", "150s")
+    })
+    .await;
+    let reply = rig.client.query("ack=committed");
+    let reply = reply.post("/v1/interactions", &click("first")).await;
+    assert_eq!(reply.settled().0, 1);
+    (rig, relay)
+}
+
+/// Has a fault happen to a step while events come in; each is stored once.
+async fn strike(rig: &Rig, relay: &Relay, step: Step, fault: Fault) {
+    let before = rig.database.count("interaction_events").await;
+    let hits = relay.hits();
+    relay.plan(step, fault);
+    let durable = rig.client.query("ack=durable");
+    let committed = rig.client.query("ack=committed");
+    for n in 0..2 {
+        let name = format!("{step:?} {fault:?} durable {n}");
+        let reply = durable.post("/v1/interactions", &click(&name)).await;
+        assert_eq!(reply.status, 202, "{}", reply.text);
+    }
+    for n in 0..3 {
+        let name = format!("{step:?} {fault:?} committed {n}");
+        let reply = committed.post("/v1/interactions", &click(&name)).await;
+        let (stored, duplicates, ..) = reply.settled();
+        assert_eq!(stored + duplicates, 1, "{}", reply.text);
+        let sql = "interaction_events";
+        let id = crate::harness::uuid_of(crate::harness::DEMO, &name);
+        let found = rig
+            .database
+            .count(&format!("{sql} WHERE event_id = '{id}'"))
+            .await;
+        assert_eq!(found, 1, "{name}");
+    }
+    assert_eq!(relay.hits(), hits + 1, "{step:?} {fault:?} did not happen");
+    rig.settle().await;
+    let stored = rig.database.count("interaction_events").await;
+    assert_eq!(stored, before + 5, "{step:?} {fault:?}");
+    rig.settings.assert_verified();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_message_of_a_batch_may_be_refused_late_or_the_last_of_its_connection() {
+    let (rig, relay) = behind_relay().await;
+    let late = Duration::from_millis(300);
+    for step in STEPS {
+        for fault in [
+            Fault::Refuse,
+            Fault::Delay(late),
+            Fault::AnswerLate(late),
+            Fault::CutBefore,
+            Fault::CutAfter,
+        ] {
+            strike(&rig, &relay, step, fault).await;
+        }
+    }
+    // Without its BEGIN, neither rows nor entry commit by themselves.
+    strike(&rig, &relay, Step::Begin, Fault::Lose).await;
+    eventually("ready", async || rig.ready().await.1 == "ready").await;
+    // Not one row was there before its entry was.
+    assert_eq!(rig.rows().await[2], 0);
+}
+
+/// Each message lost, and each answer, while the connection stays: the service
+/// gives up on it after a minute. Takes two, all cases at once:
+/// `cargo test --test it -- --ignored messages`.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes two minutes"]
+async fn each_message_of_a_batch_and_each_answer_may_be_lost() {
+    let mut cases = tokio::task::JoinSet::new();
+    for step in STEPS {
+        for fault in [Fault::Lose, Fault::LoseAnswer] {
+            if (step, fault) == (Step::Copy, Fault::LoseAnswer) {
+                continue; // A COPY has one answer, at the end of its rows.
+            }
+            cases.spawn(async move {
+                let (rig, relay) = behind_relay().await;
+                strike(&rig, &relay, step, fault).await;
+            });
+        }
+    }
+    while let Some(case) = cases.join_next().await {
+        case.unwrap();
+    }
+}
