@@ -473,8 +473,6 @@ mod tests {
         assert!(up_to_a_day("24h 1ms").unwrap_err().contains("a day"));
         assert!(up_to_a_day("500000000000y").is_err());
         assert!(up_to_a_day("soon").is_err());
-        assert_eq!(some_time("1ms"), Ok(Duration::from_millis(1)));
-        assert!(some_time("0s").unwrap_err().contains("no time"));
     }
 
     #[test]

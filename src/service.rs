@@ -446,9 +446,8 @@ pub struct Report {
     pub in_time: bool,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-fn is_zero(number: &u64) -> bool {
-    *number == 0
+fn is_zero<N: Default + PartialEq>(number: &N) -> bool {
+    *number == N::default()
 }
 
 impl Report {
@@ -470,11 +469,6 @@ impl Report {
             in_time,
         }
     }
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-fn is_zero(number: &i64) -> bool {
-    *number == 0
 }
 
 /// Opens the spool; reading what is in it takes a while.
@@ -516,11 +510,13 @@ fn spool_settings(config: &Serve) -> Result<spool::Settings> {
         lane_bytes_max: defaults.lane_bytes_max.min(memory / 2 / lanes),
         ..defaults
     };
+    let largest = spool::format::PAYLOAD_BYTES_MAX / 2;
+    let is_too_large = body_bytes_max > largest;
     let body_bytes_max = config.intake.body_bytes_max;
-    if frame_bytes_max > defaults.frame_bytes_max {
+    if is_too_large {
         bail!(
             "--body-bytes-max {body_bytes_max} is too large: the spool takes bodies of up to {}",
-            ByteSize(u64::from(defaults.frame_bytes_max) / 2)
+            ByteSize(u64::from(largest))
         );
     }
     if bytes_max < settings.bytes_least() {

@@ -543,7 +543,10 @@ fn why_the_spool_fills(app: &App) -> &'static str {
         Some(Health::Away) => {
             ": Postgres is away or busy; send the events again later, there is room once it takes some"
         }
-        Some(Health::Good) | None => {
+        Some(Health::Undecided) => {
+            ": Postgres refuses rows, see /readyz and the log; send the events again later"
+        }
+        Some(Health::Good | Health::SettingAside) | None => {
             ": Postgres takes events, but slower than they come in; send the events again later"
         }
     }

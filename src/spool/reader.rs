@@ -32,9 +32,6 @@ pub struct LaneReader<L, R> {
     found: Found,
 }
 
-/// No spool gets this far: at a million frames a second it takes a thousand centuries.
-const SEQUENCES_LOW: u64 = 1 << 62;
-
 /// What a lane has for its writer.
 #[derive(Debug)]
 pub enum Next<L, R> {
@@ -136,7 +133,7 @@ impl<L, R> LaneReader<L, R> {
         );
         // Nothing depends on it, so a number that would soon use up all
         // sequences is not followed.
-        if watermark < SEQUENCES_LOW {
+        if watermark < NUMBER_MAX / 2 {
             self.shared
                 .sequence_floor
                 .fetch_max(watermark, std::sync::atomic::Ordering::Relaxed);
