@@ -240,11 +240,12 @@ impl Drop for Guard {
     }
 }
 
-fn modes(directory: &Path, into: &mut Vec<(PathBuf, u32)>) {
+fn modes(directory: &Path, into: &mut Vec<(PathBuf, u32, bool)>) {
     for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         let metadata = std::fs::symlink_metadata(&path).unwrap();
-        into.push((path.clone(), metadata.permissions().mode() & 0o777));
+        let mode = metadata.permissions().mode() & 0o777;
+        into.push((path.clone(), mode, metadata.is_dir()));
         if metadata.is_dir() && !path.ends_with("cluster") {
             modes(&path, into);
         }
@@ -289,15 +290,14 @@ async fn nothing_that_is_made_can_be_read_by_others_whatever_the_umask() {
         })
         .await;
         let top = std::fs::metadata(&data).unwrap().permissions().mode() & 0o777;
-        let mut found = vec![(data.clone(), top)];
+        let mut found = vec![(data.clone(), top, true)];
         modes(&data, &mut found);
         let pid = rustix::process::Pid::from_child(child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
         assert!(child.wait().unwrap().success());
         assert!(found.len() >= 8, "{found:?}");
-        for (path, mode) in found {
-            let is_lock_or_file = !path.is_dir();
-            let expected = if is_lock_or_file { 0o600 } else { 0o700 };
+        for (path, mode, is_dir) in found {
+            let expected = if is_dir { 0o700 } else { 0o600 };
             // PostgreSQL makes its socket for all, in a directory for none.
             if path.to_string_lossy().contains("socket/") || path.ends_with("cluster") {
                 continue;

@@ -51,8 +51,7 @@ impl Home {
         identity: &Identity,
         port: u16,
     ) -> Result<Self, LaunchError> {
-        fs::create_dir_all(data_dir)
-            .map_err(LaunchError::io("make the data directory", data_dir))?;
+        make_data_dir(data_dir, identity)?;
         let data_dir = fs::canonicalize(data_dir).map_err(LaunchError::io("find", data_dir))?;
         let lock = take_lock(&data_dir)?;
         let place = find_place(&data_dir, identity)?;
@@ -190,6 +189,22 @@ pub(super) fn make_private_dir(path: &Path, identity: &Identity) -> Result<(), L
         .create(path)
         .map_err(LaunchError::io("make", path))?;
     identity.give(path)
+}
+
+/// Makes the data directory unless it is there. It holds the server's log, which
+/// quotes events, so it is closed to others from the start.
+fn make_data_dir(path: &Path, identity: &Identity) -> Result<(), LaunchError> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).map_err(LaunchError::io("make the data directory", parent))?;
+    }
+    match make_private_dir(path, identity) {
+        // Another start may have made it just now.
+        Err(_) if path.is_dir() => Ok(()),
+        made => made,
+    }
 }
 
 fn socket_in(dir: &Path, port: u16) -> PathBuf {
