@@ -38,6 +38,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// the kernel's quarter of an hour.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The same at the server, for its half: as long as its keepalives take.
+const SERVER_USER_TIMEOUT: Duration = Duration::from_secs(25);
+
 /// Idle connections are probed well within the five minutes after which common
 /// NAT gateways and load balancers forget a flow.
 const KEEPALIVES_IDLE: Duration = Duration::from_secs(30);
@@ -208,7 +211,11 @@ impl Target {
         // Reading a system's CA certificates takes tens of milliseconds.
         tokio::task::spawn_blocking(move || tls.connector(direct))
             .await
-            .context("reading TLS certificates was broken off")?
+            .unwrap_or_else(|error| match error.try_into_panic() {
+                // A panic goes on to the task that asked, which has a name.
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => bail!("reading TLS certificates was broken off"),
+            })
     }
 
     fn first(&self) -> &Endpoint {
@@ -262,6 +269,11 @@ pub async fn prepare_session(client: &Client, statement_timeout: Option<Duration
         " SET idle_in_transaction_session_timeout = '30s'; SET tcp_keepalives_idle = 10;
           SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3;",
     );
+    // Keepalives are not sent while an answer waits to be acknowledged.
+    settings.push_str(&format!(
+        " SET tcp_user_timeout = {};",
+        SERVER_USER_TIMEOUT.as_millis()
+    ));
     if let Some(limit) = statement_timeout {
         // 0 would mean no limit, and the setting is an int4.
         let ms = limit.as_millis().clamp(1, 2_147_483_647);

@@ -87,6 +87,8 @@ impl Class {
             "23514" if db.routine() == Some("ExecFindPartition") => Class::NoPartition,
             "23505" => Class::Duplicate,
             "40001" | "40P01" | "55P03" | "57014" => Class::Away,
+            // A session that was ended for its age, or what such an end left behind.
+            "25P02" | "25P03" | "25P04" => Class::Away,
             _ => match &code.code()[..2] {
                 "08" | "53" | "57" | "58" | "XX" => Class::Away,
                 "22" | "23" => Class::BadRow(BadRow::of(error)),

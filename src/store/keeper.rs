@@ -29,6 +29,10 @@ const TICK: Duration = Duration::from_secs(600);
 /// How soon a tick that failed is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 
+/// One look, with all that it makes. The limits of its statements are the server's,
+/// and a connection that died in silence has none.
+const TICK_LIMIT: Duration = Duration::from_secs(600);
+
 /// Partitions are DDL: long, but not for ever.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -196,13 +200,25 @@ impl Keeper {
         loop {
             let result = async {
                 let mut session = Session::open(target, Some(STATEMENT_TIMEOUT)).await?;
-                self.look_ahead(&mut session, now()).await?;
-                if let Err(error) = self.retry_waiting(&mut session).await {
-                    warn!(
-                        "cannot store rows that wait for a partition, trying again later: {error:#}"
-                    );
+                let working = async {
+                    self.look_ahead(&mut session, now()).await?;
+                    if let Err(error) = self.retry_waiting(&mut session).await {
+                        warn!(
+                            "cannot store rows that wait for a partition, trying again later: {error:#}"
+                        );
+                    }
+                    Ok(())
+                };
+                match tokio::time::timeout(TICK_LIMIT, working).await {
+                    Ok(done) => done,
+                    Err(_) => {
+                        session.give_up();
+                        Err(Trouble::TimedOut {
+                            doing: "look after the partitions",
+                            seconds: TICK_LIMIT.as_secs(),
+                        })
+                    }
                 }
-                Ok::<_, Trouble>(())
             };
             match result.await {
                 Ok(()) => failed = false,

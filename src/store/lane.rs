@@ -70,6 +70,9 @@ pub type Frames = LaneReader<InMemory, Outcome>;
 /// again. A replay is thousands of batches of them, a client's retry is one.
 const CLEAN_BATCHES_TO_TRUST: u32 = 16;
 
+/// Making a partition may move rows of a default partition into it.
+const COVER_LIMIT: Duration = Duration::from_secs(600);
+
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 /// What an operator has to mend is not mended in a second.
@@ -81,6 +84,16 @@ struct Sink {
     open: Option<Open>,
     /// Batches to come that are to be checked for duplicates first.
     suspicion: u32,
+}
+
+impl Sink {
+    /// Closes the connection after an error.
+    fn let_go(&mut self, trouble: &Trouble) {
+        let Some(open) = self.open.take() else { return };
+        if matches!(trouble, Trouble::TimedOut { .. }) {
+            open.session.give_up();
+        }
+    }
 }
 
 /// A writer's connection.
@@ -216,7 +229,7 @@ impl Writer {
                     failures += 1;
                     match trouble.class() {
                         Class::NoPartition => self.keeper.forget(self.stream.table),
-                        _ => sink.open = None,
+                        _ => sink.let_go(&trouble),
                     }
                     self.pause_after(&trouble, &mut backoff).await;
                 }
@@ -276,10 +289,14 @@ impl Writer {
             }
         };
         let table = self.stream.table;
-        let refused = self
-            .keeper
-            .cover(&mut open.session, table, batch.times())
-            .await?;
+        let covering = self.keeper.cover(&mut open.session, table, batch.times());
+        let Ok(refused) = tokio::time::timeout(COVER_LIMIT, covering).await else {
+            return Err(Trouble::TimedOut {
+                doing: "make partitions",
+                seconds: COVER_LIMIT.as_secs(),
+            });
+        };
+        let refused = refused?;
         let held_back = (0..batch.len())
             .filter(|&at| {
                 let occurred = batch.key(at).occurred_at.0;

@@ -25,5 +25,5 @@ pub use error::{Chain, Class, Trouble};
 pub use keeper::{Keeper, Layout};
 pub use lane::{BatchLimits, Frames, Writer};
 pub use ledger::{Stream, Totals};
-pub use session::Session;
+pub use session::{Session, sessions_ended};
 pub use status::{Health, LaneStatus};

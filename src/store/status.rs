@@ -1,6 +1,6 @@
 //! How a lane gets on, for readiness and metrics.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,7 @@ pub struct LaneStatus {
     /// The stream that the lane carries.
     pub stream: Stream,
     health: AtomicU8,
+    was_reached: AtomicBool,
     progress: Mutex<Progress>,
 }
 
@@ -43,6 +44,7 @@ impl LaneStatus {
         Self {
             stream,
             health: AtomicU8::new(Health::Good as u8),
+            was_reached: AtomicBool::new(false),
             progress: Mutex::default(),
         }
     }
@@ -72,7 +74,13 @@ impl LaneStatus {
         Health::of(self.health.swap(health as u8, Ordering::Relaxed))
     }
 
+    /// Whether the ledger was ever read: before that nothing of the lane is.
+    pub fn was_reached(&self) -> bool {
+        self.was_reached.load(Ordering::Relaxed)
+    }
+
     pub(super) fn settle(&self, totals: Totals) {
+        self.was_reached.store(true, Ordering::Relaxed);
         self.progress().totals = totals;
     }
 

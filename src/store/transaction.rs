@@ -68,7 +68,10 @@ pub(super) async fn store(
         }
         Err(trouble) => {
             // The error counts, not what becomes of a transaction that is lost anyway.
-            drop(execute(client, "roll back", "ROLLBACK").await);
+            // A connection that does not answer is given up once: no other statement follows.
+            if !matches!(trouble, Trouble::TimedOut { .. }) {
+                drop(execute(client, "roll back", "ROLLBACK").await);
+            }
             return Err(trouble);
         }
     };

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use recsys_ingest::event::Table;
 
+use crate::delivery::behind_proxy;
 use crate::harness::{
-    Audit, BODY_EVENTS, Cluster, Plan, Rig, Told, Traffic, click, eventually, one,
+    Audit, BODY_EVENTS, Cluster, Plan, Rig, Told, Traffic, Wire, click, eventually, one,
 };
 
 /// How a server is away.
@@ -336,4 +337,56 @@ async fn a_table_that_is_locked_does_not_stall_the_other() {
     lock.rollback().await.unwrap();
     rig.assert_kept(&[&shown]).await;
     rig.assert_kept(&[&done]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_died_in_silence_is_given_up_once_and_ended_at_the_server() {
+    let (rig, proxy, warm_up) = behind_proxy(|settings| settings).await;
+    let watcher = rig.database.connect().await;
+    let copying = "SELECT count(*) FROM pg_stat_activity
+                    WHERE application_name = 'recsys-ingest' AND state = 'active'
+                      AND query LIKE 'COPY%'";
+    // Slow enough for the server to be in the middle of a COPY when its client is gone.
+    proxy.set(Wire::Throttle(200_000));
+    let sent = rig.traffic(Plan {
+        first: 2000,
+        bodies: 60,
+        senders: 1,
+        ..Plan::default()
+    });
+    eventually("a COPY to be under way", async || {
+        one::<i64>(&watcher, copying).await > 0
+    })
+    .await;
+    proxy.forget();
+    proxy.set(Wire::Pass);
+    let since = Instant::now();
+    let sent = sent.finish();
+    while rig.rows().await[4] > 0 {
+        assert!(
+            since.elapsed() < Duration::from_secs(110),
+            "{}",
+            rig.process.log()
+        );
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    eventually("the server to end what was left", async || {
+        one::<i64>(&watcher, copying).await == 0
+    })
+    .await;
+    rig.assert_kept(&[&warm_up, &sent]).await;
+}
+
+#[tokio::test]
+async fn a_session_that_the_server_ends_for_its_age_is_one_that_is_away() {
+    use recsys_ingest::store::Class;
+    let database = crate::harness::Database::empty().await;
+    let client = database.connect().await;
+    // 25P02: what is left of a session after an error that was told already.
+    for code in ["25P02", "25P03", "25P04", "57P05", "57P01"] {
+        let sql = format!("DO $$ BEGIN RAISE EXCEPTION 'over' USING ERRCODE = '{code}'; END $$");
+        let error = client.batch_execute(&sql).await.unwrap_err();
+        assert_eq!(error.code().unwrap().code(), code);
+        assert_eq!(Class::of(&error), Class::Away, "{code}");
+    }
 }

@@ -227,9 +227,14 @@ fn in_words(duration: Duration) -> humantime::FormattedDuration {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .context("was interrupted")?
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        // A panic goes on to the task that asked, which has a name.
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => bail!("was interrupted"),
+        },
+    }
 }
 
 #[cfg(test)]

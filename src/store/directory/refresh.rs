@@ -6,14 +6,13 @@
 //! reading a copy of an earlier run may stand in, see [`super::KeyCopy`]; once
 //! the database was read, never again.
 //!
-//! Every wait has a limit. Spawns nothing: the caller runs the loop, and the loop
-//! moves its connection along by itself.
+//! Every wait has a limit. The caller runs the loop.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, bail};
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
@@ -23,7 +22,8 @@ use uuid::Uuid;
 
 use super::role::Roles;
 use super::snapshot::{KeyRow, Snapshot, Tenant, TenantStatus};
-use crate::store::connect::{Connection, Target, prepare_session};
+use crate::store::connect::Target;
+use crate::store::session::Session;
 
 /// Wakes are honoured at most this often: anyone can present an unknown key, and
 /// must not be able to make us read the tables in a loop.
@@ -251,29 +251,20 @@ impl Directory {
         every: Duration,
         said_so: &mut bool,
     ) -> Result<std::convert::Infallible> {
-        let Connection { mut client, driver } = target.connect().await?;
-        let session = async {
-            prepare_session(&client, Some(REFRESH_LIMIT)).await?;
-            loop {
-                let changed = timeout(REFRESH_LIMIT, self.refresh(&mut client))
-                    .await
-                    .map_err(|_| anyhow!("no answer within {} s", REFRESH_LIMIT.as_secs()))??;
-                self.report(changed, said_so);
-                sleep(REFRESH_GAP).await;
-                tokio::select! {
-                    () = self.shared.wake.notified() => {}
-                    () = sleep(every.saturating_sub(REFRESH_GAP)) => {}
-                }
+        let mut session = Session::open(target, Some(REFRESH_LIMIT)).await?;
+        loop {
+            let Ok(changed) = timeout(REFRESH_LIMIT, self.refresh(&mut session.client)).await
+            else {
+                session.give_up();
+                bail!("no answer within {} s", REFRESH_LIMIT.as_secs());
+            };
+            self.report(changed?, said_so);
+            sleep(REFRESH_GAP).await;
+            tokio::select! {
+                () = self.shared.wake.notified() => {}
+                () = sleep(every.saturating_sub(REFRESH_GAP)) => {}
+                () = session.over() => bail!("the connection to PostgreSQL broke"),
             }
-        };
-        tokio::select! {
-            // The session first: its error says more than "connection closed".
-            biased;
-            ended = session => ended,
-            ended = driver => Err(match ended {
-                Ok(()) => anyhow!("the connection to PostgreSQL was closed"),
-                Err(error) => anyhow!(error).context("the connection to PostgreSQL broke"),
-            }),
         }
     }
 

@@ -57,6 +57,8 @@ struct State {
     wire: watch::Sender<Wire>,
     /// Raised to close all connections that are open.
     generation: watch::Sender<u64>,
+    /// Raised to forget all connections that are open.
+    forgotten: watch::Sender<u64>,
     cut: Mutex<Option<(Cut, u64)>>,
     cuts: AtomicU64,
     commits: AtomicU64,
@@ -81,6 +83,7 @@ impl Proxy {
         let state = Arc::new(State {
             wire: watch::Sender::new(Wire::Pass),
             generation: watch::Sender::new(0),
+            forgotten: watch::Sender::new(0),
             cut: Mutex::default(),
             cuts: AtomicU64::new(0),
             commits: AtomicU64::new(0),
@@ -121,6 +124,12 @@ impl Proxy {
         self.state
             .generation
             .send_modify(|generation| *generation += 1);
+    }
+
+    /// Forgets all connections that are open: both sides keep them, and nothing
+    /// passes any more. New ones work.
+    pub fn forget(&self) {
+        self.state.forgotten.send_modify(|count| *count += 1);
     }
 
     /// Cuts the connections of the next `times` COMMITs.
@@ -166,9 +175,17 @@ async fn accept(listener: TcpListener, socket: PathBuf, state: Arc<State>) {
             let Ok(server) = UnixStream::connect(&socket).await else {
                 return; // The server is away; so is the connection.
             };
-            tokio::select! {
-                () = pass_on(client, server, &state) => {}
-                _ = generation.wait_for(|now| *now != opened_in) => {}
+            let mut forgotten = state.forgotten.subscribe();
+            let before = *forgotten.borrow_and_update();
+            let mut passing = std::pin::pin!(pass_on(client, server, &state));
+            let is_forgotten = tokio::select! {
+                () = &mut passing => false,
+                _ = generation.wait_for(|now| *now != opened_in) => false,
+                _ = forgotten.wait_for(|now| *now != before) => true,
+            };
+            if is_forgotten {
+                // Not polled, not dropped: the sockets stay open.
+                drop(generation.wait_for(|now| *now != opened_in).await);
             }
         });
     }
