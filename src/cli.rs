@@ -6,21 +6,32 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Database, Dev, Log, LogFormat, Serve};
-use crate::store::Session;
-use crate::{dev, service};
+use crate::store::{Session, sessions_ended};
+use crate::{dev, logging, service};
 
 mod partitions;
 mod quarantine;
+mod signals;
 mod tenants;
 mod verify;
 
 pub use partitions::PartitionsCommand;
 pub use quarantine::{QuarantineCommand, QuarantineRows};
+pub use signals::Stop;
 pub use tenants::{KeyAccess, KeysCommand, TenantsCommand};
 pub use verify::Verify;
+
+/// Once told twice to stop, `dev` has this long to stop its Postgres without a
+/// checkpoint: the server itself takes five seconds for stubborn sessions.
+const DEV_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Longest wait for the goodbyes to Postgres when a command is done.
+const GOODBYE_LIMIT: Duration = Duration::from_secs(3);
+const GOODBYE_LIMIT_AT_ONCE: Duration = Duration::from_millis(200);
 
 /// Takes recommendation exposures and interactions over HTTP into partitioned Postgres tables.
 #[derive(Debug, Parser)]
@@ -76,15 +87,67 @@ pub enum Command {
     },
 }
 
-/// Carries out a command.
-pub async fn run(command: Command) -> Result<()> {
+/// Carries out a command, and says with which code the process ends.
+///
+/// # Errors
+/// What the command failed at.
+pub async fn run(command: Command) -> Result<u8> {
+    let stop = Stop::listen()?;
+    // Beyond which signal, and how long after it, is the command not waited for?
+    let (signal, patience) = match &command {
+        // It stops its Postgres first.
+        Command::Dev(_) => (stop.at_once(), DEV_PATIENCE),
+        Command::Serve(_) => (stop.at_once(), Duration::ZERO),
+        _ => (stop.begun(), Duration::ZERO),
+    };
+    let signal = signal.clone();
+    let impatient = async {
+        signal.cancelled().await;
+        tokio::time::sleep(patience).await;
+    };
+    // A task, so that a command that is busy does not keep a signal waiting.
+    let mut running = JoinSet::new();
+    running.spawn(carry_out(command, stop.clone()));
+    let outcome = tokio::select! {
+        biased;
+        Some(ended) = running.join_next() => Some(ended),
+        () = impatient => None,
+    };
+    drop(running);
+    let goodbyes = match stop.at_once().is_cancelled() {
+        true => GOODBYE_LIMIT_AT_ONCE,
+        false => GOODBYE_LIMIT,
+    };
+    sessions_ended(goodbyes).await;
+    match outcome {
+        Some(Ok(Err(error))) => Err(error),
+        // What a second signal interrupted has ended by now, but not as it should.
+        _ if signal.is_cancelled() => Ok(stop.exit_code()),
+        Some(Ok(Ok(()))) => Ok(0),
+        Some(Err(panicked)) => Err(panicked).context("the program has a bug"),
+        None => Ok(stop.exit_code()),
+    }
+}
+
+async fn carry_out(command: Command, stop: Stop) -> Result<()> {
     match command {
-        Command::Dev(config) => dev::run(config, stop_signal()?).await,
+        Command::Dev(config) => dev::run(config, stop).await,
         Command::Serve(config) => {
             let listener = bind(config.http.listen).await?;
             let ready = CancellationToken::new();
-            let report = service::run(*config, listener, stop_signal()?, ready).await?;
-            print(&serde_json::to_string(&report)?)
+            let stopping = stop.begun().clone();
+            let outcome = service::run(*config, listener, stopping, ready).await;
+            // What is left behind is told after a fault as well.
+            let report = match &outcome {
+                Ok(report) => Some(report),
+                Err(error) => error
+                    .downcast_ref::<service::Failed>()
+                    .map(|failed| &failed.report),
+            };
+            if let Some(report) = report {
+                print(&serde_json::to_string(report)?)?;
+            }
+            outcome.map(drop)
         }
         Command::Migrate(database) => service::migrate_once(&database.target()?).await,
         Command::Tenants { command } => tenants::tenants(command).await,
@@ -104,24 +167,6 @@ pub(crate) async fn bind(address: std::net::SocketAddr) -> Result<TcpListener> {
     })
 }
 
-/// Cancelled by the first Ctrl-C or SIGTERM.
-fn stop_signal() -> Result<CancellationToken> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let stopping = CancellationToken::new();
-    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for Ctrl-C")?;
-    let stop = stopping.clone();
-    #[expect(clippy::disallowed_methods, reason = "lives as long as the process")]
-    let _signals = tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        stop.cancel();
-    });
-    Ok(stopping)
-}
-
 /// Sets the log up; once, before anything is logged.
 pub fn start_log(log: &Log) -> Result<()> {
     use tracing_subscriber::EnvFilter;
@@ -132,10 +177,11 @@ pub fn start_log(log: &Log) -> Result<()> {
     ))
     .with_context(|| format!("'{}' is not a level or filter for the log", log.log_level))?;
     // Answers go to standard output, the log does not.
+    let writer = logging::start().context("cannot start the thread of the log")?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
+        .with_writer(writer);
     match log.log_format {
         LogFormat::Json => builder.json().flatten_event(true).init(),
         LogFormat::Pretty => builder.with_target(false).init(),
@@ -150,9 +196,11 @@ async fn open(database: &Database) -> Result<Session> {
 }
 
 /// Prints an answer; a reader that closed the pipe early has read enough.
-fn print(text: &str) -> Result<()> {
+pub(crate) fn print(text: &str) -> Result<()> {
     match writeln!(std::io::stdout(), "{text}") {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write the answer to standard output")
+        }
         _ => Ok(()),
     }
 }

@@ -15,4 +15,5 @@ pub mod spool;
 pub mod store;
 
 pub mod dev;
+pub mod logging;
 pub mod metrics;

@@ -1,32 +1,37 @@
 //! The `recsys-ingest` program; everything is in the library.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::Parser as _;
 use recsys_ingest::cli::{self, Cli};
+use recsys_ingest::logging;
 
 /// Many small buffers are made on one thread and freed on another.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// Longest wait for a log whose reader does not read, at the end.
+const LOG_LIMIT: Duration = Duration::from_secs(1);
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
+    let code = run(cli).unwrap_or_else(|error| {
+        logging::say(&format!("recsys-ingest: {error:#}"));
+        1
+    });
+    logging::flush(LOG_LIMIT);
+    ExitCode::from(code)
+}
+
+fn run(cli: Cli) -> anyhow::Result<u8> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-    {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("recsys-ingest: cannot start its threads: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
+        .context("cannot start its threads")?;
     let outcome = cli::start_log(&cli.log).and_then(|()| runtime.block_on(cli::run(cli.command)));
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("recsys-ingest: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    // A thread that waits for a disk that hangs is not waited for.
+    runtime.shutdown_background();
+    outcome
 }

@@ -164,6 +164,8 @@ pub struct Metrics {
     pub spool_refused_frames: Gauge<i64, AtomicI64>,
     /// Open connections.
     pub connections: Gauge<i64, AtomicI64>,
+    /// Lines of the log that could not be written.
+    pub log_lost_lines: Gauge<i64, AtomicI64>,
 }
 
 impl Metrics {
@@ -195,6 +197,7 @@ impl Metrics {
             spool_lost_rows: Gauge::default(),
             spool_refused_frames: Gauge::default(),
             connections: Gauge::default(),
+            log_lost_lines: Gauge::default(),
             registry: Registry::default(),
         };
         registry.register(
@@ -287,6 +290,11 @@ impl Metrics {
             "connections",
             "Open HTTP connections",
             metrics.connections.clone(),
+        );
+        registry.register(
+            "log_lost_lines",
+            "Lines of the log that could not be written, or not as fast as they came",
+            metrics.log_lost_lines.clone(),
         );
         Self {
             registry,

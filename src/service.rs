@@ -3,9 +3,15 @@
 //! Stopping is end-of-stream: once the HTTP side has finished its requests the
 //! last sender to the spool is gone; the spool syncs what it was given and ends
 //! the lanes; each writer ends when its lane is empty. Nothing polls a flag;
-//! every task is joined.
+//! every task is joined. One grace bounds all of it.
+//!
+//! Every task has a name. One that panics, or ends before it was told to, stops
+//! the service, and the error names it.
+
+mod tasks;
 
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,7 +19,8 @@ use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::AbortHandle;
+use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -29,6 +36,7 @@ use crate::store::seal::{Policy, Pressure, Sealer};
 use crate::store::{
     BatchLimits, Chain, Keeper, LaneStatus, Layout, Session, Stream, Totals, Writer, migrate,
 };
+use tasks::{Fault, Tasks};
 
 /// Requests that wait for the disk. A group takes what waits, so this is how
 /// many may come in during one sync.
@@ -36,6 +44,16 @@ const ENTRIES_MAX: usize = 4096;
 
 /// Pause before a start-up step that failed is tried again.
 const RETRY: Duration = Duration::from_secs(2);
+
+/// How soon a stop that is not over says what it waits for, and how often.
+const SAY_FIRST: Duration = Duration::from_secs(1);
+const SAY_EVERY: Duration = Duration::from_secs(5);
+
+/// How often a stop looks whether anything is left to do.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// For the ends of tasks that have nothing left to do.
+const END_LIMIT: Duration = Duration::from_secs(2);
 
 /// Runs the service on `listener` until `stopping`, then stores what is left.
 ///
@@ -58,8 +76,9 @@ pub async fn run(
     let opened = open_spool(config.spool.spool_dir.clone(), settings, waiting).await?;
     let spool = opened.spool;
 
-    let mut writers = JoinSet::new();
+    let mut stages = Tasks::default();
     let mut lanes = Vec::new();
+    let mut writers = Vec::new();
     for frames in opened.readers {
         let stream = Stream {
             instance: spool.instance(),
@@ -78,10 +97,11 @@ pub async fn run(
             metrics: Arc::clone(&metrics),
             status,
         };
-        writers.spawn(writer.run(frames));
+        let name = format!("the writer of {}, lane {}", stream.table, stream.number / 2);
+        writers.push(stages.spawn(name, writer.run(frames)));
     }
     let committer = opened.committer;
-    let mut committing = tokio::task::spawn_blocking(move || committer.run());
+    let committing = stages.spawn_blocking("the committing thread", move || committer.run());
     let intake = Intake::new(
         Budget::new(bytes_u32(config.intake.queue_bytes_max)?),
         entries,
@@ -92,24 +112,38 @@ pub async fn run(
     );
 
     let (stop_directory, directory_stops) = watch::channel(false);
-    let mut helpers = JoinSet::new();
-    helpers.spawn(prepare_and_keep(
-        config.migrate_on_start,
-        config.http.key_refresh,
-        target,
-        keeper,
-        sealer(&config.store, &lanes, &spool, &metrics),
-        directory.clone(),
-        directory_stops,
-    ));
+    let mut helpers = Tasks::default();
+    let migrated = CancellationToken::new();
+    let migrating = migrate_first(config.migrate_on_start, target.clone(), migrated.clone());
+    helpers.spawn_once("the migration", migrating);
+    let refreshing =
+        directory
+            .clone()
+            .run(target.clone(), config.http.key_refresh, directory_stops);
+    helpers.spawn("the refresh of keys", after(&migrated, refreshing));
+    let sealer = sealer(&config.store, &lanes, &spool, &metrics);
+    let keeping = {
+        let target = target.clone();
+        async move { keeper.run(&target, clock::now).await }
+    };
+    helpers.spawn("the care for partitions", after(&migrated, keeping));
+    if let Some(sealer) = sealer {
+        let sealing = async move { sealer.run(&target, clock::now).await };
+        helpers.spawn("the sealing of partitions", after(&migrated, sealing));
+    }
     // The spool's lock is what makes this one's directory nobody else's.
     let copy = KeyCopy::new(
         &config.spool.spool_dir,
         config.http.key_copy_max_age,
         key_hasher(&config),
     );
-    helpers.spawn(copy.run(directory.clone(), clock::now));
-    helpers.spawn(announce(directory.clone(), ready));
+    let copying = copy.run(directory.clone(), clock::now);
+    match config.http.key_copy_max_age.is_zero() {
+        true => helpers.spawn_once("the removal of the copy of keys", copying),
+        false => helpers.spawn("the copy of keys", copying),
+    };
+    helpers.spawn_once("the announcement", announce(directory.clone(), ready));
+    let grace = config.shutdown_grace;
 
     let app = app(
         &config,
@@ -130,32 +164,137 @@ pub async fn run(
         "listening"
     );
     let front = Front::new(Arc::new(app));
-    let http = api::serve(listener, front, limits, metrics, stopping.clone());
-    let outcome = tokio::select! {
-        () = http => Ok(()),
-        ended = writers.join_next() => ended_early("a writer", &ended),
-        ended = &mut committing => ended_early("the committing thread", &ended),
-    };
+    helpers.spawn_once(
+        "the words on a stop",
+        say_what_is_awaited(stopping.clone(), grace, Arc::clone(&metrics), spool.clone()),
+    );
+    let mut http = pin!(api::serve(
+        listener,
+        front,
+        limits,
+        metrics,
+        stopping.clone()
+    ));
+    let mut faults = Vec::new();
+    tokio::select! {
+        biased;
+        () = stopping.cancelled() => {}
+        // Ends after a stop only, which the branch above takes.
+        () = &mut http => {}
+        fault = stages.fault() => faults.push(fault),
+        fault = helpers.fault() => faults.push(fault),
+    }
+    if let Some(fault) = faults.first() {
+        error!("{fault}; stopping");
+    }
     stopping.cancel();
+    let deadline = tokio::time::Instant::now() + grace;
+    loop {
+        tokio::select! {
+            () = &mut http => break,
+            fault = stages.fault() => faults.push(fault),
+        }
+    }
 
     // Upstream is gone: the spool syncs what it was given, then the lanes run dry.
-    let drained = async {
-        if !committing.is_finished() {
-            drop(committing.await);
-        }
-        while writers.join_next().await.is_some() {}
+    let lanes_end = LanesEnd {
+        committing,
+        writers: &writers,
+        lanes: &lanes,
+        spool: &spool,
     };
-    let in_time = tokio::time::timeout(config.shutdown_grace, drained)
-        .await
-        .is_ok();
-    writers.shutdown().await;
+    let in_time = tokio::select! {
+        () = stages.join() => true,
+        () = lanes_end.nothing_left() => true,
+        () = sleep_until(deadline) => false,
+    };
     stop_directory.send_replace(true);
-    helpers.shutdown().await;
+    stages.abort(END_LIMIT).await;
+    helpers.abort(END_LIMIT).await;
+    for fault in stages.faults().into_iter().chain(helpers.faults()) {
+        error!("{fault} while the service was being stopped");
+        faults.push(fault);
+    }
     spool.reclaim();
-    outcome?;
     let report = Report::of(&spool, &lanes, in_time);
-    info!(stored = report.stored, spooled = report.spooled, "stopped");
-    Ok(report)
+    info!(
+        stored = report.stored,
+        spooled = report.spooled,
+        in_time,
+        "stopped"
+    );
+    match faults.into_iter().next() {
+        None => Ok(report),
+        Some(fault) => Err(Failed { fault, report }.into()),
+    }
+}
+
+/// A service that stopped because of a fault, and what it leaves behind all the same.
+#[derive(Debug, thiserror::Error)]
+#[error("{fault}; what was acknowledged is in the spool or in Postgres")]
+pub struct Failed {
+    fault: Fault,
+    /// What it leaves behind.
+    pub report: Report,
+}
+
+/// Lanes at the end, to see whether there is anything left for them to do.
+struct LanesEnd<'s> {
+    committing: AbortHandle,
+    writers: &'s [AbortHandle],
+    lanes: &'s [Arc<LaneStatus>],
+    spool: &'s Spool,
+}
+
+impl LanesEnd<'_> {
+    /// Waits until the spool is empty and only those writers are left that never
+    /// found a database: they would go on looking for one.
+    async fn nothing_left(self) {
+        loop {
+            let mut left = self
+                .writers
+                .iter()
+                .zip(self.lanes)
+                .filter(|(writer, _)| !writer.is_finished());
+            if self.committing.is_finished()
+                && self.spool.fill().items.iter().sum::<u64>() == 0
+                && left.all(|(_, lane)| !lane.was_reached())
+            {
+                return;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+}
+
+/// Says, while a stop takes time, what it waits for.
+async fn say_what_is_awaited(
+    stopping: CancellationToken,
+    grace: Duration,
+    metrics: Arc<Metrics>,
+    spool: Spool,
+) {
+    stopping.cancelled().await;
+    let started = Instant::now();
+    tokio::time::sleep(SAY_FIRST).await;
+    loop {
+        let connections = metrics.connections.get();
+        let spooled: u64 = spool.fill().items.iter().sum();
+        let left = grace.saturating_sub(started.elapsed()).as_secs();
+        let what = match (connections > 0, spooled > 0) {
+            (true, true) => "open requests, and for Postgres to take what is spooled",
+            (true, false) => "open requests",
+            (false, true) => "Postgres to take what is spooled",
+            (false, false) => "the last tasks to end",
+        };
+        info!(
+            connections,
+            spooled,
+            seconds_left = left,
+            "stopping: waiting for {what}"
+        );
+        tokio::time::sleep(SAY_EVERY).await;
+    }
 }
 
 /// What a stopped service leaves behind: one line of JSON, for programs.
@@ -305,28 +444,24 @@ fn sealer(
         .then(|| Sealer::new(policy, pressure, Arc::clone(metrics)))
 }
 
-/// Brings the schema up to date, then looks after partitions and keys.
-async fn prepare_and_keep(
-    migrates: bool,
-    key_refresh: Duration,
-    target: Target,
-    keeper: Arc<Keeper>,
-    sealer: Option<Sealer>,
-    directory: Directory,
-    stop: watch::Receiver<bool>,
-) {
+/// Brings the schema up to date where that is wanted, and says when it is.
+async fn migrate_first(migrates: bool, target: Target, migrated: CancellationToken) {
     if migrates {
         migrate_until_done(&target).await;
     }
-    tokio::join!(
-        directory.run(target.clone(), key_refresh, stop),
-        keeper.run(&target, clock::now),
-        async {
-            if let Some(sealer) = &sealer {
-                sealer.run(&target, clock::now).await;
-            }
-        },
-    );
+    migrated.cancel();
+}
+
+/// Does something once the schema is up to date.
+fn after<T>(migrated: &CancellationToken, task: T) -> impl Future<Output = ()> + use<T>
+where
+    T: Future<Output = ()>,
+{
+    let migrated = migrated.clone();
+    async move {
+        migrated.cancelled().await;
+        task.await;
+    }
 }
 
 /// Brings the schema up to date, however long Postgres is away.
@@ -362,12 +497,6 @@ async fn announce(directory: Directory, ready: CancellationToken) {
     }
     info!("ready");
     ready.cancel();
-}
-
-/// A stage ends when the one before it does; before that it is a fault of ours.
-fn ended_early(stage: &str, ended: &dyn std::fmt::Debug) -> Result<()> {
-    error!(?ended, "{stage} ended before it was told to; stopping");
-    bail!("{stage} ended before it was told to: {ended:?}");
 }
 
 fn micros(duration: Duration) -> i64 {

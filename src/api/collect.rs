@@ -33,6 +33,10 @@ const ACK: HeaderName = HeaderName::from_static("x-ingest-ack");
 /// A disk that takes longer to sync is broken, whatever it says later.
 const DURABLE_WAIT_MAX: Duration = Duration::from_secs(30);
 
+/// Time for a body to come once the service is told to stop: a client that is
+/// well sends the rest at once, and the others are not waited for.
+const BODY_GRACE: Duration = Duration::from_secs(2);
+
 /// What the query may say.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -108,7 +112,12 @@ pub(super) async fn collect(
         }
     };
     let refuse = |reason: Full| full(app, reason);
-    let received = body::read(headers, body, app.body_limits, &app.intake, refuse).await?;
+    let reading = body::read(headers, body, app.body_limits, &app.intake, refuse);
+    let received = tokio::select! {
+        biased;
+        received = reading => received?,
+        () = stop_is_under_way(app) => return Err(refuse(Full::Stopping)),
+    };
     let mut decoded = decode(app, table, &terms, received_at, &received.bytes)?;
     let origins = Origins::of(&mut decoded);
     count_events(app, table, &decoded, &origins);
@@ -143,6 +152,12 @@ pub(super) async fn collect(
         origins.settle(&outcome, &mut answer);
     }
     Ok(respond(&answer))
+}
+
+/// Waits until bodies that are still coming hold up a stop.
+async fn stop_is_under_way(app: &App) {
+    app.stopping.cancelled().await;
+    tokio::time::sleep(BODY_GRACE).await;
 }
 
 /// Passes a frame on and waits until `ack` is reached, or as much of it as can

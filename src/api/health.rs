@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::event::Table;
+use crate::logging;
 use crate::metrics::{ByState, RowState};
 use crate::queue::Full;
 use crate::store::Health;
@@ -228,6 +229,7 @@ pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
     metrics.spool_bytes_max.set(whole(fill.bytes_max));
     metrics.spool_lost_rows.set(whole(fill.lost));
     metrics.spool_refused_frames.set(whole(fill.refused));
+    metrics.log_lost_lines.set(whole(logging::lost_lines()));
     for account in accounts(&app) {
         for (state, rows) in [
             (RowState::Accepted, account.accepted),

@@ -3,10 +3,17 @@
 //! Our own because `axum::serve` sets no timer, and without one a peer that
 //! never finishes its headers keeps its connection for ever.
 
+use std::convert::Infallible;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use axum::response::Response;
+use hyper::body::Incoming;
+use hyper::service::Service;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
@@ -25,6 +32,11 @@ const H2_STREAMS_MAX: u32 = 128;
 
 /// Pause after a failed accept: out of file descriptors does not pass at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Once told to stop, a connection that twice in a row has no request to answer is
+/// closed: the head of one dribbles in, or the last answer is not read.
+const STOP_LOOK_EVERY: Duration = Duration::from_secs(1);
+const STOP_LOOKS: u32 = 2;
 
 /// Limits on connections.
 #[derive(Clone, Copy, Debug)]
@@ -112,9 +124,15 @@ async fn connection(
         .max_concurrent_streams(H2_STREAMS_MAX)
         .keep_alive_interval(Some(head_timeout))
         .keep_alive_timeout(head_timeout);
-    let connection = builder.serve_connection(TokioIo::new(Lingering::new(stream)), front);
+    let requests = Arc::new(AtomicUsize::new(0));
+    let counted = Counted {
+        front,
+        requests: Arc::clone(&requests),
+    };
+    let connection = builder.serve_connection(TokioIo::new(Lingering::new(stream)), counted);
     tokio::pin!(connection);
     let mut told = false;
+    let mut idle_looks = 0;
     loop {
         tokio::select! {
             // Peers that break off are no news to anyone.
@@ -123,6 +141,55 @@ async fn connection(
                 told = true;
                 connection.as_mut().graceful_shutdown();
             }
+            () = tokio::time::sleep(STOP_LOOK_EVERY), if told => {
+                idle_looks = match requests.load(Ordering::Relaxed) {
+                    0 => idle_looks + 1,
+                    _ => 0,
+                };
+                if idle_looks == STOP_LOOKS {
+                    return;
+                }
+            }
         }
+    }
+}
+
+/// The front on one connection, with a count of the requests that it answers there.
+struct Counted {
+    front: Front,
+    requests: Arc<AtomicUsize>,
+}
+
+impl Service<hyper::Request<Incoming>> for Counted {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Counting;
+
+    fn call(&self, request: hyper::Request<Incoming>) -> Counting {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        Counting {
+            answering: self.front.call(request),
+            requests: Arc::clone(&self.requests),
+        }
+    }
+}
+
+/// A request that is being answered.
+struct Counting {
+    answering: <Front as Service<hyper::Request<Incoming>>>::Future,
+    requests: Arc<AtomicUsize>,
+}
+
+impl Future for Counting {
+    type Output = Result<Response, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.answering.as_mut().poll(cx)
+    }
+}
+
+impl Drop for Counting {
+    fn drop(&mut self) {
+        self.requests.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use crate::api::clock;
 use crate::config::{Database, Sealing};
 use crate::event::{Micros, Table};
+use crate::logging;
 use crate::metrics::Metrics;
 use crate::store::partition::{self, IndexProfile};
 use crate::store::seal::{self, Selection};
@@ -128,7 +129,11 @@ async fn seal_all(session: &mut Session, selection: &Selection) -> Result<()> {
             ))?;
         }
         for failed in &outcome.failed {
-            eprintln!("{} is not sealed: {}", failed.name, Chain(&failed.trouble));
+            logging::say(&format!(
+                "{} is not sealed: {}",
+                failed.name,
+                Chain(&failed.trouble)
+            ));
         }
         if !outcome.failed.is_empty() {
             bail!(

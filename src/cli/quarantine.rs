@@ -4,6 +4,7 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 
 use crate::config::Database;
+use crate::logging;
 use crate::store::partition;
 use crate::store::quarantine::admin::{self, Selection};
 
@@ -111,7 +112,7 @@ pub(super) async fn run(command: QuarantineCommand) -> Result<()> {
             let retried =
                 admin::retry(&mut session.client, &rows.selection(), partition_interval).await?;
             for (id, words) in &retried.refused {
-                eprintln!("row {id} is still refused: {words}");
+                logging::say(&format!("row {id} is still refused: {words}"));
             }
             print(&format!(
                 "{} stored, {} were stored already, {} still refused",

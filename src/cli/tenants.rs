@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
 
 use crate::config::{Database, Secrets};
+use crate::logging;
 use crate::store::directory::{ApiKeyHasher, Role, admin};
 
 use super::{open, print};
@@ -137,7 +138,10 @@ pub(super) async fn keys(command: KeysCommand) -> Result<()> {
                 expires_at,
             )
             .await?;
-            eprintln!("key {} for {tenant}; it is shown this once:", key.id);
+            logging::say(&format!(
+                "key {} for {tenant}; it is shown this once:",
+                key.id
+            ));
             print(&key.secret)
         }
         KeysCommand::List { tenant, database } => {

@@ -24,6 +24,9 @@ pub enum LaunchError {
     /// No usable PostgreSQL is on this machine, and none could be fetched.
     #[error("{0}")]
     NoBinaries(String),
+    /// Its owner does not want it any more.
+    #[error("the start of PostgreSQL was broken off, because it is not wanted any more")]
+    GivenUp,
     /// PostgreSQL is there, but did not do what it was asked.
     #[error("{0}")]
     Failed(String),

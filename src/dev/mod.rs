@@ -12,13 +12,14 @@ pub mod postgres;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::Parser as _;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::cli::{Cli, Command, bind};
+use crate::cli::{Cli, Command, Stop, bind, print};
 use crate::config::{Dev, Serve};
 use crate::service;
 use crate::store::Session;
@@ -40,6 +41,10 @@ const KEYS: [(&str, Role); 4] = [
     ("INGEST_ADMIN_KEY", Role::Admin),
 ];
 
+/// A download that is not wanted any more is not waited for. A server that has just
+/// been started is stopped well before that.
+const START_PATIENCE: Duration = Duration::from_secs(15);
+
 /// Room for a day's work on a laptop; a server's settings are in docs/postgres.md.
 const POSTGRES_SETTINGS: [(&str, &str); 4] = [
     ("shared_buffers", "256MB"),
@@ -48,8 +53,10 @@ const POSTGRES_SETTINGS: [(&str, &str); 4] = [
     ("wal_compression", "off"),
 ];
 
-/// Runs Postgres and the service until `stopping`.
-pub async fn run(config: Dev, stopping: CancellationToken) -> Result<()> {
+/// Runs Postgres and the service until told to stop.
+///
+/// Once Postgres runs, every way out of here stops it.
+pub async fn run(config: Dev, stop: Stop) -> Result<()> {
     // Cheap things that can be wrong come first.
     let listener = bind(config.listen).await?;
     let address = listener
@@ -67,9 +74,22 @@ pub async fn run(config: Dev, stopping: CancellationToken) -> Result<()> {
     let options = postgres_options(&config, &dir);
     info!("starting PostgreSQL in {}", dir.display());
     // Blocks on a process that starts, and perhaps on a download.
-    let server = tokio::task::spawn_blocking(move || PrivatePostgres::start(&options))
-        .await
-        .context("the start of PostgreSQL was interrupted")??;
+    let begun = stop.begun().clone();
+    let starting = tokio::task::spawn_blocking(move || {
+        PrivatePostgres::start_unless(&options, &|| begun.is_cancelled())
+    });
+    let given_up = async {
+        stop.begun().cancelled().await;
+        tokio::time::sleep(START_PATIENCE).await;
+    };
+    let started = tokio::select! {
+        started = starting => started.context("the start of PostgreSQL failed")?,
+        () = given_up => Err(LaunchError::GivenUp),
+    };
+    let server = match started {
+        Err(LaunchError::GivenUp) => return Ok(()),
+        started => started?,
+    };
     info!(version = server.version(), programs = %server.bin_dir().display(), "PostgreSQL runs");
 
     // A run that was killed leaves its file behind, and whoever waits for ours
@@ -77,13 +97,19 @@ pub async fn run(config: Dev, stopping: CancellationToken) -> Result<()> {
     // directory ours: before the lock it may be another's who is running.
     forget_dev_env(&dir)?;
 
-    let outcome = serve(&dir, address, listener, &server, stopping).await;
-    forget_dev_env(&dir)?;
-    let stopped = tokio::task::spawn_blocking(move || server.stop())
-        .await
-        .context("the stop of PostgreSQL was interrupted")?;
+    let stopping = stop.begun().clone();
+    let outcome = tokio::select! {
+        outcome = serve(&dir, address, listener, &server, stopping) => outcome,
+        () = stop.at_once().cancelled() => Ok(()),
+    };
+    let forgotten = forget_dev_env(&dir);
+    let stopped =
+        tokio::task::spawn_blocking(move || server.stop_unless(&|| stop.at_once().is_cancelled()))
+            .await
+            .context("the stop of PostgreSQL failed")?;
     outcome?;
     stopped?;
+    forgotten?;
     info!("PostgreSQL is stopped; the data stays in {}", dir.display());
     Ok(())
 }
@@ -109,8 +135,15 @@ async fn serve(
     let secrets = secrets(dir)?;
     let environment = environment(&secrets, dir, address, server);
     let serve = serve_settings(&environment, address, &dir.join("spool"))?;
-    service::migrate_once(&serve.database.target()?).await?;
-    make_tenant_and_keys(&serve, &environment).await?;
+    let target = serve.database.target()?;
+    let prepared = async {
+        service::migrate_once(&target).await?;
+        make_tenant_and_keys(&serve, &environment).await
+    };
+    match stopping.run_until_cancelled(prepared).await {
+        Some(prepared) => prepared?,
+        None => return Ok(()),
+    }
 
     let ready = CancellationToken::new();
     let service = service::run(serve, listener, stopping, ready.clone());
@@ -125,7 +158,7 @@ async fn serve(
     };
     tokio::select! {
         outcome = service => {
-            println!("{}", serde_json::to_string(&outcome?)?);
+            say(&serde_json::to_string(&outcome?)?);
             Ok(())
         }
         failed = announced => failed,
@@ -232,9 +265,14 @@ async fn make_tenant_and_keys(serve: &Serve, environment: &EnvFile) -> Result<()
     Ok(())
 }
 
+/// Words for people; that a closed terminal cannot show them is no reason to fail.
+fn say(text: &str) {
+    drop(print(text));
+}
+
 /// What to try first, on standard output.
 fn say_hello(address: SocketAddr, dev_env: &Path) {
-    println!(
+    let text = format!(
         r#"
 recsys-ingest is ready on http://{address} (description: http://{address}/docs).
 Everything else is in {env}. In another terminal:
@@ -251,4 +289,5 @@ Ctrl-C stops everything; the data stays.
 "#,
         env = dev_env.display()
     );
+    say(&text);
 }

@@ -60,13 +60,24 @@ impl PrivatePostgres {
     ///
     /// Returns when the database answers.
     pub fn start(options: &Options) -> Result<Self, LaunchError> {
-        Self::start_found_by(options, |search| search)
+        Self::start_unless(options, &|| false)
     }
 
-    /// As [`start`](Self::start), with a say in where the programs are looked for.
+    /// As [`start`](Self::start), unless `give_up` says in between that it is not
+    /// wanted any more: then nothing runs, and the error is [`LaunchError::GivenUp`].
+    pub fn start_unless(
+        options: &Options,
+        give_up: &dyn Fn() -> bool,
+    ) -> Result<Self, LaunchError> {
+        Self::start_found_by(options, |search| search, give_up)
+    }
+
+    /// As [`start_unless`](Self::start_unless), with a say in where the programs are
+    /// looked for.
     fn start_found_by(
         options: &Options,
         adapt: impl FnOnce(Search) -> Search,
+        give_up: &dyn Fn() -> bool,
     ) -> Result<Self, LaunchError> {
         let port = options.port()?;
         let identity = Identity::detect()?;
@@ -98,7 +109,7 @@ impl PrivatePostgres {
             watchdog: None,
         };
         this.adopt()?;
-        this.launch()?;
+        this.launch(give_up)?;
         Ok(this)
     }
 
@@ -146,13 +157,19 @@ impl PrivatePostgres {
 
     /// Ends all sessions, writes a checkpoint and stops.
     pub fn stop(mut self) -> Result<(), LaunchError> {
-        self.finish()
+        self.finish(&|| false)
+    }
+
+    /// As [`stop`](Self::stop), without the checkpoint once `hurry` says so: the next
+    /// start recovers.
+    pub fn stop_unless(mut self, hurry: &dyn Fn() -> bool) -> Result<(), LaunchError> {
+        self.finish(hurry)
     }
 
     /// Stops the server and deletes its data, wherever it is kept.
     pub fn delete(mut self) -> Result<(), LaunchError> {
         self.ephemeral = true;
-        self.finish()
+        self.finish(&|| false)
     }
 
     /// Stops the server as a crash would: no checkpoint, connections cut. For outage tests.
@@ -165,8 +182,8 @@ impl PrivatePostgres {
 
     /// Starts the server again, with the same data and socket; a running one is stopped first.
     pub fn restart(&mut self) -> Result<(), LaunchError> {
-        self.stop_fast()?;
-        self.launch()
+        self.stop_fast(&|| false)?;
+        self.launch(&|| false)
     }
 
     /// Freezes the server and all its sessions: connections stay open and nothing answers. For outage tests.
@@ -209,27 +226,30 @@ impl PrivatePostgres {
             pid = postmaster.pid(),
             "stopping a PostgreSQL that runs here with other settings"
         );
-        postmaster.stop_fast()
+        postmaster.stop_fast(&|| false)
     }
 
     /// Starts the server unless it runs, and waits until the database answers.
-    fn launch(&mut self) -> Result<(), LaunchError> {
+    ///
+    /// Whatever goes wrong here, a panic too, the server is stopped with `self`.
+    fn launch(&mut self, give_up: &dyn Fn() -> bool) -> Result<(), LaunchError> {
         let log_from = fs::metadata(self.home.log()).map_or(0, |metadata| metadata.len());
-        let mut postmaster = match self.postmaster.take() {
-            Some(running) => running,
-            None => self.spawn()?,
-        };
-        let outcome = self.wait_until_ready(&mut postmaster, log_from);
-        self.pid = postmaster.pid();
-        if let Err(error) = outcome {
+        if give_up() {
+            return Err(LaunchError::GivenUp);
+        }
+        if self.postmaster.is_none() {
+            self.postmaster = Some(self.spawn()?);
+        }
+        let postmaster = self.postmaster.as_mut();
+        self.pid = postmaster.map_or(0, |postmaster| postmaster.pid());
+        if let Err(error) = self.wait_until_ready(log_from, give_up) {
             // The first error is the one worth telling.
-            drop(postmaster.stop_immediate());
+            drop(self.stop_immediate());
             return Err(error);
         }
         if self.ephemeral {
             self.watchdog = Some(Watchdog::start(self.pid, &self.home)?);
         }
-        self.postmaster = Some(postmaster);
         Ok(())
     }
 
@@ -253,18 +273,21 @@ impl PrivatePostgres {
     }
 
     fn wait_until_ready(
-        &self,
-        postmaster: &mut Postmaster,
+        &mut self,
         log_from: u64,
+        give_up: &dyn Fn() -> bool,
     ) -> Result<(), LaunchError> {
         let deadline = Instant::now() + START_LIMIT;
         let cluster = self.home.cluster();
         loop {
-            if !postmaster.is_alive() {
+            if !self.postmaster.as_mut().is_some_and(Postmaster::is_alive) {
                 return Err(self.failure("it ended before it was ready", log_from));
             }
+            if give_up() {
+                return Err(LaunchError::GivenUp);
+            }
             let ready = PidFile::read(&cluster)
-                .is_some_and(|file| file.is_ready() && file.pid() == Some(postmaster.pid()));
+                .is_some_and(|file| file.is_ready() && file.pid() == Some(self.pid));
             let last = if ready {
                 match create::database(&self.home.socket_dir(), self.port, &self.database) {
                     Ok(()) => return Ok(()),
@@ -295,18 +318,19 @@ impl PrivatePostgres {
         ))
     }
 
-    fn stop_fast(&mut self) -> Result<(), LaunchError> {
+    fn stop_fast(&mut self, hurry: &dyn Fn() -> bool) -> Result<(), LaunchError> {
         self.watchdog = None;
-        self.postmaster.take().map_or(Ok(()), Postmaster::stop_fast)
+        let postmaster = self.postmaster.take();
+        postmaster.map_or(Ok(()), |postmaster| postmaster.stop_fast(hurry))
     }
 
-    fn finish(&mut self) -> Result<(), LaunchError> {
+    fn finish(&mut self, hurry: &dyn Fn() -> bool) -> Result<(), LaunchError> {
         self.finished = true;
         if self.ephemeral {
             self.stop_immediate()?;
             self.home.delete()
         } else {
-            let stopped = self.stop_fast();
+            let stopped = self.stop_fast(hurry);
             self.home.remove_socket_dir();
             stopped
         }
@@ -316,7 +340,7 @@ impl PrivatePostgres {
 impl Drop for PrivatePostgres {
     fn drop(&mut self) {
         if !self.finished
-            && let Err(error) = self.finish()
+            && let Err(error) = self.finish(&|| false)
         {
             tracing::error!(%error, "the private PostgreSQL could not be stopped");
         }

@@ -4,13 +4,14 @@
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use recsys_ingest::dev::postgres::{Options, PrivatePostgres};
 use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio_postgres::NoTls;
 
-use crate::harness::{Client, Process, blocking, click, env_file, pg_bin, pg_cache};
+use crate::harness::{Client, Process, blocking, click, env_file, eventually, pg_bin, pg_cache};
 
 /// A data directory; a server that a killed `dev` left in it is ended at last.
 struct DataDir(TempDir);
@@ -44,15 +45,37 @@ impl DataDir {
     fn start(&self) -> (Process, HashMap<String, String>) {
         let process = Process::run(self.arguments("127.0.0.1:0"));
         process.ready();
+        let env = self.env(&process);
+        (process, env)
+    }
+
+    /// What `dev` says once it is ready.
+    fn env(&self, process: &Process) -> HashMap<String, String> {
         let path = self.path().join("dev.env");
         // Written once everything is ready, in one step.
         let mut waited = 0;
         while !path.exists() {
-            assert!(waited < 500, "no dev.env:\n{}", process.log());
+            assert!(waited < 6000, "no dev.env:\n{}", process.log());
             std::thread::sleep(std::time::Duration::from_millis(10));
             waited += 1;
         }
-        (process, env_file(&path))
+        env_file(&path)
+    }
+
+    /// The servers that run on this directory, by the command lines of all processes.
+    fn servers(&self) -> Vec<String> {
+        let dir = self.path().join("postgres");
+        let place = std::fs::read_to_string(dir.join("cluster-is-in"))
+            .unwrap_or_else(|_| dir.display().to_string());
+        let mut found = Vec::new();
+        for process in std::fs::read_dir("/proc").unwrap().map_while(Result::ok) {
+            let line = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+            if line.contains("postgres -D") && line.contains(place.trim()) {
+                found.push(line);
+            }
+        }
+        found
     }
 }
 
@@ -232,4 +255,82 @@ async fn a_running_dev_keeps_its_port_and_directory_and_takes_second_instances()
 fn names(text: &str, path: &Path) -> bool {
     let real = std::fs::canonicalize(path).unwrap();
     text.contains(&*real.to_string_lossy()) || text.contains(&*path.to_string_lossy())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_signal_that_can_be_caught_leaves_the_server_behind() {
+    for signal in [Signal::HUP, Signal::QUIT, Signal::INT] {
+        let dir = DataDir::new();
+        // As of a terminal that was closed: the log is not read any more.
+        let (reader, log) = std::io::pipe().unwrap();
+        let mut process = Process::logging_to(log.into(), dir.arguments("127.0.0.1:0"));
+        drop(reader);
+        dir.env(&process);
+        assert_eq!(dir.servers().len(), 1);
+        process.signal(signal);
+        let status = process.wait();
+        assert_eq!(status.code(), Some(0), "{signal:?}: {status}");
+        assert_eq!(dir.servers(), [""; 0], "{signal:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_dev_and_its_server_at_once() {
+    let dir = DataDir::new();
+    let (mut process, env) = dir.start();
+    let (admin, connection) = tokio_postgres::connect(&env["DATABASE_URL"], NoTls)
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    admin
+        .batch_execute("BEGIN; LOCK TABLE interaction_events IN ACCESS EXCLUSIVE MODE")
+        .await
+        .unwrap();
+    let mut event = click("a");
+    event["occurred_at"] = jiff::Timestamp::now().to_string().into();
+    let durable = client(&env);
+    let reply = durable.post("/v1/interactions?ack=durable", &event).await;
+    assert_eq!(reply.status, 202, "{}", reply.text);
+    process.signal(Signal::TERM);
+    process.message("stopping");
+    process.signal(Signal::TERM);
+    let status = process.wait();
+    assert_eq!(status.code(), Some(143), "{status}\n{}", process.log());
+    assert_eq!(dir.servers(), [""; 0]);
+    // What was acknowledged is stored by the next start.
+    let (mut process, env) = dir.start();
+    eventually("the event to be stored", async || count(&env).await == 1).await;
+    assert!(process.stop().success(), "{}", process.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_during_the_start_leaves_no_server_behind() {
+    for after_ms in [0, 300, 800, 1500] {
+        let dir = DataDir::new();
+        let mut process = Process::run(dir.arguments("127.0.0.1:0"));
+        eventually("the start to begin", async || {
+            process.log().contains("starting PostgreSQL in")
+        })
+        .await;
+        tokio::time::sleep(Duration::from_millis(after_ms)).await;
+        process.signal(Signal::TERM);
+        let status = process.wait();
+        assert!(status.success(), "{status}\n{}", process.log());
+        assert_eq!(dir.servers(), [""; 0], "after {after_ms} ms");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_fails_leaves_no_server_behind() {
+    let dir = DataDir::new();
+    let (mut process, _) = dir.start();
+    assert!(process.stop().success(), "{}", process.log());
+    // A spool that is not one: found out only once PostgreSQL runs.
+    let spool = dir.path().join("spool");
+    std::fs::remove_dir_all(&spool).unwrap();
+    std::fs::write(&spool, "not a directory").unwrap();
+    let mut process = Process::run(dir.arguments("127.0.0.1:0"));
+    let status = process.wait();
+    assert_eq!(status.code(), Some(1), "{status}\n{}", process.log());
+    assert_eq!(dir.servers(), [""; 0]);
 }

@@ -113,17 +113,14 @@ impl Postmaster {
         }
     }
 
-    /// Checkpoint and stop; harder if that takes too long.
-    pub(super) fn stop_fast(mut self) -> Result<(), LaunchError> {
+    /// Checkpoint and stop; harder if that takes too long, or once `hurry` says so.
+    pub(super) fn stop_fast(mut self, hurry: &dyn Fn() -> bool) -> Result<(), LaunchError> {
         self.resume()?;
         self.signal(Signal::INT)?;
-        if self.ended_within(FAST_LIMIT) {
+        if self.ended_within(FAST_LIMIT, hurry) {
             return Ok(());
         }
-        tracing::warn!(
-            pid = self.pid(),
-            "PostgreSQL does not stop; stopping it without a checkpoint"
-        );
+        tracing::warn!(pid = self.pid(), "stopping PostgreSQL without a checkpoint");
         self.stop_immediate()
     }
 
@@ -131,7 +128,7 @@ impl Postmaster {
     pub(super) fn stop_immediate(mut self) -> Result<(), LaunchError> {
         self.resume()?;
         self.signal(Signal::QUIT)?;
-        if self.ended_within(IMMEDIATE_LIMIT) {
+        if self.ended_within(IMMEDIATE_LIMIT, &|| false) {
             return Ok(());
         }
         let children = children_of(self.pid);
@@ -139,7 +136,7 @@ impl Postmaster {
         children
             .into_iter()
             .try_for_each(|pid| signal(pid, Signal::KILL))?;
-        if self.ended_within(KILL_LIMIT) {
+        if self.ended_within(KILL_LIMIT, &|| false) {
             return Ok(());
         }
         Err(LaunchError::Failed(format!(
@@ -173,10 +170,11 @@ impl Postmaster {
         }
     }
 
-    fn ended_within(&mut self, limit: Duration) -> bool {
+    /// Waits for its end, until the limit or until `hurry` says so.
+    fn ended_within(&mut self, limit: Duration, hurry: &dyn Fn() -> bool) -> bool {
         let deadline = Instant::now() + limit;
         while self.is_alive() {
-            if Instant::now() >= deadline {
+            if Instant::now() >= deadline || hurry() {
                 return false;
             }
             sleep(LOOK_EVERY);

@@ -76,6 +76,11 @@ impl Cluster {
         self.postgres.pid()
     }
 
+    /// What the server has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.postgres.log_path()).unwrap()
+    }
+
     /// Ends the server as a crash would.
     pub fn crash(&mut self) {
         let postgres = &mut self.postgres;

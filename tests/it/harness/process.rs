@@ -35,18 +35,24 @@ impl Process {
 
     /// Runs any command, with its log as JSON.
     pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Self {
+        Self::logging_to(Stdio::piped(), arguments)
+    }
+
+    /// Runs any command with its log going elsewhere; a pipe is read.
+    pub fn logging_to(stderr: Stdio, arguments: impl IntoIterator<Item = OsString>) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_recsys-ingest"))
             .args(arguments)
             .args(["--log-format", "json"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stderr(stderr)
             .spawn()
             .unwrap();
         let (log, answer) = (Arc::default(), Arc::default());
-        let (stderr, shared) = (child.stderr.take().unwrap(), Arc::clone(&log));
-        // Somebody has to read, or a full pipe would stop the process.
-        std::thread::spawn(move || collect(stderr, &shared));
+        if let Some(stderr) = child.stderr.take() {
+            let shared = Arc::clone(&log);
+            std::thread::spawn(move || collect(stderr, &shared));
+        }
         let (stdout, shared) = (child.stdout.take().unwrap(), Arc::clone(&answer));
         std::thread::spawn(move || collect(stdout, &shared));
         Self {
@@ -143,6 +149,12 @@ impl Process {
             assert!(started.elapsed() < SOON, "it does not end:\n{}", self.log());
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    /// Waits for its end, and how long that took.
+    pub fn wait_timed(&mut self) -> (ExitStatus, Duration) {
+        let started = Instant::now();
+        (self.wait(), started.elapsed())
     }
 
     /// SIGTERM, and its end.

@@ -1,0 +1,186 @@
+//! Tasks with names: one that panics, or ends before it was told to, is a fault.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::time::Duration;
+
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
+
+/// Tasks that are all joined.
+#[derive(Debug, Default)]
+pub(super) struct Tasks {
+    running: JoinSet<()>,
+    names: HashMap<Id, Name>,
+    /// Those that were met by [`Tasks::join`].
+    faults: Vec<Fault>,
+}
+
+#[derive(Debug)]
+struct Name {
+    name: String,
+    may_end: bool,
+}
+
+/// A task that did not end as it should.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{task} {how}")]
+pub(super) struct Fault {
+    task: String,
+    how: How,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum How {
+    Panicked,
+    EndedEarly,
+}
+
+impl fmt::Display for How {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            How::Panicked => "panicked",
+            How::EndedEarly => "ended before it was told to",
+        })
+    }
+}
+
+impl Tasks {
+    /// Runs a task that goes on until it is told to end.
+    pub(super) fn spawn(
+        &mut self,
+        name: impl Into<String>,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> AbortHandle {
+        let handle = self.running.spawn(task);
+        self.name(handle, name.into(), false)
+    }
+
+    /// Runs a task that ends when its work is done.
+    pub(super) fn spawn_once(
+        &mut self,
+        name: impl Into<String>,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> AbortHandle {
+        let handle = self.running.spawn(task);
+        self.name(handle, name.into(), true)
+    }
+
+    /// Runs a task that blocks, and goes on until it is told to end.
+    pub(super) fn spawn_blocking(
+        &mut self,
+        name: impl Into<String>,
+        task: impl FnOnce() + Send + 'static,
+    ) -> AbortHandle {
+        let handle = self.running.spawn_blocking(task);
+        self.name(handle, name.into(), false)
+    }
+
+    /// Waits for a fault, for ever if there is none. May be dropped at any time.
+    pub(super) async fn fault(&mut self) -> Fault {
+        while let Some(ended) = self.running.join_next_with_id().await {
+            if let Some(fault) = self.fault_of(&ended, true) {
+                return fault;
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// Waits until all have ended, now that they were told to. May be dropped at
+    /// any time, and called again. A panic of one does not end the others.
+    pub(super) async fn join(&mut self) {
+        while let Some(ended) = self.running.join_next_with_id().await {
+            let fault = self.fault_of(&ended, false);
+            self.faults.extend(fault);
+        }
+    }
+
+    /// The panics of those that were joined.
+    pub(super) fn faults(&mut self) -> Vec<Fault> {
+        std::mem::take(&mut self.faults)
+    }
+
+    /// Ends those that still run, wherever they are, and waits for that at most
+    /// for `limit`: a thread that waits for its disk cannot be ended.
+    pub(super) async fn abort(&mut self, limit: Duration) {
+        self.running.abort_all();
+        if tokio::time::timeout(limit, self.join()).await.is_err() {
+            tracing::warn!(
+                tasks = self.running.len(),
+                "some tasks do not end; leaving them"
+            );
+            self.running.detach_all();
+        }
+    }
+
+    fn name(&mut self, handle: AbortHandle, name: String, may_end: bool) -> AbortHandle {
+        self.names.insert(handle.id(), Name { name, may_end });
+        handle
+    }
+
+    fn fault_of(&mut self, ended: &Result<(Id, ()), JoinError>, early: bool) -> Option<Fault> {
+        let id = match ended {
+            Ok((id, ())) => *id,
+            Err(error) => error.id(),
+        };
+        let Name { name, may_end } = self.names.remove(&id).expect("every task has a name");
+        let how = match ended {
+            Err(error) if error.is_panic() => How::Panicked,
+            // Aborted, which only we do.
+            Err(_) => return None,
+            Ok(_) if early && !may_end => How::EndedEarly,
+            Ok(_) => return None,
+        };
+        Some(Fault { task: name, how })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_told_with_the_name_of_its_task() {
+        let mut tasks = Tasks::default();
+        tasks.spawn("the idle one", std::future::pending());
+        tasks.spawn_once("the lookout", async { panic!("no good") });
+        assert_eq!(tasks.fault().await.to_string(), "the lookout panicked");
+        tasks.spawn_blocking("the thread", || panic!("no good"));
+        assert_eq!(tasks.fault().await.to_string(), "the thread panicked");
+        tasks.abort(Duration::from_secs(10)).await;
+        assert_eq!(tasks.faults(), []);
+    }
+
+    #[tokio::test]
+    async fn an_end_before_time_is_a_fault_unless_the_work_is_done_by_then() {
+        let mut tasks = Tasks::default();
+        tasks.spawn_once("the errand", async {});
+        let quiet = tokio::time::timeout(Duration::from_millis(50), tasks.fault());
+        assert!(quiet.await.is_err(), "an errand may end");
+        tasks.spawn("the guard", async {});
+        assert_eq!(
+            tasks.fault().await.to_string(),
+            "the guard ended before it was told to"
+        );
+    }
+
+    #[tokio::test]
+    async fn once_told_to_end_only_a_panic_is_a_fault() {
+        let mut tasks = Tasks::default();
+        tasks.spawn("the guard", async {});
+        tasks.spawn("the cook", async { panic!("no good") });
+        tasks.join().await;
+        let faults = tasks.faults();
+        assert_eq!(faults.len(), 1);
+        assert_eq!(faults[0].to_string(), "the cook panicked");
+    }
+
+    #[tokio::test]
+    async fn a_thread_that_does_not_end_is_left_after_a_while() {
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let mut tasks = Tasks::default();
+        tasks.spawn_blocking("the thread", move || held.recv().unwrap_or_default());
+        tasks.abort(Duration::from_millis(50)).await;
+        assert_eq!(tasks.faults(), []);
+        drop(release);
+    }
+}
