@@ -18,10 +18,14 @@ use super::activity::Activity;
 use super::proxies::{TrustedProxies, client};
 
 /// Connections beyond the cap, open for a moment to be answered health or 503.
-pub(super) const EXTRA_MAX: usize = 16;
+const EXTRA_MAX: usize = 16;
 
-/// Connections that were told to make room and are not gone yet.
-const LEAVING_MAX: usize = 16;
+/// Connections that were told to make room and are not gone yet. Past this the next
+/// one waits to be accepted.
+const LEAVING_MAX: usize = 64;
+
+/// One of so many connections makes room at a time.
+const EVICTED_OF: usize = 256;
 
 /// A connection is not sent away before its first bytes can have made the way here.
 const WAIT_MIN: Duration = Duration::from_millis(100);
@@ -142,9 +146,10 @@ impl<K: Copy + Eq + Hash> Places<K> {
         }
     }
 
-    /// Has the connection that waits longest make room, if one waits.
+    /// Has the connection that waits longest make room, if one waits. Where many are
+    /// open it is some, as each search looks at all of them.
     pub(super) fn evict(&mut self, cap: Cap, now: Instant) -> bool {
-        let longest = self
+        let mut waiting: Vec<_> = self
             .open
             .iter()
             .filter(|(_, open)| !open.leaving && open.place == Place::Regular)
@@ -154,16 +159,20 @@ impl<K: Copy + Eq + Hash> Places<K> {
             })
             .filter_map(|(key, open)| {
                 let (since, had_request) = open.activity.waits()?;
+                // One that never sent a request goes before one that may send another.
                 (now.saturating_duration_since(since) >= WAIT_MIN)
-                    .then_some((*key, (had_request, since)))
+                    .then_some(((had_request, since), *key))
             })
-            // One that never sent a request goes before one that may send another.
-            .min_by_key(|&(_, order)| order);
-        let Some((key, _)) = longest else {
-            return false;
-        };
-        self.leave(key);
-        true
+            .collect();
+        let count = (self.max / EVICTED_OF).max(1);
+        if count < waiting.len() {
+            waiting.select_nth_unstable_by_key(count, |&(order, _)| order);
+            waiting.truncate(count);
+        }
+        for &(_, key) in &waiting {
+            self.leave(key);
+        }
+        !waiting.is_empty()
     }
 
     /// The connections in regular places.
@@ -252,6 +261,7 @@ mod tests {
         let mut house = House::new(4, "");
         for _ in 0..2 {
             assert_eq!(house.open(A), (Place::Regular, None));
+            house.now += Duration::from_millis(1);
         }
         let cap = Some(Cap::Address(A.parse().unwrap()));
         assert_eq!(house.open(A), (Place::Extra, cap));
@@ -303,6 +313,22 @@ mod tests {
             assert_eq!(house.open(A), (Place::Regular, None));
         }
         assert_eq!(house.open(A), (Place::Extra, Some(Cap::All)));
+    }
+
+    #[test]
+    fn of_many_connections_some_make_room_at_a_time() {
+        let mut house = House::new(1024, "192.0.2.0/24");
+        for _ in 0..1024 {
+            house.open(A);
+        }
+        house.now += WAIT_MIN;
+        for n in 0..4 {
+            let cap = (n == 0).then_some(Cap::All);
+            assert_eq!(house.open(B), (Place::Regular, cap));
+            let evicted = (0..1024).filter(|n| house.is_evicted(*n)).count();
+            assert_eq!(evicted, 4);
+        }
+        assert_eq!(house.open(B), (Place::Regular, Some(Cap::All)));
     }
 
     #[test]
