@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 
+use crate::api::TrustedProxies;
 use crate::store::connect::Target;
 use crate::store::partition::{IndexProfile, Interval};
 
@@ -94,13 +95,34 @@ pub struct Http {
     )]
     pub listen: SocketAddr,
 
-    /// Most connections open at once; further ones wait to be accepted
+    /// Most connections open at once, and half of it for one address; past that a new one takes the place of the one that waits longest for a request, or is answered 503 where none waits
     #[arg(long, env = "INGEST_CONNECTIONS_MAX", default_value_t = 8192)]
     pub connections_max: usize,
 
-    /// Time for a request's head to arrive, and for its body to go on arriving
-    #[arg(long, env = "INGEST_READ_TIMEOUT", default_value = "15s", value_parser = up_to_a_day)]
-    pub read_timeout: Duration,
+    /// Proxies whose addresses may have more than half of the connections, as addresses or networks with commas between: 10.0.0.0/8,fd00::5
+    #[arg(
+        long,
+        env = "INGEST_TRUSTED_PROXIES",
+        default_value = "",
+        value_name = "NETWORKS"
+    )]
+    pub trusted_proxies: TrustedProxies,
+
+    /// Time for a request's head to arrive
+    #[arg(long, env = "INGEST_HEAD_TIMEOUT", default_value = "15s", value_parser = some_time)]
+    pub head_timeout: Duration,
+
+    /// Longest pause in a request's body, and time for all of it: a second more for every 16 KiB that came
+    #[arg(long, alias = "read-timeout", env = "INGEST_BODY_TIMEOUT", default_value = "15s", value_parser = some_time)]
+    pub body_timeout: Duration,
+
+    /// Longest wait of an open connection for its next request; longer than that of the load balancer in front
+    #[arg(long, env = "INGEST_IDLE_TIMEOUT", default_value = "75s", value_parser = some_time)]
+    pub idle_timeout: Duration,
+
+    /// Time for an answer to be read: a second more for every 16 KiB of it
+    #[arg(long, env = "INGEST_WRITE_TIMEOUT", default_value = "30s", value_parser = some_time)]
+    pub write_timeout: Duration,
 
     /// How often tenants and API keys are read again; a revoked key works for at most this long
     #[arg(long, env = "INGEST_KEY_REFRESH", default_value = "5s", value_parser = up_to_a_day)]
@@ -276,6 +298,14 @@ fn up_to_a_day(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Reads a time that a client is given; with none at all it could do nothing.
+fn some_time(text: &str) -> Result<Duration, String> {
+    match up_to_a_day(text)? {
+        Duration::ZERO => Err("no time at all would refuse everything".to_owned()),
+        time => Ok(time),
+    }
+}
+
 /// How lines of the log look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
@@ -353,5 +383,7 @@ mod tests {
         assert!(up_to_a_day("24h 1ms").unwrap_err().contains("a day"));
         assert!(up_to_a_day("500000000000y").is_err());
         assert!(up_to_a_day("soon").is_err());
+        assert_eq!(some_time("1ms"), Ok(Duration::from_millis(1)));
+        assert!(some_time("0s").unwrap_err().contains("no time"));
     }
 }

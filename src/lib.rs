@@ -16,3 +16,4 @@ pub mod store;
 
 pub mod dev;
 pub mod metrics;
+pub mod panics;

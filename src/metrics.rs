@@ -110,6 +110,13 @@ pub struct ByReason {
     pub reason: &'static str,
 }
 
+/// A cause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ByCause {
+    /// What it was.
+    pub cause: &'static str,
+}
+
 /// An endpoint and the status that it answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ByStatus {
@@ -164,6 +171,10 @@ pub struct Metrics {
     pub spool_refused_frames: Gauge<i64, AtomicI64>,
     /// Open connections.
     pub connections: Gauge<i64, AtomicI64>,
+    /// The most that may be open.
+    pub connections_max: Gauge<i64, AtomicI64>,
+    /// Connections that were closed from this side, by cause.
+    pub connections_closed: Counters<ByCause>,
 }
 
 impl Metrics {
@@ -195,6 +206,8 @@ impl Metrics {
             spool_lost_rows: Gauge::default(),
             spool_refused_frames: Gauge::default(),
             connections: Gauge::default(),
+            connections_max: Gauge::default(),
+            connections_closed: Family::default(),
             registry: Registry::default(),
         };
         registry.register(
@@ -287,6 +300,16 @@ impl Metrics {
             "connections",
             "Open HTTP connections",
             metrics.connections.clone(),
+        );
+        registry.register(
+            "connections_max",
+            "HTTP connections that may be open",
+            metrics.connections_max.clone(),
+        );
+        registry.register(
+            "connections_closed",
+            "HTTP connections closed because the client kept them waiting, or to make room for others",
+            metrics.connections_closed.clone(),
         );
         Self {
             registry,

@@ -17,11 +17,11 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::api::{self, App, BodyLimits, Connections, Front, clock};
+use crate::api::{self, App, BodyLimits, Connections, Deadlines, Front, clock};
 use crate::config::{self, Serve};
 use crate::event::{Limits, Pseudonymizer};
 use crate::metrics::Metrics;
-use crate::queue::{self, Budget, DrainRate, InMemory, Intake, Outcome};
+use crate::queue::{self, Arrivals, Budget, DrainRate, InMemory, Intake, Outcome};
 use crate::spool::{self, Spool};
 use crate::store::connect::Target;
 use crate::store::directory::{ApiKeyHasher, Directory, KeyCopy, Standing};
@@ -121,7 +121,12 @@ pub async fn run(
     )?;
     let limits = Connections {
         max: config.http.connections_max,
-        head_timeout: config.http.read_timeout,
+        trusted_proxies: config.http.trusted_proxies.clone(),
+        deadlines: Deadlines {
+            head: config.http.head_timeout,
+            idle: config.http.idle_timeout,
+            write: config.http.write_timeout,
+        },
         grace: config.shutdown_grace,
     };
     info!(
@@ -254,6 +259,10 @@ fn app(
         );
     }
     Ok(App {
+        arrivals: Arrivals::new(
+            bytes_usize(config.intake.queue_bytes_max),
+            bytes_usize(config.intake.body_bytes_max),
+        ),
         intake,
         directory,
         key_hasher: key_hasher(config),
@@ -262,7 +271,7 @@ fn app(
         lanes,
         body_limits: BodyLimits {
             bytes_max: bytes_usize(config.intake.body_bytes_max),
-            stall_max: config.http.read_timeout,
+            pause_max: config.http.body_timeout,
         },
         event_limits: Limits {
             events_max: config.intake.events_max,

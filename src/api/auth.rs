@@ -80,6 +80,11 @@ impl Access {
         Ok(access)
     }
 
+    /// The key that was presented.
+    pub(super) fn key_id(&self) -> Uuid {
+        self.caller.key_id
+    }
+
     /// The tenant of events that name none.
     pub(super) fn tenant(&self) -> Uuid {
         self.tenant.id

@@ -1,24 +1,29 @@
 //! Reads a request's body: counted as it comes, inflated as it comes.
 //!
-//! Keeps one invariant: every byte that is held is on loan from the budget
-//! before it is held, so that neither a lying Content-Length nor a small body
-//! that inflates to a large one can take memory that is not there.
+//! Keeps two invariants. Every byte that is held is on loan from the budget before
+//! it is held, so that neither a lying Content-Length nor a small body that inflates
+//! to a large one can take memory that is not there. And a body comes to its end: its
+//! pauses are bounded, it has a least rate, and while it is coming it takes up a share
+//! that its key's bodies have together.
 
 use std::io::{self, Write};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, EXPECT};
 use axum::http::{HeaderMap, StatusCode};
 use brotli_decompressor::DecompressorWriter;
 use flate2::write::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
+use futures_util::FutureExt as _;
+use http_body::Body as _;
 use http_body_util::BodyExt as _;
+use tokio::time::Instant;
 
-use crate::queue::{Full, Intake, Loan};
+use crate::queue::{Arriving, Full, Intake, Loan, Spent};
 
 use super::problem::Problem;
 
-/// Memory is lent in steps of this size while a body inflates.
+/// Memory is lent in steps of this size once a body comes in more than one piece.
 const LEND_STEP: usize = 64 * 1024;
 
 /// zstd frames may ask for windows of up to 2 GiB before the first byte comes
@@ -28,17 +33,25 @@ const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 /// Brotli's buffer between input and output.
 const BROTLI_BUFFER: usize = 4096;
 
+/// Below this rate a body is not coming, it is being held back: a 2G phone sends as
+/// fast, and a beacon of a few kilobytes is in time at any rate.
+const BYTES_PER_SECOND_MIN: u64 = 16 * 1024;
+
 /// What is read of a body after its request was refused.
 const DISCARD_BYTES_MAX: usize = 1 << 20;
 const DISCARD_TIME_MAX: Duration = Duration::from_millis(200);
+
+/// When to come back after a key's share was taken: slow bodies take a while.
+const SHARE_RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// What may come in.
 #[derive(Clone, Copy, Debug)]
 pub struct BodyLimits {
     /// Bytes, as sent and as inflated.
     pub bytes_max: usize,
-    /// Longest pause between two pieces.
-    pub stall_max: Duration,
+    /// Longest pause between two pieces, and time for all of it beyond what the
+    /// least rate allows.
+    pub pause_max: Duration,
 }
 
 /// A body and the memory that it takes.
@@ -61,56 +74,82 @@ enum Encoding {
     Brotli,
 }
 
+/// Says that a body is too large, if its head says so.
+pub(super) fn check_announced(headers: &HeaderMap, limits: BodyLimits) -> Result<(), Problem> {
+    match announced_bytes(headers) {
+        Some(bytes) if bytes > limits.bytes_max as u64 => Err(too_large(limits.bytes_max)),
+        _ => Ok(()),
+    }
+}
+
+/// What Content-Length says, as a hint.
+pub(super) fn announced_bytes(headers: &HeaderMap) -> Option<u64> {
+    let value = headers.get(CONTENT_LENGTH)?;
+    value.to_str().ok()?.parse().ok()
+}
+
+/// Whether the client holds its body back until it is told to go on.
+pub(super) fn is_held_back(headers: &HeaderMap) -> bool {
+    headers
+        .get(EXPECT)
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
 /// Reads and inflates a body.
 pub(super) async fn read(
     headers: &HeaderMap,
     body: Body,
     limits: BodyLimits,
     intake: &Intake,
+    arriving: Arriving,
     full: impl Fn(Full) -> Problem,
 ) -> Result<Received, Problem> {
-    let encoding = Encoding::of(headers)?;
-    let announced = headers
-        .get(CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    if announced.is_some_and(|bytes| bytes > limits.bytes_max) {
-        return Err(too_large(limits.bytes_max));
+    let mut pieces = Pieces::new(body, limits.pause_max, arriving);
+    let received = read_pieces(headers, &mut pieces, limits, intake, &full).await;
+    // A body that has come takes up its share no longer, nor one that is refused.
+    pieces.arriving.end();
+    if received.is_err() && !pieces.is_broken {
+        discard(pieces.body).await;
     }
-    let mut pieces = Pieces {
-        body,
-        stall_max: limits.stall_max,
-    };
+    received
+}
+
+async fn read_pieces(
+    headers: &HeaderMap,
+    pieces: &mut Pieces,
+    limits: BodyLimits,
+    intake: &Intake,
+    full: &impl Fn(Full) -> Problem,
+) -> Result<Received, Problem> {
+    let encoding = Encoding::of(headers)?;
     if encoding == Encoding::Identity {
-        return plain(&mut pieces, announced, limits, intake, full).await;
+        let announced = announced_bytes(headers).and_then(|bytes| usize::try_from(bytes).ok());
+        return plain(pieces, announced, limits, intake, full).await;
     }
     let mut inflater = Inflater::new(encoding, Counted::new(limits.bytes_max, intake))
         .map_err(|_| undecodable())?;
     let mut sent = 0;
-    while let Some(piece) = pieces.next().await? {
+    while let Some(piece) = pieces.next(inflater.lent(), full).await? {
         sent += piece.len();
         if sent > limits.bytes_max {
             return Err(too_large(limits.bytes_max));
         }
         let written = inflater.write(&piece);
-        inflater.check(written, limits.bytes_max, &full)?;
+        inflater.check(written, limits.bytes_max, full)?;
     }
-    inflater.finish(limits.bytes_max, &full)
+    inflater.finish(limits.bytes_max, full)
 }
 
-/// Takes in what is left of a body that nobody wants.
+/// Takes in what is left of a body that is not wanted.
 ///
 /// A connection that is answered in the middle of its request has to be closed;
-/// clients that come back after a refusal would all have to connect anew. So what
+/// clients that come back after a refusal would all have to connect again. So what
 /// comes at once and is not much is read first.
-pub(super) async fn discard(body: Body) {
-    let mut pieces = Pieces {
-        body,
-        stall_max: DISCARD_TIME_MAX,
-    };
+pub(super) async fn discard(mut body: Body) {
     let mut bytes = 0;
     let all = async {
-        while let Ok(Some(piece)) = pieces.next().await {
-            bytes += piece.len();
+        while let Some(Ok(frame)) = body.frame().await {
+            bytes += frame.data_ref().map_or(0, Bytes::len);
             if bytes > DISCARD_BYTES_MAX {
                 return;
             }
@@ -127,10 +166,10 @@ async fn plain(
     announced: Option<usize>,
     limits: BodyLimits,
     intake: &Intake,
-    full: impl Fn(Full) -> Problem,
+    full: &impl Fn(Full) -> Problem,
 ) -> Result<Received, Problem> {
-    let mut loan = intake.lend(announced.unwrap_or(0)).map_err(&full)?;
-    let Some(first) = pieces.next().await? else {
+    let mut loan = intake.lend(0).map_err(full)?;
+    let Some(first) = pieces.next(0, full).await? else {
         return Ok(Received {
             bytes: Bytes::new(),
             loan,
@@ -143,58 +182,124 @@ async fn plain(
             return Err(too_large(limits.bytes_max));
         }
         if held > loan.bytes() {
-            loan.merge(intake.lend(held - loan.bytes()).map_err(&full)?);
+            loan.merge(intake.lend(held - loan.bytes()).map_err(full)?);
         }
-        let Some(piece) = pieces.next().await? else {
+        let Some(piece) = pieces.next(loan.bytes(), full).await? else {
             return Ok(Received {
                 bytes: whole.map_or(first, Bytes::from),
                 loan,
             });
         };
         held += piece.len();
-        whole
-            .get_or_insert_with(|| {
-                let mut whole = Vec::with_capacity(announced.unwrap_or(held));
-                whole.extend_from_slice(&first);
-                whole
-            })
-            .extend_from_slice(&piece);
+        let whole = match &mut whole {
+            Some(whole) => whole,
+            None => {
+                // A body of many pieces grows from a first step, whatever its head
+                // announced; a small one fits it. What is not on loan is not copied.
+                let step = announced.unwrap_or(held).clamp(held, held.max(LEND_STEP));
+                loan.merge(intake.lend(step - loan.bytes()).map_err(full)?);
+                let mut grown = Vec::with_capacity(step);
+                grown.extend_from_slice(&first);
+                whole.insert(grown)
+            }
+        };
+        if held > loan.bytes() {
+            loan.merge(intake.lend(held - loan.bytes()).map_err(full)?);
+        }
+        whole.extend_from_slice(&piece);
     }
 }
 
-/// A body, piece by piece, with a limit on the pauses.
+/// A body, piece by piece, with limits on its time.
 struct Pieces {
     body: Body,
-    stall_max: Duration,
+    pause_max: Duration,
+    arriving: Arriving,
+    bytes: u64,
+    /// When it was first waited for.
+    started: Option<Instant>,
+    /// Nothing more can come, or it would take too long.
+    is_broken: bool,
 }
 
 impl Pieces {
-    async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
+    fn new(body: Body, pause_max: Duration, arriving: Arriving) -> Self {
+        Self {
+            body,
+            pause_max,
+            arriving,
+            bytes: 0,
+            started: None,
+            is_broken: false,
+        }
+    }
+
+    /// The next piece, for a body that has `lent` bytes of the budget so far.
+    async fn next(
+        &mut self,
+        lent: usize,
+        full: &impl Fn(Full) -> Problem,
+    ) -> Result<Option<Bytes>, Problem> {
         loop {
-            let frame = match tokio::time::timeout(self.stall_max, self.body.frame()).await {
-                Err(_) => {
-                    return Err(Problem::new(
-                        StatusCode::REQUEST_TIMEOUT,
-                        "body_timeout",
-                        format!("the body stopped coming for {} s", self.stall_max.as_secs()),
-                    ));
-                }
-                Ok(None) => return Ok(None),
-                Ok(Some(Err(_))) => {
+            if self.body.is_end_stream() {
+                return Ok(None);
+            }
+            let frame = match self.body.frame().now_or_never() {
+                Some(frame) => frame,
+                None => self.wait(lent, full).await?,
+            };
+            let frame = match frame {
+                None => return Ok(None),
+                Some(Err(_)) => {
+                    self.is_broken = true;
                     return Err(Problem::bad_request(
                         "body_incomplete",
                         "the connection broke off before the body was complete",
                     ));
                 }
-                Ok(Some(Ok(frame))) => frame,
+                Some(Ok(frame)) => frame,
             };
             // Trailers say nothing that we need.
             if let Ok(data) = frame.into_data()
                 && !data.is_empty()
             {
+                self.bytes += data.len() as u64;
                 return Ok(Some(data));
             }
         }
+    }
+
+    /// Waits for a frame that is not there yet.
+    async fn wait(
+        &mut self,
+        lent: usize,
+        full: &impl Fn(Full) -> Problem,
+    ) -> Result<Option<Result<http_body::Frame<Bytes>, axum::Error>>, Problem> {
+        self.arriving
+            .waits_with(lent)
+            .map_err(|spent| match spent {
+                Spent::All => full(Full::Bytes),
+                Spent::Key(bytes_max) => share_spent(bytes_max),
+            })?;
+        let now = Instant::now();
+        let started = *self.started.get_or_insert(now);
+        let at_rate = Duration::from_secs(self.bytes / BYTES_PER_SECOND_MIN);
+        let pause_until = now + self.pause_max;
+        let whole_until = started + self.pause_max + at_rate;
+        let until = pause_until.min(whole_until);
+        let frame = tokio::time::timeout_at(until, self.body.frame()).await;
+        frame.map_err(|_| {
+            self.is_broken = true;
+            let detail = if whole_until < pause_until {
+                format!(
+                    "the body came too slowly: {} bytes in {:?}; it has {:?} and a second more for every {BYTES_PER_SECOND_MIN} bytes",
+                    self.bytes, until.duration_since(started), self.pause_max
+                )
+            } else {
+                format!("the body stopped coming for {:?}", self.pause_max)
+            };
+            Problem::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", detail)
+        })
     }
 }
 
@@ -339,6 +444,12 @@ impl Inflater {
         }
     }
 
+    /// Bytes of the budget that it has.
+    fn lent(&self) -> usize {
+        let loan = self.out().and_then(|out| out.loan.as_ref());
+        loan.map_or(0, Loan::bytes)
+    }
+
     /// Tells our own refusals from damage in the data.
     fn check(
         &self,
@@ -415,6 +526,16 @@ fn too_large(bytes_max: usize) -> Problem {
         StatusCode::PAYLOAD_TOO_LARGE,
         "body_too_large",
         format!("the body has more than {bytes_max} bytes; send the events in several requests"),
+    )
+}
+
+fn share_spent(bytes_max: usize) -> Problem {
+    Problem::unavailable(
+        "too_many_slow_bodies",
+        format!(
+            "bodies under this key that have not arrived in full hold {bytes_max} bytes, the key's share of the memory; send fewer at once, or faster"
+        ),
+        SHARE_RETRY_AFTER,
     )
 }
 

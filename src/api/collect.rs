@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Query, Request, State};
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
+use axum::http::header::{CONTENT_TYPE, HeaderName};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -103,12 +103,19 @@ pub(super) async fn collect(
     let terms = match Terms::of(app, table, &parts, received_at) {
         Ok(terms) => terms,
         Err(problem) => {
-            body::discard(body).await;
+            // A body that is held back was not sent: to read it would ask for it.
+            if !body::is_held_back(headers) {
+                body::discard(body).await;
+            }
             return Err(problem);
         }
     };
     let refuse = |reason: Full| full(app, reason);
-    let received = body::read(headers, body, app.body_limits, &app.intake, refuse).await?;
+    let arriving = app.arrivals.begin(terms.access.key_id());
+    let received = body::read(
+        headers, body, app.body_limits, &app.intake, arriving, refuse,
+    )
+    .await?;
     let mut decoded = decode(app, table, &terms, received_at, &received.bytes)?;
     let origins = Origins::of(&mut decoded);
     count_events(app, table, &decoded, &origins);
@@ -215,7 +222,11 @@ impl Terms {
             format: requested_format(params.format.as_deref(), table)?,
             framing: framing(headers)?,
         };
-        let room = app.intake.has_room(announced_bytes(headers));
+        body::check_announced(headers, app.body_limits)?;
+        let announced = body::announced_bytes(headers).unwrap_or(0);
+        let room = app
+            .intake
+            .has_room(usize::try_from(announced).unwrap_or(usize::MAX));
         room.map(|()| terms).map_err(|reason| full(app, reason))
     }
 }
@@ -302,14 +313,6 @@ fn full(app: &App, reason: Full) -> Problem {
     };
     let wait = app.intake.retry_after(reason);
     Problem::unavailable(code, format!("{reason}; send the events again later"), wait)
-}
-
-/// What Content-Length says, as a hint.
-fn announced_bytes(headers: &HeaderMap) -> usize {
-    headers
-        .get(CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok()?.parse().ok())
-        .unwrap_or(0)
 }
 
 fn requested_ack(name: Option<&str>, default: Ack) -> Result<Ack, Problem> {

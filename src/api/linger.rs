@@ -3,8 +3,9 @@
 //! A request may be answered before its body has been read: no key, too large.
 //! To close the socket then makes the kernel reset the connection, and the
 //! client, still sending, sees a broken pipe in place of the answer. So the end
-//! of the answer is sent first, and what still comes is read and thrown away,
-//! for a bounded time. Knows nothing of HTTP.
+//! of the answer is sent first, and what still comes is read and thrown away, up to
+//! a bounded time and number of bytes (nginx calls this a lingering close). Knows
+//! nothing of HTTP.
 
 use std::io;
 use std::pin::Pin;
@@ -18,6 +19,10 @@ use tokio::time::{Instant, Sleep, sleep};
 /// Longest that a client may go on sending: enough for the largest body that is
 /// taken by default, at 2 MB/s.
 const LINGER_MAX: Duration = Duration::from_secs(5);
+
+/// Most that is read after the end: twice the largest body that is taken by
+/// default. A client that sends more gets a reset, and may miss its answer.
+const LINGER_BYTES_MAX: usize = 16 << 20;
 
 /// A client that sends nothing for so long has nothing more to send.
 const QUIET_MAX: Duration = Duration::from_millis(500);
@@ -34,6 +39,7 @@ pub(super) struct Lingering {
 #[derive(Debug)]
 struct Closing {
     until: Instant,
+    bytes: usize,
     quiet: Pin<Box<Sleep>>,
 }
 
@@ -43,6 +49,14 @@ impl Lingering {
             stream,
             closing: None,
         }
+    }
+}
+
+impl Lingering {
+    /// Has the kernel forget what it has not sent when the stream is closed.
+    pub(super) fn forget_unsent(&self) {
+        // A socket that cannot be told so is gone already.
+        drop(self.stream.set_zero_linger());
     }
 }
 
@@ -88,6 +102,7 @@ impl AsyncWrite for Lingering {
         }
         let closing = this.closing.get_or_insert_with(|| Closing {
             until: Instant::now() + LINGER_MAX,
+            bytes: 0,
             quiet: Box::pin(sleep(QUIET_MAX)),
         });
         let mut space = [0; BUFFER_BYTES];
@@ -96,7 +111,8 @@ impl AsyncWrite for Lingering {
             match Pin::new(&mut this.stream).poll_read(cx, &mut buffer) {
                 Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
                     let now = Instant::now();
-                    if now >= closing.until {
+                    closing.bytes += buffer.filled().len();
+                    if now >= closing.until || closing.bytes > LINGER_BYTES_MAX {
                         return Poll::Ready(Ok(()));
                     }
                     closing.quiet.as_mut().reset(now + QUIET_MAX);

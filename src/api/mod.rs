@@ -1,39 +1,49 @@
 //! Bytes in, status out: everything that knows HTTP.
 
+mod activity;
 mod answer;
 mod auth;
 mod body;
 pub mod clock;
 mod collect;
 mod front;
+mod heads;
 mod health;
 mod linger;
 mod listener;
 mod openapi;
+mod places;
 mod problem;
+mod proxies;
+mod watched;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::routing::get;
 use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use utoipa_swagger_ui::SwaggerUi;
+use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use crate::config::Ack;
 use crate::event::{Limits, Pseudonymizer};
 use crate::metrics::Metrics;
-use crate::queue::Intake;
+use crate::queue::{Arrivals, Intake};
 use crate::store::LaneStatus;
 use crate::store::directory::{ApiKeyHasher, Directory};
 
+pub use activity::Deadlines;
 pub use body::BodyLimits;
 pub use front::Front;
 pub use listener::{Connections, serve};
 use problem::Problem;
+pub use proxies::TrustedProxies;
 
 /// Items in one exposure. The suite shows at most 200; its pipelines refuse
 /// sessions of more distinct items than that.
@@ -44,6 +54,8 @@ const ITEMS_MAX: usize = 1000;
 pub struct App {
     /// Where frames go.
     pub intake: Intake,
+    /// What bodies hold while they are coming.
+    pub arrivals: Arrivals,
     /// Tenants and keys.
     pub directory: Directory,
     /// Hashes keys as they are stored.
@@ -80,8 +92,18 @@ fn router(app: Arc<App>) -> Router {
         .routes(routes!(health::metrics))
         .with_state(app)
         .split_for_parts();
+    // Written once: answers that are not read would each hold a copy.
+    let description = description
+        .to_json()
+        .expect("the description is made of strings and numbers");
+    let description = Bytes::from(description);
+    let describe = get(move || async move {
+        let kind = [(CONTENT_TYPE, "application/json")];
+        (kind, description.clone())
+    });
     router
-        .merge(SwaggerUi::new("/docs").url("/openapi.json", description))
+        .route("/openapi.json", describe)
+        .merge(SwaggerUi::new("/docs").config(Config::new(["/openapi.json"])))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
 }

@@ -245,7 +245,7 @@ async fn unknown_paths_are_404_and_wrong_methods_405() {
 
 #[tokio::test]
 async fn a_body_that_stops_coming_is_408() {
-    let service = Service::with(|s| s.with("--read-timeout", "400ms")).await;
+    let service = Service::with(|s| s.with("--body-timeout", "400ms")).await;
     let mut slow = RawConnection::open(service.client().address).await;
     slow.send_head(INTERACTIONS, &[("content-length", "100")])
         .await;
@@ -326,14 +326,14 @@ async fn a_body_without_one_valid_event_is_422_and_says_why_of_each() {
 #[tokio::test]
 async fn a_spent_byte_budget_is_503_at_once_and_says_when_to_come_back() {
     let service = Service::with(|s| s.with("--queue-bytes-max", "64KiB")).await;
-    // A body that was announced holds its memory from its first byte on.
+    // A body holds the memory of what has come.
     let mut holder = RawConnection::open(service.client().address).await;
     holder
         .send_head(INTERACTIONS, &[("content-length", "60000")])
         .await;
-    holder.write(b"[").await;
+    holder.write(&[b' '; 59_999]).await;
     eventually("the loan", async || {
-        service.metric("recsys_ingest_queue_bytes").await >= 60_000.0
+        service.metric("recsys_ingest_queue_bytes").await >= 59_999.0
     })
     .await;
     let large = json!({"pad": "x".repeat(10_000)});

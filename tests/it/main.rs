@@ -15,6 +15,7 @@
 mod harness;
 
 mod accounting;
+mod attacks;
 mod backpressure;
 mod batching;
 mod contract;
@@ -22,6 +23,7 @@ mod crash;
 mod delivery;
 mod dev;
 mod directory;
+mod doors;
 mod duplicates;
 mod formats;
 mod framing;

@@ -25,6 +25,8 @@ fn settings() -> String {
             .collect();
         let default = if default.is_empty() {
             "required".to_owned()
+        } else if default == ["``"] {
+            "none".to_owned()
         } else {
             default.concat()
         };

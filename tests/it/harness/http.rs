@@ -171,6 +171,53 @@ impl RawConnection {
         }
     }
 
+    /// From another address of this machine, such as 127.0.0.2.
+    pub async fn open_from(source: &str, address: SocketAddr) -> Self {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket
+            .bind(SocketAddr::new(source.parse().unwrap(), 0))
+            .unwrap();
+        let stream = socket.connect(address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self {
+            stream,
+            unread: Vec::new(),
+        }
+    }
+
+    /// Says that nothing more will be sent.
+    pub async fn end_writing(&mut self) {
+        self.stream.shutdown().await.unwrap();
+    }
+
+    /// Writes, and says whether the connection still takes it.
+    pub async fn try_write(&mut self, bytes: &[u8]) -> bool {
+        self.stream.write_all(bytes).await.is_ok()
+    }
+
+    /// Reads until the service closes the connection; what it sent before.
+    pub async fn read_to_end(&mut self) -> String {
+        let rest = async {
+            // A reset is an end as well.
+            while matches!(self.stream.read_buf(&mut self.unread).await, Ok(1..)) {}
+        };
+        tokio::time::timeout(super::SOON, rest)
+            .await
+            .expect("the connection stays open");
+        String::from_utf8_lossy(&std::mem::take(&mut self.unread)).into_owned()
+    }
+
+    /// Whether the service has closed the connection; bytes that came are kept.
+    pub fn is_closed(&mut self) -> bool {
+        loop {
+            match self.stream.try_read_buf(&mut self.unread) {
+                Ok(0) => return true,
+                Ok(_) => {}
+                Err(error) => return error.kind() != std::io::ErrorKind::WouldBlock,
+            }
+        }
+    }
+
     /// Sends the head of a POST by `demo` with the role `ingest`, as JSON unless
     /// `headers` say otherwise.
     pub async fn send_head(&mut self, path: &str, headers: &[(&str, &str)]) {
@@ -208,6 +255,21 @@ impl RawConnection {
         tokio::time::timeout(super::SOON, self.read_reply())
             .await
             .expect("no answer")
+    }
+
+    /// Reads a head without a body, such as 100's.
+    pub async fn interim(&mut self) -> String {
+        let head = async {
+            while find(&self.unread, b"\r\n\r\n").is_none() {
+                self.read_more().await;
+            }
+        };
+        tokio::time::timeout(super::SOON, head)
+            .await
+            .expect("no answer");
+        let end = find(&self.unread, b"\r\n\r\n").unwrap() + 4;
+        let rest = self.unread.split_off(end);
+        String::from_utf8(std::mem::replace(&mut self.unread, rest)).unwrap()
     }
 
     async fn read_reply(&mut self) -> Reply {
