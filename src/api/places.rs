@@ -261,6 +261,7 @@ mod tests {
         let mut house = House::new(4, "");
         for _ in 0..2 {
             assert_eq!(house.open(A), (Place::Regular, None));
+            house.now += Duration::from_millis(1);
         }
         let cap = Some(Cap::Address(A.parse().unwrap()));
         assert_eq!(house.open(A), (Place::Extra, cap));
