@@ -54,7 +54,7 @@ pub(crate) struct Answer {
     pub(crate) rejected: Vec<Rejected>,
     /// Those that are only summed up; once read they are in `rejected`.
     #[serde(default)]
-    rejected_more: Vec<More>,
+    pub(crate) rejected_more: Vec<More>,
     /// Of the accepted: stored.
     #[serde(default)]
     pub(crate) committed: Option<u32>,
@@ -66,12 +66,12 @@ pub(crate) struct Answer {
     pub(crate) quarantined: Vec<serde_json::Value>,
     /// Those that are only summed up; once read they are in `quarantined`.
     #[serde(default)]
-    quarantined_more: Vec<More>,
+    pub(crate) quarantined_more: Vec<More>,
 }
 
 /// Events with the same verdict.
 #[derive(Debug, PartialEq, Eq, Deserialize)]
-struct More {
+pub(crate) struct More {
     code: String,
     count: usize,
     /// Places, such as `3,7-9`.

@@ -20,11 +20,17 @@ pub struct Problem {
     code: &'static str,
     detail: String,
     retry_after: Option<Duration>,
+    events_that_fit: Option<usize>,
+    verdicts: Option<Arc<Verdicts>>,
+}
+
+/// Why each event of a body was rejected, and the memory to tell it.
+#[derive(Debug)]
+struct Verdicts {
     rejected: Vec<RejectedEvent>,
     rejected_more: Vec<More>,
-    events_that_fit: Option<usize>,
-    /// The memory of the answer, where it is more than a few words.
-    loan: Option<Arc<Loan>>,
+    #[expect(dead_code, reason = "held, not read")]
+    loan: Option<Loan>,
 }
 
 /// The body of every answer that is an error (RFC 9457).
@@ -69,10 +75,8 @@ impl Problem {
             code,
             detail: detail.into(),
             retry_after: None,
-            rejected: Vec::new(),
-            rejected_more: Vec::new(),
             events_that_fit: None,
-            loan: None,
+            verdicts: None,
         }
     }
 
@@ -116,9 +120,11 @@ impl Problem {
         loan: Option<Loan>,
     ) -> Self {
         Self {
-            rejected,
-            rejected_more,
-            loan: loan.map(Arc::new),
+            verdicts: Some(Arc::new(Verdicts {
+                rejected,
+                rejected_more,
+                loan,
+            })),
             ..Self::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "all_events_rejected",
@@ -135,7 +141,7 @@ impl Problem {
     /// The answer, for the request with this path and id.
     pub(super) fn render(&self, instance: &str, request_id: &str) -> Response {
         let kind = self.code.replace('_', "-");
-        let is_all_rejected = !(self.rejected.is_empty() && self.rejected_more.is_empty());
+        let verdicts = self.verdicts.as_deref();
         let body = ProblemBody {
             r#type: format!("https://errors.recsys.example/problem/{kind}"),
             title: self.status.canonical_reason().unwrap_or("Error"),
@@ -144,13 +150,13 @@ impl Problem {
             instance,
             code: self.code,
             request_id,
-            accepted: is_all_rejected.then_some(0),
-            rejected: &self.rejected,
-            rejected_more: &self.rejected_more,
+            accepted: verdicts.map(|_| 0),
+            rejected: verdicts.map_or(&[], |verdicts| &verdicts.rejected),
+            rejected_more: verdicts.map_or(&[], |verdicts| &verdicts.rejected_more),
             events_that_fit: self.events_that_fit,
         };
         let json = serde_json::to_vec(&body).expect("strings and numbers are always JSON");
-        let json = on_loan(json, self.loan.clone());
+        let json = on_loan(json, self.verdicts.clone());
         let mut response = (self.status, Body::from(json)).into_response();
         let headers = response.headers_mut();
         headers.insert(

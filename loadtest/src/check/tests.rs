@@ -346,7 +346,7 @@ async fn rows_that_were_there_before_the_run_are_not_counted_as_its_own() {
 #[tokio::test]
 async fn rows_that_the_service_still_has_are_not_called_missing() {
     let mut it = Fixture::new().await;
-    it.spooled = 10;
+    it.spooled = 1000;
     let three = "DELETE FROM interaction_events WHERE ctid IN (SELECT ctid FROM interaction_events
                  WHERE event_type = 'view' LIMIT 3)";
     let verdict = it.verdict_after(three).await;
