@@ -64,7 +64,7 @@ pub(in crate::store) async fn put(
     let mut rest = bad_rows;
     while !rest.is_empty() {
         let portion;
-        (portion, rest) = quarantine.portion(rest);
+        (portion, rest) = rest.split_at(quarantine.portion(rest));
         new += quarantine.put(portion).await?;
     }
     quarantine.execute("RELEASE aside").await?;
@@ -79,17 +79,14 @@ struct Quarantine<'b> {
 }
 
 impl Quarantine<'_> {
-    /// As many rows as one statement takes, at least one, and the others.
-    fn portion<'r>(
-        &self,
-        rows: &'r [(usize, BadRow)],
-    ) -> (&'r [(usize, BadRow)], &'r [(usize, BadRow)]) {
+    /// How many of the first rows one statement takes, at least one.
+    fn portion(&self, rows: &[(usize, BadRow)]) -> usize {
         let mut bytes = 0;
         let fitting = rows.iter().take(ROWS_MAX).take_while(|(at, _)| {
             bytes += self.batch.row(*at).len();
             bytes <= BYTES_MAX
         });
-        rows.split_at(fitting.count().max(1))
+        fitting.count().max(1)
     }
 
     /// Sets rows aside together; if that is refused, each alone. Returns how many
