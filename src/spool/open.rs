@@ -88,7 +88,7 @@ pub struct StreamAccount {
 /// What a spool's directory says of all streams.
 #[derive(Clone, Debug)]
 pub struct Account {
-    /// Whose directory it is, and who has had it open.
+    /// Who has had the directory open.
     pub history: History,
     /// Every stream that was ever used.
     pub streams: Vec<StreamAccount>,
