@@ -343,10 +343,9 @@ mod tests {
                 let mut count = 0;
                 for part in more.events.split(',') {
                     let (from, to) = part.split_once('-').unwrap_or((part, part));
-                    for index in from.parse::<usize>().unwrap()..=to.parse().unwrap() {
-                        found[index] = CODES.iter().position(|code| *code == more.code);
-                        count += 1;
-                    }
+                    let range = from.parse::<usize>().unwrap()..=to.parse().unwrap();
+                    count += range.clone().count();
+                    found[range].fill(CODES.iter().position(|code| *code == more.code));
                 }
                 prop_assert_eq!(count, more.count);
             }

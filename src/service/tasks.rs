@@ -65,16 +65,6 @@ impl Tasks {
         self.name(handle, name.into(), true)
     }
 
-    /// Runs a task that blocks, and goes on until it is told to end.
-    pub(super) fn spawn_blocking(
-        &mut self,
-        name: impl Into<String>,
-        task: impl FnOnce() + Send + 'static,
-    ) -> AbortHandle {
-        let handle = self.running.spawn_blocking(task);
-        self.name(handle, name.into(), false)
-    }
-
     /// Waits for a fault, for ever if there is none. May be dropped at any time.
     pub(super) async fn fault(&mut self) -> Fault {
         while let Some(ended) = self.running.join_next_with_id().await {
@@ -144,8 +134,6 @@ mod tests {
         tasks.spawn("the idle one", std::future::pending());
         tasks.spawn_once("the lookout", async { panic!("no good") });
         assert_eq!(tasks.fault().await.to_string(), "the lookout panicked");
-        tasks.spawn_blocking("the thread", || panic!("no good"));
-        assert_eq!(tasks.fault().await.to_string(), "the thread panicked");
         tasks.abort(Duration::from_secs(10)).await;
         assert_eq!(tasks.faults(), []);
     }
@@ -178,7 +166,9 @@ mod tests {
     async fn a_thread_that_does_not_end_is_left_after_a_while() {
         let (release, held) = std::sync::mpsc::channel::<()>();
         let mut tasks = Tasks::default();
-        tasks.spawn_blocking("the thread", move || held.recv().unwrap_or_default());
+        tasks
+            .running
+            .spawn_blocking(move || held.recv().unwrap_or_default());
         tasks.abort(Duration::from_millis(50)).await;
         assert_eq!(tasks.faults(), []);
         drop(release);
