@@ -17,7 +17,7 @@ const STEPS: [Step; 5] = [
 /// A rig behind a relay, with its partitions made.
 async fn behind_relay() -> (Rig, Relay) {
     let cluster = Cluster::start(&[("autovacuum", "off")]);
-    let relay = Relay::start(&cluster).await;
+    let relay = Relay::start(&cluster);
     let url = relay.url(&cluster.url("recsys"));
     let rig = Rig::on(cluster, |settings| {
         settings
