@@ -15,7 +15,6 @@ use tokio::net::tcp::OwnedWriteHalf;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf as UnixWriteHalf};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
 use super::cluster::Cluster;
 
@@ -57,7 +56,8 @@ pub enum Fault {
 pub struct Relay {
     address: SocketAddr,
     state: Arc<State>,
-    task: JoinHandle<()>,
+    /// Ends the relay when dropped.
+    _task: tokio::sync::oneshot::Sender<()>,
 }
 
 #[derive(Default)]
@@ -76,25 +76,31 @@ const REFUSAL: &[(u8, &str)] = &[
 
 impl Relay {
     /// In front of a cluster.
-    pub async fn start(cluster: &Cluster) -> Self {
+    pub fn start(cluster: &Cluster) -> Self {
         let socket = super::proxy::socket(cluster);
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let state = Arc::new(State::default());
         let shared = Arc::clone(&state);
-        let task = tokio::spawn(async move {
-            loop {
-                let (client, _) = listener.accept().await.unwrap();
-                client.set_nodelay(true).unwrap();
-                if let Ok(server) = UnixStream::connect(&socket).await {
-                    tokio::spawn(pass_on(client, server, Arc::clone(&shared)));
+        let (task, ended) = tokio::sync::oneshot::channel::<()>();
+        // A thread of its own: it goes on while tests block theirs.
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                tokio::select! {
+                    () = accept(listener, socket, shared) => {}
+                    _ = ended => {}
                 }
-            }
+            });
         });
         Self {
             address,
             state,
-            task,
+            _task: task,
         }
     }
 
@@ -119,9 +125,14 @@ impl Relay {
     }
 }
 
-impl Drop for Relay {
-    fn drop(&mut self) {
-        self.task.abort();
+async fn accept(listener: std::net::TcpListener, socket: std::path::PathBuf, state: Arc<State>) {
+    let listener = TcpListener::from_std(listener).unwrap();
+    loop {
+        let (client, _) = listener.accept().await.unwrap();
+        client.set_nodelay(true).unwrap();
+        if let Ok(server) = UnixStream::connect(&socket).await {
+            tokio::spawn(pass_on(client, server, Arc::clone(&state)));
+        }
     }
 }
 
