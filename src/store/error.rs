@@ -463,13 +463,15 @@ mod tests {
         ] {
             assert_eq!(Cause::of(code), Cause::Row, "{code}");
         }
-        for code in ["40001", "40P01", "53100", "53300", "55P03", "58030"] {
+        for code in [
+            "25006", "25P02", "25P04", "40001", "40P01", "53100", "53300", "55P03", "58030",
+        ] {
             assert_eq!(Cause::of(code), Cause::Server, "{code}");
         }
         for code in ["08006", "57014", "57P01"] {
             assert_eq!(Cause::of(code), Cause::ServerThenRow, "{code}");
         }
-        for code in ["08P01", "22P03", "25006", "26000", "28000"] {
+        for code in ["08P01", "22P03", "25001", "26000", "28000"] {
             assert_eq!(Cause::of(code), Cause::Schema, "{code}");
         }
     }

@@ -286,7 +286,11 @@ async fn an_event_of_very_many_fields_is_rejected_alone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn decoding_takes_its_memory_from_the_budget() {
-    let service = Service::with(|s| s.with("--queue-bytes-max", "3MiB")).await;
+    let service = Service::with(|s| {
+        s.with("--queue-bytes-max", "3MiB")
+            .with("--body-bytes-max", "2MiB")
+    })
+    .await;
     // 1 MB of short fields takes many times that to be decoded: said so, not tried.
     let event = format!("{{{}}}", vec![r#""a":1"#; 900].join(","));
     let body = format!("[{}]", vec![event.as_str(); 180].join(","));

@@ -14,12 +14,18 @@ struct Need {
     meaning: &'static str,
 }
 
-const NEEDS: [Need; 7] = [
+const NEEDS: [Need; 8] = [
     Need {
         table: "ingest_ledger",
         privileges: &["SELECT", "INSERT", "UPDATE"],
         severity: Severity::Fault,
         meaning: "no batch can be stored, as each is entered there",
+    },
+    Need {
+        table: "ingest_holders",
+        privileges: &["SELECT", "INSERT", "UPDATE"],
+        severity: Severity::Fault,
+        meaning: "no batch can be stored, as who holds the spool's accounts is noted there",
     },
     Need {
         table: "ingest_quarantine",

@@ -21,7 +21,7 @@ fn shown_now(event_id: &str) -> Value {
 const GRANTS: &str = "
     GRANT USAGE ON SCHEMA public TO $role;
     GRANT SELECT, INSERT ON exposure_events, interaction_events TO $role;
-    GRANT SELECT, INSERT, UPDATE ON ingest_ledger TO $role;
+    GRANT SELECT, INSERT, UPDATE ON ingest_ledger, ingest_holders TO $role;
     GRANT SELECT, INSERT, DELETE ON ingest_quarantine TO $role;
     GRANT SELECT, INSERT ON ingest_partition_log TO $role;
     GRANT SELECT ON tenants, tenant_api_keys, ingest_schema_history TO $role";

@@ -129,11 +129,18 @@ impl Reply {
     pub fn settled(&self) -> (u64, u64, usize, usize) {
         assert_eq!(self.status, StatusCode::OK.as_u16(), "{}", self.text);
         assert_eq!(self.json["ack"], "committed", "{}", self.text);
+        // Those that are told one by one, and those that are told in short.
+        let all = |told: &str, more: &str| {
+            let told = self.json[told].as_array().unwrap().len();
+            let more = self.json[more].as_array().into_iter().flatten();
+            let more: u64 = more.map(|more| more["count"].as_u64().unwrap()).sum();
+            told + usize::try_from(more).unwrap()
+        };
         (
             self.json["committed"].as_u64().unwrap(),
             self.json["duplicates"].as_u64().unwrap(),
-            self.json["quarantined"].as_array().unwrap().len(),
-            self.json["rejected"].as_array().unwrap().len(),
+            all("quarantined", "quarantined_more"),
+            all("rejected", "rejected_more"),
         )
     }
 
