@@ -489,10 +489,11 @@ fn spool_settings(config: &Serve) -> Result<spool::Settings> {
     // number of events that do. A small spool must have room for two, as a segment each.
     let body_bytes_max = bytes_u32(config.intake.body_bytes_max)?;
     let half = u32::try_from(bytes_max / 2).unwrap_or(u32::MAX);
+    let frame_bytes_least = body_bytes_max.saturating_mul(2);
     let frame_bytes_max = body_bytes_max
         .saturating_mul(4)
         .min(half.saturating_sub(FRAME_OVERHEAD_BYTES))
-        .max(body_bytes_max.saturating_mul(2))
+        .max(frame_bytes_least)
         .min(spool::format::PAYLOAD_BYTES_MAX);
     let defaults = spool::Settings::default();
     // Were all lanes behind, they might hold half of the memory, and batches in
@@ -505,6 +506,7 @@ fn spool_settings(config: &Serve) -> Result<spool::Settings> {
         // Space comes back by whole segments, so a small spool has small ones.
         segment_bytes: defaults.segment_bytes.min(bytes_max / 8),
         frame_bytes_max,
+        frame_bytes_least,
         bytes_max,
         disk_reserve_bytes: config.spool.spool_disk_reserve.as_u64(),
         lane_bytes_max: defaults.lane_bytes_max.min(memory / 2 / lanes),

@@ -15,6 +15,8 @@ pub struct Settings {
     pub segment_bytes: u64,
     /// The largest payload that is taken, at most [`PAYLOAD_BYTES_MAX`].
     pub frame_bytes_max: u32,
+    /// What that could be reduced to under a smaller cap.
+    pub frame_bytes_least: u32,
     /// A group is written once it has so many bytes, whoever else waits.
     pub group_bytes_max: usize,
     /// All segment files together, by the size of the files.
@@ -36,6 +38,7 @@ impl Default for Settings {
             // drained, and making a file is rare enough not to show.
             segment_bytes: 64 << 20,
             frame_bytes_max: PAYLOAD_BYTES_MAX,
+            frame_bytes_least: PAYLOAD_BYTES_MAX,
             // A MiB takes about a millisecond: nobody waits long for the group before.
             group_bytes_max: 4 << 20,
             bytes_max: 8 << 30,
@@ -90,17 +93,17 @@ impl Settings {
         2 * self.largest_segment()
     }
 
-    /// The least cap with which the largest frame fits, however small the other
-    /// segments are.
+    /// The least cap that the spool can do with: segments and frames are smaller.
     pub(super) fn least_cap(&self) -> u64 {
-        2 * self.segment_of_largest_frame()
+        2 * Self::segment_of(self.frame_bytes_least)
     }
 
     fn largest_segment(&self) -> u64 {
-        self.segment_bytes.max(self.segment_of_largest_frame())
+        let largest_frame = Self::segment_of(self.frame_bytes_max);
+        self.segment_bytes.max(largest_frame)
     }
 
-    fn segment_of_largest_frame(&self) -> u64 {
-        FRAMES_START + FRAME_HEADER_BYTES + u64::from(self.frame_bytes_max)
+    fn segment_of(frame_bytes: u32) -> u64 {
+        FRAMES_START + FRAME_HEADER_BYTES + u64::from(frame_bytes)
     }
 }

@@ -60,7 +60,8 @@ mod tests {
     fn words(free_mib: u64, reserve_mib: u64) -> String {
         let settings = Settings {
             disk_reserve_bytes: reserve_mib * MIB,
-            frame_bytes_max: 16 << 20,
+            frame_bytes_max: 32 << 20,
+            frame_bytes_least: 16 << 20,
             ..Settings::default()
         };
         Shortage::new(free_mib * MIB, &settings).to_string()

@@ -28,6 +28,7 @@ pub(super) fn settings() -> Settings {
         streams: 2,
         segment_bytes: FRAMES_START + 1500,
         frame_bytes_max: 3000,
+        frame_bytes_least: 3000,
         group_bytes_max: 4096,
         bytes_max: 1 << 20,
         disk_reserve_bytes: 0,

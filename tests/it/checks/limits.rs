@@ -28,12 +28,12 @@ async fn strangers_do_not_take_the_files_that_spool_and_postgres_need() {
         finding["meaning"]
             .as_str()
             .unwrap()
-            .contains("128 HTTP connections"),
+            .contains("64 HTTP connections"),
         "{finding}"
     );
     let metrics = client.get("/metrics").await.text;
     assert!(
-        metrics.contains("recsys_ingest_connections_max 128"),
+        metrics.contains("recsys_ingest_connections_max 64"),
         "{metrics}"
     );
 
@@ -52,7 +52,7 @@ async fn strangers_do_not_take_the_files_that_spool_and_postgres_need() {
         std::fs::read_dir(format!("/proc/{}/fd", process.pid()))
             .unwrap()
             .count()
-            > 128
+            > 64
     })
     .await;
     // Each body of a megabyte and more begins another segment.
