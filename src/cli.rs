@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -141,7 +141,7 @@ async fn carry_out(command: Command, stop: Stop) -> Result<()> {
     match command {
         Command::Dev(config) => dev::run(config, stop).await,
         Command::Serve(config) => {
-            let listener = bind(config.http.listen).await?;
+            let listener = bind(config.http.listen)?;
             let ready = CancellationToken::new();
             let stopping = stop.begun().clone();
             let outcome = service::run(*config, listener, stopping, ready).await;
@@ -167,9 +167,24 @@ async fn carry_out(command: Command, stop: Stop) -> Result<()> {
     }
 }
 
+/// Connections that may wait to be accepted; the kernel's own limit is usually the
+/// same. With the library's 128 a burst of clients is dropped, and each tries again
+/// after a second.
+const BACKLOG: u32 = 4096;
+
 /// A socket that listens, or a sentence that says why not.
-pub(crate) async fn bind(address: std::net::SocketAddr) -> Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| {
+pub(crate) fn bind(address: std::net::SocketAddr) -> Result<TcpListener> {
+    let listen = || {
+        let socket = match address.is_ipv4() {
+            true => TcpSocket::new_v4()?,
+            false => TcpSocket::new_v6()?,
+        };
+        // A start right after a stop finds the address free.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    listen().with_context(|| {
         format!(
             "cannot listen on {address}; if another program has the port, choose one with --listen"
         )

@@ -205,8 +205,9 @@ impl Activity {
                 _ => (state.waits_since + self.deadlines.idle, Overdue::Idle),
             }
         });
-        // Once it is closing, what it waited for no longer matters.
-        let waits = waits.filter(|_| state.until.is_none());
+        // Once it has an end, what it waits for no longer matters, unless it has to make
+        // room before that.
+        let waits = waits.filter(|_| state.until.is_none() || state.evicted);
         let answers = state.unsent.iter().map(|&(_, by)| (by, Overdue::Answer));
         let blocked = state
             .blocked_since
@@ -334,6 +335,24 @@ mod tests {
 
     fn seconds(n: u64) -> Duration {
         Duration::from_secs(n)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_beyond_the_cap_makes_room_before_its_time_is_over() {
+        let start = Instant::now();
+        let activity = Arc::new(Activity::new(DEADLINES, start));
+        activity.end_at(start + seconds(2), Overdue::Extra);
+        assert_eq!(
+            activity.deadline(),
+            Some((start + seconds(2), Overdue::Extra))
+        );
+        activity.evict();
+        assert_eq!(activity.deadline(), Some((start, Overdue::Evicted)));
+        activity.is_closing(start, Overdue::Evicted);
+        assert_eq!(
+            activity.deadline(),
+            Some((start + seconds(2), Overdue::Extra))
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -100,7 +100,9 @@ impl Service<hyper::Request<Incoming>> for Connected {
         match endpoint(&request) {
             Some(table) => {
                 let app = Arc::clone(&visit.app);
-                let collected = async move { collect::collect(&app, table, request).await };
+                // Boxed first: it is large, and each future around it would move it.
+                let collected =
+                    Box::pin(async move { collect::collect(&app, table, request).await });
                 Box::pin(visit.answer_or_problem(collected, in_progress))
             }
             None => {

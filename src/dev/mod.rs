@@ -60,7 +60,7 @@ const POSTGRES_SETTINGS: [(&str, &str); 4] = [
 /// Once Postgres runs, every way out of here stops it.
 pub async fn run(config: Dev, stop: Stop) -> Result<()> {
     // Cheap things that can be wrong come first.
-    let listener = bind(config.listen).await?;
+    let listener = bind(config.listen)?;
     let address = listener
         .local_addr()
         .context("cannot tell the address of the socket")?;

@@ -166,9 +166,10 @@ mod tests {
     async fn a_thread_that_does_not_end_is_left_after_a_while() {
         let (release, held) = std::sync::mpsc::channel::<()>();
         let mut tasks = Tasks::default();
-        tasks
+        let thread = tasks
             .running
             .spawn_blocking(move || held.recv().unwrap_or_default());
+        tasks.name(thread, "the thread".to_owned(), false);
         tasks.abort(Duration::from_millis(50)).await;
         assert_eq!(tasks.faults(), []);
         drop(release);
