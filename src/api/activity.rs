@@ -16,7 +16,7 @@ use http_body::{Frame, SizeHint};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// An answer may take a second more for so many bytes: a client that reads more
+/// An answer may take a second more for each 16 KiB: a client that reads more
 /// slowly than an old modem is not reading.
 const ANSWER_BYTES_PER_SECOND: u64 = 16 * 1024;
 
@@ -80,7 +80,7 @@ struct State {
     evicted: bool,
     /// Since when the service stops.
     stops_since: Option<Instant>,
-    /// The end that was set for it whatever it does.
+    /// A deadline that no activity puts off.
     until: Option<(Instant, Overdue)>,
 }
 

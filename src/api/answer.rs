@@ -69,7 +69,7 @@ pub struct Room {
 }
 
 impl Room {
-    /// The room in an answer to a body of so many bytes and events.
+    /// The room in an answer to a body of this size and number of events.
     pub fn of(body_bytes: usize, events: usize) -> Self {
         let beyond_summaries = (3 * body_bytes).saturating_sub(6 * events);
         Self {

@@ -197,7 +197,7 @@ async fn plain(
         let whole = match &mut whole {
             Some(whole) => whole,
             None => {
-                // A body of many pieces grows from a first step, whatever its head
+                // A body of many pieces grows from a first step, regardless of what its head
                 // announced; a small one fits it. What is not on loan is not copied.
                 let step = announced.unwrap_or(held).clamp(held, held.max(LEND_STEP));
                 loan.merge(intake.lend(step - loan.bytes()).map_err(full)?);

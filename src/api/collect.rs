@@ -69,7 +69,7 @@ const PARAMS: &str = "ack, format and key";
 const NAME_CHARS_MAX: usize = 40;
 
 impl Params {
-    /// Reads a query, and says what is wrong with it: nobody learns that who has no key.
+    /// Reads a query, and says what is wrong with it: only callers with a key are told.
     fn of(uri: &Uri) -> (Self, Result<(), Problem>) {
         let invalid = |detail| Problem::bad_request("invalid_query", detail);
         let mut params = Self::default();
@@ -366,7 +366,7 @@ impl Terms {
     }
 }
 
-/// Decodes the body's events, where it keeps nobody waiting.
+/// Decodes the body's events: large bodies on a blocking thread.
 ///
 /// A large body goes to a thread of its own. As many at a time as there are cores: more
 /// would not be done sooner. The wait for a turn ends, as all that wait are on loan.

@@ -169,7 +169,7 @@ impl Wait {
         }
     }
 
-    /// Whether to look again, after a look at `now` that found so many events.
+    /// Whether to look again after a look at `now` that found this number of events.
     fn goes_on(&mut self, now: Instant, found: u64, spooled: u64) -> bool {
         if found > self.found || spooled < self.spooled {
             self.moved = now;

@@ -2,7 +2,7 @@
 //!
 //! Keeps one invariant: both builds get every load of a round, one right after
 //! the other, and take turns in going first, so that a machine that slows down
-//! slows both. Each build has a PostgreSQL of its own and migrates it itself: an
+//! slows both. Each build has its PostgreSQL and migrates it itself: an
 //! earlier build does not know this one's schema.
 
 use anyhow::Context as _;

@@ -1,5 +1,5 @@
 //! What a writer does while there is nothing to write: it sees whether Postgres
-//! is still there.
+//! is still there, and whether this opening still holds the spool's rows.
 //!
 //! Readiness then tells that Postgres is away before the next event comes, and
 //! that it is back without one. Under load none of this runs.

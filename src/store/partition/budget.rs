@@ -17,7 +17,7 @@ pub struct CreationBudget {
     spent: VecDeque<Instant>,
 }
 
-/// Too many creations in the last hour; the events wait in the spool meanwhile.
+/// Too many creations in the last hour; the events wait in quarantine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "made {per_hour} partitions on demand within an hour, the next may be made in {retry_after:?}: \
