@@ -3,6 +3,7 @@
 //! `api::front` calls that path itself; the handlers give the router something to
 //! describe, and to answer other methods for.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,8 @@ use uuid::Uuid;
 
 use crate::config::Ack;
 use crate::event::{
-    self, BodyError, Context, DecodeError, Decoded, Format, Framing, Micros, RowLimits, Table,
+    self, BodyError, Context, DecodeError, Decoded, Format, Framing, Limits, Micros, RowLimits,
+    Table,
 };
 use crate::metrics::{ByReason, EventOutcome};
 use crate::queue::{Frame, Full, Loan, Outcome, Scratch};
@@ -43,9 +45,11 @@ const DISK_LOOK_EVERY: Duration = Duration::from_millis(250);
 const BODY_GRACE: Duration = Duration::from_secs(2);
 /// An operator has to act first.
 const CANNOT_STORE_RETRY: Duration = Duration::from_secs(30);
-/// Bodies up to this size are decoded where they were received, within a millisecond or
-/// so. Larger ones would keep other requests of the same thread waiting.
-const DECODED_INLINE_BYTES_MAX: usize = 64 * 1024;
+/// Bodies up to this size, and of at most this number of events, are decoded where they
+/// were received, within a millisecond or so. Others would keep the requests of the same
+/// thread waiting.
+const DECODED_INLINE_BYTES_MAX: usize = 128 * 1024;
+const DECODED_INLINE_EVENTS_MAX: usize = 1000;
 
 /// Answers up to this size are not on loan: a connection's buffers take more than that.
 const ANSWER_BYTES_UNLENT: usize = 512;
@@ -368,8 +372,8 @@ impl Terms {
 
 /// Decodes the body's events: large bodies on a blocking thread.
 ///
-/// A large body goes to a thread of its own. As many at a time as there are cores: more
-/// would not be done sooner. The wait for a turn ends, as all that wait are on loan.
+/// As many at a time as there are cores: more would not be done sooner. The wait for a
+/// turn ends, as all that wait are on loan.
 async fn decode(
     app: &Arc<App>,
     table: Table,
@@ -378,17 +382,24 @@ async fn decode(
     received: Received,
 ) -> Result<(Decoded, Loan), Problem> {
     if received.bytes.len() <= DECODED_INLINE_BYTES_MAX {
-        return decode_now(app, table, &terms, received_at, received);
+        let few = Limits {
+            events_max: app.event_limits.events_max.min(DECODED_INLINE_EVENTS_MAX),
+            ..app.event_limits
+        };
+        if let Some(decoded) = decode_now(app, table, &terms, received_at, &received, few)? {
+            return Ok(decoded);
+        }
     }
     let turn = Arc::clone(&app.decoding).acquire_owned().await;
     let worker = Arc::clone(app);
     let decoding = tokio::task::spawn_blocking(move || {
-        let decoded = decode_now(&worker, table, &terms, received_at, received);
-        drop(turn);
+        let limits = worker.event_limits;
+        let decoded = decode_now(&worker, table, &terms, received_at, &received, limits);
+        drop((turn, received));
         decoded
     });
     match decoding.await {
-        Ok(decoded) => decoded,
+        Ok(decoded) => decoded.map(|decoded| decoded.expect("the limits are the service's")),
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
             Err(_) => Err(full(app, Full::Stopping)),
@@ -396,22 +407,28 @@ async fn decode(
     }
 }
 
-/// Decodes the body's events; the rows' memory is on loan when the body's is paid back.
+/// Decodes the body's events; none if there are more than `limits` allows and no more
+/// than the service does.
 fn decode_now(
     app: &App,
     table: Table,
     terms: &Terms,
     received_at: Micros,
-    received: Received,
-) -> Result<(Decoded, Loan), Problem> {
+    received: &Received,
+    limits: Limits,
+) -> Result<Option<(Decoded, Loan)>, Problem> {
     let scratch = app.intake.scratch(received.bytes.len());
-    let decoded = decode_with(app, table, terms, received_at, &received.bytes, &scratch)?;
+    let bytes = &received.bytes;
+    let decoded = decode_with(app, table, terms, received_at, bytes, limits, &scratch)?;
+    let Some(decoded) = decoded else {
+        return Ok(None);
+    };
     let mut loan = match scratch.into_loan() {
         Some(loan) => loan,
         None => app.intake.lend(0).map_err(|reason| full(app, reason))?,
     };
     loan.shrink(decoded.rows.framed().len());
-    Ok((decoded, loan))
+    Ok(Some((decoded, loan)))
 }
 
 fn decode_with(
@@ -420,11 +437,17 @@ fn decode_with(
     terms: &Terms,
     received_at: Micros,
     bytes: &[u8],
+    limits: Limits,
     scratch: &Scratch<'_>,
-) -> Result<Decoded, Problem> {
+) -> Result<Option<Decoded>, Problem> {
     let no_memory = || full(app, scratch.refused());
-    let split = event::Body::split_within(bytes, terms.framing, &app.event_limits, scratch);
-    let body = split.map_err(|error| body_problem(&error, no_memory))?;
+    let body = match event::Body::split_within(bytes, terms.framing, &limits, scratch) {
+        Ok(body) => body,
+        Err(BodyError::TooManyEvents(max)) if max < app.event_limits.events_max => {
+            return Ok(None);
+        }
+        Err(error) => return Err(body_problem(&error, no_memory)),
+    };
     let skew_ms = match body.sent_at {
         Some(raw) => Some(skew_ms(raw, received_at)?),
         None => None,
@@ -451,7 +474,7 @@ fn decode_with(
         },
         rows,
     );
-    decoded.map_err(|error| match error {
+    decoded.map(Some).map_err(|error| match error {
         DecodeError::NoMemory => no_memory(),
         DecodeError::RowsTooLarge { events_that_fit } => {
             Problem::rows_too_large(rows.bytes_max, events_that_fit)
@@ -478,12 +501,16 @@ fn count_events(app: &App, table: Table, decoded: &Decoded, origins: &Origins) {
     app.metrics.count(table, EventOutcome::Rejected, rejected);
     let first = decoded.rejected.iter().map(|one| one.rejection.code);
     let others = decoded.rejected_more.iter().map(|(_, code)| *code);
+    // One look-up for each code: a body may have ten thousand events that are refused.
+    let mut counts: BTreeMap<&'static str, u64> = BTreeMap::new();
     for code in first.chain(others) {
-        let reason = code.as_str();
+        *counts.entry(code.as_str()).or_default() += 1;
+    }
+    for (reason, count) in counts {
         app.metrics
             .rejections
             .get_or_create(&ByReason { table, reason })
-            .inc();
+            .inc_by(count);
     }
     tracing::debug!(
         %table, accepted = origins.events(), rejected,
