@@ -4,7 +4,8 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use recsys_ingest::event::{Pseudonymizer, Table};
+use recsys_ingest::event::identity::Pseudonymizer;
+use recsys_ingest::event::table::Table;
 
 #[path = "sample/mod.rs"]
 mod sample;

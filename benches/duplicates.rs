@@ -15,12 +15,17 @@ use std::time::Instant;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::SinkExt;
-use recsys_ingest::dev::postgres::{Options, PrivatePostgres};
-use recsys_ingest::event::row::RowWriter;
-use recsys_ingest::event::{Key, Micros, Table};
+use recsys_ingest::dev::postgres::PrivatePostgres;
+use recsys_ingest::dev::postgres::options::Options;
+use recsys_ingest::event::row::Key;
+use recsys_ingest::event::row::writer::RowWriter;
+use recsys_ingest::event::table::Table;
+use recsys_ingest::event::time::Micros;
 use recsys_ingest::store::connect::Target;
-use recsys_ingest::store::partition::{Interval, ensure_ahead};
-use recsys_ingest::store::{Session, migrate};
+use recsys_ingest::store::migrate;
+use recsys_ingest::store::partition::bounds::Interval;
+use recsys_ingest::store::partition::create::ensure_ahead;
+use recsys_ingest::store::session::Session;
 use uuid::Uuid;
 
 const ROWS: usize = 10_000;

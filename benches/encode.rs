@@ -4,8 +4,11 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use recsys_ingest::event::numeric::Decimal;
-use recsys_ingest::event::row::RowWriter;
-use recsys_ingest::event::{Key, Micros, Rows, Table};
+use recsys_ingest::event::row::Key;
+use recsys_ingest::event::row::rows::Rows;
+use recsys_ingest::event::row::writer::RowWriter;
+use recsys_ingest::event::table::Table;
+use recsys_ingest::event::time::Micros;
 use uuid::Uuid;
 
 #[path = "sample/mod.rs"]

@@ -8,8 +8,11 @@
 use std::hint::black_box;
 use std::process::Command;
 
-use recsys_ingest::event::json::Scanner;
-use recsys_ingest::event::{Key, Pseudonymizer, Rows, Table};
+use recsys_ingest::event::identity::Pseudonymizer;
+use recsys_ingest::event::json::scan::Scanner;
+use recsys_ingest::event::row::Key;
+use recsys_ingest::event::row::rows::Rows;
+use recsys_ingest::event::table::Table;
 
 #[path = "sample/mod.rs"]
 mod sample;

@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use recsys_ingest::event::Table;
-use recsys_ingest::event::json::Scanner;
+use recsys_ingest::event::json::scan::Scanner;
+use recsys_ingest::event::table::Table;
 use serde_json::value::RawValue;
 
 #[path = "sample/mod.rs"]

@@ -9,13 +9,18 @@
 
 use std::time::Instant;
 
-use recsys_ingest::dev::postgres::{Options, PrivatePostgres};
-use recsys_ingest::event::Table;
+use recsys_ingest::dev::postgres::PrivatePostgres;
+use recsys_ingest::dev::postgres::options::Options;
+use recsys_ingest::event::table::Table;
 use recsys_ingest::metrics::Metrics;
 use recsys_ingest::store::connect::Target;
-use recsys_ingest::store::partition::{IndexProfile, Interval, ensure_with};
-use recsys_ingest::store::seal::{Selection, seal};
-use recsys_ingest::store::{Session, migrate};
+use recsys_ingest::store::migrate;
+use recsys_ingest::store::partition::bounds::Interval;
+use recsys_ingest::store::partition::create::ensure_with;
+use recsys_ingest::store::partition::index::IndexProfile;
+use recsys_ingest::store::seal::plan::Selection;
+use recsys_ingest::store::seal::work::seal;
+use recsys_ingest::store::session::Session;
 
 const ROUNDS: usize = 5;
 

@@ -11,7 +11,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use recsys_ingest::spool::{self, Entry, LaneReader, Next, Refused, Settings, Spool};
+use recsys_ingest::spool;
+use recsys_ingest::spool::entry::{Entry, Refused};
+use recsys_ingest::spool::reader::{LaneReader, Next};
+use recsys_ingest::spool::settings::Settings;
+use recsys_ingest::spool::shared::Spool;
 use tokio::sync::oneshot;
 
 const FRAME_BYTES: usize = 32 << 10;

@@ -10,22 +10,22 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Database, Dev, Log, LogFormat, Serve};
-use crate::store::{Session, sessions_ended};
+use crate::store::session::{Session, sessions_ended};
 use crate::{dev, logging, service};
 
-mod partitions;
-mod quarantine;
-mod signals;
-mod spool;
-mod tenants;
-mod verify;
+pub(crate) mod partitions;
+pub(crate) mod quarantine;
+pub(crate) mod signals;
+pub(crate) mod spool;
+pub(crate) mod tenants;
+pub(crate) mod verify;
 
-pub use partitions::PartitionsCommand;
-pub use quarantine::{QuarantineCommand, QuarantineRows};
-pub use signals::Stop;
-pub use spool::SpoolCommand;
-pub use tenants::{KeyAccess, KeysCommand, TenantsCommand};
-pub use verify::Verify;
+use partitions::PartitionsCommand;
+use quarantine::QuarantineCommand;
+use signals::Stop;
+use spool::SpoolCommand;
+use tenants::{KeysCommand, TenantsCommand};
+use verify::Verify;
 
 /// Once told twice to stop, `dev` has this long to stop its Postgres without a
 /// checkpoint: the server itself takes five seconds for stubborn sessions.
@@ -217,7 +217,7 @@ pub fn start_log(log: &Log) -> Result<()> {
 async fn open(database: &Database) -> Result<Session> {
     Session::open(&database.target()?, Some(Duration::from_secs(60)))
         .await
-        .map_err(|trouble| anyhow::anyhow!("{}", crate::store::Chain(&trouble)))
+        .map_err(|trouble| anyhow::anyhow!("{}", crate::store::error::Chain(&trouble)))
 }
 
 /// Prints an answer; a reader that closed the pipe early has read enough.

@@ -12,9 +12,10 @@ use anyhow::bail;
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 
-use crate::api::TrustedProxies;
+use crate::api::proxies::TrustedProxies;
 use crate::store::connect::Target;
-use crate::store::partition::{IndexProfile, Interval};
+use crate::store::partition::bounds::Interval;
+use crate::store::partition::index::IndexProfile;
 
 /// Where Postgres is.
 #[derive(Args, Clone, Debug)]

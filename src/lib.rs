@@ -17,4 +17,4 @@ pub mod store;
 pub mod dev;
 pub mod logging;
 pub mod metrics;
-mod open_files;
+pub(crate) mod open_files;

@@ -12,7 +12,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
-use crate::event::Table;
+use crate::event::table::Table;
 
 /// What became of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -5,7 +5,7 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::store::checks::{Finding, Severity};
+use crate::store::checks::finding::{Finding, Severity};
 
 /// Files for other things than HTTP connections within the cap: connections that
 /// are accepted beyond it (16) or make room (64), standing segments and those being

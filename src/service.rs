@@ -8,7 +8,7 @@
 //! Every task has a name. One that panics, or ends before it was told to, stops
 //! the service, and the error names it.
 
-mod tasks;
+pub(crate) mod tasks;
 
 use std::num::NonZero;
 use std::path::PathBuf;
@@ -27,21 +27,42 @@ use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::api::{self, App, BodyLimits, Connections, Deadlines, Front, clock};
+use crate::api;
+use crate::api::activity::Deadlines;
+use crate::api::body::BodyLimits;
+use crate::api::front::Front;
+use crate::api::listener::Connections;
+use crate::api::{App, clock};
 use crate::config::{self, Serve};
-use crate::event::{Limits, Pseudonymizer};
+use crate::event::body::Limits;
+use crate::event::identity::Pseudonymizer;
 use crate::metrics::Metrics;
 use crate::open_files;
-use crate::queue::{self, Arrivals, Budget, DrainRate, InMemory, Intake, Outcome};
-use crate::spool::{self, Spool};
-use crate::store::checks::{self, Board, FirstContact, Source, first_contact};
+use crate::queue;
+use crate::queue::arrivals::Arrivals;
+use crate::queue::budget::Budget;
+use crate::queue::drain::DrainRate;
+use crate::queue::frame::Outcome;
+use crate::queue::intake::{InMemory, Intake};
+use crate::spool;
+use crate::spool::shared::Spool;
+use crate::store::checks;
+use crate::store::checks::board::{Board, Source};
+use crate::store::checks::server::{FirstContact, first_contact};
 use crate::store::connect::Target;
-use crate::store::directory::{ApiKeyHasher, Directory, KeyCopy, Standing};
-use crate::store::seal::{Policy, Pressure, Sealer};
-use crate::store::{
-    BatchLimits, Keeper, LaneStatus, Layout, Opening, Place, Session, Stream, Totals, Writer,
-    migrate::{self, History},
-};
+use crate::store::directory::copy::KeyCopy;
+use crate::store::directory::key::ApiKeyHasher;
+use crate::store::directory::refresh::{Directory, Standing};
+use crate::store::keeper::{Keeper, Layout};
+use crate::store::lane::{BatchLimits, Writer};
+use crate::store::ledger::{Stream, Totals};
+use crate::store::migrate;
+use crate::store::migrate::History;
+use crate::store::opening::{Opening, Place};
+use crate::store::seal::pressure::Pressure;
+use crate::store::seal::sealer::{Policy, Sealer};
+use crate::store::session::Session;
+use crate::store::status::LaneStatus;
 use tasks::{Fault, Tasks};
 
 /// Requests that wait for the disk. A group takes what waits, so this is how
@@ -104,7 +125,7 @@ pub async fn run(
     let spool = opened.spool;
 
     let fenced_off = Arc::new(AtomicBool::new(false));
-    let streams = opened.readers.iter().map(spool::LaneReader::stream);
+    let streams = opened.readers.iter().map(spool::reader::LaneReader::stream);
     let opening = Arc::new(Opening::new(
         spool.clone(),
         streams,
@@ -119,7 +140,7 @@ pub async fn run(
             instance: spool.instance(),
             lineage: spool.history().lineage(),
             number: frames.stream(),
-            table: queue::table_of(frames.stream()),
+            table: queue::intake::table_of(frames.stream()),
         };
         let status = Arc::new(LaneStatus::new(stream));
         lanes.push(Arc::clone(&status));
@@ -226,7 +247,7 @@ pub async fn run(
         "the words on a stop",
         say_what_is_awaited(stopping.clone(), grace, Arc::clone(&metrics), spool.clone()),
     );
-    let mut http = pin!(api::serve(
+    let mut http = pin!(api::listener::serve(
         listener,
         front,
         limits,
@@ -368,7 +389,7 @@ async fn say_what_is_awaited(
 /// It is no thread of the runtime, which would wait for it at the end of the
 /// process, however long the disk hangs.
 fn commit_on_a_thread(
-    committer: spool::Committer<InMemory, Outcome>,
+    committer: spool::commit::Committer<InMemory, Outcome>,
 ) -> Result<oneshot::Receiver<()>> {
     let (ended, end) = oneshot::channel();
     std::thread::Builder::new()
@@ -474,15 +495,15 @@ impl Report {
 /// Opens the spool; reading what is in it takes a while.
 async fn open_spool(
     directory: PathBuf,
-    settings: spool::Settings,
-    entries: flume::Receiver<spool::Entry<InMemory, Outcome>>,
-) -> Result<spool::Opened<InMemory, Outcome>> {
-    tokio::task::spawn_blocking(move || spool::open(&directory, settings, entries))
+    settings: spool::settings::Settings,
+    entries: flume::Receiver<spool::entry::Entry<InMemory, Outcome>>,
+) -> Result<spool::open::Opened<InMemory, Outcome>> {
+    tokio::task::spawn_blocking(move || spool::open::open(&directory, settings, entries))
         .await
         .context("opening the spool was interrupted")?
 }
 
-fn spool_settings(config: &Serve) -> Result<spool::Settings> {
+fn spool_settings(config: &Serve) -> Result<spool::settings::Settings> {
     let bytes_max = config.spool.spool_bytes_max.as_u64();
     // Rows are mostly as large as their events' text. A raw id of few letters becomes 64
     // digits, so rows may take four times as much; what does not fit is refused with the
@@ -495,13 +516,13 @@ fn spool_settings(config: &Serve) -> Result<spool::Settings> {
         .min(half.saturating_sub(FRAME_OVERHEAD_BYTES))
         .max(frame_bytes_least)
         .min(spool::format::PAYLOAD_BYTES_MAX);
-    let defaults = spool::Settings::default();
+    let defaults = spool::settings::Settings::default();
     // Were all lanes behind, they might hold half of the memory, and batches in
     // hand, two to a lane, a quarter: the rest is for bodies that come in, or an outage would end
     // intake with the disk still empty, and one table's backlog the other's intake.
     let memory = bytes_usize(config.intake.queue_bytes_max);
     let lanes = usize::from(config.store.writers) * 2;
-    let settings = spool::Settings {
+    let settings = spool::settings::Settings {
         streams: config.store.writers * 2,
         // Space comes back by whole segments, so a small spool has small ones.
         segment_bytes: defaults.segment_bytes.min(bytes_max / 8),
@@ -656,14 +677,14 @@ async fn prepare_once(target: &Target, migrates: bool, checks: &Board) -> Result
     let history = migrate::look(&session.client).await?;
     let (finding, is_usable) = match &history {
         History::Current => (None, true),
-        History::Unreadable => (Some(checks::unreadable()), true),
-        History::Foreign if !migrates => (Some(checks::foreign()), true),
-        History::Behind(names) if !migrates => (Some(checks::behind(names)), false),
+        History::Unreadable => (Some(checks::history::unreadable()), true),
+        History::Foreign if !migrates => (Some(checks::history::foreign()), true),
+        History::Behind(names) if !migrates => (Some(checks::history::behind(names)), false),
         History::Behind(_) | History::Foreign => match run_migrations(&mut session).await {
             Ok(()) => (None, true),
             // Without a connection nothing was refused.
             Err(error) if session.client.is_closed() => return Err(error),
-            Err(error) => (Some(checks::not_migrated(&error)), false),
+            Err(error) => (Some(checks::history::not_migrated(&error)), false),
         },
     };
     checks.put(Source::Migration, finding.clone().into_iter().collect());

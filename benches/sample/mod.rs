@@ -4,10 +4,13 @@
 
 use std::fmt::Write as _;
 
-use recsys_ingest::event::{
-    Body, Code, Context, Decoded, Format, Framing, Limits, Micros, Pseudonymizer, Rows, Table,
-    Tenants, decode,
-};
+use recsys_ingest::event::body::{Body, Framing, Limits};
+use recsys_ingest::event::decode::{Context, Decoded, Format, Tenants, decode};
+use recsys_ingest::event::identity::Pseudonymizer;
+use recsys_ingest::event::rejection::Code;
+use recsys_ingest::event::row::rows::Rows;
+use recsys_ingest::event::table::Table;
+use recsys_ingest::event::time::Micros;
 use uuid::Uuid;
 
 /// 2026-05-24T10:00:00Z.

@@ -7,8 +7,9 @@ use axum::body::Bytes;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::event::{Code, Decoded, REJECTED_IN_FULL, Rejected};
-use crate::queue::Outcome;
+use crate::event::decode::{Decoded, REJECTED_IN_FULL, Rejected};
+use crate::event::rejection::Code;
+use crate::queue::frame::Outcome;
 
 /// Bytes of one message of Postgres that are passed on; `quarantine show` has all.
 const MESSAGE_BYTES_MAX: usize = 512;
@@ -323,8 +324,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::event::Rejection;
-    use crate::queue::Budget;
+    use crate::event::rejection::Rejection;
+    use crate::queue::budget::Budget;
 
     proptest! {
         #[test]

@@ -11,10 +11,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use uuid::Uuid;
 
-use crate::event::{Code, Micros, Table, Tenants};
-use crate::store::directory::{
-    ApiKeyHasher, Caller, Directory, Refused, Role, Snapshot, Tenant, TenantStatus,
-};
+use crate::event::decode::Tenants;
+use crate::event::rejection::Code;
+use crate::event::table::Table;
+use crate::event::time::Micros;
+use crate::store::directory::key::ApiKeyHasher;
+use crate::store::directory::refresh::Directory;
+use crate::store::directory::role::Role;
+use crate::store::directory::snapshot::{Caller, Refused, Snapshot, Tenant, TenantStatus};
 
 use super::problem::Problem;
 

@@ -19,7 +19,9 @@ use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use tokio::time::Instant;
 
-use crate::queue::{Arriving, Full, Intake, Loan, Spent};
+use crate::queue::arrivals::{Arriving, Spent};
+use crate::queue::budget::Loan;
+use crate::queue::intake::{Full, Intake};
 
 use super::problem::Problem;
 

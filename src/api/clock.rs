@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::event::Micros;
+use crate::event::time::Micros;
 
 /// Now.
 pub fn now() -> Micros {

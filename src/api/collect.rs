@@ -18,13 +18,16 @@ use utoipa::IntoParams;
 use uuid::Uuid;
 
 use crate::config::Ack;
-use crate::event::{
-    self, BodyError, Context, DecodeError, Decoded, Format, Framing, Limits, Micros, RowLimits,
-    Table,
-};
+use crate::event;
+use crate::event::body::{BodyError, Framing, Limits};
+use crate::event::decode::{Context, DecodeError, Decoded, Format, RowLimits};
+use crate::event::table::Table;
+use crate::event::time::Micros;
 use crate::metrics::{ByReason, EventOutcome};
-use crate::queue::{Frame, Full, Loan, Outcome, Scratch};
-use crate::store::Health;
+use crate::queue::budget::Loan;
+use crate::queue::frame::{Frame, Outcome};
+use crate::queue::intake::{Full, Scratch};
+use crate::store::status::Health;
 
 use super::answer::{Answer, Origins, Room, on_loan, rejections};
 use super::auth::Access;
@@ -441,7 +444,7 @@ fn decode_with(
     scratch: &Scratch<'_>,
 ) -> Result<Option<Decoded>, Problem> {
     let no_memory = || full(app, scratch.refused());
-    let body = match event::Body::split_within(bytes, terms.framing, &limits, scratch) {
+    let body = match event::body::Body::split_within(bytes, terms.framing, &limits, scratch) {
         Ok(body) => body,
         Err(BodyError::TooManyEvents(max)) if max < app.event_limits.events_max => {
             return Ok(None);
@@ -456,7 +459,7 @@ fn decode_with(
         bytes_max: app.intake.spool().payload_bytes_max(),
         memory: scratch,
     };
-    let decoded = event::decode_within(
+    let decoded = event::decode::decode_within(
         &body,
         &Context {
             table,
@@ -485,7 +488,7 @@ fn decode_with(
 /// How far the sender's clock is behind ours, with the time that the body took
 /// to get here: measured, never applied.
 fn skew_ms(sent_at: &str, received_at: Micros) -> Result<i64, Problem> {
-    event::json::as_str(sent_at)
+    event::json::string::as_str(sent_at)
         .and_then(|text| Micros::parse(&text))
         .map(|sent_at| (received_at.0 - sent_at.0) / 1000)
         .ok_or_else(|| {

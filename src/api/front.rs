@@ -23,7 +23,7 @@ use hyper::service::Service;
 use tower::ServiceExt as _;
 use uuid::Uuid;
 
-use crate::event::Table;
+use crate::event::table::Table;
 use crate::metrics::ByStatus;
 
 use super::activity::{Activity, InProgress, Outgoing};

@@ -12,13 +12,13 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::event::Table;
+use crate::event::table::Table;
 use crate::logging;
 use crate::metrics::{ByState, RowState};
-use crate::queue::Full;
-use crate::store::Health;
-use crate::store::checks::{Finding, Severity};
-use crate::store::directory::Standing;
+use crate::queue::intake::Full;
+use crate::store::checks::finding::{Finding, Severity};
+use crate::store::directory::refresh::Standing;
+use crate::store::status::Health;
 
 use super::{App, clock};
 

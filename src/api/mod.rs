@@ -1,21 +1,21 @@
 //! Bytes in, status out: everything that knows HTTP.
 
-mod activity;
-mod answer;
-mod auth;
-mod body;
+pub(crate) mod activity;
+pub(crate) mod answer;
+pub(crate) mod auth;
+pub(crate) mod body;
 pub mod clock;
-mod collect;
-mod front;
-mod heads;
-mod health;
-mod linger;
-mod listener;
-mod openapi;
-mod places;
-mod problem;
-mod proxies;
-mod watched;
+pub(crate) mod collect;
+pub(crate) mod front;
+pub(crate) mod heads;
+pub(crate) mod health;
+pub(crate) mod linger;
+pub(crate) mod listener;
+pub(crate) mod openapi;
+pub(crate) mod places;
+pub(crate) mod problem;
+pub(crate) mod proxies;
+pub(crate) mod watched;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,19 +33,18 @@ use utoipa_axum::routes;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use crate::config::Ack;
-use crate::event::{Limits, Pseudonymizer};
+use crate::event::body::Limits;
+use crate::event::identity::Pseudonymizer;
 use crate::metrics::Metrics;
-use crate::queue::{Arrivals, Intake};
-use crate::store::LaneStatus;
-use crate::store::checks::Board;
-use crate::store::directory::{ApiKeyHasher, Directory};
+use crate::queue::arrivals::Arrivals;
+use crate::queue::intake::Intake;
+use crate::store::checks::board::Board;
+use crate::store::directory::key::ApiKeyHasher;
+use crate::store::directory::refresh::Directory;
+use crate::store::status::LaneStatus;
 
-pub use activity::Deadlines;
-pub use body::BodyLimits;
-pub use front::Front;
-pub use listener::{Connections, serve};
+use body::BodyLimits;
 use problem::Problem;
-pub use proxies::TrustedProxies;
 
 /// Items in one exposure. The suite shows at most 200; its pipelines refuse
 /// sessions of more distinct items than that.

@@ -213,8 +213,8 @@ impl<K: Copy + Eq + Hash> Places<K> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::activity::Deadlines;
     use super::*;
-    use crate::api::activity::Deadlines;
 
     struct House {
         places: Places<usize>,

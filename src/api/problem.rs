@@ -11,7 +11,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::answer::{More, RejectedEvent, on_loan};
-use crate::queue::Loan;
+use crate::queue::budget::Loan;
 
 /// What went wrong with a request as a whole.
 #[derive(Clone, Debug)]

@@ -7,13 +7,17 @@ use clap::Subcommand;
 use tokio::time::Instant;
 
 use crate::config::{Database, Sealing};
-use crate::event::{Micros, Table};
+use crate::event::table::Table;
+use crate::event::time::Micros;
 use crate::logging;
 use crate::metrics::Metrics;
-use crate::store::checks::server_time;
-use crate::store::partition::{self, IndexProfile};
-use crate::store::seal::{self, Selection};
-use crate::store::{Chain, Session};
+use crate::store::checks::clock::server_time;
+use crate::store::error::Chain;
+use crate::store::partition;
+use crate::store::partition::index::IndexProfile;
+use crate::store::seal;
+use crate::store::seal::plan::Selection;
+use crate::store::session::Session;
 
 use super::{open, print};
 
@@ -73,7 +77,7 @@ async fn list(database: &Database) -> Result<()> {
     let mut session = open(database).await?;
     let mut lines = vec!["table\tpartition\tfrom\tto\trows\tbytes\tstate".to_owned()];
     for table in Table::ALL {
-        for info in partition::list(&mut session.client, table).await? {
+        for info in partition::catalog::list(&mut session.client, table).await? {
             let bound = |us: Option<i64>| us.map_or("-".to_owned(), |us| Micros(us).to_string());
             lines.push(format!(
                 "{table}\t{}\t{}\t{}\t{}\t{}\t{}",
@@ -95,7 +99,7 @@ async fn list(database: &Database) -> Result<()> {
 async fn refuse_unknown(session: &mut Session, names: &[String]) -> Result<()> {
     let mut known = Vec::new();
     for table in Table::ALL {
-        known.extend(partition::list(&mut session.client, table).await?);
+        known.extend(partition::catalog::list(&mut session.client, table).await?);
     }
     for name in names {
         let info = known
@@ -116,7 +120,7 @@ async fn seal_all(session: &mut Session, selection: &Selection) -> Result<()> {
     let mut waiting_since = Instant::now();
     let mut sealed = 0;
     loop {
-        let outcome = seal::seal(session, selection, None, &metrics).await?;
+        let outcome = seal::work::seal(session, selection, None, &metrics).await?;
         for partition in &outcome.sealed {
             sealed += 1;
             waiting_since = Instant::now();
@@ -145,7 +149,7 @@ async fn seal_all(session: &mut Session, selection: &Selection) -> Result<()> {
             break;
         }
         if waiting_since.elapsed() >= WAIT_MAX {
-            let holder = seal::holder(&session.client).await?;
+            let holder = seal::lock::holder(&session.client).await?;
             bail!(
                 "gave up after {} minutes waiting for {}, which is sealing: let it finish, or end it, and try again",
                 WAIT_MAX.as_secs() / 60,

@@ -37,7 +37,7 @@ pub enum QuarantineCommand {
         rows: QuarantineRows,
         /// Time that one partition holds, for partitions that have to be made: day, week or month
         #[arg(long, env = "INGEST_PARTITION_INTERVAL", default_value = "day")]
-        partition_interval: partition::Interval,
+        partition_interval: partition::bounds::Interval,
     },
     /// Throw rows away, for good
     Drop(QuarantineRows),

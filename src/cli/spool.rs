@@ -30,7 +30,7 @@ pub enum SpoolCommand {
 pub(super) fn run(command: &SpoolCommand) -> Result<()> {
     match command {
         SpoolCommand::Fork { spool_dir } => {
-            let lineage = spool::fork(spool_dir)?;
+            let lineage = spool::open::fork(spool_dir)?;
             print(&format!(
                 "{} is a spool by itself from now on, with lineage {lineage}",
                 spool_dir.display()

@@ -7,7 +7,9 @@ use clap::{Args, Subcommand};
 
 use crate::config::{Database, Secrets};
 use crate::logging;
-use crate::store::directory::{ApiKeyHasher, Role, admin};
+use crate::store::directory::admin;
+use crate::store::directory::key::ApiKeyHasher;
+use crate::store::directory::role::Role;
 
 use super::{open, print};
 
@@ -95,13 +97,13 @@ pub(super) async fn tenants(command: TenantsCommand) -> Result<()> {
         } => {
             let session = open(&database).await?;
             let name = name.as_deref().unwrap_or(&external_id);
-            let tenant = admin::create_tenant(&session.client, &external_id, name).await?;
+            let tenant = admin::tenants::create_tenant(&session.client, &external_id, name).await?;
             print(&format!("{}\t{}", tenant.id, tenant.external_id))
         }
         TenantsCommand::List(database) => {
             let session = open(&database).await?;
             let mut lines = vec!["id\texternal_id\tstatus\tname".to_owned()];
-            for entry in admin::list_tenants(&session.client).await? {
+            for entry in admin::tenants::list_tenants(&session.client).await? {
                 let tenant = &entry.tenant;
                 let status = tenant.status.name();
                 lines.push(format!(
@@ -129,7 +131,7 @@ pub(super) async fn keys(command: KeysCommand) -> Result<()> {
                 .map(|after| jiff::Timestamp::now().checked_add(after))
                 .transpose()
                 .context("the key would expire after the end of time")?;
-            let key = admin::create_key(
+            let key = admin::keys::create_key(
                 &session.client,
                 &hasher,
                 &tenant,
@@ -147,7 +149,7 @@ pub(super) async fn keys(command: KeysCommand) -> Result<()> {
         KeysCommand::List { tenant, database } => {
             let session = open(&database).await?;
             let mut lines = vec!["id\ttenant\tkey\troles\tstate\tname".to_owned()];
-            for entry in admin::list_keys(&session.client, tenant.as_deref()).await? {
+            for entry in admin::keys::list_keys(&session.client, tenant.as_deref()).await? {
                 let state = match (entry.revoked_at, entry.expires_at) {
                     (Some(at), _) => format!("revoked at {at}"),
                     (None, Some(at)) => format!("until {at}"),
@@ -166,7 +168,7 @@ pub(super) async fn keys(command: KeysCommand) -> Result<()> {
         }
         KeysCommand::Revoke { key, database } => {
             let session = open(&database).await?;
-            let id = admin::revoke_key(&session.client, &key).await?;
+            let id = admin::keys::revoke_key(&session.client, &key).await?;
             print(&format!("{id}\trevoked"))
         }
     }

@@ -8,7 +8,8 @@ use clap::Args;
 use uuid::Uuid;
 
 use crate::config::Database;
-use crate::store::{Session, Totals};
+use crate::store::ledger::Totals;
+use crate::store::session::Session;
 use crate::{spool, store};
 
 use super::{open, print};
@@ -62,7 +63,7 @@ pub(super) async fn run(verify: Verify) -> Result<()> {
         false => store::verify::read(&mut session.client, instance, Uuid::nil(), true).await?,
     };
     let mut differences = 0;
-    for spool::Unreadable { name, reason, .. } in &unreadable {
+    for spool::scan::report::Unreadable { name, reason, .. } in &unreadable {
         differences += 1;
         print(&format!(
             "{name}: CANNOT BE READ, {reason}; its rows are missing below"
@@ -89,7 +90,7 @@ pub(super) async fn run(verify: Verify) -> Result<()> {
         } = stream;
         let lane = format!(
             "{} lane {}",
-            crate::queue::table_of(account.number),
+            crate::queue::intake::table_of(account.number),
             account.number / 2
         );
         if let Some(other) = &stream.fenced_off_by {
@@ -147,12 +148,12 @@ pub(super) async fn run(verify: Verify) -> Result<()> {
 struct Looked {
     streams: Vec<Stream>,
     instance: Uuid,
-    unreadable: Vec<spool::Unreadable>,
+    unreadable: Vec<spool::scan::report::Unreadable>,
 }
 
 /// A stream by the spool and by the ledger.
 struct Stream {
-    account: spool::StreamAccount,
+    account: spool::open::StreamAccount,
     totals: Totals,
     /// The holder of the ledger's row, if it is not this directory.
     fenced_off_by: Option<String>,
@@ -168,18 +169,19 @@ impl Stream {
 
 /// Reads the ledger, then the spool: what is accepted meanwhile then counts as spooled.
 async fn look(spool_dir: &Path, session: &mut Session) -> Result<Looked> {
-    let report = spool::inspect(spool_dir)?;
+    let report = spool::open::inspect(spool_dir)?;
     let instance = report
         .instance
         .with_context(|| format!("there is no spool in {}", spool_dir.display()))?;
-    let lineage = spool::history(spool_dir, instance)?.lineage();
+    let lineage = spool::open::history(spool_dir, instance)?.lineage();
     let ledger = store::verify::read(&mut session.client, instance, lineage, false).await?;
     let watermarks: Vec<_> = ledger
         .streams
         .iter()
         .map(|stream| (stream.number, stream.totals.settled, stream.opening))
         .collect();
-    let spool::Account { history, streams } = spool::account(spool_dir, instance, &watermarks)?;
+    let spool::open::Account { history, streams } =
+        spool::open::account(spool_dir, instance, &watermarks)?;
     let streams = streams
         .into_iter()
         .map(|account| {

@@ -7,7 +7,7 @@
 
 #[cfg(test)]
 mod tests;
-mod wheel;
+pub(crate) mod wheel;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -16,7 +16,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::LaunchError;
+use super::error::LaunchError;
 use super::identity::{Identity, is_root};
 
 /// The oldest major version that the schema and the tests know.

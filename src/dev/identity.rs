@@ -15,7 +15,7 @@ use std::process::{Command, Stdio};
 
 use rustix::process::geteuid;
 
-use super::LaunchError;
+use super::error::LaunchError;
 
 /// Whom PostgreSQL's programs run as.
 #[derive(Clone, Debug, PartialEq, Eq)]

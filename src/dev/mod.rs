@@ -4,9 +4,9 @@
 //! has to outlive a start (the cluster, the keys) is in the data directory.
 
 pub mod binaries;
-mod env_file;
-mod error;
-mod identity;
+pub(crate) mod env_file;
+pub mod error;
+pub(crate) mod identity;
 pub mod postgres;
 
 use std::fs;
@@ -20,17 +20,21 @@ use clap::Parser as _;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::cli::{Cli, Command, Stop, bind, print};
+use crate::cli::signals::Stop;
+use crate::cli::{Cli, Command, bind, print};
 use crate::config::{Dev, Serve};
 use crate::service;
-use crate::store::Session;
-use crate::store::directory::{ApiKeyHasher, Role, admin};
+use crate::store::directory::admin;
+use crate::store::directory::key::ApiKeyHasher;
+use crate::store::directory::role::Role;
+use crate::store::session::Session;
 
 use env_file::EnvFile;
 use identity::{Identity, is_root};
-use postgres::{Options, PrivatePostgres};
+use postgres::PrivatePostgres;
+use postgres::options::Options;
 
-pub use error::LaunchError;
+use error::LaunchError;
 
 /// The tenant that a new data directory begins with.
 const TENANT: &str = "demo";
@@ -275,14 +279,14 @@ fn make_data_dir(path: &Path) -> Result<()> {
 async fn make_tenant_and_keys(serve: &Serve, environment: &EnvFile) -> Result<()> {
     let session = Session::open(&serve.database.target()?, None).await?;
     let client = &session.client;
-    let known = admin::list_tenants(client).await?;
+    let known = admin::tenants::list_tenants(client).await?;
     if !known.iter().any(|entry| entry.tenant.external_id == TENANT) {
-        admin::create_tenant(client, TENANT, "Demo").await?;
+        admin::tenants::create_tenant(client, TENANT, "Demo").await?;
     }
     let hasher = ApiKeyHasher::new(serve.secrets.api_key_hash_secret.expose().as_bytes());
     for (name, role) in KEYS {
         let secret = environment.get(name).unwrap_or_default();
-        admin::insert_key(client, &hasher, TENANT, Some("dev"), &[role], secret).await?;
+        admin::keys::insert_key(client, &hasher, TENANT, Some("dev"), &[role], secret).await?;
     }
     Ok(())
 }

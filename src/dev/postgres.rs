@@ -5,10 +5,10 @@
 //! Reachable through a Unix socket in a directory that nobody else can enter, so there are no passwords.
 //! Knows nothing of our schema. Blocking throughout: inside async code, use a blocking thread.
 
-mod create;
-mod home;
-mod options;
-mod process;
+pub(crate) mod create;
+pub(crate) mod home;
+pub mod options;
+pub(crate) mod process;
 #[cfg(test)]
 mod tests;
 
@@ -24,11 +24,11 @@ use std::process::Stdio;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-pub use super::LaunchError;
 use super::binaries::{self, Binaries, Search};
+use super::error::LaunchError;
 use super::identity::Identity;
 use home::Home;
-pub use options::Options;
+use options::Options;
 use options::PORT;
 use process::{PidFile, Postmaster, Watchdog};
 

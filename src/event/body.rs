@@ -6,7 +6,8 @@
 
 use std::borrow::Cow;
 
-use super::json::{Field, Flaw, Scanned, Scanner, SyntaxError};
+use super::json::scan::Scanner;
+use super::json::{Field, Flaw, Scanned, SyntaxError};
 use super::rejection::{Code, Rejection};
 
 /// Fields of one event. The formats know 21; what is beyond them is kept in

@@ -8,12 +8,14 @@ use uuid::Uuid;
 use super::body::{Body, Memory, RawEvent, Unlimited};
 use super::exposure;
 use super::field::{EVENT_ID_BYTES_MAX, Value};
-use super::formats::{self, Grouping};
+use super::formats;
+use super::formats::grouping::Grouping;
 use super::identity::{self, Pseudonymizer};
 use super::interaction;
 use super::json;
 use super::rejection::{Code, Rejection};
-use super::row::{RowWriter, Rows};
+use super::row::rows::Rows;
+use super::row::writer::RowWriter;
 use super::table::Table;
 use super::time::Micros;
 
@@ -449,7 +451,7 @@ impl<'a> Events<'_, 'a> {
 /// The id of a rejected event, to let its sender find it.
 fn legible_event_id(event: &RawEvent<'_, '_>) -> Option<String> {
     let field = event.fields.iter().find(|field| field.key == "event_id")?;
-    let id = json::as_str(field.raw)?;
+    let id = json::string::as_str(field.raw)?;
     (id.len() <= EVENT_ID_BYTES_MAX).then(|| id.into_owned())
 }
 

@@ -6,10 +6,14 @@ use super::body::RawEvent;
 use super::decode::{Context, Format, native_identity};
 use super::field::{self, KEY_BYTES_MAX, Names, Value, opt_path_safe, opt_text, required};
 use super::identity::RequestId;
-use super::json::{self, ObjectWriter, Walker, push_string};
+use super::json;
+use super::json::string::push_string;
+use super::json::walk::Walker;
+use super::json::write::ObjectWriter;
 use super::meta::Meta;
 use super::rejection::{Code, Rejection};
-use super::row::{Key, RowWriter};
+use super::row::Key;
+use super::row::writer::RowWriter;
 use super::subject::{self, HexText, Subject, pseudonym};
 use super::time::Micros;
 
@@ -322,7 +326,7 @@ impl<'a> Item<'a> {
             }
             checked = if key_escaped {
                 item.names_ids = true;
-                item.member(&json::unescape(key), raw, escaped)
+                item.member(&json::string::unescape(key), raw, escaped)
             } else {
                 item.member(key, raw, escaped)
             };

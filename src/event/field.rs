@@ -115,9 +115,9 @@ impl<'a> Value<'a> {
     #[inline]
     pub(super) fn string(&self) -> Result<Cow<'a, str>, Rejection> {
         let text = if self.escaped {
-            json::as_str(self.raw)
+            json::string::as_str(self.raw)
         } else {
-            json::as_plain_str(self.raw).map(Cow::Borrowed)
+            json::string::as_plain_str(self.raw).map(Cow::Borrowed)
         };
         text.ok_or_else(|| self.wrong_type("a string"))
     }
@@ -213,7 +213,7 @@ impl<'a> Value<'a> {
 
     /// An object's members.
     pub(super) fn members(&self) -> Result<Vec<Field<'a>>, Rejection> {
-        json::members(self.raw).ok_or_else(|| self.wrong_type("an object"))
+        json::walk::members(self.raw).ok_or_else(|| self.wrong_type("an object"))
     }
 
     /// Refuses the value for its type.

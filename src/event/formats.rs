@@ -3,7 +3,7 @@
 //! They name no event id, so one is made from the event's own text: a log file
 //! that is posted twice is stored once.
 
-mod grouping;
+pub(crate) mod grouping;
 
 use uuid::Uuid;
 
@@ -16,14 +16,12 @@ use super::exposure::{
 use super::field::{self, Names, Value, opt_path_safe, opt_text, required};
 use super::identity::{self, RequestId};
 use super::interaction::{self, Interaction};
-use super::json::ObjectWriter;
+use super::json::write::ObjectWriter;
 use super::meta::Meta;
 use super::rejection::{Code, Rejection};
 use super::row::Key;
 use super::subject::{self, Subject};
 use super::time::Micros;
-
-pub(super) use grouping::Grouping;
 
 /// recsys-service's exposure log: `service_v1`.
 pub(super) fn service_v1<'a>(

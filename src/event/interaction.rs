@@ -11,7 +11,8 @@ use super::identity::RequestId;
 use super::meta::Meta;
 use super::numeric::Decimal;
 use super::rejection::{Code, Rejection};
-use super::row::{Key, RowWriter};
+use super::row::Key;
+use super::row::writer::RowWriter;
 use super::subject::{HexText, Subject, pseudonym};
 use super::time::Micros;
 

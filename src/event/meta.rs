@@ -4,7 +4,8 @@
 use super::decode::{Context, Format};
 use super::field::Value;
 use super::identity::RequestId;
-use super::json::{Field, ObjectWriter};
+use super::json::Field;
+use super::json::write::ObjectWriter;
 use super::rejection::Rejection;
 use super::subject::{self, HexText, Subject};
 

@@ -14,20 +14,9 @@ pub mod row_json;
 pub mod table;
 pub mod time;
 
-mod exposure;
-mod field;
-mod formats;
-mod interaction;
-mod meta;
-mod subject;
-
-pub use body::{Body, BodyError, Framing, Limits, Memory};
-pub use decode::{
-    Context, DecodeError, Decoded, Format, REJECTED_IN_FULL, Rejected, RowLimits, Tenants, decode,
-    decode_within,
-};
-pub use identity::Pseudonymizer;
-pub use rejection::{Code, Rejection};
-pub use row::{Key, Rows};
-pub use table::Table;
-pub use time::Micros;
+pub(crate) mod exposure;
+pub(crate) mod field;
+pub(crate) mod formats;
+pub(crate) mod interaction;
+pub(crate) mod meta;
+pub(crate) mod subject;

@@ -6,16 +6,13 @@
 //! with the three columns of the key, which have fixed sizes, so that a row's
 //! [`Key`] can be read without knowing the rest of it.
 
-mod rows;
-mod writer;
+pub mod rows;
+pub mod writer;
 
 use uuid::Uuid;
 
 use super::table::Table;
 use super::time::Micros;
-
-pub use rows::{NotRows, Rows};
-pub use writer::{Columns, RowWriter};
 
 /// The version of the columns' order and encoding, kept before rows on disk.
 pub const ROW_FORMAT: u8 = 1;
@@ -151,6 +148,8 @@ pub fn framed(table: Table, row: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use super::rows::{NotRows, Rows};
+    use super::writer::RowWriter;
     use super::*;
 
     fn rows() -> Rows {

@@ -4,7 +4,7 @@
 
 use uuid::Uuid;
 
-use super::json::ObjectWriter;
+use super::json::write::ObjectWriter;
 use super::numeric::Decimal;
 use super::row::Kind;
 use super::table::Table;

@@ -8,7 +8,10 @@ use std::fmt;
 use super::decode::Context;
 use super::field::Value;
 use super::identity::{self, Pseudonym, Pseudonymizer};
-use super::json::{self, Field, ObjectWriter, Walker};
+use super::json;
+use super::json::Field;
+use super::json::walk::Walker;
+use super::json::write::ObjectWriter;
 use super::rejection::{Code, Rejection};
 
 /// The names under which raw ids arrive.
@@ -128,7 +131,7 @@ pub(super) fn pseudonym_or_raw(
 pub(super) fn may_name_ids(raw: &str) -> bool {
     let bytes = raw.as_bytes();
     let mut from = 0;
-    while let Some(at) = json::next_escape_or_underscore(bytes, from) {
+    while let Some(at) = json::string::next_escape_or_underscore(bytes, from) {
         // An escape could spell a name in another way.
         let is_escape = bytes[at] == b'\\';
         // All three names end in "_id"; so does "item_id", in every item of a list.
@@ -166,7 +169,7 @@ fn scrub(out: &mut String, walker: &mut Walker<'_>, pseudonymizer: &Pseudonymize
         while walker.more(b'}') {
             let (name, is_escaped) = walker.key();
             let plain = match is_escaped {
-                true => Cow::Owned(json::unescape(name)),
+                true => Cow::Owned(json::string::unescape(name)),
                 false => Cow::Borrowed(name),
             };
             if RAW_IDS.contains(&&*plain) {
@@ -214,7 +217,7 @@ fn begin_member(out: &mut String, is_first: &mut bool, name: &str) {
 /// no id that the suite could have written; its text is hashed all the same rather
 /// than stored.
 fn hash_of(raw: &str, pseudonymizer: &Pseudonymizer) -> Option<HexText> {
-    let id = json::as_str(raw).unwrap_or(raw.into());
+    let id = json::string::as_str(raw).unwrap_or(raw.into());
     pseudonymizer.hash(&id).as_ref().map(HexText::of)
 }
 

@@ -3,7 +3,7 @@
 use tokio::sync::oneshot;
 
 use super::budget::Loan;
-use crate::event::Rows;
+use crate::event::row::rows::Rows;
 
 /// One request's accepted rows for one table.
 #[derive(Debug)]

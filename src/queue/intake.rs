@@ -10,8 +10,11 @@ use tokio::sync::oneshot;
 use super::budget::{Budget, Loan};
 use super::drain::DrainRate;
 use super::frame::{Frame, Outcome};
-use crate::event::{Memory, Rows, Table};
-use crate::spool::{Entry, Refused, Spool};
+use crate::event::body::Memory;
+use crate::event::row::rows::Rows;
+use crate::event::table::Table;
+use crate::spool::entry::{Entry, Refused};
+use crate::spool::shared::Spool;
 
 /// There is no room; try again later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -4,14 +4,8 @@
 //! COMMIT of its rows, never exceed the budget; what is on disk alone does not
 //! count. Knows nothing of HTTP or SQL.
 
-mod arrivals;
-mod budget;
-mod drain;
-mod frame;
-mod intake;
-
-pub use arrivals::{Arrivals, Arriving, Spent};
-pub use budget::{Budget, Loan};
-pub use drain::DrainRate;
-pub use frame::{Frame, Outcome, Quarantined, Verdict};
-pub use intake::{Full, InMemory, Intake, Scratch, stream, table_of};
+pub(crate) mod arrivals;
+pub(crate) mod budget;
+pub(crate) mod drain;
+pub(crate) mod frame;
+pub mod intake;

@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 
 use super::format::{Counts, FRAMES_START, Predecessor, STREAMS_MAX, Seed};
-use super::scan::{Portion, SegmentReport};
+use super::scan::report::SegmentReport;
+use super::scan::segment::Portion;
 
 /// A segment file.
 #[derive(Clone, Debug)]

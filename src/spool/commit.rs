@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tracing::error;
 
-use super::Refused;
 use super::entry::Entry;
+use super::entry::Refused;
 use super::format::{FRAME_HEADER_BYTES, to_usize};
 use super::lane::{LaneSender, Spooled};
 use super::log::{Log, NotStaged};

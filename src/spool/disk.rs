@@ -4,15 +4,13 @@
 //! nothing that a disk does not: a write is durable after its file was synced,
 //! a name after the directory was. Knows nothing of segments.
 
-mod real;
+pub(crate) mod real;
 
 #[cfg(test)]
 pub(super) mod faulty;
 
 use std::fmt::Debug;
 use std::io;
-
-pub(super) use real::{RealDisk, file_at};
 
 /// A directory. Names are plain file names.
 pub(super) trait Disk: Debug + Send + Sync {

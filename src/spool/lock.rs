@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
-use super::disk::{DiskFile, file_at};
+use super::disk::DiskFile;
+use super::disk::real::file_at;
 
 const FILE_NAME: &str = "lock";
 

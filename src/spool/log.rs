@@ -5,7 +5,7 @@
 //! behind a stated end, and no byte of a failed group before it.
 //! Knows nothing of who waits for an answer.
 
-mod begin;
+pub(crate) mod begin;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use tracing::{error, info, warn};
 
-use super::Refused;
 use super::catalog::Position;
+use super::entry::Refused;
 use super::format::{Counts, FRAME_HEADER_BYTES, FrameHeader, NUMBER_MAX, Predecessor, to_usize};
 use super::segment::ActiveSegment;
 use super::shared::Shared;

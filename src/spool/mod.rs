@@ -19,42 +19,30 @@
 
 pub mod format;
 
-mod disk;
-mod instance;
-mod lock;
-mod openings;
-mod repair;
-mod scan;
+pub(crate) mod disk;
+pub(crate) mod instance;
+pub(crate) mod lock;
+pub(crate) mod openings;
+pub(crate) mod repair;
+pub(crate) mod scan;
 
-mod catalog;
-mod gauges;
-mod settings;
-mod shared;
-mod space;
-mod stall;
+pub(crate) mod catalog;
+pub(crate) mod gauges;
+pub mod settings;
+pub mod shared;
+pub(crate) mod space;
+pub(crate) mod stall;
 
-mod commit;
-mod entry;
-mod log;
-mod segment;
-mod spares;
+pub(crate) mod commit;
+pub mod entry;
+pub(crate) mod log;
+pub(crate) mod segment;
+pub(crate) mod spares;
 
-mod lane;
-mod open;
-mod pace;
-mod reader;
-
-pub use commit::Committer;
-pub use entry::{Entry, Refused};
-pub use gauges::Fill;
-pub use lane::Spooled;
-pub use open::{Account, Opened, StreamAccount, account, fork, history, inspect, open};
-pub use openings::{History, Vouched};
-pub use reader::{LaneReader, Next};
-pub use scan::{Damage, DamageKind, Ending, ScanReport, SegmentReport, Unreadable};
-pub use settings::Settings;
-pub use shared::Spool;
-pub use space::Shortage;
+pub(crate) mod lane;
+pub mod open;
+pub(crate) mod pace;
+pub mod reader;
 
 #[cfg(test)]
 mod tests;

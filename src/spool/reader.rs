@@ -4,8 +4,8 @@
 //! they are, nor on which thread it runs. Reading from disk blocks, and is a
 //! call of its own for that reason.
 
-mod behind;
-mod found;
+pub(crate) mod behind;
+pub(crate) mod found;
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use super::format::NUMBER_MAX;
 use super::lane::{Lane, LaneState, Spooled};
 use super::shared::Shared;
 use behind::Cursor;
-pub(super) use found::Found;
+use found::Found;
 
 /// The one reader of a lane.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::disk::{Disk, read_full, write_all};
 use super::format::to_usize;
 use super::instance::{self, LEFTOVER_SUFFIX};
-use super::scan::{Damage, ScanReport, Unreadable};
+use super::scan::report::{Damage, ScanReport, Unreadable};
 
 /// Sets aside what cannot be read, copies what is damaged, clears leftovers
 /// away, and says which instance this is from now on.

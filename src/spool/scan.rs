@@ -4,16 +4,16 @@
 //! check out, and every byte that is neither a frame nor zero is reported too.
 //! Changes nothing; [`super::repair`] does.
 
-mod report;
-mod segment;
+pub(crate) mod report;
+pub(crate) mod segment;
 
 use anyhow::{Context, bail};
 use uuid::Uuid;
 
-pub(super) use segment::{Portion, scan_segment};
+use segment::scan_segment;
 
-pub(super) use report::Gap;
-pub use report::{Damage, DamageKind, Ending, ScanReport, SegmentReport, Unreadable};
+use report::Gap;
+use report::{ScanReport, SegmentReport, Unreadable};
 
 use super::disk::{Disk, Listed, read_full};
 use super::format::{

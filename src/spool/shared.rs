@@ -9,9 +9,9 @@ use anyhow::Context;
 use tracing::error;
 use uuid::Uuid;
 
-use super::Refused;
 use super::catalog::{Catalog, Spent};
 use super::disk::Disk;
+use super::entry::Refused;
 use super::format::{Counts, FRAME_HEADER_BYTES, FRAMES_START, STREAMS_MAX, to_usize};
 use super::gauges::{Fill, Gauges};
 use super::lock::DirectoryLock;

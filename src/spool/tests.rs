@@ -2,12 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
-mod caps;
-mod crash;
-mod damage;
-mod directory;
-mod lanes;
-mod model;
-mod numbers;
-mod rig;
-mod spares;
+pub(crate) mod caps;
+pub(crate) mod crash;
+pub(crate) mod damage;
+pub(crate) mod directory;
+pub(crate) mod lanes;
+pub(crate) mod model;
+pub(crate) mod numbers;
+pub(crate) mod rig;
+pub(crate) mod spares;

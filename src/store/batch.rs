@@ -3,8 +3,12 @@
 
 use tokio::sync::oneshot;
 
-use crate::event::{Key, Micros, Rows, Table};
-use crate::queue::{Loan, Outcome, Quarantined, Verdict};
+use crate::event::row::Key;
+use crate::event::row::rows::Rows;
+use crate::event::table::Table;
+use crate::event::time::Micros;
+use crate::queue::budget::Loan;
+use crate::queue::frame::{Outcome, Quarantined, Verdict};
 
 use super::error::BadRow;
 

@@ -7,10 +7,10 @@
 //! Invariant: neither a `Target` nor an error made here ever shows the password.
 //! Knows nothing of tables, pools or retries, and does not read the environment.
 
-mod dsn;
-mod endpoint;
-mod error;
-mod tls;
+pub(crate) mod dsn;
+pub(crate) mod endpoint;
+pub mod error;
+pub(crate) mod tls;
 
 use std::fmt;
 use std::future::Future;
@@ -25,7 +25,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{CancelToken, Client, Config, SimpleQueryMessage};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-pub use error::ConnectError;
+use error::ConnectError;
 
 use dsn::Dsn;
 use endpoint::Endpoint;
@@ -333,4 +333,4 @@ fn may_do_without_tls(error: &tokio_postgres::Error) -> bool {
     clippy::unwrap_used,
     reason = "a test that cannot go on should say where"
 )]
-mod tests;
+pub(crate) mod tests;

@@ -7,7 +7,8 @@ use futures_util::SinkExt;
 use tokio_postgres::{Client, CopyInSink, Error, Statement};
 use uuid::Uuid;
 
-use crate::event::{Key, Table};
+use crate::event::row::Key;
+use crate::event::table::Table;
 
 use super::batch::Batch;
 use super::ledger::{Entry, Totals};

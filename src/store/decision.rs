@@ -7,7 +7,7 @@
 
 use uuid::Uuid;
 
-use crate::spool::{History, Vouched};
+use crate::spool::openings::{History, Vouched};
 
 /// A stream's row in the ledger, as far as it decides anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,14 +10,8 @@
 //! Knows nothing of HTTP; callers bring the key and the time.
 
 pub mod admin;
-mod copy;
-mod key;
-mod refresh;
-mod role;
-mod snapshot;
-
-pub use copy::KeyCopy;
-pub use key::{ApiKeyHasher, KeyHash};
-pub use refresh::{Changed, Directory, Standing};
-pub use role::{Role, Roles};
-pub use snapshot::{Caller, Refused, Snapshot, Tenant, TenantStatus};
+pub(crate) mod copy;
+pub mod key;
+pub mod refresh;
+pub mod role;
+pub mod snapshot;

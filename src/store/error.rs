@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use tokio_postgres::error::{DbError, Severity};
 
-use super::connect::ConnectError;
+use super::connect::error::ConnectError;
 use super::ledger::Holder;
 use super::partition;
-use crate::event::Table;
+use crate::event::table::Table;
 
 /// What to do with a batch after an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -220,7 +220,7 @@ pub enum Trouble {
     Session(#[source] anyhow::Error),
     /// There is a connection through which nothing can be stored.
     #[error(transparent)]
-    Unfit(#[from] super::checks::Finding),
+    Unfit(#[from] super::checks::finding::Finding),
     /// A partition cannot be read or made.
     #[error(transparent)]
     Partition(#[from] partition::Error),
@@ -231,7 +231,7 @@ pub enum Trouble {
     )]
     NoPartition {
         /// What it would hold.
-        range: partition::Range,
+        range: partition::bounds::Range,
     },
     /// A statement failed.
     #[error("cannot {doing}: {}", describe(source))]
@@ -299,7 +299,7 @@ pub enum Trouble {
         /// The frame's place in the spool.
         sequence: u64,
         /// What is wrong with it.
-        source: crate::event::row::NotRows,
+        source: crate::event::row::rows::NotRows,
     },
     /// The spool cannot be read.
     #[error("cannot read the spool")]

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use futures_util::TryStreamExt;
 use uuid::Uuid;
 
-use crate::event::Key;
+use crate::event::row::Key;
 
 use super::batch::Settled;
 use super::copy::{self, only_row};

@@ -10,15 +10,19 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use tracing::{error, info, warn};
 
-use crate::event::{Micros, Table};
+use crate::event::table::Table;
+use crate::event::time::Micros;
 use crate::metrics::{ByTable, Metrics};
 
-use super::checks::server_time;
+use super::checks::clock::server_time;
 use super::connect::Target;
 use super::error::{Chain, Trouble};
-use super::partition::{
-    self, Coverage, CreationBudget, IndexProfile, Interval, Range, ensure_with, read_coverage,
-};
+use super::partition;
+use super::partition::bounds::{Interval, Range};
+use super::partition::budget::CreationBudget;
+use super::partition::catalog::{Coverage, read_coverage};
+use super::partition::create::ensure_with;
+use super::partition::index::IndexProfile;
 use super::quarantine::{self, admin::Selection};
 use super::session::Session;
 

@@ -5,8 +5,8 @@
 //! Postgres is away; what comes meanwhile stays in the spool. Stops when a later
 //! opening of the spool has fenced this one off; then all frames stay there.
 
-mod idle;
-mod source;
+pub(crate) mod idle;
+pub(crate) mod source;
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -17,11 +17,14 @@ use tokio_postgres::Client;
 use tracing::{debug, error, info, warn};
 
 use crate::metrics::{ByReason, ByTable, EventOutcome, Metrics};
-use crate::queue::{DrainRate, InMemory, Outcome};
-use crate::spool::{LaneReader, Spool};
+use crate::queue::drain::DrainRate;
+use crate::queue::frame::Outcome;
+use crate::queue::intake::InMemory;
+use crate::spool::reader::LaneReader;
+use crate::spool::shared::Spool;
 
 use super::batch::{Batch, Settled};
-use super::checks::Board;
+use super::checks::board::Board;
 use super::connect::Target;
 use super::copy::Statements;
 use super::decision::{Decision, decide};

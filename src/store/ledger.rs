@@ -12,7 +12,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Row, Statement, Transaction};
 use uuid::Uuid;
 
-use crate::event::Table;
+use crate::event::table::Table;
 
 use super::batch::{Batch, Settled};
 use super::decision::Mark;

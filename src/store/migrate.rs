@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
-use crate::event::Table;
+use crate::event::table::Table;
 
 /// Key of the advisory lock: "ingestDB" in ASCII, so that an operator who finds
 /// it in `pg_locks` can tell whose it is.

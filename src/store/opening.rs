@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
-use crate::queue::table_of;
-use crate::spool::Spool;
+use crate::queue::intake::table_of;
+use crate::spool::shared::Spool;
 
 use super::decision::{self, Mark, TakenOver};
 use super::error::{Trouble, limited};

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
-use super::checks::pooler;
+use super::checks::server::pooler;
 use super::connect::{Connection, Driver, Reused, Target, prepare_session};
 use super::error::{Trouble, describe};
 

@@ -242,7 +242,7 @@ impl Transaction<'_> {
 
     async fn set_aside_and_enter(self, settled: &mut Settled) -> Result<Entered, Trouble> {
         settled.quarantined_before =
-            quarantine::put(self.client, self.batch, &settled.quarantined).await?;
+            quarantine::put::put(self.client, self.batch, &settled.quarantined).await?;
         self.enter(settled).await
     }
 

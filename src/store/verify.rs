@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use tokio_postgres::{Client, IsolationLevel, Transaction};
 use uuid::Uuid;
 
-use crate::event::Table;
+use crate::event::table::Table;
 
 use super::ledger::{self, Holder, LedgerRow, Totals};
 

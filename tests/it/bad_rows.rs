@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use recsys_ingest::event::Table;
+use recsys_ingest::event::table::Table;
 use serde_json::{Value, json};
 
 use crate::harness::{

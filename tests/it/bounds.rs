@@ -5,9 +5,12 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use recsys_ingest::event::{
-    Body, Code, Context, Framing, Limits, Micros, Pseudonymizer, Table, Tenants, decode,
-};
+use recsys_ingest::event::body::{Body, Framing, Limits};
+use recsys_ingest::event::decode::{Context, Tenants, decode};
+use recsys_ingest::event::identity::Pseudonymizer;
+use recsys_ingest::event::rejection::Code;
+use recsys_ingest::event::table::Table;
+use recsys_ingest::event::time::Micros;
 use serde_json::{Value, json};
 use uuid::Uuid;
 

@@ -6,7 +6,8 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use recsys_ingest::dev::postgres::{Options, PrivatePostgres};
+use recsys_ingest::dev::postgres::PrivatePostgres;
+use recsys_ingest::dev::postgres::options::Options;
 use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio_postgres::NoTls;

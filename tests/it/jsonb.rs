@@ -1,7 +1,7 @@
 //! Promise: what the scanner lets through, PostgreSQL's jsonb takes.
 
 use proptest::prelude::*;
-use recsys_ingest::event::json::Scanner;
+use recsys_ingest::event::json::scan::Scanner;
 
 use crate::harness::{Database, generated, texts};
 

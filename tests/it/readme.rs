@@ -5,7 +5,7 @@ use std::path::Path;
 
 use clap::CommandFactory as _;
 use recsys_ingest::cli::Cli;
-use recsys_ingest::event::Code;
+use recsys_ingest::event::rejection::Code;
 
 /// Set to write the tables instead of comparing them.
 const UPDATE: &str = "UPDATE_README";

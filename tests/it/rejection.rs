@@ -2,8 +2,9 @@
 
 use std::collections::HashSet;
 
-use recsys_ingest::event::{Code, Table};
-use recsys_ingest::store::directory::Role;
+use recsys_ingest::event::rejection::Code;
+use recsys_ingest::event::table::Table;
+use recsys_ingest::store::directory::role::Role;
 use serde_json::{Value, json};
 
 use crate::harness::{Service, click, shown};

@@ -5,14 +5,18 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use recsys_ingest::api::clock;
-use recsys_ingest::event::Table;
+use recsys_ingest::event::table::Table;
 use recsys_ingest::metrics::Metrics;
 use recsys_ingest::store::connect::Target;
-use recsys_ingest::store::partition::{
-    IndexProfile, IndexState, Interval, ensure, ensure_with, list, secondary_indexes,
-};
-use recsys_ingest::store::seal::{Outcome, Selection, holder, seal};
-use recsys_ingest::store::{Session, Trouble};
+use recsys_ingest::store::error::Trouble;
+use recsys_ingest::store::partition::bounds::Interval;
+use recsys_ingest::store::partition::catalog::list;
+use recsys_ingest::store::partition::create::{ensure, ensure_with};
+use recsys_ingest::store::partition::index::{IndexProfile, IndexState, secondary_indexes};
+use recsys_ingest::store::seal::lock::holder;
+use recsys_ingest::store::seal::plan::Selection;
+use recsys_ingest::store::seal::work::{Outcome, seal};
+use recsys_ingest::store::session::Session;
 use rustix::process::Signal;
 use serde_json::json;
 use tokio_postgres::Client;

@@ -4,23 +4,24 @@
 use std::path::Path;
 
 use bytes::Bytes;
-use recsys_ingest::event::Table;
+use recsys_ingest::event::table::Table;
 use recsys_ingest::queue;
-use recsys_ingest::spool::{self, Entry};
+use recsys_ingest::spool;
+use recsys_ingest::spool::entry::Entry;
 
 use crate::harness::{Client, Process, Rig, click, eventually};
 
 /// Appends a frame of interactions in a row format of the future.
 fn append_frame_of_the_future(directory: &Path) {
     let (sender, entries) = flume::bounded::<Entry<(), ()>>(1);
-    let settings = spool::Settings {
+    let settings = spool::settings::Settings {
         streams: 2,
-        ..spool::Settings::default()
+        ..spool::settings::Settings::default()
     };
-    let opened = spool::open(directory, settings, entries).unwrap();
+    let opened = spool::open::open(directory, settings, entries).unwrap();
     let (durable, answer) = tokio::sync::oneshot::channel();
     let entry = Entry {
-        stream: queue::stream(Table::Interactions, 0),
+        stream: queue::intake::stream(Table::Interactions, 0),
         items: 1,
         payload: Bytes::from_static(&[99, Table::Interactions as u8, 1, 2, 3]),
         durable: Some(durable),

@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use recsys_ingest::dev::postgres::{Options, PrivatePostgres};
+use recsys_ingest::dev::postgres::PrivatePostgres;
+use recsys_ingest::dev::postgres::options::Options;
 use recsys_ingest::store::migrate::migrate;
 use tokio_postgres::{Client, NoTls};
 

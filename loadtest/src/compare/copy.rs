@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use bytes::Bytes;
 use futures_util::SinkExt as _;
-use recsys_ingest::event::Table;
-use recsys_ingest::store::Session;
+use recsys_ingest::event::table::Table;
+use recsys_ingest::store::session::Session;
 use tokio::task::JoinSet;
 
 use super::rows::{HEADER, Rows, TRAILER, columns};

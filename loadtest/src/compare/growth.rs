@@ -6,8 +6,9 @@
 //! HTTP at `ack=durable`, in bodies of a hundred where nothing else is said.
 
 use anyhow::Context as _;
-use recsys_ingest::event::Table as Target;
-use recsys_ingest::store::partition::{self, Interval};
+use recsys_ingest::event::table::Table as Target;
+use recsys_ingest::store::partition;
+use recsys_ingest::store::partition::bounds::Interval;
 
 use super::http::Load;
 use super::options::CompareOptions;
@@ -92,7 +93,7 @@ impl<'g> Growth<'g> {
             for day in 0..i64::from(PARTITIONS) {
                 let range = Interval::Day.range_of(from_us + day * DAY_US);
                 let client = &mut self.stage.admin.client;
-                partition::ensure(client, TABLE, range, "comparison").await?;
+                partition::create::ensure(client, TABLE, range, "comparison").await?;
             }
             self.stage.start_service(&[HORIZON]).await?;
             self.load(&mut series[1], &load, BODY).await?;
@@ -302,7 +303,7 @@ impl<'g> Growth<'g> {
     }
 
     async fn partition_of(&mut self, us: i64) -> anyhow::Result<String> {
-        let partitions = partition::list(&mut self.stage.admin.client, TABLE).await?;
+        let partitions = partition::catalog::list(&mut self.stage.admin.client, TABLE).await?;
         partitions
             .into_iter()
             .find(|info| info.from_us == Some(us))
@@ -311,7 +312,7 @@ impl<'g> Growth<'g> {
     }
 
     async fn drop_partitions_from(&mut self, us: i64) -> anyhow::Result<()> {
-        let partitions = partition::list(&mut self.stage.admin.client, TABLE).await?;
+        let partitions = partition::catalog::list(&mut self.stage.admin.client, TABLE).await?;
         for info in partitions {
             if info.from_us.is_some_and(|from| from >= us) {
                 self.stage

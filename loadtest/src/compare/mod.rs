@@ -38,7 +38,7 @@ use std::time::Instant;
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
-use recsys_ingest::event::Micros;
+use recsys_ingest::event::time::Micros;
 use tokio::signal::unix::{SignalKind, signal};
 
 use baseline::Pair;

@@ -4,7 +4,8 @@
 //! leaves exactly its rows behind, or the whole comparison fails.
 
 use anyhow::Context as _;
-use recsys_ingest::event::{Micros, Table as Target};
+use recsys_ingest::event::table::Table as Target;
+use recsys_ingest::event::time::Micros;
 
 use super::child::Answerer;
 use super::copy;

@@ -8,9 +8,12 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use futures_util::{StreamExt as _, pin_mut};
-use recsys_ingest::event::{
-    Body, Code, Context, Framing, Limits, Micros, Pseudonymizer, Table, Tenants, decode,
-};
+use recsys_ingest::event::body::{Body, Framing, Limits};
+use recsys_ingest::event::decode::{Context, Tenants, decode};
+use recsys_ingest::event::identity::Pseudonymizer;
+use recsys_ingest::event::rejection::Code;
+use recsys_ingest::event::table::Table;
+use recsys_ingest::event::time::Micros;
 use tokio_postgres::Client;
 use uuid::Uuid;
 

@@ -6,12 +6,18 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use recsys_ingest::dev::postgres::{Options, PrivatePostgres};
-use recsys_ingest::event::{Micros, Table};
+use recsys_ingest::dev::postgres::PrivatePostgres;
+use recsys_ingest::dev::postgres::options::Options;
+use recsys_ingest::event::table::Table;
+use recsys_ingest::event::time::Micros;
 use recsys_ingest::store::connect::Target;
-use recsys_ingest::store::directory::{ApiKeyHasher, Role, admin};
-use recsys_ingest::store::partition::{Interval, ensure_ahead};
-use recsys_ingest::store::{Session, migrate};
+use recsys_ingest::store::directory::admin;
+use recsys_ingest::store::directory::key::ApiKeyHasher;
+use recsys_ingest::store::directory::role::Role;
+use recsys_ingest::store::migrate;
+use recsys_ingest::store::partition::bounds::Interval;
+use recsys_ingest::store::partition::create::ensure_ahead;
+use recsys_ingest::store::session::Session;
 use tempfile::TempDir;
 use uuid::Uuid;
 
@@ -109,12 +115,12 @@ impl Stage {
         for table in Table::ALL {
             ensure_ahead(&mut admin.client, table, Interval::Day, setup.now.0, 1).await?;
         }
-        let tenant = admin::create_tenant(&admin.client, TENANT, "Comparison")
+        let tenant = admin::tenants::create_tenant(&admin.client, TENANT, "Comparison")
             .await?
             .id;
         let hasher = ApiKeyHasher::new(KEY_SECRET.as_bytes());
         for (key, role) in [(KEY, Role::Ingest), (SERVICE_KEY, Role::Service)] {
-            admin::insert_key(&admin.client, &hasher, TENANT, None, &[role], key).await?;
+            admin::keys::insert_key(&admin.client, &hasher, TENANT, None, &[role], key).await?;
         }
         Ok(Self {
             service: None,

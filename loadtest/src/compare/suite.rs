@@ -4,7 +4,7 @@
 //! the foreign key, every secondary index and the GIN indexes. They get their
 //! rows where the suite's own get them: in the default partition.
 
-use recsys_ingest::event::Table;
+use recsys_ingest::event::table::Table;
 
 /// Makes both; idempotent.
 pub(crate) const CREATE: &str = "

@@ -1,7 +1,8 @@
 //! Every way without the service, against a real Postgres.
 
 use jiff::Timestamp;
-use recsys_ingest::event::{Micros, Table as Target};
+use recsys_ingest::event::table::Table as Target;
+use recsys_ingest::event::time::Micros;
 
 use super::copy;
 use super::rows::{self, Rows, columns, suite_columns};

@@ -205,9 +205,9 @@ fn with_nothing_installed_the_programs_are_fetched_once_and_make_a_cluster() {
     );
 
     let data = open_dir();
-    let options = super::super::postgres::Options {
+    let options = super::super::postgres::options::Options {
         bin_dir: Some(found.dir.clone()),
-        ..super::super::postgres::Options::ephemeral(data.path())
+        ..super::super::postgres::options::Options::ephemeral(data.path())
     };
     let postgres = super::super::postgres::PrivatePostgres::start(&options).unwrap();
     assert_eq!(postgres.version(), wheel::MAJOR);

@@ -11,10 +11,10 @@ use anyhow::Context as _;
 use tokio_postgres::NoTls;
 use tokio_postgres::error::SqlState;
 
-use super::super::binaries::Binaries;
-use super::super::identity::Identity;
-use super::LaunchError;
 use super::home::{self, Home};
+use crate::dev::binaries::Binaries;
+use crate::dev::error::LaunchError;
+use crate::dev::identity::Identity;
 
 /// A local server that says it is ready answers at once.
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);

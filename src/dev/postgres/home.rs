@@ -19,8 +19,9 @@ use std::time::{Duration, Instant};
 use rustix::process::Pid;
 use sha2::{Digest as _, Sha256};
 
-use super::super::identity::{Identity, is_root};
-use super::{LOOK_EVERY, LaunchError, process};
+use super::{LOOK_EVERY, process};
+use crate::dev::error::LaunchError;
+use crate::dev::identity::{Identity, is_root};
 
 /// The shortest limit of the systems we know, macOS; Linux has 108. One byte ends the text.
 const SOCKET_PATH_BYTES_MAX: usize = 104 - 1;

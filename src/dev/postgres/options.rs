@@ -6,8 +6,8 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use super::LaunchError;
 use super::home::Home;
+use crate::dev::error::LaunchError;
 
 /// The port only names the socket file, in a directory that no other server uses.
 pub(super) const PORT: u16 = 5432;

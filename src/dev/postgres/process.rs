@@ -16,8 +16,9 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
+use super::LOOK_EVERY;
 use super::home::Home;
-use super::{LOOK_EVERY, LaunchError};
+use crate::dev::error::LaunchError;
 
 /// A checkpoint of a busy cluster on a slow disk.
 const FAST_LIMIT: Duration = Duration::from_secs(60);

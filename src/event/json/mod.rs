@@ -11,15 +11,10 @@
 use std::borrow::Cow;
 use std::fmt;
 
-mod scan;
-mod string;
-mod walk;
-mod write;
-
-pub use scan::Scanner;
-pub use string::{as_plain_str, as_str, next_escape_or_underscore, push_string, unescape};
-pub use walk::{Walker, elements, members};
-pub use write::ObjectWriter;
+pub mod scan;
+pub(crate) mod string;
+pub(crate) mod walk;
+pub(crate) mod write;
 
 /// How deep values may nest inside one event, the event itself included.
 ///

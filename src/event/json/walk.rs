@@ -202,16 +202,3 @@ pub fn members(raw: &str) -> Option<Vec<Field<'_>>> {
     }
     Some(fields)
 }
-
-/// The elements of a scanned array; `None` if the value is something else.
-pub fn elements(raw: &str) -> Option<Vec<&str>> {
-    let mut walker = Walker::new(raw);
-    if !walker.enter(b'[') {
-        return None;
-    }
-    let mut values = Vec::new();
-    while walker.more(b']') {
-        values.push(walker.value().0);
-    }
-    Some(values)
-}

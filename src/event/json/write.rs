@@ -36,14 +36,6 @@ impl<'o> ObjectWriter<'o> {
         self
     }
 
-    /// A member whose value is JSON text already, if there is one.
-    pub fn opt_raw(&mut self, key: &str, raw: Option<&str>) -> &mut Self {
-        if let Some(raw) = raw {
-            self.raw(key, raw);
-        }
-        self
-    }
-
     /// Writes a member's name and hands out the string for its value.
     pub fn name(&mut self, key: &str) -> &mut String {
         if !self.empty {

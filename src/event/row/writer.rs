@@ -2,7 +2,8 @@
 
 use uuid::Uuid;
 
-use super::{Key, PREFIX_BYTES, ROW_FORMAT, Rows};
+use super::rows::Rows;
+use super::{Key, PREFIX_BYTES, ROW_FORMAT};
 use crate::event::numeric::Decimal;
 use crate::event::table::Table;
 use crate::event::time::Micros;

@@ -7,10 +7,10 @@ use std::time::Instant;
 use tracing::{info, warn};
 
 use super::Log;
-use crate::spool::Refused;
 use crate::spool::catalog::Segment;
+use crate::spool::entry::Refused;
 use crate::spool::format::{FRAMES_START, NUMBER_MAX, STREAMS_MAX, SegmentHeader, segment_name};
-use crate::spool::scan::Portion;
+use crate::spool::scan::segment::Portion;
 use crate::spool::segment::{ActiveSegment, Blank};
 use crate::spool::shared::Shared;
 use crate::spool::space::Shortage;

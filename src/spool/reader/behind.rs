@@ -14,7 +14,7 @@ use crate::spool::catalog::{Position, Segment};
 use crate::spool::disk::{DiskFile, read_full};
 use crate::spool::format::{FRAME_HEADER_BYTES, FRAMES_START, FrameHeader, to_usize};
 use crate::spool::lane::Spooled;
-use crate::spool::scan::Portion;
+use crate::spool::scan::segment::Portion;
 use crate::spool::{repair, scan};
 
 /// A place on disk.

@@ -7,7 +7,7 @@
 
 use tracing::{error, warn};
 
-use crate::spool::scan::{Gap, ScanReport};
+use crate::spool::scan::report::{Gap, ScanReport};
 
 /// What the segments say of a stream.
 #[derive(Debug, Default)]

@@ -3,10 +3,11 @@
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use super::*;
-use crate::spool::format::{
+use super::super::format::{
     FRAMES_START, FrameHeader, SEGMENT_HEADER_BYTES, SEGMENT_HEADER_COPY_AT, STREAMS_MAX,
 };
+use super::report::{DamageKind, Ending};
+use super::*;
 
 /// A segment of groups of payloads, and where each frame begins and ends.
 fn segment(groups: &[&[Vec<u8>]]) -> (Vec<u8>, Vec<(usize, usize)>) {
@@ -65,7 +66,7 @@ fn survivors(report: &SegmentReport, places: &[(usize, usize)]) -> Vec<usize> {
 fn sample() -> (Vec<u8>, Vec<(usize, usize)>) {
     let text = |n: usize| vec![b'a' + u8::try_from(n).unwrap(); 20 + n];
     // Payloads with zeros at the end, with a marker inside, and empty.
-    let marker = [&crate::spool::format::FRAME_MARKER[..], &[1; 60]].concat();
+    let marker = [&super::super::format::FRAME_MARKER[..], &[1; 60]].concat();
     segment(&[
         &[text(0)],
         &[text(1), vec![7, 0, 0, 0], text(2)],

@@ -1,8 +1,9 @@
 //! Full is said early, clearly, and leaves nothing behind.
 
+use super::super::disk::faulty::{Fault, FaultyDisk};
+use super::super::entry::Refused;
+use super::super::settings::Settings;
 use super::rig::{Rig, settings};
-use crate::spool::disk::faulty::{Fault, FaultyDisk};
-use crate::spool::{Refused, Settings};
 
 fn two_segments() -> Settings {
     let settings = settings();

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::super::disk::faulty::{Fault, FaultyDisk};
+use super::super::entry::Refused;
 use super::rig::{Rig, items};
-use crate::spool::Refused;
-use crate::spool::disk::faulty::{Fault, FaultyDisk};
 
 /// What was promised and what was not, by stream.
 #[derive(Debug, Default)]
@@ -67,7 +67,7 @@ fn script(disk: &FaultyDisk) -> Told {
 }
 
 fn take_stubbornly(rig: &mut Rig, stream: usize) -> Vec<(u64, u64)> {
-    use crate::spool::Next;
+    use super::super::reader::Next;
     let reader = &mut rig.readers[stream];
     let mut taken = Vec::new();
     let mut failures = 0;

@@ -1,8 +1,8 @@
 //! Bytes that were synced and are bad now.
 
+use super::super::disk::faulty::FaultyDisk;
+use super::super::scan::report::{DamageKind, Ending};
 use super::rig::{Rig, segments};
-use crate::spool::disk::faulty::FaultyDisk;
-use crate::spool::{DamageKind, Ending};
 
 /// Three segments; the first holds ids 1 to 5, one group each.
 fn filled() -> FaultyDisk {

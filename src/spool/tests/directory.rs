@@ -4,8 +4,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::super::lane::Spooled;
+use super::super::open::{self, Opened};
+use super::super::reader::{LaneReader, Next};
+use super::super::scan::report::Ending;
+use super::super::settings::Settings;
 use super::rig::{entry, ids, items, settings};
-use crate::spool::{self, Ending, LaneReader, Next, Opened, Settings, Spooled};
 
 /// Set for the process that only holds a lock, to the directory.
 const HOLD: &str = "SPOOL_TEST_HOLDS";
@@ -14,7 +18,7 @@ const WRITE: &str = "SPOOL_TEST_WRITES_FIXTURES";
 
 fn open(directory: &Path) -> anyhow::Result<Opened<(), u64>> {
     let (_, entries) = flume::bounded(1);
-    spool::open(directory, settings(), entries)
+    open::open(directory, settings(), entries)
 }
 
 fn commit(opened: &mut Opened<(), u64>, frames: impl IntoIterator<Item = (u8, u64, usize)>) {
@@ -123,7 +127,7 @@ fn frames_come_back_from_a_real_directory_in_another_life() {
     assert_eq!(fill.segments, 1);
     assert_eq!(fill.accepted[0], accepted[0]);
     // Whoever looks in from outside changes nothing, and sees it.
-    let report = spool::inspect(&path).unwrap();
+    let report = open::inspect(&path).unwrap();
     assert_eq!((report.instance, report.frames()), (Some(instance), 1));
 }
 
@@ -181,8 +185,11 @@ fn a_real_disk_reserve_refuses() {
         disk_reserve_bytes: u64::MAX,
         ..settings()
     };
-    let mut opened = spool::open::<(), u64>(directory.path(), settings, entries).unwrap();
+    let mut opened = open::open::<(), u64>(directory.path(), settings, entries).unwrap();
     let (entry, mut answer) = entry(0, 1, 10);
     opened.committer.commit(&mut vec![entry]);
-    assert_eq!(answer.try_recv().unwrap(), Err(spool::Refused::NoSpace));
+    assert_eq!(
+        answer.try_recv().unwrap(),
+        Err(crate::spool::entry::Refused::NoSpace)
+    );
 }

@@ -7,10 +7,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+use super::super::disk::faulty::FaultyDisk;
+use super::super::entry::Entry;
+use super::super::lane::Spooled;
+use super::super::open::open_on;
+use super::super::reader::{LaneReader, Next};
+use super::super::settings::Settings;
 use super::rig::{Rig, id_of, ids, items, payload, settings};
-use crate::spool::disk::faulty::FaultyDisk;
-use crate::spool::open::open_on;
-use crate::spool::{Entry, LaneReader, Next, Settings, Spooled};
 
 #[test]
 fn a_lane_that_is_full_falls_behind_alone_and_comes_back_through_the_disk() {
@@ -182,7 +185,7 @@ fn nothing_can_be_retired_before_it_was_given() {
 /// Gathers as a writer does, with pauses now and then, and retires in batches.
 async fn write(
     mut reader: LaneReader<(), u64>,
-    spool: crate::spool::Spool,
+    spool: super::super::shared::Spool,
     pauses: bool,
 ) -> Vec<u64> {
     let mut seen: Vec<u64> = Vec::new();

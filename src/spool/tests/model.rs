@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
+use super::super::disk::faulty::{Fault, FaultyDisk};
+use super::super::lane::Spooled;
 use super::rig::{Rig, id_of, items};
-use crate::spool::Spooled;
-use crate::spool::disk::faulty::{Fault, FaultyDisk};
 
 #[derive(Clone, Debug)]
 enum Step {

@@ -3,13 +3,13 @@
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use super::rig::{Rig, segments, settings};
-use crate::spool::Refused;
-use crate::spool::disk::faulty::FaultyDisk;
-use crate::spool::format::{
+use super::super::disk::faulty::FaultyDisk;
+use super::super::entry::Refused;
+use super::super::format::{
     FRAMES_START, NUMBER_MAX, Predecessor, SEGMENT_HEADER_BYTES, SEGMENT_HEADER_COPY_AT,
     STREAMS_MAX, SegmentHeader, segment_name, to_usize,
 };
+use super::rig::{Rig, segments, settings};
 
 /// Ids 1 to 4 of stream 0 in two segments, and the spool's id.
 fn filled() -> (FaultyDisk, Uuid) {
@@ -163,7 +163,7 @@ fn a_segment_that_was_begun_and_not_used_does_not_share_its_name_with_the_next()
     let disk = FaultyDisk::default();
     let mut rig = Rig::open(&disk).unwrap();
     assert_eq!(rig.commit(&[(0, 1, 100)]), [Ok(())]);
-    disk.fail(2, crate::spool::disk::faulty::Fault::Fails);
+    disk.fail(2, super::super::disk::faulty::Fault::Fails);
     assert_eq!(rig.commit(&[(0, 2, 100)]), [Err(Refused::Failed)]);
     // Begins a segment to see whether the disk works, which the frame outgrows.
     rig.committer.tick();

@@ -5,12 +5,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use crate::spool::disk::faulty::FaultyDisk;
-use crate::spool::format::FRAMES_START;
-use crate::spool::open::open_on;
-use crate::spool::{
-    Committer, Entry, LaneReader, Next, Refused, ScanReport, Settings, Spool, Spooled,
-};
+use super::super::commit::Committer;
+use super::super::disk::faulty::FaultyDisk;
+use super::super::entry::{Entry, Refused};
+use super::super::format::FRAMES_START;
+use super::super::lane::Spooled;
+use super::super::open::open_on;
+use super::super::reader::{LaneReader, Next};
+use super::super::scan::report::ScanReport;
+use super::super::settings::Settings;
+use super::super::shared::Spool;
 
 pub(super) type Answer = Result<(), Refused>;
 

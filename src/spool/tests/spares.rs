@@ -1,8 +1,9 @@
 //! Files that are done with are used again, and nobody ever notices.
 
+use super::super::disk::faulty::{Fault, FaultyDisk};
+use super::super::entry::Refused;
+use super::super::scan::report::Ending;
 use super::rig::{Rig, settings};
-use crate::spool::disk::faulty::{Fault, FaultyDisk};
-use crate::spool::{Ending, Refused};
 
 /// Fills segments with one large frame each and settles all but the last.
 fn settle_all_but_the_last(rig: &mut Rig, ids: std::ops::Range<u64>) {

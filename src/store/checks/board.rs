@@ -11,13 +11,14 @@ use tokio::sync::watch;
 use tokio_postgres::Client;
 use tracing::{error, info, warn};
 
-use crate::event::{Micros, Table};
+use crate::event::table::Table;
+use crate::event::time::Micros;
 use crate::metrics::{ByFinding, Metrics};
 
-use super::super::error::Trouble;
 use super::clock;
 use super::finding::{Finding, Severity};
 use super::server::pooler;
+use crate::store::error::Trouble;
 
 /// Where findings come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
 
-use crate::event::Micros;
+use crate::event::time::Micros;
 
-use super::super::error::{Trouble, limited};
 use super::finding::{Finding, Severity};
+use crate::store::error::{Trouble, limited};
 
 /// Clocks that are kept by NTP are milliseconds apart.
 const APART_MAX_US: i64 = 60_000_000;

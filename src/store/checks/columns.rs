@@ -1,7 +1,7 @@
 //! The columns of the event tables, against what the row format writes.
 
-use crate::event::Table;
 use crate::event::row::{Column, Kind};
+use crate::event::table::Table;
 
 use super::facts::{ColumnFacts, Facts};
 use super::finding::{Finding, Severity};

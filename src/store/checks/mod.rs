@@ -8,22 +8,16 @@
 //! Invariant: a finding is made from what the catalog says, never from an error
 //! message.
 
-mod board;
-mod clock;
-mod columns;
-mod facts;
-mod finding;
-mod history;
-mod relations;
-mod server;
+pub mod board;
+pub(crate) mod clock;
+pub(crate) mod columns;
+pub(crate) mod facts;
+pub mod finding;
+pub(crate) mod history;
+pub(crate) mod relations;
+pub(crate) mod server;
 
-pub use board::{Board, Source};
-pub use clock::server_time;
-pub use finding::{Finding, Severity};
-pub use history::{behind, foreign, not_migrated, unreadable};
-pub use server::{FirstContact, first_contact};
-
-pub(in crate::store) use server::pooler;
+use finding::Finding;
 
 use std::time::Duration;
 

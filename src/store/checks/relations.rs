@@ -1,6 +1,6 @@
 //! The tables that statements name: whether they are there, and what may be done.
 
-use crate::event::Table;
+use crate::event::table::Table;
 
 use super::facts::{Facts, Relation};
 use super::finding::{Finding, Severity};

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::super::connect::Target;
-use super::super::error::Trouble;
-use super::super::session::Session;
 use super::facts::{self, Server};
 use super::finding::{Finding, Severity};
+use crate::store::connect::Target;
+use crate::store::error::Trouble;
+use crate::store::session::Session;
 
 /// Longest wait of a start for the database. One that takes longer counts as
 /// away: events are taken all the same, and the checks run once it is there.

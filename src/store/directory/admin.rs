@@ -3,11 +3,8 @@
 //! A running service learns of a change at its next refresh. Messages are
 //! written for the person at the command line; nothing here prints.
 
-mod keys;
-mod tenants;
-
-pub use keys::{KeyEntry, NewKey, create_key, insert_key, list_keys, revoke_key};
-pub use tenants::{TenantEntry, create_tenant, list_tenants};
+pub mod keys;
+pub mod tenants;
 
 use anyhow::Result;
 use jiff::Timestamp;

@@ -5,7 +5,7 @@
 //! read. Holds hashes of keys, never a key. What is wrong with it is logged and
 //! costs nothing but the copy. The decision is docs/decisions/0007.
 
-mod format;
+pub(crate) mod format;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -20,7 +20,7 @@ use tokio::time::sleep;
 use super::key::ApiKeyHasher;
 use super::refresh::Directory;
 use super::snapshot::Snapshot;
-use crate::event::Micros;
+use crate::event::time::Micros;
 
 const FILE_NAME: &str = "keys";
 /// With the spool's suffix for files that a crash kept from being finished:

@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use super::role::Roles;
 use super::snapshot::{KeyRow, Snapshot, Tenant, TenantStatus};
-use crate::store::checks::Board;
+use crate::store::checks::board::Board;
 use crate::store::connect::Target;
 use crate::store::session::Session;
 

@@ -232,7 +232,8 @@ impl Snapshot {
     reason = "a test that cannot go on should say where"
 )]
 mod tests {
-    use super::super::{ApiKeyHasher, Role};
+    use super::super::key::ApiKeyHasher;
+    use super::super::role::Role;
     use super::*;
 
     const NOW_US: i64 = 1_790_000_000_000_000;

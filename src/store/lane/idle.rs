@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::super::decision::{Decision, decide};
-use super::super::error::{Chain, Class, Trouble, limited};
-use super::super::status::Health;
 use super::{FencedOff, Open, Sink, Writer};
+use crate::store::decision::{Decision, decide};
+use crate::store::error::{Chain, Class, Trouble, limited};
+use crate::store::status::Health;
 
 /// Two seconds idle and two without an answer: known within five.
 const PING_AFTER: Duration = Duration::from_secs(2);

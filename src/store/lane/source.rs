@@ -10,9 +10,12 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::{BatchLimits, Frames};
-use crate::event::{Rows, Table};
-use crate::queue::{InMemory, Outcome};
-use crate::spool::{Next, Spooled};
+use crate::event::row::rows::Rows;
+use crate::event::table::Table;
+use crate::queue::frame::Outcome;
+use crate::queue::intake::InMemory;
+use crate::spool::lane::Spooled;
+use crate::spool::reader::Next;
 use crate::store::batch::{Batch, Pending};
 use crate::store::error::Trouble;
 

@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use super::calendar::{DAY_US, SECOND_US, civil_of_day, day_of_civil};
 use super::literal::timestamp;
-use crate::event::Table;
+use crate::event::table::Table;
 
 /// How much time one partition holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -12,7 +12,7 @@ use super::Error;
 use super::bounds::Range;
 use super::index::{IndexState, read_indexes, state};
 use super::literal::{Bound, parse_bound};
-use crate::event::Table;
+use crate::event::table::Table;
 
 /// The stretches of time for which a table has partitions.
 ///

@@ -21,7 +21,7 @@ use super::catalog::{
 use super::index::{IndexProfile, add_missing, quoted};
 use super::literal::{Bound, timestamp};
 use super::log::{Action, note};
-use crate::event::Table;
+use crate::event::table::Table;
 
 /// How long one attempt waits for a lock. A COPY that wants the default
 /// partition queues behind us meanwhile, so it is short.

@@ -15,7 +15,7 @@ use tokio_postgres::{GenericClient, Transaction};
 
 use super::Error;
 use super::create::qualified;
-use crate::event::Table;
+use crate::event::table::Table;
 
 /// Longest name that Postgres keeps whole.
 const NAME_BYTES_MAX: usize = 63;

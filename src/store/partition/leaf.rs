@@ -10,7 +10,7 @@ use super::catalog::{begin, end, read_parent, read_partitions};
 use super::index::{Found, read_indexes};
 use super::literal::Bound;
 use super::log::histories;
-use crate::event::Table;
+use crate::event::table::Table;
 
 /// A partition of plain rows and of a range of time.
 #[derive(Clone, Debug)]

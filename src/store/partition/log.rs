@@ -10,7 +10,7 @@ use tokio_postgres::GenericClient;
 use super::Error;
 use super::bounds::Range;
 use super::literal::timestamp;
-use crate::event::Table;
+use crate::event::table::Table;
 
 /// What was done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

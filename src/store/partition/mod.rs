@@ -8,30 +8,17 @@
 //! Knows no rows and no queue: it neither decides which events wait for a
 //! partition nor removes old ones.
 
-mod bounds;
-mod budget;
-mod calendar;
-mod catalog;
-mod create;
-mod index;
-mod leaf;
-mod literal;
-mod log;
+pub mod bounds;
+pub(crate) mod budget;
+pub(crate) mod calendar;
+pub mod catalog;
+pub mod create;
+pub mod index;
+pub(crate) mod leaf;
+pub(crate) mod literal;
+pub(crate) mod log;
 
-pub use bounds::{Interval, Range, UnknownInterval};
-pub use budget::{CreationBudget, Exhausted};
-pub use catalog::{Coverage, PartitionInfo, list, read_coverage};
-pub use create::{Created, Ensured, ensure, ensure_ahead, ensure_with};
-pub use index::{IndexProfile, IndexState, SecondaryIndex, UnknownProfile, secondary_indexes};
-
-pub(in crate::store) use create::qualified;
-#[cfg(test)]
-pub(in crate::store) use index::Found;
-pub(in crate::store) use index::quoted;
-pub(in crate::store) use leaf::{Leaf, leaves};
-pub(in crate::store) use log::{Action, note};
-
-use crate::event::Table;
+use crate::event::table::Table;
 
 impl Error {
     /// Whether the role lacks a right, which trying again does not change.

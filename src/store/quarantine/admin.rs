@@ -8,10 +8,15 @@ use bytes::Bytes;
 use tokio_postgres::{Client, Transaction};
 use uuid::Uuid;
 
+use crate::event::row::rows::Rows;
 use crate::event::row_json::row_to_json;
-use crate::event::{Micros, Rows, Table};
+use crate::event::table::Table;
+use crate::event::time::Micros;
 use crate::store::copy;
-use crate::store::partition::{self, Coverage, Interval, Range, ensure, read_coverage};
+use crate::store::partition;
+use crate::store::partition::bounds::{Interval, Range};
+use crate::store::partition::catalog::{Coverage, read_coverage};
+use crate::store::partition::create::ensure;
 
 use super::{LEFT_OUT, LEFT_OUT_MESSAGE, PARTITION_BUDGET};
 

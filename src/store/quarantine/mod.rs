@@ -1,9 +1,7 @@
 //! Rows that could not be stored, kept where an operator can look at them.
 
 pub mod admin;
-mod put;
-
-pub(super) use put::put;
+pub(crate) mod put;
 
 use super::error::BadRow;
 

@@ -8,7 +8,7 @@ use std::fmt;
 
 use tokio_postgres::Client;
 
-use super::super::error::Trouble;
+use crate::store::error::Trouble;
 
 /// Key of the advisory lock: "ingestIX" in ASCII, so that an operator who finds
 /// it in `pg_locks` can tell whose it is.

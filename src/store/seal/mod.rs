@@ -12,14 +12,8 @@
 //! Rows that come in during or after the sealing are inserted like any other;
 //! they pay for all indexes that are there.
 
-mod lock;
-mod plan;
-mod pressure;
-mod sealer;
-mod work;
-
-pub use lock::{Holder, holder};
-pub use plan::Selection;
-pub use pressure::Pressure;
-pub use sealer::{Policy, Sealer};
-pub use work::{Failed, Outcome, Sealed, seal};
+pub mod lock;
+pub mod plan;
+pub(crate) mod pressure;
+pub(crate) mod sealer;
+pub mod work;

@@ -4,9 +4,10 @@
 
 use std::time::Duration;
 
-use crate::event::Micros;
+use crate::event::time::Micros;
 
-use super::super::partition::{IndexProfile, Leaf, SecondaryIndex, secondary_indexes};
+use crate::store::partition::index::{IndexProfile, SecondaryIndex, secondary_indexes};
+use crate::store::partition::leaf::Leaf;
 
 /// Which partitions to seal.
 #[derive(Clone, Debug)]
@@ -85,8 +86,9 @@ fn index_step(leaf: &Leaf) -> Option<Step> {
 
 #[cfg(test)]
 mod tests {
-    use crate::event::Table;
-    use crate::store::partition::{Found, Range};
+    use crate::event::table::Table;
+    use crate::store::partition::bounds::Range;
+    use crate::store::partition::index::Found;
 
     use super::*;
 

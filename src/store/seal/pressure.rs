@@ -8,9 +8,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{debug, info};
 
-use crate::spool::Spool;
+use crate::spool::shared::Spool;
 
-use super::super::status::{Health, LaneStatus};
+use crate::store::status::{Health, LaneStatus};
 
 /// A lane with more batches than this before it is behind: one is being stored,
 /// one is being gathered, and the rest is half a second's work.
@@ -69,10 +69,12 @@ impl Pressure {
 mod tests {
     use uuid::Uuid;
 
-    use crate::event::Table;
-    use crate::queue::{InMemory, Outcome};
-    use crate::spool::{self, Settings};
-    use crate::store::Stream;
+    use crate::event::table::Table;
+    use crate::queue::frame::Outcome;
+    use crate::queue::intake::InMemory;
+    use crate::spool;
+    use crate::spool::settings::Settings;
+    use crate::store::ledger::Stream;
 
     use super::*;
 
@@ -80,8 +82,9 @@ mod tests {
     async fn an_index_waits_while_a_lane_does_not_get_through_but_not_for_ever() {
         let folder = tempfile::tempdir().expect("a directory");
         let (_entries, waiting) = flume::bounded(1);
-        let opened = spool::open::<InMemory, Outcome>(folder.path(), Settings::default(), waiting)
-            .expect("a spool");
+        let opened =
+            spool::open::open::<InMemory, Outcome>(folder.path(), Settings::default(), waiting)
+                .expect("a spool");
         let lane = Arc::new(LaneStatus::new(Stream {
             instance: Uuid::nil(),
             lineage: uuid::Uuid::nil(),

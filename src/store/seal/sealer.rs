@@ -6,17 +6,17 @@ use std::time::Duration;
 use tokio_postgres::Client;
 use tracing::{debug, warn};
 
-use crate::event::Table;
+use crate::event::table::Table;
 use crate::metrics::Metrics;
 
-use super::super::checks::server_time;
-use super::super::connect::Target;
-use super::super::error::{Chain, Trouble};
-use super::super::partition::IndexProfile;
-use super::super::session::Session;
 use super::plan::Selection;
 use super::pressure::Pressure;
 use super::work::{Outcome, seal};
+use crate::store::checks::clock::server_time;
+use crate::store::connect::Target;
+use crate::store::error::{Chain, Trouble};
+use crate::store::partition::index::IndexProfile;
+use crate::store::session::Session;
 
 /// How often to look for partitions that are due. They come once a day; what
 /// was passed over comes again, and a build that gave up is not a cheap one.

@@ -6,15 +6,18 @@ use std::time::{Duration, Instant};
 use tokio_postgres::Client;
 use tracing::{info, warn};
 
-use crate::event::Table;
+use crate::event::table::Table;
 use crate::metrics::{ByTable, Metrics};
 
-use super::super::error::{Chain, Trouble};
-use super::super::partition::{Action, Leaf, leaves, note, qualified, quoted};
-use super::super::session::Session;
 use super::lock::{try_lock, unlock};
 use super::plan::{Selection, Step};
 use super::pressure::Pressure;
+use crate::store::error::{Chain, Trouble};
+use crate::store::partition::create::qualified;
+use crate::store::partition::index::quoted;
+use crate::store::partition::leaf::{Leaf, leaves};
+use crate::store::partition::log::{Action, note};
+use crate::store::session::Session;
 
 /// One build at a time with little memory and no helpers: nobody waits for it,
 /// and the lanes want the machine. A lock is waited for as long as a report may

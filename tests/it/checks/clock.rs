@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use recsys_ingest::api::clock;
-use recsys_ingest::event::{Micros, Table};
-use recsys_ingest::store::checks::Board;
+use recsys_ingest::event::table::Table;
+use recsys_ingest::event::time::Micros;
+use recsys_ingest::store::checks::board::Board;
 use recsys_ingest::store::connect::Target;
-use recsys_ingest::store::directory::Directory;
+use recsys_ingest::store::directory::refresh::Directory;
 use tokio::sync::watch;
 
 use super::{findings, says};

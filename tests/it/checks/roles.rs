@@ -1,9 +1,11 @@
 //! What the service's role may do.
 
 use recsys_ingest::api::clock;
-use recsys_ingest::event::Table;
-use recsys_ingest::store::checks::{Severity, inspect};
-use recsys_ingest::store::partition::{Interval, ensure_ahead};
+use recsys_ingest::event::table::Table;
+use recsys_ingest::store::checks::finding::Severity;
+use recsys_ingest::store::checks::inspect;
+use recsys_ingest::store::partition::bounds::Interval;
+use recsys_ingest::store::partition::create::ensure_ahead;
 
 use serde_json::Value;
 

@@ -4,9 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use recsys_ingest::api::clock;
-use recsys_ingest::store::checks::Board;
+use recsys_ingest::store::checks::board::Board;
 use recsys_ingest::store::connect::Target;
-use recsys_ingest::store::directory::{ApiKeyHasher, Directory, Refused, Role, admin};
+use recsys_ingest::store::directory::admin;
+use recsys_ingest::store::directory::key::ApiKeyHasher;
+use recsys_ingest::store::directory::refresh::Directory;
+use recsys_ingest::store::directory::role::Role;
+use recsys_ingest::store::directory::snapshot::Refused;
 use tokio::sync::watch;
 use tokio_postgres::Client;
 use uuid::Uuid;
@@ -33,8 +37,10 @@ async fn a_created_key_lets_its_holder_in_until_it_is_revoked() {
     let mut client = database.connect().await;
     let directory = Directory::new();
     assert_eq!(directory.age(), None);
-    let tenant = admin::create_tenant(&client, "demo", "").await.unwrap();
-    let key = admin::create_key(
+    let tenant = admin::tenants::create_tenant(&client, "demo", "")
+        .await
+        .unwrap();
+    let key = admin::keys::create_key(
         &client,
         &hasher(),
         "demo",
@@ -61,27 +67,32 @@ async fn a_created_key_lets_its_holder_in_until_it_is_revoked() {
     assert!(caller.roles.contains(Role::Viewer) && !caller.roles.contains(Role::Admin));
     assert!(!directory.refresh(&mut client).await.unwrap().anything);
 
-    let listed = admin::list_keys(&client, Some(&tenant.id.to_string()))
+    let listed = admin::keys::list_keys(&client, Some(&tenant.id.to_string()))
         .await
         .unwrap();
     assert_eq!(listed[0].roles, ["ingest", "viewer"]);
     assert_eq!(listed[0].key_prefix.as_deref(), Some(&key.secret[..8]));
-    assert_eq!(admin::list_tenants(&client).await.unwrap()[0].keys, 1);
+    assert_eq!(
+        admin::tenants::list_tenants(&client).await.unwrap()[0].keys,
+        1
+    );
 
     assert_eq!(
-        admin::revoke_key(&client, &key.secret[..8]).await.unwrap(),
+        admin::keys::revoke_key(&client, &key.secret[..8])
+            .await
+            .unwrap(),
         key.id
     );
-    let first = admin::list_keys(&client, None).await.unwrap()[0].revoked_at;
+    let first = admin::keys::list_keys(&client, None).await.unwrap()[0].revoked_at;
     assert!(first.is_some());
     assert_eq!(
-        admin::revoke_key(&client, &key.id.to_string())
+        admin::keys::revoke_key(&client, &key.id.to_string())
             .await
             .unwrap(),
         key.id
     );
     assert_eq!(
-        admin::list_keys(&client, None).await.unwrap()[0].revoked_at,
+        admin::keys::list_keys(&client, None).await.unwrap()[0].revoked_at,
         first
     );
     assert!(directory.refresh(&mut client).await.unwrap().anything);
@@ -96,7 +107,9 @@ async fn odd_rows_neither_stop_a_refresh_nor_let_anyone_in() {
     let database = Database::migrated().await;
     let mut client = database.connect().await;
     let hash = |raw: &str| hasher().hash(raw).to_hex();
-    admin::create_tenant(&client, "demo", "Demo").await.unwrap();
+    admin::tenants::create_tenant(&client, "demo", "Demo")
+        .await
+        .unwrap();
     for (hash, roles, expires_at) in [
         ("no hash".to_owned(), "{ingest}", "infinity"),
         (hash("for ever"), "{NULL,wizard,PUBLISH}", "infinity"),
@@ -123,7 +136,10 @@ async fn odd_rows_neither_stop_a_refresh_nor_let_anyone_in() {
     );
     assert_eq!(look("never"), Err(Refused::Expired));
     assert!(look("far").is_ok());
-    assert_eq!(admin::list_keys(&client, None).await.unwrap().len(), 4);
+    assert_eq!(
+        admin::keys::list_keys(&client, None).await.unwrap().len(),
+        4
+    );
 }
 
 #[tokio::test]
@@ -131,19 +147,25 @@ async fn mistakes_at_the_command_line_are_named() {
     let database = Database::migrated().await;
     let client = database.connect().await;
     let hasher = hasher();
-    admin::create_tenant(&client, "demo", "Demo").await.unwrap();
-    admin::create_tenant(&client, "gone", "Gone").await.unwrap();
+    admin::tenants::create_tenant(&client, "demo", "Demo")
+        .await
+        .unwrap();
+    admin::tenants::create_tenant(&client, "gone", "Gone")
+        .await
+        .unwrap();
     client
         .batch_execute("UPDATE tenants SET status = 'deleted' WHERE external_id = 'gone'")
         .await
         .unwrap();
     let past = jiff::Timestamp::from_second(1).unwrap();
     let key = async |tenant, roles: &[Role], expires| {
-        let made = admin::create_key(&client, &hasher, tenant, None, roles, expires).await;
+        let made = admin::keys::create_key(&client, &hasher, tenant, None, roles, expires).await;
         made.unwrap_err().to_string()
     };
 
-    let twice = admin::create_tenant(&client, "demo", "").await.unwrap_err();
+    let twice = admin::tenants::create_tenant(&client, "demo", "")
+        .await
+        .unwrap_err();
     assert!(twice.to_string().contains("exists already"));
     assert!(
         key("nobody", &[Role::Ingest], None)
@@ -161,20 +183,24 @@ async fn mistakes_at_the_command_line_are_named() {
             .await
             .contains("expired already")
     );
-    assert!(admin::list_keys(&client, Some("nobody")).await.is_err());
+    assert!(
+        admin::keys::list_keys(&client, Some("nobody"))
+            .await
+            .is_err()
+    );
     for nothing in ["", "  ", "rik_zzzz", &Uuid::nil().to_string()] {
-        let error = admin::revoke_key(&client, nothing)
+        let error = admin::keys::revoke_key(&client, nothing)
             .await
             .unwrap_err()
             .to_string();
         assert!(error.contains("no API key"), "{error}");
     }
     for secret in ["dev-secret-number-1", "dev-secret-number-2"] {
-        admin::insert_key(&client, &hasher, "demo", None, &[Role::Ingest], secret)
+        admin::keys::insert_key(&client, &hasher, "demo", None, &[Role::Ingest], secret)
             .await
             .unwrap();
     }
-    let error = admin::revoke_key(&client, "dev-secr")
+    let error = admin::keys::revoke_key(&client, "dev-secr")
         .await
         .unwrap_err()
         .to_string();
@@ -186,10 +212,12 @@ async fn a_given_secret_is_the_same_key_every_time() {
     let database = Database::migrated().await;
     let client = database.connect().await;
     for tenant in ["demo", "other"] {
-        admin::create_tenant(&client, tenant, "").await.unwrap();
+        admin::tenants::create_tenant(&client, tenant, "")
+            .await
+            .unwrap();
     }
     let insert = async |tenant, roles: &[Role]| {
-        admin::insert_key(
+        admin::keys::insert_key(
             &client,
             &hasher(),
             tenant,
@@ -206,11 +234,11 @@ async fn a_given_secret_is_the_same_key_every_time() {
             .unwrap(),
         first
     );
-    let keys = admin::list_keys(&client, None).await.unwrap();
+    let keys = admin::keys::list_keys(&client, None).await.unwrap();
     assert_eq!(keys.len(), 1);
     assert_eq!(keys[0].roles, ["ingest", "service"]);
     assert!(insert("other", &[Role::Ingest]).await.is_err());
-    admin::revoke_key(&client, &first.to_string())
+    admin::keys::revoke_key(&client, &first.to_string())
         .await
         .unwrap();
     let error = insert("demo", &[Role::Ingest])
@@ -266,7 +294,7 @@ async fn the_loop_notices_a_wake_survives_an_outage_and_stops_when_told() {
     eventually("the first reading", async || directory.age().is_some()).await;
 
     let insert = async |client: &Client, secret| {
-        admin::insert_key(client, &hasher(), "demo", None, &[Role::Ingest], secret)
+        admin::keys::insert_key(client, &hasher(), "demo", None, &[Role::Ingest], secret)
             .await
             .unwrap();
     };

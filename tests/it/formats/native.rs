@@ -1,6 +1,8 @@
 //! Native events, and what all events have in common.
 
-use recsys_ingest::store::directory::{ApiKeyHasher, Role, admin};
+use recsys_ingest::store::directory::admin;
+use recsys_ingest::store::directory::key::ApiKeyHasher;
+use recsys_ingest::store::directory::role::Role;
 use serde_json::json;
 
 use super::{
@@ -249,7 +251,7 @@ async fn api_keys_are_stored_as_the_suite_stores_them() {
     let database = Database::with_tenants().await;
     let client = database.connect().await;
     let hasher = ApiKeyHasher::new(PEPPER.as_bytes());
-    admin::insert_key(
+    admin::keys::insert_key(
         &client,
         &hasher,
         "demo",

@@ -4,7 +4,7 @@
 //! the event follows from the number, so the same number is always the same
 //! row. Cheap on purpose: sender, service and server share a few cores.
 
-use recsys_ingest::event::Table;
+use recsys_ingest::event::table::Table;
 
 /// Events in a body.
 pub const BODY_EVENTS: u64 = 100;

@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use recsys_ingest::dev::LaunchError;
-use recsys_ingest::dev::postgres::{Options, PrivatePostgres};
+use recsys_ingest::dev::error::LaunchError;
+use recsys_ingest::dev::postgres::PrivatePostgres;
+use recsys_ingest::dev::postgres::options::Options;
 
 /// Runs of the tests that may go on at once in one target directory.
 const SLOTS: usize = 64;

@@ -2,7 +2,9 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use recsys_ingest::store::directory::{ApiKeyHasher, Role, admin};
+use recsys_ingest::store::directory::admin;
+use recsys_ingest::store::directory::key::ApiKeyHasher;
+use recsys_ingest::store::directory::role::Role;
 use recsys_ingest::store::migrate::migrate;
 use tokio_postgres::{Client, NoTls};
 
@@ -102,13 +104,15 @@ impl Database {
         let (client, driver) = connect_driven(&self.url).await;
         let hasher = ApiKeyHasher::new(PEPPER.as_bytes());
         for (name, id) in [("demo", DEMO), ("other", OTHER), ("asleep", ASLEEP)] {
-            admin::create_tenant(&client, name, name).await.unwrap();
+            admin::tenants::create_tenant(&client, name, name)
+                .await
+                .unwrap();
             // A fixed id, so that expectations can be written down.
             let sql = format!("UPDATE tenants SET id = '{id}' WHERE external_id = '{name}'");
             client.batch_execute(&sql).await.unwrap();
             for role in Role::ALL {
                 let secret = key(name, role);
-                admin::insert_key(&client, &hasher, name, None, &[role], &secret)
+                admin::keys::insert_key(&client, &hasher, name, None, &[role], &secret)
                     .await
                     .unwrap();
             }

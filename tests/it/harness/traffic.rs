@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use recsys_ingest::event::Table;
+use recsys_ingest::event::table::Table;
 
 use super::bodies::{Mix, Template};
 use wire::Wire;

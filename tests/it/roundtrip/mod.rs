@@ -7,7 +7,7 @@ mod numbers;
 use std::collections::HashMap;
 
 use proptest::prelude::*;
-use recsys_ingest::event::Pseudonymizer;
+use recsys_ingest::event::identity::Pseudonymizer;
 use serde_json::Value;
 use uuid::Uuid;
 

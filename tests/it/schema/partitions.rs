@@ -1,9 +1,10 @@
 //! Promise: there is a partition for every row, made from what the catalog says.
 
-use recsys_ingest::event::Table;
-use recsys_ingest::store::partition::{
-    Coverage, Ensured, Error, Interval, Range, ensure, ensure_ahead, list, read_coverage,
-};
+use recsys_ingest::event::table::Table;
+use recsys_ingest::store::partition::Error;
+use recsys_ingest::store::partition::bounds::{Interval, Range};
+use recsys_ingest::store::partition::catalog::{Coverage, list, read_coverage};
+use recsys_ingest::store::partition::create::{Ensured, ensure, ensure_ahead};
 
 use super::words::{INTERACTION, at, day};
 use crate::harness::{Database, one};

@@ -2,8 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use recsys_ingest::event::Table;
-use recsys_ingest::store::partition::{Error, Interval, ensure, read_coverage};
+use recsys_ingest::event::table::Table;
+use recsys_ingest::store::partition::Error;
+use recsys_ingest::store::partition::bounds::Interval;
+use recsys_ingest::store::partition::catalog::read_coverage;
+use recsys_ingest::store::partition::create::ensure;
 
 use super::words::{INTERACTION, adopted, at, day, names};
 use crate::harness::{Database, one, texts};

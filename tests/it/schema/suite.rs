@@ -1,7 +1,9 @@
 //! Promise: the suite's own readers find what they expect.
 
-use recsys_ingest::event::Table;
-use recsys_ingest::store::partition::{Coverage, Range, ensure, read_coverage};
+use recsys_ingest::event::table::Table;
+use recsys_ingest::store::partition::bounds::Range;
+use recsys_ingest::store::partition::catalog::{Coverage, read_coverage};
+use recsys_ingest::store::partition::create::ensure;
 
 use super::words::{TENANT, at, day};
 use crate::harness::{Database, texts};

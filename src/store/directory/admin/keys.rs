@@ -13,10 +13,10 @@ use rand::rngs::SysRng;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-use super::super::key::ApiKeyHasher;
-use super::super::role::Role;
 use super::tenants::{find_tenant, usable_tenant};
 use super::time;
+use crate::store::directory::key::ApiKeyHasher;
+use crate::store::directory::role::Role;
 
 /// Enough to recognise a key in a list, too little to guess it from.
 const PREFIX_CHARS: usize = 8;

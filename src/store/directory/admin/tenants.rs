@@ -7,8 +7,8 @@ use anyhow::{Context as _, Result, bail};
 use jiff::Timestamp;
 use tokio_postgres::{Client, Row};
 
-use super::super::snapshot::{Tenant, TenantStatus};
 use super::time;
+use crate::store::directory::snapshot::{Tenant, TenantStatus};
 
 const EXTERNAL_ID_BYTES_MAX: usize = 128;
 

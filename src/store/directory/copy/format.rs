@@ -8,9 +8,9 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::super::key::ApiKeyHasher;
-use super::super::role::Roles;
-use super::super::snapshot::{KeyRow, Snapshot, Tenant, TenantStatus};
+use crate::store::directory::key::ApiKeyHasher;
+use crate::store::directory::role::Roles;
+use crate::store::directory::snapshot::{KeyRow, Snapshot, Tenant, TenantStatus};
 
 const NAME: &str = "recsys-ingest keys";
 const VERSION: &str = "1";
@@ -120,8 +120,8 @@ pub(super) fn decode(bytes: &[u8], hasher: &ApiKeyHasher) -> Result<(Snapshot, i
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::Role;
     use super::*;
+    use crate::store::directory::role::Role;
 
     const AT_US: i64 = 1_790_000_000_000_000;
 
