@@ -21,11 +21,11 @@ use recsys_ingest::event::row::Key;
 use recsys_ingest::event::row::writer::RowWriter;
 use recsys_ingest::event::table::Table;
 use recsys_ingest::event::time::Micros;
-use recsys_ingest::store::connect::Target;
-use recsys_ingest::store::migrate;
-use recsys_ingest::store::partition::bounds::Interval;
-use recsys_ingest::store::partition::create::ensure_ahead;
-use recsys_ingest::store::session::Session;
+use recsys_ingest::partitions::create::ensure_ahead;
+use recsys_ingest::partitions::range::Interval;
+use recsys_ingest::postgres::connect::Target;
+use recsys_ingest::postgres::migrate;
+use recsys_ingest::postgres::session::Session;
 use uuid::Uuid;
 
 const ROWS: usize = 10_000;

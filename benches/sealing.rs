@@ -13,14 +13,14 @@ use recsys_ingest::dev::postgres::PrivatePostgres;
 use recsys_ingest::dev::postgres::options::Options;
 use recsys_ingest::event::table::Table;
 use recsys_ingest::metrics::Metrics;
-use recsys_ingest::store::connect::Target;
-use recsys_ingest::store::migrate;
-use recsys_ingest::store::partition::bounds::Interval;
-use recsys_ingest::store::partition::create::ensure_with;
-use recsys_ingest::store::partition::index::IndexProfile;
-use recsys_ingest::store::seal::plan::Selection;
-use recsys_ingest::store::seal::work::seal;
-use recsys_ingest::store::session::Session;
+use recsys_ingest::partitions::create::ensure_with;
+use recsys_ingest::partitions::indexes::IndexProfile;
+use recsys_ingest::partitions::range::Interval;
+use recsys_ingest::partitions::seal::plan::Selection;
+use recsys_ingest::partitions::seal::work::seal;
+use recsys_ingest::postgres::connect::Target;
+use recsys_ingest::postgres::migrate;
+use recsys_ingest::postgres::session::Session;
 
 const ROUNDS: usize = 5;
 

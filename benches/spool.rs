@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use recsys_ingest::spool;
-use recsys_ingest::spool::entry::{Entry, Refused};
-use recsys_ingest::spool::reader::{LaneReader, Next};
-use recsys_ingest::spool::settings::Settings;
-use recsys_ingest::spool::shared::Spool;
+use recsys_ingest::log::record::{Entry, Refused};
+use recsys_ingest::log::spool;
+use recsys_ingest::log::spool::deliver::reader::{LaneReader, Next};
+use recsys_ingest::log::spool::settings::Settings;
+use recsys_ingest::log::spool::shared::Spool;
 use tokio::sync::oneshot;
 
 const FRAME_BYTES: usize = 32 << 10;
@@ -63,7 +63,8 @@ fn commit(criterion: &mut Criterion) {
         ..Settings::default()
     };
     let (sender, entries) = flume::bounded(256);
-    let opened = spool::open(directory.path(), settings, entries).expect("the spool opens");
+    let opened =
+        spool::recover::open::open(directory.path(), settings, entries).expect("the spool opens");
     let committing = thread::spawn(|| opened.committer.run());
     let mut threads: Vec<JoinHandle<()>> = vec![committing];
     for reader in opened.readers {

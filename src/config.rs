@@ -12,10 +12,10 @@ use anyhow::bail;
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 
-use crate::api::proxies::TrustedProxies;
-use crate::store::connect::Target;
-use crate::store::partition::bounds::Interval;
-use crate::store::partition::index::IndexProfile;
+use crate::http::connection::proxies::TrustedProxies;
+use crate::partitions::indexes::IndexProfile;
+use crate::partitions::range::Interval;
+use crate::postgres::connect::Target;
 
 /// Where Postgres is.
 #[derive(Args, Clone, Debug)]

@@ -11,13 +11,13 @@ use crate::event::table::Table;
 use crate::event::time::Micros;
 use crate::logging;
 use crate::metrics::Metrics;
-use crate::store::checks::clock::server_time;
-use crate::store::error::Chain;
-use crate::store::partition;
-use crate::store::partition::index::IndexProfile;
-use crate::store::seal;
-use crate::store::seal::plan::Selection;
-use crate::store::session::Session;
+use crate::partitions;
+use crate::partitions::indexes::IndexProfile;
+use crate::partitions::seal;
+use crate::partitions::seal::plan::Selection;
+use crate::postgres::checks::clock::server_time;
+use crate::postgres::error::Chain;
+use crate::postgres::session::Session;
 
 use super::{open, print};
 
@@ -46,7 +46,7 @@ pub enum PartitionsCommand {
 }
 
 /// Carries out a command.
-pub(super) async fn run(command: PartitionsCommand) -> Result<()> {
+pub(crate) async fn run(command: PartitionsCommand) -> Result<()> {
     match command {
         PartitionsCommand::List(database) => list(&database).await,
         PartitionsCommand::Seal {
@@ -77,7 +77,7 @@ async fn list(database: &Database) -> Result<()> {
     let mut session = open(database).await?;
     let mut lines = vec!["table\tpartition\tfrom\tto\trows\tbytes\tstate".to_owned()];
     for table in Table::ALL {
-        for info in partition::catalog::list(&mut session.client, table).await? {
+        for info in partitions::catalog::list(&mut session.client, table).await? {
             let bound = |us: Option<i64>| us.map_or("-".to_owned(), |us| Micros(us).to_string());
             lines.push(format!(
                 "{table}\t{}\t{}\t{}\t{}\t{}\t{}",
@@ -99,7 +99,7 @@ async fn list(database: &Database) -> Result<()> {
 async fn refuse_unknown(session: &mut Session, names: &[String]) -> Result<()> {
     let mut known = Vec::new();
     for table in Table::ALL {
-        known.extend(partition::catalog::list(&mut session.client, table).await?);
+        known.extend(partitions::catalog::list(&mut session.client, table).await?);
     }
     for name in names {
         let info = known

@@ -3,10 +3,11 @@
 use anyhow::Result;
 use clap::{Args, Subcommand};
 
+use crate::accounts::quarantine;
+use crate::accounts::quarantine::Selection;
 use crate::config::Database;
 use crate::logging;
-use crate::store::partition;
-use crate::store::quarantine::admin::{self, Selection};
+use crate::partitions;
 
 use super::{open, print};
 
@@ -37,7 +38,7 @@ pub enum QuarantineCommand {
         rows: QuarantineRows,
         /// Time that one partition holds, for partitions that have to be made: day, week or month
         #[arg(long, env = "INGEST_PARTITION_INTERVAL", default_value = "day")]
-        partition_interval: partition::bounds::Interval,
+        partition_interval: partitions::range::Interval,
     },
     /// Throw rows away, for good
     Drop(QuarantineRows),
@@ -69,13 +70,13 @@ impl QuarantineRows {
     }
 }
 
-pub(super) async fn run(command: QuarantineCommand) -> Result<()> {
+pub(crate) async fn run(command: QuarantineCommand) -> Result<()> {
     match command {
         QuarantineCommand::List { limit, database } => {
             let session = open(&database).await?;
             let mut lines =
                 vec!["id\tat\ttable\ttenant\tevent_id\tcode\tplace\tmessage".to_owned()];
-            for entry in admin::list(&session.client, limit).await? {
+            for entry in quarantine::list(&session.client, limit).await? {
                 lines.push(format!(
                     "{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}",
                     entry.id,
@@ -92,7 +93,7 @@ pub(super) async fn run(command: QuarantineCommand) -> Result<()> {
         }
         QuarantineCommand::Show { id, database } => {
             let session = open(&database).await?;
-            let entry = admin::show(&session.client, id).await?;
+            let entry = quarantine::show(&session.client, id).await?;
             let row: serde_json::Value = serde_json::from_str(&entry.row)?;
             print(&format!(
                 "{} of {} was set aside at {} with {}: {}\n{}",
@@ -110,7 +111,8 @@ pub(super) async fn run(command: QuarantineCommand) -> Result<()> {
         } => {
             let mut session = open(&rows.database).await?;
             let retried =
-                admin::retry(&mut session.client, &rows.selection(), partition_interval).await?;
+                quarantine::retry(&mut session.client, &rows.selection(), partition_interval)
+                    .await?;
             for (id, words) in &retried.refused {
                 logging::say(&format!("row {id} is still refused: {words}"));
             }
@@ -123,7 +125,7 @@ pub(super) async fn run(command: QuarantineCommand) -> Result<()> {
         }
         QuarantineCommand::Drop(rows) => {
             let mut session = open(&rows.database).await?;
-            let dropped = admin::discard(&mut session.client, &rows.selection()).await?;
+            let dropped = quarantine::discard(&mut session.client, &rows.selection()).await?;
             print(&format!("{dropped} dropped"))
         }
     }

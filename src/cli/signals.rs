@@ -32,7 +32,7 @@ pub struct Stop {
 
 impl Stop {
     /// Listens from now on.
-    pub(super) fn listen() -> Result<Self> {
+    pub(crate) fn listen() -> Result<Self> {
         let stop = Self::default();
         let listen = |number: Number, name: &'static str| {
             signal(SignalKind::from_raw(number.as_raw()))
@@ -76,7 +76,7 @@ impl Stop {
     }
 
     /// What a shell makes of a process that a signal ended.
-    pub(super) fn exit_code(&self) -> u8 {
+    pub(crate) fn exit_code(&self) -> u8 {
         u8::try_from(128 + self.last.load(Ordering::Relaxed)).unwrap_or(u8::MAX)
     }
 }

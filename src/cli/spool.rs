@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Subcommand;
 
 use super::print;
-use crate::spool;
+use crate::log::spool;
 
 /// What to do with a spool directory.
 #[derive(Debug, Subcommand)]
@@ -27,10 +27,10 @@ pub enum SpoolCommand {
     },
 }
 
-pub(super) fn run(command: &SpoolCommand) -> Result<()> {
+pub(crate) fn run(command: &SpoolCommand) -> Result<()> {
     match command {
         SpoolCommand::Fork { spool_dir } => {
-            let lineage = spool::open::fork(spool_dir)?;
+            let lineage = spool::recover::open::fork(spool_dir)?;
             print(&format!(
                 "{} is a spool by itself from now on, with lineage {lineage}",
                 spool_dir.display()

@@ -7,9 +7,9 @@ use clap::{Args, Subcommand};
 
 use crate::config::{Database, Secrets};
 use crate::logging;
-use crate::store::directory::admin;
-use crate::store::directory::key::ApiKeyHasher;
-use crate::store::directory::role::Role;
+use crate::tenants::admin;
+use crate::tenants::key::ApiKeyHasher;
+use crate::tenants::role::Role;
 
 use super::{open, print};
 
@@ -88,7 +88,7 @@ fn role(name: &str) -> Result<Role, String> {
     })
 }
 
-pub(super) async fn tenants(command: TenantsCommand) -> Result<()> {
+pub(crate) async fn tenants(command: TenantsCommand) -> Result<()> {
     match command {
         TenantsCommand::Create {
             external_id,
@@ -116,7 +116,7 @@ pub(super) async fn tenants(command: TenantsCommand) -> Result<()> {
     }
 }
 
-pub(super) async fn keys(command: KeysCommand) -> Result<()> {
+pub(crate) async fn keys(command: KeysCommand) -> Result<()> {
     match command {
         KeysCommand::Create {
             tenant,

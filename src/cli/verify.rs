@@ -8,9 +8,9 @@ use clap::Args;
 use uuid::Uuid;
 
 use crate::config::Database;
-use crate::store::ledger::Totals;
-use crate::store::session::Session;
-use crate::{spool, store};
+use crate::log::spool;
+use crate::postgres::session::Session;
+use crate::writer::ledger::Totals;
 
 use super::{open, print};
 
@@ -40,7 +40,7 @@ pub struct Verify {
 }
 
 /// Compares what was accepted with what became of it.
-pub(super) async fn run(verify: Verify) -> Result<()> {
+pub(crate) async fn run(verify: Verify) -> Result<()> {
     let mut session = open(&verify.database).await?;
     let mut looks = 0;
     let Looked {
@@ -59,11 +59,13 @@ pub(super) async fn run(verify: Verify) -> Result<()> {
         tokio::time::sleep(PAUSE).await;
     };
     let tables = match verify.skip_tables {
-        true => store::verify::Ledger::default(),
-        false => store::verify::read(&mut session.client, instance, Uuid::nil(), true).await?,
+        true => crate::accounts::verify::Ledger::default(),
+        false => {
+            crate::accounts::verify::read(&mut session.client, instance, Uuid::nil(), true).await?
+        }
     };
     let mut differences = 0;
-    for spool::scan::report::Unreadable { name, reason, .. } in &unreadable {
+    for spool::recover::scan::report::Unreadable { name, reason, .. } in &unreadable {
         differences += 1;
         print(&format!(
             "{name}: CANNOT BE READ, {reason}; its rows are missing below"
@@ -90,7 +92,7 @@ pub(super) async fn run(verify: Verify) -> Result<()> {
         } = stream;
         let lane = format!(
             "{} lane {}",
-            crate::queue::intake::table_of(account.number),
+            crate::admission::admit::table_of(account.number),
             account.number / 2
         );
         if let Some(other) = &stream.fenced_off_by {
@@ -148,12 +150,12 @@ pub(super) async fn run(verify: Verify) -> Result<()> {
 struct Looked {
     streams: Vec<Stream>,
     instance: Uuid,
-    unreadable: Vec<spool::scan::report::Unreadable>,
+    unreadable: Vec<spool::recover::scan::report::Unreadable>,
 }
 
 /// A stream by the spool and by the ledger.
 struct Stream {
-    account: spool::open::StreamAccount,
+    account: spool::recover::open::StreamAccount,
     totals: Totals,
     /// The holder of the ledger's row, if it is not this directory.
     fenced_off_by: Option<String>,
@@ -169,19 +171,20 @@ impl Stream {
 
 /// Reads the ledger, then the spool: what is accepted meanwhile then counts as spooled.
 async fn look(spool_dir: &Path, session: &mut Session) -> Result<Looked> {
-    let report = spool::open::inspect(spool_dir)?;
+    let report = spool::recover::open::inspect(spool_dir)?;
     let instance = report
         .instance
         .with_context(|| format!("there is no spool in {}", spool_dir.display()))?;
-    let lineage = spool::open::history(spool_dir, instance)?.lineage();
-    let ledger = store::verify::read(&mut session.client, instance, lineage, false).await?;
+    let lineage = spool::recover::open::history(spool_dir, instance)?.lineage();
+    let ledger =
+        crate::accounts::verify::read(&mut session.client, instance, lineage, false).await?;
     let watermarks: Vec<_> = ledger
         .streams
         .iter()
         .map(|stream| (stream.number, stream.totals.settled, stream.opening))
         .collect();
-    let spool::open::Account { history, streams } =
-        spool::open::account(spool_dir, instance, &watermarks)?;
+    let spool::recover::open::Account { history, streams } =
+        spool::recover::open::account(spool_dir, instance, &watermarks)?;
     let streams = streams
         .into_iter()
         .map(|account| {

@@ -23,11 +23,11 @@ use tracing::info;
 use crate::cli::signals::Stop;
 use crate::cli::{Cli, Command, bind, print};
 use crate::config::{Dev, Serve};
+use crate::postgres::session::Session;
 use crate::service;
-use crate::store::directory::admin;
-use crate::store::directory::key::ApiKeyHasher;
-use crate::store::directory::role::Role;
-use crate::store::session::Session;
+use crate::tenants::admin;
+use crate::tenants::key::ApiKeyHasher;
+use crate::tenants::role::Role;
 
 use env_file::EnvFile;
 use identity::{Identity, is_root};

@@ -5,18 +5,17 @@
 
 pub mod body;
 pub mod decode;
+pub(crate) mod exposure;
+pub(crate) mod field;
+pub(crate) mod formats;
 pub mod identity;
+pub(crate) mod interaction;
 pub mod json;
+pub(crate) mod meta;
 pub mod numeric;
 pub mod rejection;
 pub mod row;
 pub mod row_json;
+pub(crate) mod subject;
 pub mod table;
 pub mod time;
-
-pub(crate) mod exposure;
-pub(crate) mod field;
-pub(crate) mod formats;
-pub(crate) mod interaction;
-pub(crate) mod meta;
-pub(crate) mod subject;

@@ -8,7 +8,7 @@ use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
 /// Tasks that are all joined.
 #[derive(Debug, Default)]
-pub(super) struct Tasks {
+pub(crate) struct Tasks {
     running: JoinSet<()>,
     names: HashMap<Id, Name>,
     /// Those that were met by [`Tasks::join`].
@@ -24,7 +24,7 @@ struct Name {
 /// A task that did not end as it should.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{task} {how}")]
-pub(super) struct Fault {
+pub(crate) struct Fault {
     task: String,
     how: How,
 }
@@ -46,7 +46,7 @@ impl fmt::Display for How {
 
 impl Tasks {
     /// Runs a task that goes on until it is told to end.
-    pub(super) fn spawn(
+    pub(crate) fn spawn(
         &mut self,
         name: impl Into<String>,
         task: impl Future<Output = ()> + Send + 'static,
@@ -56,7 +56,7 @@ impl Tasks {
     }
 
     /// Runs a task that ends when its work is done.
-    pub(super) fn spawn_once(
+    pub(crate) fn spawn_once(
         &mut self,
         name: impl Into<String>,
         task: impl Future<Output = ()> + Send + 'static,
@@ -66,7 +66,7 @@ impl Tasks {
     }
 
     /// Waits for a fault, for ever if there is none. May be dropped at any time.
-    pub(super) async fn fault(&mut self) -> Fault {
+    pub(crate) async fn fault(&mut self) -> Fault {
         while let Some(ended) = self.running.join_next_with_id().await {
             if let Some(fault) = self.fault_of(&ended, true) {
                 return fault;
@@ -77,7 +77,7 @@ impl Tasks {
 
     /// Waits until all have ended, now that they were told to. May be dropped at
     /// any time, and called again. A panic of one does not end the others.
-    pub(super) async fn join(&mut self) {
+    pub(crate) async fn join(&mut self) {
         while let Some(ended) = self.running.join_next_with_id().await {
             let fault = self.fault_of(&ended, false);
             self.faults.extend(fault);
@@ -85,13 +85,13 @@ impl Tasks {
     }
 
     /// The panics of those that were joined.
-    pub(super) fn faults(&mut self) -> Vec<Fault> {
+    pub(crate) fn faults(&mut self) -> Vec<Fault> {
         std::mem::take(&mut self.faults)
     }
 
     /// Ends those that still run, wherever they are, and waits for that at most
     /// for `limit`: a thread that waits for its disk cannot be ended.
-    pub(super) async fn abort(&mut self, limit: Duration) {
+    pub(crate) async fn abort(&mut self, limit: Duration) {
         self.running.abort_all();
         if tokio::time::timeout(limit, self.join()).await.is_err() {
             tracing::warn!(

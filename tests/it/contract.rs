@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use recsys_ingest::store::directory::role::Role;
+use recsys_ingest::tenants::role::Role;
 use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;

@@ -1,6 +1,6 @@
 //! Promise: an event is stored once, however often and wherever it is posted.
 
-use recsys_ingest::store::directory::role::Role;
+use recsys_ingest::tenants::role::Role;
 use serde_json::{Value, json};
 
 use crate::harness::{Database, Service, click, shown};

@@ -1,6 +1,6 @@
 //! Promise: a refusal is right, its reason is the true one, and it is counted.
 
-use recsys_ingest::store::directory::role::Role;
+use recsys_ingest::tenants::role::Role;
 use serde_json::json;
 
 use crate::backpressure::fill_up;

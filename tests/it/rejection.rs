@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use recsys_ingest::event::rejection::Code;
 use recsys_ingest::event::table::Table;
-use recsys_ingest::store::directory::role::Role;
+use recsys_ingest::tenants::role::Role;
 use serde_json::{Value, json};
 
 use crate::harness::{Service, click, shown};

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use recsys_ingest::store::directory::role::Role;
+use recsys_ingest::tenants::role::Role;
 
 use crate::harness::{Client, Process, Reply, Rig, click, eventually, key};
 

@@ -4,10 +4,10 @@
 use std::path::Path;
 
 use bytes::Bytes;
+use recsys_ingest::admission;
 use recsys_ingest::event::table::Table;
-use recsys_ingest::queue;
-use recsys_ingest::spool;
-use recsys_ingest::spool::entry::Entry;
+use recsys_ingest::log::record::Entry;
+use recsys_ingest::log::spool;
 
 use crate::harness::{Client, Process, Rig, click, eventually};
 
@@ -18,10 +18,10 @@ fn append_frame_of_the_future(directory: &Path) {
         streams: 2,
         ..spool::settings::Settings::default()
     };
-    let opened = spool::open::open(directory, settings, entries).unwrap();
+    let opened = spool::recover::open::open(directory, settings, entries).unwrap();
     let (durable, answer) = tokio::sync::oneshot::channel();
     let entry = Entry {
-        stream: queue::intake::stream(Table::Interactions, 0),
+        stream: admission::admit::stream(Table::Interactions, 0),
         items: 1,
         payload: Bytes::from_static(&[99, Table::Interactions as u8, 1, 2, 3]),
         durable: Some(durable),

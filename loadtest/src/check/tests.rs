@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use recsys_ingest::dev::postgres::PrivatePostgres;
 use recsys_ingest::dev::postgres::options::Options;
-use recsys_ingest::store::migrate::migrate;
+use recsys_ingest::postgres::migrate::migrate;
 use tokio_postgres::{Client, NoTls};
 
 use super::{Checker, Patience, Verdict, Wait};

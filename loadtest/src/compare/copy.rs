@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use futures_util::SinkExt as _;
 use recsys_ingest::event::table::Table;
-use recsys_ingest::store::session::Session;
+use recsys_ingest::postgres::session::Session;
 use tokio::task::JoinSet;
 
 use super::rows::{HEADER, Rows, TRAILER, columns};

@@ -7,8 +7,8 @@
 
 use anyhow::Context as _;
 use recsys_ingest::event::table::Table as Target;
-use recsys_ingest::store::partition;
-use recsys_ingest::store::partition::bounds::Interval;
+use recsys_ingest::partitions;
+use recsys_ingest::partitions::range::Interval;
 
 use super::http::Load;
 use super::options::CompareOptions;
@@ -93,7 +93,7 @@ impl<'g> Growth<'g> {
             for day in 0..i64::from(PARTITIONS) {
                 let range = Interval::Day.range_of(from_us + day * DAY_US);
                 let client = &mut self.stage.admin.client;
-                partition::create::ensure(client, TABLE, range, "comparison").await?;
+                partitions::create::ensure(client, TABLE, range, "comparison").await?;
             }
             self.stage.start_service(&[HORIZON]).await?;
             self.load(&mut series[1], &load, BODY).await?;
@@ -303,7 +303,7 @@ impl<'g> Growth<'g> {
     }
 
     async fn partition_of(&mut self, us: i64) -> anyhow::Result<String> {
-        let partitions = partition::catalog::list(&mut self.stage.admin.client, TABLE).await?;
+        let partitions = partitions::catalog::list(&mut self.stage.admin.client, TABLE).await?;
         partitions
             .into_iter()
             .find(|info| info.from_us == Some(us))
@@ -312,7 +312,7 @@ impl<'g> Growth<'g> {
     }
 
     async fn drop_partitions_from(&mut self, us: i64) -> anyhow::Result<()> {
-        let partitions = partition::catalog::list(&mut self.stage.admin.client, TABLE).await?;
+        let partitions = partitions::catalog::list(&mut self.stage.admin.client, TABLE).await?;
         for info in partitions {
             if info.from_us.is_some_and(|from| from >= us) {
                 self.stage

@@ -8,13 +8,13 @@
 //! ("where does this value end?" and "would jsonb refuse it?") have to be
 //! answered in one pass, with a verdict per value instead of one per document.
 
-use std::borrow::Cow;
-use std::fmt;
-
 pub mod scan;
 pub(crate) mod string;
 pub(crate) mod walk;
 pub(crate) mod write;
+
+use std::borrow::Cow;
+use std::fmt;
 
 /// How deep values may nest inside one event, the event itself included.
 ///

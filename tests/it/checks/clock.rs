@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use recsys_ingest::api::clock;
+use recsys_ingest::accounts::board::Board;
+use recsys_ingest::clock;
 use recsys_ingest::event::table::Table;
 use recsys_ingest::event::time::Micros;
-use recsys_ingest::store::checks::board::Board;
-use recsys_ingest::store::connect::Target;
-use recsys_ingest::store::directory::refresh::Directory;
+use recsys_ingest::postgres::connect::Target;
+use recsys_ingest::tenants::refresh::Directory;
 use tokio::sync::watch;
 
 use super::{findings, says};

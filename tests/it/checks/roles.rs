@@ -1,11 +1,11 @@
 //! What the service's role may do.
 
-use recsys_ingest::api::clock;
+use recsys_ingest::clock;
 use recsys_ingest::event::table::Table;
-use recsys_ingest::store::checks::finding::Severity;
-use recsys_ingest::store::checks::inspect;
-use recsys_ingest::store::partition::bounds::Interval;
-use recsys_ingest::store::partition::create::ensure_ahead;
+use recsys_ingest::finding::Severity;
+use recsys_ingest::partitions::create::ensure_ahead;
+use recsys_ingest::partitions::range::Interval;
+use recsys_ingest::postgres::checks::inspect;
 
 use serde_json::Value;
 

@@ -1,7 +1,7 @@
 //! Encoding, columns and tables.
 
-use recsys_ingest::store::checks::finding::{Finding, Severity};
-use recsys_ingest::store::checks::inspect;
+use recsys_ingest::finding::{Finding, Severity};
+use recsys_ingest::postgres::checks::inspect;
 
 use super::{findings, is_ready, is_stored, refusal, says};
 use crate::harness::{Database, Process, Settings, click, shown};

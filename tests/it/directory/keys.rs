@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use recsys_ingest::api::clock;
-use recsys_ingest::store::checks::board::Board;
-use recsys_ingest::store::connect::Target;
-use recsys_ingest::store::directory::admin;
-use recsys_ingest::store::directory::key::ApiKeyHasher;
-use recsys_ingest::store::directory::refresh::Directory;
-use recsys_ingest::store::directory::role::Role;
-use recsys_ingest::store::directory::snapshot::Refused;
+use recsys_ingest::accounts::board::Board;
+use recsys_ingest::clock;
+use recsys_ingest::postgres::connect::Target;
+use recsys_ingest::tenants::admin;
+use recsys_ingest::tenants::key::ApiKeyHasher;
+use recsys_ingest::tenants::refresh::Directory;
+use recsys_ingest::tenants::role::Role;
+use recsys_ingest::tenants::snapshot::Refused;
 use tokio::sync::watch;
 use tokio_postgres::Client;
 use uuid::Uuid;

@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use recsys_ingest::store::connect::{Connection, Target};
+use recsys_ingest::postgres::connect::{Connection, Target};
 use tempfile::TempDir;
 use tokio_postgres::Client;
 

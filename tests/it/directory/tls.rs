@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use recsys_ingest::store::connect::error::ConnectError;
-use recsys_ingest::store::connect::{Target, prepare_session};
+use recsys_ingest::postgres::connect::error::ConnectError;
+use recsys_ingest::postgres::connect::{Target, prepare_session};
 
 use super::server::{Server, open};
 use crate::harness::Database;

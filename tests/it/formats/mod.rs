@@ -6,7 +6,7 @@
 mod native;
 mod suite;
 
-use recsys_ingest::store::directory::role::Role;
+use recsys_ingest::tenants::role::Role;
 use serde_json::{Value, json};
 use uuid::Uuid;
 

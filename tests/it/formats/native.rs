@@ -1,8 +1,8 @@
 //! Native events, and what all events have in common.
 
-use recsys_ingest::store::directory::admin;
-use recsys_ingest::store::directory::key::ApiKeyHasher;
-use recsys_ingest::store::directory::role::Role;
+use recsys_ingest::tenants::admin;
+use recsys_ingest::tenants::key::ApiKeyHasher;
+use recsys_ingest::tenants::role::Role;
 use serde_json::json;
 
 use super::{

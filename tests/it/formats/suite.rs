@@ -1,6 +1,6 @@
 //! The formats that the suite's other components write.
 
-use recsys_ingest::store::directory::role::Role;
+use recsys_ingest::tenants::role::Role;
 use serde_json::{Value, json};
 use uuid::Uuid;
 

@@ -2,10 +2,10 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use recsys_ingest::store::directory::admin;
-use recsys_ingest::store::directory::key::ApiKeyHasher;
-use recsys_ingest::store::directory::role::Role;
-use recsys_ingest::store::migrate::migrate;
+use recsys_ingest::postgres::migrate::migrate;
+use recsys_ingest::tenants::admin;
+use recsys_ingest::tenants::key::ApiKeyHasher;
+use recsys_ingest::tenants::role::Role;
 use tokio_postgres::{Client, NoTls};
 
 use super::cluster::{Cluster, cluster};

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use recsys_ingest::store::directory::role::Role;
+use recsys_ingest::tenants::role::Role;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, StatusCode};
 use serde_json::Value;

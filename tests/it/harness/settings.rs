@@ -6,7 +6,7 @@ use std::sync::Arc;
 use clap::Parser as _;
 use recsys_ingest::cli::{Cli, Command};
 use recsys_ingest::config::Serve;
-use recsys_ingest::store::directory::role::Role;
+use recsys_ingest::tenants::role::Role;
 use tempfile::TempDir;
 
 use super::database::Database;

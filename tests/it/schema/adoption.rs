@@ -1,9 +1,9 @@
 //! Promise: a database that the suite built goes on as it is, and takes our rows.
 
 use recsys_ingest::event::table::Table;
-use recsys_ingest::store::migrate::{Report, migrate};
-use recsys_ingest::store::partition::catalog::list;
-use recsys_ingest::store::partition::create::{Ensured, ensure};
+use recsys_ingest::partitions::catalog::list;
+use recsys_ingest::partitions::create::{Ensured, ensure};
+use recsys_ingest::postgres::migrate::{Report, migrate};
 
 use super::words::{TENANT, adopted, day};
 use crate::harness::{Database, one};

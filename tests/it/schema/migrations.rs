@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use recsys_ingest::store::migrate::{Report, migrate, migrate_within};
+use recsys_ingest::postgres::migrate::{Report, migrate, migrate_within};
 
 use super::words::TENANT;
 use crate::harness::{Database, one, texts};

@@ -1,10 +1,10 @@
 //! Promise: there is a partition for every row, made from what the catalog says.
 
 use recsys_ingest::event::table::Table;
-use recsys_ingest::store::partition::Error;
-use recsys_ingest::store::partition::bounds::{Interval, Range};
-use recsys_ingest::store::partition::catalog::{Coverage, list, read_coverage};
-use recsys_ingest::store::partition::create::{Ensured, ensure, ensure_ahead};
+use recsys_ingest::partitions::catalog::{Coverage, list, read_coverage};
+use recsys_ingest::partitions::create::{Ensured, ensure, ensure_ahead};
+use recsys_ingest::partitions::error::Error;
+use recsys_ingest::partitions::range::{Interval, Range};
 
 use super::words::{INTERACTION, at, day};
 use crate::harness::{Database, one};

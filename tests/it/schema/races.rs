@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use recsys_ingest::event::table::Table;
-use recsys_ingest::store::partition::Error;
-use recsys_ingest::store::partition::bounds::Interval;
-use recsys_ingest::store::partition::catalog::read_coverage;
-use recsys_ingest::store::partition::create::ensure;
+use recsys_ingest::partitions::catalog::read_coverage;
+use recsys_ingest::partitions::create::ensure;
+use recsys_ingest::partitions::error::Error;
+use recsys_ingest::partitions::range::Interval;
 
 use super::words::{INTERACTION, adopted, at, day, names};
 use crate::harness::{Database, one, texts};

@@ -1,9 +1,9 @@
 //! Promise: the suite's own readers find what they expect.
 
 use recsys_ingest::event::table::Table;
-use recsys_ingest::store::partition::bounds::Range;
-use recsys_ingest::store::partition::catalog::{Coverage, read_coverage};
-use recsys_ingest::store::partition::create::ensure;
+use recsys_ingest::partitions::catalog::{Coverage, read_coverage};
+use recsys_ingest::partitions::create::ensure;
+use recsys_ingest::partitions::range::Range;
 
 use super::words::{TENANT, at, day};
 use crate::harness::{Database, texts};

@@ -1,9 +1,9 @@
 //! Words to ask the schema with.
 
 use recsys_ingest::event::table::Table;
-use recsys_ingest::store::migrate::{Report, migrate};
-use recsys_ingest::store::partition::bounds::{Interval, Range};
-use recsys_ingest::store::partition::catalog::list;
+use recsys_ingest::partitions::catalog::list;
+use recsys_ingest::partitions::range::{Interval, Range};
+use recsys_ingest::postgres::migrate::{Report, migrate};
 use tokio_postgres::Client;
 
 use crate::harness::Database;

@@ -1,0 +1,120 @@
+//! Checks that every accepted row is where the accounts say it is.
+//!
+//! Reads the accounts and the tables as of one moment, and may run beside the
+//! service. Changes nothing.
+
+use anyhow::{Context as _, Result};
+use tokio_postgres::{Client, IsolationLevel, Transaction};
+use uuid::Uuid;
+
+use crate::event::table::Table;
+
+use crate::writer::ledger;
+use crate::writer::ledger::{Holder, LedgerRow, Totals};
+
+/// What the database says.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger {
+    /// The streams of the spool that was asked for.
+    pub streams: Vec<StreamLedger>,
+    /// Both tables.
+    pub tables: Vec<TableCheck>,
+    /// Rows in quarantine, and as many as there should be.
+    pub quarantine: Option<(i64, i64)>,
+}
+
+/// A stream's row in the ledger.
+#[derive(Clone, Debug)]
+pub struct StreamLedger {
+    /// The stream.
+    pub number: u8,
+    /// What became of its rows.
+    pub totals: Totals,
+    /// Who may move it on; none: a row from before openings were recorded.
+    pub opening: Option<Uuid>,
+    /// The same, as a process.
+    pub holder: Option<Holder>,
+}
+
+/// A table's rows, counted and accounted for by all instances and operators.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableCheck {
+    /// The table.
+    pub table: Table,
+    /// Rows that are there. Rows without an event id, from before this service
+    /// was put in front of an existing database, do not count.
+    pub counted: i64,
+    /// Rows that were stored, as the ledger says.
+    pub stored: i64,
+}
+
+/// Reads the ledger, and counts the tables' rows if `count_tables`.
+pub async fn read(
+    client: &mut Client,
+    instance: Uuid,
+    lineage: Uuid,
+    count_tables: bool,
+) -> Result<Ledger> {
+    let snapshot = client
+        .build_transaction()
+        .isolation_level(IsolationLevel::RepeatableRead)
+        .read_only(true)
+        .start()
+        .await
+        .context("cannot begin a transaction")?;
+    let mut ledger = Ledger {
+        streams: streams(&snapshot, instance, lineage).await?,
+        ..Ledger::default()
+    };
+    if count_tables {
+        for table in Table::ALL {
+            ledger.tables.push(check(&snapshot, table).await?);
+        }
+        let row = snapshot
+            .query_one(
+                "SELECT (SELECT count(*) FROM ingest_quarantine),
+                        (SELECT coalesce(sum(quarantined), 0)::bigint FROM ingest_ledger)",
+                &[],
+            )
+            .await
+            .context("cannot count the quarantine")?;
+        ledger.quarantine = Some((row.get(0), row.get(1)));
+    }
+    Ok(ledger)
+}
+
+async fn streams(
+    snapshot: &Transaction<'_>,
+    instance: Uuid,
+    lineage: Uuid,
+) -> Result<Vec<StreamLedger>> {
+    let rows = ledger::read_all(snapshot, instance, lineage)
+        .await
+        .context("cannot read the ledger; has `migrate` run?")?;
+    let stream = |(number, row): (i16, LedgerRow)| StreamLedger {
+        number: u8::try_from(number).unwrap_or(u8::MAX),
+        totals: row.totals,
+        opening: row.mark.opening,
+        holder: row.holder,
+    };
+    Ok(rows.into_iter().map(stream).collect())
+}
+
+async fn check(snapshot: &Transaction<'_>, table: Table) -> Result<TableCheck> {
+    let row = snapshot
+        .query_one(
+            &format!(
+                "SELECT (SELECT count(event_id) FROM {table}),
+                        (SELECT coalesce(sum(stored), 0)::bigint
+                           FROM ingest_ledger WHERE table_name = $1)"
+            ),
+            &[&table.as_str()],
+        )
+        .await
+        .with_context(|| format!("cannot count the rows of {table}"))?;
+    Ok(TableCheck {
+        table,
+        counted: row.get(0),
+        stored: row.get(1),
+    })
+}

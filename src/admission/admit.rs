@@ -1,0 +1,273 @@
+//! Where frames enter: the last look at whether there is room for them.
+
+use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::frame::{Frame, Outcome};
+use super::memory::{Budget, Loan};
+use crate::drain_rate::DrainRate;
+use crate::event::body::Memory;
+use crate::event::row::rows::Rows;
+use crate::event::table::Table;
+use crate::log::record::{Entry, Refused};
+use crate::log::spool::shared::Spool;
+
+/// There is no room; try again later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Full {
+    /// The byte budget is spent.
+    #[error("the memory for bodies and rows on their way (--queue-bytes-max) is spent")]
+    Bytes,
+    /// The disk takes longer than requests come in.
+    #[error("too many requests are waiting for the disk")]
+    Frames,
+    /// The spool has reached its cap.
+    #[error("the spool has reached its cap (--spool-bytes-max)")]
+    Spool,
+    /// The disk has no free space beyond its reserve.
+    #[error("the disk of the spool has no free space beyond --spool-disk-reserve")]
+    Reserve,
+    /// No room will ever be large enough.
+    #[error("it takes more memory or more of the spool than one request may")]
+    TooLarge,
+    /// The disk does not work.
+    #[error("writing to the disk of the spool failed, and has not worked since")]
+    Disk,
+    /// The disk does not answer.
+    #[error("the disk of the spool has not answered for seconds")]
+    Stalled,
+    /// The spool's directory is not there any more.
+    #[error(
+        "the spool's directory was removed or replaced while the service ran; it has to be started again"
+    )]
+    Gone,
+    /// A later opening of this spool stores its events.
+    #[error("this instance is fenced off: a later start on a copy of its spool took over")]
+    FencedOff,
+    /// The service is stopping.
+    #[error("the service is stopping")]
+    Stopping,
+}
+
+impl From<Refused> for Full {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Full => Full::Spool,
+            Refused::NoSpace => Full::Reserve,
+            Refused::TooLarge => Full::TooLarge,
+            Refused::Failed => Full::Disk,
+            Refused::Stalled => Full::Stalled,
+            Refused::Gone => Full::Gone,
+        }
+    }
+}
+
+/// What stays in memory of a frame while its lane keeps up.
+#[derive(Debug)]
+pub struct InMemory {
+    /// The rows, so that they need not be parsed again.
+    pub rows: Rows,
+    /// The memory that they take.
+    pub loan: Loan,
+}
+
+/// The number of a table's lane among the spool's streams: growing the number
+/// of writers leaves the numbers of the others as they are.
+pub fn stream(table: Table, shard: u8) -> u8 {
+    shard * 2 + table as u8
+}
+
+/// The table whose rows a stream carries.
+pub fn table_of(stream: u8) -> Table {
+    Table::ALL[usize::from(stream % 2)]
+}
+
+/// What the API holds of everything downstream.
+#[derive(Clone, Debug)]
+pub struct Intake {
+    budget: Budget,
+    entries: flume::Sender<Entry<InMemory, Outcome>>,
+    spool: Spool,
+    segment_bytes: u64,
+    drain: Arc<DrainRate>,
+    shards: u8,
+    turn: Arc<AtomicUsize>,
+    fenced_off: Arc<AtomicBool>,
+}
+
+impl Intake {
+    /// An intake whose frames go into `entries`, to `shards` lanes for each table,
+    /// until it is `fenced_off`.
+    pub fn new(
+        budget: Budget,
+        entries: flume::Sender<Entry<InMemory, Outcome>>,
+        spool: Spool,
+        segment_bytes: u64,
+        drain: Arc<DrainRate>,
+        shards: u8,
+        fenced_off: Arc<AtomicBool>,
+    ) -> Self {
+        Self {
+            budget,
+            entries,
+            spool,
+            segment_bytes,
+            drain,
+            shards,
+            turn: Arc::default(),
+            fenced_off,
+        }
+    }
+
+    /// Lends memory for a body, its rows or the answer to it.
+    pub fn lend(&self, bytes: usize) -> Result<Loan, Full> {
+        u32::try_from(bytes)
+            .ok()
+            .and_then(|bytes| self.budget.lend(bytes))
+            .ok_or(if bytes > self.budget.bytes_max() {
+                Full::TooLarge
+            } else {
+                Full::Bytes
+            })
+    }
+
+    /// Memory for decoding a body of so many bytes, which are on loan already.
+    pub fn scratch(&self, body_bytes: usize) -> Scratch<'_> {
+        // Waiting until the others are done would not help a body that takes most of
+        // the memory by itself.
+        let most = self.budget.bytes_max() / 4 * 3;
+        Scratch {
+            intake: self,
+            bytes_max: most.saturating_sub(body_bytes),
+            used: Cell::new(0),
+            loan: RefCell::new(None),
+            refused: Cell::new(None),
+        }
+    }
+
+    /// Bytes on loan and the most that can be.
+    pub fn bytes(&self) -> (usize, usize) {
+        (self.budget.lent(), self.budget.bytes_max())
+    }
+
+    /// Whether a body of `bytes` could be spooled: said before any work is done
+    /// for it.
+    pub fn has_room(&self, bytes: usize) -> Result<(), Full> {
+        self.is_not_fenced_off()?;
+        Ok(self.spool.has_room(bytes)?)
+    }
+
+    /// What is taken after that would lie in the spool until an operator comes.
+    fn is_not_fenced_off(&self) -> Result<(), Full> {
+        match self.fenced_off.load(Ordering::Relaxed) {
+            true => Err(Full::FencedOff),
+            false => Ok(()),
+        }
+    }
+
+    /// The spool behind the intake.
+    pub fn spool(&self) -> &Spool {
+        &self.spool
+    }
+
+    /// Passes a frame on, or refuses it at once. `durable` is told once the
+    /// frame is on disk.
+    pub fn submit(
+        &self,
+        frame: Frame,
+        durable: Option<oneshot::Sender<Result<(), Refused>>>,
+    ) -> Result<(), Full> {
+        self.is_not_fenced_off()?;
+        let table: Table = frame.rows.table();
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % usize::from(self.shards);
+        let shard = u8::try_from(turn).expect("the remainder of a u8 is one");
+        let entry = Entry {
+            stream: stream(table, shard),
+            items: u32::try_from(frame.rows.len()).expect("a body is far smaller than 4 GiB"),
+            payload: frame.rows.framed().clone(),
+            durable,
+            loan: InMemory {
+                rows: frame.rows,
+                loan: frame.loan,
+            },
+            verdict: frame.verdict,
+        };
+        self.entries.try_send(entry).map_err(|error| match error {
+            flume::TrySendError::Full(_) => Full::Frames,
+            flume::TrySendError::Disconnected(_) => Full::Stopping,
+        })
+    }
+
+    /// When it is worth coming back after a refusal, from the measured rate at
+    /// which rows leave, and spread so that clients do not come back together.
+    pub fn retry_after(&self, full: Full) -> Duration {
+        let now = Instant::now();
+        let wait = match full {
+            Full::Stopping | Full::TooLarge => Duration::from_secs(1),
+            Full::Disk | Full::Stalled | Full::Gone | Full::FencedOff => Duration::from_secs(10),
+            // A quarter of the budget is room for many bodies.
+            Full::Bytes | Full::Frames => {
+                self.drain.time_for(self.budget.bytes_max() as u64 / 4, now)
+            }
+            // Room comes back a segment at a time.
+            Full::Spool | Full::Reserve => self.drain.time_for(self.segment_bytes, now),
+        };
+        wait.max(Duration::from_secs(1))
+            .mul_f64(rand::random_range(1.0..1.5))
+    }
+}
+
+/// Small bodies take no more than this to be decoded, so one loan does for them.
+const SCRATCH_STEP: usize = 4096;
+
+/// Memory for decoding one body, on loan as it is taken.
+#[derive(Debug)]
+pub struct Scratch<'i> {
+    intake: &'i Intake,
+    bytes_max: usize,
+    used: Cell<usize>,
+    loan: RefCell<Option<Loan>>,
+    refused: Cell<Option<Full>>,
+}
+
+impl Memory for Scratch<'_> {
+    fn take(&self, bytes: usize) -> bool {
+        let used = self.used.get() + bytes;
+        self.used.set(used);
+        let mut loan = self.loan.borrow_mut();
+        let lent = loan.as_ref().map_or(0, Loan::bytes);
+        if used <= lent {
+            return true;
+        }
+        if used > self.bytes_max {
+            self.refused.set(Some(Full::TooLarge));
+            return false;
+        }
+        let more = self.intake.lend((used - lent).max(SCRATCH_STEP));
+        match (more.or_else(|_| self.intake.lend(used - lent)), &mut *loan) {
+            (Ok(more), Some(loan)) => loan.merge(more),
+            (Ok(more), none) => *none = Some(more),
+            (Err(full), _) => {
+                self.refused.set(Some(full));
+                return false;
+            }
+        }
+        true
+    }
+}
+
+impl Scratch<'_> {
+    /// Why memory was not to be had.
+    pub fn refused(&self) -> Full {
+        self.refused.get().unwrap_or(Full::Bytes)
+    }
+
+    /// What is on loan, for what stays when decoding is over.
+    pub fn into_loan(self) -> Option<Loan> {
+        self.loan.into_inner()
+    }
+}

@@ -1,0 +1,231 @@
+//! The commands.
+
+pub(crate) mod partitions;
+pub(crate) mod quarantine;
+pub(crate) mod signals;
+pub(crate) mod spool;
+pub(crate) mod tenants;
+pub(crate) mod verify;
+
+use std::io::{IsTerminal as _, Write as _};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use clap::{Parser, Subcommand};
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Database, Dev, Log, LogFormat, Serve};
+use crate::postgres::session::{Session, sessions_ended};
+use crate::{dev, logging, service};
+
+use partitions::PartitionsCommand;
+use quarantine::QuarantineCommand;
+use signals::Stop;
+use spool::SpoolCommand;
+use tenants::{KeysCommand, TenantsCommand};
+use verify::Verify;
+
+/// Once told twice to stop, `dev` has this long to stop its Postgres without a
+/// checkpoint: the server itself takes five seconds for stubborn sessions.
+const DEV_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Longest wait for the goodbyes to Postgres when a command is done.
+const GOODBYE_LIMIT: Duration = Duration::from_secs(3);
+const GOODBYE_LIMIT_AT_ONCE: Duration = Duration::from_millis(200);
+
+/// Takes recommendation exposures and interactions over HTTP into partitioned Postgres tables.
+#[derive(Debug, Parser)]
+#[command(
+    name = "recsys-ingest",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "documented on its type")]
+    pub log: Log,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run everything on this machine: a private Postgres, a tenant, keys, and the service
+    Dev(Dev),
+    /// Run the service
+    Serve(Box<Serve>),
+    /// Bring the database's schema up to date
+    Migrate(Database),
+    /// Tenants: who events belong to
+    Tenants {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: TenantsCommand,
+    },
+    /// API keys: who may post
+    Keys {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: KeysCommand,
+    },
+    /// Rows that Postgres refused, or that wait for a partition
+    Quarantine {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: QuarantineCommand,
+    },
+    /// Check that every accepted row is in Postgres, in quarantine or in the spool; changes nothing, exits with 1 on a difference
+    Verify(Verify),
+    /// The spool directory of a service that is stopped
+    Spool {
+        /// What to do with it.
+        #[command(subcommand)]
+        command: SpoolCommand,
+    },
+    /// Partitions: where events are kept
+    Partitions {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: PartitionsCommand,
+    },
+}
+
+/// Carries out a command, and says with which code the process ends.
+///
+/// # Errors
+/// What the command failed at.
+pub async fn run(command: Command) -> Result<u8> {
+    let stop = Stop::listen()?;
+    // Beyond which signal, and how long after it, is the command not waited for?
+    let (signal, patience) = match &command {
+        // It stops its Postgres first.
+        Command::Dev(_) => (stop.at_once(), DEV_PATIENCE),
+        Command::Serve(_) => (stop.at_once(), Duration::ZERO),
+        _ => (stop.begun(), Duration::ZERO),
+    };
+    let signal = signal.clone();
+    let impatient = async {
+        signal.cancelled().await;
+        tokio::time::sleep(patience).await;
+    };
+    // A task, so that a command that is busy does not keep a signal waiting.
+    let mut running = JoinSet::new();
+    running.spawn(carry_out(command, stop.clone()));
+    let outcome = tokio::select! {
+        biased;
+        Some(ended) = running.join_next() => Some(ended),
+        () = impatient => None,
+    };
+    drop(running);
+    let goodbyes = match stop.at_once().is_cancelled() {
+        true => GOODBYE_LIMIT_AT_ONCE,
+        false => GOODBYE_LIMIT,
+    };
+    sessions_ended(goodbyes).await;
+    match outcome {
+        Some(Ok(Err(error))) => Err(error),
+        // What a second signal interrupted has ended by now, but not as it should.
+        _ if signal.is_cancelled() => Ok(stop.exit_code()),
+        Some(Ok(Ok(()))) => Ok(0),
+        Some(Err(panicked)) => Err(panicked).context("the program has a bug"),
+        None => Ok(stop.exit_code()),
+    }
+}
+
+async fn carry_out(command: Command, stop: Stop) -> Result<()> {
+    match command {
+        Command::Dev(config) => dev::run(config, stop).await,
+        Command::Serve(config) => {
+            let listener = bind(config.http.listen)?;
+            let ready = CancellationToken::new();
+            let stopping = stop.begun().clone();
+            let outcome = service::run(*config, listener, stopping, ready).await;
+            // What is left behind is told after a fault as well.
+            let report = match &outcome {
+                Ok(report) => Some(report),
+                Err(error) => error
+                    .downcast_ref::<service::Failed>()
+                    .map(|failed| &failed.report),
+            };
+            if let Some(report) = report {
+                print(&serde_json::to_string(report)?)?;
+            }
+            outcome.map(drop)
+        }
+        Command::Migrate(database) => service::migrate_once(&database.target()?).await,
+        Command::Tenants { command } => tenants::tenants(command).await,
+        Command::Keys { command } => tenants::keys(command).await,
+        Command::Quarantine { command } => quarantine::run(command).await,
+        Command::Verify(verify) => verify::run(verify).await,
+        Command::Spool { command } => spool::run(&command),
+        Command::Partitions { command } => partitions::run(command).await,
+    }
+}
+
+/// Connections that may wait to be accepted; the kernel's own limit is usually the
+/// same. With the library's 128 a burst of clients is dropped, and each tries again
+/// after a second.
+const BACKLOG: u32 = 4096;
+
+/// A socket that listens, or a sentence that says why not.
+pub(crate) fn bind(address: std::net::SocketAddr) -> Result<TcpListener> {
+    let listen = || {
+        let socket = match address.is_ipv4() {
+            true => TcpSocket::new_v4()?,
+            false => TcpSocket::new_v6()?,
+        };
+        // A start right after a stop finds the address free.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    listen().with_context(|| {
+        format!(
+            "cannot listen on {address}; if another program has the port, choose one with --listen"
+        )
+    })
+}
+
+/// Sets the log up; once, before anything is logged.
+pub fn start_log(log: &Log) -> Result<()> {
+    use tracing_subscriber::EnvFilter;
+    // Errors show whatever a filter leaves out, unless it says `off`. What the
+    // migration library tells at info is said again by us, in our words.
+    let filter = EnvFilter::try_new(format!(
+        "error,refinery_core=warn,tokio_postgres=warn,{}",
+        log.log_level
+    ))
+    .with_context(|| format!("'{}' is not a level or filter for the log", log.log_level))?;
+    // Answers go to standard output, the log does not.
+    let writer = logging::start().context("cannot start the thread of the log")?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(writer);
+    match log.log_format {
+        LogFormat::Json => builder.json().flatten_event(true).init(),
+        LogFormat::Pretty => builder.with_target(false).init(),
+    }
+    Ok(())
+}
+
+async fn open(database: &Database) -> Result<Session> {
+    Session::open(&database.target()?, Some(Duration::from_secs(60)))
+        .await
+        .map_err(|trouble| anyhow::anyhow!("{}", crate::postgres::error::Chain(&trouble)))
+}
+
+/// Prints an answer; a reader that closed the pipe early has read enough.
+pub(crate) fn print(text: &str) -> Result<()> {
+    match writeln!(std::io::stdout(), "{text}") {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write the answer to standard output")
+        }
+        _ => Ok(()),
+    }
+}

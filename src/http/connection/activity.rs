@@ -1,0 +1,441 @@
+//! What one connection is doing, and when it has to be done with it.
+//!
+//! Three deadlines, one for each thing that a client can hold back here: the head
+//! of a request, the next request, and the reading of an answer. A body's deadline
+//! is `api::body`'s. Shared by the connection's stream, which sees bytes, by its
+//! requests, and by the task that closes it. Knows nothing of sockets.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use bytes::Buf;
+use http_body::{Frame, SizeHint};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// An answer may take a second more for each 16 KiB: a client that reads more
+/// slowly than an old modem is not reading.
+const ANSWER_BYTES_PER_SECOND: u64 = 16 * 1024;
+
+/// Time for the last words of a connection that is closed.
+const CLOSE_MAX: Duration = Duration::from_secs(5);
+
+/// Once the service stops: time for a head that has begun, and for an answer to be read.
+const STOP_MAX: Duration = Duration::from_secs(2);
+
+/// How long a client may hold back what comes next.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadlines {
+    /// A request's head, from its first byte on; the first one from the connection on.
+    pub head: Duration,
+    /// The next request.
+    pub idle: Duration,
+    /// The reading of an answer.
+    pub write: Duration,
+}
+
+/// Why a connection is closed from this side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Overdue {
+    /// A head did not arrive.
+    Head,
+    /// No request came.
+    Idle,
+    /// An answer was not read.
+    Answer,
+    /// It was one too many, and its short time is over.
+    Extra,
+    /// It had waited the longest, and others needed its place.
+    Evicted,
+    /// The service stops, and the client holds that up.
+    Stopping,
+}
+
+/// The state of one connection.
+#[derive(Debug)]
+pub(crate) struct Activity {
+    deadlines: Deadlines,
+    state: Mutex<State>,
+    evict: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    /// When it began to wait for a request.
+    waits_since: Instant,
+    /// When the first byte of the head that it waits for came.
+    head_since: Option<Instant>,
+    http2: bool,
+    /// Requests whose answers are not sent in full.
+    requests: usize,
+    /// Requests that began.
+    begun: u64,
+    /// Answers that are not sent, by number, with their deadlines.
+    unsent: Vec<(u64, Instant)>,
+    /// Since when the socket takes no bytes.
+    blocked_since: Option<Instant>,
+    evicted: bool,
+    /// Since when the service stops.
+    stops_since: Option<Instant>,
+    /// A deadline that no activity puts off.
+    until: Option<(Instant, Overdue)>,
+}
+
+impl Activity {
+    /// A connection that was opened now.
+    pub(crate) fn new(deadlines: Deadlines, now: Instant) -> Self {
+        Self {
+            deadlines,
+            state: Mutex::new(State {
+                waits_since: now,
+                head_since: None,
+                http2: false,
+                requests: 0,
+                begun: 0,
+                unsent: Vec::new(),
+                blocked_since: None,
+                evicted: false,
+                stops_since: None,
+                until: None,
+            }),
+            evict: Notify::new(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets an end that no activity puts off.
+    pub(crate) fn end_at(&self, at: Instant, why: Overdue) {
+        self.state().until = Some((at, why));
+    }
+
+    /// The connection speaks HTTP/2: bytes need not be those of a head.
+    pub(crate) fn is_http2(&self) {
+        self.state().http2 = true;
+    }
+
+    /// Bytes came. If they may belong to the head of a request, says of which, in
+    /// the order of requests.
+    pub(crate) fn read(&self, now: Instant) -> Option<u64> {
+        let mut state = self.state();
+        if state.requests > 0 || state.http2 {
+            return None;
+        }
+        state.head_since.get_or_insert(now);
+        Some(state.begun)
+    }
+
+    /// The socket takes no bytes, or does again.
+    pub(crate) fn blocked(&self, since: Option<Instant>) {
+        self.state().blocked_since = since;
+    }
+
+    /// A request begins; it ends when the guard is dropped.
+    pub(crate) fn begin(self: &Arc<Self>) -> InProgress {
+        let mut state = self.state();
+        state.requests += 1;
+        state.begun += 1;
+        InProgress {
+            activity: Arc::clone(self),
+            number: state.begun,
+        }
+    }
+
+    /// Since when it waits for a request, and whether it ever had one; `None` while
+    /// it has one.
+    pub(crate) fn waits(&self) -> Option<(Instant, bool)> {
+        let state = self.state();
+        (state.requests == 0 && !state.evicted).then_some((state.waits_since, state.begun > 0))
+    }
+
+    /// Asks the connection to make room for another, unless a request comes first.
+    pub(crate) fn evict(&self) {
+        self.state().evicted = true;
+        self.evict.notify_one();
+    }
+
+    /// Ready once the connection was asked to make room.
+    pub(crate) async fn evicted(&self) {
+        self.evict.notified().await;
+    }
+
+    /// The service stops: clients that hold it up are waited for only a little.
+    pub(crate) fn stop(&self, now: Instant) {
+        let mut state = self.state();
+        state.stops_since = Some(now);
+        for (_, by) in &mut state.unsent {
+            *by = (*by).min(now + STOP_MAX);
+        }
+    }
+
+    /// Whether a request is being answered.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.state().requests > 0
+    }
+
+    /// The connection was told to end; it gets a little time to do so.
+    pub(crate) fn is_closing(&self, now: Instant, why: Overdue) {
+        let mut state = self.state();
+        state.evicted = false;
+        if state.requests == 0 && state.until.is_none() {
+            state.until = Some((now + CLOSE_MAX, why));
+        }
+    }
+
+    /// When the connection has to be closed unless something happens, and why.
+    pub(crate) fn deadline(&self) -> Option<(Instant, Overdue)> {
+        let state = self.state();
+        let waits = (state.requests == 0).then(|| {
+            if state.evicted {
+                return (state.waits_since, Overdue::Evicted);
+            }
+            if let Some(stops) = state.stops_since {
+                return (state.waits_since.max(stops) + STOP_MAX, Overdue::Stopping);
+            }
+            match state.head_since {
+                Some(since) if !state.http2 => (since + self.deadlines.head, Overdue::Head),
+                None if state.begun == 0 && !state.http2 => {
+                    (state.waits_since + self.deadlines.head, Overdue::Head)
+                }
+                _ => (state.waits_since + self.deadlines.idle, Overdue::Idle),
+            }
+        });
+        // Once it has an end, what it waits for no longer matters, unless it has to make
+        // room before that.
+        let waits = waits.filter(|_| state.until.is_none() || state.evicted);
+        let answers = state.unsent.iter().map(|&(_, by)| (by, Overdue::Answer));
+        let blocked = state
+            .blocked_since
+            .map(|since| (since + self.deadlines.write, Overdue::Answer));
+        waits
+            .into_iter()
+            .chain(answers)
+            .chain(blocked)
+            .chain(state.until)
+            .min_by_key(|&(at, _)| at)
+    }
+}
+
+/// A request from its head to the last byte of its answer.
+#[derive(Debug)]
+pub(crate) struct InProgress {
+    activity: Arc<Activity>,
+    number: u64,
+}
+
+impl InProgress {
+    /// The answer is handed to the connection; its deadline runs until it is sent.
+    fn answered(&self, bytes: u64) {
+        let longer = Duration::from_secs(bytes / ANSWER_BYTES_PER_SECOND);
+        let mut state = self.activity.state();
+        let time = match state.stops_since {
+            Some(_) => STOP_MAX,
+            None => self.activity.deadlines.write + longer,
+        };
+        state.unsent.push((self.number, Instant::now() + time));
+    }
+}
+
+impl Drop for InProgress {
+    fn drop(&mut self) {
+        let mut state = self.activity.state();
+        state.unsent.retain(|&(number, _)| number != self.number);
+        state.requests -= 1;
+        if state.requests == 0 {
+            state.waits_since = Instant::now();
+            state.head_since = None;
+        }
+    }
+}
+
+/// The body of an answer. Its request ends when the last bytes of it are dropped,
+/// which the connection does once they are written.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    body: Body,
+    request: Option<InProgress>,
+}
+
+impl Outgoing {
+    pub(crate) fn new(body: Body, request: InProgress) -> Self {
+        request.answered(http_body::Body::size_hint(&body).lower());
+        Self {
+            body,
+            request: Some(request),
+        }
+    }
+}
+
+impl http_body::Body for Outgoing {
+    type Data = Tracked;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Tracked>, axum::Error>>> {
+        let this = self.get_mut();
+        let frame = Pin::new(&mut this.body).poll_frame(cx);
+        frame.map(|frame| {
+            let frame = frame?;
+            let last = this.body.is_end_stream();
+            Some(frame.map(|frame| {
+                frame.map_data(|bytes| Tracked {
+                    bytes,
+                    _request: if last { this.request.take() } else { None },
+                })
+            }))
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        http_body::Body::size_hint(&self.body)
+    }
+}
+
+/// Bytes of an answer on their way to the socket.
+#[derive(Debug)]
+pub(crate) struct Tracked {
+    bytes: Bytes,
+    _request: Option<InProgress>,
+}
+
+impl Buf for Tracked {
+    fn remaining(&self) -> usize {
+        self.bytes.remaining()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.bytes.chunk()
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.bytes.advance(count);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEADLINES: Deadlines = Deadlines {
+        head: Duration::from_secs(15),
+        idle: Duration::from_secs(75),
+        write: Duration::from_secs(30),
+    };
+
+    fn seconds(n: u64) -> Duration {
+        Duration::from_secs(n)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_beyond_the_cap_makes_room_before_its_time_is_over() {
+        let start = Instant::now();
+        let activity = Arc::new(Activity::new(DEADLINES, start));
+        activity.end_at(start + seconds(2), Overdue::Extra);
+        assert_eq!(
+            activity.deadline(),
+            Some((start + seconds(2), Overdue::Extra))
+        );
+        activity.evict();
+        assert_eq!(activity.deadline(), Some((start, Overdue::Evicted)));
+        activity.is_closing(start, Overdue::Evicted);
+        assert_eq!(
+            activity.deadline(),
+            Some((start + seconds(2), Overdue::Extra))
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_has_its_deadline_from_the_connection_on_and_then_from_its_first_byte() {
+        let start = Instant::now();
+        let activity = Arc::new(Activity::new(DEADLINES, start));
+        assert_eq!(
+            activity.deadline(),
+            Some((start + seconds(15), Overdue::Head))
+        );
+        assert_eq!(activity.read(start + seconds(3)), Some(0));
+        // Further bytes do not put it off.
+        assert_eq!(activity.read(start + seconds(4)), Some(0));
+        assert_eq!(
+            activity.deadline(),
+            Some((start + seconds(18), Overdue::Head))
+        );
+        let request = activity.begin();
+        assert_eq!(activity.deadline(), None);
+        tokio::time::advance(seconds(100)).await;
+        drop(request);
+        assert_eq!(
+            activity.deadline(),
+            Some((start + seconds(175), Overdue::Idle))
+        );
+        assert_eq!(activity.read(start + seconds(110)), Some(1));
+        assert_eq!(
+            activity.deadline(),
+            Some((start + seconds(125), Overdue::Head))
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_is_not_taken_has_a_deadline_however_many_others_are() {
+        let start = Instant::now();
+        let activity = Arc::new(Activity::new(DEADLINES, start));
+        let (first, second) = (activity.begin(), activity.begin());
+        first.answered(0);
+        tokio::time::advance(seconds(20)).await;
+        second.answered(ANSWER_BYTES_PER_SECOND * 5);
+        assert_eq!(
+            activity.deadline(),
+            Some((start + seconds(30), Overdue::Answer))
+        );
+        drop(first);
+        assert_eq!(
+            activity.deadline(),
+            Some((start + seconds(55), Overdue::Answer))
+        );
+        drop(second);
+        assert_eq!(
+            activity.deadline(),
+            Some((start + seconds(95), Overdue::Idle))
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_counts_until_the_last_bytes_of_its_answer_are_dropped() {
+        let activity = Arc::new(Activity::new(DEADLINES, Instant::now()));
+        let mut answer = Outgoing::new(Body::from("answer"), activity.begin());
+        let frame =
+            std::future::poll_fn(|cx| http_body::Body::poll_frame(Pin::new(&mut answer), cx));
+        let mut bytes = frame.await.unwrap().unwrap().into_data().unwrap();
+        drop(answer);
+        bytes.advance(5);
+        assert!(activity.is_busy());
+        drop(bytes);
+        assert!(!activity.is_busy());
+        // A body without bytes ends with its answer.
+        drop(Outgoing::new(Body::empty(), activity.begin()));
+        assert!(!activity.is_busy());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_eviction_waits_for_a_request_that_came_first() {
+        let start = Instant::now();
+        let activity = Arc::new(Activity::new(DEADLINES, start));
+        assert_eq!(activity.waits(), Some((start, false)));
+        let request = activity.begin();
+        activity.evict();
+        assert_eq!(activity.deadline(), None);
+        drop(request);
+        assert_eq!(activity.deadline(), Some((start, Overdue::Evicted)));
+        assert_eq!(activity.waits(), None, "it is not asked twice");
+    }
+}

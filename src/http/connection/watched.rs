@@ -1,0 +1,136 @@
+//! A connection's stream, which tells what it sees to the connection's `Activity`.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+
+use super::activity::{Activity, Overdue};
+use super::heads::Heads;
+use super::lingering::Lingering;
+
+/// With what an HTTP/2 connection begins (RFC 9113, 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// An end of a head that the parser knows.
+const END: &[u8] = b"\r\n\r\n";
+
+/// A stream that is watched.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    stream: Lingering,
+    activity: Arc<Activity>,
+    heads: Heads,
+    /// How much of the preface came; `None` once the protocol is known.
+    preface: Option<usize>,
+    blocked: bool,
+    /// Whether a head was spoilt that the parser may not yet take for a whole one.
+    spoilt: bool,
+}
+
+impl Watched {
+    pub(crate) fn new(stream: Lingering, activity: Arc<Activity>) -> Self {
+        Self {
+            stream,
+            activity,
+            heads: Heads::default(),
+            preface: Some(0),
+            blocked: false,
+            spoilt: false,
+        }
+    }
+
+    fn read(&mut self, bytes: &mut [u8]) {
+        if let Some(seen) = self.preface {
+            let rest = &PREFACE[seen..];
+            let length = rest.len().min(bytes.len());
+            self.preface = (bytes[..length] == rest[..length]).then_some(seen + length);
+            if self.preface == Some(PREFACE.len()) {
+                self.preface = None;
+                self.activity.is_http2();
+            }
+        }
+        if let Some(request) = self.activity.read(Instant::now()) {
+            self.spoilt |= self.heads.check(request, bytes);
+        }
+    }
+
+    /// Notes whether the socket takes bytes; only a change is news.
+    fn written(&mut self, written: &Poll<io::Result<usize>>) {
+        if written.is_pending() != self.blocked {
+            self.blocked = written.is_pending();
+            let since = self.blocked.then(Instant::now);
+            self.activity.blocked(since);
+        }
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        // What was not read for so long need not be kept for the client.
+        let overdue = self.activity.deadline();
+        if overdue.is_some_and(|(at, why)| why == Overdue::Answer && at <= Instant::now()) {
+            self.stream.forget_unsent();
+        }
+    }
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        // The end of a spoilt head may be among what was spoilt, and the parser looks
+        // for it before it looks at anything else.
+        if self.spoilt && buffer.remaining() >= END.len() {
+            self.spoilt = false;
+            buffer.put_slice(END);
+            return Poll::Ready(Ok(()));
+        }
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        let bytes = &mut buffer.filled_mut()[before..];
+        if !bytes.is_empty() {
+            self.read(bytes);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.written(&written);
+        written
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.written(&written);
+        written
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

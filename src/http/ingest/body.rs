@@ -1,0 +1,556 @@
+//! Reads a request's body: counted as it comes, inflated as it comes.
+//!
+//! Keeps two invariants. Every byte that is held is on loan from the budget before
+//! it is held, so that neither a lying Content-Length nor a small body that inflates
+//! to a large one can take memory that is not there. And a body comes to its end: its
+//! pauses are bounded, it has a least rate, and while it is coming it takes up a share
+//! that its key's bodies have together.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, EXPECT};
+use axum::http::{HeaderMap, StatusCode};
+use brotli_decompressor::DecompressorWriter;
+use flate2::write::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
+use futures_util::FutureExt as _;
+use http_body::Body as _;
+use http_body_util::BodyExt as _;
+use tokio::time::Instant;
+
+use crate::admission::admit::{Full, Intake};
+use crate::admission::arrivals::{Arriving, Spent};
+use crate::admission::memory::Loan;
+
+use crate::http::problem::Problem;
+
+/// Memory is lent in steps of this size once a body comes in more than one piece.
+const LEND_STEP: usize = 64 * 1024;
+
+/// zstd frames may ask for windows of up to 2 GiB before the first byte comes
+/// out; nothing that fits a body needs more than 8 MiB.
+const ZSTD_WINDOW_LOG_MAX: u32 = 23;
+
+/// What zstd says of such a frame.
+const ZSTD_WINDOW_TOO_LARGE: &str = "too much memory";
+
+/// Brotli's buffer between input and output.
+const BROTLI_BUFFER: usize = 4096;
+
+/// Below this rate a body is not coming, it is being held back: a 2G phone sends as
+/// fast, and a beacon of a few kilobytes is in time at any rate.
+const BYTES_PER_SECOND_MIN: u64 = 16 * 1024;
+
+/// What is read of a body after its request was refused.
+const DISCARD_BYTES_MAX: usize = 1 << 20;
+const DISCARD_TIME_MAX: Duration = Duration::from_millis(200);
+
+/// When to come back after a key's share was taken: slow bodies take a while.
+const SHARE_RETRY_AFTER: Duration = Duration::from_secs(2);
+
+/// What may come in.
+#[derive(Clone, Copy, Debug)]
+pub struct BodyLimits {
+    /// Bytes, as sent and as inflated.
+    pub bytes_max: usize,
+    /// Longest pause between two pieces, and time for all of it beyond what the
+    /// least rate allows.
+    pub pause_max: Duration,
+}
+
+/// A body and the memory that it takes.
+#[derive(Debug)]
+pub struct Received {
+    /// The bytes, inflated.
+    pub bytes: Bytes,
+    /// Their memory, paid back with the bytes.
+    #[expect(dead_code, reason = "held, not read")]
+    pub loan: Loan,
+}
+
+/// How a body is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Encoding {
+    Identity,
+    Gzip,
+    Deflate,
+    Zstd,
+    Brotli,
+}
+
+/// Says that a body is too large, if its head says so.
+pub(crate) fn check_announced(headers: &HeaderMap, limits: BodyLimits) -> Result<(), Problem> {
+    match announced_bytes(headers) {
+        Some(bytes) if bytes > limits.bytes_max as u64 => Err(too_large(limits.bytes_max)),
+        _ => Ok(()),
+    }
+}
+
+/// What Content-Length says, as a hint.
+pub(crate) fn announced_bytes(headers: &HeaderMap) -> Option<u64> {
+    let value = headers.get(CONTENT_LENGTH)?;
+    value.to_str().ok()?.parse().ok()
+}
+
+/// Whether the client holds its body back until it is told to go on.
+pub(crate) fn is_held_back(headers: &HeaderMap) -> bool {
+    headers
+        .get(EXPECT)
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
+/// Reads and inflates a body.
+pub(crate) async fn read(
+    headers: &HeaderMap,
+    body: Body,
+    limits: BodyLimits,
+    intake: &Intake,
+    arriving: Arriving,
+    full: impl Fn(Full) -> Problem,
+) -> Result<Received, Problem> {
+    let mut pieces = Pieces::new(body, limits.pause_max, arriving);
+    let received = read_pieces(headers, &mut pieces, limits, intake, &full).await;
+    // A body that has come takes up its share no longer, nor one that is refused.
+    pieces.arriving.end();
+    if received.is_err() && !pieces.is_broken {
+        discard(pieces.body).await;
+    }
+    received
+}
+
+async fn read_pieces(
+    headers: &HeaderMap,
+    pieces: &mut Pieces,
+    limits: BodyLimits,
+    intake: &Intake,
+    full: &impl Fn(Full) -> Problem,
+) -> Result<Received, Problem> {
+    let encoding = Encoding::of(headers)?;
+    if encoding == Encoding::Identity {
+        let announced = announced_bytes(headers).and_then(|bytes| usize::try_from(bytes).ok());
+        return plain(pieces, announced, limits, intake, full).await;
+    }
+    let mut inflater = Inflater::new(encoding, Counted::new(limits.bytes_max, intake))
+        .map_err(|_| undecodable())?;
+    let mut sent = 0;
+    while let Some(piece) = pieces.next(inflater.lent(), full).await? {
+        sent += piece.len();
+        if sent > limits.bytes_max {
+            return Err(too_large(limits.bytes_max));
+        }
+        let written = inflater.write(&piece);
+        inflater.check(written, limits.bytes_max, full)?;
+    }
+    inflater.finish(limits.bytes_max, full)
+}
+
+/// Takes in what is left of a body that is not wanted.
+///
+/// A connection that is answered in the middle of its request has to be closed;
+/// clients that come back after a refusal would all have to connect again. So what
+/// comes at once and is not much is read first.
+pub(crate) async fn discard(mut body: Body) {
+    let mut bytes = 0;
+    let all = async {
+        while let Some(Ok(frame)) = body.frame().await {
+            bytes += frame.data_ref().map_or(0, Bytes::len);
+            if bytes > DISCARD_BYTES_MAX {
+                return;
+            }
+        }
+    };
+    // Past the limit the connection is closed, as it would have been.
+    drop(tokio::time::timeout(DISCARD_TIME_MAX, all).await);
+}
+
+/// Reads a body that is not compressed; one that comes in one piece, as most
+/// do, is not copied.
+async fn plain(
+    pieces: &mut Pieces,
+    announced: Option<usize>,
+    limits: BodyLimits,
+    intake: &Intake,
+    full: &impl Fn(Full) -> Problem,
+) -> Result<Received, Problem> {
+    let mut loan = intake.lend(0).map_err(full)?;
+    let Some(first) = pieces.next(0, full).await? else {
+        return Ok(Received {
+            bytes: Bytes::new(),
+            loan,
+        });
+    };
+    let mut held = first.len();
+    let mut whole: Option<Vec<u8>> = None;
+    loop {
+        if held > limits.bytes_max {
+            return Err(too_large(limits.bytes_max));
+        }
+        if held > loan.bytes() {
+            loan.merge(intake.lend(held - loan.bytes()).map_err(full)?);
+        }
+        let Some(piece) = pieces.next(loan.bytes(), full).await? else {
+            return Ok(Received {
+                bytes: whole.map_or(first, Bytes::from),
+                loan,
+            });
+        };
+        held += piece.len();
+        let whole = match &mut whole {
+            Some(whole) => whole,
+            None => {
+                // A body of many pieces grows from a first step, regardless of what its head
+                // announced; a small one fits it. What is not on loan is not copied.
+                let step = announced.unwrap_or(held).clamp(held, held.max(LEND_STEP));
+                loan.merge(intake.lend(step - loan.bytes()).map_err(full)?);
+                let mut grown = Vec::with_capacity(step);
+                grown.extend_from_slice(&first);
+                whole.insert(grown)
+            }
+        };
+        if held > loan.bytes() {
+            loan.merge(intake.lend(held - loan.bytes()).map_err(full)?);
+        }
+        whole.extend_from_slice(&piece);
+    }
+}
+
+/// A body, piece by piece, with limits on its time.
+struct Pieces {
+    body: Body,
+    pause_max: Duration,
+    arriving: Arriving,
+    bytes: u64,
+    /// When it was first waited for.
+    started: Option<Instant>,
+    /// Nothing more can come, or it would take too long.
+    is_broken: bool,
+}
+
+impl Pieces {
+    fn new(body: Body, pause_max: Duration, arriving: Arriving) -> Self {
+        Self {
+            body,
+            pause_max,
+            arriving,
+            bytes: 0,
+            started: None,
+            is_broken: false,
+        }
+    }
+
+    /// The next piece, for a body that has `lent` bytes of the budget so far.
+    async fn next(
+        &mut self,
+        lent: usize,
+        full: &impl Fn(Full) -> Problem,
+    ) -> Result<Option<Bytes>, Problem> {
+        loop {
+            if self.body.is_end_stream() {
+                return Ok(None);
+            }
+            let frame = match self.body.frame().now_or_never() {
+                Some(frame) => frame,
+                None => self.wait(lent, full).await?,
+            };
+            let frame = match frame {
+                None => return Ok(None),
+                Some(Err(_)) => {
+                    self.is_broken = true;
+                    return Err(Problem::bad_request(
+                        "body_incomplete",
+                        "the connection broke off before the body was complete",
+                    ));
+                }
+                Some(Ok(frame)) => frame,
+            };
+            // Trailers say nothing that we need.
+            if let Ok(data) = frame.into_data()
+                && !data.is_empty()
+            {
+                self.bytes += data.len() as u64;
+                return Ok(Some(data));
+            }
+        }
+    }
+
+    /// Waits for a frame that is not there yet.
+    async fn wait(
+        &mut self,
+        lent: usize,
+        full: &impl Fn(Full) -> Problem,
+    ) -> Result<Option<Result<http_body::Frame<Bytes>, axum::Error>>, Problem> {
+        self.arriving
+            .waits_with(lent)
+            .map_err(|spent| match spent {
+                Spent::All => full(Full::Bytes),
+                Spent::Key(bytes_max) => share_spent(bytes_max),
+            })?;
+        let now = Instant::now();
+        let started = *self.started.get_or_insert(now);
+        let at_rate = Duration::from_secs(self.bytes / BYTES_PER_SECOND_MIN);
+        let pause_until = now + self.pause_max;
+        let whole_until = started + self.pause_max + at_rate;
+        let until = pause_until.min(whole_until);
+        let frame = tokio::time::timeout_at(until, self.body.frame()).await;
+        frame.map_err(|_| {
+            self.is_broken = true;
+            let detail = if whole_until < pause_until {
+                format!(
+                    "the body came too slowly: {} bytes in {:?}; it has {:?} and a second more for every {BYTES_PER_SECOND_MIN} bytes",
+                    self.bytes, until.duration_since(started), self.pause_max
+                )
+            } else {
+                format!("the body stopped coming for {:?}", self.pause_max)
+            };
+            Problem::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", detail)
+        })
+    }
+}
+
+impl Encoding {
+    fn of(headers: &HeaderMap) -> Result<Self, Problem> {
+        let unknown = || {
+            Problem::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "unsupported_encoding",
+                "Content-Encoding is one of gzip, deflate, zstd, br",
+            )
+        };
+        let mut values = headers.get_all(CONTENT_ENCODING).iter();
+        let Some(value) = values.next() else {
+            return Ok(Encoding::Identity);
+        };
+        if values.next().is_some() {
+            return Err(unknown());
+        }
+        match value
+            .to_str()
+            .map_err(|_| unknown())?
+            .trim()
+            .to_ascii_lowercase()
+            .as_str()
+        {
+            "" | "identity" => Ok(Encoding::Identity),
+            "gzip" | "x-gzip" => Ok(Encoding::Gzip),
+            "deflate" => Ok(Encoding::Deflate),
+            "zstd" => Ok(Encoding::Zstd),
+            "br" => Ok(Encoding::Brotli),
+            _ => Err(unknown()),
+        }
+    }
+}
+
+/// Where inflated bytes go: counted, and on loan.
+#[derive(Debug)]
+struct Counted {
+    bytes: Vec<u8>,
+    bytes_max: usize,
+    loan: Option<Loan>,
+    intake: Intake,
+    refused: Option<Refused>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Refused {
+    TooLarge,
+    Full(Full),
+}
+
+impl Counted {
+    fn new(bytes_max: usize, intake: &Intake) -> Self {
+        Self {
+            bytes: Vec::new(),
+            bytes_max,
+            loan: None,
+            intake: intake.clone(),
+            refused: None,
+        }
+    }
+
+    fn refuse(&mut self, refused: Refused) -> io::Error {
+        self.refused = Some(refused);
+        io::Error::other("no room")
+    }
+}
+
+impl Write for Counted {
+    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+        let held = self.bytes.len() + piece.len();
+        if held > self.bytes_max {
+            return Err(self.refuse(Refused::TooLarge));
+        }
+        let lent = self.loan.as_ref().map_or(0, Loan::bytes);
+        if held > lent {
+            let more = match self.intake.lend((held - lent).max(LEND_STEP)) {
+                Ok(more) => more,
+                Err(full) => return Err(self.refuse(Refused::Full(full))),
+            };
+            match &mut self.loan {
+                Some(loan) => loan.merge(more),
+                None => self.loan = Some(more),
+            }
+        }
+        self.bytes.extend_from_slice(piece);
+        Ok(piece.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A decompressor that is fed rather than read from.
+enum Inflater {
+    Gzip(MultiGzDecoder<Counted>),
+    /// zlib's header or none: both are sent under the name of deflate.
+    Deflate(Deflate),
+    Zstd(Box<zstd::stream::write::Decoder<'static, Counted>>),
+    Brotli(Box<DecompressorWriter<Counted>>),
+}
+
+enum Deflate {
+    Undecided(Option<Counted>),
+    Zlib(ZlibDecoder<Counted>),
+    Raw(DeflateDecoder<Counted>),
+}
+
+impl Inflater {
+    fn new(encoding: Encoding, out: Counted) -> io::Result<Self> {
+        Ok(match encoding {
+            Encoding::Gzip => Self::Gzip(MultiGzDecoder::new(out)),
+            Encoding::Identity | Encoding::Deflate => Self::Deflate(Deflate::Undecided(Some(out))),
+            Encoding::Zstd => {
+                let mut decoder = zstd::stream::write::Decoder::new(out)?;
+                decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
+                Self::Zstd(Box::new(decoder))
+            }
+            Encoding::Brotli => Self::Brotli(Box::new(DecompressorWriter::new(out, BROTLI_BUFFER))),
+        })
+    }
+
+    fn write(&mut self, piece: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Gzip(decoder) => decoder.write_all(piece),
+            Self::Deflate(deflate) => deflate.write(piece),
+            Self::Zstd(decoder) => decoder.write_all(piece),
+            Self::Brotli(decoder) => decoder.write_all(piece),
+        }
+    }
+
+    fn out(&self) -> Option<&Counted> {
+        match self {
+            Self::Gzip(decoder) => Some(decoder.get_ref()),
+            Self::Deflate(Deflate::Undecided(out)) => out.as_ref(),
+            Self::Deflate(Deflate::Zlib(decoder)) => Some(decoder.get_ref()),
+            Self::Deflate(Deflate::Raw(decoder)) => Some(decoder.get_ref()),
+            Self::Zstd(decoder) => Some(decoder.get_ref()),
+            Self::Brotli(decoder) => Some(decoder.get_ref()),
+        }
+    }
+
+    /// Bytes of the budget that it has.
+    fn lent(&self) -> usize {
+        let loan = self.out().and_then(|out| out.loan.as_ref());
+        loan.map_or(0, Loan::bytes)
+    }
+
+    /// Tells our own refusals from damage in the data.
+    fn check(
+        &self,
+        written: io::Result<()>,
+        bytes_max: usize,
+        full: &impl Fn(Full) -> Problem,
+    ) -> Result<(), Problem> {
+        let Err(error) = written else { return Ok(()) };
+        Err(match self.out().and_then(|out| out.refused) {
+            Some(Refused::TooLarge) => too_large(bytes_max),
+            Some(Refused::Full(reason)) => full(reason),
+            None if error.to_string().contains(ZSTD_WINDOW_TOO_LARGE) => Problem::bad_request(
+                "invalid_compression",
+                "the zstd frame asks for a window of more than 8 MiB; compress with a window log of 23 or less",
+            ),
+            None => undecodable(),
+        })
+    }
+
+    fn finish(
+        mut self,
+        bytes_max: usize,
+        full: &impl Fn(Full) -> Problem,
+    ) -> Result<Received, Problem> {
+        let ended = match &mut self {
+            Self::Gzip(decoder) => decoder.try_finish(),
+            Self::Deflate(Deflate::Zlib(decoder)) => decoder.try_finish(),
+            Self::Deflate(Deflate::Raw(decoder)) => decoder.try_finish(),
+            Self::Deflate(Deflate::Undecided(_)) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Self::Zstd(decoder) => decoder.do_finish(),
+            Self::Brotli(decoder) => decoder.close(),
+        };
+        self.check(ended, bytes_max, full)?;
+        let out = match self {
+            Self::Gzip(decoder) => decoder.finish().ok(),
+            Self::Deflate(Deflate::Zlib(decoder)) => decoder.finish().ok(),
+            Self::Deflate(Deflate::Raw(decoder)) => decoder.finish().ok(),
+            Self::Deflate(Deflate::Undecided(_)) => None,
+            Self::Zstd(decoder) => Some(decoder.into_inner()),
+            Self::Brotli(decoder) => decoder.into_inner().ok(),
+        };
+        let out = out.ok_or_else(undecodable)?;
+        let loan = match out.loan {
+            Some(loan) => loan,
+            None => out.intake.lend(0).map_err(full)?,
+        };
+        Ok(Received {
+            bytes: out.bytes.into(),
+            loan,
+        })
+    }
+}
+
+impl Deflate {
+    fn write(&mut self, piece: &[u8]) -> io::Result<()> {
+        if let Self::Undecided(out) = self
+            && let Some(&first) = piece.first()
+        {
+            let out = out.take().ok_or(io::ErrorKind::Other)?;
+            // zlib's first byte names method 8 and a window of at most 32 KiB;
+            // no raw stream that a compressor writes begins so.
+            *self = if first & 0x0f == 8 && first >> 4 <= 7 {
+                Self::Zlib(ZlibDecoder::new(out))
+            } else {
+                Self::Raw(DeflateDecoder::new(out))
+            };
+        }
+        match self {
+            Self::Undecided(_) => Ok(()),
+            Self::Zlib(decoder) => decoder.write_all(piece),
+            Self::Raw(decoder) => decoder.write_all(piece),
+        }
+    }
+}
+
+fn too_large(bytes_max: usize) -> Problem {
+    Problem::new(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        "body_too_large",
+        format!("the body has more than {bytes_max} bytes; send the events in several requests"),
+    )
+}
+
+fn share_spent(bytes_max: usize) -> Problem {
+    Problem::unavailable(
+        "too_many_slow_bodies",
+        format!(
+            "bodies under this key that have not arrived in full hold {bytes_max} bytes, the key's share of the memory; send fewer at once, or faster"
+        ),
+        SHARE_RETRY_AFTER,
+    )
+}
+
+fn undecodable() -> Problem {
+    Problem::bad_request(
+        "invalid_compression",
+        "the body is not what Content-Encoding says, or is cut off",
+    )
+}

@@ -1,0 +1,5 @@
+//! The two endpoints that take events.
+
+pub(crate) mod body;
+pub(crate) mod handler;
+pub(crate) mod response;

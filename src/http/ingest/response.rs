@@ -1,0 +1,407 @@
+//! What a sender is told about its events.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use axum::body::Bytes;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::admission::frame::Outcome;
+use crate::event::decode::{Decoded, REJECTED_IN_FULL, Rejected};
+use crate::event::rejection::Code;
+
+/// Bytes of one message of Postgres that are passed on; `quarantine show` has all.
+const MESSAGE_BYTES_MAX: usize = 512;
+
+/// The answer to a body of which at least one event was accepted.
+#[derive(Debug, Default, Serialize, ToSchema)]
+pub struct Answer {
+    /// The level that was reached: `received`, `durable` or `committed`.
+    #[schema(example = "committed")]
+    pub ack: &'static str,
+    /// Events that are valid and were taken on.
+    #[schema(example = 98)]
+    pub accepted: usize,
+    /// Events that are not valid; all others are unharmed. The first hundred at most.
+    pub rejected: Vec<RejectedEvent>,
+    /// The invalid events that are not in `rejected`, by code.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rejected_more: Vec<More>,
+    /// With `committed`: events that are new in Postgres now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = 97)]
+    pub committed: Option<usize>,
+    /// With `committed`: events that were in Postgres already.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = 1)]
+    pub duplicates: Option<usize>,
+    /// With `committed`: events that were set aside in quarantine. The first hundred at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quarantined: Option<Vec<QuarantinedEvent>>,
+    /// With `committed`: the events in quarantine that are not in `quarantined`, by code.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub quarantined_more: Vec<More>,
+}
+
+/// Events with the same verdict, beyond those that are told of one by one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct More {
+    /// Why, for programs.
+    #[schema(value_type = String, example = "missing_field")]
+    pub code: Cow<'static, str>,
+    /// How many events.
+    #[schema(example = 103)]
+    pub count: usize,
+    /// Their places in the body, ascending: single ones and ranges with both ends.
+    #[schema(example = "100-199,203,207-208")]
+    pub events: String,
+}
+
+/// What an answer may still tell in full.
+///
+/// An answer has at most three times the bytes of its body, and 4 KiB. A summary takes
+/// at most six bytes an event ("9999," or "10001,"; with `--events-max` above 100,000 it
+/// may be seven); names and counts around it take below 2.5 KiB. What is left is for
+/// results in full.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    bytes: usize,
+}
+
+impl Room {
+    /// The room in an answer to a body of this size and number of events.
+    pub fn of(body_bytes: usize, events: usize) -> Self {
+        let beyond_summaries = (3 * body_bytes).saturating_sub(6 * events);
+        Self {
+            bytes: 1536 + beyond_summaries,
+        }
+    }
+
+    /// Room for nothing but summaries.
+    pub fn for_summaries() -> Self {
+        Self { bytes: 0 }
+    }
+
+    /// Takes the place of a result; false if there is none.
+    fn take(&mut self, result: &impl Serialize) -> bool {
+        let bytes = serde_json::to_vec(result).map_or(usize::MAX, |json| json.len() + 1);
+        let left = self.bytes.checked_sub(bytes);
+        self.bytes = left.unwrap_or(self.bytes);
+        left.is_some()
+    }
+
+    /// Takes as many of `results` as there is place for; the others stay in there.
+    fn take_first<T: Serialize>(
+        &mut self,
+        results: &mut impl Iterator<Item = T>,
+    ) -> (Vec<T>, Option<T>) {
+        let mut taken = Vec::new();
+        while taken.len() < REJECTED_IN_FULL {
+            match results.next() {
+                Some(result) if self.take(&result) => taken.push(result),
+                // The first that does not fit ends the list.
+                other => return (taken, other),
+            }
+        }
+        (taken, None)
+    }
+}
+
+/// Sums verdicts up by code. Places must ascend.
+#[derive(Debug, Default)]
+struct Summary(BTreeMap<Cow<'static, str>, Places>);
+
+#[derive(Debug, Default)]
+struct Places {
+    count: usize,
+    /// Ranges that are complete.
+    text: String,
+    /// The range that may go on.
+    open: Option<(u32, u32)>,
+}
+
+impl Summary {
+    fn add(&mut self, code: Cow<'static, str>, index: u32) {
+        let places = self.0.entry(code).or_default();
+        places.count += 1;
+        match &mut places.open {
+            Some((_, last)) if *last + 1 == index => *last = index,
+            _ => {
+                places.close();
+                places.open = Some((index, index));
+            }
+        }
+    }
+
+    fn finish(self) -> Vec<More> {
+        let more = |(code, mut places): (_, Places)| {
+            places.close();
+            More {
+                code,
+                count: places.count,
+                events: places.text,
+            }
+        };
+        self.0.into_iter().map(more).collect()
+    }
+}
+
+impl Places {
+    fn close(&mut self) {
+        let Some((first, last)) = self.open.take() else {
+            return;
+        };
+        let comma = if self.text.is_empty() { "" } else { "," };
+        self.text.push_str(&match first == last {
+            true => format!("{comma}{first}"),
+            false => format!("{comma}{first}-{last}"),
+        });
+    }
+}
+
+/// The rejected events of a body: the first ones in full, as far as there is room, and
+/// the others summed up.
+pub fn rejections(
+    first: Vec<Rejected>,
+    others: &[(u32, Code)],
+    room: &mut Room,
+) -> (Vec<RejectedEvent>, Vec<More>) {
+    let mut first = first.into_iter().map(RejectedEvent::from);
+    let (told, cut_off) = room.take_first(&mut first);
+    let mut summary = Summary::default();
+    for rejected in cut_off.into_iter().chain(first) {
+        summary.add(rejected.code.into(), rejected.index);
+    }
+    for (index, code) in others {
+        summary.add(code.as_str().into(), *index);
+    }
+    (told, summary.finish())
+}
+
+/// An answer's bytes together with the memory that they are on loan from, which is
+/// paid back when the last of them has been sent.
+#[derive(Debug)]
+struct Lent<L> {
+    bytes: Vec<u8>,
+    #[expect(dead_code, reason = "held, not read")]
+    loan: L,
+}
+
+impl<L> AsRef<[u8]> for Lent<L> {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// Ties a loan to the bytes that it is for.
+pub fn on_loan<L: Send + 'static>(mut bytes: Vec<u8>, loan: Option<L>) -> Bytes {
+    match loan {
+        None => bytes.into(),
+        Some(loan) => {
+            bytes.shrink_to_fit();
+            Bytes::from_owner(Lent { bytes, loan })
+        }
+    }
+}
+
+/// An event that was not accepted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct RejectedEvent {
+    /// Its place in the body, from 0.
+    #[schema(example = 3)]
+    pub index: u32,
+    /// Its id, where it has a legible one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub event_id: Option<String>,
+    /// Why, for programs.
+    #[schema(example = "missing_field")]
+    pub code: &'static str,
+    /// The field at fault, where it is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "item_id")]
+    pub field: Option<Cow<'static, str>>,
+    /// Why, for people.
+    #[schema(value_type = String, example = "is required")]
+    pub message: Cow<'static, str>,
+}
+
+/// An event that was set aside.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct QuarantinedEvent {
+    /// Its place in the body, from 0.
+    pub index: u32,
+    /// Postgres's code, or ours: `IN001`, it waits for a partition; `IN002`, a trigger left it out.
+    #[schema(example = "23514")]
+    pub code: String,
+    /// Why, in words.
+    pub message: String,
+}
+
+impl From<Rejected> for RejectedEvent {
+    fn from(rejected: Rejected) -> Self {
+        Self {
+            index: rejected.index,
+            event_id: rejected.event_id,
+            code: rejected.rejection.code.as_str(),
+            field: rejected.rejection.field.filter(|field| !field.is_empty()),
+            message: rejected.rejection.message,
+        }
+    }
+}
+
+/// Which events of a body each row holds, to speak of events where the store
+/// speaks of rows.
+#[derive(Debug)]
+pub struct Origins(Vec<(u32, u32)>);
+
+impl Origins {
+    /// Takes the origins out of a decoded body.
+    pub fn of(decoded: &mut Decoded) -> Self {
+        let mut origins = std::mem::take(&mut decoded.origins);
+        origins.sort_unstable();
+        Self(origins)
+    }
+
+    /// How many events were accepted.
+    pub fn events(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The events in a row.
+    fn events_of(&self, row: u32) -> impl Iterator<Item = u32> {
+        let from = self.0.partition_point(|&(of, _)| of < row);
+        self.0[from..]
+            .iter()
+            .take_while(move |&&(of, _)| of == row)
+            .map(|&(_, event)| event)
+    }
+
+    /// Completes an answer with what became of the rows.
+    pub fn settle(&self, outcome: &Outcome, answer: &mut Answer, room: &mut Room) {
+        let duplicates = outcome
+            .duplicates
+            .iter()
+            .map(|&row| self.events_of(row).count())
+            .sum();
+        let mut quarantined: Vec<_> = outcome
+            .quarantined
+            .iter()
+            .flat_map(|bad| self.events_of(bad.row).map(move |index| (index, bad)))
+            .collect();
+        // Rows come back in the order of their keys.
+        quarantined.sort_unstable_by_key(|(index, _)| *index);
+        answer.committed = Some(self.events() - duplicates - quarantined.len());
+        answer.duplicates = Some(duplicates);
+        let mut results = quarantined
+            .into_iter()
+            .map(|(index, bad)| QuarantinedEvent {
+                index,
+                code: bad.sqlstate.clone(),
+                message: beginning_of(&bad.message),
+            });
+        let (told, cut_off) = room.take_first(&mut results);
+        let mut summary = Summary::default();
+        for result in cut_off.into_iter().chain(results) {
+            summary.add(result.code.into(), result.index);
+        }
+        answer.quarantined = Some(told);
+        answer.quarantined_more = summary.finish();
+    }
+}
+
+/// A message, or its beginning if it is long.
+fn beginning_of(message: &str) -> String {
+    if message.len() <= MESSAGE_BYTES_MAX {
+        return message.to_owned();
+    }
+    let end = message.floor_char_boundary(MESSAGE_BYTES_MAX);
+    format!("{}…", &message[..end])
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::admission::memory::Budget;
+    use crate::event::rejection::Rejection;
+
+    proptest! {
+        #[test]
+        fn every_verdict_can_be_found_in_a_summary(
+            verdicts in proptest::collection::vec(proptest::option::of(0..3_usize), 0..200),
+        ) {
+            const CODES: [&str; 3] = ["a", "b", "c"];
+            let mut summary = Summary::default();
+            for (index, verdict) in (0..).zip(&verdicts) {
+                if let Some(code) = verdict {
+                    summary.add(CODES[*code].into(), index);
+                }
+            }
+            let mut found = vec![None; verdicts.len()];
+            for more in summary.finish() {
+                let mut count = 0;
+                for part in more.events.split(',') {
+                    let (from, to) = part.split_once('-').unwrap_or((part, part));
+                    let range = from.parse::<usize>().unwrap()..=to.parse().unwrap();
+                    count += range.clone().count();
+                    found[range].fill(CODES.iter().position(|code| *code == more.code));
+                }
+                prop_assert_eq!(count, more.count);
+            }
+            prop_assert_eq!(found, verdicts);
+        }
+
+        #[test]
+        fn an_answer_stays_within_its_bound(
+            events in proptest::collection::vec((0..300_usize, 0..3_usize), 1..400),
+        ) {
+            const CODES: [Code; 3] = [Code::NotAnObject, Code::MissingField, Code::TooLong];
+            let rejected = |(index, (bytes, code)): (usize, &(usize, usize))| Rejected {
+                index: u32::try_from(index).unwrap(),
+                event_id: Some("\u{1}".repeat(*bytes)),
+                rejection: Rejection::of(CODES[*code], "a field", "x".repeat(*bytes)),
+            };
+            let (first, others) = events.split_at(events.len().min(REJECTED_IN_FULL));
+            let first: Vec<_> = first.iter().enumerate().map(rejected).collect();
+            let others: Vec<_> = others
+                .iter()
+                .enumerate()
+                .map(|(at, (_, code))| (u32::try_from(REJECTED_IN_FULL + at).unwrap(), CODES[*code]))
+                .collect();
+            // No event has fewer than two bytes with what is around it.
+            let body_bytes = events.iter().map(|(bytes, _)| bytes + 2).sum();
+            let mut room = Room::of(body_bytes, events.len());
+            let (told, more) = rejections(first, &others, &mut room);
+            let counted: usize = more.iter().map(|more| more.count).sum();
+            prop_assert_eq!(told.len() + counted, events.len());
+            let answer = Answer {
+                rejected: told,
+                rejected_more: more,
+                ..Answer::default()
+            };
+            let bytes = serde_json::to_vec(&answer).unwrap().len();
+            prop_assert!(bytes <= 3 * body_bytes + 4096, "{} for {}", bytes, body_bytes);
+        }
+    }
+
+    #[test]
+    fn the_memory_of_an_answer_comes_back_with_the_last_of_its_bytes() {
+        let budget = Budget::new(1000);
+        let bytes = on_loan(vec![b'x'; 600], budget.lend(600));
+        let (head, tail) = (bytes.slice(..10), bytes.slice(590..));
+        drop(bytes);
+        drop(head);
+        assert_eq!(budget.lent(), 600);
+        drop(tail);
+        assert_eq!(budget.lent(), 0);
+    }
+
+    #[test]
+    fn a_long_message_is_cut_between_two_characters() {
+        let cut = beginning_of(&"é".repeat(600));
+        assert_eq!(cut.chars().count(), 257);
+        assert_eq!(beginning_of("short"), "short");
+    }
+}

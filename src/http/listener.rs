@@ -1,0 +1,346 @@
+//! The accept loop: connections with limits, and a stop that waits for requests.
+//!
+//! Its own because `axum::serve` sets no timer, and without one a peer that
+//! never finishes its headers keeps its connection for ever.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{self, JoinSet};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::metrics::{ByCause, Metrics};
+
+use super::connection::activity::{Activity, Deadlines, Overdue};
+use super::connection::lingering::Lingering;
+use super::connection::places::{Cap, Place, Places};
+use super::connection::proxies::TrustedProxies;
+use super::connection::watched::Watched;
+use super::pipeline::Front;
+
+/// Streams of one HTTP/2 connection; each may hold a body, and an answer that was
+/// not read.
+const H2_STREAMS_MAX: u32 = 128;
+
+/// How often an HTTP/2 peer is asked whether it lives, and how long it may take.
+const H2_PING_EVERY: Duration = Duration::from_secs(15);
+
+/// What an HTTP/1 connection buffers of a head or a body before the service sees it,
+/// outside the byte budget. Heads are far smaller (nginx takes 32 KiB in all).
+const H1_BUFFER_BYTES_MAX: usize = 32 * 1024;
+
+/// Time for a connection beyond the cap.
+const EXTRA_TIME: Duration = Duration::from_secs(2);
+
+/// Pause after a failed accept: out of file descriptors does not pass at once.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A condition that lasts is logged once in this time.
+const WARN_EVERY: Duration = Duration::from_secs(60);
+
+/// Limits on connections.
+#[derive(Clone, Debug)]
+pub struct Connections {
+    /// Open at once.
+    pub max: usize,
+    /// Proxies that may have more than half of them.
+    pub trusted_proxies: TrustedProxies,
+    /// Times for what clients may hold back.
+    pub deadlines: Deadlines,
+    /// Time for open requests once told to stop.
+    pub grace: Duration,
+}
+
+/// Serves until `stopping`, then lets open requests finish.
+pub async fn serve(
+    listener: TcpListener,
+    front: Front,
+    limits: Connections,
+    metrics: Arc<Metrics>,
+    stopping: CancellationToken,
+) {
+    let mut door = Door {
+        places: Places::new(limits.max, limits.trusted_proxies),
+        open: JoinSet::new(),
+        front,
+        deadlines: limits.deadlines,
+        http: Arc::new(http()),
+        metrics,
+        stopping: stopping.clone(),
+        warned: [None; 2],
+    };
+    door.metrics
+        .connections_max
+        .set(i64::try_from(limits.max).unwrap_or(i64::MAX));
+    loop {
+        while let Some(ended) = door.open.try_join_next_with_id() {
+            door.closed(ended);
+        }
+        tokio::select! {
+            () = stopping.cancelled() => break,
+            Some(ended) = door.open.join_next_with_id() => door.closed(ended),
+            accepted = listener.accept(), if !door.places.is_jammed() => match accepted {
+                Ok((stream, peer)) => door.let_in(stream, peer),
+                Err(error) => door.cannot_accept(&error).await,
+            },
+        }
+    }
+    // Refuse new connections at once rather than leave them in the backlog.
+    drop(listener);
+    let mut open = door.open;
+    let all_closed = async { while open.join_next().await.is_some() {} };
+    if tokio::time::timeout(limits.grace, all_closed)
+        .await
+        .is_err()
+    {
+        warn!(open = open.len(), "closing connections that are still busy");
+        open.shutdown().await;
+    }
+}
+
+/// What a connection passes on its way in.
+struct Door {
+    places: Places<task::Id>,
+    open: JoinSet<()>,
+    front: Front,
+    deadlines: Deadlines,
+    http: Arc<auto::Builder<TokioExecutor>>,
+    metrics: Arc<Metrics>,
+    stopping: CancellationToken,
+    /// When the caps and failed accepts were logged.
+    warned: [Option<Instant>; 2],
+}
+
+impl Door {
+    fn let_in(&mut self, stream: TcpStream, peer: SocketAddr) {
+        // Without it answers may be late; a socket that refuses it is broken, and
+        // its connection will find that out.
+        drop(stream.set_nodelay(true));
+        let now = Instant::now();
+        let (place, cap) = self.places.find(peer.ip(), now);
+        if let Some(cap) = cap {
+            self.says_cap(cap, place, now);
+        }
+        let activity = Arc::new(Activity::new(self.deadlines, now));
+        if place == Place::Extra {
+            activity.end_at(now + EXTRA_TIME, Overdue::Extra);
+        }
+        let connection = connection(
+            Arc::clone(&self.http),
+            stream,
+            self.front.clone(),
+            place,
+            Arc::clone(&activity),
+            self.stopping.clone(),
+        );
+        let counted = Counted::new(Arc::clone(&self.metrics));
+        let task = self.open.spawn(async move {
+            // Dropped with the task, also by a panic.
+            let counted = counted;
+            if let Some(overdue) = connection.await {
+                let cause = match overdue {
+                    Overdue::Head => "head_timeout",
+                    Overdue::Idle => "idle",
+                    Overdue::Answer => "write_timeout",
+                    Overdue::Extra => "refused",
+                    Overdue::Evicted => "evicted",
+                    Overdue::Stopping => "stopping",
+                };
+                let closed = &counted.0.connections_closed;
+                closed.get_or_create(&ByCause { cause }).inc();
+            }
+        });
+        self.places.opened(task.id(), peer.ip(), place, activity);
+    }
+
+    fn closed(&mut self, ended: Result<(task::Id, ()), task::JoinError>) {
+        self.places.closed(match ended {
+            Ok((key, ())) => key,
+            Err(error) => error.id(),
+        });
+    }
+
+    async fn cannot_accept(&mut self, error: &io::Error) {
+        use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+        if matches!(
+            error.kind(),
+            ConnectionAborted | ConnectionReset | Interrupted
+        ) {
+            // The peer has gone; others are waiting.
+            return;
+        }
+        let now = Instant::now();
+        if due(&mut self.warned[1], now) {
+            warn!(
+                %error, open = self.open.len(),
+                "cannot accept connections; closing those that wait longest, and trying again"
+            );
+        }
+        self.places.evict(Cap::All, now);
+        tokio::time::sleep(ACCEPT_PAUSE).await;
+    }
+
+    fn says_cap(&mut self, cap: Cap, place: Place, now: Instant) {
+        if !due(&mut self.warned[0], now) {
+            return;
+        }
+        let (open, refused) = (self.open.len(), place == Place::Extra);
+        match cap {
+            Cap::All => warn!(
+                open,
+                refused,
+                "--connections-max is reached: new connections take the place of those that wait longest for a request, or are refused where none waits"
+            ),
+            Cap::Address(address) => warn!(
+                %address, open, refused,
+                "one address has half of --connections-max: its new connections take the place of its own that wait longest for a request, or are refused where none waits; name it in --trusted-proxies if it is a proxy"
+            ),
+        }
+    }
+}
+
+/// Whether something that lasts is to be logged again.
+fn due(last: &mut Option<Instant>, now: Instant) -> bool {
+    let due = last.is_none_or(|last| now.saturating_duration_since(last) >= WARN_EVERY);
+    if due {
+        *last = Some(now);
+    }
+    due
+}
+
+/// A connection as it is counted, however it ends.
+struct Counted(Arc<Metrics>);
+
+impl Counted {
+    fn new(metrics: Arc<Metrics>) -> Self {
+        metrics.connections.inc();
+        Self(metrics)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.connections.dec();
+    }
+}
+
+/// How HTTP is spoken. The deadlines of heads are `Activity`'s: the library has none
+/// before it knows the protocol, and none for an idle connection alone.
+fn http() -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(None)
+        .half_close(true)
+        .max_buf_size(H1_BUFFER_BYTES_MAX)
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(H2_STREAMS_MAX)
+        .keep_alive_interval(Some(H2_PING_EVERY))
+        .keep_alive_timeout(H2_PING_EVERY);
+    builder
+}
+
+/// Serves one connection to its end; says why if it is closed from this side.
+async fn connection(
+    http: Arc<auto::Builder<TokioExecutor>>,
+    stream: TcpStream,
+    front: Front,
+    place: Place,
+    activity: Arc<Activity>,
+    stopping: CancellationToken,
+) -> Option<Overdue> {
+    let stream = Watched::new(Lingering::new(stream), Arc::clone(&activity));
+    let service = front.on(Arc::clone(&activity), place == Place::Extra);
+    let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
+    let mut stopped = pin!(stopping.cancelled());
+    let mut evicted = pin!(activity.evicted());
+    let mut timer = pin!(tokio::time::sleep_until(Instant::now()));
+    let (mut told, mut asked, mut closing) = (false, false, None);
+    poll_fn(|cx| {
+        if !told && stopped.as_mut().poll(cx).is_ready() {
+            told = true;
+            activity.stop(Instant::now());
+            connection.as_mut().graceful_shutdown();
+        }
+        if !asked {
+            asked = evicted.as_mut().poll(cx).is_ready();
+        }
+        loop {
+            // Peers that break off are no news.
+            if connection.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(closing);
+            }
+            let Some((at, why)) = activity.deadline() else {
+                return Poll::Pending;
+            };
+            let now = Instant::now();
+            if now < at {
+                // A later deadline than the timer's is set once the timer fires:
+                // most are put off long before.
+                if at < timer.deadline() || timer.is_elapsed() {
+                    timer.as_mut().reset(at);
+                }
+                if timer.as_mut().poll(cx).is_pending() {
+                    return Poll::Pending;
+                }
+                continue;
+            }
+            match why {
+                Overdue::Idle | Overdue::Evicted if closing.is_none() => {
+                    closing = Some(why);
+                    activity.is_closing(now, why);
+                    connection.as_mut().graceful_shutdown();
+                    if why == Overdue::Evicted {
+                        // Its goodbye is sent if the socket takes it at once; its
+                        // place is needed.
+                        let ended = connection.as_mut().poll(cx).is_ready();
+                        if ended || !activity.is_busy() {
+                            return Poll::Ready(closing);
+                        }
+                    }
+                }
+                _ => return Poll::Ready(Some(why)),
+            }
+        }
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_that_panics_is_counted_no_longer() {
+        let metrics = Arc::new(Metrics::new());
+        let counted = Counted::new(Arc::clone(&metrics));
+        assert_eq!(metrics.connections.get(), 1);
+        let mut open = JoinSet::new();
+        open.spawn(async move {
+            let _counted = counted;
+            panic!("on purpose");
+        });
+        assert!(open.join_next().await.unwrap().unwrap_err().is_panic());
+        assert_eq!(metrics.connections.get(), 0);
+    }
+
+    #[test]
+    fn what_lasts_is_logged_once_a_minute() {
+        let (mut last, now) = (None, Instant::now());
+        assert!(due(&mut last, now));
+        assert!(!due(&mut last, now + WARN_EVERY / 2));
+        assert!(due(&mut last, now + WARN_EVERY));
+    }
+}

@@ -1,0 +1,373 @@
+//! Whether the service lives, whether it can take events, and what it counts.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::accounts::status::Health;
+use crate::admission::admit::Full;
+use crate::event::table::Table;
+use crate::finding::{Finding, Severity};
+use crate::logging;
+use crate::metrics::{ByState, RowState};
+use crate::tenants::refresh::Standing;
+
+use crate::clock;
+use crate::http::App;
+
+/// A body of this size should fit, or the spool counts as full.
+const TYPICAL_BODY_BYTES: usize = 64 * 1024;
+
+/// Whether events can be taken.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Readiness {
+    /// `ready`; `degraded` (events are taken, and something is wrong); `unready`.
+    #[schema(example = "ready")]
+    status: &'static str,
+    /// Why it is not `ready`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    reasons: Vec<String>,
+    /// What is worth knowing and keeps nothing from working.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    notes: Vec<String>,
+    /// With `?verbose`: what the checks of database and machine found, the worst first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    findings: Vec<FindingBody>,
+    /// With `?verbose`: what became of every row that this instance accepted.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    rows: Vec<Account>,
+    /// With `?verbose`: how full the spool is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spool: Option<SpoolFill>,
+    /// With `?verbose`: where tenants and API keys are from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keys: Option<Keys>,
+}
+
+/// What a check found.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct FindingBody {
+    /// A stable name for the kind of finding.
+    #[schema(example = "column_type")]
+    code: &'static str,
+    /// `fault` (events cannot be stored), `degraded` (they can, with a limit) or `note`.
+    #[schema(example = "fault")]
+    severity: &'static str,
+    /// What was seen.
+    seen: String,
+    /// What it means.
+    meaning: String,
+    /// What to do.
+    remedy: String,
+}
+
+/// Where tenants and API keys are from.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Keys {
+    /// `database`; `copy` (the database was not read since the start); `nowhere`.
+    #[schema(example = "database")]
+    from: &'static str,
+    /// How long ago the database said so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    age_seconds: Option<u64>,
+}
+
+/// What became of the rows of one table, since the instance was born:
+/// accepted = inherited + stored + duplicates + quarantined + spooled + lost.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+pub(crate) struct Account {
+    /// The table.
+    #[schema(value_type = String)]
+    #[serde(serialize_with = "as_name")]
+    table: Table,
+    /// Rows that were made durable here.
+    accepted: u64,
+    /// Of those: rows that another lineage of this spool accounts for. Below zero: rows in
+    /// the numbers below that another copy of this spool had accepted. Absent: none.
+    #[serde(skip_serializing_if = "is_zero")]
+    inherited: i64,
+    /// Of those: rows that were new in Postgres.
+    stored: u64,
+    /// Of those: rows that were in Postgres already.
+    duplicates: u64,
+    /// Of those: rows that were set aside.
+    quarantined: u64,
+    /// Of those: rows that are only on this instance's disk.
+    spooled: u64,
+    /// Of those: rows that are neither on disk nor settled in Postgres.
+    lost: u64,
+}
+
+/// How full the spool is.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct SpoolFill {
+    bytes: u64,
+    bytes_max: u64,
+    segments: u64,
+    frames: u64,
+    /// Rows that were accepted and are neither on disk nor settled in Postgres.
+    lost: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn as_name<S: serde::Serializer>(table: &Table, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(table.as_str())
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(number: &i64) -> bool {
+    *number == 0
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Verbosity {
+    /// Tell the numbers, too.
+    verbose: Option<String>,
+}
+
+/// The process is alive.
+#[utoipa::path(get, path = "/healthz", tag = "operations",
+    responses((status = 200, description = "Alive", body = String)))]
+pub(crate) async fn healthz() -> &'static str {
+    "ok"
+}
+
+/// Whether the service can take events.
+#[utoipa::path(get, path = "/readyz", tag = "operations", params(Verbosity),
+    responses(
+        (status = 200, description = "Events are taken", body = Readiness),
+        (status = 503, description = "Send events elsewhere", body = Readiness),
+    ))]
+pub(crate) async fn readyz(
+    State(app): State<Arc<App>>,
+    Query(verbosity): Query<Verbosity>,
+) -> Response {
+    let mut reasons: Vec<Cow<'static, str>> = Vec::new();
+    if app.stopping.is_cancelled() {
+        reasons.push("the service is stopping".into());
+    }
+    let standing = app.directory.standing();
+    if standing == Standing::Unread {
+        reasons.push("tenants and API keys were never read from the database".into());
+    }
+    let largest = app.intake.spool().payload_bytes_max();
+    let room = app.intake.has_room(TYPICAL_BODY_BYTES.min(largest));
+    let fenced_off = room == Err(Full::FencedOff);
+    match room {
+        Ok(()) => {}
+        Err(reason @ (Full::Disk | Full::Stalled | Full::Gone)) => {
+            reasons.push(reason.to_string().into());
+        }
+        Err(Full::FencedOff) => reasons.push(
+            "fenced off: a later start on a copy of this spool stores its events; the log names both"
+                .into(),
+        ),
+        Err(_) => match app.intake.spool().shortage() {
+            Some(shortage) => reasons.push(shortage.to_string().into()),
+            None => reasons.push("the spool is full".into()),
+        },
+    }
+    let refused = Table::ALL
+        .into_iter()
+        .any(|table| app.checks.refusal(table).is_some());
+    let unready = refused || !reasons.is_empty();
+    if let Some(lasts) = app.intake.spool().stalled().filter(|_| !unready) {
+        let seconds = lasts.as_secs();
+        reasons.push(format!("the disk of the spool has not answered for {seconds} s").into());
+    }
+    let lost = app.intake.spool().fill().lost;
+    if lost > 0 {
+        reasons.push(
+            format!(
+                "{lost} events that were accepted are lost: they are missing from the spool and \
+                 not known to be stored; see the log and `recsys-ingest verify`"
+            )
+            .into(),
+        );
+    }
+    if let Standing::Copied { .. } = standing {
+        reasons.push(
+            "tenants and API keys are a copy: they were not read from the database yet".into(),
+        );
+    }
+    match app.lanes.iter().map(|lane| lane.health()).max() {
+        // That is the reason already.
+        Some(Health::Fault) if fenced_off => {}
+        Some(Health::Fault) => {
+            reasons.push(
+                "events cannot be stored until an operator mends something; see the log".into(),
+            );
+        }
+        Some(Health::Undecided) => reasons.push(
+            "Postgres refuses the last rows that it was given; the next events tell whether the rows or the table are at fault; see the log"
+                .into(),
+        ),
+        Some(Health::Away) => reasons.push("Postgres is away or busy".into()),
+        Some(Health::SettingAside) => reasons.push(
+            "every row that came last was set aside in quarantine; see `recsys-ingest quarantine list`"
+                .into(),
+        ),
+        Some(Health::Good) | None => {}
+    }
+    let found = app.checks.all();
+    let sentences = |holds: fn(Severity) -> bool| {
+        let findings = found.iter().filter(move |finding| holds(finding.severity));
+        findings.map(ToString::to_string)
+    };
+    // The cause before what it leads to.
+    let reasons: Vec<String> = sentences(|severity| severity > Severity::Note)
+        .chain(reasons.into_iter().map(Cow::into_owned))
+        .collect();
+    let notes = sentences(|severity| severity == Severity::Note).collect();
+    let (status, code) = match (unready, reasons.is_empty()) {
+        (true, _) => ("unready", StatusCode::SERVICE_UNAVAILABLE),
+        (false, false) => ("degraded", StatusCode::OK),
+        (false, true) => ("ready", StatusCode::OK),
+    };
+    let mut readiness = Readiness {
+        status,
+        reasons,
+        notes,
+        findings: Vec::new(),
+        rows: Vec::new(),
+        spool: None,
+        keys: None,
+    };
+    if verbosity
+        .verbose
+        .is_some_and(|value| value != "0" && value != "false")
+    {
+        let fill = app.intake.spool().fill();
+        readiness.rows = accounts(&app);
+        readiness.spool = Some(SpoolFill {
+            bytes: fill.bytes,
+            bytes_max: fill.bytes_max,
+            segments: fill.segments,
+            frames: fill.frames.iter().sum(),
+            lost: fill.lost,
+        });
+        readiness.keys = Some(Keys::of(standing));
+        readiness.findings = found.into_iter().map(FindingBody::from).collect();
+    }
+    (code, Json(readiness)).into_response()
+}
+
+impl From<Finding> for FindingBody {
+    fn from(finding: Finding) -> Self {
+        Self {
+            code: finding.code,
+            severity: finding.severity.as_str(),
+            seen: finding.seen,
+            meaning: finding.meaning,
+            remedy: finding.remedy,
+        }
+    }
+}
+
+impl Keys {
+    fn of(standing: Standing) -> Self {
+        let (from, age) = match standing {
+            Standing::Unread => ("nowhere", None),
+            Standing::Copied { confirmed_at_us } => {
+                let age_us = clock::now().0.saturating_sub(confirmed_at_us);
+                let age = Duration::from_micros(u64::try_from(age_us).unwrap_or(0));
+                ("copy", Some(age))
+            }
+            Standing::Read { age } => ("database", Some(age)),
+        };
+        Self {
+            from,
+            age_seconds: age.map(|age| age.as_secs()),
+        }
+    }
+}
+
+/// What became of all rows, table by table.
+fn accounts(app: &App) -> Vec<Account> {
+    // The settled ones first: what is accepted meanwhile then counts as spooled.
+    let totals: Vec<_> = app
+        .lanes
+        .iter()
+        .map(|lane| (lane.stream, lane.totals()))
+        .collect();
+    let fill = app.intake.spool().fill();
+    let accepted = fill.accepted;
+    let account = |table| {
+        let mut account = Account {
+            table,
+            accepted: 0,
+            inherited: 0,
+            stored: 0,
+            duplicates: 0,
+            quarantined: 0,
+            spooled: 0,
+            lost: 0,
+        };
+        for (stream, totals) in totals.iter().filter(|(stream, _)| stream.table == table) {
+            let accepted = accepted[usize::from(stream.number)];
+            let unsettled = totals.spooled(accepted);
+            let lost = fill.lost_items[usize::from(stream.number)].min(unsettled);
+            for (sum, part) in [
+                (&mut account.accepted, accepted),
+                (&mut account.stored, totals.stored),
+                (&mut account.duplicates, totals.duplicates),
+                (&mut account.quarantined, totals.quarantined),
+                (&mut account.spooled, unsettled - lost),
+                (&mut account.lost, lost),
+            ] {
+                *sum = sum.saturating_add(part);
+            }
+            account.inherited = account.inherited.saturating_add(totals.inherited);
+        }
+        account
+    };
+    Table::ALL.map(account).to_vec()
+}
+
+/// Metrics in the Prometheus text format.
+#[utoipa::path(get, path = "/metrics", tag = "operations",
+    responses((status = 200, description = "OpenMetrics text", body = String)))]
+pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Response {
+    let metrics = &app.metrics;
+    let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    metrics.queue_bytes.set(whole(app.intake.bytes().0 as u64));
+    let fill = app.intake.spool().fill();
+    metrics.spool_bytes.set(whole(fill.bytes));
+    metrics.spool_bytes_max.set(whole(fill.bytes_max));
+    metrics.spool_lost_rows.set(whole(fill.lost));
+    let refused = metrics.refused_for_room() + fill.refused;
+    metrics.spool_refused_frames.set(whole(refused));
+    metrics.log_lost_lines.set(whole(logging::lost_lines()));
+    for account in accounts(&app) {
+        for (state, rows) in [
+            (RowState::Accepted, account.accepted),
+            (RowState::Stored, account.stored),
+            (RowState::Duplicate, account.duplicates),
+            (RowState::Quarantined, account.quarantined),
+            (RowState::Spooled, account.spooled),
+            (RowState::Lost, account.lost),
+        ] {
+            let label = ByState {
+                table: account.table,
+                state,
+            };
+            metrics.rows.get_or_create(&label).set(whole(rows));
+        }
+    }
+    match metrics.encode() {
+        Ok(text) => {
+            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+            ([(CONTENT_TYPE, kind)], text).into_response()
+        }
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}

@@ -1,0 +1,3 @@
+//! What operators ask: health, readiness, metrics.
+
+pub(crate) mod health;

@@ -1,0 +1,401 @@
+//! What every request passes on its way in and out: a look at it as a message, a
+//! request id, problems put into words, counts. A request that panics is answered.
+//!
+//! Also the short way to the two endpoints that nearly all requests are for:
+//! finding a route among seven and boxing a future for each layer costs as much
+//! as decoding an event.
+
+use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::header::{ALLOW, CONNECTION, HOST, HeaderName, TRANSFER_ENCODING};
+use axum::http::{HeaderValue, Method, StatusCode, Uri, Version};
+use axum::response::Response;
+use futures_util::FutureExt as _;
+use hyper::body::Incoming;
+use hyper::service::Service;
+use tower::ServiceExt as _;
+use uuid::Uuid;
+
+use crate::event::table::Table;
+use crate::metrics::ByStatus;
+
+use super::App;
+use super::connection::activity::{Activity, InProgress, Outgoing};
+use super::ingest::{body, handler};
+use super::problem::Problem;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Longest request id that is taken over from a caller.
+const REQUEST_ID_BYTES_MAX: usize = 128;
+
+/// When to connect again after all places were taken.
+const EXTRA_RETRY_AFTER: Duration = Duration::from_secs(2);
+
+/// What is answered on every connection, for those who watch the service.
+const OPERATIONS: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
+
+/// Everything that is served, behind the outermost layer.
+#[derive(Clone, Debug)]
+pub struct Front {
+    app: Arc<App>,
+    router: Router,
+}
+
+impl Front {
+    /// Serves all routes.
+    pub fn new(app: Arc<App>) -> Self {
+        let router = super::router(Arc::clone(&app));
+        Self { app, router }
+    }
+}
+
+impl Front {
+    /// The service of one connection, which answers health or 503 where it `is_extra`.
+    pub(crate) fn on(&self, activity: Arc<Activity>, is_extra: bool) -> Connected {
+        Connected {
+            front: self.clone(),
+            activity,
+            is_extra,
+        }
+    }
+}
+
+/// Everything that is served, on one connection.
+#[derive(Debug)]
+pub(crate) struct Connected {
+    front: Front,
+    activity: Arc<Activity>,
+    is_extra: bool,
+}
+
+impl Service<hyper::Request<Incoming>> for Connected {
+    type Response = Response<Outgoing>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn call(&self, request: hyper::Request<Incoming>) -> Self::Future {
+        let in_progress = self.activity.begin();
+        let request = request.map(Body::new);
+        let mut visit = Visit::begin(&self.front.app, &request);
+        if let Some(problem) = malformed(&request) {
+            // What comes next cannot be told from the body of this one.
+            visit.closes = true;
+            let response = visit.render(&problem);
+            return Box::pin(visit.answer(async { response }, in_progress));
+        }
+        if self.is_extra {
+            visit.closes = true;
+            if !OPERATIONS.contains(&request.uri().path()) {
+                let response = visit.render(&too_many_connections());
+                return Box::pin(visit.answer(async { response }, in_progress));
+            }
+        }
+        match endpoint(&request) {
+            Some(table) => {
+                let app = Arc::clone(&visit.app);
+                // Boxed first: it is large, and each future around it would move it.
+                let collected =
+                    Box::pin(async move { handler::collect(&app, table, request).await });
+                Box::pin(visit.answer_or_problem(collected, in_progress))
+            }
+            None => {
+                let router = self.front.router.clone();
+                let routed = async move {
+                    let Ok(response) = router.oneshot(request).await;
+                    response
+                };
+                Box::pin(visit.answer(routed, in_progress))
+            }
+        }
+    }
+}
+
+/// What is wrong with a request as a message (RFC 9112), beyond what the parser sees.
+fn malformed(request: &Request) -> Option<Problem> {
+    if request.version() >= Version::HTTP_2 {
+        return None;
+    }
+    let headers = request.headers();
+    let mut hosts = headers.get_all(HOST).iter();
+    let host = match (hosts.next(), hosts.next()) {
+        (None, None) if request.version() < Version::HTTP_11 => None,
+        (Some(host), None) => Some(host),
+        (None, _) => return Some(bad_host("the request has no Host header")),
+        (Some(_), Some(_)) => return Some(bad_host("the request has more than one Host header")),
+    };
+    if host.is_some_and(|host| !is_host(host)) {
+        return Some(bad_host(
+            "the Host header is not a host with an optional port",
+        ));
+    }
+    // The parser has seen to it that the last coding is chunked.
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let plain = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+    if codings.next().is_some_and(|first| !plain(first)) || codings.next().is_some() {
+        return Some(Problem::new(
+            StatusCode::NOT_IMPLEMENTED,
+            "unsupported_transfer_encoding",
+            "Transfer-Encoding is chunked and nothing else; compress with Content-Encoding",
+        ));
+    }
+    None
+}
+
+fn is_host(host: &HeaderValue) -> bool {
+    let host = host.as_bytes();
+    host.is_empty() || (!host.contains(&b'@') && axum::http::uri::Authority::try_from(host).is_ok())
+}
+
+fn bad_host(detail: &str) -> Problem {
+    Problem::bad_request("invalid_host", detail)
+}
+
+fn too_many_connections() -> Problem {
+    Problem::unavailable(
+        "too_many_connections",
+        "no further connection can be served now; connect again later",
+        EXTRA_RETRY_AFTER,
+    )
+}
+
+/// The table whose events a request brings; all else is the router's.
+fn endpoint(request: &Request) -> Option<Table> {
+    if request.method() != Method::POST {
+        return None;
+    }
+    Table::ALL
+        .into_iter()
+        .find(|&table| request.uri().path() == path(table))
+}
+
+/// The path of the endpoint that takes a table's events.
+const fn path(table: Table) -> &'static str {
+    match table {
+        Table::Exposures => "/v1/exposures",
+        Table::Interactions => "/v1/interactions",
+    }
+}
+
+/// A request while it is being answered.
+struct Visit {
+    app: Arc<App>,
+    started: Instant,
+    uri: Uri,
+    request_id: HeaderValue,
+    /// Whether the client speaks HTTP/1, where an answer can end the connection.
+    is_http1: bool,
+    is_held_back: bool,
+    /// Whether the connection ends with the answer.
+    closes: bool,
+}
+
+impl Visit {
+    fn begin(app: &Arc<App>, request: &Request) -> Self {
+        let headers = request.headers();
+        let given = headers.get(&REQUEST_ID).filter(|id| is_request_id(id));
+        let request_id = given.cloned().unwrap_or_else(|| {
+            HeaderValue::try_from(Uuid::now_v7().to_string()).expect("a UUID is visible ASCII")
+        });
+        Self {
+            app: Arc::clone(app),
+            started: Instant::now(),
+            uri: request.uri().clone(),
+            request_id,
+            is_http1: request.version() < Version::HTTP_2,
+            is_held_back: body::is_held_back(headers),
+            closes: false,
+        }
+    }
+
+    /// The answer that `response` comes to, or 500 if it panics.
+    async fn answer(
+        self,
+        response: impl Future<Output = Response>,
+        in_progress: InProgress,
+    ) -> Result<Response<Outgoing>, Infallible> {
+        self.answer_or_problem(response.map(Ok), in_progress).await
+    }
+
+    /// As [`answer`](Self::answer), for what may come to a problem.
+    async fn answer_or_problem(
+        self,
+        response: impl Future<Output = Result<Response, Problem>>,
+        in_progress: InProgress,
+    ) -> Result<Response<Outgoing>, Infallible> {
+        let mut response = match caught(response).await {
+            Ok(response) => response,
+            Err(problem) => self.render(&problem),
+        };
+        if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+            let allow = response.headers_mut().remove(ALLOW);
+            response = self.render(&problem);
+            if let Some(allow) = allow {
+                response.headers_mut().insert(ALLOW, allow);
+            }
+        }
+        let response = self.end(response);
+        Ok(response.map(|body| Outgoing::new(body, in_progress)))
+    }
+
+    fn render(&self, problem: &Problem) -> Response {
+        if let Some(code) = problem.refusal() {
+            self.app.metrics.refuse(code);
+        }
+        let request_id = self.request_id.to_str().unwrap_or_default();
+        problem.render(self.uri.path(), request_id)
+    }
+
+    fn end(&self, mut response: Response) -> Response {
+        let status = response.status();
+        let route = route(&self.uri);
+        let metrics = &self.app.metrics;
+        let label = ByStatus {
+            route,
+            status: status.as_u16(),
+        };
+        metrics.requests.get_or_create(&label).inc();
+        let elapsed = self.started.elapsed();
+        metrics.request_seconds.observe(elapsed.as_secs_f64());
+        tracing::debug!(route, status = label.status, request_id = ?self.request_id, ?elapsed, "answered");
+        let headers = response.headers_mut();
+        headers.insert(REQUEST_ID, self.request_id.clone());
+        // A body that was held back may come all the same, or not.
+        let is_refusal = status.is_client_error() || status.is_server_error();
+        if self.is_http1 && (self.closes || (self.is_held_back && is_refusal)) {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}
+
+/// What a future comes to, or a problem if it panics.
+async fn caught(
+    response: impl Future<Output = Result<Response, Problem>>,
+) -> Result<Response, Problem> {
+    let response = AssertUnwindSafe(response).catch_unwind().await;
+    response.unwrap_or_else(|_| {
+        // The panic's own words, which may hold what a client sent, are the hook's
+        // affair. What the request held was released as the stack unwound.
+        tracing::error!("a request panicked, which is an error of this program; it is answered with 500");
+        Err(Problem::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal_error",
+            "the service made a mistake with this request, and its events may be stored or not: send them again, each with its event_id and occurred_at",
+        ))
+    })
+}
+
+/// Whether a caller's request id may be repeated in headers and logs.
+fn is_request_id(value: &HeaderValue) -> bool {
+    (1..=REQUEST_ID_BYTES_MAX).contains(&value.len())
+        && value.as_bytes().iter().all(u8::is_ascii_graphic)
+}
+
+/// The label for a path; unknown ones share one, so that they cannot fill memory.
+fn route(uri: &Uri) -> &'static str {
+    const ROUTES: [&str; 6] = [
+        path(Table::Interactions),
+        path(Table::Exposures),
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/openapi.json",
+    ];
+    ROUTES
+        .into_iter()
+        .find(|route| *route == uri.path())
+        .unwrap_or("other")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use axum::response::IntoResponse as _;
+
+    use super::*;
+
+    /// Counts for as long as it lives, as loans and gauges do.
+    struct Held<'a>(&'a AtomicUsize);
+
+    impl Drop for Held<'_> {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_that_panics_is_answered_with_500_and_holds_nothing() {
+        let held = AtomicUsize::new(1);
+        let guard = Held(&held);
+        let problem = caught(async move {
+            let _guard = guard;
+            tokio::task::yield_now().await;
+            panic!("on purpose");
+        })
+        .await
+        .unwrap_err();
+        assert_eq!(held.load(Ordering::Relaxed), 0);
+        let response = problem.render("/v1/interactions", "r");
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        let fine = caught(async { Ok("fine".into_response()) }).await;
+        assert_eq!(fine.unwrap().status(), StatusCode::OK);
+    }
+
+    #[test]
+    fn a_message_is_looked_at_as_rfc_9112_says() {
+        let check = |version, headers: &[(HeaderName, &'static str)]| {
+            let mut request = Request::new(Body::empty());
+            *request.version_mut() = version;
+            for (name, value) in headers {
+                let value = HeaderValue::from_static(value);
+                request.headers_mut().append(name, value);
+            }
+            let problem = malformed(&request)?;
+            Some(problem.render("/", "r").status().as_u16())
+        };
+        let one = (HOST, "a:80");
+        for (version, headers, status) in [
+            (Version::HTTP_11, vec![], Some(400)),
+            (Version::HTTP_10, vec![], None),
+            (Version::HTTP_2, vec![], None),
+            (Version::HTTP_11, vec![one.clone()], None),
+            (Version::HTTP_11, vec![(HOST, "")], None),
+            (Version::HTTP_11, vec![(HOST, "[::1]:8080")], None),
+            (Version::HTTP_11, vec![one.clone(), one.clone()], Some(400)),
+            (Version::HTTP_10, vec![one.clone(), one.clone()], Some(400)),
+            (Version::HTTP_11, vec![(HOST, "a, b")], Some(400)),
+            (Version::HTTP_11, vec![(HOST, "a/b")], Some(400)),
+            (Version::HTTP_11, vec![(HOST, "u@a")], Some(400)),
+            (
+                Version::HTTP_11,
+                vec![one.clone(), (TRANSFER_ENCODING, "Chunked")],
+                None,
+            ),
+            (
+                Version::HTTP_11,
+                vec![one.clone(), (TRANSFER_ENCODING, "gzip, chunked")],
+                Some(501),
+            ),
+            (
+                Version::HTTP_11,
+                vec![
+                    one,
+                    (TRANSFER_ENCODING, "gzip"),
+                    (TRANSFER_ENCODING, "chunked"),
+                ],
+                Some(501),
+            ),
+        ] {
+            assert_eq!(check(version, &headers), status, "{version:?} {headers:?}");
+        }
+    }
+}

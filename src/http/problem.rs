@@ -1,0 +1,191 @@
+//! Answers to requests that failed: `application/problem+json` with a stable code.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::ingest::response::{More, RejectedEvent, on_loan};
+use crate::admission::memory::Loan;
+
+/// What went wrong with a request as a whole.
+#[derive(Clone, Debug)]
+pub struct Problem {
+    status: StatusCode,
+    code: &'static str,
+    detail: String,
+    retry_after: Option<Duration>,
+    events_that_fit: Option<usize>,
+    verdicts: Option<Arc<Verdicts>>,
+}
+
+/// Why each event of a body was rejected, and the memory to tell it.
+#[derive(Debug)]
+struct Verdicts {
+    rejected: Vec<RejectedEvent>,
+    rejected_more: Vec<More>,
+    #[expect(dead_code, reason = "held, not read")]
+    loan: Option<Loan>,
+}
+
+/// The body of every answer that is an error (RFC 9457).
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ProblemBody<'p> {
+    /// A URI that names the kind of problem.
+    #[schema(example = "https://errors.recsys.example/problem/body-too-large")]
+    r#type: String,
+    /// The status in words.
+    title: &'p str,
+    /// The HTTP status.
+    status: u16,
+    /// What happened, and what to do.
+    detail: &'p str,
+    /// The request's path.
+    instance: &'p str,
+    /// A stable name for the kind of problem.
+    #[schema(example = "body_too_large")]
+    code: &'p str,
+    /// The request's id, as in the header X-Request-Id.
+    request_id: &'p str,
+    /// With `all_events_rejected`: always 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    accepted: Option<u32>,
+    /// With `all_events_rejected`: why, event by event, for the first hundred at most.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    rejected: &'p [RejectedEvent],
+    /// With `all_events_rejected`: the events that are not in `rejected`, by code.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    rejected_more: &'p [More],
+    /// With `body_too_large`, where the rows are what is too large: so many events from the
+    /// start of the body fit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    events_that_fit: Option<usize>,
+}
+
+impl Problem {
+    /// A problem with a status, a stable code, and a sentence for people.
+    pub(crate) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            status,
+            code,
+            detail: detail.into(),
+            retry_after: None,
+            events_that_fit: None,
+            verdicts: None,
+        }
+    }
+
+    pub(crate) fn bad_request(code: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, detail)
+    }
+
+    /// There is no room now; come back after `retry_after`.
+    pub(crate) fn unavailable(
+        code: &'static str,
+        detail: impl Into<String>,
+        retry_after: Duration,
+    ) -> Self {
+        Self {
+            retry_after: Some(retry_after),
+            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail)
+        }
+    }
+
+    /// The body's rows are larger than a record may be.
+    pub(crate) fn rows_too_large(bytes_max: usize, events_that_fit: usize) -> Self {
+        let how = match events_that_fit {
+            0 => "not even the first event fits".to_owned(),
+            fit => format!(
+                "the first {fit} events fit: send those, and the others in further requests"
+            ),
+        };
+        let detail = format!(
+            "the events' rows take more than {bytes_max} bytes once their raw ids are hashed; {how}"
+        );
+        Self {
+            events_that_fit: Some(events_that_fit),
+            ..Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
+        }
+    }
+
+    /// Not one event of the body was accepted.
+    pub(crate) fn all_rejected(
+        rejected: Vec<RejectedEvent>,
+        rejected_more: Vec<More>,
+        loan: Option<Loan>,
+    ) -> Self {
+        Self {
+            verdicts: Some(Arc::new(Verdicts {
+                rejected,
+                rejected_more,
+                loan,
+            })),
+            ..Self::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "all_events_rejected",
+                "no event of the body was accepted; see rejected and rejected_more",
+            )
+        }
+    }
+
+    /// The code of a refusal that has nothing to do with what was sent.
+    pub(crate) fn refusal(&self) -> Option<&'static str> {
+        (self.status == StatusCode::SERVICE_UNAVAILABLE).then_some(self.code)
+    }
+
+    /// The answer, for the request with this path and id.
+    pub(crate) fn render(&self, instance: &str, request_id: &str) -> Response {
+        let kind = self.code.replace('_', "-");
+        let verdicts = self.verdicts.as_deref();
+        let body = ProblemBody {
+            r#type: format!("https://errors.recsys.example/problem/{kind}"),
+            title: self.status.canonical_reason().unwrap_or("Error"),
+            status: self.status.as_u16(),
+            detail: &self.detail,
+            instance,
+            code: self.code,
+            request_id,
+            accepted: verdicts.map(|_| 0),
+            rejected: verdicts.map_or(&[], |verdicts| &verdicts.rejected),
+            rejected_more: verdicts.map_or(&[], |verdicts| &verdicts.rejected_more),
+            events_that_fit: self.events_that_fit,
+        };
+        let json = serde_json::to_vec(&body).expect("strings and numbers are always JSON");
+        let json = on_loan(json, self.verdicts.clone());
+        let mut response = (self.status, Body::from(json)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(
+                WWW_AUTHENTICATE,
+                HeaderValue::from_static("Basic realm=\"recsys-ingest\""),
+            );
+        }
+        if let Some(after) = self.retry_after {
+            // Whole seconds, and never 0, which would mean at once.
+            let seconds = after.as_millis().div_ceil(1000).max(1);
+            if let Ok(value) = HeaderValue::try_from(seconds.to_string()) {
+                headers.insert(RETRY_AFTER, value);
+            }
+        }
+        response
+    }
+}
+
+/// The problem travels in the response's extensions until the outermost layer,
+/// which knows the request's id and path, renders it.
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = self.status.into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}

@@ -1,0 +1,316 @@
+//! The log as it is written: one segment after the other, group by group.
+//!
+//! Keeps one invariant: a segment is closed for good before the next one's
+//! header, which states its end, can reach the disk. So no byte that was promised lies
+//! behind a stated end, and no byte of a failed group before it.
+//! Knows nothing of who waits for an answer.
+
+pub(crate) mod begin;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tracing::{error, info, warn};
+
+use super::segment::ActiveSegment;
+use crate::log::record::Refused;
+use crate::log::spool::catalog::Position;
+use crate::log::spool::format::{
+    Counts, FRAME_HEADER_BYTES, FrameHeader, NUMBER_MAX, Predecessor, to_usize,
+};
+use crate::log::spool::shared::Shared;
+
+/// The end of the log.
+#[derive(Debug)]
+pub(crate) struct Log {
+    shared: Arc<Shared>,
+    active: Option<ActiveSegment>,
+    /// The segment before the next one to be begun, unless that is the active one.
+    closed: Option<Closed>,
+    next_number: u64,
+    next_sequence: u64,
+    /// Sequences left out at the next beginning: names that attempts used up.
+    burnt: u64,
+    /// Items of each stream, those staged included.
+    counts: Counts,
+    /// The same without those staged.
+    durable_counts: Counts,
+    /// Staged frames, as they will be on disk.
+    buffer: Vec<u8>,
+    staged: Vec<Staged>,
+    /// Bytes written since free space was last asked for.
+    unasked_bytes: u64,
+    /// Nobody tries to begin a segment before this.
+    retry_at: Option<Instant>,
+    pub(crate) retry_pause: Duration,
+    full: bool,
+    /// That free space cannot be found out was said.
+    blind: bool,
+}
+
+/// A frame that is encoded and will be, or was, written with its group.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Staged {
+    pub(crate) at: Position,
+    pub(crate) stream: usize,
+    pub(crate) items: u32,
+}
+
+/// A segment that will not be written to again.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Closed {
+    pub(crate) predecessor: Predecessor,
+    /// There are bytes behind its end that are no zeros.
+    pub(crate) has_void: bool,
+}
+
+/// Where a log goes on after a restart.
+#[derive(Debug)]
+pub(crate) struct Resume {
+    pub(crate) closed: Option<Closed>,
+    pub(crate) next_number: u64,
+    pub(crate) next_sequence: u64,
+    pub(crate) counts: Counts,
+}
+
+/// Why a frame cannot be staged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotStaged {
+    /// It does not fit into the segment: write what is staged, begin another.
+    NeedsSegment,
+    /// It cannot be taken.
+    Refused(Refused),
+}
+
+/// Free space is asked for after so many bytes: seldom enough not to cost,
+/// and far less than any sensible reserve.
+const ASK_AFTER_BYTES: u64 = 16 << 20;
+
+/// A disk that failed is given a moment.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+impl Log {
+    pub(crate) fn new(shared: Arc<Shared>, resume: Resume) -> Self {
+        Self {
+            shared,
+            active: None,
+            closed: resume.closed,
+            next_number: resume.next_number,
+            next_sequence: resume.next_sequence,
+            burnt: 0,
+            counts: resume.counts,
+            durable_counts: resume.counts,
+            buffer: Vec::new(),
+            staged: Vec::new(),
+            unasked_bytes: 0,
+            retry_at: None,
+            retry_pause: RETRY_PAUSE,
+            full: false,
+            blind: false,
+        }
+    }
+
+    /// Encodes a frame for the group to come.
+    pub(crate) fn stage(
+        &mut self,
+        stream: u8,
+        items: u32,
+        payload: &[u8],
+    ) -> Result<(), NotStaged> {
+        let payload_bytes = u32::try_from(payload.len())
+            .ok()
+            .filter(|&bytes| bytes <= self.shared.settings.frame_bytes_max)
+            .ok_or(NotStaged::Refused(Refused::TooLarge))?;
+        if self.shared.gauges.reserve_reached.load(Ordering::Relaxed) {
+            return Err(NotStaged::Refused(Refused::NoSpace));
+        }
+        let active = self.active.as_ref().ok_or(NotStaged::NeedsSegment)?;
+        let buffered = self.buffer.len() as u64;
+        let overtaken = self.sequence_floor() >= self.next_sequence;
+        let used_up = self.next_sequence > NUMBER_MAX;
+        let frame_bytes = FRAME_HEADER_BYTES + u64::from(payload_bytes);
+        if overtaken || used_up || active.free() < buffered + frame_bytes {
+            return Err(NotStaged::NeedsSegment);
+        }
+        let at = Position {
+            segment: active.number(),
+            offset: active.end() + buffered,
+            sequence: self.next_sequence,
+        };
+        let stream = usize::from(stream);
+        let cumulative = self.counts[stream] + u64::from(items);
+        if cumulative > NUMBER_MAX {
+            return Err(NotStaged::Refused(Refused::Failed));
+        }
+        self.next_sequence += 1;
+        self.counts[stream] = cumulative;
+        let header = FrameHeader {
+            payload_bytes,
+            stream: u8::try_from(stream).expect("it was a u8"),
+            items,
+            group_back: u32::try_from(buffered).expect("settings keep groups below 4 GiB"),
+            sequence: at.sequence,
+            cumulative,
+            payload_crc: crc32c::crc32c(payload),
+        };
+        self.buffer.reserve(to_usize(frame_bytes));
+        header.encode(active.seed(), at.offset, &mut self.buffer);
+        self.buffer.extend_from_slice(payload);
+        self.staged.push(Staged { at, stream, items });
+        Ok(())
+    }
+
+    /// Makes what is staged durable: one write, one sync, all or nothing.
+    /// Hands out the frames in the order in which they were staged.
+    pub(crate) fn write(&mut self) -> Result<Vec<Staged>, Refused> {
+        let staged = std::mem::take(&mut self.staged);
+        let Some(active) = self.active.as_mut().filter(|_| !staged.is_empty()) else {
+            return Ok(staged);
+        };
+        let done = active.append(&self.buffer);
+        let (number, end, free) = (active.number(), active.end(), active.free());
+        self.unasked_bytes += self.buffer.len() as u64;
+        self.buffer.clear();
+        // One huge group is no reason to keep its memory.
+        self.buffer.shrink_to(self.shared.settings.group_bytes_max);
+        if let Err(error) = done {
+            self.poisoned(&error);
+            return Err(Refused::Failed);
+        }
+        self.durable_counts = self.counts;
+        let mut catalog = self.shared.catalog();
+        let segment = catalog
+            .get_mut(number)
+            .expect("the active segment is the newest, which is never removed");
+        segment.end = end;
+        for frame in &staged {
+            let portion = &mut segment.streams[frame.stream];
+            portion.last = frame.at.sequence;
+            portion.frames += 1;
+            portion.items += u64::from(frame.items);
+        }
+        drop(catalog);
+        let gauges = &self.shared.gauges;
+        gauges.active_free.store(free, Ordering::Relaxed);
+        for frame in &staged {
+            gauges.accepted[frame.stream].store(self.counts[frame.stream], Ordering::Relaxed);
+        }
+        if self.full {
+            self.full = false;
+            info!("the spool has room again");
+        }
+        if self.unasked_bytes >= ASK_AFTER_BYTES {
+            self.ask_for_space(0);
+        }
+        Ok(staged)
+    }
+
+    /// Looks after the log while nothing has to be written: sees whether its files
+    /// are still there and whether there is space, and tries to come back from a
+    /// failure.
+    pub(crate) fn tick(&mut self) {
+        if !self.is_in_place() {
+            return;
+        }
+        if self.shared.gauges.reserve_reached.load(Ordering::Relaxed) {
+            self.shared.spares.clear(self.shared.disk.as_ref());
+        }
+        self.look_for_space();
+        let gauges = &self.shared.gauges;
+        let failing = [&gauges.failed, &gauges.no_space];
+        if failing.iter().any(|flag| flag.load(Ordering::Relaxed))
+            && let Err(refused @ (Refused::Full | Refused::NoSpace)) = self.begin(0)
+        {
+            // Whether the disk works will show when there is room.
+            self.now_full(refused);
+        }
+    }
+
+    /// Whether what is written here can be found again under its name. If not,
+    /// what was acknowledged before may be lost; nothing more is acknowledged.
+    fn is_in_place(&mut self) -> bool {
+        if !self.shared.is_in_place() {
+            self.close(true);
+            return false;
+        }
+        let look = |active: &ActiveSegment| active.is_in_place(self.shared.disk.as_ref());
+        // What cannot be found out now shows at the next write, or the next look.
+        let active_is_there = self
+            .active
+            .as_ref()
+            .is_none_or(|it| look(it).unwrap_or(true));
+        if !active_is_there {
+            let error = std::io::Error::other("its newest segment was removed or renamed");
+            self.poisoned(&error);
+        }
+        true
+    }
+
+    /// Sees whether there is space for what comes next.
+    pub(crate) fn look_for_space(&mut self) {
+        let settings = &self.shared.settings;
+        let full = self.shared.gauges.reserve_reached.load(Ordering::Relaxed);
+        // An active segment has its space already, and so has a spare.
+        let has_space = self.active.is_some() || self.shared.spares.has(settings.segment_bytes);
+        let more = match has_space && !full {
+            true => 0,
+            false => settings.segment_bytes,
+        };
+        self.ask_for_space(more);
+    }
+
+    /// Says once that frames are being refused, and why.
+    pub(crate) fn now_full(&mut self, refused: Refused) {
+        if std::mem::replace(&mut self.full, true) {
+            return;
+        }
+        // Want of space is said when it is found out.
+        if refused == Refused::Full {
+            warn!(
+                bytes = self.shared.gauges.bytes.load(Ordering::Relaxed),
+                bytes_max = self.shared.settings.bytes_max,
+                "the spool has reached --spool-bytes-max: events are refused until some are stored in the database"
+            );
+        }
+    }
+
+    /// A write or a sync failed: the segment ends where the group before ended.
+    fn poisoned(&mut self, error: &std::io::Error) {
+        self.counts = self.durable_counts;
+        if let Some(active) = &self.active
+            && let Some(segment) = self.shared.catalog().get_mut(active.number())
+        {
+            segment.reusable = false;
+        }
+        self.close(true);
+        self.failed("cannot write to the spool", error);
+    }
+
+    /// Ends the active segment, for good.
+    fn close(&mut self, has_void: bool) {
+        if let Some(active) = self.active.take() {
+            let predecessor = Predecessor {
+                number: active.number(),
+                end: active.end(),
+                whole: true,
+            };
+            self.closed = Some(Closed {
+                predecessor,
+                has_void,
+            });
+            self.shared.gauges.active_free.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Says once that the disk fails.
+    fn failed(&self, doing: &'static str, error: &std::io::Error) {
+        if !self.shared.gauges.failed.swap(true, Ordering::Relaxed) {
+            error!(%error, "{doing}: events are refused until a fresh segment can be begun");
+        }
+    }
+
+    fn sequence_floor(&self) -> u64 {
+        self.shared.sequence_floor.load(Ordering::Relaxed)
+    }
+}

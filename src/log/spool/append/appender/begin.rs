@@ -1,0 +1,194 @@
+//! Beginning a segment: is there room, then the file, then its header.
+
+use std::io;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use tracing::{info, warn};
+
+use super::Log;
+use crate::log::record::Refused;
+use crate::log::spool::append::recycled;
+use crate::log::spool::append::recycled::blank_name;
+use crate::log::spool::append::segment::{ActiveSegment, Blank};
+use crate::log::spool::catalog::Segment;
+use crate::log::spool::disk::space::Shortage;
+use crate::log::spool::format::{
+    FRAMES_START, NUMBER_MAX, STREAMS_MAX, SegmentHeader, segment_name,
+};
+use crate::log::spool::recover::scan::segment::Portion;
+use crate::log::spool::shared::Shared;
+
+impl Log {
+    /// Begins a segment that has room for a frame of `frame_bytes`. Nothing may
+    /// be staged. If there is no room for a segment, the one before stays open
+    /// for frames that fit into it.
+    pub(crate) fn begin(&mut self, frame_bytes: u64) -> Result<(), Refused> {
+        debug_assert!(self.staged.is_empty(), "what is staged knows its segment");
+        if self.retry_at.is_some_and(|at| Instant::now() < at) {
+            return Err(Refused::Failed);
+        }
+        if !self.is_in_place() {
+            return Err(Refused::Gone);
+        }
+        let segment_bytes = self.shared.settings.segment_bytes;
+        let bytes = segment_bytes.max(FRAMES_START + frame_bytes);
+        self.make_room(bytes)?;
+        self.retry_at = None;
+        let number = self.next_number;
+        // A segment without a frame has used its name, and none of its sequences.
+        if self.active.as_ref().is_some_and(ActiveSegment::is_empty) {
+            self.burnt = self.burnt.max(1);
+        }
+        let first_sequence = (self.next_sequence + self.burnt).max(self.sequence_floor() + 1);
+        if number > NUMBER_MAX || first_sequence > NUMBER_MAX {
+            let error = io::Error::other(
+                "its numbers have run out; once everything is stored, start with an empty directory",
+            );
+            return Err(self.cannot_begin(&error));
+        }
+        let name = segment_name(first_sequence);
+        // Whatever comes of this attempt, no other one has its number or name.
+        self.next_number += 1;
+        self.burnt += 1;
+        let spare = self.shared.spares.take(self.shared.disk.as_ref(), bytes);
+        let recycled = spare.is_some();
+        let blank = match spare.map_or_else(|| self.fresh(&name, bytes), Ok) {
+            Ok(blank) => blank,
+            Err(error) if no_space(&error) => {
+                if !self.shared.gauges.no_space.swap(true, Ordering::Relaxed) {
+                    warn!(%error, bytes, "cannot set disk space aside for the spool: events are refused until there is some");
+                }
+                return Err(Refused::NoSpace);
+            }
+            Err(error) => return Err(self.cannot_begin(&error)),
+        };
+        let blank_name = blank.name.clone();
+        // From here on the new header may reach the disk: the old segment ends.
+        self.close(false);
+        let header = SegmentHeader {
+            instance: self.shared.instance,
+            number,
+            first_sequence,
+            predecessor: self.closed.map(|closed| closed.predecessor),
+            counts: self.durable_counts,
+            recycled,
+        };
+        let disk = self.shared.disk.as_ref();
+        let active = match ActiveSegment::begin(disk, blank, &name, &header, bytes) {
+            Ok(active) => active,
+            Err(error) => {
+                // It holds nothing; left where it is it would do no harm either.
+                for name in [&blank_name, &name] {
+                    recycled::remove(disk, name);
+                }
+                return Err(self.cannot_begin(&error));
+            }
+        };
+        self.next_sequence = first_sequence;
+        self.burnt = 0;
+        let segment = Segment {
+            name,
+            seed: active.seed(),
+            bytes,
+            end: active.end(),
+            streams: [Portion::default(); STREAMS_MAX],
+            gaps: Vec::new(),
+            guards: self
+                .closed
+                .filter(|closed| closed.has_void)
+                .map(|closed| closed.predecessor.number),
+            reusable: true,
+        };
+        let mut catalog = self.shared.catalog();
+        catalog.insert(number, segment);
+        self.shared.publish(&catalog);
+        drop(catalog);
+        let gauges = &self.shared.gauges;
+        gauges.active_free.store(active.free(), Ordering::Relaxed);
+        if gauges.failed.swap(false, Ordering::Relaxed) {
+            info!("the spool can write again");
+        }
+        if gauges.no_space.swap(false, Ordering::Relaxed) {
+            info!("there is disk space for the spool again");
+        }
+        self.active = Some(active);
+        Ok(())
+    }
+
+    /// A new file, under a name that a start clears away.
+    fn fresh(&self, name: &str, bytes: u64) -> io::Result<Blank> {
+        let name = blank_name(name);
+        let file = self.shared.disk.create(&name, bytes)?;
+        Ok(Blank { file, name })
+    }
+
+    /// Sees whether a file of `bytes` may be made.
+    fn make_room(&mut self, bytes: u64) -> Result<(), Refused> {
+        let fits = |log: &Self| {
+            let used = log.shared.gauges.bytes.load(Ordering::Relaxed);
+            used.saturating_add(bytes) <= log.shared.settings.bytes_max
+        };
+        if !fits(self) && (self.shared.reclaim(true) == 0 || !fits(self)) {
+            return Err(Refused::Full);
+        }
+        // A spare has its space already.
+        let more = match self.shared.spares.has(bytes) {
+            true => 0,
+            false => bytes,
+        };
+        match self.ask_for_space(more) {
+            true => Ok(()),
+            false => Err(Refused::NoSpace),
+        }
+    }
+
+    /// Asks the file system whether the reserve would be left after `bytes`
+    /// more, and says so to everyone.
+    pub(crate) fn ask_for_space(&mut self, bytes: u64) -> bool {
+        self.unasked_bytes = 0;
+        let Shared {
+            settings,
+            gauges,
+            disk,
+            ..
+        } = &*self.shared;
+        let free = match disk.free_bytes() {
+            Ok(free) => {
+                self.blind = false;
+                free
+            }
+            Err(error) => {
+                // Writing will tell soon enough.
+                if !std::mem::replace(&mut self.blind, true) {
+                    warn!(%error, "cannot find out how much disk space is free");
+                }
+                u64::MAX
+            }
+        };
+        let enough = free >= settings.disk_reserve_bytes.saturating_add(bytes);
+        gauges.free_bytes.store(free, Ordering::Relaxed);
+        match (
+            gauges.reserve_reached.swap(!enough, Ordering::Relaxed),
+            enough,
+        ) {
+            (false, false) => warn!("events are refused: {}", Shortage::new(free, settings)),
+            (true, true) => info!("there is enough disk space for the spool again"),
+            (false, true) | (true, false) => {}
+        }
+        enough
+    }
+
+    fn cannot_begin(&mut self, error: &io::Error) -> Refused {
+        self.retry_at = Some(Instant::now() + self.retry_pause);
+        self.failed("cannot begin a spool segment", error);
+        Refused::Failed
+    }
+}
+
+fn no_space(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}

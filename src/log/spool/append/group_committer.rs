@@ -1,0 +1,198 @@
+//! The committing thread: group commit.
+//!
+//! Keeps one invariant: nobody hears `Ok` before the sync that covers the frame has
+//! returned, and no writer sees a frame before that either.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+use tracing::error;
+
+use super::appender::{Log, NotStaged};
+use crate::log::record::Entry;
+use crate::log::record::Refused;
+use crate::log::spool::deliver::lane::{LaneSender, Spooled};
+use crate::log::spool::format::{FRAME_HEADER_BYTES, to_usize};
+use crate::log::spool::shared::Shared;
+
+/// Takes entries, makes them durable group by group, and passes them on.
+#[derive(Debug)]
+pub struct Committer<L, R> {
+    shared: Arc<Shared>,
+    entries: flume::Receiver<Entry<L, R>>,
+    lanes: Vec<LaneSender<L, R>>,
+    pub(crate) log: Log,
+    /// Entries of the group that are staged, in the log's order.
+    run: Vec<Entry<L, R>>,
+}
+
+/// While small groups of several frames come, one begins no sooner than this
+/// after another: a sync costs the same CPU for one small frame as for thirty.
+const SMALL_GROUPS_EVERY: Duration = Duration::from_millis(1);
+
+/// Fewer frames come from senders of whom none should wait for another.
+const SEVERAL: usize = 4;
+
+/// A sync of more is worth its price, and those who wait for it may be all that
+/// there are: nobody else would come.
+const SMALL_GROUP_BYTES: usize = 32 << 10;
+
+/// Segments are deleted, and failures looked into, this often.
+const TICK: Duration = Duration::from_secs(1);
+
+impl<L, R> Committer<L, R> {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        entries: flume::Receiver<Entry<L, R>>,
+        lanes: Vec<LaneSender<L, R>>,
+        log: Log,
+    ) -> Self {
+        Self {
+            shared,
+            entries,
+            lanes,
+            log,
+            run: Vec::new(),
+        }
+    }
+
+    /// Commits until there are no more entries to come. Blocks: give it a
+    /// thread. When it returns, every entry has its answer, and the lanes end
+    /// after their last frames.
+    pub fn run(mut self) {
+        let mut group = Vec::new();
+        let mut ticked = Instant::now();
+        let mut began = Instant::now();
+        let mut wants_company = false;
+        loop {
+            match self.entries.recv_timeout(TICK) {
+                Ok(first) => {
+                    if wants_company {
+                        std::thread::sleep(SMALL_GROUPS_EVERY.saturating_sub(began.elapsed()));
+                    }
+                    began = Instant::now();
+                    let bytes = self.gather(first, &mut group);
+                    wants_company = group.len() >= SEVERAL && bytes < SMALL_GROUP_BYTES;
+                    self.shared.stall.begins();
+                    self.commit(&mut group);
+                    self.shared.stall.ends();
+                }
+                Err(flume::RecvTimeoutError::Timeout) => {}
+                Err(flume::RecvTimeoutError::Disconnected) => break,
+            }
+            if ticked.elapsed() >= TICK {
+                self.shared.stall.begins();
+                self.tick();
+                self.shared.stall.ends();
+                ticked = Instant::now();
+            }
+        }
+        self.shared.reclaim(false);
+    }
+
+    /// Takes what waits, up to a group's worth; returns its bytes.
+    fn gather(&self, first: Entry<L, R>, group: &mut Vec<Entry<L, R>>) -> usize {
+        let size = |entry: &Entry<L, R>| entry.payload.len() + to_usize(FRAME_HEADER_BYTES);
+        let mut bytes = size(&first);
+        group.push(first);
+        while bytes < self.shared.settings.group_bytes_max {
+            let Ok(next) = self.entries.try_recv() else {
+                break;
+            };
+            bytes += size(&next);
+            group.push(next);
+        }
+        bytes
+    }
+
+    /// Makes a group durable, but for those that have to be refused.
+    pub(crate) fn commit(&mut self, group: &mut Vec<Entry<L, R>>) {
+        for entry in group.drain(..) {
+            if usize::from(entry.stream) >= self.lanes.len() {
+                error!(
+                    stream = entry.stream,
+                    "a frame names a stream that the spool was not opened with"
+                );
+                self.refuse(entry.durable, Refused::Failed);
+                continue;
+            }
+            match self.stage(&entry) {
+                Ok(()) => self.run.push(entry),
+                Err(refused) => self.refuse(entry.durable, refused),
+            }
+        }
+        self.flush();
+    }
+
+    /// Deletes what is done with, and tries to mend what is not well.
+    pub(crate) fn tick(&mut self) {
+        self.shared.reclaim(true);
+        self.log.tick();
+    }
+
+    fn stage(&mut self, entry: &Entry<L, R>) -> Result<(), Refused> {
+        let log = &mut self.log;
+        match log.stage(entry.stream, entry.items, &entry.payload) {
+            Ok(()) => return Ok(()),
+            Err(NotStaged::Refused(refused)) => return Err(refused),
+            Err(NotStaged::NeedsSegment) => {}
+        }
+        self.flush();
+        let frame_bytes = FRAME_HEADER_BYTES + entry.payload.len() as u64;
+        self.log.begin(frame_bytes)?;
+        match self.log.stage(entry.stream, entry.items, &entry.payload) {
+            Ok(()) => Ok(()),
+            Err(NotStaged::Refused(refused)) => Err(refused),
+            // The floor was raised in between; the next attempt is beyond it.
+            Err(NotStaged::NeedsSegment) => Err(Refused::Failed),
+        }
+    }
+
+    /// Writes what is staged, tells everyone, passes the frames on.
+    fn flush(&mut self) {
+        match self.log.write() {
+            Err(refused) => {
+                for entry in std::mem::take(&mut self.run) {
+                    self.refuse(entry.durable, refused);
+                }
+            }
+            Ok(staged) => {
+                // Answers first: somebody waits for them.
+                for entry in &mut self.run {
+                    if let Some(durable) = entry.durable.take() {
+                        answer(durable, Ok(()));
+                    }
+                }
+                for (entry, staged) in self.run.drain(..).zip(staged) {
+                    let frame = Spooled {
+                        sequence: staged.at.sequence,
+                        items: entry.items,
+                        payload: entry.payload,
+                        loan: Some(entry.loan),
+                        verdict: entry.verdict,
+                    };
+                    self.lanes[staged.stream].offer(staged.at, frame, &self.shared.gauges);
+                }
+            }
+        }
+    }
+
+    fn refuse(&mut self, durable: Option<oneshot::Sender<Result<(), Refused>>>, refused: Refused) {
+        if matches!(refused, Refused::Full | Refused::NoSpace) {
+            self.log.now_full(refused);
+        }
+        match durable {
+            Some(durable) => answer(durable, Err(refused)),
+            None => {
+                self.shared.gauges.refused.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+fn answer(durable: oneshot::Sender<Result<(), Refused>>, result: Result<(), Refused>) {
+    // Whoever asked may have left.
+    durable.send(result).ok();
+}

@@ -1,0 +1,155 @@
+//! A lane: the way of one stream's frames to their writer, through memory
+//! while the writer keeps up, over the disk while it does not.
+//!
+//! Keeps one invariant: memory holds at most so many frames and bytes. Frames
+//! beyond that let go of theirs; who waits for their verdict is kept, by sequence.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::lag::Pace;
+use crate::log::spool::catalog::Position;
+use crate::log::spool::shared::locked;
+use crate::log::spool::usage::Gauges;
+
+/// A durable frame on its way to its writer.
+#[derive(Debug)]
+pub struct Spooled<L, R> {
+    /// Its place in the spool; frames of a stream come in this order.
+    pub sequence: u64,
+    /// Items in it.
+    pub items: u32,
+    /// What was handed in.
+    pub payload: Bytes,
+    /// What came with it, if it never left memory.
+    pub loan: Option<L>,
+    /// Who waits for its verdict, if anybody does.
+    pub verdict: Option<oneshot::Sender<R>>,
+}
+
+/// What a lane's two ends share.
+#[derive(Debug)]
+pub(crate) struct Lane<R> {
+    state: Mutex<LaneState<R>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct LaneState<R> {
+    pub(crate) pace: Pace,
+    /// Payload bytes in memory.
+    pub(crate) queued_bytes: usize,
+    waiting: HashMap<u64, oneshot::Sender<R>>,
+    /// Nothing is given any more.
+    abandoned: bool,
+    /// When to look for those who gave up.
+    prune_at: usize,
+}
+
+/// The appender's end of a lane.
+#[derive(Debug)]
+pub(crate) struct LaneSender<L, R> {
+    lane: Arc<Lane<R>>,
+    stream: usize,
+    frames: flume::Sender<Spooled<L, R>>,
+    bytes_max: usize,
+}
+
+/// Fewer waiting than this are not worth a search for those who gave up.
+const PRUNE_AT_LEAST: usize = 1024;
+
+impl<R> Lane<R> {
+    pub(crate) fn new(pace: Pace) -> Self {
+        Self {
+            state: Mutex::new(LaneState {
+                pace,
+                queued_bytes: 0,
+                waiting: HashMap::new(),
+                abandoned: false,
+                prune_at: PRUNE_AT_LEAST,
+            }),
+        }
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, LaneState<R>> {
+        locked(&self.state)
+    }
+}
+
+impl<R> LaneState<R> {
+    /// Who waits for the frame's verdict.
+    pub(crate) fn waiting(&mut self, sequence: u64) -> Option<oneshot::Sender<R>> {
+        self.waiting.remove(&sequence)
+    }
+
+    /// Frames stay in the spool from here on, and no one waits for them.
+    pub(crate) fn abandon(&mut self) {
+        self.abandoned = true;
+        self.waiting.clear();
+    }
+
+    /// Keeps `verdict` until the frame comes back from disk. Clients give up
+    /// long before a long outage ends: dropping those each time the map has
+    /// doubled bounds it by twice the number of clients.
+    fn keep(&mut self, sequence: u64, verdict: oneshot::Sender<R>) {
+        if self.waiting.len() >= self.prune_at {
+            self.waiting.retain(|_, verdict| !verdict.is_closed());
+            self.prune_at = (2 * self.waiting.len()).max(PRUNE_AT_LEAST);
+        }
+        self.waiting.insert(sequence, verdict);
+    }
+}
+
+impl<L, R> LaneSender<L, R> {
+    pub(crate) fn new(
+        stream: usize,
+        lane: Arc<Lane<R>>,
+        frames: flume::Sender<Spooled<L, R>>,
+        bytes_max: usize,
+    ) -> Self {
+        Self {
+            stream,
+            lane,
+            frames,
+            bytes_max,
+        }
+    }
+
+    /// Passes a durable frame on: into memory, or as a place on disk.
+    pub(crate) fn offer(&self, at: Position, frame: Spooled<L, R>, gauges: &Gauges) {
+        let mut guard = self.lane.lock();
+        let state = &mut *guard;
+        // Under the lock, so that a reader that catches up finds each frame
+        // counted that it was offered, and no other.
+        gauges.add(self.stream, 1, u64::from(frame.items));
+        if state.abandoned {
+            return;
+        }
+        let queued = state.queued_bytes + frame.payload.len();
+        // An empty lane takes any frame: whoever falls behind must leave
+        // something in memory that wakes the reader.
+        let fits = state.queued_bytes == 0 || queued <= self.bytes_max;
+        let mut frame = Some(frame);
+        let entered = state.pace.offer(at, || {
+            let Some(offered) = frame.take_if(|_| fits) else {
+                return false;
+            };
+            match self.frames.try_send(offered) {
+                Ok(()) => true,
+                Err(error) => {
+                    frame = Some(error.into_inner());
+                    false
+                }
+            }
+        });
+        if entered {
+            state.queued_bytes = queued;
+        } else if let Some(verdict) = frame.and_then(|frame| frame.verdict)
+            && !verdict.is_closed()
+        {
+            state.keep(at.sequence, verdict);
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! The way out: each stream's records reach their writer, from memory or from disk.
+
+pub(crate) mod lag;
+pub(crate) mod lane;
+pub mod reader;

@@ -1,0 +1,315 @@
+//! Reading a lane's frames back from disk.
+//!
+//! Reads only what is synced and was offered to the lane. What does not check
+//! out is scanned again, told, copied and passed over: never in silence.
+
+use std::io;
+
+use anyhow::{Context, bail};
+use bytes::Bytes;
+use tracing::error;
+
+use super::LaneReader;
+use crate::log::spool::catalog::{Position, Segment};
+use crate::log::spool::deliver::lane::Spooled;
+use crate::log::spool::disk::{DiskFile, read_full};
+use crate::log::spool::format::{FRAME_HEADER_BYTES, FRAMES_START, FrameHeader, to_usize};
+use crate::log::spool::recover::scan::segment::Portion;
+use crate::log::spool::recover::{repair, scan};
+
+/// A place on disk.
+#[derive(Debug)]
+pub(crate) struct Cursor {
+    segment: u64,
+    offset: u64,
+    /// Frames up to here were given, skipped, or are lost.
+    read_to: u64,
+    file: Option<Box<dyn DiskFile>>,
+    /// The damage at this place was just looked into.
+    rescanned: Option<(u64, u64)>,
+}
+
+/// Small reads cost more calls than bytes.
+const READ_BYTES_MIN: usize = 64 << 10;
+
+/// Frames of one read.
+struct Chunk {
+    bytes: Bytes,
+    offset: u64,
+}
+
+/// What came of looking at a chunk.
+enum Outcome {
+    /// It is used up, as far as it goes.
+    Done,
+    /// What is at the cursor does not check out.
+    Bad,
+}
+
+impl<L, R> LaneReader<L, R> {
+    /// Reads the next frames from disk, up to about `bytes_max` and at least one.
+    ///
+    /// Blocks while it reads. None means that the next frame is, or will be, in memory: ask
+    /// [`LaneReader::try_next`]. After an error nothing is lost; call
+    /// again after a pause.
+    pub fn read_behind(&mut self, bytes_max: usize) -> anyhow::Result<Vec<Spooled<L, R>>> {
+        // Memory holds what comes before the first frame on disk.
+        let in_memory = self.peeked.is_some() || !self.frames.is_empty();
+        if self.cursor.is_none() && in_memory {
+            return Ok(Vec::new());
+        }
+        let (from, mut limit) = {
+            let state = self.lane.lock();
+            match state.pace.behind_from() {
+                Some(from) => (from, state.pace.last()),
+                None => return Ok(Vec::new()),
+            }
+        };
+        let mut cursor = self.cursor.take().unwrap_or_else(|| Cursor::at(from));
+        let mut out = Vec::new();
+        let read = loop {
+            if cursor.read_to >= limit {
+                let mut state = self.lane.lock();
+                if state.pace.catch_up(cursor.read_to) {
+                    self.shared.write_off(self.stream);
+                    drop(state);
+                    self.reckon();
+                    return Ok(out);
+                }
+                limit = state.pace.last();
+            }
+            if !out.is_empty() {
+                break Ok(());
+            }
+            self.shared.reading[self.stream].begins();
+            let read = self.read_chunk(&mut cursor, limit, bytes_max, &mut out);
+            self.shared.reading[self.stream].ends();
+            if let Err(error) = read {
+                break Err(error);
+            }
+        };
+        self.cursor = Some(cursor);
+        if !out.is_empty() {
+            self.reckon();
+        }
+        // Frames that were read are given even if what follows cannot be read.
+        match read {
+            Err(error) if out.is_empty() => Err(error),
+            Ok(()) | Err(_) => Ok(out),
+        }
+    }
+
+    /// Reads once, and gives what is there of this stream.
+    fn read_chunk(
+        &mut self,
+        cursor: &mut Cursor,
+        limit: u64,
+        bytes_max: usize,
+        out: &mut Vec<Spooled<L, R>>,
+    ) -> anyhow::Result<()> {
+        let segment = {
+            let catalog = self.shared.catalog();
+            let Some((number, segment)) =
+                catalog.next_with(self.stream, cursor.segment, cursor.read_to)
+            else {
+                // What was offered is in the catalog, unless it was lost.
+                cursor.read_to = limit;
+                return Ok(());
+            };
+            if number != cursor.segment {
+                *cursor = Cursor {
+                    segment: number,
+                    offset: FRAMES_START,
+                    read_to: cursor.read_to,
+                    file: None,
+                    rescanned: None,
+                };
+            }
+            segment.clone()
+        };
+        if self.skip_whole(cursor, &segment) {
+            return Ok(());
+        }
+        let name = &segment.name;
+        let file = match &cursor.file {
+            Some(file) => file,
+            None => match self.shared.disk.open(name) {
+                Ok(file) => cursor.file.insert(file),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    return self.give_up(cursor.segment, name);
+                }
+                Err(error) => {
+                    return Err(error).with_context(|| format!("cannot open segment {name}"));
+                }
+            },
+        };
+        let chunk = read(file.as_ref(), cursor.offset, segment.end, bytes_max)
+            .with_context(|| format!("cannot read segment {name} at byte {}", cursor.offset))?;
+        let before = cursor.offset;
+        match self.take_frames(cursor, &segment, &chunk, limit, out) {
+            Outcome::Done if cursor.offset > before || cursor.offset == segment.end => Ok(()),
+            // Given before it is looked into; the next read begins with it.
+            Outcome::Bad if !out.is_empty() => Ok(()),
+            // A file that ends too early leaves us where we were.
+            Outcome::Done | Outcome::Bad => self.rescan(cursor, &segment),
+        }
+    }
+
+    /// Takes this stream's frames from a chunk, and moves the cursor behind
+    /// what it has seen.
+    fn take_frames(
+        &mut self,
+        cursor: &mut Cursor,
+        segment: &Segment,
+        chunk: &Chunk,
+        limit: u64,
+        out: &mut Vec<Spooled<L, R>>,
+    ) -> Outcome {
+        while cursor.read_to < limit && cursor.offset < segment.end {
+            if let Some(end) = segment.gap_end(cursor.offset) {
+                cursor.offset = end;
+                continue;
+            }
+            let Some(rest) = chunk.from(cursor.offset) else {
+                return Outcome::Done;
+            };
+            if (rest.len() as u64) < FRAME_HEADER_BYTES
+                && chunk.offset + (chunk.bytes.len() as u64) < segment.end
+            {
+                return Outcome::Done; // The next chunk begins here.
+            }
+            let Some(frame) = FrameHeader::decode(rest, segment.seed, cursor.offset) else {
+                return Outcome::Bad;
+            };
+            let behind = cursor.offset + frame.frame_bytes();
+            if usize::from(frame.stream) == self.stream {
+                if frame.sequence <= self.skip {
+                    let items = u64::from(frame.items);
+                    self.found.passed_over += items;
+                    self.shared.settle(self.stream, frame.sequence, 1, items);
+                } else {
+                    let payload = to_usize(FRAME_HEADER_BYTES)..to_usize(frame.frame_bytes());
+                    if rest.len() < payload.end {
+                        return Outcome::Done; // The next chunk begins with it.
+                    }
+                    if crc32c::crc32c(&rest[payload.clone()]) != frame.payload_crc {
+                        return Outcome::Bad;
+                    }
+                    let from = to_usize(cursor.offset - chunk.offset);
+                    let payload = payload.start + from..payload.end + from;
+                    out.push(self.deliver(frame, chunk.bytes.slice(payload)));
+                }
+                cursor.read_to = frame.sequence;
+            }
+            cursor.offset = behind;
+        }
+        Outcome::Done
+    }
+
+    fn deliver(&self, frame: FrameHeader, payload: Bytes) -> Spooled<L, R> {
+        let FrameHeader {
+            sequence, items, ..
+        } = frame;
+        self.shared.deliver(self.stream, sequence, items);
+        Spooled {
+            sequence,
+            items,
+            payload,
+            loan: None,
+            verdict: self.lane.lock().waiting(sequence),
+        }
+    }
+
+    /// Passes over a segment that was settled as a whole in an earlier life.
+    fn skip_whole(&mut self, cursor: &mut Cursor, segment: &Segment) -> bool {
+        let portion = segment.streams[self.stream];
+        let skip = cursor.offset == FRAMES_START && portion.last <= self.skip;
+        if skip {
+            cursor.read_to = portion.last;
+            self.found.passed_over += portion.items;
+            self.shared
+                .settle(self.stream, portion.last, portion.frames, portion.items);
+        }
+        skip
+    }
+
+    /// A segment's file is gone: its frames of this stream are, too. They are
+    /// written off when the lane has caught up.
+    fn give_up(&self, number: u64, name: &str) -> anyhow::Result<()> {
+        if !self.shared.is_in_place() {
+            bail!("the spool's directory was removed, moved or replaced: start the service again");
+        }
+        error!(segment = %name, stream = self.stream, "a spool segment was removed while it held events; those that are not in memory are lost");
+        if let Some(segment) = self.shared.catalog().get_mut(number) {
+            segment.streams[self.stream] = Portion::default();
+        }
+        Ok(())
+    }
+
+    /// What is at the cursor was sound when it was written and is not now:
+    /// finds out how far the damage goes.
+    fn rescan(&self, cursor: &mut Cursor, segment: &Segment) -> anyhow::Result<()> {
+        let (name, place) = (&segment.name, (cursor.segment, cursor.offset));
+        if cursor.rescanned == Some(place) {
+            bail!("segment {name} reads differently each time: check the disk");
+        }
+        let disk = self.shared.disk.as_ref();
+        // Nothing may be appended between the scan and its consequences. That
+        // keeps the committing thread waiting, once in the life of a disk.
+        let mut catalog = self.shared.catalog();
+        let known = catalog
+            .get_mut(cursor.segment)
+            .with_context(|| format!("segment {name} is gone"))?;
+        let report = scan::rescan(disk, name, known.as_predecessor(cursor.segment))?;
+        report.log();
+        for damage in &report.damage {
+            if let Err(error) = repair::copy_damage(disk, name, damage) {
+                error!(segment = %name, offset = damage.offset, bytes = damage.bytes, error = %format!("{error:#}"), "cannot copy damaged bytes of the spool");
+            }
+        }
+        known.correct(&report);
+        cursor.rescanned = Some(place);
+        Ok(())
+    }
+}
+
+impl Cursor {
+    fn at(position: Position) -> Self {
+        Self {
+            segment: position.segment,
+            offset: position.offset,
+            read_to: position.sequence - 1,
+            file: None,
+            rescanned: None,
+        }
+    }
+}
+
+impl Chunk {
+    /// What the chunk holds from `offset` on.
+    fn from(&self, offset: u64) -> Option<&[u8]> {
+        let at = usize::try_from(offset.checked_sub(self.offset)?).ok()?;
+        self.bytes.get(at..).filter(|rest| !rest.is_empty())
+    }
+}
+
+/// Reads up to `bytes_max` from `offset`, and a whole frame if one begins there.
+fn read(file: &dyn DiskFile, offset: u64, end: u64, bytes_max: usize) -> io::Result<Chunk> {
+    let left = to_usize(end - offset);
+    let mut bytes = vec![0; left.min(bytes_max.max(READ_BYTES_MIN))];
+    let mut filled = read_full(file, &mut bytes, offset)?;
+    if let Some(length) = bytes.get(4..8) {
+        // Whether these are a frame's bytes is checked by whoever takes it.
+        let payload = u32::from_le_bytes(length.try_into().expect("four bytes"));
+        let frame = to_usize(FRAME_HEADER_BYTES) + payload as usize;
+        if frame > bytes.len() && frame <= left {
+            bytes.resize(frame, 0);
+            filled += read_full(file, &mut bytes[filled..], offset + filled as u64)?;
+        }
+    }
+    bytes.truncate(filled);
+    Ok(Chunk {
+        bytes: bytes.into(),
+        offset,
+    })
+}

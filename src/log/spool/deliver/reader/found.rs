@@ -1,0 +1,155 @@
+//! What a start found of one stream, and what of it is lost.
+//!
+//! Nothing remembers a loss: it is the difference between what the segments'
+//! headers say was accepted, what the ledger says is settled and what is on
+//! disk. So a restart finds the same loss again, and counts it once, wherever
+//! the gap has moved to and whether the segments around it still exist.
+
+use tracing::{error, warn};
+
+use crate::log::spool::recover::scan::report::{Gap, ScanReport};
+
+/// What the segments say of a stream.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// Items accepted since the instance was born.
+    accepted: u64,
+    /// Items of sound frames on disk.
+    on_disk: u64,
+    /// Where items are missing.
+    missing: Vec<Missing>,
+    /// Items that the ledger calls settled, once it was asked.
+    pub(crate) settled: Option<u64>,
+    /// Items of frames on disk that the reader passed over as settled.
+    pub(crate) passed_over: u64,
+}
+
+/// A place where items are missing.
+#[derive(Debug)]
+struct Missing {
+    place: String,
+    /// All missing frames have earlier sequences.
+    next_sequence: u64,
+}
+
+/// What is lost of a stream.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Lost {
+    pub(crate) items: u64,
+    /// Where it may have been; empty if that can no longer be told.
+    places: Vec<String>,
+}
+
+/// Items that were accepted and are neither settled nor on disk to be settled.
+/// A ledger that knows of more than was accepted is of another time, and says
+/// nothing about losses.
+fn lost(accepted: u64, settled: u64, unsettled: u64) -> u64 {
+    accepted.saturating_sub(settled).saturating_sub(unsettled)
+}
+
+impl Found {
+    pub(crate) fn of(report: &ScanReport, stream: usize, accepted: u64) -> Self {
+        let between = |gap: &Gap| match &gap.after {
+            Some(after) => format!("between {after} and {}", gap.before),
+            None => format!("before {}", gap.before),
+        };
+        let gaps = report.gaps.iter().filter(|gap| gap.items[stream] > 0);
+        let gaps = gaps.map(|gap| Missing {
+            place: between(gap),
+            next_sequence: gap.next_sequence,
+        });
+        let damaged = report.segments.iter();
+        let damaged = damaged.filter(|segment| segment.lost_items[stream] > 0);
+        let damaged = damaged.map(|segment| Missing {
+            place: format!("in {}", segment.name),
+            next_sequence: segment.last_sequence + 1,
+        });
+        Self {
+            accepted,
+            on_disk: report.segments.iter().fold(0, |sum: u64, segment| {
+                sum.saturating_add(segment.streams[stream].items)
+            }),
+            missing: gaps.chain(damaged).collect(),
+            settled: None,
+            passed_over: 0,
+        }
+    }
+
+    /// What is lost, if that is known and was not told yet. Everything up to
+    /// `watermark` is settled, and what is on disk of it was passed over.
+    pub(crate) fn lost(&mut self, watermark: u64) -> Option<Lost> {
+        let settled = self.settled.take()?;
+        let unsettled = self.on_disk.saturating_sub(self.passed_over);
+        let unsettled_places = self.missing.iter();
+        let unsettled_places = unsettled_places.filter(|it| it.next_sequence > watermark + 1);
+        Some(Lost {
+            items: lost(self.accepted, settled, unsettled),
+            places: unsettled_places.map(|it| it.place.clone()).collect(),
+        })
+    }
+}
+
+impl Lost {
+    pub(crate) fn log(&self, stream: usize) {
+        let Self { items, places } = self;
+        if *items == 0 {
+            return;
+        }
+        if places.is_empty() {
+            warn!(
+                stream,
+                lost = items,
+                "events were accepted in an earlier run, and are neither in the spool nor settled \
+                 by the ledger: segments were lost then, or the database is another one or an older copy"
+            );
+        } else {
+            error!(
+                stream,
+                lost = items,
+                place = places.join(", "),
+                "events that were accepted are lost: they are neither in the spool nor settled by \
+                 the ledger; segments were damaged or deleted, or the database is another one or an older copy"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_accepted_is_settled_or_on_disk_or_lost(
+            frames in prop::collection::vec((1..9_u64, any::<bool>()), 0..50),
+            watermark in 0..50_usize,
+            earlier_lost in 0..100_u64,
+        ) {
+            // Frames in order of their sequences: items, and whether still on disk.
+            let accepted = earlier_lost + frames.iter().map(|frame| frame.0).sum::<u64>();
+            let (before, behind) = frames.split_at(watermark.min(frames.len()));
+            let settled: u64 = before.iter().map(|frame| frame.0).sum();
+            let sum = |frames: &[(u64, bool)], there: bool| -> u64 {
+                frames.iter().filter(|frame| frame.1 == there).map(|frame| frame.0).sum()
+            };
+            let mut found = Found {
+                accepted,
+                on_disk: sum(&frames, true),
+                settled: Some(settled),
+                passed_over: sum(before, true),
+                ..Found::default()
+            };
+            let lost = found.lost(watermark as u64).unwrap();
+            prop_assert_eq!(lost.items, earlier_lost + sum(behind, false));
+            prop_assert_eq!(found.lost(watermark as u64), None);
+        }
+    }
+
+    #[test]
+    fn a_ledger_that_knows_of_more_than_was_accepted_tells_of_no_loss() {
+        assert_eq!(lost(10, 12, 5), 0);
+        assert_eq!(lost(u64::MAX, 0, u64::MAX), 0);
+    }
+}

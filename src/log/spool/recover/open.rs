@@ -1,0 +1,322 @@
+//! Opening a spool: lock, look, tell, repair, then go on where it ended.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use anyhow::Context;
+use uuid::Uuid;
+
+use super::openings::{self, History, Vouched};
+use super::repair;
+use super::scan::report::ScanReport;
+use super::scan::{scan, scan_beyond};
+use crate::log::record::Entry;
+use crate::log::spool::append::appender::{Closed, Log, Resume};
+use crate::log::spool::append::group_committer::Committer;
+use crate::log::spool::catalog::{Catalog, Segment};
+use crate::log::spool::deliver::lag::Pace;
+use crate::log::spool::deliver::lane::{Lane, LaneSender};
+use crate::log::spool::deliver::reader::LaneReader;
+use crate::log::spool::deliver::reader::found::Found;
+use crate::log::spool::directory_lock::DirectoryLock;
+use crate::log::spool::disk::Disk;
+use crate::log::spool::disk::real::RealDisk;
+use crate::log::spool::format::{Counts, Predecessor, STREAMS_MAX};
+use crate::log::spool::settings::Settings;
+use crate::log::spool::shared;
+use crate::log::spool::shared::{Shared, Spool};
+
+/// A spool, open.
+#[derive(Debug)]
+pub struct Opened<L, R> {
+    /// For everyone.
+    pub spool: Spool,
+    /// For a thread of its own.
+    pub committer: Committer<L, R>,
+    /// One to each stream, by number. There are more than were asked for if
+    /// earlier settings had more streams and frames of theirs are left.
+    pub readers: Vec<LaneReader<L, R>>,
+    /// What was found on disk.
+    pub report: ScanReport,
+}
+
+/// Opens the spool in `directory`, which is made if it is not there. Entries
+/// come through `entries`, which should be bounded.
+///
+/// Nothing is given or written before everything on disk was read; what was
+/// found is logged before anything is done about it.
+pub fn open<L, R>(
+    directory: &Path,
+    settings: Settings,
+    entries: flume::Receiver<Entry<L, R>>,
+) -> anyhow::Result<Opened<L, R>> {
+    let doing = || format!("cannot open the spool in {}", directory.display());
+    let disk = RealDisk::open(directory).with_context(doing)?;
+    let lock = DirectoryLock::acquire(directory)?;
+    open_on(Arc::new(disk), Some(lock), settings, entries).with_context(doing)
+}
+
+/// Reads what is in a spool's directory and changes nothing. While a service
+/// runs there, the end of the newest segment may look torn.
+pub fn inspect(directory: &Path) -> anyhow::Result<ScanReport> {
+    let doing = || format!("cannot read the spool in {}", directory.display());
+    let disk = RealDisk::existing(directory).with_context(doing)?;
+    scan(&disk).with_context(doing)
+}
+
+/// Who has had the directory of spool `instance` open.
+pub fn history(directory: &Path, instance: Uuid) -> anyhow::Result<History> {
+    let doing = || format!("cannot read the spool in {}", directory.display());
+    let disk = RealDisk::existing(directory).with_context(doing)?;
+    recorded(&disk, instance, true).with_context(doing)
+}
+
+/// What is recorded of openings; `used`: the directory holds frames.
+fn recorded(disk: &dyn Disk, instance: Uuid, used: bool) -> anyhow::Result<History> {
+    let recorded = openings::read(disk, instance)?;
+    Ok(recorded.unwrap_or_else(|| History::unrecorded(instance, used)))
+}
+
+/// What a spool's directory says of the items of one stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamAccount {
+    /// The stream.
+    pub number: u8,
+    /// Items that were made durable since the instance was born.
+    pub accepted: u64,
+    /// Items of frames behind the settled ones.
+    pub unsettled: u64,
+}
+
+/// What a spool's directory says of all streams.
+#[derive(Clone, Debug)]
+pub struct Account {
+    /// Who has had the directory open.
+    pub history: History,
+    /// Every stream that was ever used.
+    pub streams: Vec<StreamAccount>,
+}
+
+/// A stream, the watermark that the database has for it, and who set that.
+pub type Watermark = (u8, u64, Option<Uuid>);
+
+/// Reads what a spool's directory says of every stream that was ever used;
+/// frames that `watermarks` vouch for are settled. Changes nothing, and may run
+/// beside the service. Fails if the directory is not a spool of `instance`.
+pub fn account(
+    directory: &Path,
+    instance: Uuid,
+    watermarks: &[Watermark],
+) -> anyhow::Result<Account> {
+    let doing = || format!("cannot read the spool in {}", directory.display());
+    let disk = RealDisk::existing(directory).with_context(doing)?;
+    account_on(&disk, instance, watermarks).with_context(doing)
+}
+
+fn account_on(
+    disk: &dyn Disk,
+    instance: Uuid,
+    watermarks: &[Watermark],
+) -> anyhow::Result<Account> {
+    let history = recorded(disk, instance, true)?;
+    let mut beyond = [0; STREAMS_MAX];
+    for &(stream, watermark, by) in watermarks {
+        if let Some(settled) = beyond.get_mut(usize::from(stream)) {
+            *settled = match history.vouched(by, watermark) {
+                Vouched::UpToWatermark => watermark,
+                Vouched::UpTo { sequence, .. } => sequence,
+                Vouched::Nothing => 0,
+            };
+        }
+    }
+    let report = scan_beyond(disk, &beyond)?;
+    anyhow::ensure!(
+        report.instance == Some(instance),
+        "it is not spool {instance} any more"
+    );
+    let accepted = report
+        .segments
+        .last()
+        .map_or([0; STREAMS_MAX], |newest| newest.counts);
+    let account = |stream: usize| StreamAccount {
+        number: u8::try_from(stream).expect("there are fewer than 256 streams"),
+        accepted: accepted[stream],
+        unsettled: report.segments.iter().fold(0, |sum: u64, segment| {
+            sum.saturating_add(segment.streams[stream].unsettled)
+        }),
+    };
+    let streams = (0..STREAMS_MAX)
+        .map(account)
+        .filter(|account| account.accepted > 0)
+        .collect();
+    Ok(Account { history, streams })
+}
+
+/// Makes a directory that began as a copy a spool by itself, with accounts in
+/// the database of its own; returns its lineage. No process may have it open.
+pub fn fork(directory: &Path) -> anyhow::Result<Uuid> {
+    let doing = || format!("cannot fork the spool in {}", directory.display());
+    let disk = RealDisk::existing(directory).with_context(doing)?;
+    let _lock = DirectoryLock::acquire(directory)?;
+    fork_on(&disk).with_context(doing)
+}
+
+fn fork_on(disk: &dyn Disk) -> anyhow::Result<Uuid> {
+    let report = scan(disk)?;
+    let instance = report
+        .instance
+        .filter(|_| !report.segments.is_empty())
+        .context("there is no spool")?;
+    repair::clear(disk, &report)?;
+    let Account { history, streams } = account_on(disk, instance, &[])?;
+    let mut inherited = [0; STREAMS_MAX];
+    for StreamAccount {
+        number,
+        accepted,
+        unsettled,
+    } in streams
+    {
+        inherited[usize::from(number)] = accepted.saturating_sub(unsettled);
+    }
+    let history = history.fork(inherited);
+    openings::write(disk, &history).context("cannot write the spool's record of openings")?;
+    Ok(history.lineage())
+}
+
+pub(crate) fn open_on<L, R>(
+    disk: Arc<dyn Disk>,
+    lock: Option<DirectoryLock>,
+    settings: Settings,
+    entries: flume::Receiver<Entry<L, R>>,
+) -> anyhow::Result<Opened<L, R>> {
+    settings.check()?;
+    let report = scan(disk.as_ref())?;
+    report.log();
+    let instance = repair::repair(disk.as_ref(), &report)?;
+    let mut resume = resume(&report);
+    let history = begin(disk.as_ref(), instance, &report, &mut resume)?;
+    let accepted = resume.counts;
+    let mut catalog = Catalog::default();
+    for segment in &report.segments {
+        catalog.insert(segment.header.number, Segment::found(segment));
+    }
+    let backlogs: Vec<_> = (0..STREAMS_MAX)
+        .map(|stream| catalog.backlog(stream))
+        .collect();
+    let found_streams = backlogs
+        .iter()
+        .rposition(Option::is_some)
+        .map_or(0, |last| last + 1);
+    let shared = Arc::new(Shared::new(shared::Found {
+        instance,
+        settings,
+        disk,
+        catalog,
+        counts: resume.counts,
+        items: items(&report),
+        last_sequence: resume.next_sequence - 1,
+        history,
+        lock,
+    }));
+    count_backlog(&shared, &report);
+    let streams = found_streams.max(usize::from(shared.settings.streams));
+    let (mut senders, mut readers) = (Vec::new(), Vec::new());
+    for (stream, backlog) in backlogs.into_iter().enumerate().take(streams) {
+        let pace = match backlog {
+            Some((from, last)) => Pace::behind(from, last),
+            None => Pace::caught_up(),
+        };
+        let lane = Arc::new(Lane::new(pace));
+        let (sender, receiver) = flume::bounded(shared.settings.lane_frames_max);
+        let bytes_max = shared.settings.lane_bytes_max;
+        senders.push(LaneSender::new(
+            stream,
+            Arc::clone(&lane),
+            sender,
+            bytes_max,
+        ));
+        let found = Found::of(&report, stream, accepted[stream]);
+        readers.push(LaneReader::new(
+            stream,
+            Arc::clone(&shared),
+            lane,
+            receiver,
+            found,
+        ));
+    }
+    let mut log = Log::new(Arc::clone(&shared), resume);
+    log.look_for_space();
+    Ok(Opened {
+        committer: Committer::new(Arc::clone(&shared), entries, senders, log),
+        spool: Spool::new(shared),
+        readers,
+        report,
+    })
+}
+
+/// Where the log goes on: always in a fresh segment, beyond every sequence
+/// that was ever seen.
+fn resume(report: &ScanReport) -> Resume {
+    let newest = report.segments.last();
+    let seen = report
+        .segments
+        .iter()
+        .map(|segment| segment.last_sequence.max(segment.header.first_sequence))
+        .max()
+        .unwrap_or(0)
+        .max(report.last_sequence_at_most);
+    Resume {
+        closed: newest.map(|newest| Closed {
+            predecessor: Predecessor {
+                number: newest.header.number,
+                end: newest.end,
+                // Whether its last group was ever synced, nobody knows.
+                whole: false,
+            },
+            has_void: newest.void_bytes > 0,
+        }),
+        next_number: newest.map_or(1, |newest| newest.header.number + 1),
+        next_sequence: seen + 1,
+        counts: newest.map_or([0; STREAMS_MAX], |newest| newest.counts),
+    }
+}
+
+/// Records that this directory is being opened, before anyone else can hear of it.
+fn begin(
+    disk: &dyn Disk,
+    instance: Uuid,
+    report: &ScanReport,
+    resume: &mut Resume,
+) -> anyhow::Result<History> {
+    let used = !report.segments.is_empty();
+    let mut history = recorded(disk, instance, used)?;
+    let oldest = report
+        .segments
+        .iter()
+        .map(|segment| segment.header.first_sequence)
+        .min();
+    resume.next_sequence = history.begin(resume.next_sequence, resume.counts, oldest);
+    openings::write(disk, &history).context("cannot record that the spool is being opened")?;
+    Ok(history)
+}
+
+/// Items of all frames that were found, by stream.
+fn items(report: &ScanReport) -> Counts {
+    let of = |stream: usize| {
+        let segments = report.segments.iter();
+        segments.map(|segment| segment.streams[stream].items).sum()
+    };
+    std::array::from_fn(of)
+}
+
+fn count_backlog(shared: &Shared, report: &ScanReport) {
+    for segment in &report.segments {
+        for (stream, portion) in segment.streams.iter().enumerate() {
+            shared.gauges.add(stream, portion.frames, portion.items);
+        }
+        for (lost, items) in shared.gauges.found_lost.iter().zip(segment.lost_items) {
+            lost.fetch_add(items, Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! The frames of one segment, and what is wrong between them.
+
+use std::ops::Range;
+
+use anyhow::Context;
+
+use super::report::{Damage, DamageKind, Ending, SegmentReport};
+use super::trimmed;
+use crate::log::spool::format::{
+    Counts, FRAME_HEADER_BYTES, FRAME_MARKER, FRAMES_START, FrameHeader, Predecessor, STREAMS_MAX,
+    Seed, SegmentHeader, to_usize,
+};
+
+/// What a segment holds of one stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Portion {
+    /// The last sequence; zero if there is no frame.
+    pub(crate) last: u64,
+    pub(crate) frames: u64,
+    pub(crate) items: u64,
+    /// Of these, items of frames behind those that the reader calls settled.
+    pub(crate) unsettled: u64,
+}
+
+/// What lies at an offset.
+enum Found {
+    Frame(FrameHeader),
+    /// The header is sound, the payload is not.
+    BadPayload(FrameHeader),
+    Nothing,
+}
+
+/// A walk through the bytes of a segment.
+struct Walk<'a> {
+    bytes: &'a [u8],
+    seed: Seed,
+    at: usize,
+    /// Bad ranges with a sound frame behind them.
+    gaps: Vec<Range<usize>>,
+    /// Where a bad range began that is still open.
+    bad_from: Option<usize>,
+    /// The latest start of a group that a sound header told of.
+    last_group: usize,
+    frames: u64,
+    end: usize,
+    last_sequence: u64,
+    streams: [Portion; STREAMS_MAX],
+    /// Cumulative items of each stream at the last header seen of it.
+    reached: Counts,
+    missing: Vec<Missing>,
+}
+
+/// Items that later headers of their stream count, and no sound frame holds.
+struct Missing {
+    stream: usize,
+    items: u64,
+    /// The first of the gaps in which they may have been.
+    since_gap: usize,
+}
+
+/// Reads a segment's frames. `stated` is what a later segment says of this one:
+/// nothing behind its end counts, everything before it should be there.
+/// `settled` tells the last settled sequence of each stream, where that matters.
+pub(crate) fn scan_segment(
+    name: &str,
+    bytes: &[u8],
+    stated: Option<Predecessor>,
+    settled: &Counts,
+) -> anyhow::Result<SegmentReport> {
+    let (header, both_copies) =
+        SegmentHeader::decode(bytes).with_context(|| format!("cannot read segment {name}"))?;
+    let limit = stated.map_or(bytes.len(), |stated| {
+        usize::try_from(stated.end).map_or(bytes.len(), |end| end.min(bytes.len()))
+    });
+    let content = trimmed(bytes).min(limit);
+    let start = to_usize(FRAMES_START);
+    let mut walk = Walk {
+        // Zeros may be the end of a payload, so the walk may look at them.
+        bytes: &bytes[..limit],
+        seed: header.seed(),
+        at: start,
+        gaps: Vec::new(),
+        bad_from: None,
+        last_group: start,
+        frames: 0,
+        end: start,
+        last_sequence: header.first_sequence.saturating_sub(1),
+        streams: [Portion::default(); STREAMS_MAX],
+        reached: header.counts,
+        missing: Vec::new(),
+    };
+    let mut gaps_seen = [0; STREAMS_MAX];
+    while walk.at < content {
+        walk.step(content, &mut gaps_seen, settled);
+    }
+    Ok(walk.report(name, bytes, header, both_copies, stated))
+}
+
+impl Walk<'_> {
+    fn step(&mut self, content: usize, gaps_seen: &mut [usize; STREAMS_MAX], settled: &Counts) {
+        match self.look() {
+            Found::Frame(frame) => {
+                if let Some(from) = self.bad_from.take() {
+                    self.gaps.push(from..self.at);
+                }
+                self.pass(&frame, gaps_seen);
+                let portion = &mut self.streams[usize::from(frame.stream)];
+                portion.last = frame.sequence;
+                portion.frames += 1;
+                portion.items += u64::from(frame.items);
+                if frame.sequence > settled[usize::from(frame.stream)] {
+                    portion.unsettled += u64::from(frame.items);
+                }
+                self.frames += 1;
+                self.at += to_usize(frame.frame_bytes());
+                self.end = self.at;
+            }
+            Found::BadPayload(frame) => {
+                self.bad_from.get_or_insert(self.at);
+                self.pass(&frame, gaps_seen);
+                self.missing.push(Missing {
+                    stream: usize::from(frame.stream),
+                    items: u64::from(frame.items),
+                    since_gap: self.gaps.len(),
+                });
+                self.at += to_usize(frame.frame_bytes());
+            }
+            Found::Nothing => {
+                self.bad_from.get_or_insert(self.at);
+                let from = self.at + 1;
+                let next = self.bytes[from..content]
+                    .windows(FRAME_MARKER.len())
+                    .position(|window| window == FRAME_MARKER);
+                self.at = next.map_or(content, |found| from + found);
+            }
+        }
+    }
+
+    fn look(&self) -> Found {
+        let here = &self.bytes[self.at..];
+        let Some(frame) = FrameHeader::decode(here, self.seed, self.at as u64) else {
+            return Found::Nothing;
+        };
+        // Sequences only grow; what does not is a relic, however sound.
+        if frame.sequence <= self.last_sequence {
+            return Found::Nothing;
+        }
+        let payload = to_usize(FRAME_HEADER_BYTES)..to_usize(frame.frame_bytes());
+        match here.get(payload) {
+            Some(payload) if crc32c::crc32c(payload) == frame.payload_crc => Found::Frame(frame),
+            Some(_) => Found::BadPayload(frame),
+            // It reaches beyond the end: a frame cut short.
+            None => Found::Nothing,
+        }
+    }
+
+    /// Takes in what a sound header tells.
+    fn pass(&mut self, frame: &FrameHeader, gaps_seen: &mut [usize; STREAMS_MAX]) {
+        let stream = usize::from(frame.stream);
+        let before = frame.cumulative - u64::from(frame.items);
+        let missing = before.saturating_sub(self.reached[stream]);
+        if missing > 0 {
+            self.missing.push(Missing {
+                stream,
+                items: missing,
+                since_gap: gaps_seen[stream],
+            });
+        }
+        self.reached[stream] = frame.cumulative;
+        gaps_seen[stream] = self.gaps.len();
+        self.last_sequence = frame.sequence;
+        let group = self.at - frame.group_back as usize;
+        self.last_group = self.last_group.max(group);
+    }
+
+    fn report(
+        self,
+        name: &str,
+        bytes: &[u8],
+        header: SegmentHeader,
+        both_copies: bool,
+        stated: Option<Predecessor>,
+    ) -> SegmentReport {
+        // Behind a whole segment everything had been synced; else, everything
+        // before the last group that began.
+        let whole = stated.is_some_and(|stated| stated.whole);
+        let kind = |from: usize| match whole || from < self.last_group {
+            true => DamageKind::Rotten,
+            false => DamageKind::Torn,
+        };
+        let range = |from: usize, to: usize| Damage {
+            offset: from as u64,
+            bytes: (to - from) as u64,
+            kind: kind(from),
+        };
+        let mut damage: Vec<_> = self
+            .gaps
+            .iter()
+            .map(|gap| range(gap.start, gap.end))
+            .collect();
+        let void_bytes = trimmed(bytes).saturating_sub(self.end) as u64;
+        let promised = stated.map_or(0, |stated| stated.end);
+        let ending = if promised > self.end as u64 {
+            let missing = Damage {
+                offset: self.end as u64,
+                bytes: promised - self.end as u64,
+                kind: DamageKind::Rotten,
+            };
+            damage.push(missing);
+            Ending::Missing
+        } else if void_bytes == 0 {
+            Ending::Clean
+        } else if stated.is_some() {
+            Ending::Void
+        } else if let Some(from) = self.bad_from
+            && kind(from) == DamageKind::Rotten
+        {
+            // A sound header further on told of a later group, with a bad payload.
+            damage.push(range(from, trimmed(bytes).max(from)));
+            Ending::Missing
+        } else if header.recycled {
+            Ending::Stale
+        } else {
+            Ending::Torn
+        };
+        // What is missing in torn groups only was never accepted.
+        let mut lost_items: Counts = [0; STREAMS_MAX];
+        let mut counts = self.reached;
+        for missing in &self.missing {
+            let since = self.gaps.get(missing.since_gap);
+            let from = since.map(|gap| gap.start).or(self.bad_from);
+            match from.map_or(DamageKind::Rotten, kind) {
+                DamageKind::Rotten => {
+                    let lost = &mut lost_items[missing.stream];
+                    *lost = lost.saturating_add(missing.items);
+                }
+                DamageKind::Torn => {
+                    let count = &mut counts[missing.stream];
+                    *count = count.saturating_sub(missing.items);
+                }
+            }
+        }
+        SegmentReport {
+            name: name.to_owned(),
+            bytes: bytes.len() as u64,
+            frames: self.frames,
+            end: self.end as u64,
+            ending,
+            damage,
+            lost_items,
+            header_copy_damaged: !both_copies,
+            header,
+            streams: self.streams,
+            counts,
+            last_sequence: self.last_sequence,
+            void_bytes,
+            guards: None,
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! What the committing thread, the readers and everybody's handle share.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context;
+use tracing::error;
+use uuid::Uuid;
+
+use super::append::recycled::Spares;
+use super::catalog::{Catalog, Spent};
+use super::directory_lock::DirectoryLock;
+use super::disk::Disk;
+use super::disk::space::Shortage;
+use super::disk::stall;
+use super::disk::stall::Stall;
+use super::format::{Counts, FRAME_HEADER_BYTES, FRAMES_START, STREAMS_MAX, to_usize};
+use super::recover::openings::History;
+use super::settings::Settings;
+use super::usage::{Fill, Gauges};
+use crate::log::record::Refused;
+
+/// A handle to the spool: cheap to clone, good from any thread.
+#[derive(Clone, Debug)]
+pub struct Spool {
+    shared: Arc<Shared>,
+}
+
+/// The state behind a [`Spool`].
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) instance: Uuid,
+    pub(crate) settings: Settings,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) gauges: Gauges,
+    catalog: Mutex<Catalog>,
+    /// Frames that were given to a writer and are not yet retired: sequence and items.
+    delivered: [Mutex<VecDeque<(u64, u32)>>; STREAMS_MAX],
+    /// All frames of a stream up to this sequence are settled.
+    retired: [AtomicU64; STREAMS_MAX],
+    history: History,
+    /// Items that were found at the start, by stream.
+    found_items: Counts,
+    /// The last sequence that an earlier life of this spool used.
+    pub(crate) found_last: u64,
+    /// New frames get later sequences than this.
+    pub(crate) sequence_floor: AtomicU64,
+    /// Held while files are deleted, by one at a time; true if that failed.
+    reclaiming: Mutex<bool>,
+    pub(crate) spares: Spares,
+    /// While the committing thread waits for the disk.
+    pub(crate) stall: Stall,
+    /// While the reader of a stream does.
+    pub(crate) reading: [Stall; STREAMS_MAX],
+    lock: Option<DirectoryLock>,
+}
+
+/// What a spool is opened with.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) instance: Uuid,
+    pub(crate) settings: Settings,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) catalog: Catalog,
+    pub(crate) counts: Counts,
+    /// Items that were found, by stream.
+    pub(crate) items: Counts,
+    pub(crate) history: History,
+    /// The last sequence that an earlier life used.
+    pub(crate) last_sequence: u64,
+    pub(crate) lock: Option<DirectoryLock>,
+}
+
+impl Spool {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// Who this spool is. Sequences mean something only together with this.
+    pub fn instance(&self) -> Uuid {
+        self.shared.instance
+    }
+
+    /// Who has had this directory open.
+    pub fn history(&self) -> &History {
+        &self.shared.history
+    }
+
+    /// Items of a stream that had been accepted before this start and are no
+    /// longer in the spool.
+    pub fn passed(&self, stream: u8) -> u64 {
+        let accepted = self.shared.history.accepted(stream);
+        let found = self.shared.found_items.get(usize::from(stream));
+        accepted.saturating_sub(found.copied().unwrap_or(0))
+    }
+
+    /// How full the spool is.
+    pub fn fill(&self) -> Fill {
+        let shared = &self.shared;
+        shared.gauges.fill(shared.settings.bytes_max)
+    }
+
+    /// The largest payload that is taken.
+    pub fn payload_bytes_max(&self) -> usize {
+        to_usize(self.shared.settings.frame_bytes_max.into())
+    }
+
+    /// Whether a payload of `payload_bytes` would be taken now. It is an early word, so that
+    /// work can be saved; the last one is the committing thread's.
+    pub fn has_room(&self, payload_bytes: usize) -> Result<(), Refused> {
+        let Shared {
+            gauges, settings, ..
+        } = &*self.shared;
+        let payload_bytes = u32::try_from(payload_bytes)
+            .ok()
+            .filter(|&bytes| bytes <= settings.frame_bytes_max)
+            .ok_or(Refused::TooLarge)?;
+        let needed = u64::from(payload_bytes) + FRAME_HEADER_BYTES;
+        if gauges.gone.load(Ordering::Relaxed) {
+            return Err(Refused::Gone);
+        }
+        if self.shared.stall.lasts() >= stall::REFUSED_AFTER {
+            return Err(Refused::Stalled);
+        }
+        if gauges.reserve_reached.load(Ordering::Relaxed) {
+            return Err(Refused::NoSpace);
+        }
+        if needed <= gauges.active_free.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        if gauges.failed.load(Ordering::Relaxed) {
+            return Err(Refused::Failed);
+        }
+        if gauges.no_space.load(Ordering::Relaxed) {
+            return Err(Refused::NoSpace);
+        }
+        let segment = settings.segment_bytes.max(FRAMES_START + needed);
+        let bytes = gauges.bytes.load(Ordering::Relaxed);
+        match bytes.saturating_add(segment) <= settings.bytes_max {
+            true => Ok(()),
+            false => Err(Refused::Full),
+        }
+    }
+
+    /// For how long the disk has not answered, if that is worth a word.
+    pub fn stalled(&self) -> Option<Duration> {
+        let Shared { stall, reading, .. } = &*self.shared;
+        let lasts = reading.iter().chain([stall]).map(Stall::lasts).max()?;
+        (lasts >= stall::TOLD_AFTER).then_some(lasts)
+    }
+
+    /// What is missing on the disk, if a new segment does not fit there.
+    pub fn shortage(&self) -> Option<Shortage> {
+        let Shared {
+            gauges, settings, ..
+        } = &*self.shared;
+        let short = [&gauges.reserve_reached, &gauges.no_space];
+        short
+            .iter()
+            .any(|flag| flag.load(Ordering::Relaxed))
+            .then(|| Shortage::new(gauges.free_bytes.load(Ordering::Relaxed), settings))
+    }
+
+    /// The writer says that all frames of `stream` up to and including
+    /// `sequence` are settled. Those that its reader has not given yet stay.
+    pub fn retire(&self, stream: u8, sequence: u64) {
+        self.shared.retire(usize::from(stream), sequence);
+    }
+
+    /// Deletes the segments that hold nothing unsettled, and says how many went.
+    /// The committing thread does this on its own; afterwards, call it here.
+    pub fn reclaim(&self) -> usize {
+        self.shared.reclaim(false)
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(found: Found) -> Self {
+        let spares = Spares::new(found.settings.segment_bytes);
+        let shared = Self {
+            instance: found.instance,
+            settings: found.settings,
+            disk: found.disk,
+            gauges: Gauges::new(found.counts),
+            catalog: Mutex::new(found.catalog),
+            delivered: std::array::from_fn(|_| Mutex::default()),
+            retired: std::array::from_fn(|_| AtomicU64::new(0)),
+            history: found.history,
+            found_items: found.items,
+            found_last: found.last_sequence,
+            sequence_floor: AtomicU64::new(0),
+            reclaiming: Mutex::new(false),
+            spares,
+            stall: Stall::new(),
+            reading: std::array::from_fn(|_| Stall::new()),
+            lock: found.lock,
+        };
+        shared.publish(&shared.catalog());
+        shared
+    }
+
+    pub(crate) fn catalog(&self) -> MutexGuard<'_, Catalog> {
+        locked(&self.catalog)
+    }
+
+    /// Makes the catalog's sizes known.
+    pub(crate) fn publish(&self, catalog: &Catalog) {
+        self.gauges.bytes.store(catalog.bytes(), Ordering::Relaxed);
+        self.gauges
+            .segments
+            .store(catalog.len() as u64, Ordering::Relaxed);
+    }
+
+    /// A frame leaves for a writer.
+    pub(crate) fn deliver(&self, stream: usize, sequence: u64, items: u32) {
+        locked(&self.delivered[stream]).push_back((sequence, items));
+    }
+
+    pub(crate) fn retire(&self, stream: usize, sequence: u64) {
+        let mut delivered = locked(&self.delivered[stream]);
+        while let Some((settled, items)) =
+            delivered.pop_front_if(|(delivered, _)| *delivered <= sequence)
+        {
+            self.settle(stream, settled, 1, u64::from(items));
+        }
+    }
+
+    /// Frames up to `last` are settled, `frames` more than before.
+    pub(crate) fn settle(&self, stream: usize, last: u64, frames: u64, items: u64) {
+        self.gauges.take(stream, frames, items);
+        self.retired[stream].fetch_max(last, Ordering::Release);
+    }
+
+    /// Every frame of `stream` that is neither settled nor with its writer is
+    /// lost. Called with the stream's lane locked, when it has caught up.
+    pub(crate) fn write_off(&self, stream: usize) {
+        let delivered = locked(&self.delivered[stream]);
+        let held: u64 = delivered.iter().map(|&(_, items)| u64::from(items)).sum();
+        let (frames, items) = self.gauges.of_stream(stream);
+        let frames = frames.saturating_sub(delivered.len() as u64);
+        let items = items.saturating_sub(held);
+        if frames > 0 {
+            error!(
+                stream,
+                frames, items, "accepted frames are lost from the spool"
+            );
+            self.gauges.take(stream, frames, items);
+            self.gauges.since_lost[stream].fetch_add(items, Ordering::Relaxed);
+        }
+    }
+
+    /// Lets go of segments that hold nothing unsettled; `keep`: some of their
+    /// files may be used again. Without, spares go as well.
+    pub(crate) fn reclaim(&self, keep: bool) -> usize {
+        let mut failing = locked(&self.reclaiming);
+        let mut gone = 0;
+        if !self.is_in_place() {
+            return gone;
+        }
+        if !keep {
+            self.spares.clear(self.disk.as_ref());
+        }
+        // What guarded a segment can go when that one is gone for good.
+        loop {
+            let retired = std::array::from_fn(|at| self.retired[at].load(Ordering::Acquire));
+            let spent = self.catalog().spent(&retired);
+            if spent.is_empty() {
+                return gone;
+            }
+            match self.retire_files(&spent, keep) {
+                Ok(()) => {
+                    *failing = false;
+                    gone += spent.len();
+                    let mut catalog = self.catalog();
+                    for segment in &spent {
+                        catalog.remove(segment.number);
+                    }
+                    self.publish(&catalog);
+                }
+                Err(error) => {
+                    if !*failing {
+                        error!(error = %format!("{error:#}"), "cannot delete spool segments that are done with; trying again until it works");
+                    }
+                    *failing = true;
+                    return gone;
+                }
+            }
+        }
+    }
+
+    /// Whether names still lead to this spool's files. Once they do not, nothing
+    /// is written, renamed or removed any more: it would be in another directory.
+    pub(crate) fn is_in_place(&self) -> bool {
+        if self.gauges.gone.load(Ordering::Relaxed) {
+            return false;
+        }
+        let lock = self.lock.as_ref().map(DirectoryLock::is_in_place);
+        let looks = [Some(self.disk.is_in_place()), lock];
+        // What cannot be found out now shows at the next write, or the next look.
+        let in_place = looks.into_iter().flatten().all(|look| look.unwrap_or(true));
+        if !in_place && !self.gauges.gone.swap(true, Ordering::Relaxed) {
+            self.gauges.failed.store(true, Ordering::Relaxed);
+            error!(
+                "the spool's directory was removed, moved or replaced while it was in use: events \
+                 are refused until a new start; what is in memory is still stored, what was only \
+                 in the directory is lost unless it comes back"
+            );
+        }
+        in_place
+    }
+
+    fn retire_files(&self, spent: &[Spent], keep: bool) -> anyhow::Result<()> {
+        let disk = self.disk.as_ref();
+        let kept = self
+            .spares
+            .retire(disk, spent, keep)
+            .context("cannot remove a spool segment")?;
+        disk.sync_dir().context("cannot sync the spool directory")?;
+        self.spares.keep(kept);
+        Ok(())
+    }
+}
+
+/// Locks a mutex. What it guards is changed in single steps, so a panic
+/// elsewhere has not left it half done.
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,52 @@
+//! Who this spool is: a uuid that lives as long as its counters do.
+//!
+//! Sequences and counts go on from segment to segment. A directory without a
+//! readable segment has lost them, and becomes another instance, so that what
+//! anybody remembers of the old one's sequences is never applied to new frames.
+
+use std::io;
+
+use anyhow::{Context, bail};
+use uuid::Uuid;
+
+use super::disk::{Disk, read_full, write_all};
+
+pub(crate) const FILE_NAME: &str = "instance";
+const TEMPORARY_NAME: &str = "instance.new";
+
+/// Files that are whole only once they are renamed end so.
+pub(crate) const LEFTOVER_SUFFIX: &str = ".new";
+
+/// Whether `name` is a file that a crash kept from being finished.
+pub(crate) fn is_leftover(name: &str) -> bool {
+    name.ends_with(LEFTOVER_SUFFIX)
+}
+
+/// Who the directory says it is; none in a new one.
+pub(crate) fn read(disk: &dyn Disk) -> anyhow::Result<Option<Uuid>> {
+    let file = match disk.open(FILE_NAME) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).context("cannot open the spool's instance file"),
+    };
+    let mut text = [0; 64];
+    let read =
+        read_full(file.as_ref(), &mut text, 0).context("cannot read the spool's instance file")?;
+    match Uuid::try_parse_ascii(text[..read].trim_ascii()) {
+        Ok(instance) => Ok(Some(instance)),
+        // Segments name their instance too, so nothing is lost with the file.
+        Err(_) => bail!(
+            "the spool's instance file does not hold a uuid: remove the file, \
+             it is written anew from what the segments say"
+        ),
+    }
+}
+
+/// Makes `instance` who the directory is, whole or not at all.
+pub(crate) fn write(disk: &dyn Disk, instance: Uuid) -> io::Result<()> {
+    let file = disk.create(TEMPORARY_NAME, 0)?;
+    write_all(file.as_ref(), format!("{instance}\n").as_bytes(), 0)?;
+    file.sync_data()?;
+    disk.rename(TEMPORARY_NAME, FILE_NAME)?;
+    disk.sync_dir()
+}

@@ -1,0 +1,196 @@
+//! A real directory: the lock, the files, and those of earlier versions.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::super::deliver::lane::Spooled;
+use super::super::deliver::reader::{LaneReader, Next};
+use super::super::recover::open;
+use super::super::recover::open::Opened;
+use super::super::recover::scan::report::Ending;
+use super::super::settings::Settings;
+use super::rig::{entry, ids, items, settings};
+
+/// Set for the process that only holds a lock, to the directory.
+const HOLD: &str = "SPOOL_TEST_HOLDS";
+/// Set to write the fixtures anew; only ever for a new version.
+const WRITE: &str = "SPOOL_TEST_WRITES_FIXTURES";
+
+fn open(directory: &Path) -> anyhow::Result<Opened<(), u64>> {
+    let (_, entries) = flume::bounded(1);
+    open::open(directory, settings(), entries)
+}
+
+fn commit(opened: &mut Opened<(), u64>, frames: impl IntoIterator<Item = (u8, u64, usize)>) {
+    for (stream, id, bytes) in frames {
+        let (entry, mut answer) = entry(stream, id, bytes);
+        opened.committer.commit(&mut vec![entry]);
+        assert_eq!(answer.try_recv().unwrap(), Ok(()));
+    }
+}
+
+fn take(reader: &mut LaneReader<(), u64>) -> Vec<Spooled<(), u64>> {
+    let mut taken = Vec::new();
+    loop {
+        match reader.try_next() {
+            Next::Frame(frame) => taken.push(frame),
+            Next::Behind => taken.extend(reader.read_behind(1 << 20).unwrap()),
+            Next::Empty | Next::Ended => return taken,
+        }
+    }
+}
+
+/// What the fixtures of a version hold: streams, ids and sizes.
+fn fixture_frames() -> Vec<(u8, u64, usize)> {
+    (1..=9)
+        .map(|id| {
+            let bytes = if id == 5 { 2000 } else { 200 + 13 * id };
+            (u8::from(id % 3 == 0), id, usize::try_from(bytes).unwrap())
+        })
+        .collect()
+}
+
+fn fixtures(version: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures/spool")
+        .join(version)
+}
+
+#[test]
+fn a_spool_that_version_1_left_behind_can_be_read_for_ever() {
+    let kept = fixtures("v1");
+    if std::env::var_os(WRITE).is_some() {
+        let mut opened = open(&kept).unwrap();
+        commit(&mut opened, fixture_frames().into_iter().take(6));
+        drop(opened);
+        let mut opened = open(&kept).unwrap();
+        commit(&mut opened, fixture_frames().into_iter().skip(6));
+        drop(opened);
+        fs::remove_file(kept.join("lock")).unwrap();
+    }
+    let directory = tempfile::tempdir().unwrap();
+    for file in fs::read_dir(kept).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), directory.path().join(file.file_name())).unwrap();
+    }
+    let mut opened = open(directory.path()).unwrap();
+    assert!(!opened.report.is_damaged());
+    let clean = |ending: &Ending| *ending == Ending::Clean;
+    assert!(
+        opened
+            .report
+            .segments
+            .iter()
+            .all(|found| clean(&found.ending))
+    );
+    assert_eq!(opened.report.segments.len(), 4);
+    let fill = opened.spool.fill();
+    for stream in 0..2 {
+        let of_stream = |frame: &(u8, u64, usize)| usize::from(frame.0) == stream;
+        let expected: Vec<_> = fixture_frames().into_iter().filter(of_stream).collect();
+        let taken = take(&mut opened.readers[stream]);
+        let sizes: Vec<usize> = taken.iter().map(|frame| frame.payload.len()).collect();
+        let (ids_expected, sizes_expected): (Vec<u64>, Vec<usize>) =
+            expected.iter().map(|&(_, id, bytes)| (id, bytes)).unzip();
+        assert_eq!((ids(&taken), sizes), (ids_expected, sizes_expected));
+        let accepted: u64 = expected
+            .iter()
+            .map(|&(_, id, _)| u64::from(items(id)))
+            .sum();
+        assert_eq!(fill.accepted[stream], accepted);
+    }
+}
+
+#[test]
+fn frames_come_back_from_a_real_directory_in_another_life() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("not/there/yet");
+    let mut opened = open(&path).unwrap();
+    let instance = opened.spool.instance();
+    commit(&mut opened, (1..=30).map(|id| (0, id, 300)));
+    assert_eq!(take(&mut opened.readers[0]).len(), 30);
+    opened.spool.retire(0, 20);
+    opened.committer.tick();
+    let accepted = opened.spool.fill().accepted;
+    drop(opened);
+    let mut opened = open(&path).unwrap();
+    assert_eq!(opened.spool.instance(), instance);
+    assert!(opened.readers[0].skip_to(20));
+    assert_eq!(
+        ids(&take(&mut opened.readers[0])),
+        (21..=30).collect::<Vec<_>>()
+    );
+    opened.spool.retire(0, u64::MAX);
+    commit(&mut opened, [(1, 31, 300)]);
+    opened.committer.tick();
+    let fill = opened.spool.fill();
+    assert_eq!(fill.segments, 1);
+    assert_eq!(fill.accepted[0], accepted[0]);
+    // Whoever looks in from outside changes nothing, and sees it.
+    let report = open::inspect(&path).unwrap();
+    assert_eq!((report.instance, report.frames()), (Some(instance), 1));
+}
+
+#[test]
+fn a_second_spool_in_one_directory_is_refused_with_the_directory_and_the_pid() {
+    if let Some(directory) = std::env::var_os(HOLD) {
+        let opened = open(Path::new(&directory)).unwrap();
+        println!("held");
+        // Until the one who asked closes our stdin, or kills us.
+        std::io::read_to_string(std::io::stdin()).unwrap();
+        drop(opened);
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let this_test = "log::spool::tests::directory::a_second_spool_in_one_directory_is_refused_with_the_directory_and_the_pid";
+    let mut holder = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", this_test, "--nocapture"])
+        .env(HOLD, directory.path())
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let output = std::io::BufReader::new(holder.stdout.take().unwrap());
+    let mut lines = std::io::BufRead::lines(output);
+    assert!(lines.any(|line| line.unwrap().ends_with("held")));
+    let error = open(directory.path()).err().unwrap();
+    let text = format!("{error:#}");
+    assert!(
+        text.contains(&directory.path().display().to_string()),
+        "{text}"
+    );
+    assert!(text.contains(&format!("process {}", holder.id())), "{text}");
+    // However it ends, the lock ends with it.
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    open(directory.path()).unwrap();
+}
+
+#[test]
+fn a_segment_has_its_size_from_the_start_and_reads_as_zeros() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut opened = open(directory.path()).unwrap();
+    commit(&mut opened, [(0, 1, 100)]);
+    let segment = directory.path().join("0000000000000001.seg");
+    let bytes = fs::read(segment).unwrap();
+    assert_eq!(bytes.len() as u64, settings().segment_bytes);
+    assert!(bytes[8192 + 144..].iter().all(|&byte| byte == 0));
+}
+
+#[test]
+fn a_real_disk_reserve_refuses() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_, entries) = flume::bounded(1);
+    let settings = Settings {
+        disk_reserve_bytes: u64::MAX,
+        ..settings()
+    };
+    let mut opened = open::open::<(), u64>(directory.path(), settings, entries).unwrap();
+    let (entry, mut answer) = entry(0, 1, 10);
+    opened.committer.commit(&mut vec![entry]);
+    assert_eq!(
+        answer.try_recv().unwrap(),
+        Err(crate::log::record::Refused::NoSpace)
+    );
+}

@@ -1,0 +1,233 @@
+//! Random lives of a spool, side by side with a model of a few lines.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::super::deliver::lane::Spooled;
+use super::super::disk::faulty::{Fault, FaultyDisk};
+use super::rig::{Rig, id_of, items};
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// Commits frames of these streams and sizes as one group.
+    Commit(Vec<(u8, usize)>),
+    /// A writer takes so many frames.
+    Take(usize, usize),
+    /// A writer settles so many of those that it took.
+    Retire(usize, usize),
+    Tick,
+    /// The n-th operation from now goes wrong.
+    Fault(u64, Fault),
+    /// The power fails; the database remembers each stream's watermark, or not.
+    Crash(u64, bool),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let size = prop_oneof![8 => 0..400_usize, 1 => 1400..3000_usize];
+    let fault = prop_oneof![
+        Just(Fault::Fails),
+        Just(Fault::NoSpace),
+        Just(Fault::Short),
+        Just(Fault::Interrupted),
+    ];
+    prop_oneof![
+        6 => prop::collection::vec((0..2_u8, size), 1..6).prop_map(Step::Commit),
+        4 => (0..2_usize, 1..12_usize).prop_map(|(stream, n)| Step::Take(stream, n)),
+        3 => (0..2_usize, 1..12_usize).prop_map(|(stream, n)| Step::Retire(stream, n)),
+        1 => Just(Step::Tick),
+        1 => (1..12_u64, fault).prop_map(|(n, fault)| Step::Fault(n, fault)),
+        1 => (any::<u64>(), any::<bool>()).prop_map(|(seed, skip)| Step::Crash(seed, skip)),
+    ]
+}
+
+/// What should be true of one stream.
+#[derive(Debug, Default)]
+struct Stream {
+    /// Frames that were promised and are not known to be settled.
+    promised: BTreeSet<u64>,
+    /// Frames that may come back after a crash though nobody promised it.
+    possible: BTreeSet<u64>,
+    /// Frames that a writer has and has not settled: sequence and id.
+    held: Vec<(u64, u64)>,
+    /// The last sequence that a writer settled.
+    watermark: u64,
+    /// The last id that was given in this life.
+    last_given: u64,
+    /// Items of all frames that were promised, or came back.
+    accepted: u64,
+    /// Items of all frames that were settled.
+    settled_items: u64,
+}
+
+struct World {
+    rig: Rig,
+    streams: [Stream; 2],
+    next_id: u64,
+    /// The sequence that a frame was given with, in whatever life.
+    sequences: BTreeMap<u64, u64>,
+    /// Every life so far passed over what was settled, so that nothing was
+    /// settled twice.
+    is_exact: bool,
+}
+
+impl World {
+    fn commit(&mut self, group: &[(u8, usize)]) {
+        let group: Vec<_> = group
+            .iter()
+            .map(|&(stream, bytes)| {
+                self.next_id += 1;
+                (stream, self.next_id, bytes)
+            })
+            .collect();
+        for (&(stream, id, _), answer) in group.iter().zip(self.rig.commit(&group)) {
+            let stream = &mut self.streams[usize::from(stream)];
+            match answer {
+                Ok(()) => {
+                    stream.promised.insert(id);
+                    stream.accepted += u64::from(items(id));
+                }
+                Err(_) => drop(stream.possible.insert(id)),
+            }
+        }
+    }
+
+    fn given(&mut self, at: usize, frames: &[Spooled<(), u64>]) {
+        let stream = &mut self.streams[at];
+        for frame in frames {
+            let id = id_of(&frame.payload);
+            assert!(id > stream.last_given, "{id} again, or out of order");
+            assert_eq!(frame.items, items(id));
+            // Nothing that was promised is left out on the way.
+            let skipped = stream.promised.range(stream.last_given + 1..id).next();
+            assert_eq!(skipped, None, "left out");
+            assert!(stream.promised.contains(&id), "{id} was not to be given");
+            let known = self.sequences.insert(id, frame.sequence);
+            assert!(known.is_none_or(|known| known == frame.sequence));
+            stream.last_given = id;
+            stream.held.push((frame.sequence, id));
+        }
+    }
+
+    fn take(&mut self, at: usize, frames: usize) {
+        let taken = self.rig.take(at, frames);
+        self.given(at, &taken);
+    }
+
+    fn retire(&mut self, at: usize, frames: usize) {
+        let stream = &mut self.streams[at];
+        let settled: Vec<_> = stream.held.drain(..frames.min(stream.held.len())).collect();
+        if let Some(&(last, _)) = settled.last() {
+            self.rig.spool.retire(u8::try_from(at).unwrap(), last);
+            stream.watermark = last;
+            for (_, id) in settled {
+                stream.promised.remove(&id);
+                stream.settled_items += u64::from(items(id));
+                // Its segment may outlive it.
+                stream.possible.insert(id);
+            }
+        }
+    }
+
+    fn crash(&mut self, seed: u64, skip: bool) {
+        self.is_exact &= skip;
+        let disk = self.rig.disk.crash(seed);
+        self.rig = Rig::open(&disk).unwrap();
+        assert!(!self.rig.report.is_damaged(), "{:#?}", self.rig.report);
+        // What came back is read once, to know it, from a copy of the disk.
+        let mut copy = Rig::open(&disk.crash(0)).unwrap();
+        for (at, found) in copy.take_all().into_iter().enumerate() {
+            let stream = &mut self.streams[at];
+            let found: BTreeSet<u64> = found.into_iter().collect();
+            let lost = stream.promised.difference(&found).next();
+            assert_eq!(lost, None, "promised and lost");
+            for &id in found.difference(&stream.promised) {
+                assert!(stream.possible.contains(&id), "{id} from nowhere");
+                if !self.sequences.contains_key(&id) {
+                    stream.accepted += u64::from(items(id));
+                }
+            }
+            // What is not there now never comes back.
+            stream.possible.clear();
+            stream.promised = found;
+            stream.held.clear();
+            stream.last_given = 0;
+            if skip {
+                self.rig.readers[at].skip_to(stream.watermark);
+                if self.is_exact {
+                    self.rig.readers[at].reconcile(stream.settled_items);
+                }
+                let (watermark, sequences) = (stream.watermark, &self.sequences);
+                let settled = |id: &u64| sequences.get(id).is_some_and(|&at| at <= watermark);
+                let (skipped, rest) = stream.promised.iter().partition(|id| settled(id));
+                stream.promised = rest;
+                stream.possible = skipped;
+            }
+        }
+    }
+
+    fn check(&self) {
+        let fill = self.rig.spool.fill();
+        for (at, stream) in self.streams.iter().enumerate() {
+            assert_eq!(fill.accepted[at], stream.accepted, "stream {at}");
+            // Frames to be skipped count until they are.
+            assert!(fill.frames[at] >= stream.promised.len() as u64);
+        }
+        assert_eq!(fill.lost, 0);
+        let bytes: usize = self
+            .rig
+            .segments()
+            .iter()
+            .map(|name| self.rig.disk.content(name).unwrap().len())
+            .sum();
+        assert!(bytes as u64 <= fill.bytes_max);
+    }
+}
+
+fn live(steps: &[Step]) {
+    let mut world = World {
+        rig: Rig::open(&FaultyDisk::default()).unwrap(),
+        streams: Default::default(),
+        next_id: 0,
+        sequences: BTreeMap::new(),
+        is_exact: true,
+    };
+    for step in steps {
+        match step {
+            Step::Commit(group) => world.commit(group),
+            Step::Take(stream, frames) => {
+                world.rig.disk.mend();
+                world.take(*stream, *frames);
+            }
+            Step::Retire(stream, frames) => world.retire(*stream, *frames),
+            Step::Tick => world.rig.committer.tick(),
+            Step::Fault(n, fault) => world.rig.disk.fail(*n, *fault),
+            Step::Crash(seed, skip) => world.crash(*seed, *skip),
+        }
+        world.check();
+    }
+    // In the end everything can be drained, and then nothing is left.
+    world.rig.disk.mend();
+    for stream in 0..2 {
+        world.take(stream, usize::MAX);
+        world.retire(stream, usize::MAX);
+    }
+    // The first may begin a segment, to see whether the disk works again.
+    world.rig.committer.tick();
+    world.rig.committer.tick();
+    let fill = world.rig.spool.fill();
+    assert_eq!((fill.frames, fill.items), ([0; 16], [0; 16]));
+    assert!(world.rig.segments().len() <= 1);
+    for stream in &world.streams {
+        assert!(stream.promised.is_empty(), "never given: {stream:?}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn in_any_life_what_was_promised_comes_out_once_in_order_and_is_counted(
+        steps in prop::collection::vec(step(), 1..40),
+    ) {
+        live(&steps);
+    }
+}

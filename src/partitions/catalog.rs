@@ -1,0 +1,389 @@
+//! The partitions that there are, as Postgres' catalog has them.
+//!
+//! Invariant: bounds are read in a transaction whose time zone and date style
+//! are pinned, so the session's own settings cannot change what a bound means.
+//!
+//! Does not look below a partition that is itself partitioned: it counts as
+//! holding its whole range, and its own parts are its maker's business.
+
+use tokio_postgres::{Client, IsolationLevel, Transaction};
+
+use super::error::Error;
+use super::indexes::{IndexState, read_indexes, state};
+use super::literal::{Bound, parse_bound};
+use super::range::Range;
+use crate::event::table::Table;
+
+/// The stretches of time for which a table has partitions.
+///
+/// A default partition counts for nothing here: rows in it are accepted, but
+/// they stand in the way of the partition that they belong to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Coverage {
+    /// Sorted, apart from each other: neighbours are merged. Usually one.
+    stretches: Vec<Range>,
+}
+
+/// One partition, for people to look at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartitionInfo {
+    /// The partition's name, without its schema.
+    pub name: String,
+    /// The first instant inside; None if it has no beginning.
+    pub from_us: Option<i64>,
+    /// The first instant after it; None if it has no end.
+    pub to_us: Option<i64>,
+    /// Rows, as the last VACUUM or ANALYZE found them; None before the first.
+    pub rows_estimate: Option<i64>,
+    /// Bytes on disk, with indexes and TOAST.
+    pub bytes: i64,
+    /// Whether it takes what no other partition holds.
+    pub is_default: bool,
+    /// Which of the indexes of a sealed partition it has; None if it is never
+    /// sealed: a default partition, or one that is itself partitioned.
+    pub index_state: Option<IndexState>,
+}
+
+/// A parent table.
+#[derive(Clone, Debug)]
+pub(crate) struct Parent {
+    pub(crate) table: Table,
+    pub(crate) oid: u32,
+    pub(crate) schema: String,
+    pub(crate) schema_oid: u32,
+}
+
+/// A partition as the catalog has it.
+#[derive(Clone, Debug)]
+pub(crate) struct Partition {
+    pub(crate) oid: u32,
+    pub(crate) schema: String,
+    pub(crate) name: String,
+    pub(crate) bound: Bound,
+    /// `DETACH … CONCURRENTLY` has begun: no row is routed here any more.
+    pub(crate) is_detaching: bool,
+}
+
+impl Coverage {
+    /// The union of ranges, which may touch and overlap.
+    pub fn of(ranges: impl IntoIterator<Item = Range>) -> Self {
+        let mut sorted: Vec<Range> = ranges.into_iter().collect();
+        sorted.sort_unstable();
+        let mut stretches: Vec<Range> = Vec::new();
+        for range in sorted {
+            match stretches.last_mut() {
+                Some(last) if range.from_us <= last.to_us => {
+                    last.to_us = last.to_us.max(range.to_us);
+                }
+                _ => stretches.push(range),
+            }
+        }
+        Self { stretches }
+    }
+
+    /// Whether there is a partition for an instant.
+    pub fn covers(&self, occurred_us: i64) -> bool {
+        let after = self
+            .stretches
+            .partition_point(|range| range.from_us <= occurred_us);
+        after > 0 && self.stretches[after - 1].contains(occurred_us)
+    }
+
+    /// Those of `wanted` that are not covered from end to end, each once, in
+    /// order of time.
+    pub fn missing(&self, wanted: impl IntoIterator<Item = Range>) -> Vec<Range> {
+        let mut missing: Vec<Range> = wanted
+            .into_iter()
+            .filter(|&range| !self.gaps(range).is_empty())
+            .collect();
+        missing.sort_unstable();
+        missing.dedup();
+        missing
+    }
+
+    /// The stretches inside `range` for which there is no partition.
+    pub fn gaps(&self, range: Range) -> Vec<Range> {
+        let mut gaps = Vec::new();
+        let mut from_us = range.from_us;
+        for stretch in self.stretches.iter().filter(|s| s.overlaps(range)) {
+            if from_us < stretch.from_us {
+                gaps.push(Range {
+                    from_us,
+                    to_us: stretch.from_us,
+                });
+            }
+            from_us = stretch.to_us;
+        }
+        if from_us < range.to_us {
+            gaps.push(Range {
+                from_us,
+                to_us: range.to_us,
+            });
+        }
+        gaps
+    }
+
+    /// Adds a range that has become covered.
+    pub fn add(&mut self, range: Range) {
+        let stretches = std::mem::take(&mut self.stretches);
+        *self = Self::of(stretches.into_iter().chain([range]));
+    }
+
+    /// How far the cover reaches from an instant on without a hole: the first
+    /// instant that has no partition. `occurred_us` itself if it has none.
+    pub fn end_from(&self, occurred_us: i64) -> i64 {
+        self.stretches
+            .iter()
+            .find(|range| range.contains(occurred_us))
+            .map_or(occurred_us, |range| range.to_us)
+    }
+}
+
+/// Reads which stretches of time a table has partitions for.
+pub async fn read_coverage(client: &mut Client, table: Table) -> Result<Coverage, Error> {
+    let tx = begin(client, table, true).await?;
+    let parent = read_parent(&tx, table).await?;
+    let partitions = read_partitions(&tx, &parent).await?;
+    end(tx, table).await?;
+    Ok(coverage_of(&partitions))
+}
+
+/// Lists a table's partitions in order of time, the default one last.
+pub async fn list(client: &mut Client, table: Table) -> Result<Vec<PartitionInfo>, Error> {
+    let tx = begin(client, table, true).await?;
+    let parent = read_parent(&tx, table).await?;
+    let partitions = read_partitions(&tx, &parent).await?;
+    let oids: Vec<u32> = partitions.iter().map(|partition| partition.oid).collect();
+    let indexes = read_indexes(&tx, table, &oids).await?;
+    let mut infos = Vec::with_capacity(partitions.len());
+    for partition in partitions {
+        // A partition that is itself partitioned has its rows in its leaves.
+        let row = tx
+            .query_one(
+                "SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint,
+                        CASE WHEN min(c.reltuples) >= 0 THEN sum(c.reltuples)::bigint END
+                 FROM pg_partition_tree($1::oid::regclass) t JOIN pg_class c ON c.oid = t.relid
+                 WHERE t.isleaf",
+                &[&partition.oid],
+            )
+            .await
+            .map_err(|source| Error::Postgres {
+                doing: "measure the partitions",
+                table,
+                source,
+            })?;
+        let ends = match partition.bound {
+            Bound::Range(range) => (
+                Some(range.from_us).filter(|&us| us != i64::MIN),
+                Some(range.to_us).filter(|&us| us != i64::MAX),
+            ),
+            Bound::Default => (None, None),
+        };
+        infos.push(PartitionInfo {
+            name: partition.name,
+            from_us: ends.0,
+            to_us: ends.1,
+            rows_estimate: row.get(1),
+            bytes: row.get(0),
+            is_default: partition.bound == Bound::Default,
+            index_state: indexes
+                .get(&partition.oid)
+                .filter(|_| partition.bound != Bound::Default)
+                .map(|found| state(table, found)),
+        });
+    }
+    end(tx, table).await?;
+    infos.sort_by(|a, b| {
+        (a.is_default, a.from_us, &a.name).cmp(&(b.is_default, b.from_us, &b.name))
+    });
+    Ok(infos)
+}
+
+/// Begins a transaction in which bounds read as they are parsed here.
+///
+/// READ COMMITTED, because what is read after waiting for a lock must be newer
+/// than the lock.
+pub(crate) async fn begin(
+    client: &mut Client,
+    table: Table,
+    read_only: bool,
+) -> Result<Transaction<'_>, Error> {
+    let failed = |source| Error::Postgres {
+        doing: "begin a transaction on the partitions",
+        table,
+        source,
+    };
+    let tx = client
+        .build_transaction()
+        .isolation_level(IsolationLevel::ReadCommitted)
+        .read_only(read_only)
+        .start()
+        .await
+        .map_err(failed)?;
+    tx.batch_execute("SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'")
+        .await
+        .map_err(failed)?;
+    Ok(tx)
+}
+
+/// Ends a transaction that only read.
+pub(crate) async fn end(tx: Transaction<'_>, table: Table) -> Result<(), Error> {
+    tx.commit().await.map_err(|source| Error::Postgres {
+        doing: "read the partitions",
+        table,
+        source,
+    })
+}
+
+/// Finds a table through the search_path and makes sure that it is partitioned
+/// the way we think.
+pub(crate) async fn read_parent(tx: &Transaction<'_>, table: Table) -> Result<Parent, Error> {
+    let row = tx
+        .query_opt(
+            "SELECT c.oid, n.oid, n.nspname::text, pg_get_partkeydef(c.oid)
+             FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+             WHERE c.oid = to_regclass($1)",
+            &[&table.as_str()],
+        )
+        .await
+        .map_err(|source| Error::Postgres {
+            doing: "find the parent",
+            table,
+            source,
+        })?
+        .ok_or_else(|| Error::NotPartitioned {
+            table,
+            found: "nowhere to be found".to_owned(),
+        })?;
+    let key: Option<String> = row.get(3);
+    match key.as_deref() {
+        Some("RANGE (occurred_at)") => Ok(Parent {
+            table,
+            oid: row.get(0),
+            schema_oid: row.get(1),
+            schema: row.get(2),
+        }),
+        Some(other) => Err(Error::NotPartitioned {
+            table,
+            found: format!("partitioned by {other}, not by RANGE (occurred_at)"),
+        }),
+        None => Err(Error::NotPartitioned {
+            table,
+            found: "a plain table".to_owned(),
+        }),
+    }
+}
+
+/// Reads a parent's partitions with their bounds.
+pub(crate) async fn read_partitions(
+    tx: &Transaction<'_>,
+    parent: &Parent,
+) -> Result<Vec<Partition>, Error> {
+    let rows = tx
+        .query(
+            "SELECT c.oid, n.nspname::text, c.relname::text, i.inhdetachpending,
+                    pg_get_expr(c.relpartbound, c.oid)
+             FROM pg_inherits i
+             JOIN pg_class c ON c.oid = i.inhrelid
+             JOIN pg_namespace n ON n.oid = c.relnamespace
+             WHERE i.inhparent = $1",
+            &[&parent.oid],
+        )
+        .await
+        .map_err(|source| Error::Postgres {
+            doing: "read the partitions",
+            table: parent.table,
+            source,
+        })?;
+    rows.into_iter()
+        .map(|row| {
+            let name: String = row.get(2);
+            let text: Option<String> = row.get(4);
+            let bound =
+                text.as_deref()
+                    .and_then(parse_bound)
+                    .ok_or_else(|| Error::NotPartitioned {
+                        table: parent.table,
+                        found: format!(
+                            "a parent of {name}, whose bound {} is no range of time",
+                            text.as_deref().unwrap_or("(none)")
+                        ),
+                    })?;
+            Ok(Partition {
+                oid: row.get(0),
+                schema: row.get(1),
+                name,
+                bound,
+                is_detaching: row.get(3),
+            })
+        })
+        .collect()
+}
+
+/// What partitions cover together.
+pub(crate) fn coverage_of(partitions: &[Partition]) -> Coverage {
+    Coverage::of(
+        partitions
+            .iter()
+            .filter_map(|partition| match partition.bound {
+                Bound::Range(range) if !partition.is_detaching => Some(range),
+                _ => None,
+            }),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn range(from_us: i64, to_us: i64) -> Range {
+        Range { from_us, to_us }
+    }
+
+    #[test]
+    fn a_range_with_a_hole_is_missing_and_its_hole_is_the_gap() {
+        let coverage = Coverage::of([range(0, 10), range(20, 30), range(10, 15)]);
+        assert!(
+            coverage.covers(14)
+                && !coverage.covers(15)
+                && coverage.covers(20)
+                && !coverage.covers(30)
+        );
+        assert_eq!(
+            coverage.missing([range(25, 35), range(0, 15), range(5, 25), range(5, 25)]),
+            [range(5, 25), range(25, 35)]
+        );
+        assert_eq!(coverage.gaps(range(5, 35)), [range(15, 20), range(30, 35)]);
+        assert_eq!((coverage.end_from(3), coverage.end_from(17)), (15, 17));
+    }
+
+    #[test]
+    fn a_partition_without_beginning_covers_all_that_was_before_it() {
+        let coverage = Coverage::of([range(i64::MIN, 0), range(50, i64::MAX)]);
+        assert!(coverage.covers(-1) && !coverage.covers(0) && coverage.covers(i64::MAX - 1));
+        assert_eq!(coverage.gaps(range(-10, 60)), [range(0, 50)]);
+    }
+
+    proptest! {
+        #[test]
+        fn covered_instants_and_gaps_share_nothing_and_leave_nothing_out(
+            parts in proptest::collection::vec((0i64..50, 1i64..9), 0..8),
+            from in 0i64..50,
+            length in 1i64..20,
+        ) {
+            let parts: Vec<Range> = parts.into_iter().map(|(from, n)| range(from, from + n)).collect();
+            let mut coverage = Coverage::of(parts.iter().copied());
+            let wanted = range(from, from + length);
+            let gaps = coverage.gaps(wanted);
+            for us in wanted.from_us..wanted.to_us {
+                let is_covered = parts.iter().any(|part| part.contains(us));
+                prop_assert_eq!(coverage.covers(us), is_covered);
+                prop_assert_eq!(gaps.iter().filter(|gap| gap.contains(us)).count(), usize::from(!is_covered));
+            }
+            coverage.add(wanted);
+            prop_assert!(coverage.missing([wanted]).is_empty());
+        }
+    }
+}

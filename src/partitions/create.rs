@@ -1,0 +1,383 @@
+//! Makes the partitions that are missing, beside running readers and writers.
+//!
+//! Invariant: the parent is never locked harder than SHARE UPDATE EXCLUSIVE,
+//! which SELECT and COPY do not notice. `CREATE TABLE … PARTITION OF` would take
+//! ACCESS EXCLUSIVE and queue everyone behind the longest reader, so a partition
+//! is made as a table of its own and then attached. Any number of instances may
+//! want the same range at once: one makes it, all succeed.
+//!
+//! Does not know how many partitions are too many: see the creation budget.
+
+use std::time::Duration;
+
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, Transaction};
+
+use super::catalog::{
+    Parent, Partition, begin, coverage_of, read_coverage, read_parent, read_partitions,
+};
+use super::error::Error;
+use super::history::{Action, note};
+use super::indexes::{IndexProfile, add_missing, quoted};
+use super::literal::{Bound, timestamp};
+use super::range::{Interval, Range};
+use crate::event::table::Table;
+
+/// How long one attempt waits for a lock. A COPY that wants the default
+/// partition queues behind us meanwhile, so it is short.
+const LOCK_WAIT_MS: u32 = 3_000;
+
+/// Attempts before the table counts as busy; with pauses between them, others
+/// that queue behind us get their turn.
+const ATTEMPTS: u32 = 4;
+
+/// High half of the advisory lock's key ("part" in ASCII); the low half is the
+/// parent's oid, so each table has a lock of its own.
+const LOCK_CLASS: i64 = (u32::from_be_bytes(*b"part") as i64) << 32;
+
+/// A partition that was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Created {
+    /// Its name, without its schema.
+    pub name: String,
+    /// What it holds.
+    pub range: Range,
+    /// Rows that were waiting for it in a default partition.
+    pub moved_rows: u64,
+}
+
+/// How a wanted range came to be covered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ensured {
+    /// There were partitions for all of it.
+    Existed,
+    /// There was none for any of it; now there is one.
+    Created(Created),
+    /// Partitions of other sizes hold parts of it; the gaps between them were
+    /// filled, one partition each.
+    Filled(Vec<Created>),
+}
+
+impl Ensured {
+    /// The partitions that were made.
+    pub fn created(&self) -> &[Created] {
+        match self {
+            Ensured::Existed => &[],
+            Ensured::Created(created) => std::slice::from_ref(created),
+            Ensured::Filled(created) => created,
+        }
+    }
+}
+
+/// Makes sure that all of `range` has a partition of `table`.
+///
+/// Runs in short transactions of its own. `why` goes into `ingest_partition_log`
+/// with each partition that is made, beside the connection's application name.
+/// Waits for locks, but never long: past a few attempts it is [`Error::Busy`].
+pub async fn ensure(
+    client: &mut Client,
+    table: Table,
+    range: Range,
+    why: &str,
+) -> Result<Ensured, Error> {
+    ensure_with(client, table, range, IndexProfile::Deferred, why).await
+}
+
+/// [`ensure`], with the indexes that the profile wants from the start.
+pub async fn ensure_with(
+    client: &mut Client,
+    table: Table,
+    range: Range,
+    profile: IndexProfile,
+    why: &str,
+) -> Result<Ensured, Error> {
+    let mut attempt = 1;
+    loop {
+        match attempt_once(client, table, range, profile, why).await {
+            Err(Error::Postgres { source, .. }) if is_passing(&source) && attempt < ATTEMPTS => {
+                let pause_ms = rand::random_range(50..250) * u64::from(attempt);
+                tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+                attempt += 1;
+            }
+            Err(Error::Postgres { source, .. }) if is_contention(&source) => {
+                return Err(Error::Busy { table, source });
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+/// Makes sure that the current range of `interval` and the `ahead` next ones
+/// have partitions; returns those that it made.
+pub async fn ensure_ahead(
+    client: &mut Client,
+    table: Table,
+    interval: Interval,
+    now_us: i64,
+    ahead: u32,
+) -> Result<Vec<Created>, Error> {
+    let coverage = read_coverage(client, table).await?;
+    let mut created = Vec::new();
+    for range in coverage.missing(interval.ranges_ahead(now_us, ahead)) {
+        let ensured = ensure(client, table, range, "ahead of time").await?;
+        created.extend_from_slice(ensured.created());
+    }
+    Ok(created)
+}
+
+/// Somebody else held a lock for too long.
+fn is_contention(error: &tokio_postgres::Error) -> bool {
+    error.code().is_some_and(|code| {
+        *code == SqlState::LOCK_NOT_AVAILABLE || *code == SqlState::T_R_DEADLOCK_DETECTED
+    })
+}
+
+/// Another look at the catalog may find the matter settled: contention, or
+/// somebody without our lock (an operator, another tool) who was quicker.
+fn is_passing(error: &tokio_postgres::Error) -> bool {
+    is_contention(error)
+        || error.code().is_some_and(|code| {
+            *code == SqlState::DUPLICATE_TABLE
+                || *code == SqlState::DUPLICATE_OBJECT
+                || *code == SqlState::UNIQUE_VIOLATION
+                || *code == SqlState::INVALID_OBJECT_DEFINITION
+                || *code == SqlState::UNDEFINED_TABLE
+        })
+}
+
+async fn attempt_once(
+    client: &mut Client,
+    table: Table,
+    range: Range,
+    profile: IndexProfile,
+    why: &str,
+) -> Result<Ensured, Error> {
+    let tx = begin(client, table, false).await?;
+    let parent = read_parent(&tx, table).await?;
+    lock_parent(&tx, &parent).await?;
+
+    // Only what is read under the locks is true until the commit.
+    let partitions = read_partitions(&tx, &parent).await?;
+    let gaps = coverage_of(&partitions).gaps(range);
+    if gaps.is_empty() {
+        return Ok(Ensured::Existed);
+    }
+    if let Some(leaving) = partitions.iter().find(|partition| {
+        partition.is_detaching
+            && matches!(partition.bound, Bound::Range(held) if gaps.iter().any(|gap| gap.overlaps(held)))
+    }) {
+        return Err(Error::Detaching { table, partition: leaving.name.clone() });
+    }
+
+    let default = partitions.iter().find(|p| p.bound == Bound::Default);
+    let mut made = Vec::with_capacity(gaps.len());
+    for &gap in &gaps {
+        made.push(create(&tx, &parent, default, gap, profile).await?);
+    }
+    for created in &made {
+        log_created(&tx, table, created, default, why).await?;
+    }
+    tx.commit().await.map_err(|source| Error::Postgres {
+        doing: "commit a new partition",
+        table,
+        source,
+    })?;
+
+    let whole = gaps == [range];
+    Ok(match made.pop() {
+        Some(only) if whole => Ensured::Created(only),
+        Some(last) => {
+            made.push(last);
+            Ensured::Filled(made)
+        }
+        None => Ensured::Existed,
+    })
+}
+
+/// Keeps everyone else from changing the parent's partitions.
+///
+/// Our own kind queues at the advisory lock, in order and without a relation
+/// lock that others would pile up behind; operators and other tools are kept
+/// out by the relation lock, the very one that ATTACH takes.
+async fn lock_parent(tx: &Transaction<'_>, parent: &Parent) -> Result<(), Error> {
+    let failed = |source| Error::Postgres {
+        doing: "lock the partitions",
+        table: parent.table,
+        source,
+    };
+    tx.batch_execute(&format!("SET LOCAL lock_timeout = {LOCK_WAIT_MS}"))
+        .await
+        .map_err(failed)?;
+    tx.execute(
+        "SELECT pg_advisory_xact_lock($1)",
+        &[&(LOCK_CLASS | i64::from(parent.oid))],
+    )
+    .await
+    .map_err(failed)?;
+    tx.batch_execute(&format!(
+        "LOCK TABLE ONLY {} IN SHARE UPDATE EXCLUSIVE MODE",
+        qualified(&parent.schema, parent.table.as_str())
+    ))
+    .await
+    .map_err(failed)
+}
+
+/// Makes one partition; the parent is locked and `range` is free.
+async fn create(
+    tx: &Transaction<'_>,
+    parent: &Parent,
+    default: Option<&Partition>,
+    range: Range,
+    profile: IndexProfile,
+) -> Result<Created, Error> {
+    let failed = |doing| {
+        move |source| Error::Postgres {
+            doing,
+            table: parent.table,
+            source,
+        }
+    };
+    let name = free_name(tx, parent, range).await?;
+    let child = qualified(&parent.schema, &name);
+    let above = qualified(&parent.schema, parent.table.as_str());
+    let (from, to) = (timestamp(range.from_us), timestamp(range.to_us));
+    let inside = format!("occurred_at >= '{from}' AND occurred_at < '{to}'");
+
+    // The indexes come with LIKE, so ATTACH finds them and builds none; the
+    // check tells it that no row needs to be looked at. An identity column is
+    // left out: partitions take theirs from the parent when they are attached.
+    tx.batch_execute(&format!(
+        "CREATE TABLE {child} (
+             LIKE {above} INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING GENERATED
+                 INCLUDING INDEXES INCLUDING STORAGE INCLUDING COMPRESSION,
+             CONSTRAINT ingest_range CHECK ({inside}))"
+    ))
+    .await
+    .map_err(failed("create a partition"))?;
+
+    let moved_rows = match default {
+        Some(default) => move_rows(tx, parent, default, &child, &inside).await?,
+        None => 0,
+    };
+    // After the rows that moved in, which are then indexed in bulk.
+    if profile == IndexProfile::Full {
+        add_missing(tx, parent.table, &parent.schema, &name).await?;
+    }
+
+    tx.batch_execute(&format!(
+        "ALTER TABLE {above} ATTACH PARTITION {child} FOR VALUES FROM ('{from}') TO ('{to}');
+         ALTER TABLE {child} DROP CONSTRAINT ingest_range"
+    ))
+    .await
+    .map_err(failed("attach a partition"))?;
+    Ok(Created {
+        name,
+        range,
+        moved_rows,
+    })
+}
+
+/// Moves the rows of a new partition out of the default one, where they would
+/// forbid it to be attached.
+///
+/// ATTACH locks the default partition against everyone to look through it;
+/// locking it that way now instead of later means that no row can slip in
+/// between, and that there is no weaker lock to be upgraded into a deadlock.
+async fn move_rows(
+    tx: &Transaction<'_>,
+    parent: &Parent,
+    default: &Partition,
+    child: &str,
+    inside: &str,
+) -> Result<u64, Error> {
+    let failed = |source| Error::Postgres {
+        doing: "move rows out of the default partition",
+        table: parent.table,
+        source,
+    };
+    let leaf = qualified(&default.schema, &default.name);
+    tx.batch_execute(&format!("LOCK TABLE {leaf} IN ACCESS EXCLUSIVE MODE"))
+        .await
+        .map_err(failed)?;
+    // By name: a table that was attached may have its columns in another order.
+    let columns: Option<String> = tx
+        .query_one(
+            "SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute
+             WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped AND attgenerated = ''",
+            &[&parent.oid],
+        )
+        .await
+        .map_err(failed)?
+        .get(0);
+    let columns = columns.expect("a table partitioned by occurred_at has that column");
+    tx.execute(
+        &format!(
+            "WITH moved AS (DELETE FROM {leaf} WHERE {inside} RETURNING {columns})
+             INSERT INTO {child} ({columns}) SELECT {columns} FROM moved"
+        ),
+        &[],
+    )
+    .await
+    .map_err(failed)
+}
+
+/// The name for a partition, with a number behind it if something else has it:
+/// a partition that was detached and kept, or a table that is none of ours.
+async fn free_name(tx: &Transaction<'_>, parent: &Parent, range: Range) -> Result<String, Error> {
+    let stem = range.partition_name(parent.table);
+    let mut name = stem.clone();
+    let mut number = 1;
+    loop {
+        let taken: bool = tx
+            .query_one(
+                "SELECT EXISTS (SELECT FROM pg_class WHERE relname = $1 AND relnamespace = $2)
+                     OR EXISTS (SELECT FROM pg_type WHERE typname = $1 AND typnamespace = $2)",
+                &[&name, &parent.schema_oid],
+            )
+            .await
+            .map_err(|source| Error::Postgres {
+                doing: "find a name for a partition",
+                table: parent.table,
+                source,
+            })?
+            .get(0);
+        if !taken {
+            return Ok(name);
+        }
+        number += 1;
+        name = format!("{stem}_{number}");
+    }
+}
+
+/// Notes who made the partition and why, in the transaction that makes it.
+async fn log_created(
+    tx: &Transaction<'_>,
+    table: Table,
+    created: &Created,
+    default: Option<&Partition>,
+    why: &str,
+) -> Result<(), Error> {
+    let reason = match default {
+        Some(default) if created.moved_rows > 0 => {
+            format!(
+                "{why}; moved {} rows out of {}",
+                created.moved_rows, default.name
+            )
+        }
+        _ => why.to_owned(),
+    };
+    note(
+        tx,
+        table,
+        &created.name,
+        created.range,
+        Action::Create,
+        &reason,
+    )
+    .await
+}
+
+/// A table's full name, quoted.
+pub(crate) fn qualified(schema: &str, name: &str) -> String {
+    format!("{}.{}", quoted(schema), quoted(name))
+}

@@ -1,0 +1,336 @@
+//! The indexes that a partition has beside its key, and those it should have.
+//!
+//! Invariant: an index counts as there by what it indexes and how, never by its
+//! name: the suite's own, inherited from an adopted parent, are as good as ours.
+//! All of them stand on the partition and none on the parent, which would force
+//! them on every hot partition.
+//!
+//! Does not know when a partition is to have them; see the sealing.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::str::FromStr;
+
+use tokio_postgres::{GenericClient, Transaction};
+
+use super::create::qualified;
+use super::error::Error;
+use crate::event::table::Table;
+
+/// Longest name that Postgres keeps whole.
+const NAME_BYTES_MAX: usize = 63;
+
+/// When partitions get the indexes beside their key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IndexProfile {
+    /// When they are sealed: a hot partition carries its key only.
+    #[default]
+    Deferred,
+    /// When they are made.
+    Full,
+}
+
+/// A profile that is none of ours.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no index profile {0:?}: it is deferred or full")]
+pub struct UnknownProfile(String);
+
+impl FromStr for IndexProfile {
+    type Err = UnknownProfile;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        match s {
+            "deferred" => Ok(IndexProfile::Deferred),
+            "full" => Ok(IndexProfile::Full),
+            _ => Err(UnknownProfile(s.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for IndexProfile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            IndexProfile::Deferred => "deferred",
+            IndexProfile::Full => "full",
+        })
+    }
+}
+
+/// An index that a sealed partition has.
+#[derive(Debug, PartialEq, Eq)]
+pub struct SecondaryIndex {
+    /// What its name ends with, after the partition's.
+    pub suffix: &'static str,
+    /// Method, columns and predicate, letter by letter as Postgres writes them
+    /// back: it makes the index and finds it.
+    pub shape: &'static str,
+}
+
+/// The suite's indexes, but for `(tenant_id, occurred_at DESC)`: the key serves that.
+const EXPOSURES: [SecondaryIndex; 5] = [
+    SecondaryIndex {
+        suffix: "request_id",
+        shape: "btree (tenant_id, request_id)",
+    },
+    SecondaryIndex {
+        suffix: "surface_time",
+        shape: "btree (tenant_id, surface, occurred_at DESC)",
+    },
+    SecondaryIndex {
+        suffix: "user_time",
+        shape: "btree (tenant_id, user_key, occurred_at DESC) WHERE (user_key IS NOT NULL)",
+    },
+    SecondaryIndex {
+        suffix: "request_gin",
+        shape: "gin (request)",
+    },
+    SecondaryIndex {
+        suffix: "response_gin",
+        shape: "gin (response)",
+    },
+];
+
+const INTERACTIONS: [SecondaryIndex; 4] = [
+    SecondaryIndex {
+        suffix: "request_id",
+        shape: "btree (tenant_id, request_id) WHERE (request_id IS NOT NULL)",
+    },
+    SecondaryIndex {
+        suffix: "user_time",
+        shape: "btree (tenant_id, user_key, occurred_at DESC) WHERE (user_key IS NOT NULL)",
+    },
+    SecondaryIndex {
+        suffix: "item_time",
+        shape: "btree (tenant_id, item_id, occurred_at DESC)",
+    },
+    SecondaryIndex {
+        suffix: "meta_gin",
+        shape: "gin (meta)",
+    },
+];
+
+/// The indexes that a sealed partition of `table` has beside its key.
+pub const fn secondary_indexes(table: Table) -> &'static [SecondaryIndex] {
+    match table {
+        Table::Exposures => &EXPOSURES,
+        Table::Interactions => &INTERACTIONS,
+    }
+}
+
+impl SecondaryIndex {
+    /// Its name on a partition. One that would be too long is cut, and told
+    /// from others that begin alike by a checksum.
+    pub fn name_on(&self, partition: &str) -> String {
+        let name = format!("{partition}_{}", self.suffix);
+        if name.len() <= NAME_BYTES_MAX {
+            return name;
+        }
+        let tail = format!(
+            "_{:08x}_{}",
+            crc32c::crc32c(partition.as_bytes()),
+            self.suffix
+        );
+        let mut end = NAME_BYTES_MAX - tail.len();
+        while !partition.is_char_boundary(end) {
+            end -= 1;
+        }
+        format!("{}{tail}", &partition[..end])
+    }
+}
+
+/// Which of the indexes a partition has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IndexState {
+    /// None: every row that comes in pays for its key only.
+    Hot,
+    /// Some: its sealing is under way, or was interrupted.
+    Partly {
+        /// Indexes that are there and can be used.
+        there: usize,
+        /// Indexes that a sealed partition has.
+        wanted: usize,
+    },
+    /// All.
+    Sealed,
+}
+
+impl fmt::Display for IndexState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            IndexState::Hot => f.write_str("hot"),
+            IndexState::Partly { there, wanted } => write!(f, "partly ({there} of {wanted})"),
+            IndexState::Sealed => f.write_str("sealed"),
+        }
+    }
+}
+
+/// An index as the catalog has it.
+#[derive(Clone, Debug)]
+pub(crate) struct Found {
+    pub(crate) name: String,
+    /// What it is, in the words of [`SecondaryIndex::shape`].
+    pub(crate) shape: String,
+    /// Whether queries may use it: what an interrupted build leaves behind is not.
+    pub(crate) is_valid: bool,
+}
+
+impl Found {
+    /// Whether it does for `wanted`.
+    pub(crate) fn serves(&self, wanted: &SecondaryIndex) -> bool {
+        self.is_valid && self.shape == wanted.shape
+    }
+}
+
+/// Which of the table's indexes are among those found on a partition.
+pub(crate) fn state(table: Table, found: &[Found]) -> IndexState {
+    let all = secondary_indexes(table);
+    let there = all
+        .iter()
+        .filter(|wanted| found.iter().any(|index| index.serves(wanted)))
+        .count();
+    match there {
+        0 => IndexState::Hot,
+        _ if there == all.len() => IndexState::Sealed,
+        _ => IndexState::Partly {
+            there,
+            wanted: all.len(),
+        },
+    }
+}
+
+/// Reads the indexes of partitions, by the partition's oid. Those that no index
+/// can be built on in our way (partitioned once more, or foreign) are left out.
+pub(crate) async fn read_indexes(
+    client: &impl GenericClient,
+    table: Table,
+    partitions: &[u32],
+) -> Result<HashMap<u32, Vec<Found>>, Error> {
+    // What comes after USING is the shape; storage parameters do not change it.
+    let rows = client
+        .query(
+            r"SELECT c.oid, x.relname::text, i.indisvalid AND i.indisready AND i.indislive,
+                     regexp_replace(
+                         substr(d.def, strpos(d.def, ' USING ' || m.amname || ' (') + length(' USING ')),
+                         ' WITH \([^)]*\)', '')
+              FROM pg_class c
+              LEFT JOIN (pg_index i
+                         JOIN pg_class x ON x.oid = i.indexrelid
+                         JOIN pg_am m ON m.oid = x.relam
+                         CROSS JOIN LATERAL (SELECT pg_get_indexdef(i.indexrelid)) AS d (def))
+                     ON i.indrelid = c.oid
+              WHERE c.oid = ANY ($1) AND c.relkind = 'r'",
+            &[&partitions],
+        )
+        .await
+        .map_err(|source| Error::Postgres {
+            doing: "read the indexes",
+            table,
+            source,
+        })?;
+    let mut indexes: HashMap<u32, Vec<Found>> = HashMap::new();
+    for row in rows {
+        let of_partition = indexes.entry(row.get(0)).or_default();
+        let (name, shape): (Option<String>, Option<String>) = (row.get(1), row.get(3));
+        // No shape: it was dropped while we looked.
+        if let (Some(name), Some(shape)) = (name, shape) {
+            of_partition.push(Found {
+                name,
+                shape,
+                is_valid: row.get(2),
+            });
+        }
+    }
+    Ok(indexes)
+}
+
+/// Gives a partition that nobody else can see yet the indexes that it lacks.
+pub(crate) async fn add_missing(
+    tx: &Transaction<'_>,
+    table: Table,
+    schema: &str,
+    partition: &str,
+) -> Result<(), Error> {
+    let failed = |source| Error::Postgres {
+        doing: "index a new partition",
+        table,
+        source,
+    };
+    let child = qualified(schema, partition);
+    let oid: u32 = tx
+        .query_one("SELECT $1::text::regclass::oid", &[&child])
+        .await
+        .map_err(failed)?
+        .get(0);
+    // An adopted parent's came with the partition.
+    let found = read_indexes(tx, table, &[oid]).await?;
+    let found = found.get(&oid).map_or(&[][..], |found| &found[..]);
+    for wanted in secondary_indexes(table) {
+        if !found.iter().any(|index| index.serves(wanted)) {
+            let name = quoted(&wanted.name_on(partition));
+            tx.batch_execute(&format!(
+                "CREATE INDEX {name} ON {child} USING {}",
+                wanted.shape
+            ))
+            .await
+            .map_err(failed)?;
+        }
+    }
+    Ok(())
+}
+
+/// An identifier, quoted.
+pub(crate) fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(shape: &str, is_valid: bool) -> Found {
+        Found {
+            name: "whatever".to_owned(),
+            shape: shape.to_owned(),
+            is_valid,
+        }
+    }
+
+    #[test]
+    fn a_partition_is_sealed_when_every_index_is_there_and_valid_whatever_its_name() {
+        let mut all: Vec<_> = INTERACTIONS.iter().map(|i| found(i.shape, true)).collect();
+        all.push(found("btree (tenant_id, occurred_at, event_id)", true));
+        assert_eq!(state(Table::Interactions, &all), IndexState::Sealed);
+        all[1].is_valid = false;
+        let partly = IndexState::Partly {
+            there: 3,
+            wanted: 4,
+        };
+        assert_eq!(state(Table::Interactions, &all), partly);
+        assert_eq!(state(Table::Interactions, &all[4..]), IndexState::Hot);
+        assert_eq!(state(Table::Interactions, &[]), IndexState::Hot);
+    }
+
+    #[test]
+    fn names_fit_and_differ_however_long_the_partition_is_named() {
+        let [short, long, other] = [
+            "interaction_events_2026_03_10".to_owned(),
+            "ä".repeat(31),
+            format!("{}ö", "ä".repeat(30)),
+        ];
+        assert_eq!(
+            INTERACTIONS[0].name_on(&short),
+            "interaction_events_2026_03_10_request_id"
+        );
+        let mut names: Vec<_> = [short, long, other]
+            .iter()
+            .flat_map(|partition| INTERACTIONS.iter().map(|index| index.name_on(partition)))
+            .collect();
+        assert!(
+            names.iter().all(|name| name.len() <= NAME_BYTES_MAX),
+            "{names:?}"
+        );
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), 12);
+    }
+}

@@ -1,0 +1,413 @@
+//! Sees to it that every row finds its partition, before it is copied.
+//!
+//! Keeps one invariant: a writer copies only into times that the keeper has
+//! seen covered, and new ones are made on demand at a bounded pace. Shared by
+//! all writers; asking it is one read of a snapshot.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use tracing::{error, info, warn};
+
+use crate::event::table::Table;
+use crate::event::time::Micros;
+use crate::metrics::{ByTable, Metrics};
+
+use super::budget::CreationBudget;
+use super::catalog::{Coverage, read_coverage};
+use super::create::ensure_with;
+use super::indexes::IndexProfile;
+use super::range::{Interval, Range};
+use crate::accounts::quarantine::Selection;
+use crate::postgres::checks::clock::server_time;
+use crate::postgres::connect::Target;
+use crate::postgres::error::{Chain, Trouble};
+use crate::postgres::session::Session;
+
+const DAY_US: f64 = 86_400e6;
+
+/// How often the partitions of the days to come are looked after.
+const TICK: Duration = Duration::from_secs(600);
+
+/// How soon a tick that failed is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// One look, with all that it makes. The limits of its statements are the server's,
+/// and a connection that died in silence has none.
+const TICK_LIMIT: Duration = Duration::from_secs(600);
+
+/// Partitions are DDL: long, but not for ever.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// While the budget is spent the catalog is read once in so long, however many batches
+/// come: another instance or an operator may have made what is missing.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
+
+/// Why rows are set aside while the budget is spent.
+const BUDGET_SPENT: &str =
+    "needs a new partition, and no more may be made this hour; it is stored as soon as one may";
+
+/// How long a role that may not make partitions is not asked to: its rights
+/// change by an operator's hand.
+const DENIED_FOR: Duration = Duration::from_secs(60);
+
+/// A range of time whose partition is not made now.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Refused {
+    /// The range.
+    pub(crate) range: Range,
+    /// Why, in words for the quarantine.
+    pub(crate) why: &'static str,
+}
+
+/// How partitions are laid out.
+#[derive(Clone, Copy, Debug)]
+pub struct Layout {
+    /// The time that one partition holds.
+    pub interval: Interval,
+    /// Partitions to have ready beyond the current one.
+    pub ahead: u32,
+    /// Partitions that events may bring about in an hour.
+    pub on_demand_per_hour: usize,
+    /// Whether new partitions get all indexes, or their key only.
+    pub indexes: IndexProfile,
+}
+
+/// The partitions of both tables, as far as writers need to know.
+#[derive(Debug)]
+pub struct Keeper {
+    layout: Layout,
+    coverage: [ArcSwap<Coverage>; 2],
+    budget: Mutex<CreationBudget>,
+    /// When the role was last found to lack the right to make a partition.
+    denied: Mutex<Option<Instant>>,
+    shortage: Mutex<Shortage>,
+    metrics: Arc<Metrics>,
+}
+
+impl Keeper {
+    /// A keeper that has seen nothing yet.
+    pub fn new(layout: Layout, metrics: Arc<Metrics>) -> Self {
+        Self {
+            budget: Mutex::new(CreationBudget::new(layout.on_demand_per_hour)),
+            coverage: Default::default(),
+            denied: Mutex::default(),
+            shortage: Mutex::default(),
+            layout,
+            metrics,
+        }
+    }
+
+    /// Makes the partitions that rows at `times` need; returns the ranges that
+    /// may not be made now.
+    pub(crate) async fn cover(
+        &self,
+        session: &mut Session,
+        table: Table,
+        times: impl Iterator<Item = Micros>,
+    ) -> Result<Vec<Refused>, Trouble> {
+        let wanted = self.missing(table, times);
+        if wanted.is_empty() {
+            return Ok(Vec::new());
+        }
+        if self.shortage().holds(table, Instant::now()) {
+            let why = BUDGET_SPENT;
+            let refused = wanted.into_iter().map(|range| Refused { range, why });
+            return Ok(refused.collect());
+        }
+        // Someone else may have made them since we looked.
+        self.read(session, table).await?;
+        let mut refused = Vec::new();
+        let mut has_made = false;
+        for range in self.coverage[table as usize].load().missing(wanted) {
+            if self.is_denied() {
+                let why = self.only_waits(session, range).await?;
+                refused.push(Refused { range, why });
+                continue;
+            }
+            if !self.may_make(table, range) {
+                let why = BUDGET_SPENT;
+                refused.push(Refused { range, why });
+                continue;
+            }
+            match self.make(session, table, range, "on demand").await {
+                Ok(()) => has_made = true,
+                Err(error) if error.is_denied() => {
+                    self.deny();
+                    let trouble = Trouble::from(error);
+                    warn!(%table, %range, error = %Chain(&trouble), "may not make a partition that events need");
+                    let why = self.only_waits(session, range).await.map_err(|_| trouble)?;
+                    refused.push(Refused { range, why });
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if has_made {
+            self.read(session, table).await?;
+        }
+        Ok(refused)
+    }
+
+    fn is_denied(&self) -> bool {
+        let denied = self.denied.lock().unwrap_or_else(PoisonError::into_inner);
+        denied.is_some_and(|at| at.elapsed() < DENIED_FOR)
+    }
+
+    fn deny(&self) {
+        *self.denied.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// Why rows of `range` are set aside while the role may not make partitions.
+    ///
+    /// # Errors
+    /// Where `range` is to be there ahead of time: then all rows need it, and wait
+    /// in the spool until it is made.
+    async fn only_waits(&self, session: &Session, range: Range) -> Result<&'static str, Trouble> {
+        let now = server_time(&session.client).await?;
+        let layout = self.layout;
+        match layout
+            .interval
+            .ranges_ahead(now.0, layout.ahead)
+            .contains(&range)
+        {
+            true => Err(Trouble::NoPartition { range }),
+            false => Ok(
+                "needs a new partition, which the service's role may not make; it is stored as soon as there is one",
+            ),
+        }
+    }
+
+    /// Spends from the budget; says so once when it is spent, and once when it no longer is.
+    fn may_make(&self, table: Table, range: Range) -> bool {
+        let now = Instant::now();
+        let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
+        let spent = budget.spend(now);
+        drop(budget);
+        let mut shortage = self.shortage();
+        match spent {
+            Ok(()) => {
+                if shortage.end() {
+                    info!(%table, "partitions that events need may be made again");
+                }
+                true
+            }
+            Err(exhausted) => {
+                if shortage.begin(now + exhausted.retry_after.min(LOOK_AGAIN)) {
+                    error!(
+                        %table, %range,
+                        "cannot make a partition that events need, and rows wait in quarantine until one may be made: {exhausted}"
+                    );
+                }
+                false
+            }
+        }
+    }
+
+    fn shortage(&self) -> MutexGuard<'_, Shortage> {
+        self.shortage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Forgets what is known of a table, because Postgres knows better.
+    pub(crate) fn forget(&self, table: Table) {
+        self.coverage[table as usize].store(Arc::default());
+        self.shortage().forget(table);
+    }
+
+    fn missing(&self, table: Table, times: impl Iterator<Item = Micros>) -> Vec<Range> {
+        let coverage = self.coverage[table as usize].load();
+        let mut wanted: Vec<Range> = Vec::new();
+        for at in times {
+            let known = wanted.last().is_some_and(|range| range.contains(at.0));
+            if !known && !coverage.covers(at.0) {
+                wanted.push(self.layout.interval.range_of(at.0));
+            }
+        }
+        wanted.sort_unstable_by_key(|range| range.from_us);
+        wanted.dedup();
+        wanted
+    }
+
+    async fn make(
+        &self,
+        session: &mut Session,
+        table: Table,
+        range: Range,
+        why: &str,
+    ) -> Result<(), super::error::Error> {
+        for made in ensure_with(&mut session.client, table, range, self.layout.indexes, why)
+            .await?
+            .created()
+        {
+            info!(
+                %table, partition = made.name, range = %made.range, moved_rows = made.moved_rows,
+                "made a partition {why}"
+            );
+            self.metrics
+                .partitions_created
+                .get_or_create(&ByTable { table })
+                .inc();
+        }
+        Ok(())
+    }
+
+    async fn read(&self, session: &mut Session, table: Table) -> Result<(), super::error::Error> {
+        let coverage = read_coverage(&mut session.client, table).await?;
+        self.coverage[table as usize].store(Arc::new(coverage));
+        self.shortage().has_read(table, Instant::now());
+        Ok(())
+    }
+
+    /// Has the partitions of the days to come ready.
+    pub async fn look_ahead(&self, session: &mut Session, now: Micros) -> Result<(), Trouble> {
+        for table in Table::ALL {
+            self.read(session, table).await?;
+            let ahead = self.layout.interval.ranges_ahead(now.0, self.layout.ahead);
+            for range in self.coverage[table as usize].load().missing(ahead) {
+                match self.make(session, table, range, "ahead of time").await {
+                    // The checks say so, with what to do.
+                    Err(error) if error.is_denied() => break,
+                    made => made?,
+                }
+            }
+            self.read(session, table).await?;
+            let end = self.coverage[table as usize].load().end_from(now.0);
+            #[expect(
+                clippy::cast_precision_loss,
+                reason = "a gauge in days needs no microseconds"
+            )]
+            let days = end.saturating_sub(now.0) as f64 / DAY_US;
+            self.metrics
+                .partition_days_ahead
+                .get_or_create(&ByTable { table })
+                .set(days);
+        }
+        Ok(())
+    }
+
+    /// Stores rows that had to wait for a partition, as far as new ones may be made.
+    async fn retry_waiting(&self, session: &mut Session) -> anyhow::Result<()> {
+        let waiting = crate::accounts::quarantine::waiting_for_partition(&session.client).await?;
+        for (table, at) in waiting {
+            let refused = self.cover(session, table, std::iter::once(at)).await?;
+            if !refused.is_empty() {
+                continue;
+            }
+            let range = self.layout.interval.range_of(at.0);
+            let ids =
+                crate::accounts::quarantine::waiting_in(&session.client, table, range).await?;
+            let retried = crate::accounts::quarantine::retry(
+                &mut session.client,
+                &Selection::Ids(ids),
+                self.layout.interval,
+            )
+            .await?;
+            info!(%table, %range, stored = retried.stored, "stored rows that had waited for their partition");
+        }
+        Ok(())
+    }
+
+    /// Looks ahead every so often, until dropped. Goes by the server's clock: all
+    /// instances share the partitions.
+    pub async fn run(&self, target: &Target) {
+        let mut failed = false;
+        loop {
+            let result = async {
+                let mut session = Session::open(target, Some(STATEMENT_TIMEOUT)).await?;
+                let working = async {
+                    let now = server_time(&session.client).await?;
+                    self.look_ahead(&mut session, now).await?;
+                    if let Err(error) = self.retry_waiting(&mut session).await {
+                        warn!(
+                            "cannot store rows that wait for a partition, trying again later: {error:#}"
+                        );
+                    }
+                    Ok(())
+                };
+                match tokio::time::timeout(TICK_LIMIT, working).await {
+                    Ok(done) => done,
+                    Err(_) => {
+                        session.give_up();
+                        Err(Trouble::TimedOut {
+                            doing: "look after the partitions",
+                            seconds: TICK_LIMIT.as_secs(),
+                        })
+                    }
+                }
+            };
+            match result.await {
+                Ok(()) => failed = false,
+                Err(trouble) => {
+                    if !failed {
+                        warn!(error = %Chain(&trouble), "cannot look after the partitions, retrying");
+                    }
+                    failed = true;
+                }
+            }
+            tokio::time::sleep(if failed { RETRY } else { TICK }).await;
+        }
+    }
+}
+
+/// What is known while no more partitions may be made on demand.
+#[derive(Debug, Default)]
+struct Shortage {
+    /// Set while the budget is spent: when to try it again.
+    until: Option<Instant>,
+    /// When the catalog was last read, by table; never, or Postgres knows better.
+    read_at: [Option<Instant>; 2],
+}
+
+impl Shortage {
+    /// Whether what was missing at the last reading can be taken to be missing still.
+    fn holds(&self, table: Table, now: Instant) -> bool {
+        let is_fresh = |at: Instant| now.saturating_duration_since(at) < LOOK_AGAIN;
+        self.until.is_some_and(|until| now < until)
+            && self.read_at[table as usize].is_some_and(is_fresh)
+    }
+
+    /// The budget is spent; true if it was not before.
+    fn begin(&mut self, until: Instant) -> bool {
+        self.until.replace(until).is_none()
+    }
+
+    /// The budget is not spent; true if it was before.
+    fn end(&mut self) -> bool {
+        self.until.take().is_some()
+    }
+
+    fn has_read(&mut self, table: Table, now: Instant) {
+        self.read_at[table as usize] = Some(now);
+    }
+
+    fn forget(&mut self, table: Table) {
+        self.read_at[table as usize] = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn while_the_budget_is_spent_the_catalog_is_read_once_in_so_long() {
+        let (clicks, shows) = (Table::Interactions, Table::Exposures);
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let mut shortage = Shortage::default();
+        shortage.has_read(clicks, start);
+        assert!(!shortage.holds(clicks, start), "there is no shortage");
+        assert!(shortage.begin(after(10)));
+        assert!(!shortage.begin(after(10)), "said once");
+        assert!(shortage.holds(clicks, after(9)));
+        assert!(!shortage.holds(shows, after(9)), "never read");
+        assert!(!shortage.holds(clicks, after(10)));
+        shortage.has_read(clicks, after(10));
+        assert!(!shortage.begin(after(12)));
+        assert!(shortage.holds(clicks, after(11)));
+        shortage.forget(clicks);
+        assert!(!shortage.holds(clicks, after(11)), "Postgres knows better");
+        assert!(shortage.end());
+        assert!(!shortage.end(), "said once");
+    }
+}

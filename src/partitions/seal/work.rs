@@ -1,0 +1,255 @@
+//! Seals partitions, one step at a time.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use tokio_postgres::Client;
+use tracing::{info, warn};
+
+use crate::event::table::Table;
+use crate::metrics::{ByTable, Metrics};
+
+use super::lock::{try_lock, unlock};
+use super::plan::{Selection, Step};
+use super::pressure::Pressure;
+use crate::partitions::create::qualified;
+use crate::partitions::history::{Action, note};
+use crate::partitions::indexes::quoted;
+use crate::partitions::leaf::{Leaf, leaves};
+use crate::postgres::error::{Chain, Trouble};
+use crate::postgres::session::Session;
+
+/// One build at a time with little memory and no helpers: nobody waits for it,
+/// and the lanes want the machine. A lock is waited for as long as a report may
+/// run, for a build that gives up has to be done all over again.
+const SESSION: &str = "
+    SET statement_timeout = 0;
+    SET lock_timeout = '10min';
+    SET maintenance_work_mem = '64MB';
+    SET max_parallel_maintenance_workers = 0";
+
+/// Has the server look whether we are still there, or a build whose owner died
+/// would keep its locks to its end. Not every platform can; there it does.
+const NOTICE_OUR_DEATH: &str = "SET client_connection_check_interval = '5s'";
+
+/// What came of a sealing.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// Partitions that are sealed now and were not before.
+    pub sealed: Vec<Sealed>,
+    /// Partitions that were passed over, and why.
+    pub failed: Vec<Failed>,
+    /// Somebody else is sealing; what is left is left to them.
+    pub is_busy: bool,
+}
+
+/// A partition that was sealed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sealed {
+    /// Its parent.
+    pub table: Table,
+    /// Its name, without its schema.
+    pub name: String,
+    /// Indexes that were built for it.
+    pub built: u32,
+    /// The time that its steps took.
+    pub took: Duration,
+}
+
+/// A partition that could not be sealed.
+#[derive(Debug)]
+pub struct Failed {
+    /// Its name, without its schema.
+    pub name: String,
+    /// Why.
+    pub trouble: Trouble,
+}
+
+/// What was done for a partition so far.
+#[derive(Clone, Copy, Debug, Default)]
+struct Progress {
+    built: u32,
+    took: Duration,
+}
+
+/// Seals the selected partitions, the latest first: it is the one most asked for.
+///
+/// Before each step it waits until `pressure` is low. A partition that cannot be
+/// sealed costs the others nothing; it is tried again by the next call.
+///
+/// # Errors
+/// When the connection is lost, or the catalog cannot be read.
+pub async fn seal(
+    session: &mut Session,
+    selection: &Selection,
+    pressure: Option<&Pressure>,
+    metrics: &Metrics,
+) -> Result<Outcome, Trouble> {
+    prepare(&session.client).await?;
+    let mut outcome = Outcome::default();
+    let mut passed_over = Vec::new();
+    let mut progress: HashMap<u32, Progress> = HashMap::new();
+    // A look without the lock: usually there is nothing to do.
+    while next(session, selection, &passed_over, metrics)
+        .await?
+        .is_some()
+    {
+        if let Some(pressure) = pressure {
+            pressure.wait_until_low().await;
+        }
+        if !try_lock(&session.client).await? {
+            outcome.is_busy = true;
+            break;
+        }
+        // Others may have taken the step while we waited.
+        let Some((leaf, step)) = next(session, selection, &passed_over, metrics).await? else {
+            unlock(&session.client).await?;
+            break;
+        };
+        let so_far = progress.entry(leaf.oid).or_default();
+        let started = Instant::now();
+        let result = take(&session.client, &leaf, &step, *so_far).await;
+        so_far.took += started.elapsed();
+        match result {
+            Ok(()) if step == Step::Finish => {
+                let sealed = Sealed {
+                    table: leaf.table,
+                    name: leaf.name,
+                    built: so_far.built,
+                    took: so_far.took,
+                };
+                info!(
+                    table = %sealed.table, partition = sealed.name, indexes = sealed.built,
+                    seconds = sealed.took.as_secs_f32(), "sealed a partition"
+                );
+                let label = ByTable { table: leaf.table };
+                metrics.partitions_sealed.get_or_create(&label).inc();
+                outcome.sealed.push(sealed);
+            }
+            Ok(()) => so_far.built += u32::from(matches!(step, Step::Build(_))),
+            Err(trouble) if session.client.is_closed() => return Err(trouble),
+            Err(trouble) => {
+                passed_over.push(leaf.oid);
+                outcome.failed.push(Failed {
+                    name: leaf.name,
+                    trouble,
+                });
+            }
+        }
+        unlock(&session.client).await?;
+    }
+    Ok(outcome)
+}
+
+async fn prepare(client: &Client) -> Result<(), Trouble> {
+    client
+        .batch_execute(SESSION)
+        .await
+        .map_err(|source| Trouble::Statement {
+            doing: "set up the session of the sealer",
+            source,
+        })?;
+    // A lost connection shows at the next statement.
+    drop(client.batch_execute(NOTICE_OUR_DEATH).await);
+    Ok(())
+}
+
+/// The next step, and the partition that it is for.
+async fn next(
+    session: &mut Session,
+    selection: &Selection,
+    passed_over: &[u32],
+    metrics: &Metrics,
+) -> Result<Option<(Leaf, Step)>, Trouble> {
+    let mut all = Vec::new();
+    for table in Table::ALL {
+        let steps = leaves(&mut session.client, table).await?;
+        let steps = steps
+            .into_iter()
+            .filter_map(|leaf| selection.step(&leaf).map(|step| (leaf, step)));
+        let before = all.len();
+        all.extend(steps);
+        if matches!(selection, Selection::Due { .. }) {
+            let unsealed = i64::try_from(all.len() - before).unwrap_or(i64::MAX);
+            let label = ByTable { table };
+            metrics
+                .partitions_unsealed
+                .get_or_create(&label)
+                .set(unsealed);
+        }
+    }
+    Ok(all
+        .into_iter()
+        .filter(|(leaf, _)| !passed_over.contains(&leaf.oid))
+        .max_by_key(|(leaf, _)| (leaf.range, leaf.oid)))
+}
+
+/// Takes one step. A step that was cut short leaves nothing that the next look
+/// would not see.
+async fn take(client: &Client, leaf: &Leaf, step: &Step, so_far: Progress) -> Result<(), Trouble> {
+    let partition = qualified(&leaf.schema, &leaf.name);
+    let run = async |doing, sql: String| {
+        client
+            .batch_execute(&sql)
+            .await
+            .map_err(|source| Trouble::Statement { doing, source })
+    };
+    match step {
+        Step::Drop(index) => {
+            warn!(
+                partition = leaf.name,
+                index, "dropping what an interrupted build left behind"
+            );
+            let index = qualified(&leaf.schema, index);
+            run(
+                "drop what an interrupted build left behind",
+                format!("DROP INDEX CONCURRENTLY IF EXISTS {index}"),
+            )
+            .await
+        }
+        Step::Build(index) => {
+            let name = quoted(&index.name_on(&leaf.name));
+            run(
+                "build an index",
+                format!(
+                    "CREATE INDEX CONCURRENTLY {name} ON {partition} USING {}",
+                    index.shape
+                ),
+            )
+            .await
+        }
+        Step::Finish => {
+            run("gather statistics", format!("ANALYZE {partition}")).await?;
+            let reason = match so_far.built {
+                0 => "its indexes were there".to_owned(),
+                built => format!(
+                    "built {built} indexes in {:.1} s",
+                    so_far.took.as_secs_f32()
+                ),
+            };
+            note(
+                client,
+                leaf.table,
+                &leaf.name,
+                leaf.range,
+                Action::Sealed,
+                &reason,
+            )
+            .await?;
+            Ok(())
+        }
+    }
+}
+
+impl Outcome {
+    /// Says in the log what was passed over.
+    pub(crate) fn complain(&self) {
+        for Failed { name, trouble } in &self.failed {
+            warn!(
+                partition = name,
+                error = %Chain(trouble),
+                "cannot seal a partition, trying again later; if it waits for a lock, look in pg_stat_activity for old transactions"
+            );
+        }
+    }
+}

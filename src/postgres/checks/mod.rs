@@ -1,0 +1,48 @@
+//! What this service needs of a database, and what it finds instead.
+//!
+//! [`inspect`] looks at one connection and returns a list of [`Finding`]s, so
+//! that `serve` can say at its start what could never be stored, instead of
+//! after the first acknowledgement. It changes nothing. A [`Board`] holds the
+//! findings in force, for readiness, metrics and the log.
+//!
+//! Invariant: a finding is made from what the catalog says, never from an error
+//! message.
+
+pub(crate) mod clock;
+pub(crate) mod columns;
+pub(crate) mod facts;
+pub(crate) mod history;
+pub(crate) mod relations;
+pub(crate) mod server;
+
+use crate::finding::Finding;
+
+use std::time::Duration;
+
+use tokio_postgres::Client;
+
+use super::error::{Trouble, limited};
+use facts::Facts;
+
+/// Reading the catalog takes milliseconds.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// Looks at everything, in one round trip; the service needs `connections` of them open at once.
+///
+/// # Errors
+/// When the connection is lost or the catalog cannot be read.
+pub async fn inspect(client: &Client, connections: u32) -> Result<Vec<Finding>, Trouble> {
+    let facts = limited("check the database", LIMIT, facts::read(client)).await?;
+    Ok(judge(&facts, connections))
+}
+
+/// What the facts mean. Pure.
+fn judge(facts: &Facts, connections: u32) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    findings.extend(server::encoding(&facts.server));
+    findings.extend(server::connections(&facts.server, connections));
+    relations::judge(facts, &mut findings);
+    columns::judge(facts, &mut findings);
+    findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+    findings
+}

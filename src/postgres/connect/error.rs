@@ -1,0 +1,231 @@
+//! Why a connection could not be made, in one sentence with a way out.
+//!
+//! Keeps one invariant: a sentence names host, database and user, never the
+//! password. Tells apart only what a caller treats apart: trouble that may pass
+//! by itself, and trouble that waits for a person.
+
+use std::error::Error as _;
+use std::io;
+
+use rustls::CertificateError;
+use tokio_postgres::error::SqlState;
+
+/// A connection that was not made.
+///
+/// The sentence already holds the innermost cause, so there is no `source()`
+/// that would say it twice.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The server is away, starting or full: try again soon.
+    #[error("{sentence}")]
+    Away {
+        /// What happened and what to do, complete in itself.
+        sentence: String,
+    },
+    /// Credentials, database name or certificates are wrong: a person has to
+    /// act, so say it loudly and try again slowly.
+    #[error("{sentence}")]
+    Misconfigured {
+        /// What happened and what to do, complete in itself.
+        sentence: String,
+    },
+}
+
+impl ConnectError {
+    /// Whether waiting alone may help.
+    #[must_use]
+    pub fn is_away(&self) -> bool {
+        matches!(self, Self::Away { .. })
+    }
+
+    pub(crate) fn away(place: &str, reason: &str, fix: &str) -> Self {
+        Self::Away {
+            sentence: format!("cannot connect to {place}: {reason}; {fix}"),
+        }
+    }
+
+    pub(crate) fn misconfigured(place: &str, reason: &str, fix: &str) -> Self {
+        Self::Misconfigured {
+            sentence: format!("cannot connect to {place}: {reason}; {fix}"),
+        }
+    }
+
+    pub(crate) fn from_postgres(place: &str, error: &tokio_postgres::Error) -> Self {
+        if let Some(refusal) = error.as_db_error() {
+            let reason = format!("{} (SQLSTATE {})", refusal.message(), refusal.code().code());
+            return Self::from_sqlstate(place, &reason, refusal.code());
+        }
+        if let Some(problem) = rustls_error(error) {
+            let (reason, fix) = describe_tls(problem);
+            return Self::misconfigured(place, &reason, fix);
+        }
+        let innermost = innermost(error);
+        if is_tls(error) {
+            return match io_error(error) {
+                // Cut off in the middle of the handshake: a restart looks just so.
+                Some(io) => Self::away(
+                    place,
+                    &format!("the TLS handshake broke off: {io}"),
+                    "look into the server's log, and check that no proxy stands in between",
+                ),
+                None => Self::misconfigured(
+                    place,
+                    &innermost,
+                    "set ssl=on at the server, or use sslmode=prefer if the network is trusted",
+                ),
+            };
+        }
+        match io_error(error) {
+            Some(io) => {
+                let fix = fix_for_io(io);
+                Self::away(place, &innermost, fix)
+            }
+            None if error.is_closed() => Self::away(
+                place,
+                "the server closed the connection",
+                "look into its log; it may be restarting, or something else listens on that port",
+            ),
+            None => Self::misconfigured(
+                place,
+                &format!("{error}: {innermost}"),
+                "check user and password in the database URL and pg_hba.conf at the server",
+            ),
+        }
+    }
+
+    fn from_sqlstate(place: &str, reason: &str, code: &SqlState) -> Self {
+        match (code.code(), code.code().get(..2).unwrap_or_default()) {
+            ("3D000", _) => Self::misconfigured(
+                place,
+                reason,
+                "create the database (createdb) or correct its name in the database URL",
+            ),
+            ("28P01", _) => Self::misconfigured(
+                place,
+                reason,
+                "correct user and password in the database URL",
+            ),
+            (_, "28") => Self::misconfigured(
+                place,
+                reason,
+                "check the user in the database URL and pg_hba.conf at the server",
+            ),
+            ("53300", _) => Self::away(
+                place,
+                reason,
+                "raise max_connections at the server or lower the number of writers",
+            ),
+            ("57P03", _) => Self::away(place, reason, "wait until the server has started"),
+            (_, "08" | "53" | "57") => Self::away(place, reason, "look into the server's log"),
+            _ => Self::misconfigured(
+                place,
+                reason,
+                "check the database URL and the rights of its user",
+            ),
+        }
+    }
+}
+
+/// Whether TLS could not be agreed on.
+///
+/// The kind of a tokio-postgres error is private, its text is what there is; a
+/// test against a server without TLS pins it.
+pub(crate) fn is_tls(error: &tokio_postgres::Error) -> bool {
+    error.to_string() == "error performing TLS handshake"
+}
+
+/// Whether the server began to speak TLS, or would for others.
+pub(crate) fn is_tls_offered(error: &tokio_postgres::Error) -> bool {
+    !is_tls(error) || io_error(error).is_some()
+}
+
+/// Why a connection is made in the clear that was to have TLS.
+pub(crate) fn why_no_tls(error: &tokio_postgres::Error) -> String {
+    match (error.as_db_error(), rustls_error(error)) {
+        (Some(refusal), _) => format!("with TLS the server said: {}", refusal.message()),
+        (None, Some(problem)) => describe_tls(problem).0,
+        (None, None) => innermost(error),
+    }
+}
+
+fn io_error(error: &tokio_postgres::Error) -> Option<&io::Error> {
+    error.source().and_then(|source| source.downcast_ref())
+}
+
+fn rustls_error(error: &tokio_postgres::Error) -> Option<&rustls::Error> {
+    io_error(error)?.get_ref()?.downcast_ref()
+}
+
+fn innermost(error: &tokio_postgres::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
+
+fn fix_for_io(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => {
+            "start PostgreSQL there, or correct host and port in the database URL"
+        }
+        io::ErrorKind::NotFound => {
+            "no PostgreSQL listens on that socket: start it, or correct the directory and port"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "let this user enter the socket directory, or connect over TCP"
+        }
+        io::ErrorKind::TimedOut => "check the address, and firewalls on the way",
+        io::ErrorKind::ConnectionReset
+        | io::ErrorKind::ConnectionAborted
+        | io::ErrorKind::BrokenPipe
+        | io::ErrorKind::UnexpectedEof => "the server hung up: look into its log",
+        _ => "check host and port in the database URL, and that the name resolves here",
+    }
+}
+
+fn describe_tls(error: &rustls::Error) -> (String, &'static str) {
+    let rustls::Error::InvalidCertificate(problem) = error else {
+        return (
+            format!("TLS failed: {error}"),
+            "check the TLS settings at the server and what stands between here and there",
+        );
+    };
+    match problem {
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => (
+            "the server's certificate is not signed by a trusted CA".to_owned(),
+            "name the file with the right CA in sslrootcert",
+        ),
+        CertificateError::NotValidForNameContext { presented, .. } => (
+            format!(
+                "the server's certificate is for other names: {}",
+                names(presented)
+            ),
+            "connect by a name in its subjectAltName, or issue one for this name",
+        ),
+        CertificateError::NotValidForName => (
+            "the server's certificate is for another name".to_owned(),
+            "connect by a name in its subjectAltName, or issue one for this name",
+        ),
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => (
+            "the server's certificate has expired".to_owned(),
+            "renew it at the server, and check the clock here",
+        ),
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => (
+            "the server's certificate is not valid yet".to_owned(),
+            "check the clocks here and at the server",
+        ),
+        other => (
+            format!("the server's certificate is not acceptable: {other}"),
+            "issue an X.509 version 3 server certificate with a subjectAltName",
+        ),
+    }
+}
+
+fn names(presented: &[String]) -> String {
+    if presented.is_empty() {
+        "it has no subjectAltName".to_owned()
+    } else {
+        presented.join(", ")
+    }
+}

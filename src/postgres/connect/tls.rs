@@ -1,0 +1,344 @@
+//! libpq's `sslmode`, with rustls.
+//!
+//! | mode | encrypted | certificate |
+//! |---|---|---|
+//! | `disable` | no | – |
+//! | `prefer` | if the server can | chain, if `sslrootcert` is given; falls back to no TLS |
+//! | `require` | yes | chain, if `sslrootcert` is given |
+//! | `verify-ca` | yes | chain |
+//! | `verify-full` | yes | chain and host name |
+//!
+//! Keeps one invariant: the server has always proved that it holds the key of
+//! the certificate it showed, even where the certificate itself is not checked;
+//! otherwise SCRAM channel binding could be fooled with a copied certificate.
+//!
+//! Stricter than libpq in one point: names are matched against subjectAltName
+//! only, never against the common name. Knows nothing of SQL or of passwords.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, bail};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
+use rustls::crypto::{
+    CryptoProvider, WebPkiSupportedAlgorithms, ring, verify_tls12_signature,
+    verify_tls13_signature, verify_tls13_signature_with_raw_key,
+};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{
+    CertificateDer, PrivateKeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime,
+};
+use rustls::server::ParsedCertificate;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, InconsistentKeys, RootCertStore,
+    SignatureScheme,
+};
+use tokio_postgres_rustls::MakeRustlsConnect;
+use x509_cert::der::{Decode as _, Encode as _};
+
+use super::dsn::Dsn;
+
+/// How much TLS a connection needs, weakest first; see the table above.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
+pub(crate) enum Mode {
+    Disable,
+    Prefer,
+    Require,
+    VerifyCa,
+    VerifyFull,
+}
+
+/// Whose signature on a server certificate counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Roots {
+    Unset,
+    System,
+    File(PathBuf),
+}
+
+/// The TLS half of a connection string. Files are read at each connect, so a
+/// certificate that was rotated is picked up without a restart.
+#[derive(Clone, Debug)]
+pub(crate) struct Tls {
+    pub(crate) mode: Mode,
+    roots: Roots,
+    /// Certificate chain and key that we show if the server asks.
+    identity: Option<(PathBuf, PathBuf)>,
+}
+
+/// What of a server certificate is checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Check {
+    Nothing,
+    Chain,
+    ChainAndName,
+}
+
+#[derive(Debug)]
+struct Verifier {
+    check: Check,
+    roots: RootCertStore,
+    /// The certificates of `sslrootcert`: a server that shows one of these very
+    /// certificates is trusted, as OpenSSL does. (webpki alone would refuse the
+    /// usual self-signed server certificate, because it is a CA as well.)
+    given: Vec<CertificateDer<'static>>,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl Mode {
+    fn parse(text: &str) -> Result<Self> {
+        Ok(match text {
+            "disable" => Self::Disable,
+            "prefer" => Self::Prefer,
+            "require" => Self::Require,
+            "verify-ca" => Self::VerifyCa,
+            "verify-full" => Self::VerifyFull,
+            "allow" => bail!("sslmode=allow is not supported; use prefer"),
+            _ => bail!(
+                "sslmode in the database URL is not one of \
+                 disable, prefer, require, verify-ca, verify-full"
+            ),
+        })
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Disable => "disable",
+            Self::Prefer => "prefer",
+            Self::Require => "require",
+            Self::VerifyCa => "verify-ca",
+            Self::VerifyFull => "verify-full",
+        }
+    }
+}
+
+impl Tls {
+    pub(crate) fn from_dsn(dsn: &Dsn) -> Result<Self> {
+        let roots = match dsn.sslrootcert.as_deref() {
+            None => Roots::Unset,
+            Some("system") => Roots::System,
+            Some(path) => Roots::File(PathBuf::from(path)),
+        };
+        let mode = match dsn.sslmode.as_deref() {
+            Some(mode) => Mode::parse(mode)?,
+            None if roots == Roots::System => Mode::VerifyFull,
+            None => Mode::Prefer,
+        };
+        // Anyone can get a certificate that a public CA signed, so without the
+        // name such a signature proves nothing.
+        if roots == Roots::System && mode != Mode::VerifyFull {
+            bail!(
+                "sslmode={} proves nothing with sslrootcert=system; use sslmode=verify-full",
+                mode.name()
+            );
+        }
+        if roots == Roots::Unset && mode == Mode::VerifyCa {
+            bail!(
+                "sslmode=verify-ca needs sslrootcert=<file with your CA in PEM form>; \
+                 for a certificate from a public CA use sslmode=verify-full"
+            );
+        }
+        let identity = match (&dsn.sslcert, &dsn.sslkey) {
+            (None, None) => None,
+            (Some(cert), Some(key)) => Some((PathBuf::from(cert), PathBuf::from(key))),
+            _ => bail!("sslcert and sslkey in the database URL need each other; give both"),
+        };
+        Ok(Self {
+            mode,
+            roots,
+            identity,
+        })
+    }
+
+    /// Reads the certificates and builds what a handshake needs. Blocks on files.
+    pub(crate) fn connector(&self, direct: bool) -> Result<MakeRustlsConnect> {
+        let provider = Arc::new(ring::default_provider());
+        let verifier = self.verifier(&provider)?;
+        let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .context("cannot set up TLS")?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier));
+        let mut config = match &self.identity {
+            None => config.with_no_client_auth(),
+            Some((cert, key)) => {
+                let identity = SingleCertAndKey::from(identity(cert, key, &provider)?);
+                config.with_client_cert_resolver(Arc::new(identity))
+            }
+        };
+        if direct {
+            config.alpn_protocols = vec![b"postgresql".to_vec()];
+        }
+        Ok(MakeRustlsConnect::new(config))
+    }
+
+    fn verifier(&self, provider: &CryptoProvider) -> Result<Verifier> {
+        let check = match (self.mode, &self.roots) {
+            (Mode::VerifyFull, _) => Check::ChainAndName,
+            (Mode::VerifyCa, _) | (_, Roots::File(_)) => Check::Chain,
+            _ => Check::Nothing,
+        };
+        let mut roots = RootCertStore::empty();
+        let mut given = Vec::new();
+        match &self.roots {
+            Roots::File(path) => {
+                given = certificates(path, "sslrootcert")?;
+                for certificate in &given {
+                    roots.add(certificate.clone()).with_context(|| {
+                        format!(
+                            "a certificate in sslrootcert {} is not usable",
+                            path.display()
+                        )
+                    })?;
+                }
+            }
+            Roots::System | Roots::Unset if check != Check::Nothing => {
+                // Some unreadable certificates among many are normal in a system store.
+                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+                if roots.is_empty() {
+                    bail!(
+                        "this system has no CA certificates; install ca-certificates, \
+                         or name your CA with sslrootcert=<file>"
+                    );
+                }
+            }
+            Roots::System | Roots::Unset => {}
+        }
+        let algorithms = provider.signature_verification_algorithms;
+        Ok(Verifier {
+            check,
+            roots,
+            given,
+            algorithms,
+        })
+    }
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        if self.check == Check::Nothing {
+            return Ok(ServerCertVerified::assertion());
+        }
+        let parsed = ParsedCertificate::try_from(end_entity)?;
+        if self.given.contains(end_entity) {
+            check_dates(end_entity, now)?;
+        } else {
+            verify_server_cert_signed_by_trust_anchor(
+                &parsed, &self.roots, intermediates, now, self.algorithms.all,
+            )?;
+        }
+        if self.check == Check::ChainAndName {
+            verify_server_name(&parsed, server_name)?;
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let unreadable = match ParsedCertificate::try_from(cert) {
+            Ok(_) => return verify_tls13_signature(message, cert, dss, &self.algorithms),
+            Err(error) => error,
+        };
+        // webpki reads X.509 version 3 only; `openssl x509 -req` without extensions
+        // makes version 1. Where the certificate is not checked, its key is enough.
+        let key = x509_cert::Certificate::from_der(cert)
+            .and_then(|cert| cert.tbs_certificate.subject_public_key_info.to_der());
+        match key {
+            Ok(key) => verify_tls13_signature_with_raw_key(
+                message,
+                &SubjectPublicKeyInfoDer::from(key),
+                dss,
+                &self.algorithms,
+            ),
+            Err(_) => Err(unreadable),
+        }
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+/// webpki looks at dates only while it walks a chain, and a certificate that is
+/// trusted by itself has none.
+fn check_dates(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), rustls::Error> {
+    let certificate =
+        x509_cert::Certificate::from_der(certificate).map_err(|_| CertificateError::BadEncoding)?;
+    let validity = certificate.tbs_certificate.validity;
+    let now = now.as_secs();
+    if now < validity.not_before.to_unix_duration().as_secs() {
+        return Err(CertificateError::NotValidYet.into());
+    }
+    if now > validity.not_after.to_unix_duration().as_secs() {
+        return Err(CertificateError::Expired.into());
+    }
+    Ok(())
+}
+
+/// What we show to a server that asks who we are.
+fn identity(cert: &Path, key: &Path, provider: &CryptoProvider) -> Result<CertifiedKey> {
+    let chain = certificates(cert, "sslcert")?;
+    let key = PrivateKeyDer::from_pem_slice(&read(key, "sslkey")?).with_context(|| {
+        format!(
+            "sslkey {} holds no unencrypted private key in PEM form",
+            key.display()
+        )
+    })?;
+    let key = provider
+        .key_provider
+        .load_private_key(key)
+        .context("sslkey is not usable")?;
+    let identity = CertifiedKey::new(chain, key);
+    // A version 1 certificate cannot be compared here; the server will judge it.
+    if let Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) =
+        identity.keys_match()
+    {
+        bail!("sslcert and sslkey do not belong together");
+    }
+    Ok(identity)
+}
+
+fn certificates(path: &Path, parameter: &str) -> Result<Vec<CertificateDer<'static>>> {
+    let pem = read(path, parameter)?;
+    let certificates = CertificateDer::pem_slice_iter(&pem)
+        .collect::<Result<Vec<_>, _>>()
+        .with_context(|| format!("{parameter} {} is not in PEM form", path.display()))?;
+    if certificates.is_empty() {
+        bail!(
+            "{parameter} {} holds no certificate in PEM form",
+            path.display()
+        );
+    }
+    Ok(certificates)
+}
+
+fn read(path: &Path, parameter: &str) -> Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| {
+        format!(
+            "cannot read {parameter} {}; check the path and its permissions",
+            path.display()
+        )
+    })
+}

@@ -1,0 +1,235 @@
+//! A connection that drives itself for as long as someone holds it.
+//!
+//! Invariant: a session that is let go ends at the server as well, and within a
+//! bounded time here. One that is idle says goodbye. A statement that still runs
+//! is cancelled. A session that was given up is dropped without another word to
+//! it, and ended from a second connection: the server may not know yet that the
+//! first is dead, and would keep its transaction, and the rows in it, from us.
+
+use std::sync::{Arc, LazyLock, OnceLock};
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+use tokio_postgres::{CancelToken, Client, SimpleQueryMessage};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::debug;
+
+use super::checks::server::pooler;
+use super::connect::{Connection, Driver, Reused, Target, prepare_session};
+use super::error::{Trouble, describe};
+
+/// A goodbye is one small message; more only if a statement still runs.
+const GOODBYE_LIMIT: Duration = Duration::from_secs(1);
+
+/// A cancel request is a connection; no statement waits for it.
+const CANCEL_LIMIT: Duration = Duration::from_secs(5);
+
+/// Time for the server to notice that a connection was closed.
+const NOTICE: Duration = Duration::from_secs(1);
+
+/// Attempts to end what was left at the server, with a pause that doubles: five
+/// minutes in all. After that its own limits have to do.
+const TERMINATE_ATTEMPTS: u32 = 8;
+
+/// Drivers of all sessions of the process, so that it can wait for their ends.
+static DRIVERS: LazyLock<TaskTracker> = LazyLock::new(TaskTracker::new);
+
+/// An open connection, set up for our statements; dropping it closes it.
+#[derive(Debug)]
+pub struct Session {
+    /// What statements are sent with.
+    pub client: Client,
+    /// Why there is no TLS, where it was preferred.
+    pub(crate) clear_text: Option<String>,
+    end: End,
+}
+
+/// The session's hold on its driver.
+#[derive(Debug)]
+struct End {
+    /// Cancelled when the session is let go.
+    let_go: CancellationToken,
+    /// Cancelled before that if nothing more is to be sent.
+    given_up: CancellationToken,
+    /// Cancelled once the connection is over.
+    over: CancellationToken,
+    backend: Arc<OnceLock<Backend>>,
+}
+
+/// A session as the server knows it. Process ids come up again, with a later start.
+#[derive(Clone, Debug)]
+struct Backend {
+    pid: String,
+    started: String,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.let_go.cancel();
+    }
+}
+
+impl Session {
+    /// Connects, within the target's limit.
+    pub async fn open(
+        target: &Target,
+        statement_timeout: Option<Duration>,
+    ) -> Result<Self, Trouble> {
+        let Connection {
+            client,
+            driver,
+            clear_text,
+        } = target.connect().await?;
+        let end = End {
+            let_go: CancellationToken::new(),
+            given_up: CancellationToken::new(),
+            over: CancellationToken::new(),
+            backend: Arc::default(),
+        };
+        let driven = Driven {
+            target: target.clone(),
+            cancel: client.cancel_token(),
+            let_go: end.let_go.clone(),
+            given_up: end.given_up.clone(),
+            backend: Arc::clone(&end.backend),
+        };
+        let over = end.over.clone().drop_guard();
+        // A task outside of the service's sets: it ends soon after the session that
+        // holds it, and `sessions_ended` joins it.
+        DRIVERS.spawn(async move {
+            let _over = over;
+            driven.run(driver).await;
+        });
+        let session = Self {
+            client,
+            clear_text,
+            end,
+        };
+        prepare_session(&session.client, statement_timeout)
+            .await
+            .map_err(|error| match error.is::<Reused>() {
+                true => Trouble::Unfit(pooler()),
+                false => Trouble::Session(error),
+            })?;
+        if let Some(backend) = Backend::of(&session.client).await? {
+            session.end.backend.get_or_init(|| backend);
+        }
+        Ok(session)
+    }
+
+    /// Waits until the connection is over, at whichever side it was ended.
+    pub async fn over(&self) {
+        self.end.over.cancelled().await;
+    }
+
+    /// Drops a connection from which an answer was waited for in vain.
+    pub fn give_up(self) {
+        self.end.given_up.cancel();
+    }
+}
+
+/// Waits until every session that was let go has ended, at most for `limit`.
+pub async fn sessions_ended(limit: Duration) {
+    DRIVERS.close();
+    if timeout(limit, DRIVERS.wait()).await.is_err() {
+        debug!(
+            sessions = DRIVERS.len(),
+            "connections to Postgres are cut off"
+        );
+    }
+}
+
+/// What a driver needs to end its connection well.
+struct Driven {
+    target: Target,
+    cancel: CancelToken,
+    let_go: CancellationToken,
+    given_up: CancellationToken,
+    backend: Arc<OnceLock<Backend>>,
+}
+
+impl Driven {
+    async fn run(self, mut driver: Driver) {
+        let is_given_up = tokio::select! {
+            ended = &mut driver => {
+                // Also the result of the statement that was waiting, if one was.
+                if let Err(error) = ended {
+                    debug!(error = describe(&error), "a connection to Postgres broke");
+                }
+                return;
+            }
+            () = self.let_go.cancelled() => self.given_up.is_cancelled(),
+        };
+        // The client is gone, so the driver says goodbye once nothing is running.
+        if !is_given_up && timeout(GOODBYE_LIMIT, &mut driver).await.is_ok() {
+            return;
+        }
+        self.cancel().await;
+        if !is_given_up && timeout(GOODBYE_LIMIT, &mut driver).await.is_ok() {
+            return;
+        }
+        drop(driver);
+        self.terminate().await;
+    }
+
+    async fn cancel(&self) {
+        let cancelled = timeout(CANCEL_LIMIT, self.target.cancel(&self.cancel)).await;
+        if let Ok(Err(error)) = cancelled {
+            debug!("{error:#}");
+        }
+    }
+
+    /// Ends the session at the server, unless it is over by itself.
+    async fn terminate(&self) {
+        let Some(backend) = self.backend.get() else {
+            return;
+        };
+        let mut pause = NOTICE;
+        for _ in 0..TERMINATE_ATTEMPTS {
+            sleep(pause).await;
+            match self.target.connect().await {
+                Ok(Connection { client, driver, .. }) => {
+                    let terminate = async {
+                        let client = client;
+                        backend.terminate(&client).await
+                    };
+                    let done = async { tokio::join!(terminate, driver).0 };
+                    match timeout(CANCEL_LIMIT, done).await {
+                        Ok(Ok(())) => return,
+                        Ok(Err(error)) => debug!(error = describe(&error), "cannot end a session"),
+                        Err(_) => {}
+                    }
+                }
+                Err(error) => debug!(%error, "cannot end a session"),
+            }
+            pause *= 2;
+        }
+    }
+}
+
+impl Backend {
+    async fn of(client: &Client) -> Result<Option<Self>, Trouble> {
+        let sql = "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()";
+        let asking = client.simple_query(sql);
+        let doing = "ask for the session's process";
+        let rows = super::error::limited(doing, GOODBYE_LIMIT * 10, asking).await?;
+        Ok(rows.iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some(Self {
+                pid: row.get(0)?.to_owned(),
+                started: row.get(1)?.to_owned(),
+            }),
+            _ => None,
+        }))
+    }
+
+    async fn terminate(&self, client: &Client) -> Result<(), tokio_postgres::Error> {
+        let Self { pid, started } = self;
+        let sql = format!(
+            "SET TimeZone = 'UTC';
+             SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+              WHERE pid = {pid} AND backend_start = '{started}'"
+        );
+        client.batch_execute(&sql).await
+    }
+}

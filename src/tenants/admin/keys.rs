@@ -1,0 +1,281 @@
+//! Making, listing and revoking API keys.
+//!
+//! Keeps one invariant: a secret is shown once, to whoever created it; the
+//! database gets its hash and a short prefix to recognise it by, and no message
+//! repeats what may have been a secret. Knows nothing of what a role permits.
+
+use std::fmt;
+
+use anyhow::{Context as _, Result, bail};
+use jiff::Timestamp;
+use rand::TryRng as _;
+use rand::rngs::SysRng;
+use tokio_postgres::Client;
+use uuid::Uuid;
+
+use super::tenants::{find_tenant, usable_tenant};
+use super::time;
+use crate::tenants::key::ApiKeyHasher;
+use crate::tenants::role::Role;
+
+/// Enough to recognise a key in a list, too little to guess it from.
+const PREFIX_CHARS: usize = 8;
+
+/// A key, as a list shows it. The secret itself is not known to anyone but its holder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyEntry {
+    /// What to revoke it by.
+    pub id: Uuid,
+    /// The external id of its tenant.
+    pub tenant: String,
+    /// What it is for.
+    pub name: Option<String>,
+    /// How its secret begins.
+    pub key_prefix: Option<String>,
+    /// As in the database, unknown ones included.
+    pub roles: Vec<String>,
+    /// When it was created.
+    pub created_at: Option<Timestamp>,
+    /// When it stops working; none is never.
+    pub expires_at: Option<Timestamp>,
+    /// When it was taken back, if it was.
+    pub revoked_at: Option<Timestamp>,
+}
+
+/// A key that was just made. The only place where its secret ever appears.
+#[derive(Clone, PartialEq, Eq)]
+pub struct NewKey {
+    /// What to revoke it by.
+    pub id: Uuid,
+    /// What the client sends; cannot be had again.
+    pub secret: String,
+}
+
+impl fmt::Debug for NewKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewKey")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Makes a key with a fresh secret from the operating system's random source.
+///
+/// `tenant` is an external id or the text of a UUID.
+///
+/// # Errors
+/// When the tenant does not exist or is deleted, no role is given, the key would
+/// have expired already, or the database is away.
+pub async fn create_key(
+    client: &Client,
+    hasher: &ApiKeyHasher,
+    tenant: &str,
+    name: Option<&str>,
+    roles: &[Role],
+    expires_at: Option<Timestamp>,
+) -> Result<NewKey> {
+    let tenant = usable_tenant(client, tenant).await?;
+    let roles = role_names(roles)?;
+    let secret = fresh_secret()?;
+    let row = client
+        .query_opt(
+            "INSERT INTO tenant_api_keys (tenant_id, name, key_prefix, key_hash, roles, expires_at) \
+             SELECT $1, $2, $3, $4, $5, $6::timestamptz \
+             WHERE $6::timestamptz IS NULL OR $6::timestamptz > now() RETURNING id",
+            &[
+                &tenant.id,
+                &name,
+                &prefix(&secret),
+                &hasher.hash(&secret).to_hex(),
+                &roles,
+                &expires_at,
+            ],
+        )
+        .await
+        .context("cannot create the API key")?;
+    match row {
+        Some(row) => Ok(NewKey {
+            id: row.try_get(0)?,
+            secret,
+        }),
+        None => bail!("the API key would have expired already; choose a later expires_at"),
+    }
+}
+
+/// Sees to it that `secret` is a key of `tenant` with these roles.
+///
+/// Doing it again changes nothing, so a development set-up can have the same key
+/// at every start.
+///
+/// # Errors
+/// As [`create_key`]; also when the secret belongs to another tenant or was revoked.
+pub async fn insert_key(
+    client: &Client,
+    hasher: &ApiKeyHasher,
+    tenant: &str,
+    name: Option<&str>,
+    roles: &[Role],
+    secret: &str,
+) -> Result<Uuid> {
+    let secret = secret.trim();
+    if secret.is_empty() {
+        bail!("the API key is blank; give a secret");
+    }
+    let tenant = usable_tenant(client, tenant).await?;
+    let roles = role_names(roles)?;
+    let hash = hasher.hash(secret).to_hex();
+    // The update touches nothing of another tenant and brings nothing back to life.
+    let row = client
+        .query_opt(
+            "INSERT INTO tenant_api_keys AS k (tenant_id, name, key_prefix, key_hash, roles) \
+             VALUES ($1, $2, $3, $4, $5) ON CONFLICT (key_hash) DO UPDATE \
+             SET name = coalesce(excluded.name, k.name), roles = excluded.roles \
+             WHERE k.tenant_id = excluded.tenant_id AND k.revoked_at IS NULL RETURNING id",
+            &[&tenant.id, &name, &prefix(secret), &hash, &roles],
+        )
+        .await
+        .context("cannot store the API key")?;
+    match row {
+        Some(row) => Ok(row.try_get(0)?),
+        None => bail!(
+            "this secret was revoked, or is a key of another tenant than \"{}\"; choose another secret",
+            tenant.external_id
+        ),
+    }
+}
+
+/// The keys of one tenant, or all of them, oldest first within a tenant.
+///
+/// # Errors
+/// When the tenant does not exist, or the database is away.
+pub async fn list_keys(client: &Client, tenant: Option<&str>) -> Result<Vec<KeyEntry>> {
+    let tenant_id = match tenant {
+        Some(named) => Some(find_tenant(client, named).await?.id),
+        None => None,
+    };
+    let rows = client
+        .query(
+            "SELECT k.id, t.external_id, k.name, k.key_prefix, k.roles, \
+               k.created_at, k.expires_at, k.revoked_at \
+             FROM tenant_api_keys k JOIN tenants t ON t.id = k.tenant_id \
+             WHERE $1::uuid IS NULL OR k.tenant_id = $1 \
+             ORDER BY t.external_id, k.created_at, k.id",
+            &[&tenant_id],
+        )
+        .await
+        .context("cannot list API keys")?;
+    rows.iter()
+        .map(|row| {
+            let roles: Vec<Option<String>> = row.try_get(4)?;
+            Ok(KeyEntry {
+                id: row.try_get(0)?,
+                tenant: row.try_get(1)?,
+                name: row.try_get(2)?,
+                key_prefix: row.try_get(3)?,
+                roles: roles.into_iter().flatten().collect(),
+                created_at: time(row, 5)?,
+                expires_at: time(row, 6)?,
+                revoked_at: time(row, 7)?,
+            })
+        })
+        .collect()
+}
+
+/// Takes a key back, by id or by `key_prefix`. Doing it again changes nothing:
+/// the key keeps the time at which it was first revoked.
+///
+/// # Errors
+/// When no key or more than one matches, or the database is away.
+pub async fn revoke_key(client: &Client, id_or_prefix: &str) -> Result<Uuid> {
+    let wanted = id_or_prefix.trim();
+    if wanted.is_empty() {
+        bail!("no API key named; give its id or prefix as `keys list` shows them");
+    }
+    let found = client
+        .query(
+            "SELECT id FROM tenant_api_keys WHERE id::text = lower($1) OR key_prefix = $1 \
+             ORDER BY created_at LIMIT 6",
+            &[&wanted],
+        )
+        .await
+        .context("cannot look for the API key")?;
+    let ids = found
+        .iter()
+        .map(|row| row.try_get(0))
+        .collect::<Result<Vec<Uuid>, _>>()?;
+    match ids[..] {
+        [id] => {
+            client
+                .execute(
+                    "UPDATE tenant_api_keys SET revoked_at = coalesce(revoked_at, now()) \
+                     WHERE id = $1",
+                    &[&id],
+                )
+                .await
+                .context("cannot revoke the API key")?;
+            Ok(id)
+        }
+        // What was typed may be the secret itself, so it is not repeated.
+        [] => bail!("no API key has that id or prefix; `keys list` shows both"),
+        _ => {
+            let ids: Vec<String> = ids.iter().map(Uuid::to_string).collect();
+            bail!(
+                "more than one API key begins like that; name one by id: {}",
+                ids.join(", ")
+            )
+        }
+    }
+}
+
+fn role_names(roles: &[Role]) -> Result<Vec<&'static str>> {
+    if roles.is_empty() {
+        bail!("the API key has no role and would be of no use; give at least one");
+    }
+    let mut names = Vec::with_capacity(roles.len());
+    for role in roles {
+        if !names.contains(&role.name()) {
+            names.push(role.name());
+        }
+    }
+    Ok(names)
+}
+
+fn fresh_secret() -> Result<String> {
+    let mut bytes = [0; 32];
+    SysRng
+        .try_fill_bytes(&mut bytes)
+        .context("the operating system gave no random bytes")?;
+    Ok(format!("rik_{}", hex::encode(bytes)))
+}
+
+/// The first characters of a secret, and of a short one never more than half.
+fn prefix(secret: &str) -> String {
+    let half = secret.chars().count() / 2;
+    secret.chars().take(half.min(PREFIX_CHARS)).collect()
+}
+
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should say where"
+)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_fresh_and_their_prefix_gives_little_away() {
+        let (one, two) = (fresh_secret().unwrap(), fresh_secret().unwrap());
+        assert_ne!(one, two);
+        assert_eq!(one.len(), 4 + 64);
+        assert_eq!(prefix(&one), one[..8]);
+        assert_eq!(prefix("tiny"), "ti");
+        let shown = format!(
+            "{:?}",
+            NewKey {
+                id: Uuid::nil(),
+                secret: one.clone()
+            }
+        );
+        assert!(!shown.contains(&one[4..]));
+    }
+}

@@ -1,0 +1,384 @@
+//! Keeps the snapshot in force up to date.
+//!
+//! [`Directory::run`] reads both tables every so often, or early when woken, and
+//! reconnects when the database went away. Whatever fails, the last snapshot
+//! stays in force and its age says how far it can be relied on. Until the first
+//! reading a copy of an earlier run may stand in, see [`super::KeyCopy`]; once
+//! the database was read, never again.
+//!
+//! Every wait has a limit. The caller runs the loop.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use arc_swap::ArcSwap;
+use tokio::sync::{Notify, watch};
+use tokio::time::{sleep, timeout};
+use tokio_postgres::types::{FromSql, Type};
+use tokio_postgres::{Client, IsolationLevel};
+use uuid::Uuid;
+
+use super::role::Roles;
+use super::snapshot::{KeyRow, Snapshot, Tenant, TenantStatus};
+use crate::accounts::board::Board;
+use crate::postgres::connect::Target;
+use crate::postgres::session::Session;
+
+/// Wakes are honoured at most this often: anyone can present an unknown key, and
+/// must not be able to make us read the tables in a loop.
+const REFRESH_GAP: Duration = Duration::from_secs(1);
+
+/// Reading a hundred thousand keys takes well under a second.
+const REFRESH_LIMIT: Duration = Duration::from_secs(30);
+
+const BACKOFF_MIN: Duration = Duration::from_millis(250);
+const BACKOFF_MAX: Duration = Duration::from_secs(15);
+
+/// The directory in force: a handle, cheap to clone and to read.
+#[derive(Clone, Debug)]
+pub struct Directory {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    snapshot: ArcSwap<Snapshot>,
+    /// When this directory was made; what `read_ms` counts from.
+    started: Instant,
+    /// End of the last complete reading, in ms after `started` and at least 1; 0 means never.
+    read_ms: AtomicU64,
+    /// When the copy that stands in was last confirmed, in µs since 1970; none if
+    /// none does. Whoever changes where the snapshot comes from holds this.
+    copied: Mutex<Option<i64>>,
+    wake: Notify,
+    /// For the one who keeps the copy: a reading was completed.
+    was_read: Notify,
+}
+
+/// Where the snapshot in force comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// From nowhere: it is empty.
+    Unread,
+    /// From the copy of an earlier run.
+    Copied {
+        /// When the database last confirmed it, in µs since 1970.
+        confirmed_at_us: i64,
+    },
+    /// From the database.
+    Read {
+        /// How long ago that was read completely.
+        age: Duration,
+    },
+}
+
+/// What a refresh found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Changed {
+    /// Whether anything differs from the snapshot before.
+    pub anything: bool,
+    /// Tenants there are now.
+    pub tenants: usize,
+    /// Keys there are now.
+    pub keys: usize,
+    /// Keys left out because their hash is not 64 hex digits.
+    pub skipped_keys: usize,
+}
+
+impl Default for Directory {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Directory {
+    /// An empty directory that was never read: it knows no key, and [`Self::age`] is none.
+    #[must_use]
+    pub fn new() -> Self {
+        let shared = Shared {
+            snapshot: ArcSwap::from_pointee(Snapshot::default()),
+            started: Instant::now(),
+            read_ms: AtomicU64::new(0),
+            copied: Mutex::new(None),
+            wake: Notify::new(),
+            was_read: Notify::new(),
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// The snapshot in force. Take it once per request, so that all answers agree.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.shared.snapshot.load_full()
+    }
+
+    /// How long ago the database was last read completely; none if it never was.
+    ///
+    /// Without a reading, or with a very old one, an unknown key proves nothing
+    /// about the caller: that is our trouble (503), not theirs (401).
+    #[must_use]
+    pub fn age(&self) -> Option<Duration> {
+        let read_ms = self.shared.read_ms.load(Ordering::Acquire);
+        (read_ms > 0).then(|| {
+            self.shared
+                .started
+                .elapsed()
+                .saturating_sub(Duration::from_millis(read_ms))
+        })
+    }
+
+    /// Where the snapshot in force comes from.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        let copied = self.copied();
+        match (self.age(), *copied) {
+            (Some(age), _) => Standing::Read { age },
+            (None, Some(confirmed_at_us)) => Standing::Copied { confirmed_at_us },
+            (None, None) => Standing::Unread,
+        }
+    }
+
+    fn copied(&self) -> MutexGuard<'_, Option<i64>> {
+        let copied = &self.shared.copied;
+        copied.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a copy in force, unless the database was read; says whether it did.
+    pub(crate) fn stand_in(&self, snapshot: Snapshot, confirmed_at_us: i64) -> bool {
+        let mut copied = self.copied();
+        if self.age().is_some() {
+            return false;
+        }
+        self.shared.snapshot.store(Arc::new(snapshot));
+        *copied = Some(confirmed_at_us);
+        true
+    }
+
+    /// Puts the copy out of force, if one still stands in; says whether it did.
+    pub(crate) fn dismiss(&self) -> bool {
+        let mut copied = self.copied();
+        let dismissed = copied.take().is_some();
+        if dismissed {
+            self.shared.snapshot.store(Arc::default());
+        }
+        dismissed
+    }
+
+    /// Waits for the next reading, or the last one that nobody waited for.
+    pub(crate) async fn was_read(&self) {
+        self.shared.was_read.notified().await;
+    }
+
+    /// Asks the running loop for an early refresh. Cheap, and safe to call for
+    /// every unknown key: the tables are read at most once a second.
+    pub fn wake(&self) {
+        self.shared.wake.notify_one();
+    }
+
+    /// Reads both tables as of one moment and puts the result in force.
+    ///
+    /// # Errors
+    /// When the database refuses or is away; the old snapshot then stays.
+    pub async fn refresh(&self, client: &mut Client) -> Result<Changed> {
+        let snapshot = read(client).await?;
+        let mut copied = self.copied();
+        let changed = Changed {
+            anything: *self.shared.snapshot.load_full() != snapshot,
+            tenants: snapshot.tenants(),
+            keys: snapshot.keys(),
+            skipped_keys: snapshot.skipped_keys(),
+        };
+        if changed.anything {
+            self.shared.snapshot.store(Arc::new(snapshot));
+        }
+        let read_ms = u64::try_from(self.shared.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.shared.read_ms.store(read_ms.max(1), Ordering::Release);
+        if copied.take().is_some() {
+            tracing::info!("tenants and API keys are those of the database again, not of the copy");
+        }
+        drop(copied);
+        self.shared.was_read.notify_one();
+        Ok(changed)
+    }
+
+    /// Refreshes about every `every` and on [`Self::wake`], until `stop` turns
+    /// true or its sender is gone. Never gives up on the database.
+    ///
+    /// With each reading goes a comparison of the clocks.
+    pub async fn run(
+        self,
+        target: Target,
+        every: Duration,
+        checks: Arc<Board>,
+        mut stop: watch::Receiver<bool>,
+    ) {
+        tokio::select! {
+            // A sender that is gone means the same as a stop.
+            _ = stop.wait_for(|stopped| *stopped) => {}
+            () = self.refresh_for_ever(&target, every.max(REFRESH_GAP), &checks) => {}
+        }
+    }
+
+    async fn refresh_for_ever(&self, target: &Target, every: Duration, checks: &Board) {
+        let mut backoff = BACKOFF_MIN;
+        let mut said_so = false;
+        loop {
+            let reads_before = self.shared.read_ms.load(Ordering::Acquire);
+            let error = match self
+                .refresh_while_connected(target, every, checks, &mut said_so)
+                .await
+            {
+                Ok(never) => match never {},
+                Err(error) => error,
+            };
+            if self.shared.read_ms.load(Ordering::Acquire) != reads_before {
+                backoff = BACKOFF_MIN;
+            }
+            // Once per outage: the age is a metric, and every attempt would say the same.
+            if !said_so {
+                said_so = true;
+                tracing::warn!(
+                    error = format!("{error:#}"),
+                    tenants = self.snapshot().tenants(),
+                    "cannot refresh tenants and API keys; the last ones read stay in force"
+                );
+            }
+            // Half fixed, half random, so that instances do not come back in step.
+            sleep(backoff.mul_f64(rand::random_range(0.5..=1.0))).await;
+            backoff = (backoff * 2).min(BACKOFF_MAX);
+        }
+    }
+
+    /// Ends only with the error that ended the connection.
+    async fn refresh_while_connected(
+        &self,
+        target: &Target,
+        every: Duration,
+        checks: &Board,
+        said_so: &mut bool,
+    ) -> Result<std::convert::Infallible> {
+        let mut session = Session::open(target, Some(REFRESH_LIMIT)).await?;
+        loop {
+            let Ok(changed) = timeout(REFRESH_LIMIT, self.refresh(&mut session.client)).await
+            else {
+                session.give_up();
+                bail!("no answer within {} s", REFRESH_LIMIT.as_secs());
+            };
+            self.report(changed?, said_so);
+            checks.compare_clocks(&session.client).await?;
+            checks.look_again(&session.client).await?;
+            sleep(REFRESH_GAP).await;
+            tokio::select! {
+                () = self.shared.wake.notified() => {}
+                () = sleep(every.saturating_sub(REFRESH_GAP)) => {}
+                () = session.over() => bail!("the connection to PostgreSQL broke"),
+            }
+        }
+    }
+
+    fn report(&self, changed: Changed, said_so: &mut bool) {
+        if std::mem::take(said_so) {
+            tracing::info!("tenants and API keys are being refreshed again");
+        }
+        if !changed.anything {
+            return;
+        }
+        let Changed {
+            tenants,
+            keys,
+            skipped_keys,
+            ..
+        } = changed;
+        if skipped_keys > 0 {
+            tracing::warn!(
+                tenants,
+                keys,
+                skipped_keys,
+                "tenants and API keys changed; keys whose key_hash is not 64 hex digits are left out"
+            );
+        } else {
+            tracing::info!(tenants, keys, "tenants and API keys changed");
+        }
+    }
+}
+
+/// Both tables, as of one moment: a key must not be seen without its tenant.
+async fn read(client: &mut Client) -> Result<Snapshot> {
+    let transaction = client
+        .build_transaction()
+        .isolation_level(IsolationLevel::RepeatableRead)
+        .read_only(true)
+        .start()
+        .await
+        .context("cannot begin to read tenants and API keys")?;
+    let rows = transaction
+        .query("SELECT id, external_id, status::text FROM tenants", &[])
+        .await
+        .context("cannot read the table tenants")?;
+    let tenants = rows
+        .iter()
+        .map(|row| {
+            Ok(Tenant {
+                id: row.try_get(0)?,
+                external_id: row.try_get(1)?,
+                status: TenantStatus::from_name(row.try_get(2)?),
+            })
+        })
+        .collect::<Result<Vec<_>, tokio_postgres::Error>>()
+        .context("cannot make sense of the table tenants")?;
+    let mut snapshot = Snapshot::new(tenants);
+    let rows = transaction
+        .query(
+            "SELECT id, tenant_id, key_hash, roles, expires_at, revoked_at IS NOT NULL \
+             FROM tenant_api_keys",
+            &[],
+        )
+        .await
+        .context("cannot read the table tenant_api_keys")?;
+    transaction
+        .commit()
+        .await
+        .context("cannot finish reading tenants and API keys")?;
+    for row in &rows {
+        let roles: Vec<Option<&str>> = row
+            .try_get(3)
+            .context("cannot make sense of tenant_api_keys.roles")?;
+        let read = || -> Result<KeyRow<'_>, tokio_postgres::Error> {
+            Ok(KeyRow {
+                id: row.try_get::<_, Uuid>(0)?,
+                tenant_id: row.try_get(1)?,
+                key_hash: row.try_get(2)?,
+                roles: Roles::from_names(roles.iter().copied().flatten()),
+                expires_at_us: row.try_get::<_, Option<Micros>>(4)?.map(|at| at.0),
+                revoked: row.try_get(5)?,
+            })
+        };
+        snapshot.add_key(&read().context("cannot make sense of the table tenant_api_keys")?);
+    }
+    Ok(snapshot)
+}
+
+/// A `timestamptz` as microseconds since 1970.
+///
+/// Takes every value the column can hold: one key that expires at `infinity`, or
+/// beyond the years of a calendar library, must not stop the others from being read.
+pub(crate) struct Micros(pub(crate) i64);
+
+impl<'a> FromSql<'a> for Micros {
+    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
+        /// 2000-01-01, where PostgreSQL counts from.
+        const EPOCH_US: i64 = 946_684_800_000_000;
+        // The infinities are the ends of i64, and saturate into "never" and "always".
+        Ok(Self(
+            i64::from_be_bytes(raw.try_into()?).saturating_add(EPOCH_US),
+        ))
+    }
+
+    fn accepts(ty: &Type) -> bool {
+        *ty == Type::TIMESTAMPTZ
+    }
+}

@@ -1,0 +1,350 @@
+//! All tenants and keys at one moment, made for looking up.
+//!
+//! Immutable once built, and pure: the time comes in as a value. A key that
+//! could not be used safely (its hash unreadable, its tenant missing) is left
+//! out and counted, never guessed at. Knows nothing of how it was read.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::key::KeyHash;
+use super::role::Roles;
+
+/// Someone whose events we keep apart from everyone else's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tenant {
+    /// The key of every event row.
+    pub id: Uuid,
+    /// The name that people and other services use.
+    pub external_id: String,
+    /// Whether it may be used at present.
+    pub status: TenantStatus,
+}
+
+/// Whether a tenant may be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TenantStatus {
+    /// In use.
+    Active,
+    /// Shut out for now; its data stays.
+    Suspended,
+    /// Gone for good; its data may still be there.
+    Deleted,
+}
+
+/// Someone who presented a valid key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// Which key it was.
+    pub key_id: Uuid,
+    /// Whose key it is.
+    pub tenant: Arc<Tenant>,
+    /// What the key may be used for.
+    pub roles: Roles,
+}
+
+/// Why a key was turned away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// No such key in this snapshot; it may be newer, see [`super::Directory::wake`].
+    #[error("the API key is not known")]
+    Unknown,
+    /// An operator took it back.
+    #[error("the API key has been revoked")]
+    Revoked,
+    /// Its time is over.
+    #[error("the API key has expired")]
+    Expired,
+    /// The key is good, its tenant is shut out.
+    #[error("the tenant is suspended")]
+    TenantSuspended,
+    /// The key is good, its tenant is gone.
+    #[error("the tenant has been deleted")]
+    TenantDeleted,
+}
+
+/// All tenants and keys at one moment.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    keys: HashMap<KeyHash, Key>,
+    by_external_id: HashMap<String, Arc<Tenant>>,
+    by_id: HashMap<Uuid, Arc<Tenant>>,
+    skipped_keys: usize,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Key {
+    id: Uuid,
+    tenant: Arc<Tenant>,
+    roles: Roles,
+    expires_at_us: Option<i64>,
+    revoked: bool,
+}
+
+/// A row of `tenant_api_keys`, as far as it matters here.
+#[derive(Clone, Debug)]
+pub(crate) struct KeyRow<'a> {
+    pub(crate) id: Uuid,
+    pub(crate) tenant_id: Uuid,
+    pub(crate) key_hash: &'a str,
+    pub(crate) roles: Roles,
+    pub(crate) expires_at_us: Option<i64>,
+    pub(crate) revoked: bool,
+}
+
+impl TenantStatus {
+    /// A status that we do not know shuts the tenant out: someone set it for a reason.
+    #[must_use]
+    pub fn from_name(name: &str) -> Self {
+        match name {
+            "active" => Self::Active,
+            "deleted" => Self::Deleted,
+            _ => Self::Suspended,
+        }
+    }
+
+    /// The label in the database.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Suspended => "suspended",
+            Self::Deleted => "deleted",
+        }
+    }
+}
+
+impl Snapshot {
+    /// A snapshot with these tenants and no key yet.
+    pub(crate) fn new(tenants: impl IntoIterator<Item = Tenant>) -> Self {
+        let mut snapshot = Self::default();
+        for tenant in tenants.into_iter().map(Arc::new) {
+            snapshot
+                .by_external_id
+                .insert(tenant.external_id.clone(), Arc::clone(&tenant));
+            snapshot.by_id.insert(tenant.id, tenant);
+        }
+        snapshot
+    }
+
+    pub(crate) fn add_key(&mut self, row: &KeyRow<'_>) {
+        match (
+            KeyHash::from_hex(row.key_hash),
+            self.by_id.get(&row.tenant_id),
+        ) {
+            (Some(hash), Some(tenant)) => {
+                let key = Key {
+                    id: row.id,
+                    tenant: Arc::clone(tenant),
+                    roles: row.roles,
+                    expires_at_us: row.expires_at_us,
+                    revoked: row.revoked,
+                };
+                self.keys.insert(hash, key);
+            }
+            _ => self.skipped_keys += 1,
+        }
+    }
+
+    /// Who presents this key, at `now_us` (microseconds since 1970).
+    ///
+    /// # Errors
+    /// [`Refused`], with the reason. `Unknown` may also mean that the snapshot
+    /// is old: see [`super::Directory::age`].
+    pub fn lookup(&self, key: KeyHash, now_us: i64) -> Result<Caller, Refused> {
+        let key = self.keys.get(&key).ok_or(Refused::Unknown)?;
+        if key.revoked {
+            return Err(Refused::Revoked);
+        }
+        if key
+            .expires_at_us
+            .is_some_and(|expires_at_us| expires_at_us < now_us)
+        {
+            return Err(Refused::Expired);
+        }
+        match key.tenant.status {
+            TenantStatus::Active => Ok(Caller {
+                key_id: key.id,
+                tenant: Arc::clone(&key.tenant),
+                roles: key.roles,
+            }),
+            TenantStatus::Suspended => Err(Refused::TenantSuspended),
+            TenantStatus::Deleted => Err(Refused::TenantDeleted),
+        }
+    }
+
+    /// The tenant of that name, whatever its status: `external_id = named OR
+    /// id::text = named`, and the external id wins if both exist.
+    #[must_use]
+    pub fn tenant(&self, named: &str) -> Option<&Arc<Tenant>> {
+        self.by_external_id.get(named).or_else(|| {
+            let id = Uuid::try_parse(named).ok()?;
+            // Postgres writes one form only; other spellings of a UUID are other names.
+            let mut text = Uuid::encode_buffer();
+            let canonical = id.hyphenated().encode_lower(&mut text) == named;
+            self.by_id.get(&id).filter(|_| canonical)
+        })
+    }
+
+    /// Every tenant, in no order.
+    pub(crate) fn each_tenant(&self) -> impl Iterator<Item = &Tenant> {
+        self.by_id.values().map(|tenant| &**tenant)
+    }
+
+    /// Hands every key to `with`, in no order, as the row that [`Self::add_key`] takes.
+    pub(crate) fn each_key(&self, mut with: impl FnMut(&KeyRow<'_>)) {
+        for (hash, key) in &self.keys {
+            with(&KeyRow {
+                id: key.id,
+                tenant_id: key.tenant.id,
+                key_hash: &hash.to_hex(),
+                roles: key.roles,
+                expires_at_us: key.expires_at_us,
+                revoked: key.revoked,
+            });
+        }
+    }
+
+    /// How many tenants there are.
+    #[must_use]
+    pub fn tenants(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// How many keys there are, revoked and expired ones included.
+    #[must_use]
+    pub fn keys(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// How many keys were left out because their hash is not 64 hex digits.
+    #[must_use]
+    pub fn skipped_keys(&self) -> usize {
+        self.skipped_keys
+    }
+}
+
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should say where"
+)]
+mod tests {
+    use super::super::key::ApiKeyHasher;
+    use super::super::role::Role;
+    use super::*;
+
+    const NOW_US: i64 = 1_790_000_000_000_000;
+
+    fn tenant(n: u128, external_id: &str, status: TenantStatus) -> Tenant {
+        Tenant {
+            id: Uuid::from_u128(n),
+            external_id: external_id.to_owned(),
+            status,
+        }
+    }
+
+    fn hash(raw: &str) -> KeyHash {
+        ApiKeyHasher::new(b"pepper").hash(raw)
+    }
+
+    fn with_key(tenant: Tenant, change: impl FnOnce(&mut KeyRow<'_>)) -> Snapshot {
+        let key_hash = hash("raw").to_hex();
+        let mut row = KeyRow {
+            id: Uuid::from_u128(99),
+            tenant_id: tenant.id,
+            key_hash: &key_hash,
+            roles: Roles::from_names(["ingest"]),
+            expires_at_us: None,
+            revoked: false,
+        };
+        change(&mut row);
+        let mut snapshot = Snapshot::new([tenant]);
+        snapshot.add_key(&row);
+        snapshot
+    }
+
+    fn outcome(status: TenantStatus, change: impl FnOnce(&mut KeyRow<'_>)) -> Option<Refused> {
+        with_key(tenant(1, "demo", status), change)
+            .lookup(hash("raw"), NOW_US)
+            .err()
+    }
+
+    #[test]
+    fn a_good_key_names_its_tenant_and_roles() {
+        let snapshot = with_key(tenant(1, "demo", TenantStatus::Active), |_| {});
+        let caller = snapshot.lookup(hash(" raw "), NOW_US).unwrap();
+        assert_eq!(caller.key_id, Uuid::from_u128(99));
+        assert_eq!(caller.tenant.external_id, "demo");
+        assert!(caller.roles.contains(Role::Ingest));
+        assert_eq!(
+            snapshot.lookup(hash("other"), NOW_US),
+            Err(Refused::Unknown)
+        );
+    }
+
+    #[test]
+    fn each_reason_to_refuse_has_its_name_and_revoked_comes_first() {
+        use TenantStatus::{Active, Deleted, Suspended};
+        assert_eq!(outcome(Active, |_| {}), None);
+        assert_eq!(
+            outcome(Active, |key| key.revoked = true),
+            Some(Refused::Revoked)
+        );
+        assert_eq!(outcome(Suspended, |_| {}), Some(Refused::TenantSuspended));
+        assert_eq!(outcome(Deleted, |_| {}), Some(Refused::TenantDeleted));
+        let both = |key: &mut KeyRow<'_>| {
+            key.revoked = true;
+            key.expires_at_us = Some(0);
+        };
+        assert_eq!(outcome(Deleted, both), Some(Refused::Revoked));
+    }
+
+    #[test]
+    fn a_key_is_good_up_to_and_including_the_moment_it_expires() {
+        let at = |us| {
+            outcome(TenantStatus::Active, move |key| {
+                key.expires_at_us = Some(us)
+            })
+        };
+        assert_eq!(at(NOW_US + 1), None);
+        assert_eq!(at(NOW_US), None);
+        assert_eq!(at(NOW_US - 1), Some(Refused::Expired));
+    }
+
+    #[test]
+    fn a_key_with_an_unreadable_hash_or_no_tenant_is_left_out_and_counted() {
+        let snapshot = with_key(tenant(1, "demo", TenantStatus::Active), |key| {
+            key.key_hash = "x"
+        });
+        assert_eq!((snapshot.keys(), snapshot.skipped_keys()), (0, 1));
+        let orphan = with_key(tenant(1, "demo", TenantStatus::Active), |key| {
+            key.tenant_id = Uuid::from_u128(2);
+        });
+        assert_eq!((orphan.keys(), orphan.skipped_keys()), (0, 1));
+    }
+
+    #[test]
+    fn a_tenant_goes_by_external_id_or_by_the_text_of_its_uuid() {
+        let id = Uuid::from_u128(0xabc);
+        let shadow = Uuid::from_u128(2).to_string();
+        let snapshot = Snapshot::new([
+            tenant(0xabc, "demo", TenantStatus::Suspended),
+            tenant(2, "second", TenantStatus::Active),
+            tenant(3, &shadow, TenantStatus::Active),
+        ]);
+        assert_eq!(snapshot.tenant("demo").unwrap().id, id);
+        assert_eq!(snapshot.tenant(&id.to_string()).unwrap().id, id);
+        assert_eq!(snapshot.tenant(&id.to_string().to_uppercase()), None);
+        assert_eq!(snapshot.tenant(&id.simple().to_string()), None);
+        assert_eq!(snapshot.tenant("nobody"), None);
+        assert_eq!(snapshot.tenant(&shadow).unwrap().id, Uuid::from_u128(3));
+    }
+
+    #[test]
+    fn a_status_that_nobody_knows_shuts_the_tenant_out() {
+        assert_eq!(TenantStatus::from_name("frozen"), TenantStatus::Suspended);
+    }
+}

@@ -1,0 +1,544 @@
+//! A lane: frames of one stream in, batches into Postgres, verdicts back.
+//!
+//! One writer to a lane, with a connection of its own. It ends when its frames
+//! end, after the last batch has committed. Keeps a batch for as long as
+//! Postgres is away; what comes meanwhile stays in the spool. Stops when a later
+//! opening of the spool has fenced this one off; then all frames stay there.
+
+pub(crate) mod idle;
+pub(crate) mod source;
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_postgres::Client;
+use tracing::{debug, error, info, warn};
+
+use crate::admission::admit::InMemory;
+use crate::admission::frame::Outcome;
+use crate::drain_rate::DrainRate;
+use crate::log::spool::deliver::reader::LaneReader;
+use crate::log::spool::shared::Spool;
+use crate::metrics::{ByReason, ByTable, EventOutcome, Metrics};
+
+use super::batch::{Batch, Settled};
+use super::decision::{Decision, decide};
+use super::ledger::{Claim, Holder, LedgerRow, Stream};
+use super::opening::{Held, Opening};
+use super::quarantine::PARTITION_BUDGET;
+use super::statements::Statements;
+use super::transaction::{self, Plan, READ_ONLY_UNLESS_BEGUN, STATEMENT_LIMIT};
+use crate::accounts::board::Board;
+use crate::accounts::status::{Health, LaneStatus};
+use crate::partitions::maintain::Keeper;
+use crate::postgres::connect::Target;
+use crate::postgres::error::{BadRow, Chain, Class, Trouble, limited};
+use crate::postgres::session::Session;
+use source::{Gathered, Source};
+
+/// When a batch is large or old enough to be written.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchLimits {
+    /// Rows.
+    pub rows_max: usize,
+    /// Bytes of rows.
+    pub bytes_max: usize,
+    /// Time since its first frame arrived.
+    pub flush_after: Duration,
+    /// Time since the first frame arrived that somebody waits for.
+    pub flush_waited_after: Duration,
+}
+
+/// The one writer of a lane.
+#[derive(Debug)]
+pub struct Writer {
+    /// The stream that the lane carries.
+    pub stream: Stream,
+    /// Where Postgres is.
+    pub target: Target,
+    /// When to write.
+    pub limits: BatchLimits,
+    /// The hold on the ledger's rows, which all lanes share.
+    pub opening: Arc<Opening>,
+    /// Makes partitions.
+    pub keeper: Arc<Keeper>,
+    /// Where settled frames are let go.
+    pub spool: Spool,
+    /// Measures how fast they are.
+    pub drain: Arc<DrainRate>,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+    /// Says how it goes.
+    pub status: Arc<LaneStatus>,
+    /// Looks at each connection before anything is written through it.
+    pub checks: Arc<Board>,
+}
+
+/// The frames of a lane, as this service spools them.
+pub type Frames = LaneReader<InMemory, Outcome>;
+
+/// After this many batches without a duplicate, writing goes the straight way
+/// again. A replay is thousands of batches of them, a client's retry is one.
+const CLEAN_BATCHES_TO_TRUST: u32 = 16;
+
+/// Making a partition may move rows of a default partition into it.
+const COVER_LIMIT: Duration = Duration::from_secs(600);
+
+const BACKOFF_MIN: Duration = Duration::from_millis(50);
+const BACKOFF_MAX: Duration = Duration::from_secs(2);
+/// What an operator has to mend is not mended in a second.
+const FAULT_BACKOFF: Duration = Duration::from_secs(5);
+
+/// A batch that failed this often in a row with errors that pass by themselves,
+/// within about a second, is taken apart: one of its rows may bring them about.
+const FAILURES_THAT_LAST: u32 = 4;
+
+/// So many rows set aside one after the other, or so many batches of nothing
+/// else, are worth an operator's look.
+const SET_ASIDE_ROWS: usize = 10;
+const SET_ASIDE_BATCHES: u32 = 3;
+
+/// What a writer writes through.
+#[derive(Default)]
+struct Sink {
+    open: Option<Open>,
+    /// Batches to come that are to be checked for duplicates first.
+    suspicion: u32,
+    /// Attempts that failed since a batch was settled, and the pause after the last.
+    failures: u32,
+    backoff: Duration,
+    /// Rows that were set aside since one was stored, and batches of them.
+    set_aside_rows: usize,
+    set_aside_batches: u32,
+}
+
+impl Sink {
+    /// How the lane gets on, right after a batch was settled.
+    fn health(&self) -> Health {
+        match self.set_aside_rows >= SET_ASIDE_ROWS || self.set_aside_batches >= SET_ASIDE_BATCHES {
+            true => Health::SettingAside,
+            false => Health::Good,
+        }
+    }
+
+    /// Counts the rows of a batch.
+    fn count(&mut self, rows: usize, settled: &Settled) {
+        let set_aside = settled.quarantined.len();
+        if settled.duplicates.len() + set_aside < rows {
+            (self.set_aside_rows, self.set_aside_batches) = (0, 0);
+        } else if set_aside > 0 {
+            self.set_aside_rows = self.set_aside_rows.saturating_add(set_aside);
+            self.set_aside_batches = self.set_aside_batches.saturating_add(1);
+        }
+    }
+}
+
+impl Sink {
+    /// Closes the connection after an error.
+    fn let_go(&mut self, trouble: &Trouble) {
+        let Some(open) = self.open.take() else { return };
+        if matches!(trouble, Trouble::TimedOut { .. }) {
+            open.session.give_up();
+        }
+    }
+}
+
+/// A writer's connection.
+struct Open {
+    session: Session,
+    statements: Statements,
+    held: Arc<Held>,
+    /// The watermark that the next entry replaces.
+    seen: u64,
+}
+
+/// A later opening holds the ledger's rows.
+struct FencedOff(Option<Holder>);
+
+impl Writer {
+    /// Writes frames until there are no more to come.
+    pub async fn run(self, frames: Frames) {
+        let mut source = Source::new(frames);
+        let fenced = tokio::select! {
+            biased;
+            worked = self.work(&mut source) => worked.err(),
+            () = self.opening.fenced() => Some(FencedOff(None)),
+        };
+        if let Some(FencedOff(by)) = fenced {
+            self.opening.fence(by).await;
+            self.status.set(Health::Fault);
+            self.status.is_storing(false);
+            source.abandon().await;
+        }
+    }
+
+    /// While one batch is stored the next one is gathered and sorted, so that
+    /// Postgres does not wait for us between two batches.
+    async fn work(&self, source: &mut Source) -> Result<(), FencedOff> {
+        let mut sink = self.resume(source).await?;
+        let mut gathered = Gathered::default();
+        let mut next = None;
+        loop {
+            let batch = match next.take() {
+                Some(batch) => batch,
+                None => {
+                    let gathering = self.gather(source, &mut gathered);
+                    self.ping_while(gathering, &mut sink).await?;
+                    match gathered.batch(self.stream.table) {
+                        Some(batch) => batch,
+                        None => return Ok(()),
+                    }
+                }
+            };
+            let undecided = {
+                let mut storing = pin!(self.store(batch, &mut sink));
+                tokio::select! {
+                    biased;
+                    undecided = &mut storing => undecided?,
+                    () = self.fill(source, &mut gathered) => {
+                        next = gathered.batch(self.stream.table);
+                        storing.await?
+                    }
+                }
+            };
+            if let Some(batch) = undecided {
+                // The rows behind it tell whether its rows or the table are at fault.
+                if let Some(behind) = next.take() {
+                    gathered = Gathered::of(behind, &self.limits);
+                }
+                let mut grown = Gathered::of(batch, &self.limits);
+                grown.take_from(&mut gathered, &self.limits);
+                next = grown.batch(self.stream.table);
+            }
+            if source.is_stuck() {
+                // Storing went well, but it is all that could be.
+                self.status.set(Health::Fault);
+            }
+        }
+    }
+
+    /// Takes the ledger's rows over and finds out how far the stream was settled
+    /// in an earlier life, before any of its frames is looked at.
+    async fn resume(&self, source: &mut Source) -> Result<Sink, FencedOff> {
+        let mut backoff = BACKOFF_MIN;
+        loop {
+            match self.connect_and_ask(u64::MAX, false).await {
+                Ok((open, _)) => {
+                    let frames = source.reader().expect("nothing was read yet");
+                    let suspicion = match is_passed_over(frames, &open.held, self.stream) {
+                        true => 0,
+                        false => CLEAN_BATCHES_TO_TRUST,
+                    };
+                    frames.reconcile(self.status.totals().decided_items());
+                    self.status.set(Health::Good);
+                    return Ok(Sink {
+                        open: Some(open),
+                        suspicion,
+                        ..Sink::default()
+                    });
+                }
+                Err(Trouble::Fenced(by)) => return Err(FencedOff(by)),
+                Err(trouble) => self.pause_after(&trouble, &mut backoff).await,
+            }
+        }
+    }
+
+    /// Gathers until the batch is full or due, or there is nothing more to come.
+    async fn gather(&self, source: &mut Source, gathered: &mut Gathered) {
+        while !gathered.is_full(&self.limits) {
+            let due = gathered.due;
+            let step = self.step(source, gathered);
+            let more = match due {
+                None => step.await,
+                // Too late is as good as nothing more.
+                Some(due) => tokio::time::timeout_at(due, step).await.unwrap_or(false),
+            };
+            if !more {
+                return;
+            }
+        }
+    }
+
+    /// Gathers until the batch is full, or there is nothing more to come. May
+    /// be dropped at any time; nothing is lost.
+    async fn fill(&self, source: &mut Source, gathered: &mut Gathered) {
+        while !gathered.is_full(&self.limits) && self.step(source, gathered).await {}
+    }
+
+    /// Takes a frame, or waits for one; `false`: there is nothing more to come.
+    async fn step(&self, source: &mut Source, gathered: &mut Gathered) -> bool {
+        match source.step(gathered, &self.limits).await {
+            Ok(more) => more,
+            Err(trouble @ Trouble::Frame { .. }) => {
+                // Nothing that this program can do helps: keep what is there, say
+                // so, and leave it to an operator. What came before is stored.
+                self.status.set(Health::Fault);
+                error!(table = %self.stream.table, error = %Chain(&trouble), "cannot go on storing events of this lane; restart with a version that can");
+                true
+            }
+            Err(trouble) => {
+                let mut backoff = BACKOFF_MAX;
+                self.pause_after(&trouble, &mut backoff).await;
+                true
+            }
+        }
+    }
+
+    /// Stores a batch, however long it takes. Gives it back, after a pause, if
+    /// only the rows behind it can tell what is wrong.
+    async fn store(&self, mut batch: Batch, sink: &mut Sink) -> Result<Option<Batch>, FencedOff> {
+        let mut backoff = sink.backoff.max(BACKOFF_MIN);
+        let mut moved = false;
+        // What the last attempt came to, if only the answer to its COMMIT is missing.
+        let mut outcome = None;
+        self.status.is_storing(true);
+        loop {
+            match self.attempt(&mut batch, sink, &mut outcome).await {
+                Ok(settled) => {
+                    let failures = std::mem::take(&mut sink.failures);
+                    if failures > 0 {
+                        info!(table = %self.stream.table, failures, "Postgres takes events again");
+                    }
+                    sink.backoff = Duration::ZERO;
+                    if self.status.set(sink.health()) < sink.health() {
+                        warn!(table = %self.stream.table, "every row that came last was set aside; see `recsys-ingest quarantine list`");
+                    }
+                    self.status.is_storing(false);
+                    self.drain.settled(batch.bytes());
+                    self.spool.retire(self.stream.number, batch.last_sequence());
+                    batch.settle(settled);
+                    return Ok(None);
+                }
+                Err(Trouble::Fenced(by)) => return Err(FencedOff(by)),
+                // A COMMIT that was under way when its connection broke has been
+                // carried out since, or another lane took the rows over again. The
+                // ledger says so to those who ask again.
+                Err(Trouble::Moved) if !std::mem::replace(&mut moved, true) => sink.open = None,
+                Err(trouble) => {
+                    sink.failures = sink.failures.saturating_add(1);
+                    match trouble.class() {
+                        Class::NoPartition => self.keeper.forget(self.stream.table),
+                        // The connection works.
+                        Class::Undecided => {}
+                        _ => sink.let_go(&trouble),
+                    }
+                    self.pause_after(&trouble, &mut backoff).await;
+                    // Not while a COMMIT may be under way: it is of this batch as it is.
+                    if trouble.asks_for_more_rows() && outcome.is_none() {
+                        sink.backoff = backoff;
+                        return Ok(Some(batch));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Says what is wrong, once per change for the worse, and waits.
+    async fn pause_after(&self, trouble: &Trouble, backoff: &mut Duration) {
+        let table = self.stream.table;
+        self.checks.note_trouble(trouble);
+        let class = trouble.class();
+        let reason = class.as_str();
+        self.metrics
+            .store_errors
+            .get_or_create(&ByReason { table, reason })
+            .inc();
+        let mut pause = *backoff;
+        match class {
+            Class::Fault => {
+                pause = FAULT_BACKOFF;
+                if self.status.set(Health::Fault) < Health::Fault {
+                    error!(%table, error = %Chain(trouble), "cannot store events until this is mended; they are kept in the spool");
+                }
+            }
+            Class::Undecided => {
+                if self.status.set(Health::Undecided) < Health::Undecided {
+                    warn!(%table, error = %Chain(trouble), "cannot tell yet whether rows or the table are at fault; they are kept in the spool");
+                }
+            }
+            Class::NoPartition => debug!(%table, "a partition is gone; making it again"),
+            Class::Away | Class::Duplicate | Class::BadRow(_) => {
+                if self.status.set(Health::Away) < Health::Away {
+                    warn!(%table, error = %Chain(trouble), "cannot store events now, retrying; they are kept in the spool");
+                }
+            }
+        }
+        tokio::time::sleep(jitter(pause)).await;
+        *backoff = (*backoff * 2).min(BACKOFF_MAX);
+    }
+
+    /// Stores a batch, or says why not.
+    async fn attempt(
+        &self,
+        batch: &mut Batch,
+        sink: &mut Sink,
+        outcome: &mut Option<Settled>,
+    ) -> Result<Settled, Trouble> {
+        let open = match sink.open.take() {
+            Some(open) => sink.open.insert(open),
+            None => {
+                let (last, sent) = (batch.last_sequence(), outcome.is_some());
+                let (open, decision) = self.connect_and_ask(last, sent).await?;
+                let open = sink.open.insert(open);
+                if decision == Decision::Settled
+                    && let Some(settled) = outcome.take()
+                {
+                    self.count(batch, &settled);
+                    return Ok(settled);
+                }
+                open
+            }
+        };
+        let table = self.stream.table;
+        let covering = self.keeper.cover(&mut open.session, table, batch.times());
+        let Ok(refused) = tokio::time::timeout(COVER_LIMIT, covering).await else {
+            return Err(Trouble::TimedOut {
+                doing: "make partitions",
+                seconds: COVER_LIMIT.as_secs(),
+            });
+        };
+        let refused = refused?;
+        let held_back = (0..batch.len())
+            .filter_map(|at| {
+                let occurred = batch.key(at).occurred_at.0;
+                let mut ranges = refused.iter();
+                let refused = ranges.find(|refused| refused.range.contains(occurred))?;
+                Some((at, waits_for_partition(refused.why)))
+            })
+            .collect();
+        let probe = sink.suspicion > 0;
+        let lasts = sink.failures >= FAILURES_THAT_LAST;
+        let started = Instant::now();
+        let plan = Plan {
+            probe,
+            held_back,
+            stream: &self.stream,
+            lasts,
+            claim: Claim {
+                opening: open.held.me.id,
+                seen: open.seen,
+            },
+        };
+        let client = &open.session.client;
+        let (settled, totals) =
+            transaction::store(client, &open.statements, batch, plan, outcome).await?;
+        open.seen = totals.settled;
+        self.status.settle(totals);
+        self.count(batch, &settled);
+        self.observe(batch, started, probe);
+        sink.count(batch.len(), &settled);
+        sink.suspicion = match settled.duplicates.is_empty() {
+            true => sink.suspicion.saturating_sub(1),
+            false => CLEAN_BATCHES_TO_TRUST,
+        };
+        Ok(settled)
+    }
+
+    /// Connects, and asks the ledger what to do with the batch that ends with
+    /// frame `last`. `sent`: a COMMIT was sent for it that has no answer.
+    async fn connect_and_ask(&self, last: u64, sent: bool) -> Result<(Open, Decision), Trouble> {
+        let session = Session::open(&self.target, None).await?;
+        self.checks.note_transport(session.clear_text.as_deref());
+        self.checks
+            .admit(
+                &session.client,
+                self.stream.table,
+                transaction::STATEMENT_LIMIT,
+            )
+            .await?;
+        let client = &session.client;
+        let prepared = async {
+            client.batch_execute(READ_ONLY_UNLESS_BEGUN).await?;
+            Statements::prepare(client, self.stream.table).await
+        };
+        let doing = "prepare statements";
+        let statements = limited(doing, STATEMENT_LIMIT, prepared).await?;
+        let mut held = self.opening.take(client, None).await?;
+        loop {
+            let row = self.read(client).await?;
+            match decide(row.as_ref().map(|row| row.mark), held.me, last, sent) {
+                decision @ (Decision::Settled | Decision::Store { .. }) => {
+                    let totals = row.map(|row| row.totals).unwrap_or_default();
+                    self.status.settle(totals);
+                    let open = Open {
+                        session,
+                        statements,
+                        held,
+                        seen: totals.settled,
+                    };
+                    return Ok((open, decision));
+                }
+                // Ends: each time the epoch is higher than the row's was.
+                Decision::TakeOver => held = self.opening.take(client, Some(held.me.epoch)).await?,
+                Decision::Fenced => return Err(Trouble::Fenced(row.and_then(|row| row.holder))),
+            }
+        }
+    }
+
+    /// What the ledger says of the stream.
+    async fn read(&self, client: &Client) -> Result<Option<LedgerRow>, Trouble> {
+        limited("read the ledger", STATEMENT_LIMIT, self.stream.read(client)).await
+    }
+
+    fn count(&self, batch: &Batch, settled: &Settled) {
+        let table = self.stream.table;
+        let (duplicates, quarantined) = settled.counts();
+        let stored = batch.len() - duplicates - quarantined;
+        self.metrics.count(table, EventOutcome::Stored, stored);
+        self.metrics
+            .count(table, EventOutcome::Duplicate, duplicates);
+        self.metrics
+            .count(table, EventOutcome::Quarantined, quarantined);
+        if quarantined > 0 {
+            warn!(%table, quarantined, "rows were set aside; see `recsys-ingest quarantine list`");
+        }
+    }
+
+    fn observe(&self, batch: &Batch, started: Instant, probed: bool) {
+        let by_table = ByTable {
+            table: self.stream.table,
+        };
+        if probed {
+            self.metrics.checked_batches.get_or_create(&by_table).inc();
+        }
+        #[expect(clippy::cast_precision_loss, reason = "a histogram of batch sizes")]
+        let rows = batch.len() as f64;
+        self.metrics
+            .batch_rows
+            .get_or_create(&by_table)
+            .observe(rows);
+        self.metrics
+            .copy_seconds
+            .get_or_create(&by_table)
+            .observe(started.elapsed().as_secs_f64());
+    }
+}
+
+/// Has a lane's frames that are settled passed over. `false`: what is found may be
+/// stored already, by another copy of this spool.
+fn is_passed_over(frames: &mut Frames, held: &Held, stream: Stream) -> bool {
+    let Some(found) = held.found(stream.number) else {
+        return false;
+    };
+    let trusted = frames.skip_to(found.taken.settled) && found.taken.passed.is_none();
+    if !trusted {
+        frames.number_beyond(found.watermark);
+    }
+    // A fork's rows begin without a watermark, though its frames may be stored.
+    trusted && (stream.lineage.is_nil() || found.watermark > 0)
+}
+
+fn waits_for_partition(why: &str) -> BadRow {
+    BadRow {
+        sqlstate: PARTITION_BUDGET.to_owned(),
+        message: why.to_owned(),
+        ..BadRow::default()
+    }
+}
+
+/// Between half of `pause` and all of it, so that writers do not come back all at once.
+fn jitter(pause: Duration) -> Duration {
+    pause.mul_f64(rand::random_range(0.5..=1.0))
+}

@@ -1,0 +1,97 @@
+//! What a writer does while there is nothing to write: it sees whether Postgres
+//! is still there, and whether this opening still holds the spool's rows.
+//!
+//! Readiness then tells that Postgres is away before the next event comes, and
+//! that it is back without one. Under load none of this runs.
+
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use super::{FencedOff, Open, Sink, Writer};
+use crate::accounts::status::Health;
+use crate::postgres::error::{Chain, Class, Trouble, limited};
+use crate::writer::decision::{Decision, decide};
+
+/// Two seconds idle and two without an answer: known within five.
+const PING_AFTER: Duration = Duration::from_secs(2);
+const PING_LIMIT: Duration = Duration::from_secs(2);
+
+impl Writer {
+    /// Waits for `gathering`; pings the connection, or makes one, as long as
+    /// that takes.
+    ///
+    /// A ping that is under way when the wait ends is left to its answer:
+    /// statements of one connection are carried out in turn.
+    ///
+    /// # Errors
+    /// A later opening holds the spool's rows.
+    pub(super) async fn ping_while(
+        &self,
+        gathering: impl Future<Output = ()>,
+        sink: &mut Sink,
+    ) -> Result<(), FencedOff> {
+        tokio::select! {
+            biased;
+            () = gathering => Ok(()),
+            fenced = self.ping_for_ever(sink) => Err(fenced),
+        }
+    }
+
+    async fn ping_for_ever(&self, sink: &mut Sink) -> FencedOff {
+        let table = self.stream.table;
+        // What a failed ping made of the lane's health; what a batch made of it stays.
+        let mut raised = None;
+        loop {
+            tokio::time::sleep(PING_AFTER).await;
+            let alive = match &sink.open {
+                Some(open) => self.ping(open).await,
+                None => self
+                    .connect_and_ask(u64::MAX, false)
+                    .await
+                    .map(|(open, _)| {
+                        sink.open = Some(open);
+                    }),
+            };
+            let trouble = match alive {
+                Ok(()) => {
+                    if raised
+                        .take()
+                        .is_some_and(|health| self.status.clear(health))
+                    {
+                        info!(%table, "Postgres answers again");
+                    }
+                    continue;
+                }
+                Err(Trouble::Fenced(by)) => return FencedOff(by),
+                Err(trouble) => trouble,
+            };
+            sink.let_go(&trouble);
+            self.checks.note_trouble(&trouble);
+            let health = match trouble.class() {
+                Class::Fault => Health::Fault,
+                _ => Health::Away,
+            };
+            if self.status.raise(health) < health {
+                raised = Some(health);
+                warn!(%table, error = %Chain(&trouble), "cannot reach Postgres as it has to be; events are kept in the spool");
+            }
+        }
+    }
+
+    /// Sees whether Postgres answers, and whether this opening still holds its row.
+    async fn ping(&self, open: &Open) -> Result<(), Trouble> {
+        let reading = self.stream.read(&open.session.client);
+        let row = limited("see whether Postgres answers", PING_LIMIT, reading).await?;
+        match decide(
+            row.as_ref().map(|row| row.mark),
+            open.held.me,
+            u64::MAX,
+            false,
+        ) {
+            Decision::Fenced => Err(Trouble::Fenced(row.and_then(|row| row.holder))),
+            Decision::TakeOver => Err(Trouble::Moved),
+            Decision::Store { .. } | Decision::Settled => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! Where a writer's frames come from, and the batch that they become.
+//!
+//! Keeps one invariant: whoever waits here may be dropped at any time, and no
+//! frame is lost or given twice. That is what lets a writer gather the next
+//! batch while it stores the one before.
+
+use std::collections::VecDeque;
+
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::{BatchLimits, Frames};
+use crate::admission::admit::InMemory;
+use crate::admission::frame::Outcome;
+use crate::event::row::rows::Rows;
+use crate::event::table::Table;
+use crate::log::spool::deliver::lane::Spooled;
+use crate::log::spool::deliver::reader::Next;
+use crate::postgres::error::Trouble;
+use crate::writer::batch::{Batch, Pending};
+
+/// A lane's frames, from memory or from disk.
+pub(crate) struct Source {
+    reader: Reader,
+    /// Frames that were read from disk and are not in a batch yet.
+    read: VecDeque<Pending>,
+}
+
+/// The lane's reader, which is elsewhere while it reads from disk.
+enum Reader {
+    Here(Box<Frames>),
+    Away(JoinHandle<(Box<Frames>, Read)>),
+    /// A frame came that this program cannot read.
+    Stuck,
+}
+
+type Read = anyhow::Result<Vec<Spooled<InMemory, Outcome>>>;
+
+/// The frames of the next batch.
+#[derive(Default)]
+pub(crate) struct Gathered {
+    frames: Vec<Pending>,
+    rows: usize,
+    bytes: usize,
+    /// When the batch is written at the latest; none while it is empty.
+    pub(crate) due: Option<Instant>,
+    is_waited_for: bool,
+}
+
+impl Source {
+    pub(crate) fn new(frames: Frames) -> Self {
+        Self {
+            reader: Reader::Here(Box::new(frames)),
+            read: VecDeque::new(),
+        }
+    }
+
+    /// The lane's reader, before anything was read.
+    pub(crate) fn reader(&mut self) -> Option<&mut Frames> {
+        match &mut self.reader {
+            Reader::Here(frames) => Some(frames),
+            Reader::Away(_) | Reader::Stuck => None,
+        }
+    }
+
+    /// Leaves all frames in the spool until there are no more to come. Who waits
+    /// for one learns at once that there is no verdict.
+    pub(crate) async fn abandon(self) {
+        let frames = match self.reader {
+            Reader::Here(frames) => frames,
+            Reader::Away(reading) => reading.await.expect("reading does not panic").0,
+            Reader::Stuck => return std::future::pending().await,
+        };
+        // Its frames' verdicts go with what was read.
+        drop(self.read);
+        frames.abandon().await;
+    }
+
+    /// Whether a frame came that this program cannot read. Nothing comes after it.
+    pub(crate) fn is_stuck(&self) -> bool {
+        matches!(self.reader, Reader::Stuck)
+    }
+
+    /// Takes one frame, or waits until there may be one; `false`: there is
+    /// nothing more to come. Call it again after an error.
+    pub(crate) async fn step(
+        &mut self,
+        gathered: &mut Gathered,
+        limits: &BatchLimits,
+    ) -> Result<bool, Trouble> {
+        if let Some(frame) = self.read.pop_front() {
+            gathered.push(frame, limits);
+            return Ok(true);
+        }
+        match &mut self.reader {
+            Reader::Here(frames) => match frames.try_next() {
+                Next::Frame(spooled) => {
+                    let frame = self.readable(spooled)?;
+                    gathered.push(frame, limits);
+                }
+                Next::Behind => self.read_behind(limits.bytes_max),
+                Next::Empty => frames.wait().await,
+                Next::Ended => return Ok(false),
+            },
+            Reader::Away(reading) => {
+                let (frames, read) = reading.await.expect("reading does not panic");
+                self.reader = Reader::Here(frames);
+                for spooled in read.map_err(Trouble::Spool)? {
+                    let frame = self.readable(spooled)?;
+                    self.read.push_back(frame);
+                }
+            }
+            Reader::Stuck => std::future::pending().await,
+        }
+        Ok(true)
+    }
+
+    /// Begins to read frames that were too many for memory, or are from an
+    /// earlier life, on a thread that may block.
+    fn read_behind(&mut self, bytes_max: usize) {
+        if let Reader::Here(mut frames) = std::mem::replace(&mut self.reader, Reader::Stuck) {
+            self.reader = Reader::Away(tokio::task::spawn_blocking(move || {
+                let read = frames.read_behind(bytes_max);
+                (frames, read)
+            }));
+        }
+    }
+
+    /// A frame from the spool, as rows again.
+    fn readable(&mut self, spooled: Spooled<InMemory, Outcome>) -> Result<Pending, Trouble> {
+        let sequence = spooled.sequence;
+        let (rows, loan) = match spooled.loan {
+            Some(InMemory { rows, loan }) => (rows, Some(loan)),
+            None => match Rows::parse(spooled.payload) {
+                Ok(rows) => (rows, None),
+                Err(source) => {
+                    self.reader = Reader::Stuck;
+                    return Err(Trouble::Frame { sequence, source });
+                }
+            },
+        };
+        Ok(Pending {
+            sequence,
+            rows,
+            loan,
+            verdict: spooled.verdict,
+        })
+    }
+}
+
+impl Gathered {
+    fn push(&mut self, frame: Pending, limits: &BatchLimits) {
+        self.rows += frame.rows.len();
+        self.bytes += frame.rows.framed().len();
+        // Nobody sees when a row that nobody waits for gets there. Letting it
+        // wait for others makes a trickle of single events much cheaper.
+        if self.frames.is_empty() {
+            self.due = Some(Instant::now() + limits.flush_after);
+        }
+        if frame.verdict.is_some() && !self.is_waited_for {
+            self.is_waited_for = true;
+            let soon = Instant::now() + limits.flush_waited_after;
+            self.due = self.due.map(|due| due.min(soon));
+        }
+        self.frames.push(frame);
+    }
+
+    /// The frames of a batch that is not stored yet, as gathered ones.
+    pub(crate) fn of(batch: Batch, limits: &BatchLimits) -> Self {
+        let mut gathered = Self::default();
+        for frame in batch.into_frames() {
+            gathered.push(frame, limits);
+        }
+        gathered
+    }
+
+    /// Moves frames from the front of `behind` here until this is full: they
+    /// come next in the stream.
+    pub(crate) fn take_from(&mut self, behind: &mut Self, limits: &BatchLimits) {
+        let mut frames = std::mem::take(behind).frames.into_iter();
+        while !self.is_full(limits)
+            && let Some(frame) = frames.next()
+        {
+            self.push(frame, limits);
+        }
+        for frame in frames {
+            behind.push(frame, limits);
+        }
+    }
+
+    pub(crate) fn is_full(&self, limits: &BatchLimits) -> bool {
+        self.rows >= limits.rows_max || self.bytes >= limits.bytes_max
+    }
+
+    /// What was gathered, as a batch; none if nothing was.
+    pub(crate) fn batch(&mut self, table: Table) -> Option<Batch> {
+        let Self { frames, .. } = std::mem::take(self);
+        (!frames.is_empty()).then(|| Batch::new(table, frames))
+    }
+}

@@ -1,0 +1,303 @@
+//! This process's hold on its spool's rows in the ledger.
+//!
+//! Keeps one invariant: no frame of any stream is looked at before all rows of
+//! the spool were taken over by this opening, in one transaction. From then on
+//! no earlier opening can enter anything, and a later one fences this one off:
+//! then all lanes stop, and the frames stay in the spool.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::Mutex;
+use tokio_postgres::{Client, Error};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+use uuid::Uuid;
+
+use crate::admission::admit::table_of;
+use crate::log::spool::shared::Spool;
+
+use super::decision::{self, Mark, TakenOver};
+use super::ledger::{Holder, sequence};
+use super::transaction::{BEGIN, STATEMENT_LIMIT};
+use crate::postgres::error::{Trouble, limited};
+
+const HOLD: &str = "
+    INSERT INTO ingest_holders AS holder
+        (instance_id, lineage, epoch, opening, host, pid, directory)
+    VALUES ($1, $2, $3::bigint + 1, $4, $5, $6, $7)
+        ON CONFLICT (instance_id, lineage) DO UPDATE
+       SET epoch = greatest(holder.epoch, $3::bigint) + 1,
+           opening = excluded.opening,
+           host = excluded.host,
+           pid = excluded.pid,
+           directory = excluded.directory,
+           since = now()
+ RETURNING epoch, to_char(since AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')";
+
+const MAKE: &str = "
+    INSERT INTO ingest_ledger (instance_id, lineage, stream, table_name, settled, inherited)
+    SELECT $1, $2, made.stream, made.table_name, 0, made.inherited
+      FROM unnest($3::smallint[], $4::text[], $5::bigint[]) AS made (stream, table_name, inherited)
+        ON CONFLICT DO NOTHING";
+
+/// Locks the rows: an earlier opening's transaction that has entered a batch
+/// is waited for, and one that comes later finds another opening.
+const FIND: &str = "
+    SELECT stream, settled, opening, epoch
+      FROM ingest_ledger
+     WHERE instance_id = $1 AND lineage = $2
+     ORDER BY stream
+       FOR UPDATE";
+
+/// Where the account was another copy's, its rows that are beyond what this
+/// directory has given away are other copies' work. What is missing from it
+/// stays missing: `verify` tells.
+const TAKE: &str = "
+    UPDATE ingest_ledger AS mine
+       SET opening = $3,
+           epoch = $4,
+           settled = taken.settled,
+           inherited = CASE WHEN taken.passed IS NULL THEN mine.inherited
+                            ELSE least(taken.inherited, taken.passed - mine.stored
+                                       - mine.duplicates - mine.quarantined - mine.dropped)
+                       END
+      FROM unnest($5::smallint[], $6::bigint[], $7::bigint[], $8::bigint[])
+        AS taken (stream, settled, passed, inherited)
+     WHERE mine.instance_id = $1 AND mine.lineage = $2 AND mine.stream = taken.stream";
+
+/// The hold that all lanes of a process share.
+#[derive(Debug)]
+pub struct Opening {
+    spool: Spool,
+    streams: Vec<u8>,
+    place: Place,
+    held: Mutex<Option<Arc<Held>>>,
+    fenced: CancellationToken,
+    closed: Arc<AtomicBool>,
+}
+
+/// Where this process is.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Its machine.
+    pub host: String,
+    /// Its process id.
+    pub pid: u32,
+    /// Its spool directory.
+    pub directory: String,
+}
+
+/// What was found when the rows were taken over.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) me: decision::Opening,
+    holder: Holder,
+    streams: Vec<Found>,
+}
+
+/// What was found in a stream's row.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Found {
+    stream: i16,
+    pub(crate) watermark: u64,
+    pub(crate) taken: TakenOver,
+}
+
+impl Opening {
+    /// The hold of a spool that was just opened, for these of its streams.
+    /// `closed` is set when it is lost: then no more events are to be taken.
+    pub fn new(
+        spool: Spool,
+        streams: impl IntoIterator<Item = u8>,
+        place: Place,
+        closed: Arc<AtomicBool>,
+    ) -> Self {
+        let mut streams: Vec<u8> = streams.into_iter().collect();
+        // What a fork has inherited is in its accounts, whether or not the stream
+        // is in use now.
+        let inherits = |number: &u8| spool.history().inherited(*number) > 0;
+        streams.extend((0..u8::MAX).filter(inherits));
+        streams.sort_unstable();
+        streams.dedup();
+        Self {
+            spool,
+            streams,
+            place,
+            held: Mutex::default(),
+            fenced: CancellationToken::new(),
+            closed,
+        }
+    }
+
+    /// Waits until a later opening holds the rows.
+    pub(crate) async fn fenced(&self) {
+        self.fenced.cancelled().await;
+    }
+
+    /// A later opening holds the rows: says so, once, and stops all lanes.
+    pub(crate) async fn fence(&self, by: Option<Holder>) {
+        let held = self.held.lock().await;
+        if self.closed.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let place = &self.place;
+        let mine = held.as_ref().map(|held| held.holder.to_string());
+        let mine = mine.unwrap_or_else(|| place.directory.clone());
+        let theirs = by.map_or_else(|| "an unknown process".to_owned(), |by| by.to_string());
+        error!(
+            %mine, %theirs,
+            "fenced off: {theirs} opened a copy of this spool later than this one, {mine}, and \
+             stores its events. This one stores and takes no more; its events stay in its spool. \
+             Stop one of the two. If both directories are to be used, stop this process and run \
+             `recsys-ingest spool fork --spool-dir {}`, then start it again",
+            place.directory
+        );
+        self.fenced.cancel();
+    }
+
+    /// Takes all rows of the spool over, or says what was found when that was
+    /// done. `since`: again, if it was not done after this epoch.
+    ///
+    /// On an error the connection is in a transaction: close it.
+    pub(crate) async fn take(
+        &self,
+        client: &Client,
+        since: Option<u64>,
+    ) -> Result<Arc<Held>, Trouble> {
+        let mut held = self.held.lock().await;
+        if let Some(held) = held.as_ref()
+            && since.is_none_or(|since| held.me.epoch > since)
+        {
+            return Ok(Arc::clone(held));
+        }
+        let again = held.as_ref().map(|held| held.me.epoch);
+        let taking = self.take_rows(client, again);
+        let taken = limited("take over the ledger", STATEMENT_LIMIT, taking).await?;
+        let taken = Arc::new(taken);
+        match again {
+            None => {
+                info!(epoch = taken.me.epoch, opening = %taken.me.id, "holds the ledger's rows of its spool")
+            }
+            Some(_) => warn!(
+                epoch = taken.me.epoch,
+                "the ledger is older than it was: was the database restored from a backup? Events that \
+                 were stored since then and have left the spool are lost; `recsys-ingest verify` counts them"
+            ),
+        }
+        *held = Some(Arc::clone(&taken));
+        Ok(taken)
+    }
+
+    async fn take_rows(&self, client: &Client, again: Option<u64>) -> Result<Held, Error> {
+        let history = self.spool.history();
+        let (instance, lineage) = (self.spool.instance(), history.lineage());
+        let id = history.opening();
+        let Place {
+            host,
+            pid,
+            directory,
+        } = self.place.clone();
+        let pid = i64::from(pid);
+        client.batch_execute(BEGIN).await?;
+        // Those who take over at the same time wait for each other here.
+        let last = sequence(again.unwrap_or(0));
+        let row = client
+            .query_one(
+                HOLD,
+                &[&instance, &lineage, &last, &id, &host, &pid, &directory],
+            )
+            .await?;
+        let (epoch, since): (i64, String) = (row.get(0), row.get(1));
+        let inherited_by = |&number: &i16| {
+            let number = u8::try_from(number).unwrap_or(u8::MAX);
+            sequence(history.inherited(number))
+        };
+        let numbers: Vec<i16> = self.streams.iter().map(|&number| number.into()).collect();
+        let tables: Vec<&str> = self
+            .streams
+            .iter()
+            .map(|&number| table_of(number).as_str())
+            .collect();
+        let inherited: Vec<i64> = numbers.iter().map(inherited_by).collect();
+        client
+            .execute(MAKE, &[&instance, &lineage, &numbers, &tables, &inherited])
+            .await?;
+        let rows = client.query(FIND, &[&instance, &lineage]).await?;
+        let streams: Vec<Found> = rows.iter().map(|row| self.find(row)).collect();
+        let numbers: Vec<i16> = streams.iter().map(|found| found.stream).collect();
+        let settled: Vec<i64> = streams
+            .iter()
+            .map(|found| sequence(found.taken.settled))
+            .collect();
+        let passed: Vec<Option<i64>> = streams
+            .iter()
+            // Later than at the start, what was given since then is not counted.
+            .map(|found| found.taken.passed.filter(|_| again.is_none()).map(sequence))
+            .collect();
+        let inherited: Vec<i64> = numbers.iter().map(inherited_by).collect();
+        client
+            .execute(
+                TAKE,
+                &[
+                    &instance, &lineage, &id, &epoch, &numbers, &settled, &passed, &inherited,
+                ],
+            )
+            .await?;
+        client.batch_execute("COMMIT").await?;
+        Ok(Held {
+            me: decision::Opening {
+                id,
+                epoch: u64::try_from(epoch).unwrap_or(0),
+            },
+            holder: Holder {
+                host,
+                pid,
+                directory,
+                since,
+            },
+            streams,
+        })
+    }
+
+    fn find(&self, row: &tokio_postgres::Row) -> Found {
+        let number = |at| u64::try_from(row.get::<_, i64>(at)).unwrap_or(0);
+        let stream: i16 = row.get(0);
+        let mark = Mark {
+            settled: number(1),
+            opening: row.get::<_, Option<Uuid>>(2),
+            epoch: number(3),
+        };
+        let at = u8::try_from(stream).unwrap_or(u8::MAX);
+        Found {
+            stream,
+            watermark: mark.settled,
+            taken: decision::take_over(mark, self.spool.history(), at, self.spool.passed(at)),
+        }
+    }
+}
+
+impl Held {
+    /// What was found in a stream's row.
+    pub(crate) fn found(&self, stream: u8) -> Option<Found> {
+        let mut streams = self.streams.iter();
+        streams
+            .find(|found| found.stream == i16::from(stream))
+            .copied()
+    }
+}
+
+impl Place {
+    /// Of this process, with this spool directory.
+    pub fn here(directory: &std::path::Path) -> Self {
+        let directory = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
+        Self {
+            host: std::fs::read_to_string("/proc/sys/kernel/hostname").map_or_else(
+                |_| "an unknown host".to_owned(),
+                |name| name.trim().to_owned(),
+            ),
+            pid: std::process::id(),
+            directory: directory.display().to_string(),
+        }
+    }
+}
