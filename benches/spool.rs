@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use recsys_ingest::log::record::{Entry, Refused};
+use recsys_ingest::log::record::{Record, Refused};
 use recsys_ingest::log::spool;
 use recsys_ingest::log::spool::deliver::reader::{LaneReader, Next};
 use recsys_ingest::log::spool::settings::Settings;
@@ -20,15 +20,15 @@ use tokio::sync::oneshot;
 
 const FRAME_BYTES: usize = 32 << 10;
 
-fn frame(payload: &Bytes) -> (Entry<(), ()>, oneshot::Receiver<Result<(), Refused>>) {
+fn frame(payload: &Bytes) -> (Record<(), ()>, oneshot::Receiver<Result<(), Refused>>) {
     let (durable, answer) = oneshot::channel();
-    let entry = Entry {
+    let entry = Record {
         stream: 0,
         items: 100,
         payload: payload.clone(),
         durable: Some(durable),
-        loan: (),
-        verdict: None,
+        memory: (),
+        result: None,
     };
     (entry, answer)
 }

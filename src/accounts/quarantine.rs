@@ -18,7 +18,7 @@ use crate::partitions::create::ensure;
 use crate::partitions::range::{Interval, Range};
 use crate::writer::statements;
 
-use crate::writer::quarantine::{LEFT_OUT, LEFT_OUT_MESSAGE, PARTITION_BUDGET};
+use crate::event::result::{LEFT_OUT, LEFT_OUT_MESSAGE, PARTITION_BUDGET};
 
 /// The ledger's rows of operators: not an instance's, and a stream for each table.
 const OPERATOR: Uuid = Uuid::nil();

@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::frame::{Frame, Outcome};
 use super::memory::{Budget, Loan};
+use super::record::{InMemory, Record, stream};
 use crate::drain_rate::DrainRate;
 use crate::event::body::Memory;
+use crate::event::result::RecordResult;
 use crate::event::row::rows::Rows;
-use crate::event::table::Table;
-use crate::log::record::{Entry, Refused};
+use crate::log::record::Refused;
 use crate::log::spool::shared::Spool;
 
 /// There is no room; try again later.
@@ -66,31 +66,11 @@ impl From<Refused> for Full {
     }
 }
 
-/// What stays in memory of a frame while its lane keeps up.
-#[derive(Debug)]
-pub struct InMemory {
-    /// The rows, so that they need not be parsed again.
-    pub rows: Rows,
-    /// The memory that they take.
-    pub loan: Loan,
-}
-
-/// The number of a table's lane among the spool's streams: growing the number
-/// of writers leaves the numbers of the others as they are.
-pub fn stream(table: Table, shard: u8) -> u8 {
-    shard * 2 + table as u8
-}
-
-/// The table whose rows a stream carries.
-pub fn table_of(stream: u8) -> Table {
-    Table::ALL[usize::from(stream % 2)]
-}
-
 /// What the API holds of everything downstream.
 #[derive(Clone, Debug)]
 pub struct Intake {
     budget: Budget,
-    entries: flume::Sender<Entry<InMemory, Outcome>>,
+    entries: flume::Sender<Record>,
     spool: Spool,
     segment_bytes: u64,
     drain: Arc<DrainRate>,
@@ -104,7 +84,7 @@ impl Intake {
     /// until it is `fenced_off`.
     pub fn new(
         budget: Budget,
-        entries: flume::Sender<Entry<InMemory, Outcome>>,
+        entries: flume::Sender<Record>,
         spool: Spool,
         segment_bytes: u64,
         drain: Arc<DrainRate>,
@@ -174,27 +154,28 @@ impl Intake {
         &self.spool
     }
 
-    /// Passes a frame on, or refuses it at once. `durable` is told once the
-    /// frame is on disk.
+    /// Passes rows on, or refuses them at once. `durable` is told once they are on
+    /// disk, `result` what became of them in Postgres.
     pub fn submit(
         &self,
-        frame: Frame,
+        rows: Rows,
+        loan: Loan,
         durable: Option<oneshot::Sender<Result<(), Refused>>>,
+        result: Option<oneshot::Sender<RecordResult>>,
     ) -> Result<(), Full> {
         self.is_not_fenced_off()?;
-        let table: Table = frame.rows.table();
         let turn = self.turn.fetch_add(1, Ordering::Relaxed) % usize::from(self.shards);
         let shard = u8::try_from(turn).expect("the remainder of a u8 is one");
-        let entry = Entry {
-            stream: stream(table, shard),
-            items: u32::try_from(frame.rows.len()).expect("a body is far smaller than 4 GiB"),
-            payload: frame.rows.framed().clone(),
+        let entry = Record {
+            stream: stream(rows.table(), shard),
+            items: u32::try_from(rows.len()).expect("a body is far smaller than 4 GiB"),
+            payload: rows.framed().clone(),
             durable,
-            loan: InMemory {
-                rows: frame.rows,
-                loan: frame.loan,
+            memory: InMemory {
+                rows,
+                loan: Some(loan),
             },
-            verdict: frame.verdict,
+            result,
         };
         self.entries.try_send(entry).map_err(|error| match error {
             flume::TrySendError::Full(_) => Full::Frames,

@@ -6,5 +6,5 @@
 
 pub mod admit;
 pub(crate) mod arrivals;
-pub(crate) mod frame;
 pub(crate) mod memory;
+pub mod record;

@@ -92,7 +92,7 @@ pub(crate) async fn run(verify: Verify) -> Result<()> {
         } = stream;
         let lane = format!(
             "{} lane {}",
-            crate::admission::admit::table_of(account.number),
+            crate::admission::record::table_of(account.number),
             account.number / 2
         );
         if let Some(other) = &stream.fenced_off_by {

@@ -14,6 +14,7 @@ pub mod json;
 pub(crate) mod meta;
 pub mod numeric;
 pub mod rejection;
+pub mod result;
 pub mod row;
 pub mod row_json;
 pub(crate) mod subject;

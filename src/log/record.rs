@@ -1,11 +1,11 @@
-//! What goes into the spool, and the answer to it.
+//! What goes into the log, the answer to it, and what comes out.
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-/// A frame to be made durable, with what must come out again with it.
+/// A record on its way in: it is to be made durable.
 #[derive(Debug)]
-pub struct Entry<L, R> {
+pub struct Record<M, R> {
     /// The stream, which decides on the lane.
     pub stream: u8,
     /// Items in the payload; they are only counted.
@@ -14,11 +14,26 @@ pub struct Entry<L, R> {
     pub payload: Bytes,
     /// Told as soon as the frame is durable, or will never be.
     pub durable: Option<oneshot::Sender<Result<(), Refused>>>,
-    /// Held for as long as the payload is in memory, then dropped.
-    pub loan: L,
-    /// Whoever waits for the frame's verdict; comes out with the frame, even if
-    /// the payload had to leave memory in between.
-    pub verdict: Option<oneshot::Sender<R>>,
+    /// Held for as long as the payload is in memory, and comes out with it.
+    pub memory: M,
+    /// Where to report what became of the record; comes out with it, even if the
+    /// payload had to leave memory in between.
+    pub result: Option<oneshot::Sender<R>>,
+}
+
+/// A record on its way out, to its writer.
+#[derive(Debug)]
+pub struct Delivered<M, R> {
+    /// Its place in the log; records of a stream come in this order.
+    pub sequence: u64,
+    /// Items in it.
+    pub items: u32,
+    /// What was handed in.
+    pub payload: Bytes,
+    /// What came with it. The log gives an `Option`: nothing came with what left memory.
+    pub memory: M,
+    /// Where to report what became of the record.
+    pub result: Option<oneshot::Sender<R>>,
 }
 
 /// Why a frame is not durable.

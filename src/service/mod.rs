@@ -30,16 +30,16 @@ use tracing::{error, info, warn};
 
 use crate::accounts::board::{Board, Source};
 use crate::accounts::status::LaneStatus;
-use crate::admission;
-use crate::admission::admit::{InMemory, Intake};
+use crate::admission::admit::Intake;
 use crate::admission::arrivals::Arrivals;
-use crate::admission::frame::Outcome;
 use crate::admission::memory::Budget;
+use crate::admission::record::{InMemory, Record, table_of};
 use crate::clock;
 use crate::config::{self, Serve};
 use crate::drain_rate::DrainRate;
 use crate::event::body::Limits;
 use crate::event::identity::Pseudonymizer;
+use crate::event::result::RecordResult;
 use crate::http;
 use crate::http::App;
 use crate::http::connection::activity::Deadlines;
@@ -144,7 +144,7 @@ pub async fn run(
             instance: spool.instance(),
             lineage: spool.history().lineage(),
             number: frames.stream(),
-            table: admission::admit::table_of(frames.stream()),
+            table: table_of(frames.stream()),
         };
         let status = Arc::new(LaneStatus::new(stream));
         lanes.push(Arc::clone(&status));
@@ -393,7 +393,7 @@ async fn say_what_is_awaited(
 /// It is no thread of the runtime, which would wait for it at the end of the
 /// process, however long the disk hangs.
 fn commit_on_a_thread(
-    committer: spool::append::group_committer::Committer<InMemory, Outcome>,
+    committer: spool::append::group_committer::Committer<InMemory, RecordResult>,
 ) -> Result<oneshot::Receiver<()>> {
     let (ended, end) = oneshot::channel();
     std::thread::Builder::new()
@@ -500,8 +500,8 @@ impl Report {
 async fn open_spool(
     directory: PathBuf,
     settings: spool::settings::Settings,
-    entries: flume::Receiver<crate::log::record::Entry<InMemory, Outcome>>,
-) -> Result<spool::recover::open::Opened<InMemory, Outcome>> {
+    entries: flume::Receiver<Record>,
+) -> Result<spool::recover::open::Opened<InMemory, RecordResult>> {
     tokio::task::spawn_blocking(move || spool::recover::open::open(&directory, settings, entries))
         .await
         .context("opening the spool was interrupted")?

@@ -1,36 +1,19 @@
 //! The rows of several frames, in the order in which the index wants them, and
 //! what became of each.
 
-use tokio::sync::oneshot;
-
-use crate::admission::frame::{Outcome, Quarantined, Verdict};
-use crate::admission::memory::Loan;
+use crate::admission::record::Delivered;
+use crate::event::result::{QuarantinedRow, RecordResult};
 use crate::event::row::Key;
-use crate::event::row::rows::Rows;
 use crate::event::table::Table;
 use crate::event::time::Micros;
 
 use crate::postgres::error::BadRow;
 
-/// A frame of one stream that is not settled yet.
-#[derive(Debug)]
-pub(crate) struct Pending {
-    /// Its place in the spool.
-    pub(crate) sequence: u64,
-    /// Its rows.
-    pub(crate) rows: Rows,
-    /// The memory that the rows take, where they did not come from disk.
-    #[expect(dead_code, reason = "held, not read")]
-    pub(crate) loan: Option<Loan>,
-    /// Where to say what became of them, where somebody may be waiting.
-    pub(crate) verdict: Option<oneshot::Sender<Verdict>>,
-}
-
 /// Frames that go into one transaction: a stretch of one stream, in order.
 #[derive(Debug)]
 pub(crate) struct Batch {
     table: Table,
-    frames: Vec<Pending>,
+    frames: Vec<Delivered>,
     /// All rows of all frames, sorted by key.
     rows: Vec<BatchRow>,
 }
@@ -75,12 +58,12 @@ impl Batch {
     /// Sorted by key, neighbours in the batch are neighbours in the index, equal
     /// keys stand side by side, and two writers with overlapping batches take
     /// their locks in the same order.
-    pub(crate) fn new(table: Table, frames: Vec<Pending>) -> Self {
+    pub(crate) fn new(table: Table, frames: Vec<Delivered>) -> Self {
         let place = |at: usize| u32::try_from(at).expect("a batch is far smaller than 4 GiB");
-        let mut rows = Vec::with_capacity(frames.iter().map(|frame| frame.rows.len()).sum());
+        let mut rows = Vec::with_capacity(frames.iter().map(|frame| frame.memory.rows.len()).sum());
         for (frame_at, frame) in frames.iter().enumerate() {
-            for (row_at, (from, to)) in frame.rows.spans().enumerate() {
-                let row = &frame.rows.framed()[from as usize..to as usize];
+            for (row_at, (from, to)) in frame.memory.rows.spans().enumerate() {
+                let row = &frame.memory.rows.framed()[from as usize..to as usize];
                 rows.push(BatchRow {
                     key: Key::of_row(row).expect("rows were checked when they were made"),
                     frame: place(frame_at),
@@ -100,7 +83,7 @@ impl Batch {
     }
 
     /// The frames, to be gathered again with others.
-    pub(crate) fn into_frames(self) -> Vec<Pending> {
+    pub(crate) fn into_frames(self) -> Vec<Delivered> {
         self.frames
     }
 
@@ -121,7 +104,7 @@ impl Batch {
     pub(crate) fn bytes(&self) -> usize {
         self.frames
             .iter()
-            .map(|frame| frame.rows.framed().len())
+            .map(|frame| frame.memory.rows.framed().len())
             .sum()
     }
 
@@ -132,7 +115,7 @@ impl Batch {
     /// The row's bytes.
     pub(crate) fn row(&self, at: usize) -> &[u8] {
         let row = &self.rows[at];
-        &self.frames[row.frame as usize].rows.framed()[row.from as usize..row.to as usize]
+        &self.frames[row.frame as usize].memory.rows.framed()[row.from as usize..row.to as usize]
     }
 
     /// When the rows happened, tenant by tenant in ascending order.
@@ -147,23 +130,25 @@ impl Batch {
 
     /// Tells every frame what became of its rows.
     pub(crate) fn settle(self, settled: Settled) {
-        let mut outcomes = vec![Outcome::default(); self.frames.len()];
+        let mut results = vec![RecordResult::default(); self.frames.len()];
         for at in settled.duplicates {
             let row = &self.rows[at];
-            outcomes[row.frame as usize].duplicates.push(row.row);
+            results[row.frame as usize].duplicates.push(row.row);
         }
         for (at, bad) in settled.quarantined {
             let row = &self.rows[at];
-            outcomes[row.frame as usize].quarantined.push(Quarantined {
-                row: row.row,
-                sqlstate: bad.sqlstate,
-                message: bad.message,
-            });
+            results[row.frame as usize]
+                .quarantined
+                .push(QuarantinedRow {
+                    row: row.row,
+                    sqlstate: bad.sqlstate,
+                    message: bad.message,
+                });
         }
-        for (frame, outcome) in self.frames.into_iter().zip(outcomes) {
-            if let Some(verdict) = frame.verdict {
-                // Whoever asked may have given up waiting.
-                drop(verdict.send(outcome));
+        for (frame, result) in self.frames.into_iter().zip(results) {
+            if let Some(waiting) = frame.result {
+                // The request may have given up waiting.
+                drop(waiting.send(result));
             }
         }
     }

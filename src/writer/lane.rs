@@ -16,9 +16,9 @@ use tokio::time::Instant;
 use tokio_postgres::Client;
 use tracing::{debug, error, info, warn};
 
-use crate::admission::admit::InMemory;
-use crate::admission::frame::Outcome;
+use crate::admission::record::InMemory;
 use crate::drain_rate::DrainRate;
+use crate::event::result::RecordResult;
 use crate::log::spool::deliver::reader::LaneReader;
 use crate::log::spool::shared::Spool;
 use crate::metrics::{ByReason, ByTable, EventOutcome, Metrics};
@@ -27,11 +27,11 @@ use super::batch::{Batch, Settled};
 use super::decision::{Decision, decide};
 use super::ledger::{Claim, Holder, LedgerRow, Stream};
 use super::opening::{Held, Opening};
-use super::quarantine::PARTITION_BUDGET;
 use super::statements::Statements;
 use super::transaction::{self, Plan, READ_ONLY_UNLESS_BEGUN, STATEMENT_LIMIT};
 use crate::accounts::board::Board;
 use crate::accounts::status::{Health, LaneStatus};
+use crate::event::result::PARTITION_BUDGET;
 use crate::partitions::maintain::Keeper;
 use crate::postgres::connect::Target;
 use crate::postgres::error::{BadRow, Chain, Class, Trouble, limited};
@@ -77,7 +77,7 @@ pub struct Writer {
 }
 
 /// The frames of a lane, as this service spools them.
-pub type Frames = LaneReader<InMemory, Outcome>;
+pub type Frames = LaneReader<InMemory, RecordResult>;
 
 /// After this many batches without a duplicate, writing goes the straight way
 /// again. A replay is thousands of batches of them, a client's retry is one.

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
-use crate::admission::admit::table_of;
+use crate::admission::record::table_of;
 use crate::log::spool::shared::Spool;
 
 use super::decision::{self, Mark, TakenOver};

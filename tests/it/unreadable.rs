@@ -6,27 +6,27 @@ use std::path::Path;
 use bytes::Bytes;
 use recsys_ingest::admission;
 use recsys_ingest::event::table::Table;
-use recsys_ingest::log::record::Entry;
+use recsys_ingest::log::record::Record;
 use recsys_ingest::log::spool;
 
 use crate::harness::{Client, Process, Rig, click, eventually};
 
 /// Appends a frame of interactions in a row format of the future.
 fn append_frame_of_the_future(directory: &Path) {
-    let (sender, entries) = flume::bounded::<Entry<(), ()>>(1);
+    let (sender, entries) = flume::bounded::<Record<(), ()>>(1);
     let settings = spool::settings::Settings {
         streams: 2,
         ..spool::settings::Settings::default()
     };
     let opened = spool::recover::open::open(directory, settings, entries).unwrap();
     let (durable, answer) = tokio::sync::oneshot::channel();
-    let entry = Entry {
-        stream: admission::admit::stream(Table::Interactions, 0),
+    let entry = Record {
+        stream: admission::record::stream(Table::Interactions, 0),
         items: 1,
         payload: Bytes::from_static(&[99, Table::Interactions as u8, 1, 2, 3]),
         durable: Some(durable),
-        loan: (),
-        verdict: None,
+        memory: (),
+        result: None,
     };
     assert!(sender.send(entry).is_ok());
     drop(sender);

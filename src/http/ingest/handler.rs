@@ -19,12 +19,13 @@ use uuid::Uuid;
 
 use crate::accounts::status::Health;
 use crate::admission::admit::{Full, Scratch};
-use crate::admission::frame::{Frame, Outcome};
 use crate::admission::memory::Loan;
 use crate::config::Ack;
 use crate::event;
 use crate::event::body::{BodyError, Framing, Limits};
 use crate::event::decode::{Context, DecodeError, Decoded, Format, RowLimits};
+use crate::event::result::RecordResult;
+use crate::event::row::rows::Rows;
 use crate::event::table::Table;
 use crate::event::time::Micros;
 use crate::metrics::{ByReason, EventOutcome};
@@ -211,12 +212,7 @@ pub(crate) async fn collect(
     }
 
     let rows = decoded.rows.len();
-    let frame = Frame {
-        rows: decoded.rows,
-        loan,
-        verdict: None,
-    };
-    let (reached, outcome) = hand_over(app, frame, ack).await?;
+    let (reached, result) = hand_over(app, decoded.rows, loan, ack).await?;
     // Rows, as everything downstream counts them: a list of lines is one.
     app.metrics.count(table, EventOutcome::Accepted, rows);
 
@@ -227,16 +223,16 @@ pub(crate) async fn collect(
         rejected_more,
         ..Answer::default()
     };
-    if let Some(outcome) = &outcome {
-        origins.settle(outcome, &mut answer, &mut room);
+    if let Some(result) = &result {
+        origins.settle(result, &mut answer, &mut room);
     }
     let mut json = json_bytes(&answer);
-    let loan = match (extended(app, answer_loan, json.len()), &outcome) {
+    let loan = match (extended(app, answer_loan, json.len()), &result) {
         (Ok(loan), _) => loan,
-        (Err(loan), Some(outcome)) => {
+        (Err(loan), Some(result)) => {
             // There is no memory to tell of each row, and the events are stored: their
-            // verdicts are told in short.
-            origins.settle(outcome, &mut answer, &mut Room::for_summaries());
+            // results are told in short.
+            origins.settle(result, &mut answer, &mut Room::for_summaries());
             json = json_bytes(&answer);
             loan
         }
@@ -271,25 +267,23 @@ async fn stop_is_under_way(app: &App) {
     tokio::time::sleep(BODY_GRACE).await;
 }
 
-/// Passes a frame on and waits until `ack` is reached, or as much of it as can
+/// Passes rows on and waits until `ack` is reached, or as much of it as can
 /// be in time; says what was.
 async fn hand_over(
     app: &App,
-    mut frame: Frame,
+    rows: Rows,
+    loan: Loan,
     ack: Ack,
-) -> Result<(Ack, Option<Outcome>), Problem> {
+) -> Result<(Ack, Option<RecordResult>), Problem> {
     let refuse = |reason: Full| full(app, reason);
     if ack == Ack::Received {
-        app.intake.submit(frame, None).map_err(refuse)?;
+        app.intake.submit(rows, loan, None, None).map_err(refuse)?;
         return Ok((Ack::Received, None));
     }
     let (synced, durable) = oneshot::channel();
-    let verdict = (ack == Ack::Committed).then(|| {
-        let (sender, verdict) = oneshot::channel();
-        frame.verdict = Some(sender);
-        verdict
-    });
-    app.intake.submit(frame, Some(synced)).map_err(refuse)?;
+    let (sender, result) = (ack == Ack::Committed).then(oneshot::channel).unzip();
+    let submitted = app.intake.submit(rows, loan, Some(synced), sender);
+    submitted.map_err(refuse)?;
     match synced_in_time(app, durable).await {
         Some(Ok(Ok(()))) => {}
         Some(Ok(Err(refused))) => return Err(refuse(refused.into())),
@@ -303,11 +297,11 @@ async fn hand_over(
             ));
         }
     }
-    let Some(verdict) = verdict else {
+    let Some(result) = result else {
         return Ok((Ack::Durable, None));
     };
-    match tokio::time::timeout(app.commit_timeout, verdict).await {
-        Ok(Ok(outcome)) => Ok((Ack::Committed, Some(outcome))),
+    match tokio::time::timeout(app.commit_timeout, result).await {
+        Ok(Ok(result)) => Ok((Ack::Committed, Some(result))),
         // Too late for this answer, or the service is being stopped: the events
         // are on disk, and on their way all the same.
         Ok(Err(_)) | Err(_) => Ok((Ack::Durable, None)),

@@ -7,9 +7,9 @@ use axum::body::Bytes;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::admission::frame::Outcome;
 use crate::event::decode::{Decoded, REJECTED_IN_FULL, Rejected};
 use crate::event::rejection::Code;
+use crate::event::result::RecordResult;
 
 /// Bytes of one message of Postgres that are passed on; `quarantine show` has all.
 const MESSAGE_BYTES_MAX: usize = 512;
@@ -278,13 +278,13 @@ impl Origins {
     }
 
     /// Completes an answer with what became of the rows.
-    pub fn settle(&self, outcome: &Outcome, answer: &mut Answer, room: &mut Room) {
-        let duplicates = outcome
+    pub fn settle(&self, result: &RecordResult, answer: &mut Answer, room: &mut Room) {
+        let duplicates = result
             .duplicates
             .iter()
             .map(|&row| self.events_of(row).count())
             .sum();
-        let mut quarantined: Vec<_> = outcome
+        let mut quarantined: Vec<_> = result
             .quarantined
             .iter()
             .flat_map(|bad| self.events_of(bad.row).map(move |index| (index, bad)))

@@ -6,7 +6,7 @@
 //! half kept. Knows nothing of HTTP, SQL, events or async runtimes.
 //!
 //! ```text
-//! Entry ──flume──▶ Committer ──one write, one fdatasync──▶ segment files
+//! Record ──flume──▶ Committer ──one write, one fdatasync──▶ segment files
 //!                      │                                        │
 //!                      └── Lane, while it keeps up ──▶ LaneReader ◀── else
 //!                                                          │

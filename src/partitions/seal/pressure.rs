@@ -69,8 +69,8 @@ impl Pressure {
 mod tests {
     use uuid::Uuid;
 
-    use crate::admission::admit::InMemory;
-    use crate::admission::frame::Outcome;
+    use crate::admission::record::InMemory;
+    use crate::event::result::RecordResult;
     use crate::event::table::Table;
     use crate::log::spool;
     use crate::log::spool::settings::Settings;
@@ -82,7 +82,7 @@ mod tests {
     async fn an_index_waits_while_a_lane_does_not_get_through_but_not_for_ever() {
         let folder = tempfile::tempdir().expect("a directory");
         let (_entries, waiting) = flume::bounded(1);
-        let opened = spool::recover::open::open::<InMemory, Outcome>(
+        let opened = spool::recover::open::open::<InMemory, RecordResult>(
             folder.path(),
             Settings::default(),
             waiting,

@@ -10,20 +10,20 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::{BatchLimits, Frames};
-use crate::admission::admit::InMemory;
-use crate::admission::frame::Outcome;
+use crate::admission::record::{Delivered, InMemory};
+use crate::event::result::RecordResult;
 use crate::event::row::rows::Rows;
 use crate::event::table::Table;
-use crate::log::spool::deliver::lane::Spooled;
+use crate::log::record;
 use crate::log::spool::deliver::reader::Next;
 use crate::postgres::error::Trouble;
-use crate::writer::batch::{Batch, Pending};
+use crate::writer::batch::Batch;
 
 /// A lane's frames, from memory or from disk.
 pub(crate) struct Source {
     reader: Reader,
     /// Frames that were read from disk and are not in a batch yet.
-    read: VecDeque<Pending>,
+    read: VecDeque<Delivered>,
 }
 
 /// The lane's reader, which is elsewhere while it reads from disk.
@@ -34,12 +34,15 @@ enum Reader {
     Stuck,
 }
 
-type Read = anyhow::Result<Vec<Spooled<InMemory, Outcome>>>;
+type Read = anyhow::Result<Vec<FromLog>>;
+
+/// A record as the log gives it: without rows if it was read from disk.
+type FromLog = record::Delivered<Option<InMemory>, RecordResult>;
 
 /// The frames of the next batch.
 #[derive(Default)]
 pub(crate) struct Gathered {
-    frames: Vec<Pending>,
+    frames: Vec<Delivered>,
     rows: usize,
     bytes: usize,
     /// When the batch is written at the latest; none while it is empty.
@@ -126,38 +129,39 @@ impl Source {
         }
     }
 
-    /// A frame from the spool, as rows again.
-    fn readable(&mut self, spooled: Spooled<InMemory, Outcome>) -> Result<Pending, Trouble> {
-        let sequence = spooled.sequence;
-        let (rows, loan) = match spooled.loan {
-            Some(InMemory { rows, loan }) => (rows, Some(loan)),
-            None => match Rows::parse(spooled.payload) {
-                Ok(rows) => (rows, None),
+    /// A record from the log, as rows again.
+    fn readable(&mut self, record: FromLog) -> Result<Delivered, Trouble> {
+        let sequence = record.sequence;
+        let memory = match record.memory {
+            Some(memory) => memory,
+            None => match Rows::parse(record.payload.clone()) {
+                Ok(rows) => InMemory { rows, loan: None },
                 Err(source) => {
                     self.reader = Reader::Stuck;
                     return Err(Trouble::Frame { sequence, source });
                 }
             },
         };
-        Ok(Pending {
+        Ok(Delivered {
             sequence,
-            rows,
-            loan,
-            verdict: spooled.verdict,
+            items: record.items,
+            payload: record.payload,
+            memory,
+            result: record.result,
         })
     }
 }
 
 impl Gathered {
-    fn push(&mut self, frame: Pending, limits: &BatchLimits) {
-        self.rows += frame.rows.len();
-        self.bytes += frame.rows.framed().len();
+    fn push(&mut self, frame: Delivered, limits: &BatchLimits) {
+        self.rows += frame.memory.rows.len();
+        self.bytes += frame.memory.rows.framed().len();
         // Nobody sees when a row that nobody waits for gets there. Letting it
         // wait for others makes a trickle of single events much cheaper.
         if self.frames.is_empty() {
             self.due = Some(Instant::now() + limits.flush_after);
         }
-        if frame.verdict.is_some() && !self.is_waited_for {
+        if frame.result.is_some() && !self.is_waited_for {
             self.is_waited_for = true;
             let soon = Instant::now() + limits.flush_waited_after;
             self.due = self.due.map(|due| due.min(soon));

@@ -11,9 +11,10 @@ use tokio::sync::oneshot;
 use tracing::error;
 
 use super::appender::{Log, NotStaged};
-use crate::log::record::Entry;
+use crate::log::record::Delivered;
+use crate::log::record::Record;
 use crate::log::record::Refused;
-use crate::log::spool::deliver::lane::{LaneSender, Spooled};
+use crate::log::spool::deliver::lane::LaneSender;
 use crate::log::spool::format::{FRAME_HEADER_BYTES, to_usize};
 use crate::log::spool::shared::Shared;
 
@@ -21,11 +22,11 @@ use crate::log::spool::shared::Shared;
 #[derive(Debug)]
 pub struct Committer<L, R> {
     shared: Arc<Shared>,
-    entries: flume::Receiver<Entry<L, R>>,
+    entries: flume::Receiver<Record<L, R>>,
     lanes: Vec<LaneSender<L, R>>,
     pub(crate) log: Log,
     /// Entries of the group that are staged, in the log's order.
-    run: Vec<Entry<L, R>>,
+    run: Vec<Record<L, R>>,
 }
 
 /// While small groups of several frames come, one begins no sooner than this
@@ -45,7 +46,7 @@ const TICK: Duration = Duration::from_secs(1);
 impl<L, R> Committer<L, R> {
     pub(crate) fn new(
         shared: Arc<Shared>,
-        entries: flume::Receiver<Entry<L, R>>,
+        entries: flume::Receiver<Record<L, R>>,
         lanes: Vec<LaneSender<L, R>>,
         log: Log,
     ) -> Self {
@@ -93,8 +94,8 @@ impl<L, R> Committer<L, R> {
     }
 
     /// Takes what waits, up to a group's worth; returns its bytes.
-    fn gather(&self, first: Entry<L, R>, group: &mut Vec<Entry<L, R>>) -> usize {
-        let size = |entry: &Entry<L, R>| entry.payload.len() + to_usize(FRAME_HEADER_BYTES);
+    fn gather(&self, first: Record<L, R>, group: &mut Vec<Record<L, R>>) -> usize {
+        let size = |entry: &Record<L, R>| entry.payload.len() + to_usize(FRAME_HEADER_BYTES);
         let mut bytes = size(&first);
         group.push(first);
         while bytes < self.shared.settings.group_bytes_max {
@@ -108,7 +109,7 @@ impl<L, R> Committer<L, R> {
     }
 
     /// Makes a group durable, but for those that have to be refused.
-    pub(crate) fn commit(&mut self, group: &mut Vec<Entry<L, R>>) {
+    pub(crate) fn commit(&mut self, group: &mut Vec<Record<L, R>>) {
         for entry in group.drain(..) {
             if usize::from(entry.stream) >= self.lanes.len() {
                 error!(
@@ -132,7 +133,7 @@ impl<L, R> Committer<L, R> {
         self.log.tick();
     }
 
-    fn stage(&mut self, entry: &Entry<L, R>) -> Result<(), Refused> {
+    fn stage(&mut self, entry: &Record<L, R>) -> Result<(), Refused> {
         let log = &mut self.log;
         match log.stage(entry.stream, entry.items, &entry.payload) {
             Ok(()) => return Ok(()),
@@ -166,12 +167,12 @@ impl<L, R> Committer<L, R> {
                     }
                 }
                 for (entry, staged) in self.run.drain(..).zip(staged) {
-                    let frame = Spooled {
+                    let frame = Delivered {
                         sequence: staged.at.sequence,
                         items: entry.items,
                         payload: entry.payload,
-                        loan: Some(entry.loan),
-                        verdict: entry.verdict,
+                        memory: Some(entry.memory),
+                        result: entry.result,
                     };
                     self.lanes[staged.stream].offer(staged.at, frame, &self.shared.gauges);
                 }

@@ -2,33 +2,18 @@
 //! while the writer keeps up, over the disk while it does not.
 //!
 //! Keeps one invariant: memory holds at most so many frames and bytes. Frames
-//! beyond that let go of theirs; who waits for their verdict is kept, by sequence.
+//! beyond that let go of theirs; who waits for their result is kept, by sequence.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::lag::Pace;
+use crate::log::record::Delivered;
 use crate::log::spool::catalog::Position;
 use crate::log::spool::shared::locked;
 use crate::log::spool::usage::Gauges;
-
-/// A durable frame on its way to its writer.
-#[derive(Debug)]
-pub struct Spooled<L, R> {
-    /// Its place in the spool; frames of a stream come in this order.
-    pub sequence: u64,
-    /// Items in it.
-    pub items: u32,
-    /// What was handed in.
-    pub payload: Bytes,
-    /// What came with it, if it never left memory.
-    pub loan: Option<L>,
-    /// Who waits for its verdict, if anybody does.
-    pub verdict: Option<oneshot::Sender<R>>,
-}
 
 /// What a lane's two ends share.
 #[derive(Debug)]
@@ -53,7 +38,7 @@ pub(crate) struct LaneState<R> {
 pub(crate) struct LaneSender<L, R> {
     lane: Arc<Lane<R>>,
     stream: usize,
-    frames: flume::Sender<Spooled<L, R>>,
+    frames: flume::Sender<Delivered<Option<L>, R>>,
     bytes_max: usize,
 }
 
@@ -79,7 +64,7 @@ impl<R> Lane<R> {
 }
 
 impl<R> LaneState<R> {
-    /// Who waits for the frame's verdict.
+    /// Who waits for the frame's result.
     pub(crate) fn waiting(&mut self, sequence: u64) -> Option<oneshot::Sender<R>> {
         self.waiting.remove(&sequence)
     }
@@ -90,15 +75,15 @@ impl<R> LaneState<R> {
         self.waiting.clear();
     }
 
-    /// Keeps `verdict` until the frame comes back from disk. Clients give up
+    /// Keeps `result` until the frame comes back from disk. Clients give up
     /// long before a long outage ends: dropping those each time the map has
     /// doubled bounds it by twice the number of clients.
-    fn keep(&mut self, sequence: u64, verdict: oneshot::Sender<R>) {
+    fn keep(&mut self, sequence: u64, result: oneshot::Sender<R>) {
         if self.waiting.len() >= self.prune_at {
-            self.waiting.retain(|_, verdict| !verdict.is_closed());
+            self.waiting.retain(|_, result| !result.is_closed());
             self.prune_at = (2 * self.waiting.len()).max(PRUNE_AT_LEAST);
         }
-        self.waiting.insert(sequence, verdict);
+        self.waiting.insert(sequence, result);
     }
 }
 
@@ -106,7 +91,7 @@ impl<L, R> LaneSender<L, R> {
     pub(crate) fn new(
         stream: usize,
         lane: Arc<Lane<R>>,
-        frames: flume::Sender<Spooled<L, R>>,
+        frames: flume::Sender<Delivered<Option<L>, R>>,
         bytes_max: usize,
     ) -> Self {
         Self {
@@ -118,7 +103,7 @@ impl<L, R> LaneSender<L, R> {
     }
 
     /// Passes a durable frame on: into memory, or as a place on disk.
-    pub(crate) fn offer(&self, at: Position, frame: Spooled<L, R>, gauges: &Gauges) {
+    pub(crate) fn offer(&self, at: Position, frame: Delivered<Option<L>, R>, gauges: &Gauges) {
         let mut guard = self.lane.lock();
         let state = &mut *guard;
         // Under the lock, so that a reader that catches up finds each frame
@@ -146,10 +131,10 @@ impl<L, R> LaneSender<L, R> {
         });
         if entered {
             state.queued_bytes = queued;
-        } else if let Some(verdict) = frame.and_then(|frame| frame.verdict)
-            && !verdict.is_closed()
+        } else if let Some(result) = frame.and_then(|frame| frame.result)
+            && !result.is_closed()
         {
-            state.keep(at.sequence, verdict);
+            state.keep(at.sequence, result);
         }
     }
 }

@@ -9,7 +9,8 @@ pub(crate) mod found;
 
 use std::sync::Arc;
 
-use super::lane::{Lane, LaneState, Spooled};
+use super::lane::{Lane, LaneState};
+use crate::log::record::Delivered;
 use crate::log::spool::format::NUMBER_MAX;
 use crate::log::spool::shared::Shared;
 use behind::Cursor;
@@ -21,9 +22,9 @@ pub struct LaneReader<L, R> {
     stream: usize,
     shared: Arc<Shared>,
     lane: Arc<Lane<R>>,
-    frames: flume::Receiver<Spooled<L, R>>,
+    frames: flume::Receiver<Delivered<Option<L>, R>>,
     /// What [`LaneReader::wait`] took from memory.
-    peeked: Option<Spooled<L, R>>,
+    peeked: Option<Delivered<Option<L>, R>>,
     /// Where the reader is on disk while the lane is behind.
     cursor: Option<Cursor>,
     /// Frames up to here are settled already, and are passed over.
@@ -36,7 +37,7 @@ pub struct LaneReader<L, R> {
 #[derive(Debug)]
 pub enum Next<L, R> {
     /// A frame from memory.
-    Frame(Spooled<L, R>),
+    Frame(Delivered<Option<L>, R>),
     /// The next frames are on disk: call [`LaneReader::read_behind`].
     Behind,
     /// Nothing yet: [`LaneReader::wait`].
@@ -50,7 +51,7 @@ impl<L, R> LaneReader<L, R> {
         stream: usize,
         shared: Arc<Shared>,
         lane: Arc<Lane<R>>,
-        frames: flume::Receiver<Spooled<L, R>>,
+        frames: flume::Receiver<Delivered<Option<L>, R>>,
         found: Found,
     ) -> Self {
         Self {
@@ -141,7 +142,7 @@ impl<L, R> LaneReader<L, R> {
     }
 
     /// Takes no more frames: they stay in the spool, and who waits for one
-    /// learns at once that there will be no verdict. Ends when intake does.
+    /// learns at once that there will be no result. Ends when intake does.
     pub async fn abandon(mut self) {
         self.lane.lock().abandon();
         self.peeked = None;
@@ -169,7 +170,11 @@ impl<L, R> LaneReader<L, R> {
         }
     }
 
-    fn give(&self, state: &mut LaneState<R>, frame: Spooled<L, R>) -> Spooled<L, R> {
+    fn give(
+        &self,
+        state: &mut LaneState<R>,
+        frame: Delivered<Option<L>, R>,
+    ) -> Delivered<Option<L>, R> {
         state.queued_bytes -= frame.payload.len();
         self.shared
             .deliver(self.stream, frame.sequence, frame.items);

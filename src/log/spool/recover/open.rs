@@ -11,7 +11,7 @@ use super::openings::{self, History, Vouched};
 use super::repair;
 use super::scan::report::ScanReport;
 use super::scan::{scan, scan_beyond};
-use crate::log::record::Entry;
+use crate::log::record::Record;
 use crate::log::spool::append::appender::{Closed, Log, Resume};
 use crate::log::spool::append::group_committer::Committer;
 use crate::log::spool::catalog::{Catalog, Segment};
@@ -49,7 +49,7 @@ pub struct Opened<L, R> {
 pub fn open<L, R>(
     directory: &Path,
     settings: Settings,
-    entries: flume::Receiver<Entry<L, R>>,
+    entries: flume::Receiver<Record<L, R>>,
 ) -> anyhow::Result<Opened<L, R>> {
     let doing = || format!("cannot open the spool in {}", directory.display());
     let disk = RealDisk::open(directory).with_context(doing)?;
@@ -188,7 +188,7 @@ pub(crate) fn open_on<L, R>(
     disk: Arc<dyn Disk>,
     lock: Option<DirectoryLock>,
     settings: Settings,
-    entries: flume::Receiver<Entry<L, R>>,
+    entries: flume::Receiver<Record<L, R>>,
 ) -> anyhow::Result<Opened<L, R>> {
     settings.check()?;
     let report = scan(disk.as_ref())?;

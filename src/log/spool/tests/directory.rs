@@ -4,13 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::super::deliver::lane::Spooled;
 use super::super::deliver::reader::{LaneReader, Next};
 use super::super::recover::open;
 use super::super::recover::open::Opened;
 use super::super::recover::scan::report::Ending;
 use super::super::settings::Settings;
 use super::rig::{entry, ids, items, settings};
+use crate::log::record::Delivered;
 
 /// Set for the process that only holds a lock, to the directory.
 const HOLD: &str = "SPOOL_TEST_HOLDS";
@@ -30,7 +30,7 @@ fn commit(opened: &mut Opened<(), u64>, frames: impl IntoIterator<Item = (u8, u6
     }
 }
 
-fn take(reader: &mut LaneReader<(), u64>) -> Vec<Spooled<(), u64>> {
+fn take(reader: &mut LaneReader<(), u64>) -> Vec<Delivered<Option<()>, u64>> {
     let mut taken = Vec::new();
     loop {
         match reader.try_next() {

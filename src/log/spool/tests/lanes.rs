@@ -7,13 +7,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::super::deliver::lane::Spooled;
 use super::super::deliver::reader::{LaneReader, Next};
 use super::super::disk::faulty::FaultyDisk;
 use super::super::recover::open::open_on;
 use super::super::settings::Settings;
 use super::rig::{Rig, id_of, ids, items, payload, settings};
-use crate::log::record::Entry;
+use crate::log::record::Delivered;
+use crate::log::record::Record;
 
 #[test]
 fn a_lane_that_is_full_falls_behind_alone_and_comes_back_through_the_disk() {
@@ -24,14 +24,14 @@ fn a_lane_that_is_full_falls_behind_alone_and_comes_back_through_the_disk() {
     rig.commit(&[(1, 21, 100)]);
     assert!(rig.readers[0].is_behind());
     assert!(!rig.readers[1].is_behind());
-    // Three from memory, with their loans; the rest from disk, without.
+    // Three from memory, with what came with them; the rest from disk, without.
     let taken = rig.take(0, usize::MAX);
     assert_eq!(ids(&taken), (1..=20).collect::<Vec<_>>());
-    let with_loan = taken.iter().filter(|frame| frame.loan.is_some()).count();
-    assert_eq!(with_loan, 3);
+    let with_memory = taken.iter().filter(|frame| frame.memory.is_some()).count();
+    assert_eq!(with_memory, 3);
     assert!(!rig.readers[0].is_behind());
     rig.commit(&[(0, 22, 100)]);
-    assert!(rig.take(0, 1)[0].loan.is_some());
+    assert!(rig.take(0, 1)[0].memory.is_some());
 }
 
 #[test]
@@ -73,18 +73,18 @@ fn memory_is_given_back_when_a_frame_leaves_it_and_who_waits_is_found_again() {
     let (_, entries) = flume::bounded(1);
     let disk = Arc::new(FaultyDisk::default());
     let mut opened = open_on::<Loan, u64>(disk, None, settings(), entries).unwrap();
-    let mut verdicts = Vec::new();
+    let mut results = Vec::new();
     for id in 1..=10 {
         lent.fetch_add(1, Ordering::SeqCst);
         let (sender, receiver) = oneshot::channel();
-        verdicts.push(receiver);
-        opened.committer.commit(&mut vec![Entry {
+        results.push(receiver);
+        opened.committer.commit(&mut vec![Record {
             stream: 0,
             items: 1,
             payload: payload(id, 50),
             durable: None,
-            loan: Loan(Arc::clone(&lent)),
-            verdict: Some(sender),
+            memory: Loan(Arc::clone(&lent)),
+            result: Some(sender),
         }]);
     }
     assert_eq!(lent.load(Ordering::SeqCst), 3);
@@ -98,14 +98,14 @@ fn memory_is_given_back_when_a_frame_leaves_it_and_who_waits_is_found_again() {
         };
         for frame in frames {
             taken += 1;
-            frame.verdict.unwrap().send(id_of(&frame.payload)).unwrap();
+            frame.result.unwrap().send(id_of(&frame.payload)).unwrap();
         }
     }
     assert_eq!(taken, 10);
     assert_eq!(lent.load(Ordering::SeqCst), 0);
-    let told: Vec<u64> = verdicts
+    let told: Vec<u64> = results
         .iter_mut()
-        .map(|verdict| verdict.try_recv().unwrap())
+        .map(|result| result.try_recv().unwrap())
         .collect();
     assert_eq!(told, (1..=10).collect::<Vec<_>>());
 }
@@ -189,7 +189,7 @@ async fn write(
     pauses: bool,
 ) -> Vec<u64> {
     let mut seen: Vec<u64> = Vec::new();
-    let mut take = |frame: Spooled<(), u64>| {
+    let mut take = |frame: Delivered<Option<()>, u64>| {
         seen.push(id_of(&frame.payload));
         frame.sequence
     };
@@ -241,13 +241,13 @@ fn while_lanes_fall_behind_and_catch_up_nothing_is_given_twice_or_skipped() {
     let committing = std::thread::spawn(move || committer.run());
     let intake = std::thread::spawn(move || {
         for id in 1..=FRAMES {
-            let frame = Entry {
+            let frame = Record {
                 stream: u8::try_from(id % 2).unwrap(),
                 items: items(id),
                 payload: payload(id, usize::try_from(id % 130).unwrap()),
                 durable: None,
-                loan: (),
-                verdict: None,
+                memory: (),
+                result: None,
             };
             sender.send(frame).unwrap();
             // Bursts, so that lanes get a chance to catch up.
@@ -288,13 +288,13 @@ fn an_empty_payload_is_a_frame_like_any_other() {
     let (_, entries) = flume::bounded(1);
     let disk = FaultyDisk::default();
     let mut opened = open_on::<(), u64>(Arc::new(disk.clone()), None, settings(), entries).unwrap();
-    opened.committer.commit(&mut vec![Entry {
+    opened.committer.commit(&mut vec![Record {
         stream: 0,
         items: 0,
         payload: Bytes::new(),
         durable: None,
-        loan: (),
-        verdict: None,
+        memory: (),
+        result: None,
     }]);
     assert!(matches!(opened.readers[0].try_next(), Next::Frame(frame) if frame.payload.is_empty()));
     let mut rig = Rig::open(&disk.crash(0)).unwrap();

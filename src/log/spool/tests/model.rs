@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
-use super::super::deliver::lane::Spooled;
 use super::super::disk::faulty::{Fault, FaultyDisk};
 use super::rig::{Rig, id_of, items};
+use crate::log::record::Delivered;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -92,7 +92,7 @@ impl World {
         }
     }
 
-    fn given(&mut self, at: usize, frames: &[Spooled<(), u64>]) {
+    fn given(&mut self, at: usize, frames: &[Delivered<Option<()>, u64>]) {
         let stream = &mut self.streams[at];
         for frame in frames {
             let id = id_of(&frame.payload);

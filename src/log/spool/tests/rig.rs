@@ -6,7 +6,6 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::super::append::group_committer::Committer;
-use super::super::deliver::lane::Spooled;
 use super::super::deliver::reader::{LaneReader, Next};
 use super::super::disk::faulty::FaultyDisk;
 use super::super::format::FRAMES_START;
@@ -14,7 +13,8 @@ use super::super::recover::open::open_on;
 use super::super::recover::scan::report::ScanReport;
 use super::super::settings::Settings;
 use super::super::shared::Spool;
-use crate::log::record::{Entry, Refused};
+use crate::log::record::Delivered;
+use crate::log::record::{Record, Refused};
 
 pub(crate) type Answer = Result<(), Refused>;
 
@@ -69,15 +69,15 @@ pub(crate) fn entry(
     stream: u8,
     id: u64,
     bytes: usize,
-) -> (Entry<(), u64>, oneshot::Receiver<Answer>) {
+) -> (Record<(), u64>, oneshot::Receiver<Answer>) {
     let (sender, receiver) = oneshot::channel();
-    let entry = Entry {
+    let entry = Record {
         stream,
         items: items(id),
         payload: payload(id, bytes),
         durable: Some(sender),
-        loan: (),
-        verdict: None,
+        memory: (),
+        result: None,
     };
     (entry, receiver)
 }
@@ -120,7 +120,11 @@ impl Rig {
     }
 
     /// Takes at most `frames_max` frames, until the lane has no more for now.
-    pub(crate) fn take(&mut self, stream: usize, frames_max: usize) -> Vec<Spooled<(), u64>> {
+    pub(crate) fn take(
+        &mut self,
+        stream: usize,
+        frames_max: usize,
+    ) -> Vec<Delivered<Option<()>, u64>> {
         let reader = &mut self.readers[stream];
         let mut taken = Vec::new();
         while taken.len() < frames_max {
@@ -153,7 +157,7 @@ pub(crate) fn segments(disk: &FaultyDisk) -> Vec<String> {
         .collect()
 }
 
-pub(crate) fn ids(frames: &[Spooled<(), u64>]) -> Vec<u64> {
+pub(crate) fn ids(frames: &[Delivered<Option<()>, u64>]) -> Vec<u64> {
     for frame in frames {
         assert_eq!(frame.items, items(id_of(&frame.payload)));
     }

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use tracing::error;
 
 use super::LaneReader;
+use crate::log::record::Delivered;
 use crate::log::spool::catalog::{Position, Segment};
-use crate::log::spool::deliver::lane::Spooled;
 use crate::log::spool::disk::{DiskFile, read_full};
 use crate::log::spool::format::{FRAME_HEADER_BYTES, FRAMES_START, FrameHeader, to_usize};
 use crate::log::spool::recover::scan::segment::Portion;
@@ -52,7 +52,10 @@ impl<L, R> LaneReader<L, R> {
     /// Blocks while it reads. None means that the next frame is, or will be, in memory: ask
     /// [`LaneReader::try_next`]. After an error nothing is lost; call
     /// again after a pause.
-    pub fn read_behind(&mut self, bytes_max: usize) -> anyhow::Result<Vec<Spooled<L, R>>> {
+    pub fn read_behind(
+        &mut self,
+        bytes_max: usize,
+    ) -> anyhow::Result<Vec<Delivered<Option<L>, R>>> {
         // Memory holds what comes before the first frame on disk.
         let in_memory = self.peeked.is_some() || !self.frames.is_empty();
         if self.cursor.is_none() && in_memory {
@@ -105,7 +108,7 @@ impl<L, R> LaneReader<L, R> {
         cursor: &mut Cursor,
         limit: u64,
         bytes_max: usize,
-        out: &mut Vec<Spooled<L, R>>,
+        out: &mut Vec<Delivered<Option<L>, R>>,
     ) -> anyhow::Result<()> {
         let segment = {
             let catalog = self.shared.catalog();
@@ -163,7 +166,7 @@ impl<L, R> LaneReader<L, R> {
         segment: &Segment,
         chunk: &Chunk,
         limit: u64,
-        out: &mut Vec<Spooled<L, R>>,
+        out: &mut Vec<Delivered<Option<L>, R>>,
     ) -> Outcome {
         while cursor.read_to < limit && cursor.offset < segment.end {
             if let Some(end) = segment.gap_end(cursor.offset) {
@@ -206,17 +209,17 @@ impl<L, R> LaneReader<L, R> {
         Outcome::Done
     }
 
-    fn deliver(&self, frame: FrameHeader, payload: Bytes) -> Spooled<L, R> {
+    fn deliver(&self, frame: FrameHeader, payload: Bytes) -> Delivered<Option<L>, R> {
         let FrameHeader {
             sequence, items, ..
         } = frame;
         self.shared.deliver(self.stream, sequence, items);
-        Spooled {
+        Delivered {
             sequence,
             items,
             payload,
-            loan: None,
-            verdict: self.lane.lock().waiting(sequence),
+            memory: None,
+            result: self.lane.lock().waiting(sequence),
         }
     }
 

@@ -1,0 +1,34 @@
+//! One request's rows for one table, as the log carries them.
+
+use crate::event::result::RecordResult;
+use crate::event::row::rows::Rows;
+use crate::event::table::Table;
+use crate::log::record;
+
+use super::memory::Loan;
+
+/// A record on its way into the log.
+pub type Record = record::Record<InMemory, RecordResult>;
+
+/// A record on its way to Postgres.
+pub type Delivered = record::Delivered<InMemory, RecordResult>;
+
+/// What stays in memory of a record while its lane keeps up.
+#[derive(Debug)]
+pub struct InMemory {
+    /// The rows, so that they need not be parsed again.
+    pub rows: Rows,
+    /// The memory that they take; none for rows that were read from disk.
+    pub loan: Option<Loan>,
+}
+
+/// The number of a table's lane among the log's streams: growing the number
+/// of writers leaves the numbers of the others as they are.
+pub fn stream(table: Table, shard: u8) -> u8 {
+    shard * 2 + table as u8
+}
+
+/// The table whose rows a stream carries.
+pub fn table_of(stream: u8) -> Table {
+    Table::ALL[usize::from(stream % 2)]
+}
