@@ -5,7 +5,9 @@
 use std::fmt::Write as _;
 
 use recsys_ingest::event::body::{Body, Framing, Limits};
-use recsys_ingest::event::decode::{Context, Decoded, Format, Tenants, decode};
+use recsys_ingest::event::context::{Context, Tenants};
+use recsys_ingest::event::decode::{Decoded, decode};
+use recsys_ingest::event::format::Format;
 use recsys_ingest::event::identity::Pseudonymizer;
 use recsys_ingest::event::rejection::Code;
 use recsys_ingest::event::row::rows::Rows;

@@ -17,7 +17,7 @@ use crate::metrics::{ByFinding, Metrics};
 
 use crate::finding::{Finding, Severity};
 use crate::postgres::checks::clock;
-use crate::postgres::checks::server::pooler;
+use crate::postgres::checks::pooler::pooler;
 use crate::postgres::error::Trouble;
 
 /// Where findings come from.

@@ -13,10 +13,10 @@ use crate::event::row_json::row_to_json;
 use crate::event::table::Table;
 use crate::event::time::Micros;
 use crate::partitions;
-use crate::partitions::catalog::{Coverage, read_coverage};
+use crate::partitions::catalog::read_coverage;
+use crate::partitions::coverage::Coverage;
 use crate::partitions::create::ensure;
 use crate::partitions::range::{Interval, Range};
-use crate::writer::statements;
 
 use crate::event::result::{LEFT_OUT, LEFT_OUT_MESSAGE, PARTITION_BUDGET};
 
@@ -335,8 +335,12 @@ async fn copy_in(
     if is_stored(transaction, table, key).await? {
         return Ok(Some(false));
     }
-    let sink = transaction.copy_in(&statements::statement(table)).await?;
-    Ok(Some(statements::send(sink, rows.iter()).await? > 0))
+    let sink = transaction
+        .copy_in(&crate::postgres::copy::statement(table))
+        .await?;
+    Ok(Some(
+        crate::postgres::copy::send(sink, rows.iter()).await? > 0,
+    ))
 }
 
 async fn is_stored(transaction: &Transaction<'_>, table: Table, key: &RowKey) -> Result<bool> {

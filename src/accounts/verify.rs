@@ -9,8 +9,7 @@ use uuid::Uuid;
 
 use crate::event::table::Table;
 
-use crate::writer::ledger;
-use crate::writer::ledger::{Holder, LedgerRow, Totals};
+use super::ledger::{Holder, LedgerRow, Totals};
 
 /// What the database says.
 #[derive(Clone, Debug, Default)]
@@ -88,7 +87,7 @@ async fn streams(
     instance: Uuid,
     lineage: Uuid,
 ) -> Result<Vec<StreamLedger>> {
-    let rows = ledger::read_all(snapshot, instance, lineage)
+    let rows = super::ledger::read_all(snapshot, instance, lineage)
         .await
         .context("cannot read the ledger; has `migrate` run?")?;
     let stream = |(number, row): (i16, LedgerRow)| StreamLedger {

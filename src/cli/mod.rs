@@ -1,5 +1,7 @@
 //! The commands.
 
+pub(crate) mod terminal;
+
 pub(crate) mod partitions;
 pub(crate) mod quarantine;
 pub(crate) mod signals;
@@ -7,7 +9,7 @@ pub(crate) mod spool;
 pub(crate) mod tenants;
 pub(crate) mod verify;
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -17,8 +19,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Database, Dev, Log, LogFormat, Serve};
-use crate::postgres::session::{Session, sessions_ended};
+use crate::postgres::session::sessions_ended;
 use crate::{dev, logging, service};
+use terminal::print;
 
 use partitions::PartitionsCommand;
 use quarantine::QuarantineCommand;
@@ -212,20 +215,4 @@ pub fn start_log(log: &Log) -> Result<()> {
         LogFormat::Pretty => builder.with_target(false).init(),
     }
     Ok(())
-}
-
-async fn open(database: &Database) -> Result<Session> {
-    Session::open(&database.target()?, Some(Duration::from_secs(60)))
-        .await
-        .map_err(|trouble| anyhow::anyhow!("{}", crate::postgres::error::Chain(&trouble)))
-}
-
-/// Prints an answer; a reader that closed the pipe early has read enough.
-pub(crate) fn print(text: &str) -> Result<()> {
-    match writeln!(std::io::stdout(), "{text}") {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(error).context("cannot write the answer to standard output")
-        }
-        _ => Ok(()),
-    }
 }

@@ -19,7 +19,7 @@ use crate::postgres::checks::clock::server_time;
 use crate::postgres::error::Chain;
 use crate::postgres::session::Session;
 
-use super::{open, print};
+use super::terminal::{open, print};
 
 /// Longest wait for another sealer to finish its step: a large index takes a while.
 const WAIT_MAX: Duration = Duration::from_secs(30 * 60);

@@ -9,7 +9,7 @@ use crate::config::Database;
 use crate::logging;
 use crate::partitions;
 
-use super::{open, print};
+use super::terminal::{open, print};
 
 /// What to do with rows in quarantine.
 #[derive(Debug, Subcommand)]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Subcommand;
 
-use super::print;
+use super::terminal::print;
 use crate::log::spool;
 
 /// What to do with a spool directory.

@@ -11,7 +11,7 @@ use crate::tenants::admin;
 use crate::tenants::key::ApiKeyHasher;
 use crate::tenants::role::Role;
 
-use super::{open, print};
+use super::terminal::{open, print};
 
 /// What to do with tenants.
 #[derive(Debug, Subcommand)]

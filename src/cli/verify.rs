@@ -7,12 +7,12 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use uuid::Uuid;
 
+use crate::accounts::ledger::Totals;
 use crate::config::Database;
 use crate::log::spool;
 use crate::postgres::session::Session;
-use crate::writer::ledger::Totals;
 
-use super::{open, print};
+use super::terminal::{open, print};
 
 /// A service that runs may delete a segment between our looks at the ledger and
 /// at the spool; what is settled in between is then missing from both. A real

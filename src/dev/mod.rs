@@ -21,7 +21,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::cli::signals::Stop;
-use crate::cli::{Cli, Command, bind, print};
+use crate::cli::terminal::print;
+use crate::cli::{Cli, Command, bind};
 use crate::config::{Dev, Serve};
 use crate::postgres::session::Session;
 use crate::service;

@@ -3,8 +3,9 @@
 use std::borrow::Cow;
 
 use super::body::RawEvent;
-use super::decode::{Context, Format, native_identity};
+use super::context::{Context, native_identity};
 use super::field::{self, KEY_BYTES_MAX, Names, Value, opt_path_safe, opt_text, required};
+use super::format::Format;
 use super::identity::RequestId;
 use super::json;
 use super::json::string::push_string;

@@ -8,12 +8,13 @@ pub(crate) mod grouping;
 use uuid::Uuid;
 
 use super::body::RawEvent;
-use super::decode::{Context, Format};
+use super::context::Context;
 use super::exposure::{
     Experiment, Exposure, Versions, push_items, push_response_meta, required_request_id,
     required_surface,
 };
 use super::field::{self, Names, Value, opt_path_safe, opt_text, required};
+use super::format::Format;
 use super::identity::{self, RequestId};
 use super::interaction::{self, Interaction};
 use super::json::write::ObjectWriter;

@@ -5,8 +5,9 @@ use std::borrow::Cow;
 use uuid::Uuid;
 
 use super::body::RawEvent;
-use super::decode::{Context, Format, native_identity};
+use super::context::{Context, native_identity};
 use super::field::{self, KEY_BYTES_MAX, Names, Value, opt_path_safe, required};
+use super::format::Format;
 use super::identity::RequestId;
 use super::meta::Meta;
 use super::numeric::Decimal;

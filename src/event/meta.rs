@@ -1,8 +1,9 @@
 //! The `meta` column: the client's own, what we know beside it, and every field
 //! that no column takes.
 
-use super::decode::{Context, Format};
+use super::context::Context;
 use super::field::Value;
+use super::format::Format;
 use super::identity::RequestId;
 use super::json::Field;
 use super::json::write::ObjectWriter;

@@ -3,6 +3,9 @@
 //! Pure: no clock, no IO, no async. Time, tenants and fresh ids arrive as
 //! values. An event is encoded once; nothing re-encodes it later.
 
+pub mod context;
+pub mod format;
+
 pub mod body;
 pub mod decode;
 pub(crate) mod exposure;

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use super::decode::Context;
+use super::context::Context;
 use super::field::Value;
 use super::identity::{self, Pseudonym, Pseudonymizer};
 use super::json;

@@ -26,7 +26,7 @@ use uuid::Uuid;
 use crate::event::table::Table;
 use crate::metrics::ByStatus;
 
-use super::App;
+use super::app::App;
 use super::connection::activity::{Activity, InProgress, Outgoing};
 use super::ingest::{body, handler};
 use super::problem::Problem;

@@ -8,21 +8,11 @@
 
 use tokio_postgres::{Client, IsolationLevel, Transaction};
 
+use super::bound::{Bound, parse_bound};
+use super::coverage::Coverage;
 use super::error::Error;
 use super::indexes::{IndexState, read_indexes, state};
-use super::literal::{Bound, parse_bound};
-use super::range::Range;
 use crate::event::table::Table;
-
-/// The stretches of time for which a table has partitions.
-///
-/// A default partition counts for nothing here: rows in it are accepted, but
-/// they stand in the way of the partition that they belong to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Coverage {
-    /// Sorted, apart from each other: neighbours are merged. Usually one.
-    stretches: Vec<Range>,
-}
 
 /// One partition, for people to look at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,81 +52,6 @@ pub(crate) struct Partition {
     pub(crate) bound: Bound,
     /// `DETACH … CONCURRENTLY` has begun: no row is routed here any more.
     pub(crate) is_detaching: bool,
-}
-
-impl Coverage {
-    /// The union of ranges, which may touch and overlap.
-    pub fn of(ranges: impl IntoIterator<Item = Range>) -> Self {
-        let mut sorted: Vec<Range> = ranges.into_iter().collect();
-        sorted.sort_unstable();
-        let mut stretches: Vec<Range> = Vec::new();
-        for range in sorted {
-            match stretches.last_mut() {
-                Some(last) if range.from_us <= last.to_us => {
-                    last.to_us = last.to_us.max(range.to_us);
-                }
-                _ => stretches.push(range),
-            }
-        }
-        Self { stretches }
-    }
-
-    /// Whether there is a partition for an instant.
-    pub fn covers(&self, occurred_us: i64) -> bool {
-        let after = self
-            .stretches
-            .partition_point(|range| range.from_us <= occurred_us);
-        after > 0 && self.stretches[after - 1].contains(occurred_us)
-    }
-
-    /// Those of `wanted` that are not covered from end to end, each once, in
-    /// order of time.
-    pub fn missing(&self, wanted: impl IntoIterator<Item = Range>) -> Vec<Range> {
-        let mut missing: Vec<Range> = wanted
-            .into_iter()
-            .filter(|&range| !self.gaps(range).is_empty())
-            .collect();
-        missing.sort_unstable();
-        missing.dedup();
-        missing
-    }
-
-    /// The stretches inside `range` for which there is no partition.
-    pub fn gaps(&self, range: Range) -> Vec<Range> {
-        let mut gaps = Vec::new();
-        let mut from_us = range.from_us;
-        for stretch in self.stretches.iter().filter(|s| s.overlaps(range)) {
-            if from_us < stretch.from_us {
-                gaps.push(Range {
-                    from_us,
-                    to_us: stretch.from_us,
-                });
-            }
-            from_us = stretch.to_us;
-        }
-        if from_us < range.to_us {
-            gaps.push(Range {
-                from_us,
-                to_us: range.to_us,
-            });
-        }
-        gaps
-    }
-
-    /// Adds a range that has become covered.
-    pub fn add(&mut self, range: Range) {
-        let stretches = std::mem::take(&mut self.stretches);
-        *self = Self::of(stretches.into_iter().chain([range]));
-    }
-
-    /// How far the cover reaches from an instant on without a hole: the first
-    /// instant that has no partition. `occurred_us` itself if it has none.
-    pub fn end_from(&self, occurred_us: i64) -> i64 {
-        self.stretches
-            .iter()
-            .find(|range| range.contains(occurred_us))
-            .map_or(occurred_us, |range| range.to_us)
-    }
 }
 
 /// Reads which stretches of time a table has partitions for.
@@ -336,6 +251,7 @@ pub(crate) fn coverage_of(partitions: &[Partition]) -> Coverage {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::range::Range;
     use super::*;
 
     fn range(from_us: i64, to_us: i64) -> Range {

@@ -13,15 +13,17 @@ use std::time::Duration;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Transaction};
 
+use super::bound::Bound;
 use super::catalog::{
     Parent, Partition, begin, coverage_of, read_coverage, read_parent, read_partitions,
 };
 use super::error::Error;
 use super::history::{Action, note};
-use super::indexes::{IndexProfile, add_missing, quoted};
-use super::literal::{Bound, timestamp};
+use super::indexes::{IndexProfile, add_missing};
+use super::literal::timestamp;
 use super::range::{Interval, Range};
 use crate::event::table::Table;
+use crate::postgres::ident::qualified;
 
 /// How long one attempt waits for a lock. A COPY that wants the default
 /// partition queues behind us meanwhile, so it is short.
@@ -375,9 +377,4 @@ async fn log_created(
         &reason,
     )
     .await
-}
-
-/// A table's full name, quoted.
-pub(crate) fn qualified(schema: &str, name: &str) -> String {
-    format!("{}.{}", quoted(schema), quoted(name))
 }

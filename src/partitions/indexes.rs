@@ -13,9 +13,10 @@ use std::str::FromStr;
 
 use tokio_postgres::{GenericClient, Transaction};
 
-use super::create::qualified;
 use super::error::Error;
 use crate::event::table::Table;
+use crate::postgres::ident::qualified;
+use crate::postgres::ident::quoted;
 
 /// Longest name that Postgres keeps whole.
 const NAME_BYTES_MAX: usize = 63;
@@ -276,11 +277,6 @@ pub(crate) async fn add_missing(
         }
     }
     Ok(())
-}
-
-/// An identifier, quoted.
-pub(crate) fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 #[cfg(test)]

@@ -4,11 +4,11 @@
 
 use tokio_postgres::Client;
 
+use super::bound::Bound;
 use super::catalog::{begin, end, read_parent, read_partitions};
 use super::error::Error;
 use super::history::histories;
 use super::indexes::{Found, read_indexes};
-use super::literal::Bound;
 use super::range::Range;
 use crate::event::table::Table;
 

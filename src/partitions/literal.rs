@@ -5,16 +5,6 @@
 //! else is refused rather than guessed at.
 
 use super::calendar::{DAY_US, SECOND_US, civil_of_day, day_of_civil};
-use super::range::Range;
-
-/// What a partition says it holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Bound {
-    /// Rows of this time.
-    Range(Range),
-    /// Whatever no other partition holds.
-    Default,
-}
 
 /// An instant as Postgres reads it, in any session, whatever its time zone and
 /// date style.
@@ -40,28 +30,6 @@ pub(crate) fn timestamp(us: i64) -> String {
         format!(".{fraction:06}")
     };
     format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}{fraction}+00{era}")
-}
-
-/// Reads what `pg_get_expr` says of a partition's bound, in a session whose
-/// time zone is UTC and whose date style is ISO. None if it is no such bound.
-pub(crate) fn parse_bound(text: &str) -> Option<Bound> {
-    if text == "DEFAULT" {
-        return Some(Bound::Default);
-    }
-    let values = text.strip_prefix("FOR VALUES FROM (")?.strip_suffix(')')?;
-    let (from, to) = values.split_once(") TO (")?;
-    Some(Bound::Range(Range {
-        from_us: parse_end(from)?,
-        to_us: parse_end(to)?,
-    }))
-}
-
-fn parse_end(text: &str) -> Option<i64> {
-    match text {
-        "MINVALUE" => Some(i64::MIN),
-        "MAXVALUE" => Some(i64::MAX),
-        _ => parse_timestamp(text.strip_prefix('\'')?.strip_suffix('\'')?),
-    }
 }
 
 /// Reads a timestamp as Postgres writes it under the same settings.
@@ -99,6 +67,8 @@ pub(crate) fn parse_timestamp(text: &str) -> Option<i64> {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::bound::{Bound, parse_bound};
+    use super::super::range::Range;
     use super::*;
 
     #[test]

@@ -15,7 +15,8 @@ use crate::event::time::Micros;
 use crate::metrics::{ByTable, Metrics};
 
 use super::budget::CreationBudget;
-use super::catalog::{Coverage, read_coverage};
+use super::catalog::read_coverage;
+use super::coverage::Coverage;
 use super::create::ensure_with;
 use super::indexes::IndexProfile;
 use super::range::{Interval, Range};

@@ -8,6 +8,9 @@
 //! Knows no rows and no queue: it neither decides which events wait for a
 //! partition nor removes old ones.
 
+pub(crate) mod bound;
+pub mod coverage;
+
 pub(crate) mod budget;
 pub(crate) mod calendar;
 pub mod catalog;

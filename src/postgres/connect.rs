@@ -7,14 +7,16 @@
 //! Invariant: neither a `Target` nor an error made here ever shows the password.
 //! Knows nothing of tables, pools or retries, and does not read the environment.
 
+pub mod connection;
+
 pub(crate) mod dsn;
 pub(crate) mod endpoint;
 pub mod error;
 pub(crate) mod tls;
 
+use connection::Connection;
+use endpoint::CONNECT_TIMEOUT;
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -30,9 +32,6 @@ use error::ConnectError;
 use dsn::Dsn;
 use endpoint::Endpoint;
 use tls::{Mode, Tls};
-
-/// Long enough for a handshake across an ocean with a lost packet or two.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A dead peer under unacknowledged data is noticed after this long, instead of
 /// the kernel's quarter of an hour.
@@ -59,20 +58,6 @@ pub struct Target {
     endpoints: Vec<Endpoint>,
     tls: Tls,
     shuffle: bool,
-}
-
-/// The future that moves a connection's bytes; it ends when the connection does.
-pub type Driver = Pin<Box<dyn Future<Output = Result<(), tokio_postgres::Error>> + Send>>;
-
-/// An open connection. The client stands still unless the driver is polled.
-#[must_use = "dropping a connection closes it"]
-pub struct Connection {
-    /// What statements are sent with.
-    pub client: Client,
-    /// To be polled, usually as a task of its own, until it ends.
-    pub driver: Driver,
-    /// Why there is no TLS, where it was preferred.
-    pub clear_text: Option<String>,
 }
 
 impl Target {
@@ -249,12 +234,6 @@ impl fmt::Display for Target {
 impl fmt::Debug for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Target({self})")
-    }
-}
-
-impl fmt::Debug for Connection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection").finish_non_exhaustive()
     }
 }
 

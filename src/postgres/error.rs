@@ -11,9 +11,9 @@ use std::time::Duration;
 use tokio_postgres::error::{DbError, Severity};
 
 use super::connect::error::ConnectError;
+use crate::accounts::ledger::Holder;
 use crate::event::table::Table;
 use crate::partitions;
-use crate::writer::ledger::Holder;
 
 /// What to do with a batch after an error.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,6 +2,9 @@
 //!
 //! Knows nothing of batches, partitions and tenants.
 
+pub(crate) mod copy;
+pub(crate) mod ident;
+
 pub mod checks;
 pub mod connect;
 pub mod error;

@@ -15,8 +15,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
-use super::checks::server::pooler;
-use super::connect::{Connection, Driver, Reused, Target, prepare_session};
+use super::checks::pooler::pooler;
+use super::connect::connection::{Connection, Driver};
+use super::connect::{Reused, Target, prepare_session};
 use super::error::{Trouble, describe};
 
 /// A goodbye is one small message; more only if a statement still runs.

@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::accounts::board::{Board, Source};
+use crate::accounts::ledger::{Stream, Totals};
 use crate::accounts::status::LaneStatus;
 use crate::admission::admit::Intake;
 use crate::admission::arrivals::Arrivals;
@@ -41,7 +42,7 @@ use crate::event::body::Limits;
 use crate::event::identity::Pseudonymizer;
 use crate::event::result::RecordResult;
 use crate::http;
-use crate::http::App;
+use crate::http::app::App;
 use crate::http::connection::activity::Deadlines;
 use crate::http::ingest::body::BodyLimits;
 use crate::http::listener::Connections;
@@ -61,8 +62,8 @@ use crate::postgres::session::Session;
 use crate::tenants::cache_file::KeyCopy;
 use crate::tenants::key::ApiKeyHasher;
 use crate::tenants::refresh::{Directory, Standing};
-use crate::writer::lane::{BatchLimits, Writer};
-use crate::writer::ledger::{Stream, Totals};
+use crate::writer::gather::BatchLimits;
+use crate::writer::lane::Writer;
 use crate::writer::opening::{Opening, Place};
 use tasks::{Fault, Tasks};
 

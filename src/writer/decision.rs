@@ -7,18 +7,8 @@
 
 use uuid::Uuid;
 
+use crate::accounts::ledger::Mark;
 use crate::log::spool::recover::openings::{History, Vouched};
-
-/// A stream's row in the ledger, as far as it decides anything.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Mark {
-    /// All frames up to here are settled, in the directory of the opening.
-    pub(crate) settled: u64,
-    /// Who may move it; none: a row that no opening has taken over yet.
-    pub(crate) opening: Option<Uuid>,
-    /// Raised with each opening.
-    pub(crate) epoch: u64,
-}
 
 /// An opening that has taken over its rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

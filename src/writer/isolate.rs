@@ -19,9 +19,8 @@ use crate::event::row::Key;
 
 use super::batch::Settled;
 use super::quarantine::left_out;
-use super::statements;
-use super::statements::only_row;
 use super::transaction::{STATEMENT_LIMIT, Transaction, execute};
+use crate::postgres::copy::only_row;
 use crate::postgres::error::{BadRow, Class, Trouble, limited};
 
 /// So many rows that failed in one way, and none that passed, are the table's fault.
@@ -420,7 +419,7 @@ impl Transaction<'_> {
                     tidied.and(sink)?
                 }
             };
-            let copied = statements::send(sink, rows).await;
+            let copied = crate::postgres::copy::send(sink, rows).await;
             copied.map_err(|source| Trouble::Rows {
                 doing,
                 table,

@@ -6,7 +6,6 @@
 //! opening of the spool has fenced this one off; then all frames stay there.
 
 pub(crate) mod idle;
-pub(crate) mod source;
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -16,40 +15,27 @@ use tokio::time::Instant;
 use tokio_postgres::Client;
 use tracing::{debug, error, info, warn};
 
-use crate::admission::record::InMemory;
+use super::gather::BatchLimits;
+use super::gather::Frames;
 use crate::drain_rate::DrainRate;
-use crate::event::result::RecordResult;
-use crate::log::spool::deliver::reader::LaneReader;
 use crate::log::spool::shared::Spool;
 use crate::metrics::{ByReason, ByTable, EventOutcome, Metrics};
 
 use super::batch::{Batch, Settled};
 use super::decision::{Decision, decide};
-use super::ledger::{Claim, Holder, LedgerRow, Stream};
+use super::gather::{Gathered, Source};
+use super::ledger::Claim;
 use super::opening::{Held, Opening};
 use super::statements::Statements;
 use super::transaction::{self, Plan, READ_ONLY_UNLESS_BEGUN, STATEMENT_LIMIT};
 use crate::accounts::board::Board;
+use crate::accounts::ledger::{Holder, LedgerRow, Stream};
 use crate::accounts::status::{Health, LaneStatus};
 use crate::event::result::PARTITION_BUDGET;
 use crate::partitions::maintain::Keeper;
 use crate::postgres::connect::Target;
 use crate::postgres::error::{BadRow, Chain, Class, Trouble, limited};
 use crate::postgres::session::Session;
-use source::{Gathered, Source};
-
-/// When a batch is large or old enough to be written.
-#[derive(Clone, Copy, Debug)]
-pub struct BatchLimits {
-    /// Rows.
-    pub rows_max: usize,
-    /// Bytes of rows.
-    pub bytes_max: usize,
-    /// Time since its first frame arrived.
-    pub flush_after: Duration,
-    /// Time since the first frame arrived that somebody waits for.
-    pub flush_waited_after: Duration,
-}
 
 /// The one writer of a lane.
 #[derive(Debug)]
@@ -75,9 +61,6 @@ pub struct Writer {
     /// Looks at each connection before anything is written through it.
     pub checks: Arc<Board>,
 }
-
-/// The frames of a lane, as this service spools them.
-pub type Frames = LaneReader<InMemory, RecordResult>;
 
 /// After this many batches without a duplicate, writing goes the straight way
 /// again. A replay is thousands of batches of them, a client's retry is one.

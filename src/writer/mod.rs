@@ -4,6 +4,8 @@
 //! what became of each row. [`isolate`] finds the rows that Postgres refuses, and [`decision`]
 //! says what the [`ledger`]'s row means for a batch.
 
+pub(crate) mod gather;
+
 pub(crate) mod batch;
 pub(crate) mod decision;
 pub(crate) mod isolate;

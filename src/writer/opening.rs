@@ -17,9 +17,12 @@ use uuid::Uuid;
 use crate::admission::record::table_of;
 use crate::log::spool::shared::Spool;
 
-use super::decision::{self, Mark, TakenOver};
-use super::ledger::{Holder, sequence};
+use super::decision;
+use super::decision::TakenOver;
+use super::ledger::sequence;
 use super::transaction::{BEGIN, STATEMENT_LIMIT};
+use crate::accounts::ledger::Holder;
+use crate::accounts::ledger::Mark;
 use crate::postgres::error::{Trouble, limited};
 
 const HOLD: &str = "

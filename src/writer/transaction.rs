@@ -16,9 +16,10 @@ use std::time::Duration;
 use tokio_postgres::Client;
 
 use super::batch::{Batch, Settled};
-use super::ledger::{Claim, Stream, Totals};
+use super::ledger::Claim;
 use super::quarantine;
 use super::statements::Statements;
+use crate::accounts::ledger::{Stream, Totals};
 use crate::postgres::error::{BadRow, Class, Trouble, limited};
 
 /// A batch takes well under a second; a minute means that nobody is there.

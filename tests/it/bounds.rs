@@ -6,7 +6,8 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use recsys_ingest::event::body::{Body, Framing, Limits};
-use recsys_ingest::event::decode::{Context, Tenants, decode};
+use recsys_ingest::event::context::{Context, Tenants};
+use recsys_ingest::event::decode::decode;
 use recsys_ingest::event::identity::Pseudonymizer;
 use recsys_ingest::event::rejection::Code;
 use recsys_ingest::event::table::Table;

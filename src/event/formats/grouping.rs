@@ -6,9 +6,10 @@ use std::collections::HashMap;
 use uuid::Uuid;
 
 use crate::event::body::RawEvent;
-use crate::event::decode::{Context, Format};
+use crate::event::context::Context;
 use crate::event::exposure::{Experiment, Exposure, Versions, required_surface};
 use crate::event::field::{self, Names, opt_text, required};
+use crate::event::format::Format;
 use crate::event::identity::{self, Pseudonym, RequestId};
 use crate::event::interaction;
 use crate::event::json;

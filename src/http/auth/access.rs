@@ -11,7 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use uuid::Uuid;
 
-use crate::event::decode::Tenants;
+use crate::event::context::Tenants;
 use crate::event::rejection::Code;
 use crate::event::table::Table;
 use crate::event::time::Micros;

@@ -17,13 +17,15 @@ use tokio::sync::oneshot;
 use utoipa::IntoParams;
 use uuid::Uuid;
 
+use super::ack::Ack;
 use crate::accounts::status::Health;
 use crate::admission::admit::{Full, Scratch};
 use crate::admission::memory::Loan;
-use crate::config::Ack;
 use crate::event;
 use crate::event::body::{BodyError, Framing, Limits};
-use crate::event::decode::{Context, DecodeError, Decoded, Format, RowLimits};
+use crate::event::context::Context;
+use crate::event::decode::{DecodeError, Decoded, RowLimits};
+use crate::event::format::Format;
 use crate::event::result::RecordResult;
 use crate::event::row::rows::Rows;
 use crate::event::table::Table;
@@ -34,7 +36,7 @@ use super::body;
 use super::body::Received;
 use super::response::{Answer, Origins, Room, on_loan, rejections};
 use crate::clock;
-use crate::http::App;
+use crate::http::app::App;
 use crate::http::auth::access::Access;
 use crate::http::problem::{Problem, ProblemBody};
 
@@ -467,7 +469,7 @@ fn decode_with(
             received_at,
             earliest: Micros(received_at.0.saturating_sub(app.horizon_past_us)),
             latest: Micros(received_at.0.saturating_add(app.horizon_future_us)),
-            items_max: crate::http::ITEMS_MAX,
+            items_max: crate::http::app::ITEMS_MAX,
             new_event_id: &Uuid::now_v7,
             skew_ms,
         },

@@ -1,5 +1,7 @@
 //! The two endpoints that take events.
 
+pub(crate) mod ack;
+
 pub(crate) mod body;
 pub(crate) mod handler;
 pub(crate) mod response;

@@ -21,7 +21,7 @@ use crate::metrics::{ByState, RowState};
 use crate::tenants::refresh::Standing;
 
 use crate::clock;
-use crate::http::App;
+use crate::http::app::App;
 
 /// A body of this size should fit, or the spool counts as full.
 const TYPICAL_BODY_BYTES: usize = 64 * 1024;

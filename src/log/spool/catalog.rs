@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 
 use super::format::{Counts, FRAMES_START, Predecessor, STREAMS_MAX, Seed};
 use super::recover::scan::report::SegmentReport;
-use super::recover::scan::segment::Portion;
 
 /// A segment file.
 #[derive(Clone, Debug)]

@@ -17,6 +17,10 @@
 //! (`scan`, `repair`), what is written to it (`segment`, `log`, `commit`), and
 //! the way out (`pace`, `lane`, `reader`).
 
+pub(crate) mod portion;
+
+pub(crate) mod mutex;
+
 pub(crate) mod append;
 pub(crate) mod catalog;
 pub mod deliver;

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -17,6 +17,7 @@ use super::disk::space::Shortage;
 use super::disk::stall;
 use super::disk::stall::Stall;
 use super::format::{Counts, FRAME_HEADER_BYTES, FRAMES_START, STREAMS_MAX, to_usize};
+use super::mutex::locked;
 use super::recover::openings::History;
 use super::settings::Settings;
 use super::usage::{Fill, Gauges};
@@ -321,10 +322,4 @@ impl Shared {
         self.spares.keep(kept);
         Ok(())
     }
-}
-
-/// Locks a mutex. What it guards is changed in single steps, so a panic
-/// elsewhere has not left it half done.
-pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -69,12 +69,12 @@ impl Pressure {
 mod tests {
     use uuid::Uuid;
 
+    use crate::accounts::ledger::Stream;
     use crate::admission::record::InMemory;
     use crate::event::result::RecordResult;
     use crate::event::table::Table;
     use crate::log::spool;
     use crate::log::spool::settings::Settings;
-    use crate::writer::ledger::Stream;
 
     use super::*;
 

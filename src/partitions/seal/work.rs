@@ -12,11 +12,11 @@ use crate::metrics::{ByTable, Metrics};
 use super::lock::{try_lock, unlock};
 use super::plan::{Selection, Step};
 use super::pressure::Pressure;
-use crate::partitions::create::qualified;
 use crate::partitions::history::{Action, note};
-use crate::partitions::indexes::quoted;
 use crate::partitions::leaf::{Leaf, leaves};
 use crate::postgres::error::{Chain, Trouble};
+use crate::postgres::ident::qualified;
+use crate::postgres::ident::quoted;
 use crate::postgres::session::Session;
 
 /// One build at a time with little memory and no helpers: nobody waits for it,

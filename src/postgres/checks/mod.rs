@@ -8,6 +8,8 @@
 //! Invariant: a finding is made from what the catalog says, never from an error
 //! message.
 
+pub(crate) mod pooler;
+
 pub(crate) mod clock;
 pub(crate) mod columns;
 pub(crate) mod facts;

@@ -71,17 +71,6 @@ pub(crate) fn encoding(server: &Server) -> Option<Finding> {
     })
 }
 
-/// Something hands one server connection to several of our sessions.
-pub(crate) fn pooler() -> Finding {
-    Finding::new(
-        Severity::Fault,
-        "transaction_pooler",
-        "a connection pooler in transaction mode stands between the service and PostgreSQL",
-        "session settings, prepared statements and locks end up with other sessions",
-        "use session mode (pool_mode = session), or connect to PostgreSQL directly; then start again",
-    )
-}
-
 /// The connections that may be open at once, against those that are needed: too
 /// few even if there were no others.
 pub(crate) fn connections(server: &Server, needed: u32) -> Option<Finding> {

@@ -10,7 +10,10 @@ use anyhow::{Result, bail};
 use tokio_postgres::config::{Host, SslMode, SslNegotiation};
 use tokio_postgres::{Config, NoTls};
 
-use super::{CONNECT_TIMEOUT, Connection};
+use super::connection::Connection;
+
+/// Long enough for a handshake across an ocean with a lost packet or two.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One host of a target; they are tried in turn.
 #[derive(Clone)]

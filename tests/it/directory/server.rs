@@ -6,7 +6,8 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use recsys_ingest::postgres::connect::{Connection, Target};
+use recsys_ingest::postgres::connect::Target;
+use recsys_ingest::postgres::connect::connection::Connection;
 use tempfile::TempDir;
 use tokio_postgres::Client;
 

@@ -1,7 +1,8 @@
 //! Promise: there is a partition for every row, made from what the catalog says.
 
 use recsys_ingest::event::table::Table;
-use recsys_ingest::partitions::catalog::{Coverage, list, read_coverage};
+use recsys_ingest::partitions::catalog::{list, read_coverage};
+use recsys_ingest::partitions::coverage::Coverage;
 use recsys_ingest::partitions::create::{Ensured, ensure, ensure_ahead};
 use recsys_ingest::partitions::error::Error;
 use recsys_ingest::partitions::range::{Interval, Range};

@@ -1,7 +1,8 @@
 //! Promise: the suite's own readers find what they expect.
 
 use recsys_ingest::event::table::Table;
-use recsys_ingest::partitions::catalog::{Coverage, read_coverage};
+use recsys_ingest::partitions::catalog::read_coverage;
+use recsys_ingest::partitions::coverage::Coverage;
 use recsys_ingest::partitions::create::ensure;
 use recsys_ingest::partitions::range::Range;
 

@@ -16,7 +16,7 @@ use tracing::warn;
 use super::segment::Blank;
 use crate::log::spool::catalog::Spent;
 use crate::log::spool::disk::Disk;
-use crate::log::spool::shared::locked;
+use crate::log::spool::mutex::locked;
 use crate::log::spool::spool_id::LEFTOVER_SUFFIX;
 
 /// More would only wait: between two looks at what is done with, a disk fills

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::lag::Pace;
 use crate::log::record::Delivered;
 use crate::log::spool::catalog::Position;
-use crate::log::spool::shared::locked;
+use crate::log::spool::mutex::locked;
 use crate::log::spool::usage::Gauges;
 
 /// What a lane's two ends share.

@@ -4,6 +4,8 @@
 //! they are, nor on which thread it runs. Reading from disk blocks, and is a
 //! call of its own for that reason.
 
+pub(crate) mod cursor;
+
 pub(crate) mod behind;
 pub(crate) mod found;
 
@@ -13,7 +15,7 @@ use super::lane::{Lane, LaneState};
 use crate::log::record::Delivered;
 use crate::log::spool::format::NUMBER_MAX;
 use crate::log::spool::shared::Shared;
-use behind::Cursor;
+use cursor::Cursor;
 use found::Found;
 
 /// The one reader of a lane.

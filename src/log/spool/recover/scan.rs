@@ -182,20 +182,6 @@ pub(crate) fn rescan(
     scan_segment(name, &bytes, Some(stated), &NOTHING_SETTLED)
 }
 
-/// Length without the zeros at the end.
-pub(crate) fn trimmed(bytes: &[u8]) -> usize {
-    // Most of a file that was set aside is zeros: compare them by the page.
-    const ZEROS: [u8; 4096] = [0; 4096];
-    let mut end = bytes.len();
-    while end >= ZEROS.len() && bytes[end - ZEROS.len()..end] == ZEROS {
-        end -= ZEROS.len();
-    }
-    bytes[..end]
-        .iter()
-        .rposition(|&byte| byte != 0)
-        .map_or(0, |last| last + 1)
-}
-
 /// All segments are of one instance, and it is the one in the instance file.
 fn check_instance(
     report: &mut ScanReport,

@@ -16,7 +16,7 @@ use crate::log::spool::disk::space::Shortage;
 use crate::log::spool::format::{
     FRAMES_START, NUMBER_MAX, STREAMS_MAX, SegmentHeader, segment_name,
 };
-use crate::log::spool::recover::scan::segment::Portion;
+use crate::log::spool::portion::Portion;
 use crate::log::spool::shared::Shared;
 
 impl Log {

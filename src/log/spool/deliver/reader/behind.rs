@@ -10,24 +10,13 @@ use bytes::Bytes;
 use tracing::error;
 
 use super::LaneReader;
+use super::cursor::Cursor;
 use crate::log::record::Delivered;
-use crate::log::spool::catalog::{Position, Segment};
+use crate::log::spool::catalog::Segment;
 use crate::log::spool::disk::{DiskFile, read_full};
 use crate::log::spool::format::{FRAME_HEADER_BYTES, FRAMES_START, FrameHeader, to_usize};
-use crate::log::spool::recover::scan::segment::Portion;
+use crate::log::spool::portion::Portion;
 use crate::log::spool::recover::{repair, scan};
-
-/// A place on disk.
-#[derive(Debug)]
-pub(crate) struct Cursor {
-    segment: u64,
-    offset: u64,
-    /// Frames up to here were given, skipped, or are lost.
-    read_to: u64,
-    file: Option<Box<dyn DiskFile>>,
-    /// The damage at this place was just looked into.
-    rescanned: Option<(u64, u64)>,
-}
 
 /// Small reads cost more calls than bytes.
 const READ_BYTES_MIN: usize = 64 << 10;
@@ -273,18 +262,6 @@ impl<L, R> LaneReader<L, R> {
         known.correct(&report);
         cursor.rescanned = Some(place);
         Ok(())
-    }
-}
-
-impl Cursor {
-    fn at(position: Position) -> Self {
-        Self {
-            segment: position.segment,
-            offset: position.offset,
-            read_to: position.sequence - 1,
-            file: None,
-            rescanned: None,
-        }
     }
 }
 

@@ -3,8 +3,8 @@
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
-use super::segment::Portion;
 use crate::log::spool::format::{Counts, HeaderError, STREAMS_MAX, SegmentHeader};
+use crate::log::spool::portion::Portion;
 
 /// What is in a spool's directory.
 #[derive(Clone, Debug, Default)]

@@ -5,22 +5,11 @@ use std::ops::Range;
 use anyhow::Context;
 
 use super::report::{Damage, DamageKind, Ending, SegmentReport};
-use super::trimmed;
 use crate::log::spool::format::{
     Counts, FRAME_HEADER_BYTES, FRAME_MARKER, FRAMES_START, FrameHeader, Predecessor, STREAMS_MAX,
     Seed, SegmentHeader, to_usize,
 };
-
-/// What a segment holds of one stream.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Portion {
-    /// The last sequence; zero if there is no frame.
-    pub(crate) last: u64,
-    pub(crate) frames: u64,
-    pub(crate) items: u64,
-    /// Of these, items of frames behind those that the reader calls settled.
-    pub(crate) unsettled: u64,
-}
+use crate::log::spool::portion::Portion;
 
 /// What lies at an offset.
 enum Found {
@@ -257,4 +246,18 @@ impl Walk<'_> {
             guards: None,
         }
     }
+}
+
+/// Length without the zeros at the end.
+pub(crate) fn trimmed(bytes: &[u8]) -> usize {
+    // Most of a file that was set aside is zeros: compare them by the page.
+    const ZEROS: [u8; 4096] = [0; 4096];
+    let mut end = bytes.len();
+    while end >= ZEROS.len() && bytes[end - ZEROS.len()..end] == ZEROS {
+        end -= ZEROS.len();
+    }
+    bytes[..end]
+        .iter()
+        .rposition(|&byte| byte != 0)
+        .map_or(0, |last| last + 1)
 }

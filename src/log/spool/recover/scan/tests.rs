@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::report::{DamageKind, Ending};
+use super::segment::trimmed;
 use super::*;
 use crate::log::spool::format::{
     FRAMES_START, FrameHeader, SEGMENT_HEADER_BYTES, SEGMENT_HEADER_COPY_AT, STREAMS_MAX,

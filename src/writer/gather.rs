@@ -5,19 +5,35 @@
 //! batch while it stores the one before.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::{BatchLimits, Frames};
+use super::batch::Batch;
 use crate::admission::record::{Delivered, InMemory};
 use crate::event::result::RecordResult;
 use crate::event::row::rows::Rows;
 use crate::event::table::Table;
 use crate::log::record;
-use crate::log::spool::deliver::reader::Next;
+use crate::log::spool::deliver::reader::{LaneReader, Next};
 use crate::postgres::error::Trouble;
-use crate::writer::batch::Batch;
+
+/// When a batch is large or old enough to be written.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchLimits {
+    /// Rows.
+    pub rows_max: usize,
+    /// Bytes of rows.
+    pub bytes_max: usize,
+    /// Time since its first frame arrived.
+    pub flush_after: Duration,
+    /// Time since the first frame arrived that somebody waits for.
+    pub flush_waited_after: Duration,
+}
+
+/// The frames of a lane, as this service spools them.
+pub type Frames = LaneReader<InMemory, RecordResult>;
 
 /// A lane's frames, from memory or from disk.
 pub(crate) struct Source {

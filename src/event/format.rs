@@ -1,0 +1,95 @@
+//! How an event's fields are named and nested.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::body::RawEvent;
+use super::table::Table;
+
+/// How an event's fields are named and nested (contract §3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Our own: the columns' names.
+    Native,
+    /// recsys-service's exposure log.
+    ServiceV1,
+    /// recsys-eval's exposure.v1, also written by recsys-service.
+    EvalV1,
+    /// recsys-pipelines' exposure.v1: one line an item.
+    PipelinesV1,
+    /// recsys-eval's outcome.v1.
+    OutcomeV1,
+}
+
+impl Format {
+    /// All formats.
+    pub const ALL: [Format; 5] = [
+        Format::Native,
+        Format::ServiceV1,
+        Format::EvalV1,
+        Format::PipelinesV1,
+        Format::OutcomeV1,
+    ];
+
+    /// The name in `?format=` and in `meta.schema`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Format::Native => "native",
+            Format::ServiceV1 => "service_v1",
+            Format::EvalV1 => "eval_v1",
+            Format::PipelinesV1 => "pipelines_v1",
+            Format::OutcomeV1 => "outcome_v1",
+        }
+    }
+
+    /// Whether events of this format go into `table`.
+    pub fn fits(self, table: Table) -> bool {
+        match self {
+            Format::Native => true,
+            Format::ServiceV1 | Format::EvalV1 | Format::PipelinesV1 => table == Table::Exposures,
+            Format::OutcomeV1 => table == Table::Interactions,
+        }
+    }
+
+    /// Recognises an event by the fields that only its format has.
+    pub(super) fn recognise(table: Table, event: &RawEvent<'_, '_>) -> Self {
+        let has = |name: &str| event.fields.iter().any(|field| field.key == name);
+        if has("occurred_at") {
+            return Format::Native;
+        }
+        match table {
+            Table::Interactions if has("ts") => Format::OutcomeV1,
+            Table::Interactions => Format::Native,
+            Table::Exposures if has("timestamp") && has("schema_version") => Format::ServiceV1,
+            Table::Exposures if has("ts") && has("v") && !has("items") => Format::PipelinesV1,
+            Table::Exposures if has("ts") => Format::EvalV1,
+            Table::Exposures => Format::Native,
+        }
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Format {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        Ok(match name {
+            "native" => Format::Native,
+            "service_v1" | "service" => Format::ServiceV1,
+            "eval_v1" | "eval" | "exposure.v1" => Format::EvalV1,
+            "pipelines_v1" | "pipelines" => Format::PipelinesV1,
+            "outcome_v1" | "outcome" | "outcome.v1" => Format::OutcomeV1,
+            _ => {
+                return Err(format!(
+                    "there is no format '{}'; there are native, service_v1, eval_v1, pipelines_v1 and outcome_v1",
+                    name.chars().take(40).collect::<String>()
+                ));
+            }
+        })
+    }
+}

@@ -1,0 +1,27 @@
+//! An open connection, before anything drives it.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+
+use tokio_postgres::Client;
+
+/// The future that moves a connection's bytes; it ends when the connection does.
+pub type Driver = Pin<Box<dyn Future<Output = Result<(), tokio_postgres::Error>> + Send>>;
+
+/// An open connection. The client stands still unless the driver is polled.
+#[must_use = "dropping a connection closes it"]
+pub struct Connection {
+    /// What statements are sent with.
+    pub client: Client,
+    /// To be polled, usually as a task of its own, until it ends.
+    pub driver: Driver,
+    /// Why there is no TLS, where it was preferred.
+    pub clear_text: Option<String>,
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").finish_non_exhaustive()
+    }
+}
