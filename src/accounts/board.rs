@@ -18,7 +18,7 @@ use crate::metrics::{ByFinding, Metrics};
 use crate::finding::{Finding, Severity};
 use crate::postgres::checks::clock;
 use crate::postgres::checks::pooler::pooler;
-use crate::postgres::error::Trouble;
+use crate::postgres::error::Error;
 
 /// Where findings come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,7 +133,7 @@ impl Board {
     ///
     /// # Errors
     /// When the connection is lost.
-    pub async fn inspect(&self, client: &Client) -> Result<(), Trouble> {
+    pub async fn inspect(&self, client: &Client) -> Result<(), Error> {
         let findings = crate::postgres::checks::inspect(client, self.connections).await?;
         self.is_prepared.send_replace(true);
         self.put(Source::Database, findings);
@@ -145,7 +145,7 @@ impl Board {
     ///
     /// # Errors
     /// When the connection is lost.
-    pub(crate) async fn look_again(&self, client: &Client) -> Result<(), Trouble> {
+    pub(crate) async fn look_again(&self, client: &Client) -> Result<(), Error> {
         if self.found()[Source::Database as usize].is_empty() {
             return Ok(());
         }
@@ -162,7 +162,7 @@ impl Board {
         client: &Client,
         table: Table,
         wait_max: Duration,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), Error> {
         let mut findings = crate::postgres::checks::inspect(client, self.connections).await?;
         if findings
             .iter()
@@ -182,7 +182,7 @@ impl Board {
         self.put(Source::Database, findings);
         match fault {
             None => Ok(()),
-            Some(fault) => Err(Trouble::Unfit(fault)),
+            Some(fault) => Err(Error::Unfit(fault)),
         }
     }
 
@@ -190,7 +190,7 @@ impl Board {
     ///
     /// # Errors
     /// When the connection is lost.
-    pub(crate) async fn compare_clocks(&self, client: &Client) -> Result<(), Trouble> {
+    pub(crate) async fn compare_clocks(&self, client: &Client) -> Result<(), Error> {
         let offset = clock::compare(client, self.now).await?;
         #[expect(
             clippy::cast_precision_loss,
@@ -218,11 +218,11 @@ impl Board {
     }
 
     /// Looks at an error for what names its cause better than its words do.
-    pub fn note_trouble(&self, trouble: &Trouble) {
-        let is_pooler = match trouble {
-            Trouble::Unfit(finding) => *finding == pooler(),
+    pub fn note_error(&self, error: &Error) {
+        let is_pooler = match error {
+            Error::Unfit(finding) => *finding == pooler(),
             // Our statements and their names are known to our session alone.
-            Trouble::Statement { source, .. } => source
+            Error::Statement { source, .. } => source
                 .code()
                 .is_some_and(|code| matches!(code.code(), "26000" | "42P05")),
             _ => false,

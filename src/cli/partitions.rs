@@ -57,7 +57,7 @@ pub(crate) async fn run(command: PartitionsCommand) -> Result<()> {
             // Builds take as long as they take; what they may wait for has a limit.
             let mut session = Session::open(&database.target()?, None)
                 .await
-                .map_err(|trouble| anyhow::anyhow!("{}", Chain(&trouble)))?;
+                .map_err(|error| anyhow::anyhow!("{}", Chain(&error)))?;
             let selection = if names.is_empty() {
                 Selection::Due {
                     profile: IndexProfile::Deferred,
@@ -136,7 +136,7 @@ async fn seal_all(session: &mut Session, selection: &Selection) -> Result<()> {
             logging::say(&format!(
                 "{} is not sealed: {}",
                 failed.name,
-                Chain(&failed.trouble)
+                Chain(&failed.error)
             ));
         }
         if !outcome.failed.is_empty() {

@@ -1,10 +1,25 @@
 //! Why partitions could not be read or made.
 
+use super::range::Range;
 use crate::event::table::Table;
+use crate::postgres::error as postgres;
+use crate::postgres::sqlstate::passes_by_itself;
 
 /// Why partitions could not be read or made.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// Something failed that is not about a partition.
+    #[error(transparent)]
+    Connection(#[from] postgres::Error),
+    /// The partition of these days is missing, and the role may not make it.
+    #[error(
+        "there is no partition for {range}, and the role may not make one: \
+         make it, or give the role the right to"
+    )]
+    NotAllowed {
+        /// What it would hold.
+        range: Range,
+    },
     /// Somebody held a lock for too long; nothing was changed, and it is worth
     /// trying again later.
     #[error(
@@ -54,6 +69,17 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether trying again later is worth it.
+    pub(crate) fn passes_by_itself(&self) -> bool {
+        match self {
+            Self::Connection(error) => error.is_away(),
+            // No row is involved: any other refusal is of our own DDL.
+            Self::Postgres { source, .. } => passes_by_itself(source),
+            Self::NotPartitioned { .. } | Self::NotAllowed { .. } => false,
+            Self::Busy { .. } | Self::Detaching { .. } => true,
+        }
+    }
+
     /// Whether the role lacks a right, which trying again does not change.
     pub(crate) fn is_denied(&self) -> bool {
         let Self::Postgres { source, .. } = self else {

@@ -18,12 +18,14 @@ use super::budget::CreationBudget;
 use super::catalog::read_coverage;
 use super::coverage::Coverage;
 use super::create::ensure_with;
+use super::error::Error;
 use super::indexes::IndexProfile;
 use super::range::{Interval, Range};
 use crate::accounts::quarantine::Selection;
 use crate::postgres::checks::clock::server_time;
 use crate::postgres::connect::Target;
-use crate::postgres::error::{Chain, Trouble};
+use crate::postgres::error as postgres;
+use crate::postgres::error::Chain;
 use crate::postgres::session::Session;
 
 const DAY_US: f64 = 86_400e6;
@@ -107,7 +109,7 @@ impl Keeper {
         session: &mut Session,
         table: Table,
         times: impl Iterator<Item = Micros>,
-    ) -> Result<Vec<Refused>, Trouble> {
+    ) -> Result<Vec<Refused>, Error> {
         let wanted = self.missing(table, times);
         if wanted.is_empty() {
             return Ok(Vec::new());
@@ -136,12 +138,11 @@ impl Keeper {
                 Ok(()) => has_made = true,
                 Err(error) if error.is_denied() => {
                     self.deny();
-                    let trouble = Trouble::from(error);
-                    warn!(%table, %range, error = %Chain(&trouble), "may not make a partition that events need");
-                    let why = self.only_waits(session, range).await.map_err(|_| trouble)?;
+                    warn!(%table, %range, error = %Chain(&error), "may not make a partition that events need");
+                    let why = self.only_waits(session, range).await.map_err(|_| error)?;
                     refused.push(Refused { range, why });
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(error),
             }
         }
         if has_made {
@@ -164,7 +165,7 @@ impl Keeper {
     /// # Errors
     /// Where `range` is to be there ahead of time: then all rows need it, and wait
     /// in the spool until it is made.
-    async fn only_waits(&self, session: &Session, range: Range) -> Result<&'static str, Trouble> {
+    async fn only_waits(&self, session: &Session, range: Range) -> Result<&'static str, Error> {
         let now = server_time(&session.client).await?;
         let layout = self.layout;
         match layout
@@ -172,7 +173,7 @@ impl Keeper {
             .ranges_ahead(now.0, layout.ahead)
             .contains(&range)
         {
-            true => Err(Trouble::NoPartition { range }),
+            true => Err(Error::NotAllowed { range }),
             false => Ok(
                 "needs a new partition, which the service's role may not make; it is stored as soon as there is one",
             ),
@@ -235,7 +236,7 @@ impl Keeper {
         table: Table,
         range: Range,
         why: &str,
-    ) -> Result<(), super::error::Error> {
+    ) -> Result<(), Error> {
         for made in ensure_with(&mut session.client, table, range, self.layout.indexes, why)
             .await?
             .created()
@@ -252,7 +253,7 @@ impl Keeper {
         Ok(())
     }
 
-    async fn read(&self, session: &mut Session, table: Table) -> Result<(), super::error::Error> {
+    async fn read(&self, session: &mut Session, table: Table) -> Result<(), Error> {
         let coverage = read_coverage(&mut session.client, table).await?;
         self.coverage[table as usize].store(Arc::new(coverage));
         self.shortage().has_read(table, Instant::now());
@@ -260,7 +261,7 @@ impl Keeper {
     }
 
     /// Has the partitions of the days to come ready.
-    pub async fn look_ahead(&self, session: &mut Session, now: Micros) -> Result<(), Trouble> {
+    pub async fn look_ahead(&self, session: &mut Session, now: Micros) -> Result<(), Error> {
         for table in Table::ALL {
             self.read(session, table).await?;
             let ahead = self.layout.interval.ranges_ahead(now.0, self.layout.ahead);
@@ -329,18 +330,18 @@ impl Keeper {
                     Ok(done) => done,
                     Err(_) => {
                         session.give_up();
-                        Err(Trouble::TimedOut {
+                        Err(Error::from(postgres::Error::TimedOut {
                             doing: "look after the partitions",
                             seconds: TICK_LIMIT.as_secs(),
-                        })
+                        }))
                     }
                 }
             };
             match result.await {
                 Ok(()) => failed = false,
-                Err(trouble) => {
+                Err(error) => {
                     if !failed {
-                        warn!(error = %Chain(&trouble), "cannot look after the partitions, retrying");
+                        warn!(error = %Chain(&error), "cannot look after the partitions, retrying");
                     }
                     failed = true;
                 }

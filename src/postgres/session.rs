@@ -18,7 +18,7 @@ use tracing::debug;
 use super::checks::pooler::pooler;
 use super::connect::connection::{Connection, Driver};
 use super::connect::{Reused, Target, prepare_session};
-use super::error::{Trouble, describe};
+use super::error::{Error, describe};
 
 /// A goodbye is one small message; more only if a statement still runs.
 const GOODBYE_LIMIT: Duration = Duration::from_secs(1);
@@ -73,10 +73,7 @@ impl Drop for End {
 
 impl Session {
     /// Connects, within the target's limit.
-    pub async fn open(
-        target: &Target,
-        statement_timeout: Option<Duration>,
-    ) -> Result<Self, Trouble> {
+    pub async fn open(target: &Target, statement_timeout: Option<Duration>) -> Result<Self, Error> {
         let Connection {
             client,
             driver,
@@ -110,8 +107,8 @@ impl Session {
         prepare_session(&session.client, statement_timeout)
             .await
             .map_err(|error| match error.is::<Reused>() {
-                true => Trouble::Unfit(pooler()),
-                false => Trouble::Session(error),
+                true => Error::Unfit(pooler()),
+                false => Error::Session(error),
             })?;
         if let Some(backend) = Backend::of(&session.client).await? {
             session.end.backend.get_or_init(|| backend);
@@ -210,7 +207,7 @@ impl Driven {
 }
 
 impl Backend {
-    async fn of(client: &Client) -> Result<Option<Self>, Trouble> {
+    async fn of(client: &Client) -> Result<Option<Self>, Error> {
         let sql = "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()";
         let asking = client.simple_query(sql);
         let doing = "ask for the session's process";

@@ -678,7 +678,7 @@ async fn prepare_until_done(target: &Target, migrates: bool, checks: &Board) {
 async fn prepare_once(target: &Target, migrates: bool, checks: &Board) -> Result<()> {
     let mut session = Session::open(target, None)
         .await
-        .inspect_err(|trouble| checks.note_trouble(trouble))?;
+        .inspect_err(|error| checks.note_error(error))?;
     let history = migrate::look(&session.client).await?;
     let (finding, is_usable) = match &history {
         History::Current => (None, true),

@@ -119,7 +119,7 @@ impl Directory {
     /// How long ago the database was last read completely; none if it never was.
     ///
     /// Without a reading, or with a very old one, an unknown key proves nothing
-    /// about the caller: that is our trouble (503), not theirs (401).
+    /// about the caller: that is our error (503), not theirs (401).
     #[must_use]
     pub fn age(&self) -> Option<Duration> {
         let read_ms = self.shared.read_ms.load(Ordering::Acquire);

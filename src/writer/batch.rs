@@ -7,7 +7,7 @@ use crate::event::row::Key;
 use crate::event::table::Table;
 use crate::event::time::Micros;
 
-use crate::postgres::error::BadRow;
+use crate::writer::error::BadRow;
 
 /// Frames that go into one transaction: a stretch of one stream, in order.
 #[derive(Debug)]

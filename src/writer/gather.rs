@@ -17,7 +17,7 @@ use crate::event::row::rows::Rows;
 use crate::event::table::Table;
 use crate::log::record;
 use crate::log::spool::deliver::reader::{LaneReader, Next};
-use crate::postgres::error::Trouble;
+use crate::writer::error::Error;
 
 /// When a batch is large or old enough to be written.
 #[derive(Clone, Copy, Debug)]
@@ -106,7 +106,7 @@ impl Source {
         &mut self,
         gathered: &mut Gathered,
         limits: &BatchLimits,
-    ) -> Result<bool, Trouble> {
+    ) -> Result<bool, Error> {
         if let Some(frame) = self.read.pop_front() {
             gathered.push(frame, limits);
             return Ok(true);
@@ -124,7 +124,7 @@ impl Source {
             Reader::Away(reading) => {
                 let (frames, read) = reading.await.expect("reading does not panic");
                 self.reader = Reader::Here(frames);
-                for spooled in read.map_err(Trouble::Spool)? {
+                for spooled in read.map_err(Error::Spool)? {
                     let frame = self.readable(spooled)?;
                     self.read.push_back(frame);
                 }
@@ -146,7 +146,7 @@ impl Source {
     }
 
     /// A record from the log, as rows again.
-    fn readable(&mut self, record: FromLog) -> Result<Delivered, Trouble> {
+    fn readable(&mut self, record: FromLog) -> Result<Delivered, Error> {
         let sequence = record.sequence;
         let memory = match record.memory {
             Some(memory) => memory,
@@ -154,7 +154,7 @@ impl Source {
                 Ok(rows) => InMemory { rows, loan: None },
                 Err(source) => {
                     self.reader = Reader::Stuck;
-                    return Err(Trouble::Frame { sequence, source });
+                    return Err(Error::Frame { sequence, source });
                 }
             },
         };

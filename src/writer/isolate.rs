@@ -21,7 +21,8 @@ use super::batch::Settled;
 use super::quarantine::left_out;
 use super::transaction::{STATEMENT_LIMIT, Transaction, execute};
 use crate::postgres::copy::only_row;
-use crate::postgres::error::{BadRow, Class, Trouble, limited};
+use crate::postgres::error::{self as postgres, limited};
+use crate::writer::error::{BadRow, Class, Error};
 
 /// So many rows that failed in one way, and none that passed, are the table's fault.
 const SCHEMA_ROWS: usize = 20;
@@ -184,7 +185,7 @@ impl Transaction<'_> {
         self,
         rows: Vec<usize>,
         settled: &mut Settled,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), Error> {
         let mut spans = Spans::of(rows);
         let mut refused = Refused::default();
         let mut passed = false;
@@ -208,7 +209,7 @@ impl Transaction<'_> {
                     let there = rows.into_iter().filter(is_there).collect();
                     spans.stack.extend([missing, there]);
                 }
-                Err(trouble) => match trouble.class_if_it_lasts(self.lasts) {
+                Err(error) => match error.class_if_it_lasts(self.lasts) {
                     Class::BadRow(bad) => refused.0.extend(spans.narrow(rows, bad)),
                     Class::Duplicate => {
                         self.tidy(&mut tidy).await?;
@@ -222,10 +223,10 @@ impl Transaction<'_> {
                             continue;
                         }
                         // Not the key, then, but a unique index of somebody else's.
-                        let bad = BadRow::of_duplicate(&trouble);
+                        let bad = BadRow::of_duplicate(&error);
                         settled.quarantined.extend(spans.narrow(rows, bad));
                     }
-                    _ => return Err(trouble),
+                    _ => return Err(error),
                 },
             }
             if !passed && refused.looks_like_the_table() {
@@ -247,14 +248,14 @@ impl Transaction<'_> {
 
     /// Whether rows that failed alone, in a batch of which nothing went through,
     /// are bad.
-    async fn judge(self, refused: &Refused) -> Result<(), Trouble> {
+    async fn judge(self, refused: &Refused) -> Result<(), Error> {
         let is_bad = match self.probe(refused).await? {
             None | Some(Probed::Passes) => true,
             Some(Probed::Refused) => false,
             Some(Probed::Silent) => refused.0.iter().all(|(_, bad)| bad.is_evident),
         };
         match (is_bad, refused.0.last()) {
-            (false, Some((_, last))) => Err(Trouble::Undecided {
+            (false, Some((_, last))) => Err(Error::Undecided {
                 table: self.batch.table(),
                 rows: refused.0.len(),
                 last: Box::new(last.clone()),
@@ -263,8 +264,8 @@ impl Transaction<'_> {
         }
     }
 
-    fn every_row(self, refused: Refused) -> Trouble {
-        Trouble::EveryRow {
+    fn every_row(self, refused: Refused) -> Error {
+        Error::EveryRow {
             table: self.batch.table(),
             rows: refused.0.len(),
             last: Box::new(
@@ -278,7 +279,7 @@ impl Transaction<'_> {
     }
 
     /// Copies rows, and says which of them are not there.
-    async fn copy_span(self, tidy: Tidy, rows: &[usize]) -> Result<Copied, Trouble> {
+    async fn copy_span(self, tidy: Tidy, rows: &[usize]) -> Result<Copied, Error> {
         let bytes = rows.iter().map(|&at| self.batch.row(at));
         let copied = self.copy_rows(tidy.sql(), bytes).await?;
         if copied == rows.len() {
@@ -294,7 +295,7 @@ impl Transaction<'_> {
         })
     }
 
-    async fn tidy(self, tidy: &mut Tidy) -> Result<(), Trouble> {
+    async fn tidy(self, tidy: &mut Tidy) -> Result<(), Error> {
         match std::mem::replace(tidy, Tidy::Nothing).sql() {
             Some(sql) => execute(self.client, "go on after a savepoint", sql).await,
             None => Ok(()),
@@ -302,7 +303,7 @@ impl Transaction<'_> {
     }
 
     /// The rows whose keys are not in the table.
-    async fn missing(self, rows: &[usize]) -> Result<Vec<usize>, Trouble> {
+    async fn missing(self, rows: &[usize]) -> Result<Vec<usize>, Error> {
         let asking = self.statements.stored(self.client, self.batch, rows);
         let stored = limited("look for rows that were left out", STATEMENT_LIMIT, asking).await?;
         let is_missing = |at: &usize| stored.binary_search(at).is_err();
@@ -310,7 +311,7 @@ impl Transaction<'_> {
     }
 
     /// Whether any of these rows can be stored, each alone; stores none.
-    async fn any_passes(self, rows: &[usize]) -> Result<bool, Trouble> {
+    async fn any_passes(self, rows: &[usize]) -> Result<bool, Error> {
         for &at in rows {
             if let Ok(true) = self.passes(self.batch.row(at)).await? {
                 return Ok(true);
@@ -320,14 +321,14 @@ impl Transaction<'_> {
     }
 
     /// Whether a row can be stored, or its error; does not store it.
-    async fn passes(self, row: &[u8]) -> Result<Result<bool, BadRow>, Trouble> {
+    async fn passes(self, row: &[u8]) -> Result<Result<bool, BadRow>, Error> {
         let tried = self.copy_rows(None, std::iter::once(row)).await;
         let passes = match tried {
             Ok(copied) => Ok(copied == 1),
-            Err(trouble) => match trouble.class_if_it_lasts(self.lasts) {
+            Err(error) => match error.class_if_it_lasts(self.lasts) {
                 Class::BadRow(bad) => Err(bad),
-                Class::Duplicate => Err(BadRow::of_duplicate(&trouble)),
-                _ => return Err(trouble),
+                Class::Duplicate => Err(BadRow::of_duplicate(&error)),
+                _ => return Err(error),
             },
         };
         self.tidy(&mut Tidy::Undo).await?;
@@ -337,7 +338,7 @@ impl Transaction<'_> {
     /// Tries a row that the table has already, under another id, and undoes it:
     /// single events are the rule, and nothing may come behind one for hours.
     /// `None`: there is nothing to judge.
-    async fn probe(self, refused: &Refused) -> Result<Option<Probed>, Trouble> {
+    async fn probe(self, refused: &Refused) -> Result<Option<Probed>, Error> {
         let Some((at, _)) = refused.0.first() else {
             return Ok(None);
         };
@@ -361,7 +362,7 @@ impl Transaction<'_> {
     }
 
     /// A row of the table under a new id, by preference the tenant's newest.
-    async fn stored_row(self, key: &Key) -> Result<Option<Vec<u8>>, Trouble> {
+    async fn stored_row(self, key: &Key) -> Result<Option<Vec<u8>>, Error> {
         let table = self.batch.table();
         let id = Uuid::now_v7();
         let columns: Vec<_> = table
@@ -390,11 +391,11 @@ impl Transaction<'_> {
         match limited("read a row that is stored", PROBE_LIMIT, reading).await {
             Ok(read) => Ok(only_row(table, &read.concat())),
             // The role may write and not read: then rows from behind have to tell.
-            Err(trouble) if trouble.is_refusal() => {
+            Err(error) if error.is_refusal() => {
                 self.tidy(&mut Tidy::Undo).await?;
                 Ok(None)
             }
-            Err(trouble) => Err(trouble),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -403,12 +404,12 @@ impl Transaction<'_> {
         self,
         first: Option<&str>,
         rows: impl Iterator<Item = &'r [u8]>,
-    ) -> Result<usize, Trouble> {
+    ) -> Result<usize, Error> {
         let doing = "copy a batch";
         let table = self.batch.table();
         let begin = async {
             let sink = self.statements.begin_copy(self.client).await;
-            sink.map_err(|source| Trouble::Statement { doing, source })
+            sink.map_err(|source| Error::from(postgres::Error::Statement { doing, source }))
         };
         let copying = async {
             let sink = match first {
@@ -420,7 +421,7 @@ impl Transaction<'_> {
                 }
             };
             let copied = crate::postgres::copy::send(sink, rows).await;
-            copied.map_err(|source| Trouble::Rows {
+            copied.map_err(|source| Error::Rows {
                 doing,
                 table,
                 source,
@@ -428,25 +429,25 @@ impl Transaction<'_> {
         };
         match tokio::time::timeout(STATEMENT_LIMIT, copying).await {
             Ok(copied) => Ok(usize::try_from(copied?).unwrap_or(usize::MAX)),
-            Err(_) => Err(Trouble::TimedOut {
+            Err(_) => Err(Error::from(postgres::Error::TimedOut {
                 doing,
                 seconds: STATEMENT_LIMIT.as_secs(),
-            }),
+            })),
         }
     }
 
     /// Runs what has rows checked: its errors may be theirs.
-    pub(crate) async fn execute_rows(self, doing: &'static str, sql: &str) -> Result<(), Trouble> {
+    pub(crate) async fn execute_rows(self, doing: &'static str, sql: &str) -> Result<(), Error> {
         let table = self.batch.table();
         execute(self.client, doing, sql)
             .await
-            .map_err(|trouble| match trouble {
-                Trouble::Statement { doing, source } => Trouble::Rows {
+            .map_err(|error| match error {
+                Error::Postgres(postgres::Error::Statement { doing, source }) => Error::Rows {
                     doing,
                     table,
                     source,
                 },
-                trouble => trouble,
+                error => error,
             })
     }
 }

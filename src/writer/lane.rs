@@ -34,8 +34,9 @@ use crate::accounts::status::{Health, LaneStatus};
 use crate::event::result::PARTITION_BUDGET;
 use crate::partitions::maintain::Keeper;
 use crate::postgres::connect::Target;
-use crate::postgres::error::{BadRow, Chain, Class, Trouble, limited};
+use crate::postgres::error::{self as postgres, Chain, limited};
 use crate::postgres::session::Session;
+use crate::writer::error::{BadRow, Class, Error};
 
 /// The one writer of a lane.
 #[derive(Debug)]
@@ -120,9 +121,9 @@ impl Sink {
 
 impl Sink {
     /// Closes the connection after an error.
-    fn let_go(&mut self, trouble: &Trouble) {
+    fn let_go(&mut self, error: &Error) {
         let Some(open) = self.open.take() else { return };
-        if matches!(trouble, Trouble::TimedOut { .. }) {
+        if error.is_timeout() {
             open.session.give_up();
         }
     }
@@ -222,8 +223,8 @@ impl Writer {
                         ..Sink::default()
                     });
                 }
-                Err(Trouble::Fenced(by)) => return Err(FencedOff(by)),
-                Err(trouble) => self.pause_after(&trouble, &mut backoff).await,
+                Err(Error::Fenced(by)) => return Err(FencedOff(by)),
+                Err(error) => self.pause_after(&error, &mut backoff).await,
             }
         }
     }
@@ -254,16 +255,16 @@ impl Writer {
     async fn step(&self, source: &mut Source, gathered: &mut Gathered) -> bool {
         match source.step(gathered, &self.limits).await {
             Ok(more) => more,
-            Err(trouble @ Trouble::Frame { .. }) => {
+            Err(error @ Error::Frame { .. }) => {
                 // Nothing that this program can do helps: keep what is there, say
                 // so, and leave it to an operator. What came before is stored.
                 self.status.set(Health::Fault);
-                error!(table = %self.stream.table, error = %Chain(&trouble), "cannot go on storing events of this lane; restart with a version that can");
+                error!(table = %self.stream.table, error = %Chain(&error), "cannot go on storing events of this lane; restart with a version that can");
                 true
             }
-            Err(trouble) => {
+            Err(error) => {
                 let mut backoff = BACKOFF_MAX;
-                self.pause_after(&trouble, &mut backoff).await;
+                self.pause_after(&error, &mut backoff).await;
                 true
             }
         }
@@ -294,22 +295,22 @@ impl Writer {
                     batch.settle(settled);
                     return Ok(None);
                 }
-                Err(Trouble::Fenced(by)) => return Err(FencedOff(by)),
+                Err(Error::Fenced(by)) => return Err(FencedOff(by)),
                 // A COMMIT that was under way when its connection broke has been
                 // carried out since, or another lane took the rows over again. The
                 // ledger says so to those who ask again.
-                Err(Trouble::Moved) if !std::mem::replace(&mut moved, true) => sink.open = None,
-                Err(trouble) => {
+                Err(Error::Moved) if !std::mem::replace(&mut moved, true) => sink.open = None,
+                Err(error) => {
                     sink.failures = sink.failures.saturating_add(1);
-                    match trouble.class() {
+                    match error.class() {
                         Class::NoPartition => self.keeper.forget(self.stream.table),
                         // The connection works.
                         Class::Undecided => {}
-                        _ => sink.let_go(&trouble),
+                        _ => sink.let_go(&error),
                     }
-                    self.pause_after(&trouble, &mut backoff).await;
+                    self.pause_after(&error, &mut backoff).await;
                     // Not while a COMMIT may be under way: it is of this batch as it is.
-                    if trouble.asks_for_more_rows() && outcome.is_none() {
+                    if error.asks_for_more_rows() && outcome.is_none() {
                         sink.backoff = backoff;
                         return Ok(Some(batch));
                     }
@@ -319,10 +320,12 @@ impl Writer {
     }
 
     /// Says what is wrong, once per change for the worse, and waits.
-    async fn pause_after(&self, trouble: &Trouble, backoff: &mut Duration) {
+    async fn pause_after(&self, error: &Error, backoff: &mut Duration) {
         let table = self.stream.table;
-        self.checks.note_trouble(trouble);
-        let class = trouble.class();
+        if let Error::Postgres(error) = error {
+            self.checks.note_error(error);
+        }
+        let class = error.class();
         let reason = class.as_str();
         self.metrics
             .store_errors
@@ -333,18 +336,18 @@ impl Writer {
             Class::Fault => {
                 pause = FAULT_BACKOFF;
                 if self.status.set(Health::Fault) < Health::Fault {
-                    error!(%table, error = %Chain(trouble), "cannot store events until this is mended; they are kept in the spool");
+                    error!(%table, error = %Chain(error), "cannot store events until this is mended; they are kept in the spool");
                 }
             }
             Class::Undecided => {
                 if self.status.set(Health::Undecided) < Health::Undecided {
-                    warn!(%table, error = %Chain(trouble), "cannot tell yet whether rows or the table are at fault; they are kept in the spool");
+                    warn!(%table, error = %Chain(error), "cannot tell yet whether rows or the table are at fault; they are kept in the spool");
                 }
             }
             Class::NoPartition => debug!(%table, "a partition is gone; making it again"),
             Class::Away | Class::Duplicate | Class::BadRow(_) => {
                 if self.status.set(Health::Away) < Health::Away {
-                    warn!(%table, error = %Chain(trouble), "cannot store events now, retrying; they are kept in the spool");
+                    warn!(%table, error = %Chain(error), "cannot store events now, retrying; they are kept in the spool");
                 }
             }
         }
@@ -358,7 +361,7 @@ impl Writer {
         batch: &mut Batch,
         sink: &mut Sink,
         outcome: &mut Option<Settled>,
-    ) -> Result<Settled, Trouble> {
+    ) -> Result<Settled, Error> {
         let open = match sink.open.take() {
             Some(open) => sink.open.insert(open),
             None => {
@@ -377,10 +380,10 @@ impl Writer {
         let table = self.stream.table;
         let covering = self.keeper.cover(&mut open.session, table, batch.times());
         let Ok(refused) = tokio::time::timeout(COVER_LIMIT, covering).await else {
-            return Err(Trouble::TimedOut {
+            return Err(Error::from(postgres::Error::TimedOut {
                 doing: "make partitions",
                 seconds: COVER_LIMIT.as_secs(),
-            });
+            }));
         };
         let refused = refused?;
         let held_back = (0..batch.len())
@@ -421,7 +424,7 @@ impl Writer {
 
     /// Connects, and asks the ledger what to do with the batch that ends with
     /// frame `last`. `sent`: a COMMIT was sent for it that has no answer.
-    async fn connect_and_ask(&self, last: u64, sent: bool) -> Result<(Open, Decision), Trouble> {
+    async fn connect_and_ask(&self, last: u64, sent: bool) -> Result<(Open, Decision), Error> {
         let session = Session::open(&self.target, None).await?;
         self.checks.note_transport(session.clear_text.as_deref());
         self.checks
@@ -455,14 +458,15 @@ impl Writer {
                 }
                 // Ends: each time the epoch is higher than the row's was.
                 Decision::TakeOver => held = self.opening.take(client, Some(held.me.epoch)).await?,
-                Decision::Fenced => return Err(Trouble::Fenced(row.and_then(|row| row.holder))),
+                Decision::Fenced => return Err(Error::Fenced(row.and_then(|row| row.holder))),
             }
         }
     }
 
     /// What the ledger says of the stream.
-    async fn read(&self, client: &Client) -> Result<Option<LedgerRow>, Trouble> {
-        limited("read the ledger", STATEMENT_LIMIT, self.stream.read(client)).await
+    async fn read(&self, client: &Client) -> Result<Option<LedgerRow>, Error> {
+        let reading = self.stream.read(client);
+        Ok(limited("read the ledger", STATEMENT_LIMIT, reading).await?)
     }
 
     fn count(&self, batch: &Batch, settled: &Settled) {

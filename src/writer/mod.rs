@@ -8,6 +8,7 @@ pub(crate) mod gather;
 
 pub(crate) mod batch;
 pub(crate) mod decision;
+pub(crate) mod error;
 pub(crate) mod isolate;
 pub(crate) mod lane;
 pub(crate) mod ledger;

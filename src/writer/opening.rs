@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::Mutex;
-use tokio_postgres::{Client, Error};
+use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use uuid::Uuid;
@@ -23,7 +23,7 @@ use super::ledger::sequence;
 use super::transaction::{BEGIN, STATEMENT_LIMIT};
 use crate::accounts::ledger::Holder;
 use crate::accounts::ledger::Mark;
-use crate::postgres::error::{Trouble, limited};
+use crate::postgres::error::{Error, limited};
 
 const HOLD: &str = "
     INSERT INTO ingest_holders AS holder
@@ -167,7 +167,7 @@ impl Opening {
         &self,
         client: &Client,
         since: Option<u64>,
-    ) -> Result<Arc<Held>, Trouble> {
+    ) -> Result<Arc<Held>, Error> {
         let mut held = self.held.lock().await;
         if let Some(held) = held.as_ref()
             && since.is_none_or(|since| held.me.epoch > since)
@@ -192,7 +192,11 @@ impl Opening {
         Ok(taken)
     }
 
-    async fn take_rows(&self, client: &Client, again: Option<u64>) -> Result<Held, Error> {
+    async fn take_rows(
+        &self,
+        client: &Client,
+        again: Option<u64>,
+    ) -> Result<Held, tokio_postgres::Error> {
         let history = self.spool.history();
         let (instance, lineage) = (self.spool.instance(), history.lineage());
         let id = history.opening();

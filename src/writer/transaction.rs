@@ -20,7 +20,8 @@ use super::ledger::Claim;
 use super::quarantine;
 use super::statements::Statements;
 use crate::accounts::ledger::{Stream, Totals};
-use crate::postgres::error::{BadRow, Class, Trouble, limited};
+use crate::postgres::error::{self as postgres, limited};
+use crate::writer::error::{BadRow, Class, Error};
 
 /// A batch takes well under a second; a minute means that nobody is there.
 pub(crate) const STATEMENT_LIMIT: Duration = Duration::from_secs(60);
@@ -59,7 +60,7 @@ pub(crate) async fn store(
     batch: &Batch,
     plan: Plan<'_>,
     outcome: &mut Option<Settled>,
-) -> Result<(Settled, Totals), Trouble> {
+) -> Result<(Settled, Totals), Error> {
     let held: Vec<usize> = plan.held_back.iter().map(|(at, _)| *at).collect();
     let mut settled = Settled {
         quarantined: plan.held_back,
@@ -82,10 +83,10 @@ pub(crate) async fn store(
         Ok(entered) => match transaction.commit(entered, &settled, outcome).await {
             Ok(totals) => return Ok((settled, totals)),
             // A check was put off until now. The transaction is over.
-            Err(trouble) if transaction.is_about_rows(&trouble) => trouble,
-            Err(trouble) => return Err(trouble),
+            Err(error) if transaction.is_about_rows(&error) => error,
+            Err(error) => return Err(error),
         },
-        Err(trouble) => trouble,
+        Err(error) => error,
     };
     if !transaction.is_about_rows(&refused) {
         return Err(rolled_back(client, refused).await);
@@ -96,21 +97,23 @@ pub(crate) async fn store(
         Ok(entered) => match transaction.commit(entered, &settled, outcome).await {
             Ok(totals) => Ok((settled, totals)),
             // Every check of every row has run, so this is about something else.
-            Err(Trouble::Rows { doing, source, .. }) => Err(Trouble::Statement { doing, source }),
-            Err(trouble) => Err(trouble),
+            Err(Error::Rows { doing, source, .. }) => {
+                Err(postgres::Error::Statement { doing, source }.into())
+            }
+            Err(error) => Err(error),
         },
-        Err(trouble) => Err(rolled_back(client, trouble).await),
+        Err(error) => Err(rolled_back(client, error).await),
     }
 }
 
 /// Rolls back after an error, which counts, and not what becomes of a transaction
 /// that is lost anyway. A connection that does not answer is given up once: no other
 /// statement follows on it.
-async fn rolled_back(client: &Client, trouble: Trouble) -> Trouble {
-    if !matches!(trouble, Trouble::TimedOut { .. }) {
+async fn rolled_back(client: &Client, error: Error) -> Error {
+    if !error.is_timeout() {
         drop(execute(client, "roll back", "ROLLBACK").await);
     }
-    trouble
+    error
 }
 
 /// The rows to be copied: not those that are held back, and of equal keys the
@@ -143,7 +146,7 @@ type Entered = Option<Totals>;
 impl Transaction<'_> {
     /// Copies rows and enters the batch without waiting for an answer in between:
     /// to a server that is not on this machine, each wait is a round trip.
-    async fn straight(self, rows: &[usize], settled: &Settled) -> Result<Entered, Trouble> {
+    async fn straight(self, rows: &[usize], settled: &Settled) -> Result<Entered, Error> {
         let (begun, copied, entered) = tokio::join!(
             biased;
             execute(self.client, "begin a transaction", BEGIN),
@@ -164,7 +167,7 @@ impl Transaction<'_> {
         mut rows: Vec<usize>,
         probe: bool,
         settled: &mut Settled,
-    ) -> Result<Entered, Trouble> {
+    ) -> Result<Entered, Error> {
         execute(self.client, "begin a transaction", BEGIN).await?;
         if probe {
             rows = self.leave_out_stored(rows, settled).await?;
@@ -174,7 +177,7 @@ impl Transaction<'_> {
     }
 
     /// Settles every row, however bad some are.
-    async fn carefully(self, held: &[usize], settled: &mut Settled) -> Result<Entered, Trouble> {
+    async fn carefully(self, held: &[usize], settled: &mut Settled) -> Result<Entered, Error> {
         // Checks that were put off would fail at COMMIT, when nothing tells which row it was.
         execute(self.client, "begin a transaction", BEGIN).await?;
         let begin = "SET CONSTRAINTS ALL IMMEDIATE; SAVEPOINT span";
@@ -191,27 +194,27 @@ impl Transaction<'_> {
         entered: Entered,
         settled: &Settled,
         outcome: &mut Option<Settled>,
-    ) -> Result<Totals, Trouble> {
-        let totals = entered.ok_or(Trouble::Moved)?;
+    ) -> Result<Totals, Error> {
+        let totals = entered.ok_or(Error::Moved)?;
         *outcome = Some(settled.clone());
         let committed = self.execute_rows("commit a batch", "COMMIT").await;
-        if committed.as_ref().is_err_and(Trouble::is_refusal) {
+        if committed.as_ref().is_err_and(Error::is_refusal) {
             *outcome = None;
         }
         committed.map(|()| totals)
     }
 
     /// Whether the careful way may settle what the fast one could not.
-    fn is_about_rows(self, trouble: &Trouble) -> bool {
-        let class = trouble.class_if_it_lasts(self.lasts);
+    fn is_about_rows(self, error: &Error) -> bool {
+        let class = error.class_if_it_lasts(self.lasts);
         matches!(class, Class::Duplicate | Class::BadRow(_))
     }
 
     /// Fails if a trigger or the like left rows out.
-    fn assert_all(self, copied: usize, rows: &[usize]) -> Result<(), Trouble> {
+    fn assert_all(self, copied: usize, rows: &[usize]) -> Result<(), Error> {
         match copied == rows.len() {
             true => Ok(()),
-            false => Err(Trouble::LeftOut {
+            false => Err(Error::LeftOut {
                 table: self.batch.table(),
                 copied,
                 given: rows.len(),
@@ -224,7 +227,7 @@ impl Transaction<'_> {
         self,
         rows: Vec<usize>,
         settled: &mut Settled,
-    ) -> Result<Vec<usize>, Trouble> {
+    ) -> Result<Vec<usize>, Error> {
         let asking = self.statements.stored(self.client, self.batch, &rows);
         let stored = limited("look for duplicates", STATEMENT_LIMIT, asking).await?;
         let fresh = rows
@@ -236,28 +239,24 @@ impl Transaction<'_> {
     }
 
     /// Copies rows; returns how many Postgres counts.
-    pub(crate) async fn copy(self, rows: &[usize]) -> Result<usize, Trouble> {
+    pub(crate) async fn copy(self, rows: &[usize]) -> Result<usize, Error> {
         self.copy_rows(None, rows.iter().map(|&at| self.batch.row(at)))
             .await
     }
 
-    async fn set_aside_and_enter(self, settled: &mut Settled) -> Result<Entered, Trouble> {
+    async fn set_aside_and_enter(self, settled: &mut Settled) -> Result<Entered, Error> {
         settled.quarantined_before =
             quarantine::put::put(self.client, self.batch, &settled.quarantined).await?;
         self.enter(settled).await
     }
 
-    async fn enter(self, settled: &Settled) -> Result<Entered, Trouble> {
+    async fn enter(self, settled: &Settled) -> Result<Entered, Error> {
         let entry = self.stream.enter(self.claim, self.batch, settled);
         let entering = self.statements.enter(self.client, &entry);
-        limited("enter a batch into the ledger", STATEMENT_LIMIT, entering).await
+        Ok(limited("enter a batch into the ledger", STATEMENT_LIMIT, entering).await?)
     }
 }
 
-pub(crate) async fn execute(
-    client: &Client,
-    doing: &'static str,
-    sql: &str,
-) -> Result<(), Trouble> {
-    limited(doing, STATEMENT_LIMIT, client.batch_execute(sql)).await
+pub(crate) async fn execute(client: &Client, doing: &'static str, sql: &str) -> Result<(), Error> {
+    Ok(limited(doing, STATEMENT_LIMIT, client.batch_execute(sql)).await?)
 }

@@ -15,7 +15,7 @@ use recsys_ingest::partitions::seal::lock::holder;
 use recsys_ingest::partitions::seal::plan::Selection;
 use recsys_ingest::partitions::seal::work::{Outcome, seal};
 use recsys_ingest::postgres::connect::Target;
-use recsys_ingest::postgres::error::Trouble;
+use recsys_ingest::postgres::error::Error;
 use recsys_ingest::postgres::session::Session;
 use rustix::process::Signal;
 use serde_json::json;
@@ -73,7 +73,7 @@ fn due(after: Duration) -> Selection {
 }
 
 /// Seals what is due without a grace.
-async fn seal_due(database: &Database) -> Result<Outcome, Trouble> {
+async fn seal_due(database: &Database) -> Result<Outcome, Error> {
     seal(
         &mut session(database).await,
         &due(Duration::ZERO),

@@ -1,7 +1,7 @@
 //! Who is calling: an API key, its tenant, its roles.
 //!
 //! Answers from memory alone. What it cannot know because the database is away
-//! is our trouble (503), never the caller's (401).
+//! is our error (503), never the caller's (401).
 
 use std::sync::Arc;
 use std::time::Duration;

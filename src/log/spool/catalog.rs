@@ -3,6 +3,7 @@
 //! Keeps one invariant: whatever lies before a segment's `end` is synced, and
 //! nothing behind it is ever read. Does no IO.
 
+use super::portion::Portion;
 use std::collections::BTreeMap;
 
 use super::format::{Counts, FRAMES_START, Predecessor, STREAMS_MAX, Seed};

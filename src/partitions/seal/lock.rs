@@ -8,7 +8,7 @@ use std::fmt;
 
 use tokio_postgres::Client;
 
-use crate::postgres::error::Trouble;
+use crate::postgres::error::Error;
 
 /// Key of the advisory lock: "ingestIX" in ASCII, so that an operator who finds
 /// it in `pg_locks` can tell whose it is.
@@ -30,11 +30,11 @@ impl fmt::Display for Holder {
 }
 
 /// Takes the lock for this session, if nobody has it.
-pub(crate) async fn try_lock(client: &Client) -> Result<bool, Trouble> {
+pub(crate) async fn try_lock(client: &Client) -> Result<bool, Error> {
     let row = client
         .query_one("SELECT pg_try_advisory_lock($1)", &[&LOCK_KEY])
         .await
-        .map_err(|source| Trouble::Statement {
+        .map_err(|source| Error::Statement {
             doing: "take the lock of the sealers",
             source,
         })?;
@@ -42,11 +42,11 @@ pub(crate) async fn try_lock(client: &Client) -> Result<bool, Trouble> {
 }
 
 /// Gives the lock back.
-pub(crate) async fn unlock(client: &Client) -> Result<(), Trouble> {
+pub(crate) async fn unlock(client: &Client) -> Result<(), Error> {
     client
         .execute("SELECT pg_advisory_unlock($1)", &[&LOCK_KEY])
         .await
-        .map_err(|source| Trouble::Statement {
+        .map_err(|source| Error::Statement {
             doing: "give the lock of the sealers back",
             source,
         })?;
@@ -54,7 +54,7 @@ pub(crate) async fn unlock(client: &Client) -> Result<(), Trouble> {
 }
 
 /// Who seals now, if anybody does.
-pub async fn holder(client: &Client) -> Result<Option<Holder>, Trouble> {
+pub async fn holder(client: &Client) -> Result<Option<Holder>, Error> {
     let row = client
         .query_opt(
             "SELECT l.pid, coalesce(nullif(a.application_name, ''), 'unnamed')
@@ -66,7 +66,7 @@ pub async fn holder(client: &Client) -> Result<Option<Holder>, Trouble> {
             &[&LOCK_KEY],
         )
         .await
-        .map_err(|source| Trouble::Statement {
+        .map_err(|source| Error::Statement {
             doing: "find out who seals",
             source,
         })?;

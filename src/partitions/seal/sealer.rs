@@ -12,10 +12,12 @@ use crate::metrics::Metrics;
 use super::plan::Selection;
 use super::pressure::Pressure;
 use super::work::{Outcome, seal};
+use crate::partitions::error::Error;
 use crate::partitions::indexes::IndexProfile;
 use crate::postgres::checks::clock::server_time;
 use crate::postgres::connect::Target;
-use crate::postgres::error::{Chain, Trouble};
+use crate::postgres::error as postgres;
+use crate::postgres::error::Chain;
 use crate::postgres::session::Session;
 
 /// How often to look for partitions that are due. They come once a day; what
@@ -65,9 +67,9 @@ impl Sealer {
                         debug!("another instance is sealing");
                     }
                 }
-                Err(trouble) => {
+                Err(error) => {
                     if !failed {
-                        warn!(error = %Chain(&trouble), "cannot seal partitions, retrying");
+                        warn!(error = %Chain(&error), "cannot seal partitions, retrying");
                     }
                     failed = true;
                 }
@@ -76,7 +78,7 @@ impl Sealer {
         }
     }
 
-    async fn once(&self, target: &Target) -> Result<Outcome, Trouble> {
+    async fn once(&self, target: &Target) -> Result<Outcome, Error> {
         // No limit on statements: what they may wait for has its own.
         let mut session = Session::open(target, None).await?;
         // A role that owns no table can seal none; the checks say so.
@@ -98,7 +100,7 @@ impl Sealer {
     }
 }
 
-async fn owns_tables(client: &Client) -> Result<bool, Trouble> {
+async fn owns_tables(client: &Client) -> Result<bool, postgres::Error> {
     let row = client
         .query_one(
             "SELECT coalesce(bool_or(pg_has_role(relowner, 'USAGE')), true) FROM pg_class
@@ -106,7 +108,7 @@ async fn owns_tables(client: &Client) -> Result<bool, Trouble> {
             &[&Table::Exposures.as_str(), &Table::Interactions.as_str()],
         )
         .await
-        .map_err(|source| Trouble::Statement {
+        .map_err(|source| postgres::Error::Statement {
             doing: "find out who owns the event tables",
             source,
         })?;

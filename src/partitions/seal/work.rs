@@ -12,9 +12,11 @@ use crate::metrics::{ByTable, Metrics};
 use super::lock::{try_lock, unlock};
 use super::plan::{Selection, Step};
 use super::pressure::Pressure;
+use crate::partitions::error::Error;
 use crate::partitions::history::{Action, note};
 use crate::partitions::leaf::{Leaf, leaves};
-use crate::postgres::error::{Chain, Trouble};
+use crate::postgres::error as postgres;
+use crate::postgres::error::Chain;
 use crate::postgres::ident::qualified;
 use crate::postgres::ident::quoted;
 use crate::postgres::session::Session;
@@ -62,7 +64,7 @@ pub struct Failed {
     /// Its name, without its schema.
     pub name: String,
     /// Why.
-    pub trouble: Trouble,
+    pub error: Error,
 }
 
 /// What was done for a partition so far.
@@ -84,7 +86,7 @@ pub async fn seal(
     selection: &Selection,
     pressure: Option<&Pressure>,
     metrics: &Metrics,
-) -> Result<Outcome, Trouble> {
+) -> Result<Outcome, Error> {
     prepare(&session.client).await?;
     let mut outcome = Outcome::default();
     let mut passed_over = Vec::new();
@@ -127,12 +129,12 @@ pub async fn seal(
                 outcome.sealed.push(sealed);
             }
             Ok(()) => so_far.built += u32::from(matches!(step, Step::Build(_))),
-            Err(trouble) if session.client.is_closed() => return Err(trouble),
-            Err(trouble) => {
+            Err(error) if session.client.is_closed() => return Err(error),
+            Err(error) => {
                 passed_over.push(leaf.oid);
                 outcome.failed.push(Failed {
                     name: leaf.name,
-                    trouble,
+                    error,
                 });
             }
         }
@@ -141,11 +143,11 @@ pub async fn seal(
     Ok(outcome)
 }
 
-async fn prepare(client: &Client) -> Result<(), Trouble> {
+async fn prepare(client: &Client) -> Result<(), Error> {
     client
         .batch_execute(SESSION)
         .await
-        .map_err(|source| Trouble::Statement {
+        .map_err(|source| postgres::Error::Statement {
             doing: "set up the session of the sealer",
             source,
         })?;
@@ -160,7 +162,7 @@ async fn next(
     selection: &Selection,
     passed_over: &[u32],
     metrics: &Metrics,
-) -> Result<Option<(Leaf, Step)>, Trouble> {
+) -> Result<Option<(Leaf, Step)>, Error> {
     let mut all = Vec::new();
     for table in Table::ALL {
         let steps = leaves(&mut session.client, table).await?;
@@ -186,13 +188,13 @@ async fn next(
 
 /// Takes one step. A step that was cut short leaves nothing that the next look
 /// would not see.
-async fn take(client: &Client, leaf: &Leaf, step: &Step, so_far: Progress) -> Result<(), Trouble> {
+async fn take(client: &Client, leaf: &Leaf, step: &Step, so_far: Progress) -> Result<(), Error> {
     let partition = qualified(&leaf.schema, &leaf.name);
     let run = async |doing, sql: String| {
         client
             .batch_execute(&sql)
             .await
-            .map_err(|source| Trouble::Statement { doing, source })
+            .map_err(|source| Error::from(postgres::Error::Statement { doing, source }))
     };
     match step {
         Step::Drop(index) => {
@@ -244,10 +246,10 @@ async fn take(client: &Client, leaf: &Leaf, step: &Step, so_far: Progress) -> Re
 impl Outcome {
     /// Says in the log what was passed over.
     pub(crate) fn complain(&self) {
-        for Failed { name, trouble } in &self.failed {
+        for Failed { name, error } in &self.failed {
             warn!(
                 partition = name,
-                error = %Chain(trouble),
+                error = %Chain(error),
                 "cannot seal a partition, trying again later; if it waits for a lock, look in pg_stat_activity for old transactions"
             );
         }

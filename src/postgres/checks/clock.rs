@@ -7,7 +7,7 @@ use tokio_postgres::Client;
 use crate::event::time::Micros;
 
 use crate::finding::{Finding, Severity};
-use crate::postgres::error::{Trouble, limited};
+use crate::postgres::error::{Error, limited};
 
 /// Clocks that are kept by NTP are milliseconds apart.
 const APART_MAX_US: i64 = 60_000_000;
@@ -28,7 +28,7 @@ pub(crate) struct Offset {
 ///
 /// # Errors
 /// When the connection is lost.
-pub async fn server_time(client: &Client) -> Result<Micros, Trouble> {
+pub async fn server_time(client: &Client) -> Result<Micros, Error> {
     let asking = client.query_one(
         "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint",
         &[],
@@ -38,7 +38,7 @@ pub async fn server_time(client: &Client) -> Result<Micros, Trouble> {
 }
 
 /// Compares `now` with the server's clock.
-pub(crate) async fn compare(client: &Client, now: fn() -> Micros) -> Result<Offset, Trouble> {
+pub(crate) async fn compare(client: &Client, now: fn() -> Micros) -> Result<Offset, Error> {
     let (before, started) = (now(), Instant::now());
     let theirs = server_time(client).await?;
     let half_us = i64::try_from(started.elapsed().as_micros() / 2).unwrap_or(i64::MAX);

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use tokio_postgres::Client;
 
-use super::error::{Trouble, limited};
+use super::error::{Error, limited};
 use facts::Facts;
 
 /// Reading the catalog takes milliseconds.
@@ -33,7 +33,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// When the connection is lost or the catalog cannot be read.
-pub async fn inspect(client: &Client, connections: u32) -> Result<Vec<Finding>, Trouble> {
+pub async fn inspect(client: &Client, connections: u32) -> Result<Vec<Finding>, Error> {
     let facts = limited("check the database", LIMIT, facts::read(client)).await?;
     Ok(judge(&facts, connections))
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::facts::{self, Server};
 use crate::finding::{Finding, Severity};
 use crate::postgres::connect::Target;
-use crate::postgres::error::Trouble;
+use crate::postgres::error::Error;
 use crate::postgres::session::Session;
 
 /// Longest wait of a start for the database. One that takes longer counts as
@@ -36,7 +36,7 @@ async fn look(target: &Target, connections: u32) -> FirstContact {
     for _ in 0..2 {
         let session = match Session::open(target, None).await {
             Ok(session) => session,
-            Err(Trouble::Unfit(refusal)) => {
+            Err(Error::Unfit(refusal)) => {
                 found.refusal = Some(refusal);
                 return found;
             }

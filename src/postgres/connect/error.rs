@@ -1,8 +1,8 @@
 //! Why a connection could not be made, in one sentence with a way out.
 //!
 //! Keeps one invariant: a sentence names host, database and user, never the
-//! password. Tells apart only what a caller treats apart: trouble that may pass
-//! by itself, and trouble that waits for a person.
+//! password. Tells apart only what a caller treats apart: error that may pass
+//! by itself, and error that waits for a person.
 
 use std::error::Error as _;
 use std::io;

@@ -10,8 +10,9 @@ use tracing::{info, warn};
 
 use super::{FencedOff, Open, Sink, Writer};
 use crate::accounts::status::Health;
-use crate::postgres::error::{Chain, Class, Trouble, limited};
+use crate::postgres::error::{Chain, limited};
 use crate::writer::decision::{Decision, decide};
+use crate::writer::error::{Class, Error};
 
 /// Two seconds idle and two without an answer: known within five.
 const PING_AFTER: Duration = Duration::from_secs(2);
@@ -53,7 +54,7 @@ impl Writer {
                         sink.open = Some(open);
                     }),
             };
-            let trouble = match alive {
+            let error = match alive {
                 Ok(()) => {
                     if raised
                         .take()
@@ -63,24 +64,26 @@ impl Writer {
                     }
                     continue;
                 }
-                Err(Trouble::Fenced(by)) => return FencedOff(by),
-                Err(trouble) => trouble,
+                Err(Error::Fenced(by)) => return FencedOff(by),
+                Err(error) => error,
             };
-            sink.let_go(&trouble);
-            self.checks.note_trouble(&trouble);
-            let health = match trouble.class() {
+            sink.let_go(&error);
+            if let Error::Postgres(error) = &error {
+                self.checks.note_error(error);
+            }
+            let health = match error.class() {
                 Class::Fault => Health::Fault,
                 _ => Health::Away,
             };
             if self.status.raise(health) < health {
                 raised = Some(health);
-                warn!(%table, error = %Chain(&trouble), "cannot reach Postgres as it has to be; events are kept in the spool");
+                warn!(%table, error = %Chain(&error), "cannot reach Postgres as it has to be; events are kept in the spool");
             }
         }
     }
 
     /// Sees whether Postgres answers, and whether this opening still holds its row.
-    async fn ping(&self, open: &Open) -> Result<(), Trouble> {
+    async fn ping(&self, open: &Open) -> Result<(), Error> {
         let reading = self.stream.read(&open.session.client);
         let row = limited("see whether Postgres answers", PING_LIMIT, reading).await?;
         match decide(
@@ -89,8 +92,8 @@ impl Writer {
             u64::MAX,
             false,
         ) {
-            Decision::Fenced => Err(Trouble::Fenced(row.and_then(|row| row.holder))),
-            Decision::TakeOver => Err(Trouble::Moved),
+            Decision::Fenced => Err(Error::Fenced(row.and_then(|row| row.holder))),
+            Decision::TakeOver => Err(Error::Moved),
             Decision::Store { .. } | Decision::Settled => Ok(()),
         }
     }

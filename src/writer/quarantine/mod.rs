@@ -3,7 +3,7 @@
 pub(crate) mod put;
 
 use crate::event::result::{LEFT_OUT, LEFT_OUT_MESSAGE};
-use crate::postgres::error::BadRow;
+use crate::writer::error::BadRow;
 
 /// What is said of a row that Postgres did not store, without an error.
 pub(crate) fn left_out() -> BadRow {

@@ -10,8 +10,9 @@ use tokio_postgres::{Client, Statement};
 
 use crate::event::row::{framed, received_at};
 use crate::event::row_json::row_to_json;
-use crate::postgres::error::{BadRow, Trouble, limited};
+use crate::postgres::error::{Error, limited};
 use crate::writer::batch::Batch;
+use crate::writer::error::BadRow;
 use crate::writer::statements::timestamp;
 
 const STATEMENT_LIMIT: Duration = Duration::from_secs(30);
@@ -49,7 +50,7 @@ pub(crate) async fn put(
     client: &Client,
     batch: &Batch,
     bad_rows: &[(usize, BadRow)],
-) -> Result<usize, Trouble> {
+) -> Result<usize, Error> {
     if bad_rows.is_empty() {
         return Ok(0);
     }
@@ -91,7 +92,7 @@ impl Quarantine<'_> {
 
     /// Sets rows aside together; if that is refused, each alone. Returns how many
     /// were not there before.
-    async fn put(&self, rows: &[(usize, BadRow)]) -> Result<usize, Trouble> {
+    async fn put(&self, rows: &[(usize, BadRow)]) -> Result<usize, Error> {
         if let Some(new) = self.put_json(rows).await? {
             return Ok(new);
         }
@@ -111,7 +112,7 @@ impl Quarantine<'_> {
     }
 
     /// `None` if the rows are refused, or are no text; then nothing was done.
-    async fn put_json(&self, rows: &[(usize, BadRow)]) -> Result<Option<usize>, Trouble> {
+    async fn put_json(&self, rows: &[(usize, BadRow)]) -> Result<Option<usize>, Error> {
         let table = self.batch.table();
         let json: Option<Vec<String>> = rows
             .iter()
@@ -139,15 +140,15 @@ impl Quarantine<'_> {
                 self.keep().await?;
                 Ok(Some(usize::try_from(new).unwrap_or(rows.len())))
             }
-            Err(trouble) if trouble.is_refusal() => {
+            Err(error) if error.is_refusal() => {
                 self.execute("ROLLBACK TO aside").await?;
                 Ok(None)
             }
-            Err(trouble) => Err(trouble),
+            Err(error) => Err(error),
         }
     }
 
-    async fn put_bytes(&self, (at, bad): &(usize, BadRow)) -> Result<usize, Trouble> {
+    async fn put_bytes(&self, (at, bad): &(usize, BadRow)) -> Result<usize, Error> {
         let table = self.batch.table();
         let (key, row) = (self.batch.key(*at), self.batch.row(*at));
         let received_at = received_at(row)
@@ -173,11 +174,11 @@ impl Quarantine<'_> {
     }
 
     /// Has the next refusal undo no more than what it refuses.
-    async fn keep(&self) -> Result<(), Trouble> {
+    async fn keep(&self) -> Result<(), Error> {
         self.execute("RELEASE aside; SAVEPOINT aside").await
     }
 
-    async fn execute(&self, sql: &str) -> Result<(), Trouble> {
+    async fn execute(&self, sql: &str) -> Result<(), Error> {
         limited(DOING, STATEMENT_LIMIT, self.client.batch_execute(sql)).await
     }
 }
