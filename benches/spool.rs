@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use recsys_ingest::log::record::{Record, Refused};
+use recsys_ingest::log::record::{AppendError, Record};
 use recsys_ingest::log::spool;
 use recsys_ingest::log::spool::deliver::reader::{LaneReader, Next};
 use recsys_ingest::log::spool::settings::Settings;
@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 
 const FRAME_BYTES: usize = 32 << 10;
 
-fn frame(payload: &Bytes) -> (Record<(), ()>, oneshot::Receiver<Result<(), Refused>>) {
+fn frame(payload: &Bytes) -> (Record<(), ()>, oneshot::Receiver<Result<(), AppendError>>) {
     let (durable, answer) = oneshot::channel();
     let entry = Record {
         stream: 0,
@@ -50,7 +50,7 @@ fn drain(mut reader: LaneReader<(), ()>, spool: Spool) {
             Next::Ended => return,
         };
         if let Some(last) = last {
-            spool.retire(0, last);
+            spool.ack(0, last);
         }
     }
 }

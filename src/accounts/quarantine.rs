@@ -36,7 +36,7 @@ pub enum Selection {
 
 /// A row that was set aside.
 #[derive(Clone, Debug)]
-pub struct Entry {
+pub struct Quarantined {
     /// Its number.
     pub id: i64,
     /// The table that it was for.
@@ -76,7 +76,7 @@ const SELECT: &str = "
       LEFT JOIN tenants AS t ON t.id = q.tenant_id";
 
 /// The latest rows that were set aside.
-pub async fn list(client: &Client, limit: i64) -> Result<Vec<Entry>> {
+pub async fn list(client: &Client, limit: i64) -> Result<Vec<Quarantined>> {
     let rows = client
         .query(&format!("{SELECT} ORDER BY q.id DESC LIMIT $1"), &[&limit])
         .await
@@ -85,7 +85,7 @@ pub async fn list(client: &Client, limit: i64) -> Result<Vec<Entry>> {
 }
 
 /// One row that was set aside.
-pub async fn show(client: &Client, id: i64) -> Result<Entry> {
+pub async fn show(client: &Client, id: i64) -> Result<Quarantined> {
     let row = client
         .query_opt(&format!("{SELECT} WHERE q.id = $1"), &[&id])
         .await
@@ -390,9 +390,9 @@ fn table_named(name: &str) -> Result<Table> {
         .with_context(|| format!("a row in quarantine is for '{name}', which is no event table"))
 }
 
-fn entry(row: &tokio_postgres::Row) -> Entry {
+fn entry(row: &tokio_postgres::Row) -> Quarantined {
     let json: Option<String> = row.get(8);
-    Entry {
+    Quarantined {
         id: row.get(0),
         table: row.get(1),
         tenant: row.get(2),

@@ -7,24 +7,24 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::memory::{Budget, Loan};
+use super::memory::{MemoryLimit, Reservation};
 use super::record::{InMemory, Record, stream};
 use crate::drain_rate::DrainRate;
 use crate::event::body::Memory;
 use crate::event::result::RecordResult;
 use crate::event::row::rows::Rows;
-use crate::log::record::Refused;
+use crate::log::record::AppendError;
 use crate::log::spool::shared::Spool;
 
 /// There is no room; try again later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Full {
+pub enum Overload {
     /// The byte budget is spent.
     #[error("the memory for bodies and rows on their way (--queue-bytes-max) is spent")]
     Bytes,
     /// The disk takes longer than requests come in.
     #[error("too many requests are waiting for the disk")]
-    Frames,
+    Records,
     /// The spool has reached its cap.
     #[error("the spool has reached its cap (--spool-bytes-max)")]
     Spool,
@@ -53,23 +53,23 @@ pub enum Full {
     Stopping,
 }
 
-impl From<Refused> for Full {
-    fn from(refused: Refused) -> Self {
+impl From<AppendError> for Overload {
+    fn from(refused: AppendError) -> Self {
         match refused {
-            Refused::Full => Full::Spool,
-            Refused::NoSpace => Full::Reserve,
-            Refused::TooLarge => Full::TooLarge,
-            Refused::Failed => Full::Disk,
-            Refused::Stalled => Full::Stalled,
-            Refused::Gone => Full::Gone,
+            AppendError::AtCap => Overload::Spool,
+            AppendError::NoSpace => Overload::Reserve,
+            AppendError::TooLarge => Overload::TooLarge,
+            AppendError::Failed => Overload::Disk,
+            AppendError::Stalled => Overload::Stalled,
+            AppendError::Gone => Overload::Gone,
         }
     }
 }
 
 /// What the API holds of everything downstream.
 #[derive(Clone, Debug)]
-pub struct Intake {
-    budget: Budget,
+pub struct Admission {
+    budget: MemoryLimit,
     entries: flume::Sender<Record>,
     spool: Spool,
     segment_bytes: u64,
@@ -79,11 +79,11 @@ pub struct Intake {
     fenced_off: Arc<AtomicBool>,
 }
 
-impl Intake {
+impl Admission {
     /// An intake whose frames go into `entries`, to `shards` lanes for each table,
     /// until it is `fenced_off`.
     pub fn new(
-        budget: Budget,
+        budget: MemoryLimit,
         entries: flume::Sender<Record>,
         spool: Spool,
         segment_bytes: u64,
@@ -104,14 +104,14 @@ impl Intake {
     }
 
     /// Lends memory for a body, its rows or the answer to it.
-    pub fn lend(&self, bytes: usize) -> Result<Loan, Full> {
+    pub fn reserve(&self, bytes: usize) -> Result<Reservation, Overload> {
         u32::try_from(bytes)
             .ok()
-            .and_then(|bytes| self.budget.lend(bytes))
+            .and_then(|bytes| self.budget.reserve(bytes))
             .ok_or(if bytes > self.budget.bytes_max() {
-                Full::TooLarge
+                Overload::TooLarge
             } else {
-                Full::Bytes
+                Overload::Bytes
             })
     }
 
@@ -124,27 +124,27 @@ impl Intake {
             intake: self,
             bytes_max: most.saturating_sub(body_bytes),
             used: Cell::new(0),
-            loan: RefCell::new(None),
+            reservation: RefCell::new(None),
             refused: Cell::new(None),
         }
     }
 
     /// Bytes on loan and the most that can be.
     pub fn bytes(&self) -> (usize, usize) {
-        (self.budget.lent(), self.budget.bytes_max())
+        (self.budget.reserved(), self.budget.bytes_max())
     }
 
     /// Whether a body of `bytes` could be spooled: said before any work is done
     /// for it.
-    pub fn has_room(&self, bytes: usize) -> Result<(), Full> {
+    pub fn has_room(&self, bytes: usize) -> Result<(), Overload> {
         self.is_not_fenced_off()?;
         Ok(self.spool.has_room(bytes)?)
     }
 
     /// What is taken after that would lie in the spool until an operator comes.
-    fn is_not_fenced_off(&self) -> Result<(), Full> {
+    fn is_not_fenced_off(&self) -> Result<(), Overload> {
         match self.fenced_off.load(Ordering::Relaxed) {
-            true => Err(Full::FencedOff),
+            true => Err(Overload::FencedOff),
             false => Ok(()),
         }
     }
@@ -159,10 +159,10 @@ impl Intake {
     pub fn submit(
         &self,
         rows: Rows,
-        loan: Loan,
-        durable: Option<oneshot::Sender<Result<(), Refused>>>,
+        reservation: Reservation,
+        durable: Option<oneshot::Sender<Result<(), AppendError>>>,
         result: Option<oneshot::Sender<RecordResult>>,
-    ) -> Result<(), Full> {
+    ) -> Result<(), Overload> {
         self.is_not_fenced_off()?;
         let turn = self.turn.fetch_add(1, Ordering::Relaxed) % usize::from(self.shards);
         let shard = u8::try_from(turn).expect("the remainder of a u8 is one");
@@ -173,29 +173,31 @@ impl Intake {
             durable,
             memory: InMemory {
                 rows,
-                loan: Some(loan),
+                reservation: Some(reservation),
             },
             result,
         };
         self.entries.try_send(entry).map_err(|error| match error {
-            flume::TrySendError::Full(_) => Full::Frames,
-            flume::TrySendError::Disconnected(_) => Full::Stopping,
+            flume::TrySendError::Full(_) => Overload::Records,
+            flume::TrySendError::Disconnected(_) => Overload::Stopping,
         })
     }
 
     /// When it is worth coming back after a refusal, from the measured rate at
     /// which rows leave, and spread so that clients do not come back together.
-    pub fn retry_after(&self, full: Full) -> Duration {
+    pub fn retry_after(&self, full: Overload) -> Duration {
         let now = Instant::now();
         let wait = match full {
-            Full::Stopping | Full::TooLarge => Duration::from_secs(1),
-            Full::Disk | Full::Stalled | Full::Gone | Full::FencedOff => Duration::from_secs(10),
+            Overload::Stopping | Overload::TooLarge => Duration::from_secs(1),
+            Overload::Disk | Overload::Stalled | Overload::Gone | Overload::FencedOff => {
+                Duration::from_secs(10)
+            }
             // A quarter of the budget is room for many bodies.
-            Full::Bytes | Full::Frames => {
+            Overload::Bytes | Overload::Records => {
                 self.drain.time_for(self.budget.bytes_max() as u64 / 4, now)
             }
             // Room comes back a segment at a time.
-            Full::Spool | Full::Reserve => self.drain.time_for(self.segment_bytes, now),
+            Overload::Spool | Overload::Reserve => self.drain.time_for(self.segment_bytes, now),
         };
         wait.max(Duration::from_secs(1))
             .mul_f64(rand::random_range(1.0..1.5))
@@ -208,29 +210,32 @@ const SCRATCH_STEP: usize = 4096;
 /// Memory for decoding one body, on loan as it is taken.
 #[derive(Debug)]
 pub struct Scratch<'i> {
-    intake: &'i Intake,
+    intake: &'i Admission,
     bytes_max: usize,
     used: Cell<usize>,
-    loan: RefCell<Option<Loan>>,
-    refused: Cell<Option<Full>>,
+    reservation: RefCell<Option<Reservation>>,
+    refused: Cell<Option<Overload>>,
 }
 
 impl Memory for Scratch<'_> {
     fn take(&self, bytes: usize) -> bool {
         let used = self.used.get() + bytes;
         self.used.set(used);
-        let mut loan = self.loan.borrow_mut();
-        let lent = loan.as_ref().map_or(0, Loan::bytes);
-        if used <= lent {
+        let mut reservation = self.reservation.borrow_mut();
+        let reserved = reservation.as_ref().map_or(0, Reservation::bytes);
+        if used <= reserved {
             return true;
         }
         if used > self.bytes_max {
-            self.refused.set(Some(Full::TooLarge));
+            self.refused.set(Some(Overload::TooLarge));
             return false;
         }
-        let more = self.intake.lend((used - lent).max(SCRATCH_STEP));
-        match (more.or_else(|_| self.intake.lend(used - lent)), &mut *loan) {
-            (Ok(more), Some(loan)) => loan.merge(more),
+        let more = self.intake.reserve((used - reserved).max(SCRATCH_STEP));
+        match (
+            more.or_else(|_| self.intake.reserve(used - reserved)),
+            &mut *reservation,
+        ) {
+            (Ok(more), Some(reservation)) => reservation.merge(more),
             (Ok(more), none) => *none = Some(more),
             (Err(full), _) => {
                 self.refused.set(Some(full));
@@ -243,12 +248,12 @@ impl Memory for Scratch<'_> {
 
 impl Scratch<'_> {
     /// Why memory was not to be had.
-    pub fn refused(&self) -> Full {
-        self.refused.get().unwrap_or(Full::Bytes)
+    pub fn refused(&self) -> Overload {
+        self.refused.get().unwrap_or(Overload::Bytes)
     }
 
     /// What is on loan, for what stays when decoding is over.
-    pub fn into_loan(self) -> Option<Loan> {
-        self.loan.into_inner()
+    pub fn into_loan(self) -> Option<Reservation> {
+        self.reservation.into_inner()
     }
 }

@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Lends bytes until none are left.
 #[derive(Clone, Debug)]
-pub struct Budget {
+pub struct MemoryLimit {
     free: Arc<Semaphore>,
     bytes_max: usize,
 }
@@ -17,11 +17,11 @@ pub struct Budget {
 /// Bytes on loan; dropping it pays them back.
 #[derive(Debug)]
 #[must_use = "the bytes are free again as soon as this is dropped"]
-pub struct Loan {
+pub struct Reservation {
     permit: OwnedSemaphorePermit,
 }
 
-impl Budget {
+impl MemoryLimit {
     /// A budget of `bytes_max`, at most 4 GiB (the semaphore counts in u32).
     pub fn new(bytes_max: u32) -> Self {
         let bytes_max = usize::try_from(bytes_max).unwrap_or(Semaphore::MAX_PERMITS);
@@ -35,13 +35,13 @@ impl Budget {
     ///
     /// Never waits: a spent budget is the client's cue to back off, and a request
     /// parked here would hold the very memory we have run out of.
-    pub fn lend(&self, bytes: u32) -> Option<Loan> {
+    pub fn reserve(&self, bytes: u32) -> Option<Reservation> {
         let permit = Arc::clone(&self.free).try_acquire_many_owned(bytes).ok()?;
-        Some(Loan { permit })
+        Some(Reservation { permit })
     }
 
     /// Bytes on loan now.
-    pub fn lent(&self) -> usize {
+    pub fn reserved(&self) -> usize {
         self.bytes_max - self.free.available_permits()
     }
 
@@ -51,9 +51,9 @@ impl Budget {
     }
 }
 
-impl Loan {
+impl Reservation {
     /// Adds another loan of the same budget to this one.
-    pub fn merge(&mut self, other: Loan) {
+    pub fn merge(&mut self, other: Reservation) {
         self.permit.merge(other.permit);
     }
 
@@ -75,17 +75,17 @@ mod tests {
 
     #[test]
     fn what_is_lent_comes_back_and_no_more_is_lent_than_there_is() {
-        let budget = Budget::new(100);
-        let mut a = budget.lend(60).unwrap();
-        assert!(budget.lend(41).is_none());
-        let b = budget.lend(40).unwrap();
-        assert_eq!(budget.lent(), 100);
+        let budget = MemoryLimit::new(100);
+        let mut a = budget.reserve(60).unwrap();
+        assert!(budget.reserve(41).is_none());
+        let b = budget.reserve(40).unwrap();
+        assert_eq!(budget.reserved(), 100);
         a.merge(b);
         a.shrink(30);
-        assert_eq!((a.bytes(), budget.lent()), (30, 30));
+        assert_eq!((a.bytes(), budget.reserved()), (30, 30));
         a.shrink(50);
         assert_eq!(a.bytes(), 30);
         drop(a);
-        assert_eq!(budget.lent(), 0);
+        assert_eq!(budget.reserved(), 0);
     }
 }

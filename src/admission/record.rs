@@ -5,7 +5,7 @@ use crate::event::row::rows::Rows;
 use crate::event::table::Table;
 use crate::log::record;
 
-use super::memory::Loan;
+use super::memory::Reservation;
 
 /// A record on its way into the log.
 pub type Record = record::Record<InMemory, RecordResult>;
@@ -19,7 +19,7 @@ pub struct InMemory {
     /// The rows, so that they need not be parsed again.
     pub rows: Rows,
     /// The memory that they take; none for rows that were read from disk.
-    pub loan: Option<Loan>,
+    pub reservation: Option<Reservation>,
 }
 
 /// The number of a table's lane among the log's streams: growing the number

@@ -16,7 +16,7 @@ use crate::partitions::indexes::IndexProfile;
 use crate::partitions::seal;
 use crate::partitions::seal::plan::Selection;
 use crate::postgres::checks::clock::server_time;
-use crate::postgres::error::Chain;
+use crate::postgres::error::ErrorChain;
 use crate::postgres::session::Session;
 
 use super::terminal::{open, print};
@@ -57,7 +57,7 @@ pub(crate) async fn run(command: PartitionsCommand) -> Result<()> {
             // Builds take as long as they take; what they may wait for has a limit.
             let mut session = Session::open(&database.target()?, None)
                 .await
-                .map_err(|error| anyhow::anyhow!("{}", Chain(&error)))?;
+                .map_err(|error| anyhow::anyhow!("{}", ErrorChain(&error)))?;
             let selection = if names.is_empty() {
                 Selection::Due {
                     profile: IndexProfile::Deferred,
@@ -136,7 +136,7 @@ async fn seal_all(session: &mut Session, selection: &Selection) -> Result<()> {
             logging::say(&format!(
                 "{} is not sealed: {}",
                 failed.name,
-                Chain(&failed.error)
+                ErrorChain(&failed.error)
             ));
         }
         if !outcome.failed.is_empty() {

@@ -11,7 +11,7 @@ use crate::postgres::session::Session;
 pub(crate) async fn open(database: &Database) -> Result<Session> {
     Session::open(&database.target()?, Some(Duration::from_secs(60)))
         .await
-        .map_err(|error| anyhow::anyhow!("{}", crate::postgres::error::Chain(&error)))
+        .map_err(|error| anyhow::anyhow!("{}", crate::postgres::error::ErrorChain(&error)))
 }
 
 /// Prints an answer; a reader that closed the pipe early has read enough.

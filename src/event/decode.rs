@@ -36,7 +36,7 @@ pub struct Decoded {
     pub rows: Rows,
     /// For each row, the events that it holds (several only where one event is
     /// one item of a list): first the row, then the event's place in the body.
-    pub origins: Vec<(u32, u32)>,
+    pub row_index: Vec<(u32, u32)>,
     /// The first [`REJECTED_IN_FULL`] events that were not accepted, in the order of the
     /// body.
     pub rejected: Vec<Rejected>,
@@ -125,7 +125,7 @@ fn decode_first(
         context,
         limits,
         writer: RowWriter::new(context.table, text_bytes),
-        origins: Vec::with_capacity(count),
+        row_index: Vec::with_capacity(count),
         rejected: Vec::new(),
         rejected_more: Vec::new(),
         groups: Grouping::default(),
@@ -148,7 +148,7 @@ fn decode_first(
             }
             // Alone it is too large already.
             events.writer.take_back(before);
-            events.origins.pop();
+            events.row_index.pop();
             result = Err(Rejection::whole(
                 Code::EventTooLarge,
                 format!(
@@ -172,7 +172,7 @@ struct Events<'c, 'a> {
     context: &'c Context<'c>,
     limits: RowLimits<'c>,
     writer: RowWriter,
-    origins: Vec<(u32, u32)>,
+    row_index: Vec<(u32, u32)>,
     rejected: Vec<Rejected>,
     rejected_more: Vec<(u32, Code)>,
     groups: Grouping<'a>,
@@ -205,7 +205,7 @@ impl<'a> Events<'_, 'a> {
             }
             (Table::Interactions, _) => interaction::native(event, context)?.encode(out),
         }
-        self.origins.push((self.last_row(), index));
+        self.row_index.push((self.last_row(), index));
         Ok(())
     }
 
@@ -225,7 +225,7 @@ impl<'a> Events<'_, 'a> {
     fn has_memory(&mut self) -> bool {
         let held_bytes = self.writer.held_bytes()
             + self.groups.held_bytes()
-            + self.origins.capacity() * size_of::<(u32, u32)>()
+            + self.row_index.capacity() * size_of::<(u32, u32)>()
             + self.rejected_more.capacity() * size_of::<(u32, Code)>();
         let more = held_bytes.saturating_sub(self.taken_bytes);
         self.taken_bytes += more;
@@ -242,11 +242,12 @@ impl<'a> Events<'_, 'a> {
                 return Err(DecodeError::NoMemory);
             }
             let row = self.last_row();
-            self.origins.extend(group.lines().map(|index| (row, index)));
+            self.row_index
+                .extend(group.lines().map(|index| (row, index)));
         }
         Ok(Decoded {
             rows: self.writer.finish(),
-            origins: self.origins,
+            row_index: self.row_index,
             rejected: self.rejected,
             rejected_more: self.rejected_more,
         })

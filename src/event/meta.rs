@@ -37,13 +37,13 @@ impl Meta<'_, '_> {
     pub(super) fn text(
         &self,
         format: Format,
-        says_source: bool,
+        include_source: bool,
         request_id: Option<&RequestId<'_>>,
         subject: &Subject,
         context: &Context<'_>,
     ) -> Result<Option<String>, Rejection> {
         let raw_request_id = request_id.and_then(RequestId::raw);
-        let is_empty = !says_source
+        let is_empty = !include_source
             && self.client.is_none()
             && self.kept.is_empty()
             && self.displaced.is_empty()
@@ -67,14 +67,14 @@ impl Meta<'_, '_> {
         for field in &own {
             subject::push_member(&mut object, field, context.pseudonymizer);
         }
-        if says_source {
+        if include_source {
             if !own.iter().any(|field| field.key == "source") {
                 object.str("source", context.source);
             }
             object.str("schema", format.as_str());
         }
         object.opt_str("request_id", raw_request_id);
-        if says_source || subject.kind == Some("anonymous") {
+        if include_source || subject.kind == Some("anonymous") {
             object.opt_str("subject_kind", subject.kind);
         }
         object.opt_str(

@@ -10,13 +10,13 @@ use super::ingest::ack::Ack;
 use super::ingest::body::BodyLimits;
 use crate::accounts::board::Board;
 use crate::accounts::status::LaneStatus;
-use crate::admission::admit::Intake;
+use crate::admission::admit::Admission;
 use crate::admission::arrivals::Arrivals;
 use crate::event::body::Limits;
 use crate::event::identity::Pseudonymizer;
 use crate::metrics::Metrics;
 use crate::tenants::key::ApiKeyHasher;
-use crate::tenants::refresh::Directory;
+use crate::tenants::refresh::TenantCache;
 
 /// Items in one exposure. The suite shows at most 200; its pipelines refuse
 /// sessions of more distinct items than that.
@@ -26,11 +26,11 @@ pub(crate) const ITEMS_MAX: usize = 1000;
 #[derive(Debug)]
 pub struct App {
     /// Where frames go.
-    pub intake: Intake,
+    pub intake: Admission,
     /// What bodies hold while they are coming.
     pub arrivals: Arrivals,
     /// Tenants and keys.
-    pub directory: Directory,
+    pub directory: TenantCache,
     /// Hashes keys as they are stored.
     pub key_hasher: ApiKeyHasher,
     /// Hashes raw ids.

@@ -26,7 +26,7 @@ use super::connection::lingering::Lingering;
 use super::connection::places::{Cap, Place, Places};
 use super::connection::proxies::TrustedProxies;
 use super::connection::watched::Watched;
-use super::pipeline::Front;
+use super::pipeline::HttpService;
 
 /// Streams of one HTTP/2 connection; each may hold a body, and an answer that was
 /// not read.
@@ -64,7 +64,7 @@ pub struct Connections {
 /// Serves until `stopping`, then lets open requests finish.
 pub async fn serve(
     listener: TcpListener,
-    front: Front,
+    front: HttpService,
     limits: Connections,
     metrics: Arc<Metrics>,
     stopping: CancellationToken,
@@ -112,7 +112,7 @@ pub async fn serve(
 struct Door {
     places: Places<task::Id>,
     open: JoinSet<()>,
-    front: Front,
+    front: HttpService,
     deadlines: Deadlines,
     http: Arc<auto::Builder<TokioExecutor>>,
     metrics: Arc<Metrics>,
@@ -256,7 +256,7 @@ fn http() -> auto::Builder<TokioExecutor> {
 async fn connection(
     http: Arc<auto::Builder<TokioExecutor>>,
     stream: TcpStream,
-    front: Front,
+    front: HttpService,
     place: Place,
     activity: Arc<Activity>,
     stopping: CancellationToken,

@@ -44,12 +44,12 @@ const OPERATIONS: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
 /// Everything that is served, behind the outermost layer.
 #[derive(Clone, Debug)]
-pub struct Front {
+pub struct HttpService {
     app: Arc<App>,
     router: Router,
 }
 
-impl Front {
+impl HttpService {
     /// Serves all routes.
     pub fn new(app: Arc<App>) -> Self {
         let router = super::router(Arc::clone(&app));
@@ -57,7 +57,7 @@ impl Front {
     }
 }
 
-impl Front {
+impl HttpService {
     /// The service of one connection, which answers health or 503 where it `is_extra`.
     pub(crate) fn on(&self, activity: Arc<Activity>, is_extra: bool) -> Connected {
         Connected {
@@ -71,7 +71,7 @@ impl Front {
 /// Everything that is served, on one connection.
 #[derive(Debug)]
 pub(crate) struct Connected {
-    front: Front,
+    front: HttpService,
     activity: Arc<Activity>,
     is_extra: bool,
 }
@@ -84,7 +84,7 @@ impl Service<hyper::Request<Incoming>> for Connected {
     fn call(&self, request: hyper::Request<Incoming>) -> Self::Future {
         let in_progress = self.activity.begin();
         let request = request.map(Body::new);
-        let mut visit = Visit::begin(&self.front.app, &request);
+        let mut visit = RequestContext::begin(&self.front.app, &request);
         if let Some(problem) = malformed(&request) {
             // What comes next cannot be told from the body of this one.
             visit.closes = true;
@@ -185,7 +185,7 @@ const fn path(table: Table) -> &'static str {
 }
 
 /// A request while it is being answered.
-struct Visit {
+struct RequestContext {
     app: Arc<App>,
     started: Instant,
     uri: Uri,
@@ -197,7 +197,7 @@ struct Visit {
     closes: bool,
 }
 
-impl Visit {
+impl RequestContext {
     fn begin(app: &Arc<App>, request: &Request) -> Self {
         let headers = request.headers();
         let given = headers.get(&REQUEST_ID).filter(|id| is_request_id(id));

@@ -11,7 +11,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::ingest::response::{More, RejectedEvent, on_loan};
-use crate::admission::memory::Loan;
+use crate::admission::memory::Reservation;
 
 /// What went wrong with a request as a whole.
 #[derive(Clone, Debug)]
@@ -30,7 +30,7 @@ struct Verdicts {
     rejected: Vec<RejectedEvent>,
     rejected_more: Vec<More>,
     #[expect(dead_code, reason = "held, not read")]
-    loan: Option<Loan>,
+    reservation: Option<Reservation>,
 }
 
 /// The body of every answer that is an error (RFC 9457).
@@ -117,13 +117,13 @@ impl Problem {
     pub(crate) fn all_rejected(
         rejected: Vec<RejectedEvent>,
         rejected_more: Vec<More>,
-        loan: Option<Loan>,
+        reservation: Option<Reservation>,
     ) -> Self {
         Self {
             verdicts: Some(Arc::new(Verdicts {
                 rejected,
                 rejected_more,
-                loan,
+                reservation,
             })),
             ..Self::new(
                 StatusCode::UNPROCESSABLE_ENTITY,

@@ -13,7 +13,7 @@ pub struct Record<M, R> {
     /// The bytes, which are only kept.
     pub payload: Bytes,
     /// Told as soon as the frame is durable, or will never be.
-    pub durable: Option<oneshot::Sender<Result<(), Refused>>>,
+    pub durable: Option<oneshot::Sender<Result<(), AppendError>>>,
     /// Held for as long as the payload is in memory, and comes out with it.
     pub memory: M,
     /// Where to report what became of the record; comes out with it, even if the
@@ -38,11 +38,11 @@ pub struct Delivered<M, R> {
 
 /// Why a frame is not durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
+pub enum AppendError {
     /// The spool is at its cap. Nothing of the frame was kept; there is room
     /// again once frames are retired.
     #[error("the spool is at its cap; try again later")]
-    Full,
+    AtCap,
     /// The disk is full, or has no more free space than is to be left to others.
     /// Nothing of the frame was kept.
     #[error("the disk has no free space for the spool; try again later")]

@@ -167,7 +167,7 @@ impl fmt::Display for IndexState {
 
 /// An index as the catalog has it.
 #[derive(Clone, Debug)]
-pub(crate) struct Found {
+pub(crate) struct FoundIndex {
     pub(crate) name: String,
     /// What it is, in the words of [`SecondaryIndex::shape`].
     pub(crate) shape: String,
@@ -175,7 +175,7 @@ pub(crate) struct Found {
     pub(crate) is_valid: bool,
 }
 
-impl Found {
+impl FoundIndex {
     /// Whether it does for `wanted`.
     pub(crate) fn serves(&self, wanted: &SecondaryIndex) -> bool {
         self.is_valid && self.shape == wanted.shape
@@ -183,7 +183,7 @@ impl Found {
 }
 
 /// Which of the table's indexes are among those found on a partition.
-pub(crate) fn state(table: Table, found: &[Found]) -> IndexState {
+pub(crate) fn state(table: Table, found: &[FoundIndex]) -> IndexState {
     let all = secondary_indexes(table);
     let there = all
         .iter()
@@ -205,7 +205,7 @@ pub(crate) async fn read_indexes(
     client: &impl GenericClient,
     table: Table,
     partitions: &[u32],
-) -> Result<HashMap<u32, Vec<Found>>, Error> {
+) -> Result<HashMap<u32, Vec<FoundIndex>>, Error> {
     // What comes after USING is the shape; storage parameters do not change it.
     let rows = client
         .query(
@@ -228,13 +228,13 @@ pub(crate) async fn read_indexes(
             table,
             source,
         })?;
-    let mut indexes: HashMap<u32, Vec<Found>> = HashMap::new();
+    let mut indexes: HashMap<u32, Vec<FoundIndex>> = HashMap::new();
     for row in rows {
         let of_partition = indexes.entry(row.get(0)).or_default();
         let (name, shape): (Option<String>, Option<String>) = (row.get(1), row.get(3));
         // No shape: it was dropped while we looked.
         if let (Some(name), Some(shape)) = (name, shape) {
-            of_partition.push(Found {
+            of_partition.push(FoundIndex {
                 name,
                 shape,
                 is_valid: row.get(2),
@@ -283,8 +283,8 @@ pub(crate) async fn add_missing(
 mod tests {
     use super::*;
 
-    fn found(shape: &str, is_valid: bool) -> Found {
-        Found {
+    fn found(shape: &str, is_valid: bool) -> FoundIndex {
+        FoundIndex {
             name: "whatever".to_owned(),
             shape: shape.to_owned(),
             is_valid,

@@ -8,7 +8,7 @@ use super::bound::Bound;
 use super::catalog::{begin, end, read_parent, read_partitions};
 use super::error::Error;
 use super::history::histories;
-use super::indexes::{Found, read_indexes};
+use super::indexes::{FoundIndex, read_indexes};
 use super::range::Range;
 use crate::event::table::Table;
 
@@ -20,7 +20,7 @@ pub(crate) struct Leaf {
     pub(crate) schema: String,
     pub(crate) name: String,
     pub(crate) range: Range,
-    pub(crate) indexes: Vec<Found>,
+    pub(crate) indexes: Vec<FoundIndex>,
     /// When it was made; None if somebody else made it.
     pub(crate) made_us: Option<i64>,
     /// The log says that it was sealed, so it was analyzed, too.

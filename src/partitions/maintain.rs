@@ -25,7 +25,7 @@ use crate::accounts::quarantine::Selection;
 use crate::postgres::checks::clock::server_time;
 use crate::postgres::connect::Target;
 use crate::postgres::error as postgres;
-use crate::postgres::error::Chain;
+use crate::postgres::error::ErrorChain;
 use crate::postgres::session::Session;
 
 const DAY_US: f64 = 86_400e6;
@@ -57,7 +57,7 @@ const DENIED_FOR: Duration = Duration::from_secs(60);
 
 /// A range of time whose partition is not made now.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Refused {
+pub(crate) struct Uncovered {
     /// The range.
     pub(crate) range: Range,
     /// Why, in words for the quarantine.
@@ -66,7 +66,7 @@ pub(crate) struct Refused {
 
 /// How partitions are laid out.
 #[derive(Clone, Copy, Debug)]
-pub struct Layout {
+pub struct PartitionPolicy {
     /// The time that one partition holds.
     pub interval: Interval,
     /// Partitions to have ready beyond the current one.
@@ -79,8 +79,8 @@ pub struct Layout {
 
 /// The partitions of both tables, as far as writers need to know.
 #[derive(Debug)]
-pub struct Keeper {
-    layout: Layout,
+pub struct PartitionMaintainer {
+    policy: PartitionPolicy,
     coverage: [ArcSwap<Coverage>; 2],
     budget: Mutex<CreationBudget>,
     /// When the role was last found to lack the right to make a partition.
@@ -89,34 +89,34 @@ pub struct Keeper {
     metrics: Arc<Metrics>,
 }
 
-impl Keeper {
+impl PartitionMaintainer {
     /// A keeper that has seen nothing yet.
-    pub fn new(layout: Layout, metrics: Arc<Metrics>) -> Self {
+    pub fn new(policy: PartitionPolicy, metrics: Arc<Metrics>) -> Self {
         Self {
-            budget: Mutex::new(CreationBudget::new(layout.on_demand_per_hour)),
+            budget: Mutex::new(CreationBudget::new(policy.on_demand_per_hour)),
             coverage: Default::default(),
             denied: Mutex::default(),
             shortage: Mutex::default(),
-            layout,
+            policy,
             metrics,
         }
     }
 
     /// Makes the partitions that rows at `times` need; returns the ranges that
     /// may not be made now.
-    pub(crate) async fn cover(
+    pub(crate) async fn ensure(
         &self,
         session: &mut Session,
         table: Table,
         times: impl Iterator<Item = Micros>,
-    ) -> Result<Vec<Refused>, Error> {
+    ) -> Result<Vec<Uncovered>, Error> {
         let wanted = self.missing(table, times);
         if wanted.is_empty() {
             return Ok(Vec::new());
         }
         if self.shortage().holds(table, Instant::now()) {
             let why = BUDGET_SPENT;
-            let refused = wanted.into_iter().map(|range| Refused { range, why });
+            let refused = wanted.into_iter().map(|range| Uncovered { range, why });
             return Ok(refused.collect());
         }
         // Someone else may have made them since we looked.
@@ -126,21 +126,21 @@ impl Keeper {
         for range in self.coverage[table as usize].load().missing(wanted) {
             if self.is_denied() {
                 let why = self.only_waits(session, range).await?;
-                refused.push(Refused { range, why });
+                refused.push(Uncovered { range, why });
                 continue;
             }
             if !self.may_make(table, range) {
                 let why = BUDGET_SPENT;
-                refused.push(Refused { range, why });
+                refused.push(Uncovered { range, why });
                 continue;
             }
             match self.make(session, table, range, "on demand").await {
                 Ok(()) => has_made = true,
                 Err(error) if error.is_denied() => {
                     self.deny();
-                    warn!(%table, %range, error = %Chain(&error), "may not make a partition that events need");
+                    warn!(%table, %range, error = %ErrorChain(&error), "may not make a partition that events need");
                     let why = self.only_waits(session, range).await.map_err(|_| error)?;
-                    refused.push(Refused { range, why });
+                    refused.push(Uncovered { range, why });
                 }
                 Err(error) => return Err(error),
             }
@@ -167,10 +167,10 @@ impl Keeper {
     /// in the spool until it is made.
     async fn only_waits(&self, session: &Session, range: Range) -> Result<&'static str, Error> {
         let now = server_time(&session.client).await?;
-        let layout = self.layout;
-        match layout
+        let policy = self.policy;
+        match policy
             .interval
-            .ranges_ahead(now.0, layout.ahead)
+            .ranges_ahead(now.0, policy.ahead)
             .contains(&range)
         {
             true => Err(Error::NotAllowed { range }),
@@ -222,7 +222,7 @@ impl Keeper {
         for at in times {
             let known = wanted.last().is_some_and(|range| range.contains(at.0));
             if !known && !coverage.covers(at.0) {
-                wanted.push(self.layout.interval.range_of(at.0));
+                wanted.push(self.policy.interval.range_of(at.0));
             }
         }
         wanted.sort_unstable_by_key(|range| range.from_us);
@@ -237,7 +237,7 @@ impl Keeper {
         range: Range,
         why: &str,
     ) -> Result<(), Error> {
-        for made in ensure_with(&mut session.client, table, range, self.layout.indexes, why)
+        for made in ensure_with(&mut session.client, table, range, self.policy.indexes, why)
             .await?
             .created()
         {
@@ -264,7 +264,7 @@ impl Keeper {
     pub async fn look_ahead(&self, session: &mut Session, now: Micros) -> Result<(), Error> {
         for table in Table::ALL {
             self.read(session, table).await?;
-            let ahead = self.layout.interval.ranges_ahead(now.0, self.layout.ahead);
+            let ahead = self.policy.interval.ranges_ahead(now.0, self.policy.ahead);
             for range in self.coverage[table as usize].load().missing(ahead) {
                 match self.make(session, table, range, "ahead of time").await {
                     // The checks say so, with what to do.
@@ -291,17 +291,17 @@ impl Keeper {
     async fn retry_waiting(&self, session: &mut Session) -> anyhow::Result<()> {
         let waiting = crate::accounts::quarantine::waiting_for_partition(&session.client).await?;
         for (table, at) in waiting {
-            let refused = self.cover(session, table, std::iter::once(at)).await?;
+            let refused = self.ensure(session, table, std::iter::once(at)).await?;
             if !refused.is_empty() {
                 continue;
             }
-            let range = self.layout.interval.range_of(at.0);
+            let range = self.policy.interval.range_of(at.0);
             let ids =
                 crate::accounts::quarantine::waiting_in(&session.client, table, range).await?;
             let retried = crate::accounts::quarantine::retry(
                 &mut session.client,
                 &Selection::Ids(ids),
-                self.layout.interval,
+                self.policy.interval,
             )
             .await?;
             info!(%table, %range, stored = retried.stored, "stored rows that had waited for their partition");
@@ -341,7 +341,7 @@ impl Keeper {
                 Ok(()) => failed = false,
                 Err(error) => {
                     if !failed {
-                        warn!(error = %Chain(&error), "cannot look after the partitions, retrying");
+                        warn!(error = %ErrorChain(&error), "cannot look after the partitions, retrying");
                     }
                     failed = true;
                 }

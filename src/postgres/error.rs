@@ -77,9 +77,9 @@ pub(crate) async fn limited<T>(
 }
 
 /// An error with all its causes in one line, for logs.
-pub struct Chain<'e>(pub &'e (dyn std::error::Error + 'static));
+pub struct ErrorChain<'e>(pub &'e (dyn std::error::Error + 'static));
 
-impl fmt::Display for Chain<'_> {
+impl fmt::Display for ErrorChain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)?;
         let mut source = self.0.source();
@@ -103,7 +103,7 @@ pub fn describe(error: &tokio_postgres::Error) -> String {
             text
         }
         None => match error.source() {
-            Some(_) => Chain(error).to_string(),
+            Some(_) => ErrorChain(error).to_string(),
             None => error.to_string(),
         },
     }

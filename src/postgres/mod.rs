@@ -10,4 +10,4 @@ pub mod connect;
 pub mod error;
 pub mod migrate;
 pub mod session;
-pub(crate) mod sqlstate;
+pub mod sqlstate;

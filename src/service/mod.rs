@@ -31,9 +31,9 @@ use tracing::{error, info, warn};
 use crate::accounts::board::{Board, Source};
 use crate::accounts::ledger::{Stream, Totals};
 use crate::accounts::status::LaneStatus;
-use crate::admission::admit::Intake;
+use crate::admission::admit::Admission;
 use crate::admission::arrivals::Arrivals;
-use crate::admission::memory::Budget;
+use crate::admission::memory::MemoryLimit;
 use crate::admission::record::{InMemory, Record, table_of};
 use crate::clock;
 use crate::config::{self, Serve};
@@ -46,11 +46,11 @@ use crate::http::app::App;
 use crate::http::connection::activity::Deadlines;
 use crate::http::ingest::body::BodyLimits;
 use crate::http::listener::Connections;
-use crate::http::pipeline::Front;
+use crate::http::pipeline::HttpService;
 use crate::log::spool;
 use crate::log::spool::shared::Spool;
 use crate::metrics::Metrics;
-use crate::partitions::maintain::{Keeper, Layout};
+use crate::partitions::maintain::{PartitionMaintainer, PartitionPolicy};
 use crate::partitions::seal::pressure::Pressure;
 use crate::partitions::seal::sealer::{Policy, Sealer};
 use crate::postgres::checks;
@@ -59,9 +59,9 @@ use crate::postgres::connect::Target;
 use crate::postgres::migrate;
 use crate::postgres::migrate::History;
 use crate::postgres::session::Session;
-use crate::tenants::cache_file::KeyCopy;
+use crate::tenants::cache_file::KeyCacheFile;
 use crate::tenants::key::ApiKeyHasher;
-use crate::tenants::refresh::{Directory, Standing};
+use crate::tenants::refresh::{KeySource, TenantCache};
 use crate::writer::gather::BatchLimits;
 use crate::writer::lane::Writer;
 use crate::writer::opening::{Opening, Place};
@@ -115,9 +115,12 @@ pub async fn run(
         bail!("this database cannot be used: {refusal}");
     }
     checks.put(Source::Start, notes);
-    let keeper = Arc::new(Keeper::new(layout(&config.store), Arc::clone(&metrics)));
+    let maintainer = Arc::new(PartitionMaintainer::new(
+        layout(&config.store),
+        Arc::clone(&metrics),
+    ));
     let drain = Arc::new(DrainRate::new(Instant::now()));
-    let directory = Directory::new();
+    let directory = TenantCache::new();
     let (entries, waiting) = flume::bounded(ENTRIES_MAX);
     let segment_bytes = settings.segment_bytes;
     let opened = tokio::select! {
@@ -154,7 +157,7 @@ pub async fn run(
             target: target.clone(),
             limits: batch_limits(&config),
             opening: Arc::clone(&opening),
-            keeper: Arc::clone(&keeper),
+            maintainer: Arc::clone(&maintainer),
             spool: spool.clone(),
             drain: Arc::clone(&drain),
             metrics: Arc::clone(&metrics),
@@ -168,8 +171,8 @@ pub async fn run(
     let committing = stages.spawn("the committing thread", async move {
         committed.await.expect("the committing thread panicked");
     });
-    let intake = Intake::new(
-        Budget::new(bytes_u32(config.intake.queue_bytes_max)?),
+    let intake = Admission::new(
+        MemoryLimit::new(bytes_u32(config.intake.queue_bytes_max)?),
         entries,
         spool.clone(),
         segment_bytes,
@@ -198,7 +201,7 @@ pub async fn run(
     let sealer = sealer(&config.store, &lanes, &spool, &metrics);
     let keeping = {
         let target = target.clone();
-        async move { keeper.run(&target).await }
+        async move { maintainer.run(&target).await }
     };
     helpers.spawn("the care for partitions", after(&migrated, keeping));
     if let Some(sealer) = sealer {
@@ -206,7 +209,7 @@ pub async fn run(
         helpers.spawn("the sealing of partitions", after(&migrated, sealing));
     }
     // The spool's lock is what makes this one's directory nobody else's.
-    let copy = KeyCopy::new(
+    let copy = KeyCacheFile::new(
         &config.spool.spool_dir,
         config.http.key_copy_max_age,
         key_hasher(&config),
@@ -247,7 +250,7 @@ pub async fn run(
         instance = %spool.instance(),
         "listening"
     );
-    let front = Front::new(Arc::new(app));
+    let front = HttpService::new(Arc::new(app));
     helpers.spawn_once(
         "the words on a stop",
         say_what_is_awaited(stopping.clone(), grace, Arc::clone(&metrics), spool.clone()),
@@ -349,7 +352,7 @@ impl LanesEnd<'_> {
                 .zip(self.lanes)
                 .filter(|(writer, _)| !writer.is_finished());
             if self.committing.is_finished()
-                && self.spool.fill().items.iter().sum::<u64>() == 0
+                && self.spool.usage().items.iter().sum::<u64>() == 0
                 && left.all(|(_, lane)| !lane.was_reached())
             {
                 return;
@@ -371,7 +374,7 @@ async fn say_what_is_awaited(
     tokio::time::sleep(SAY_FIRST).await;
     loop {
         let connections = metrics.connections.get();
-        let spooled: u64 = spool.fill().items.iter().sum();
+        let spooled: u64 = spool.usage().items.iter().sum();
         let left = grace.saturating_sub(started.elapsed()).as_secs();
         let what = match (connections > 0, spooled > 0) {
             (true, true) => "open requests, and for Postgres to take what is spooled",
@@ -394,7 +397,7 @@ async fn say_what_is_awaited(
 /// It is no thread of the runtime, which would wait for it at the end of the
 /// process, however long the disk hangs.
 fn commit_on_a_thread(
-    committer: spool::append::group_committer::Committer<InMemory, RecordResult>,
+    committer: spool::append::group_committer::GroupCommitter<InMemory, RecordResult>,
 ) -> Result<oneshot::Receiver<()>> {
     let (ended, end) = oneshot::channel();
     std::thread::Builder::new()
@@ -478,7 +481,7 @@ fn is_zero<N: Default + PartialEq>(number: &N) -> bool {
 
 impl Report {
     fn of(spool: &Spool, lanes: &[Arc<LaneStatus>], metrics: &Metrics, in_time: bool) -> Self {
-        let fill = spool.fill();
+        let fill = spool.usage();
         let totals = |part: fn(&Totals) -> u64| -> u64 {
             let parts = lanes.iter().map(|lane| part(&lane.totals()));
             parts.fold(0, u64::saturating_add)
@@ -571,8 +574,8 @@ fn batch_limits(config: &Serve) -> BatchLimits {
 
 fn app(
     config: &Serve,
-    intake: Intake,
-    directory: Directory,
+    intake: Admission,
+    directory: TenantCache,
     metrics: Arc<Metrics>,
     checks: Arc<Board>,
     lanes: Vec<Arc<LaneStatus>>,
@@ -614,8 +617,8 @@ fn key_hasher(config: &Serve) -> ApiKeyHasher {
     ApiKeyHasher::new(config.secrets.api_key_hash_secret.expose().as_bytes())
 }
 
-fn layout(config: &config::Store) -> Layout {
-    Layout {
+fn layout(config: &config::Store) -> PartitionPolicy {
+    PartitionPolicy {
         interval: config.partition_interval,
         ahead: config.partitions_ahead,
         on_demand_per_hour: config.partitions_per_hour,
@@ -724,8 +727,8 @@ fn connections_to_postgres(config: &config::Store) -> u32 {
 }
 
 /// Says when events can be accepted: as soon as somebody's key is known.
-async fn announce(directory: Directory, ready: CancellationToken) {
-    while directory.standing() == Standing::Unread {
+async fn announce(directory: TenantCache, ready: CancellationToken) {
+    while directory.standing() == KeySource::Unread {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     info!("ready");

@@ -18,7 +18,7 @@ use anyhow::{Context as _, Result, bail};
 use tokio::time::sleep;
 
 use super::key::ApiKeyHasher;
-use super::refresh::Directory;
+use super::refresh::TenantCache;
 use super::snapshot::Snapshot;
 use crate::event::time::Micros;
 
@@ -40,7 +40,7 @@ const SKEW_MAX: Duration = Duration::from_secs(300);
 
 /// The file and who may rely on it.
 #[derive(Clone, Debug)]
-pub struct KeyCopy {
+pub struct KeyCacheFile {
     directory: PathBuf,
     max_age: Duration,
     hasher: ApiKeyHasher,
@@ -54,7 +54,7 @@ struct Copied {
     age: Duration,
 }
 
-impl KeyCopy {
+impl KeyCacheFile {
     /// A copy in a directory that belongs to this process alone. No `max_age`
     /// means that there is to be none.
     #[must_use]
@@ -68,7 +68,7 @@ impl KeyCopy {
 
     /// Has the copy stand in while the database was not read yet, and keeps it up
     /// to date once it is. Ends only where no copy is wanted.
-    pub async fn run(self, keys: Directory, now: fn() -> Micros) {
+    pub async fn run(self, keys: TenantCache, now: fn() -> Micros) {
         let path = self.path();
         if self.max_age.is_zero() {
             if let Err(error) = blocking(move || Ok(self.remove()?)).await {
@@ -81,7 +81,7 @@ impl KeyCopy {
     }
 
     /// Puts the copy in force if the database keeps silent, for as long as it may be.
-    async fn stand_in(&self, keys: &Directory, now: fn() -> Micros) {
+    async fn stand_in(&self, keys: &TenantCache, now: fn() -> Micros) {
         sleep(PATIENCE).await;
         if keys.age().is_some() {
             return;
@@ -120,7 +120,7 @@ impl KeyCopy {
 
     /// Writes the copy after each reading that changed something, and now and then
     /// after one that did not: its age counts from when it was last confirmed.
-    async fn keep(&self, keys: &Directory, now: fn() -> Micros) {
+    async fn keep(&self, keys: &TenantCache, now: fn() -> Micros) {
         let mut written: Option<(Arc<Snapshot>, Instant)> = None;
         let mut said_so = false;
         loop {
@@ -246,9 +246,9 @@ mod tests {
     const AT_US: i64 = 1_790_000_000_000_000;
     const SECOND_US: i64 = 1_000_000;
 
-    fn copy(directory: &Path) -> KeyCopy {
+    fn copy(directory: &Path) -> KeyCacheFile {
         let hasher = ApiKeyHasher::new(b"pepper");
-        KeyCopy::new(directory, Duration::from_secs(60), hasher)
+        KeyCacheFile::new(directory, Duration::from_secs(60), hasher)
     }
 
     #[test]

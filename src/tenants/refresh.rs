@@ -1,9 +1,9 @@
 //! Keeps the snapshot in force up to date.
 //!
-//! [`Directory::run`] reads both tables every so often, or early when woken, and
+//! [`TenantCache::run`] reads both tables every so often, or early when woken, and
 //! reconnects when the database went away. Whatever fails, the last snapshot
 //! stays in force and its age says how far it can be relied on. Until the first
-//! reading a copy of an earlier run may stand in, see [`super::KeyCopy`]; once
+//! reading a copy of an earlier run may stand in, see [`super::KeyCacheFile`]; once
 //! the database was read, never again.
 //!
 //! Every wait has a limit. The caller runs the loop.
@@ -38,7 +38,7 @@ const BACKOFF_MAX: Duration = Duration::from_secs(15);
 
 /// The directory in force: a handle, cheap to clone and to read.
 #[derive(Clone, Debug)]
-pub struct Directory {
+pub struct TenantCache {
     shared: Arc<Shared>,
 }
 
@@ -59,7 +59,7 @@ struct Shared {
 
 /// Where the snapshot in force comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum KeySource {
     /// From nowhere: it is empty.
     Unread,
     /// From the copy of an earlier run.
@@ -87,13 +87,13 @@ pub struct Changed {
     pub skipped_keys: usize,
 }
 
-impl Default for Directory {
+impl Default for TenantCache {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Directory {
+impl TenantCache {
     /// An empty directory that was never read: it knows no key, and [`Self::age`] is none.
     #[must_use]
     pub fn new() -> Self {
@@ -133,12 +133,12 @@ impl Directory {
 
     /// Where the snapshot in force comes from.
     #[must_use]
-    pub fn standing(&self) -> Standing {
+    pub fn standing(&self) -> KeySource {
         let copied = self.copied();
         match (self.age(), *copied) {
-            (Some(age), _) => Standing::Read { age },
-            (None, Some(confirmed_at_us)) => Standing::Copied { confirmed_at_us },
-            (None, None) => Standing::Unread,
+            (Some(age), _) => KeySource::Read { age },
+            (None, Some(confirmed_at_us)) => KeySource::Copied { confirmed_at_us },
+            (None, None) => KeySource::Unread,
         }
     }
 

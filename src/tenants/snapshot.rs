@@ -47,8 +47,8 @@ pub struct Caller {
 
 /// Why a key was turned away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
-    /// No such key in this snapshot; it may be newer, see [`super::Directory::wake`].
+pub enum KeyError {
+    /// No such key in this snapshot; it may be newer, see [`super::TenantCache::wake`].
     #[error("the API key is not known")]
     Unknown,
     /// An operator took it back.
@@ -151,18 +151,18 @@ impl Snapshot {
     /// Who presents this key, at `now_us` (microseconds since 1970).
     ///
     /// # Errors
-    /// [`Refused`], with the reason. `Unknown` may also mean that the snapshot
-    /// is old: see [`super::Directory::age`].
-    pub fn lookup(&self, key: KeyHash, now_us: i64) -> Result<Caller, Refused> {
-        let key = self.keys.get(&key).ok_or(Refused::Unknown)?;
+    /// [`KeyError`], with the reason. `Unknown` may also mean that the snapshot
+    /// is old: see [`super::TenantCache::age`].
+    pub fn lookup(&self, key: KeyHash, now_us: i64) -> Result<Caller, KeyError> {
+        let key = self.keys.get(&key).ok_or(KeyError::Unknown)?;
         if key.revoked {
-            return Err(Refused::Revoked);
+            return Err(KeyError::Revoked);
         }
         if key
             .expires_at_us
             .is_some_and(|expires_at_us| expires_at_us < now_us)
         {
-            return Err(Refused::Expired);
+            return Err(KeyError::Expired);
         }
         match key.tenant.status {
             TenantStatus::Active => Ok(Caller {
@@ -170,8 +170,8 @@ impl Snapshot {
                 tenant: Arc::clone(&key.tenant),
                 roles: key.roles,
             }),
-            TenantStatus::Suspended => Err(Refused::TenantSuspended),
-            TenantStatus::Deleted => Err(Refused::TenantDeleted),
+            TenantStatus::Suspended => Err(KeyError::TenantSuspended),
+            TenantStatus::Deleted => Err(KeyError::TenantDeleted),
         }
     }
 
@@ -266,7 +266,7 @@ mod tests {
         snapshot
     }
 
-    fn outcome(status: TenantStatus, change: impl FnOnce(&mut KeyRow<'_>)) -> Option<Refused> {
+    fn outcome(status: TenantStatus, change: impl FnOnce(&mut KeyRow<'_>)) -> Option<KeyError> {
         with_key(tenant(1, "demo", status), change)
             .lookup(hash("raw"), NOW_US)
             .err()
@@ -281,7 +281,7 @@ mod tests {
         assert!(caller.roles.contains(Role::Ingest));
         assert_eq!(
             snapshot.lookup(hash("other"), NOW_US),
-            Err(Refused::Unknown)
+            Err(KeyError::Unknown)
         );
     }
 
@@ -291,15 +291,15 @@ mod tests {
         assert_eq!(outcome(Active, |_| {}), None);
         assert_eq!(
             outcome(Active, |key| key.revoked = true),
-            Some(Refused::Revoked)
+            Some(KeyError::Revoked)
         );
-        assert_eq!(outcome(Suspended, |_| {}), Some(Refused::TenantSuspended));
-        assert_eq!(outcome(Deleted, |_| {}), Some(Refused::TenantDeleted));
+        assert_eq!(outcome(Suspended, |_| {}), Some(KeyError::TenantSuspended));
+        assert_eq!(outcome(Deleted, |_| {}), Some(KeyError::TenantDeleted));
         let both = |key: &mut KeyRow<'_>| {
             key.revoked = true;
             key.expires_at_us = Some(0);
         };
-        assert_eq!(outcome(Deleted, both), Some(Refused::Revoked));
+        assert_eq!(outcome(Deleted, both), Some(KeyError::Revoked));
     }
 
     #[test]
@@ -311,7 +311,7 @@ mod tests {
         };
         assert_eq!(at(NOW_US + 1), None);
         assert_eq!(at(NOW_US), None);
-        assert_eq!(at(NOW_US - 1), Some(Refused::Expired));
+        assert_eq!(at(NOW_US - 1), Some(KeyError::Expired));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::event::row::Key;
 use crate::event::table::Table;
 use crate::event::time::Micros;
 
-use crate::writer::error::BadRow;
+use crate::writer::error::RejectedRow;
 
 /// Frames that go into one transaction: a stretch of one stream, in order.
 #[derive(Debug)]
@@ -30,16 +30,16 @@ struct BatchRow {
 
 /// What became of a batch: every row that is not listed here is stored.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Settled {
+pub(crate) struct BatchResult {
     /// Rows that were there before, by their place in the batch.
     pub(crate) duplicates: Vec<usize>,
     /// Rows that were set aside, by their place in the batch.
-    pub(crate) quarantined: Vec<(usize, BadRow)>,
+    pub(crate) quarantined: Vec<(usize, RejectedRow)>,
     /// How many of those were set aside before.
     pub(crate) quarantined_before: usize,
 }
 
-impl Settled {
+impl BatchResult {
     /// Rows that were there before, and rows that are in quarantine only now.
     ///
     /// A row that was set aside before counts as a duplicate: it is kept once.
@@ -129,7 +129,7 @@ impl Batch {
     }
 
     /// Tells every frame what became of its rows.
-    pub(crate) fn settle(self, settled: Settled) {
+    pub(crate) fn settle(self, settled: BatchResult) {
         let mut results = vec![RecordResult::default(); self.frames.len()];
         for at in settled.duplicates {
             let row = &self.rows[at];

@@ -23,7 +23,7 @@ pub(crate) struct Opening {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Decision {
     /// The COMMIT whose answer is missing took effect: take the result that was kept.
-    Settled,
+    Committed,
     /// Store it. The entry is made on condition that the watermark is this.
     Store {
         /// The watermark as it is.
@@ -45,7 +45,7 @@ pub(crate) fn decide(row: Option<Mark>, me: Opening, last: u64, sent: bool) -> D
     match row.opening {
         // The number is only for order: a restored database repeats numbers.
         Some(opening) if opening == me.id => match sent && row.settled == last {
-            true => Decision::Settled,
+            true => Decision::Committed,
             false => Decision::Store { seen: row.settled },
         },
         _ if row.epoch < me.epoch => Decision::TakeOver,

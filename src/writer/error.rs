@@ -12,7 +12,7 @@ use crate::postgres::sqlstate::{Cause, ends_connection, is_raised};
 
 /// What to do with a batch after an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Class {
+pub enum ErrorKind {
     /// Postgres is away or busy: keep the batch, back off, try again.
     Away,
     /// A partition is missing: make it, try again.
@@ -20,7 +20,7 @@ pub enum Class {
     /// A row is stored already: find out which, leave them out.
     Duplicate,
     /// A row may be at fault: find it, set it aside.
-    BadRow(BadRow),
+    RejectedRow(RejectedRow),
     /// Rows are refused, and none went through that would tell whether they or
     /// the table are at fault: try again with the rows behind them.
     Undecided,
@@ -30,7 +30,7 @@ pub enum Class {
 
 /// What Postgres said of a row that it refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct BadRow {
+pub struct RejectedRow {
     /// The line of the COPY, from 1, where Postgres names it.
     pub line: Option<usize>,
     /// The five-character code.
@@ -46,7 +46,7 @@ pub struct BadRow {
     pub is_evident: bool,
 }
 
-impl BadRow {
+impl RejectedRow {
     /// A row that violates a unique index which is not the key.
     pub(crate) fn of_duplicate(trouble: &Error) -> Self {
         match trouble {
@@ -77,16 +77,16 @@ impl BadRow {
     }
 }
 
-impl Class {
+impl ErrorKind {
     /// The class's name in metrics.
     pub const fn as_str(&self) -> &'static str {
         match self {
-            Class::Away => "away",
-            Class::NoPartition => "no_partition",
-            Class::Duplicate => "duplicate",
-            Class::BadRow(_) => "bad_row",
-            Class::Undecided => "undecided",
-            Class::Fault => "fault",
+            ErrorKind::Away => "away",
+            ErrorKind::NoPartition => "no_partition",
+            ErrorKind::Duplicate => "duplicate",
+            ErrorKind::RejectedRow(_) => "bad_row",
+            ErrorKind::Undecided => "undecided",
+            ErrorKind::Fault => "fault",
         }
     }
 
@@ -94,10 +94,10 @@ impl Class {
     /// again and again if it `lasts`.
     fn of_rows(error: &tokio_postgres::Error, table: Table, lasts: bool) -> Self {
         let Some(db) = error.as_db_error() else {
-            return Class::Away;
+            return ErrorKind::Away;
         };
         if ends_connection(db) {
-            return Class::Away;
+            return ErrorKind::Away;
         }
         let code = db.code().code();
         // The routine's name is never translated. Below a partition that is itself
@@ -107,14 +107,14 @@ impl Class {
             && db.table() == Some(table.as_str())
             && !lasts
         {
-            return Class::NoPartition;
+            return ErrorKind::NoPartition;
         }
         match Cause::of_rows(db) {
-            Cause::Row if code == "23505" && !is_raised(db) => Class::Duplicate,
-            Cause::ServerThenRow if !lasts => Class::Away,
-            Cause::Row | Cause::ServerThenRow => Class::BadRow(BadRow::of(db, table)),
-            Cause::Server => Class::Away,
-            Cause::Schema => Class::Fault,
+            Cause::Row if code == "23505" && !is_raised(db) => ErrorKind::Duplicate,
+            Cause::ServerThenRow if !lasts => ErrorKind::Away,
+            Cause::Row | Cause::ServerThenRow => ErrorKind::RejectedRow(RejectedRow::of(db, table)),
+            Cause::Server => ErrorKind::Away,
+            Cause::Schema => ErrorKind::Fault,
         }
     }
 }
@@ -159,7 +159,7 @@ pub enum Error {
         /// Rows that were refused one by one.
         rows: usize,
         /// What Postgres said of the last one.
-        last: Box<BadRow>,
+        last: Box<RejectedRow>,
     },
     /// So many rows were refused, and none went through, that it is the table.
     #[error(
@@ -172,7 +172,7 @@ pub enum Error {
         /// Rows that were refused one by one.
         rows: usize,
         /// What Postgres said of the last one.
-        last: Box<BadRow>,
+        last: Box<RejectedRow>,
     },
     /// The ledger's row is not as it was when it was read; reading it again tells why.
     #[error("the ledger was changed since it was read")]
@@ -195,27 +195,27 @@ pub enum Error {
 
 impl Error {
     /// What to do with the batch.
-    pub fn class(&self) -> Class {
+    pub fn class(&self) -> ErrorKind {
         match self {
-            Error::Postgres(error) if error.is_away() => Class::Away,
-            Error::Partition(error) if error.passes_by_itself() => Class::Away,
+            Error::Postgres(error) if error.is_away() => ErrorKind::Away,
+            Error::Partition(error) if error.passes_by_itself() => ErrorKind::Away,
             Error::Postgres(_)
             | Error::Partition(_)
             | Error::Fenced(_)
             | Error::Frame { .. }
             | Error::Spool(_)
-            | Error::EveryRow { .. } => Class::Fault,
-            Error::Undecided { .. } => Class::Undecided,
-            Error::LeftOut { .. } => Class::BadRow(BadRow::default()),
-            Error::Moved => Class::Away,
-            Error::Rows { source, table, .. } => Class::of_rows(source, *table, false),
+            | Error::EveryRow { .. } => ErrorKind::Fault,
+            Error::Undecided { .. } => ErrorKind::Undecided,
+            Error::LeftOut { .. } => ErrorKind::RejectedRow(RejectedRow::default()),
+            Error::Moved => ErrorKind::Away,
+            Error::Rows { source, table, .. } => ErrorKind::of_rows(source, *table, false),
         }
     }
 
     /// [`class`](Self::class) for an error that has come back again and again.
-    pub(crate) fn class_if_it_lasts(&self, lasts: bool) -> Class {
+    pub(crate) fn class_if_it_lasts(&self, lasts: bool) -> ErrorKind {
         match self {
-            Error::Rows { source, table, .. } => Class::of_rows(source, *table, lasts),
+            Error::Rows { source, table, .. } => ErrorKind::of_rows(source, *table, lasts),
             _ => self.class(),
         }
     }

@@ -33,7 +33,7 @@ pub struct BatchLimits {
 }
 
 /// The frames of a lane, as this service spools them.
-pub type Frames = LaneReader<InMemory, RecordResult>;
+pub type Records = LaneReader<InMemory, RecordResult>;
 
 /// A lane's frames, from memory or from disk.
 pub(crate) struct Source {
@@ -44,8 +44,8 @@ pub(crate) struct Source {
 
 /// The lane's reader, which is elsewhere while it reads from disk.
 enum Reader {
-    Here(Box<Frames>),
-    Away(JoinHandle<(Box<Frames>, Read)>),
+    Here(Box<Records>),
+    Away(JoinHandle<(Box<Records>, Read)>),
     /// A frame came that this program cannot read.
     Stuck,
 }
@@ -67,7 +67,7 @@ pub(crate) struct Gathered {
 }
 
 impl Source {
-    pub(crate) fn new(frames: Frames) -> Self {
+    pub(crate) fn new(frames: Records) -> Self {
         Self {
             reader: Reader::Here(Box::new(frames)),
             read: VecDeque::new(),
@@ -75,7 +75,7 @@ impl Source {
     }
 
     /// The lane's reader, before anything was read.
-    pub(crate) fn reader(&mut self) -> Option<&mut Frames> {
+    pub(crate) fn reader(&mut self) -> Option<&mut Records> {
         match &mut self.reader {
             Reader::Here(frames) => Some(frames),
             Reader::Away(_) | Reader::Stuck => None,
@@ -151,7 +151,10 @@ impl Source {
         let memory = match record.memory {
             Some(memory) => memory,
             None => match Rows::parse(record.payload.clone()) {
-                Ok(rows) => InMemory { rows, loan: None },
+                Ok(rows) => InMemory {
+                    rows,
+                    reservation: None,
+                },
                 Err(source) => {
                     self.reader = Reader::Stuck;
                     return Err(Error::Frame { sequence, source });

@@ -17,12 +17,12 @@ use uuid::Uuid;
 
 use crate::event::row::Key;
 
-use super::batch::Settled;
+use super::batch::BatchResult;
 use super::quarantine::left_out;
 use super::transaction::{STATEMENT_LIMIT, Transaction, execute};
 use crate::postgres::copy::only_row;
 use crate::postgres::error::{self as postgres, limited};
-use crate::writer::error::{BadRow, Class, Error};
+use crate::writer::error::{Error, ErrorKind, RejectedRow};
 
 /// So many rows that failed in one way, and none that passed, are the table's fault.
 const SCHEMA_ROWS: usize = 20;
@@ -88,7 +88,7 @@ impl Spans {
     }
 
     /// Narrows down which of `rows` is bad; returns it once that is certain.
-    fn narrow(&mut self, rows: Vec<usize>, bad: BadRow) -> Option<(usize, BadRow)> {
+    fn narrow(&mut self, rows: Vec<usize>, bad: RejectedRow) -> Option<(usize, RejectedRow)> {
         match (rows.as_slice(), bad.line) {
             ([only], _) => Some((*only, bad)),
             // What is wrong with a value, and in which line, Postgres knows for sure.
@@ -120,9 +120,9 @@ impl Spans {
 
 /// Rows that failed alone, before any went through.
 #[derive(Debug, Default)]
-struct Refused(Vec<(usize, BadRow)>);
+struct RejectedRows(Vec<(usize, RejectedRow)>);
 
-impl Refused {
+impl RejectedRows {
     /// Whether the last one makes it so many that it looks like the table's fault.
     fn looks_like_the_table(&self) -> bool {
         let Some((_, last)) = self.0.last() else {
@@ -173,7 +173,7 @@ enum Probed {
     /// Another one like it goes through.
     Passes,
     /// Another one like it is refused.
-    Refused,
+    RejectedRows,
     /// There is none, or it says nothing.
     Silent,
 }
@@ -184,10 +184,10 @@ impl Transaction<'_> {
     pub(crate) async fn isolate(
         self,
         rows: Vec<usize>,
-        settled: &mut Settled,
+        settled: &mut BatchResult,
     ) -> Result<(), Error> {
         let mut spans = Spans::of(rows);
-        let mut refused = Refused::default();
+        let mut refused = RejectedRows::default();
         let mut passed = false;
         let mut tidy = Tidy::Nothing;
         while let Some(rows) = spans.next() {
@@ -210,8 +210,8 @@ impl Transaction<'_> {
                     spans.stack.extend([missing, there]);
                 }
                 Err(error) => match error.class_if_it_lasts(self.lasts) {
-                    Class::BadRow(bad) => refused.0.extend(spans.narrow(rows, bad)),
-                    Class::Duplicate => {
+                    ErrorKind::RejectedRow(bad) => refused.0.extend(spans.narrow(rows, bad)),
+                    ErrorKind::Duplicate => {
                         self.tidy(&mut tidy).await?;
                         // Another writer has stored some of these rows since we asked; by
                         // the time of the error it has committed, so asking again finds
@@ -223,7 +223,7 @@ impl Transaction<'_> {
                             continue;
                         }
                         // Not the key, then, but a unique index of somebody else's.
-                        let bad = BadRow::of_duplicate(&error);
+                        let bad = RejectedRow::of_duplicate(&error);
                         settled.quarantined.extend(spans.narrow(rows, bad));
                     }
                     _ => return Err(error),
@@ -248,10 +248,10 @@ impl Transaction<'_> {
 
     /// Whether rows that failed alone, in a batch of which nothing went through,
     /// are bad.
-    async fn judge(self, refused: &Refused) -> Result<(), Error> {
+    async fn judge(self, refused: &RejectedRows) -> Result<(), Error> {
         let is_bad = match self.probe(refused).await? {
             None | Some(Probed::Passes) => true,
-            Some(Probed::Refused) => false,
+            Some(Probed::RejectedRows) => false,
             Some(Probed::Silent) => refused.0.iter().all(|(_, bad)| bad.is_evident),
         };
         match (is_bad, refused.0.last()) {
@@ -264,7 +264,7 @@ impl Transaction<'_> {
         }
     }
 
-    fn every_row(self, refused: Refused) -> Error {
+    fn every_row(self, refused: RejectedRows) -> Error {
         Error::EveryRow {
             table: self.batch.table(),
             rows: refused.0.len(),
@@ -273,7 +273,7 @@ impl Transaction<'_> {
                     .0
                     .into_iter()
                     .next_back()
-                    .map_or_else(BadRow::default, |(_, bad)| bad),
+                    .map_or_else(RejectedRow::default, |(_, bad)| bad),
             ),
         }
     }
@@ -321,13 +321,13 @@ impl Transaction<'_> {
     }
 
     /// Whether a row can be stored, or its error; does not store it.
-    async fn passes(self, row: &[u8]) -> Result<Result<bool, BadRow>, Error> {
+    async fn passes(self, row: &[u8]) -> Result<Result<bool, RejectedRow>, Error> {
         let tried = self.copy_rows(None, std::iter::once(row)).await;
         let passes = match tried {
             Ok(copied) => Ok(copied == 1),
             Err(error) => match error.class_if_it_lasts(self.lasts) {
-                Class::BadRow(bad) => Err(bad),
-                Class::Duplicate => Err(BadRow::of_duplicate(&error)),
+                ErrorKind::RejectedRow(bad) => Err(bad),
+                ErrorKind::Duplicate => Err(RejectedRow::of_duplicate(&error)),
                 _ => return Err(error),
             },
         };
@@ -338,7 +338,7 @@ impl Transaction<'_> {
     /// Tries a row that the table has already, under another id, and undoes it:
     /// single events are the rule, and nothing may come behind one for hours.
     /// `None`: there is nothing to judge.
-    async fn probe(self, refused: &Refused) -> Result<Option<Probed>, Error> {
+    async fn probe(self, refused: &RejectedRows) -> Result<Option<Probed>, Error> {
         let Some((at, _)) = refused.0.first() else {
             return Ok(None);
         };
@@ -355,7 +355,7 @@ impl Transaction<'_> {
                 .iter()
                 .any(|(_, other)| other.sqlstate == bad.sqlstate)
             {
-                true => Probed::Refused,
+                true => Probed::RejectedRows,
                 false => Probed::Silent,
             },
         }))

@@ -16,12 +16,12 @@ use tokio_postgres::Client;
 use tracing::{debug, error, info, warn};
 
 use super::gather::BatchLimits;
-use super::gather::Frames;
+use super::gather::Records;
 use crate::drain_rate::DrainRate;
 use crate::log::spool::shared::Spool;
 use crate::metrics::{ByReason, ByTable, EventOutcome, Metrics};
 
-use super::batch::{Batch, Settled};
+use super::batch::{Batch, BatchResult};
 use super::decision::{Decision, decide};
 use super::gather::{Gathered, Source};
 use super::ledger::Claim;
@@ -32,11 +32,11 @@ use crate::accounts::board::Board;
 use crate::accounts::ledger::{Holder, LedgerRow, Stream};
 use crate::accounts::status::{Health, LaneStatus};
 use crate::event::result::PARTITION_BUDGET;
-use crate::partitions::maintain::Keeper;
+use crate::partitions::maintain::PartitionMaintainer;
 use crate::postgres::connect::Target;
-use crate::postgres::error::{self as postgres, Chain, limited};
+use crate::postgres::error::{self as postgres, ErrorChain, limited};
 use crate::postgres::session::Session;
-use crate::writer::error::{BadRow, Class, Error};
+use crate::writer::error::{Error, ErrorKind, RejectedRow};
 
 /// The one writer of a lane.
 #[derive(Debug)]
@@ -50,7 +50,7 @@ pub struct Writer {
     /// The hold on the ledger's rows, which all lanes share.
     pub opening: Arc<Opening>,
     /// Makes partitions.
-    pub keeper: Arc<Keeper>,
+    pub maintainer: Arc<PartitionMaintainer>,
     /// Where settled frames are let go.
     pub spool: Spool,
     /// Measures how fast they are.
@@ -86,10 +86,10 @@ const SET_ASIDE_BATCHES: u32 = 3;
 
 /// What a writer writes through.
 #[derive(Default)]
-struct Sink {
-    open: Option<Open>,
+struct LaneConnection {
+    open: Option<OpenConnection>,
     /// Batches to come that are to be checked for duplicates first.
-    suspicion: u32,
+    checks_left: u32,
     /// Attempts that failed since a batch was settled, and the pause after the last.
     failures: u32,
     backoff: Duration,
@@ -98,7 +98,7 @@ struct Sink {
     set_aside_batches: u32,
 }
 
-impl Sink {
+impl LaneConnection {
     /// How the lane gets on, right after a batch was settled.
     fn health(&self) -> Health {
         match self.set_aside_rows >= SET_ASIDE_ROWS || self.set_aside_batches >= SET_ASIDE_BATCHES {
@@ -108,7 +108,7 @@ impl Sink {
     }
 
     /// Counts the rows of a batch.
-    fn count(&mut self, rows: usize, settled: &Settled) {
+    fn count(&mut self, rows: usize, settled: &BatchResult) {
         let set_aside = settled.quarantined.len();
         if settled.duplicates.len() + set_aside < rows {
             (self.set_aside_rows, self.set_aside_batches) = (0, 0);
@@ -119,7 +119,7 @@ impl Sink {
     }
 }
 
-impl Sink {
+impl LaneConnection {
     /// Closes the connection after an error.
     fn let_go(&mut self, error: &Error) {
         let Some(open) = self.open.take() else { return };
@@ -130,7 +130,7 @@ impl Sink {
 }
 
 /// A writer's connection.
-struct Open {
+struct OpenConnection {
     session: Session,
     statements: Statements,
     held: Arc<Held>,
@@ -143,7 +143,7 @@ struct FencedOff(Option<Holder>);
 
 impl Writer {
     /// Writes frames until there are no more to come.
-    pub async fn run(self, frames: Frames) {
+    pub async fn run(self, frames: Records) {
         let mut source = Source::new(frames);
         let fenced = tokio::select! {
             biased;
@@ -161,7 +161,7 @@ impl Writer {
     /// While one batch is stored the next one is gathered and sorted, so that
     /// Postgres does not wait for us between two batches.
     async fn work(&self, source: &mut Source) -> Result<(), FencedOff> {
-        let mut sink = self.resume(source).await?;
+        let mut connection = self.resume(source).await?;
         let mut gathered = Gathered::default();
         let mut next = None;
         loop {
@@ -169,7 +169,7 @@ impl Writer {
                 Some(batch) => batch,
                 None => {
                     let gathering = self.gather(source, &mut gathered);
-                    self.ping_while(gathering, &mut sink).await?;
+                    self.ping_while(gathering, &mut connection).await?;
                     match gathered.batch(self.stream.table) {
                         Some(batch) => batch,
                         None => return Ok(()),
@@ -177,7 +177,7 @@ impl Writer {
                 }
             };
             let undecided = {
-                let mut storing = pin!(self.store(batch, &mut sink));
+                let mut storing = pin!(self.store(batch, &mut connection));
                 tokio::select! {
                     biased;
                     undecided = &mut storing => undecided?,
@@ -205,22 +205,22 @@ impl Writer {
 
     /// Takes the ledger's rows over and finds out how far the stream was settled
     /// in an earlier life, before any of its frames is looked at.
-    async fn resume(&self, source: &mut Source) -> Result<Sink, FencedOff> {
+    async fn resume(&self, source: &mut Source) -> Result<LaneConnection, FencedOff> {
         let mut backoff = BACKOFF_MIN;
         loop {
             match self.connect_and_ask(u64::MAX, false).await {
                 Ok((open, _)) => {
                     let frames = source.reader().expect("nothing was read yet");
-                    let suspicion = match is_passed_over(frames, &open.held, self.stream) {
+                    let checks_left = match is_passed_over(frames, &open.held, self.stream) {
                         true => 0,
                         false => CLEAN_BATCHES_TO_TRUST,
                     };
                     frames.reconcile(self.status.totals().decided_items());
                     self.status.set(Health::Good);
-                    return Ok(Sink {
+                    return Ok(LaneConnection {
                         open: Some(open),
-                        suspicion,
-                        ..Sink::default()
+                        checks_left,
+                        ..LaneConnection::default()
                     });
                 }
                 Err(Error::Fenced(by)) => return Err(FencedOff(by)),
@@ -259,7 +259,7 @@ impl Writer {
                 // Nothing that this program can do helps: keep what is there, say
                 // so, and leave it to an operator. What came before is stored.
                 self.status.set(Health::Fault);
-                error!(table = %self.stream.table, error = %Chain(&error), "cannot go on storing events of this lane; restart with a version that can");
+                error!(table = %self.stream.table, error = %ErrorChain(&error), "cannot go on storing events of this lane; restart with a version that can");
                 true
             }
             Err(error) => {
@@ -272,26 +272,30 @@ impl Writer {
 
     /// Stores a batch, however long it takes. Gives it back, after a pause, if
     /// only the rows behind it can tell what is wrong.
-    async fn store(&self, mut batch: Batch, sink: &mut Sink) -> Result<Option<Batch>, FencedOff> {
-        let mut backoff = sink.backoff.max(BACKOFF_MIN);
+    async fn store(
+        &self,
+        mut batch: Batch,
+        connection: &mut LaneConnection,
+    ) -> Result<Option<Batch>, FencedOff> {
+        let mut backoff = connection.backoff.max(BACKOFF_MIN);
         let mut moved = false;
         // What the last attempt came to, if only the answer to its COMMIT is missing.
         let mut outcome = None;
         self.status.is_storing(true);
         loop {
-            match self.attempt(&mut batch, sink, &mut outcome).await {
+            match self.attempt(&mut batch, connection, &mut outcome).await {
                 Ok(settled) => {
-                    let failures = std::mem::take(&mut sink.failures);
+                    let failures = std::mem::take(&mut connection.failures);
                     if failures > 0 {
                         info!(table = %self.stream.table, failures, "Postgres takes events again");
                     }
-                    sink.backoff = Duration::ZERO;
-                    if self.status.set(sink.health()) < sink.health() {
+                    connection.backoff = Duration::ZERO;
+                    if self.status.set(connection.health()) < connection.health() {
                         warn!(table = %self.stream.table, "every row that came last was set aside; see `recsys-ingest quarantine list`");
                     }
                     self.status.is_storing(false);
                     self.drain.settled(batch.bytes());
-                    self.spool.retire(self.stream.number, batch.last_sequence());
+                    self.spool.ack(self.stream.number, batch.last_sequence());
                     batch.settle(settled);
                     return Ok(None);
                 }
@@ -299,19 +303,19 @@ impl Writer {
                 // A COMMIT that was under way when its connection broke has been
                 // carried out since, or another lane took the rows over again. The
                 // ledger says so to those who ask again.
-                Err(Error::Moved) if !std::mem::replace(&mut moved, true) => sink.open = None,
+                Err(Error::Moved) if !std::mem::replace(&mut moved, true) => connection.open = None,
                 Err(error) => {
-                    sink.failures = sink.failures.saturating_add(1);
+                    connection.failures = connection.failures.saturating_add(1);
                     match error.class() {
-                        Class::NoPartition => self.keeper.forget(self.stream.table),
+                        ErrorKind::NoPartition => self.maintainer.forget(self.stream.table),
                         // The connection works.
-                        Class::Undecided => {}
-                        _ => sink.let_go(&error),
+                        ErrorKind::Undecided => {}
+                        _ => connection.let_go(&error),
                     }
                     self.pause_after(&error, &mut backoff).await;
                     // Not while a COMMIT may be under way: it is of this batch as it is.
                     if error.asks_for_more_rows() && outcome.is_none() {
-                        sink.backoff = backoff;
+                        connection.backoff = backoff;
                         return Ok(Some(batch));
                     }
                 }
@@ -333,21 +337,21 @@ impl Writer {
             .inc();
         let mut pause = *backoff;
         match class {
-            Class::Fault => {
+            ErrorKind::Fault => {
                 pause = FAULT_BACKOFF;
                 if self.status.set(Health::Fault) < Health::Fault {
-                    error!(%table, error = %Chain(error), "cannot store events until this is mended; they are kept in the spool");
+                    error!(%table, error = %ErrorChain(error), "cannot store events until this is mended; they are kept in the spool");
                 }
             }
-            Class::Undecided => {
+            ErrorKind::Undecided => {
                 if self.status.set(Health::Undecided) < Health::Undecided {
-                    warn!(%table, error = %Chain(error), "cannot tell yet whether rows or the table are at fault; they are kept in the spool");
+                    warn!(%table, error = %ErrorChain(error), "cannot tell yet whether rows or the table are at fault; they are kept in the spool");
                 }
             }
-            Class::NoPartition => debug!(%table, "a partition is gone; making it again"),
-            Class::Away | Class::Duplicate | Class::BadRow(_) => {
+            ErrorKind::NoPartition => debug!(%table, "a partition is gone; making it again"),
+            ErrorKind::Away | ErrorKind::Duplicate | ErrorKind::RejectedRow(_) => {
                 if self.status.set(Health::Away) < Health::Away {
-                    warn!(%table, error = %Chain(error), "cannot store events now, retrying; they are kept in the spool");
+                    warn!(%table, error = %ErrorChain(error), "cannot store events now, retrying; they are kept in the spool");
                 }
             }
         }
@@ -359,16 +363,16 @@ impl Writer {
     async fn attempt(
         &self,
         batch: &mut Batch,
-        sink: &mut Sink,
-        outcome: &mut Option<Settled>,
-    ) -> Result<Settled, Error> {
-        let open = match sink.open.take() {
-            Some(open) => sink.open.insert(open),
+        connection: &mut LaneConnection,
+        outcome: &mut Option<BatchResult>,
+    ) -> Result<BatchResult, Error> {
+        let open = match connection.open.take() {
+            Some(open) => connection.open.insert(open),
             None => {
                 let (last, sent) = (batch.last_sequence(), outcome.is_some());
                 let (open, decision) = self.connect_and_ask(last, sent).await?;
-                let open = sink.open.insert(open);
-                if decision == Decision::Settled
+                let open = connection.open.insert(open);
+                if decision == Decision::Committed
                     && let Some(settled) = outcome.take()
                 {
                     self.count(batch, &settled);
@@ -378,7 +382,9 @@ impl Writer {
             }
         };
         let table = self.stream.table;
-        let covering = self.keeper.cover(&mut open.session, table, batch.times());
+        let covering = self
+            .maintainer
+            .ensure(&mut open.session, table, batch.times());
         let Ok(refused) = tokio::time::timeout(COVER_LIMIT, covering).await else {
             return Err(Error::from(postgres::Error::TimedOut {
                 doing: "make partitions",
@@ -394,8 +400,8 @@ impl Writer {
                 Some((at, waits_for_partition(refused.why)))
             })
             .collect();
-        let probe = sink.suspicion > 0;
-        let lasts = sink.failures >= FAILURES_THAT_LAST;
+        let probe = connection.checks_left > 0;
+        let lasts = connection.failures >= FAILURES_THAT_LAST;
         let started = Instant::now();
         let plan = Plan {
             probe,
@@ -414,9 +420,9 @@ impl Writer {
         self.status.settle(totals);
         self.count(batch, &settled);
         self.observe(batch, started, probe);
-        sink.count(batch.len(), &settled);
-        sink.suspicion = match settled.duplicates.is_empty() {
-            true => sink.suspicion.saturating_sub(1),
+        connection.count(batch.len(), &settled);
+        connection.checks_left = match settled.duplicates.is_empty() {
+            true => connection.checks_left.saturating_sub(1),
             false => CLEAN_BATCHES_TO_TRUST,
         };
         Ok(settled)
@@ -424,7 +430,11 @@ impl Writer {
 
     /// Connects, and asks the ledger what to do with the batch that ends with
     /// frame `last`. `sent`: a COMMIT was sent for it that has no answer.
-    async fn connect_and_ask(&self, last: u64, sent: bool) -> Result<(Open, Decision), Error> {
+    async fn connect_and_ask(
+        &self,
+        last: u64,
+        sent: bool,
+    ) -> Result<(OpenConnection, Decision), Error> {
         let session = Session::open(&self.target, None).await?;
         self.checks.note_transport(session.clear_text.as_deref());
         self.checks
@@ -445,10 +455,10 @@ impl Writer {
         loop {
             let row = self.read(client).await?;
             match decide(row.as_ref().map(|row| row.mark), held.me, last, sent) {
-                decision @ (Decision::Settled | Decision::Store { .. }) => {
+                decision @ (Decision::Committed | Decision::Store { .. }) => {
                     let totals = row.map(|row| row.totals).unwrap_or_default();
                     self.status.settle(totals);
-                    let open = Open {
+                    let open = OpenConnection {
                         session,
                         statements,
                         held,
@@ -469,7 +479,7 @@ impl Writer {
         Ok(limited("read the ledger", STATEMENT_LIMIT, reading).await?)
     }
 
-    fn count(&self, batch: &Batch, settled: &Settled) {
+    fn count(&self, batch: &Batch, settled: &BatchResult) {
         let table = self.stream.table;
         let (duplicates, quarantined) = settled.counts();
         let stored = batch.len() - duplicates - quarantined;
@@ -483,11 +493,11 @@ impl Writer {
         }
     }
 
-    fn observe(&self, batch: &Batch, started: Instant, probed: bool) {
+    fn observe(&self, batch: &Batch, started: Instant, was_checked: bool) {
         let by_table = ByTable {
             table: self.stream.table,
         };
-        if probed {
+        if was_checked {
             self.metrics.checked_batches.get_or_create(&by_table).inc();
         }
         #[expect(clippy::cast_precision_loss, reason = "a histogram of batch sizes")]
@@ -505,7 +515,7 @@ impl Writer {
 
 /// Has a lane's frames that are settled passed over. `false`: what is found may be
 /// stored already, by another copy of this spool.
-fn is_passed_over(frames: &mut Frames, held: &Held, stream: Stream) -> bool {
+fn is_passed_over(frames: &mut Records, held: &Held, stream: Stream) -> bool {
     let Some(found) = held.found(stream.number) else {
         return false;
     };
@@ -517,11 +527,11 @@ fn is_passed_over(frames: &mut Frames, held: &Held, stream: Stream) -> bool {
     trusted && (stream.lineage.is_nil() || found.watermark > 0)
 }
 
-fn waits_for_partition(why: &str) -> BadRow {
-    BadRow {
+fn waits_for_partition(why: &str) -> RejectedRow {
+    RejectedRow {
         sqlstate: PARTITION_BUDGET.to_owned(),
         message: why.to_owned(),
-        ..BadRow::default()
+        ..RejectedRow::default()
     }
 }
 

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::accounts::ledger::Stream;
 use crate::accounts::ledger::Totals;
 
-use super::batch::{Batch, Settled};
+use super::batch::{Batch, BatchResult};
 
 /// Changes no row unless the row still is as this opening left it. May set the
 /// watermark back: after a restored backup, or in a restored older directory.
@@ -38,7 +38,7 @@ pub(crate) struct Claim {
 
 /// What one batch adds.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Entry<'s> {
+pub(crate) struct LedgerEntry<'s> {
     stream: &'s Stream,
     claim: Claim,
     settled: i64,
@@ -49,10 +49,15 @@ pub(crate) struct Entry<'s> {
 
 impl Stream {
     /// What a settled batch adds to the stream's row.
-    pub(crate) fn enter(&self, claim: Claim, batch: &Batch, settled: &Settled) -> Entry<'_> {
+    pub(crate) fn enter(
+        &self,
+        claim: Claim,
+        batch: &Batch,
+        settled: &BatchResult,
+    ) -> LedgerEntry<'_> {
         let count = |n: usize| i64::try_from(n).expect("a batch is far smaller than 2^63 rows");
         let (duplicates, quarantined) = settled.counts();
-        Entry {
+        LedgerEntry {
             stream: self,
             claim,
             settled: sequence(batch.last_sequence()),
@@ -63,7 +68,7 @@ impl Stream {
     }
 }
 
-impl Entry<'_> {
+impl LedgerEntry<'_> {
     pub(crate) async fn prepare(client: &Client) -> Result<Statement, Error> {
         client.prepare(ENTER).await
     }

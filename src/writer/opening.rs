@@ -96,12 +96,12 @@ pub struct Place {
 pub(crate) struct Held {
     pub(crate) me: decision::Opening,
     holder: Holder,
-    streams: Vec<Found>,
+    streams: Vec<FoundStream>,
 }
 
 /// What was found in a stream's row.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Found {
+pub(crate) struct FoundStream {
     stream: i16,
     pub(crate) watermark: u64,
     pub(crate) taken: TakenOver,
@@ -231,7 +231,7 @@ impl Opening {
             .execute(MAKE, &[&instance, &lineage, &numbers, &tables, &inherited])
             .await?;
         let rows = client.query(FIND, &[&instance, &lineage]).await?;
-        let streams: Vec<Found> = rows.iter().map(|row| self.find(row)).collect();
+        let streams: Vec<FoundStream> = rows.iter().map(|row| self.find(row)).collect();
         let numbers: Vec<i16> = streams.iter().map(|found| found.stream).collect();
         let settled: Vec<i64> = streams
             .iter()
@@ -267,7 +267,7 @@ impl Opening {
         })
     }
 
-    fn find(&self, row: &tokio_postgres::Row) -> Found {
+    fn find(&self, row: &tokio_postgres::Row) -> FoundStream {
         let number = |at| u64::try_from(row.get::<_, i64>(at)).unwrap_or(0);
         let stream: i16 = row.get(0);
         let mark = Mark {
@@ -276,7 +276,7 @@ impl Opening {
             epoch: number(3),
         };
         let at = u8::try_from(stream).unwrap_or(u8::MAX);
-        Found {
+        FoundStream {
             stream,
             watermark: mark.settled,
             taken: decision::take_over(mark, self.spool.history(), at, self.spool.passed(at)),
@@ -286,7 +286,7 @@ impl Opening {
 
 impl Held {
     /// What was found in a stream's row.
-    pub(crate) fn found(&self, stream: u8) -> Option<Found> {
+    pub(crate) fn found(&self, stream: u8) -> Option<FoundStream> {
         let mut streams = self.streams.iter();
         streams
             .find(|found| found.stream == i16::from(stream))

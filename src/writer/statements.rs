@@ -9,7 +9,7 @@ use crate::event::table::Table;
 use crate::postgres::copy::statement;
 
 use super::batch::Batch;
-use super::ledger::Entry;
+use super::ledger::LedgerEntry;
 use crate::accounts::ledger::Totals;
 
 /// The statements that a writer runs, prepared once on its connection.
@@ -38,7 +38,7 @@ impl Statements {
         Ok(Self {
             copy: client.prepare(&statement(table)).await?,
             stored: client.prepare(&stored).await?,
-            enter: Entry::prepare(client).await?,
+            enter: LedgerEntry::prepare(client).await?,
         })
     }
 
@@ -53,7 +53,7 @@ impl Statements {
     pub(crate) async fn enter(
         &self,
         client: &Client,
-        entry: &Entry<'_>,
+        entry: &LedgerEntry<'_>,
     ) -> Result<Option<Totals>, Error> {
         entry.write(client, &self.enter).await
     }

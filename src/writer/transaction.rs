@@ -15,13 +15,13 @@ use std::time::Duration;
 
 use tokio_postgres::Client;
 
-use super::batch::{Batch, Settled};
+use super::batch::{Batch, BatchResult};
 use super::ledger::Claim;
 use super::quarantine;
 use super::statements::Statements;
 use crate::accounts::ledger::{Stream, Totals};
 use crate::postgres::error::{self as postgres, limited};
-use crate::writer::error::{BadRow, Class, Error};
+use crate::writer::error::{Error, ErrorKind, RejectedRow};
 
 /// A batch takes well under a second; a minute means that nobody is there.
 pub(crate) const STATEMENT_LIMIT: Duration = Duration::from_secs(60);
@@ -39,7 +39,7 @@ pub(crate) struct Plan<'p> {
     /// Ask first which rows are there already.
     pub(crate) probe: bool,
     /// Rows that cannot be stored now, by their place in the batch.
-    pub(crate) held_back: Vec<(usize, BadRow)>,
+    pub(crate) held_back: Vec<(usize, RejectedRow)>,
     /// Whose stream the batch is a stretch of.
     pub(crate) stream: &'p Stream,
     /// Whether errors that pass by themselves have not passed.
@@ -59,12 +59,12 @@ pub(crate) async fn store(
     statements: &Statements,
     batch: &Batch,
     plan: Plan<'_>,
-    outcome: &mut Option<Settled>,
-) -> Result<(Settled, Totals), Error> {
+    outcome: &mut Option<BatchResult>,
+) -> Result<(BatchResult, Totals), Error> {
     let held: Vec<usize> = plan.held_back.iter().map(|(at, _)| *at).collect();
-    let mut settled = Settled {
+    let mut settled = BatchResult {
         quarantined: plan.held_back,
-        ..Settled::default()
+        ..BatchResult::default()
     };
     let rows = candidates(batch, &held, &mut settled);
     let transaction = Transaction {
@@ -76,7 +76,7 @@ pub(crate) async fn store(
         claim: plan.claim,
     };
     let written = match plan.probe || !held.is_empty() {
-        false => transaction.straight(&rows, &settled).await,
+        false => transaction.fast_path(&rows, &settled).await,
         true => transaction.by_steps(rows, plan.probe, &mut settled).await,
     };
     let refused = match written {
@@ -93,7 +93,7 @@ pub(crate) async fn store(
     }
     execute(client, "roll back", "ROLLBACK").await?;
     settled.duplicates.clear();
-    match transaction.carefully(&held, &mut settled).await {
+    match transaction.checked_path(&held, &mut settled).await {
         Ok(entered) => match transaction.commit(entered, &settled, outcome).await {
             Ok(totals) => Ok((settled, totals)),
             // Every check of every row has run, so this is about something else.
@@ -118,7 +118,7 @@ async fn rolled_back(client: &Client, error: Error) -> Error {
 
 /// The rows to be copied: not those that are held back, and of equal keys the
 /// first; the others are duplicates.
-fn candidates(batch: &Batch, held: &[usize], settled: &mut Settled) -> Vec<usize> {
+fn candidates(batch: &Batch, held: &[usize], settled: &mut BatchResult) -> Vec<usize> {
     let (mut rows, mut repeats) = batch.split_repeats();
     if !held.is_empty() {
         // A repeat of a row that is held back is held back with it, as it has its time.
@@ -146,7 +146,7 @@ type Entered = Option<Totals>;
 impl Transaction<'_> {
     /// Copies rows and enters the batch without waiting for an answer in between:
     /// to a server that is not on this machine, each wait is a round trip.
-    async fn straight(self, rows: &[usize], settled: &Settled) -> Result<Entered, Error> {
+    async fn fast_path(self, rows: &[usize], settled: &BatchResult) -> Result<Entered, Error> {
         let (begun, copied, entered) = tokio::join!(
             biased;
             execute(self.client, "begin a transaction", BEGIN),
@@ -166,7 +166,7 @@ impl Transaction<'_> {
         self,
         mut rows: Vec<usize>,
         probe: bool,
-        settled: &mut Settled,
+        settled: &mut BatchResult,
     ) -> Result<Entered, Error> {
         execute(self.client, "begin a transaction", BEGIN).await?;
         if probe {
@@ -177,7 +177,11 @@ impl Transaction<'_> {
     }
 
     /// Settles every row, however bad some are.
-    async fn carefully(self, held: &[usize], settled: &mut Settled) -> Result<Entered, Error> {
+    async fn checked_path(
+        self,
+        held: &[usize],
+        settled: &mut BatchResult,
+    ) -> Result<Entered, Error> {
         // Checks that were put off would fail at COMMIT, when nothing tells which row it was.
         execute(self.client, "begin a transaction", BEGIN).await?;
         let begin = "SET CONSTRAINTS ALL IMMEDIATE; SAVEPOINT span";
@@ -192,8 +196,8 @@ impl Transaction<'_> {
     async fn commit(
         self,
         entered: Entered,
-        settled: &Settled,
-        outcome: &mut Option<Settled>,
+        settled: &BatchResult,
+        outcome: &mut Option<BatchResult>,
     ) -> Result<Totals, Error> {
         let totals = entered.ok_or(Error::Moved)?;
         *outcome = Some(settled.clone());
@@ -207,7 +211,7 @@ impl Transaction<'_> {
     /// Whether the careful way may settle what the fast one could not.
     fn is_about_rows(self, error: &Error) -> bool {
         let class = error.class_if_it_lasts(self.lasts);
-        matches!(class, Class::Duplicate | Class::BadRow(_))
+        matches!(class, ErrorKind::Duplicate | ErrorKind::RejectedRow(_))
     }
 
     /// Fails if a trigger or the like left rows out.
@@ -226,7 +230,7 @@ impl Transaction<'_> {
     pub(crate) async fn leave_out_stored(
         self,
         rows: Vec<usize>,
-        settled: &mut Settled,
+        settled: &mut BatchResult,
     ) -> Result<Vec<usize>, Error> {
         let asking = self.statements.stored(self.client, self.batch, &rows);
         let stored = limited("look for duplicates", STATEMENT_LIMIT, asking).await?;
@@ -244,13 +248,13 @@ impl Transaction<'_> {
             .await
     }
 
-    async fn set_aside_and_enter(self, settled: &mut Settled) -> Result<Entered, Error> {
+    async fn set_aside_and_enter(self, settled: &mut BatchResult) -> Result<Entered, Error> {
         settled.quarantined_before =
             quarantine::put::put(self.client, self.batch, &settled.quarantined).await?;
         self.enter(settled).await
     }
 
-    async fn enter(self, settled: &Settled) -> Result<Entered, Error> {
+    async fn enter(self, settled: &BatchResult) -> Result<Entered, Error> {
         let entry = self.stream.enter(self.claim, self.batch, settled);
         let entering = self.statements.enter(self.client, &entry);
         Ok(limited("enter a batch into the ledger", STATEMENT_LIMIT, entering).await?)

@@ -9,13 +9,13 @@ use recsys_ingest::event::table::Table;
 use recsys_ingest::metrics::Metrics;
 use recsys_ingest::partitions::catalog::list;
 use recsys_ingest::partitions::create::{ensure, ensure_with};
+use recsys_ingest::partitions::error::Error;
 use recsys_ingest::partitions::indexes::{IndexProfile, IndexState, secondary_indexes};
 use recsys_ingest::partitions::range::Interval;
 use recsys_ingest::partitions::seal::lock::holder;
 use recsys_ingest::partitions::seal::plan::Selection;
-use recsys_ingest::partitions::seal::work::{Outcome, seal};
+use recsys_ingest::partitions::seal::work::{SealReport, seal};
 use recsys_ingest::postgres::connect::Target;
-use recsys_ingest::postgres::error::Error;
 use recsys_ingest::postgres::session::Session;
 use rustix::process::Signal;
 use serde_json::json;
@@ -73,7 +73,7 @@ fn due(after: Duration) -> Selection {
 }
 
 /// Seals what is due without a grace.
-async fn seal_due(database: &Database) -> Result<Outcome, Error> {
+async fn seal_due(database: &Database) -> Result<SealReport, Error> {
     seal(
         &mut session(database).await,
         &due(Duration::ZERO),
@@ -423,7 +423,7 @@ async fn a_partition_that_cannot_be_sealed_costs_the_others_nothing() {
         panic!("{outcome:?}")
     };
     assert_eq!(failed.name, EXPOSURES);
-    assert!(failed.trouble.to_string().contains(&name), "{failed:?}");
+    assert!(failed.error.to_string().contains(&name), "{failed:?}");
     database.execute(&format!("DROP TABLE {name}")).await;
     assert_eq!(seal_to_the_end(&database).await, [EXPOSURES]);
 }

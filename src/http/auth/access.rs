@@ -16,9 +16,9 @@ use crate::event::rejection::Code;
 use crate::event::table::Table;
 use crate::event::time::Micros;
 use crate::tenants::key::ApiKeyHasher;
-use crate::tenants::refresh::Directory;
+use crate::tenants::refresh::TenantCache;
 use crate::tenants::role::Role;
-use crate::tenants::snapshot::{Caller, Refused, Snapshot, Tenant, TenantStatus};
+use crate::tenants::snapshot::{Caller, KeyError, Snapshot, Tenant, TenantStatus};
 
 use crate::http::problem::Problem;
 
@@ -43,7 +43,7 @@ impl Access {
         headers: &HeaderMap,
         query_key: Option<&str>,
         table: Table,
-        directory: &Directory,
+        directory: &TenantCache,
         hasher: &ApiKeyHasher,
         now: Micros,
     ) -> Result<Self, Problem> {
@@ -52,7 +52,7 @@ impl Access {
         let caller = snapshot
             .lookup(hasher.hash(&key), now.0)
             .map_err(|refused| {
-                if refused == Refused::Unknown {
+                if refused == KeyError::Unknown {
                     directory.wake();
                 }
                 refusal(refused, directory)
@@ -177,19 +177,19 @@ fn basic_user(headers: &HeaderMap) -> Option<String> {
     Some(user.to_owned())
 }
 
-fn refusal(refused: Refused, directory: &Directory) -> Problem {
+fn refusal(refused: KeyError, directory: &TenantCache) -> Problem {
     match refused {
-        Refused::Unknown if directory.age().is_none_or(|age| age > STALE_AFTER) => {
+        KeyError::Unknown if directory.age().is_none_or(|age| age > STALE_AFTER) => {
             Problem::unavailable(
                 "keys_unavailable",
                 "the API keys cannot be read from the database at the moment, so this one may exist; send the request again later",
                 Duration::from_secs(2),
             )
         }
-        Refused::Unknown => unauthorized("invalid_api_key", "there is no such API key"),
-        Refused::Revoked => unauthorized("invalid_api_key", "the API key was revoked"),
-        Refused::Expired => unauthorized("invalid_api_key", "the API key has expired"),
-        Refused::TenantSuspended | Refused::TenantDeleted => suspended(),
+        KeyError::Unknown => unauthorized("invalid_api_key", "there is no such API key"),
+        KeyError::Revoked => unauthorized("invalid_api_key", "the API key was revoked"),
+        KeyError::Expired => unauthorized("invalid_api_key", "the API key has expired"),
+        KeyError::TenantSuspended | KeyError::TenantDeleted => suspended(),
     }
 }
 

@@ -19,9 +19,9 @@ use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use tokio::time::Instant;
 
-use crate::admission::admit::{Full, Intake};
+use crate::admission::admit::{Admission, Overload};
 use crate::admission::arrivals::{Arriving, Spent};
-use crate::admission::memory::Loan;
+use crate::admission::memory::Reservation;
 
 use crate::http::problem::Problem;
 
@@ -66,7 +66,7 @@ pub struct Received {
     pub bytes: Bytes,
     /// Their memory, paid back with the bytes.
     #[expect(dead_code, reason = "held, not read")]
-    pub loan: Loan,
+    pub reservation: Reservation,
 }
 
 /// How a body is compressed.
@@ -105,9 +105,9 @@ pub(crate) async fn read(
     headers: &HeaderMap,
     body: Body,
     limits: BodyLimits,
-    intake: &Intake,
+    intake: &Admission,
     arriving: Arriving,
-    full: impl Fn(Full) -> Problem,
+    full: impl Fn(Overload) -> Problem,
 ) -> Result<Received, Problem> {
     let mut pieces = Pieces::new(body, limits.pause_max, arriving);
     let received = read_pieces(headers, &mut pieces, limits, intake, &full).await;
@@ -123,8 +123,8 @@ async fn read_pieces(
     headers: &HeaderMap,
     pieces: &mut Pieces,
     limits: BodyLimits,
-    intake: &Intake,
-    full: &impl Fn(Full) -> Problem,
+    intake: &Admission,
+    full: &impl Fn(Overload) -> Problem,
 ) -> Result<Received, Problem> {
     let encoding = Encoding::of(headers)?;
     if encoding == Encoding::Identity {
@@ -134,7 +134,7 @@ async fn read_pieces(
     let mut inflater = Inflater::new(encoding, Counted::new(limits.bytes_max, intake))
         .map_err(|_| undecodable())?;
     let mut sent = 0;
-    while let Some(piece) = pieces.next(inflater.lent(), full).await? {
+    while let Some(piece) = pieces.next(inflater.reserved(), full).await? {
         sent += piece.len();
         if sent > limits.bytes_max {
             return Err(too_large(limits.bytes_max));
@@ -170,14 +170,14 @@ async fn plain(
     pieces: &mut Pieces,
     announced: Option<usize>,
     limits: BodyLimits,
-    intake: &Intake,
-    full: &impl Fn(Full) -> Problem,
+    intake: &Admission,
+    full: &impl Fn(Overload) -> Problem,
 ) -> Result<Received, Problem> {
-    let mut loan = intake.lend(0).map_err(full)?;
+    let mut reservation = intake.reserve(0).map_err(full)?;
     let Some(first) = pieces.next(0, full).await? else {
         return Ok(Received {
             bytes: Bytes::new(),
-            loan,
+            reservation,
         });
     };
     let mut held = first.len();
@@ -186,13 +186,13 @@ async fn plain(
         if held > limits.bytes_max {
             return Err(too_large(limits.bytes_max));
         }
-        if held > loan.bytes() {
-            loan.merge(intake.lend(held - loan.bytes()).map_err(full)?);
+        if held > reservation.bytes() {
+            reservation.merge(intake.reserve(held - reservation.bytes()).map_err(full)?);
         }
-        let Some(piece) = pieces.next(loan.bytes(), full).await? else {
+        let Some(piece) = pieces.next(reservation.bytes(), full).await? else {
             return Ok(Received {
                 bytes: whole.map_or(first, Bytes::from),
-                loan,
+                reservation,
             });
         };
         held += piece.len();
@@ -202,14 +202,14 @@ async fn plain(
                 // A body of many pieces grows from a first step, regardless of what its head
                 // announced; a small one fits it. What is not on loan is not copied.
                 let step = announced.unwrap_or(held).clamp(held, held.max(LEND_STEP));
-                loan.merge(intake.lend(step - loan.bytes()).map_err(full)?);
+                reservation.merge(intake.reserve(step - reservation.bytes()).map_err(full)?);
                 let mut grown = Vec::with_capacity(step);
                 grown.extend_from_slice(&first);
                 whole.insert(grown)
             }
         };
-        if held > loan.bytes() {
-            loan.merge(intake.lend(held - loan.bytes()).map_err(full)?);
+        if held > reservation.bytes() {
+            reservation.merge(intake.reserve(held - reservation.bytes()).map_err(full)?);
         }
         whole.extend_from_slice(&piece);
     }
@@ -239,11 +239,11 @@ impl Pieces {
         }
     }
 
-    /// The next piece, for a body that has `lent` bytes of the budget so far.
+    /// The next piece, for a body that has `reserved` bytes of the budget so far.
     async fn next(
         &mut self,
-        lent: usize,
-        full: &impl Fn(Full) -> Problem,
+        reserved: usize,
+        full: &impl Fn(Overload) -> Problem,
     ) -> Result<Option<Bytes>, Problem> {
         loop {
             if self.body.is_end_stream() {
@@ -251,7 +251,7 @@ impl Pieces {
             }
             let frame = match self.body.frame().now_or_never() {
                 Some(frame) => frame,
-                None => self.wait(lent, full).await?,
+                None => self.wait(reserved, full).await?,
             };
             let frame = match frame {
                 None => return Ok(None),
@@ -277,13 +277,13 @@ impl Pieces {
     /// Waits for a frame that is not there yet.
     async fn wait(
         &mut self,
-        lent: usize,
-        full: &impl Fn(Full) -> Problem,
+        reserved: usize,
+        full: &impl Fn(Overload) -> Problem,
     ) -> Result<Option<Result<http_body::Frame<Bytes>, axum::Error>>, Problem> {
         self.arriving
-            .waits_with(lent)
+            .waits_with(reserved)
             .map_err(|spent| match spent {
-                Spent::All => full(Full::Bytes),
+                Spent::All => full(Overload::Bytes),
                 Spent::Key(bytes_max) => share_spent(bytes_max),
             })?;
         let now = Instant::now();
@@ -346,23 +346,23 @@ impl Encoding {
 struct Counted {
     bytes: Vec<u8>,
     bytes_max: usize,
-    loan: Option<Loan>,
-    intake: Intake,
+    reservation: Option<Reservation>,
+    intake: Admission,
     refused: Option<Refused>,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Refused {
     TooLarge,
-    Full(Full),
+    Overload(Overload),
 }
 
 impl Counted {
-    fn new(bytes_max: usize, intake: &Intake) -> Self {
+    fn new(bytes_max: usize, intake: &Admission) -> Self {
         Self {
             bytes: Vec::new(),
             bytes_max,
-            loan: None,
+            reservation: None,
             intake: intake.clone(),
             refused: None,
         }
@@ -380,15 +380,15 @@ impl Write for Counted {
         if held > self.bytes_max {
             return Err(self.refuse(Refused::TooLarge));
         }
-        let lent = self.loan.as_ref().map_or(0, Loan::bytes);
-        if held > lent {
-            let more = match self.intake.lend((held - lent).max(LEND_STEP)) {
+        let reserved = self.reservation.as_ref().map_or(0, Reservation::bytes);
+        if held > reserved {
+            let more = match self.intake.reserve((held - reserved).max(LEND_STEP)) {
                 Ok(more) => more,
-                Err(full) => return Err(self.refuse(Refused::Full(full))),
+                Err(full) => return Err(self.refuse(Refused::Overload(full))),
             };
-            match &mut self.loan {
-                Some(loan) => loan.merge(more),
-                None => self.loan = Some(more),
+            match &mut self.reservation {
+                Some(reservation) => reservation.merge(more),
+                None => self.reservation = Some(more),
             }
         }
         self.bytes.extend_from_slice(piece);
@@ -450,9 +450,9 @@ impl Inflater {
     }
 
     /// Bytes of the budget that it has.
-    fn lent(&self) -> usize {
-        let loan = self.out().and_then(|out| out.loan.as_ref());
-        loan.map_or(0, Loan::bytes)
+    fn reserved(&self) -> usize {
+        let reservation = self.out().and_then(|out| out.reservation.as_ref());
+        reservation.map_or(0, Reservation::bytes)
     }
 
     /// Tells our own refusals from damage in the data.
@@ -460,12 +460,12 @@ impl Inflater {
         &self,
         written: io::Result<()>,
         bytes_max: usize,
-        full: &impl Fn(Full) -> Problem,
+        full: &impl Fn(Overload) -> Problem,
     ) -> Result<(), Problem> {
         let Err(error) = written else { return Ok(()) };
         Err(match self.out().and_then(|out| out.refused) {
             Some(Refused::TooLarge) => too_large(bytes_max),
-            Some(Refused::Full(reason)) => full(reason),
+            Some(Refused::Overload(reason)) => full(reason),
             None if error.to_string().contains(ZSTD_WINDOW_TOO_LARGE) => Problem::bad_request(
                 "invalid_compression",
                 "the zstd frame asks for a window of more than 8 MiB; compress with a window log of 23 or less",
@@ -477,7 +477,7 @@ impl Inflater {
     fn finish(
         mut self,
         bytes_max: usize,
-        full: &impl Fn(Full) -> Problem,
+        full: &impl Fn(Overload) -> Problem,
     ) -> Result<Received, Problem> {
         let ended = match &mut self {
             Self::Gzip(decoder) => decoder.try_finish(),
@@ -497,13 +497,13 @@ impl Inflater {
             Self::Brotli(decoder) => decoder.into_inner().ok(),
         };
         let out = out.ok_or_else(undecodable)?;
-        let loan = match out.loan {
-            Some(loan) => loan,
-            None => out.intake.lend(0).map_err(full)?,
+        let reservation = match out.reservation {
+            Some(reservation) => reservation,
+            None => out.intake.reserve(0).map_err(full)?,
         };
         Ok(Received {
             bytes: out.bytes.into(),
-            loan,
+            reservation,
         })
     }
 }

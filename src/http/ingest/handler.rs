@@ -19,8 +19,8 @@ use uuid::Uuid;
 
 use super::ack::Ack;
 use crate::accounts::status::Health;
-use crate::admission::admit::{Full, Scratch};
-use crate::admission::memory::Loan;
+use crate::admission::admit::{Overload, Scratch};
+use crate::admission::memory::Reservation;
 use crate::event;
 use crate::event::body::{BodyError, Framing, Limits};
 use crate::event::context::Context;
@@ -34,7 +34,7 @@ use crate::metrics::{ByReason, EventOutcome};
 
 use super::body;
 use super::body::Received;
-use super::response::{Answer, Origins, Room, on_loan, rejections};
+use super::response::{Answer, Room, RowIndex, on_loan, rejections};
 use crate::clock;
 use crate::http::app::App;
 use crate::http::auth::access::Access;
@@ -170,7 +170,7 @@ pub(crate) async fn collect(
     let (parts, body) = request.into_parts();
     let headers = &parts.headers;
     // Before anything is read: who asks, for what, and whether there is room.
-    let terms = match Terms::of(app, table, &parts, received_at) {
+    let terms = match RequestOptions::of(app, table, &parts, received_at) {
         Ok(terms) => terms,
         Err(problem) => {
             // A body that is held back was not sent: to read it would ask for it.
@@ -180,7 +180,7 @@ pub(crate) async fn collect(
             return Err(problem);
         }
     };
-    let refuse = |reason: Full| full(app, reason);
+    let refuse = |reason: Overload| full(app, reason);
     let arriving = app.arrivals.begin(terms.access.key_id());
     let reading = body::read(
         headers, body, app.body_limits, &app.intake, arriving, refuse,
@@ -188,59 +188,61 @@ pub(crate) async fn collect(
     let received = tokio::select! {
         biased;
         received = reading => received?,
-        () = stop_is_under_way(app) => return Err(refuse(Full::Stopping)),
+        () = stop_is_under_way(app) => return Err(refuse(Overload::Stopping)),
     };
     let ack = terms.ack;
     let body_bytes = received.bytes.len();
-    let (mut decoded, loan) = decode(app, table, terms, received_at, received).await?;
-    let origins = Origins::of(&mut decoded);
-    count_events(app, table, &decoded, &origins);
-    let events = origins.events() + decoded.rejected.len() + decoded.rejected_more.len();
+    let (mut decoded, reservation) = decode(app, table, terms, received_at, received).await?;
+    let row_index = RowIndex::of(&mut decoded);
+    count_events(app, table, &decoded, &row_index);
+    let events = row_index.events() + decoded.rejected.len() + decoded.rejected_more.len();
     let mut room = Room::of(body_bytes, events);
     let (rejected, rejected_more) = rejections(decoded.rejected, &decoded.rejected_more, &mut room);
     drop(decoded.rejected_more);
     // What is told of the rejected events is on loan before the others are taken: later it
     // would be too late to refuse.
-    let answer_loan = match rejected.is_empty() && rejected_more.is_empty() {
+    let answer_reservation = match rejected.is_empty() && rejected_more.is_empty() {
         true => None,
         false => {
             let told_bytes = json_bytes(&(&rejected, &rejected_more)).len();
-            let loan = app.intake.lend(told_bytes + ANSWER_BYTES_UNLENT);
-            Some(loan.map_err(refuse)?)
+            let reservation = app.intake.reserve(told_bytes + ANSWER_BYTES_UNLENT);
+            Some(reservation.map_err(refuse)?)
         }
     };
-    if origins.events() == 0 {
-        return Err(Problem::all_rejected(rejected, rejected_more, answer_loan));
+    if row_index.events() == 0 {
+        return Err(Problem::all_rejected(
+            rejected, rejected_more, answer_reservation,
+        ));
     }
 
     let rows = decoded.rows.len();
-    let (reached, result) = hand_over(app, decoded.rows, loan, ack).await?;
+    let (reached, result) = hand_over(app, decoded.rows, reservation, ack).await?;
     // Rows, as everything downstream counts them: a list of lines is one.
     app.metrics.count(table, EventOutcome::Accepted, rows);
 
     let mut answer = Answer {
         ack: reached.as_str(),
-        accepted: origins.events(),
+        accepted: row_index.events(),
         rejected,
         rejected_more,
         ..Answer::default()
     };
     if let Some(result) = &result {
-        origins.settle(result, &mut answer, &mut room);
+        row_index.settle(result, &mut answer, &mut room);
     }
     let mut json = json_bytes(&answer);
-    let loan = match (extended(app, answer_loan, json.len()), &result) {
-        (Ok(loan), _) => loan,
-        (Err(loan), Some(result)) => {
+    let reservation = match (extended(app, answer_reservation, json.len()), &result) {
+        (Ok(reservation), _) => reservation,
+        (Err(reservation), Some(result)) => {
             // There is no memory to tell of each row, and the events are stored: their
             // results are told in short.
-            origins.settle(result, &mut answer, &mut Room::for_summaries());
+            row_index.settle(result, &mut answer, &mut Room::for_summaries());
             json = json_bytes(&answer);
-            loan
+            reservation
         }
-        (Err(loan), None) => loan,
+        (Err(reservation), None) => reservation,
     };
-    Ok(respond(&answer, on_loan(json, loan)))
+    Ok(respond(&answer, on_loan(json, reservation)))
 }
 
 fn json_bytes(value: &impl serde::Serialize) -> Vec<u8> {
@@ -248,18 +250,22 @@ fn json_bytes(value: &impl serde::Serialize) -> Vec<u8> {
 }
 
 /// The loan of an answer, made as large as the answer; as it was if that cannot be.
-fn extended(app: &App, loan: Option<Loan>, bytes: usize) -> Result<Option<Loan>, Option<Loan>> {
-    let lent = loan.as_ref().map_or(0, Loan::bytes);
-    if bytes <= lent.max(ANSWER_BYTES_UNLENT) {
-        return Ok(loan);
+fn extended(
+    app: &App,
+    reservation: Option<Reservation>,
+    bytes: usize,
+) -> Result<Option<Reservation>, Option<Reservation>> {
+    let reserved = reservation.as_ref().map_or(0, Reservation::bytes);
+    if bytes <= reserved.max(ANSWER_BYTES_UNLENT) {
+        return Ok(reservation);
     }
-    match (app.intake.lend(bytes - lent), loan) {
-        (Ok(more), Some(mut loan)) => {
-            loan.merge(more);
-            Ok(Some(loan))
+    match (app.intake.reserve(bytes - reserved), reservation) {
+        (Ok(more), Some(mut reservation)) => {
+            reservation.merge(more);
+            Ok(Some(reservation))
         }
         (Ok(more), None) => Ok(Some(more)),
-        (Err(_), loan) => Err(loan),
+        (Err(_), reservation) => Err(reservation),
     }
 }
 
@@ -274,28 +280,30 @@ async fn stop_is_under_way(app: &App) {
 async fn hand_over(
     app: &App,
     rows: Rows,
-    loan: Loan,
+    reservation: Reservation,
     ack: Ack,
 ) -> Result<(Ack, Option<RecordResult>), Problem> {
-    let refuse = |reason: Full| full(app, reason);
+    let refuse = |reason: Overload| full(app, reason);
     if ack == Ack::Received {
-        app.intake.submit(rows, loan, None, None).map_err(refuse)?;
+        app.intake
+            .submit(rows, reservation, None, None)
+            .map_err(refuse)?;
         return Ok((Ack::Received, None));
     }
     let (synced, durable) = oneshot::channel();
     let (sender, result) = (ack == Ack::Committed).then(oneshot::channel).unzip();
-    let submitted = app.intake.submit(rows, loan, Some(synced), sender);
+    let submitted = app.intake.submit(rows, reservation, Some(synced), sender);
     submitted.map_err(refuse)?;
     match synced_in_time(app, durable).await {
         Some(Ok(Ok(()))) => {}
         Some(Ok(Err(refused))) => return Err(refuse(refused.into())),
         // Nobody will tell any more: the service is being stopped.
-        Some(Err(_)) => return Err(refuse(Full::Stopping)),
+        Some(Err(_)) => return Err(refuse(Overload::Stopping)),
         None => {
             return Err(Problem::unavailable(
                 "disk_stalled",
                 "the disk of the spool has not answered; the events may be stored or not: send them again",
-                app.intake.retry_after(Full::Disk),
+                app.intake.retry_after(Overload::Disk),
             ));
         }
     }
@@ -321,7 +329,7 @@ async fn synced_in_time<T>(
         if let Ok(answer) = tokio::time::timeout(DISK_LOOK_EVERY, &mut durable).await {
             return Some(answer);
         }
-        let stalled = app.intake.has_room(0) == Err(Full::Stalled);
+        let stalled = app.intake.has_room(0) == Err(Overload::Stalled);
         if stalled || began.elapsed() >= DURABLE_WAIT_MAX {
             return None;
         }
@@ -329,14 +337,14 @@ async fn synced_in_time<T>(
 }
 
 /// What a request asks for, as its head says.
-struct Terms {
+struct RequestOptions {
     access: Access,
     ack: Ack,
     format: Option<Format>,
     framing: Framing,
 }
 
-impl Terms {
+impl RequestOptions {
     fn of(app: &App, table: Table, parts: &Parts, now: Micros) -> Result<Self, Problem> {
         let headers = &parts.headers;
         let (params, checked) = Params::of(&parts.uri);
@@ -378,10 +386,10 @@ impl Terms {
 async fn decode(
     app: &Arc<App>,
     table: Table,
-    terms: Terms,
+    terms: RequestOptions,
     received_at: Micros,
     received: Received,
-) -> Result<(Decoded, Loan), Problem> {
+) -> Result<(Decoded, Reservation), Problem> {
     if received.bytes.len() <= DECODED_INLINE_BYTES_MAX {
         let few = Limits {
             events_max: app.event_limits.events_max.min(DECODED_INLINE_EVENTS_MAX),
@@ -403,7 +411,7 @@ async fn decode(
         Ok(decoded) => decoded.map(|decoded| decoded.expect("the limits are the service's")),
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => Err(full(app, Full::Stopping)),
+            Err(_) => Err(full(app, Overload::Stopping)),
         },
     }
 }
@@ -413,29 +421,29 @@ async fn decode(
 fn decode_now(
     app: &App,
     table: Table,
-    terms: &Terms,
+    terms: &RequestOptions,
     received_at: Micros,
     received: &Received,
     limits: Limits,
-) -> Result<Option<(Decoded, Loan)>, Problem> {
+) -> Result<Option<(Decoded, Reservation)>, Problem> {
     let scratch = app.intake.scratch(received.bytes.len());
     let bytes = &received.bytes;
     let decoded = decode_with(app, table, terms, received_at, bytes, limits, &scratch)?;
     let Some(decoded) = decoded else {
         return Ok(None);
     };
-    let mut loan = match scratch.into_loan() {
-        Some(loan) => loan,
-        None => app.intake.lend(0).map_err(|reason| full(app, reason))?,
+    let mut reservation = match scratch.into_loan() {
+        Some(reservation) => reservation,
+        None => app.intake.reserve(0).map_err(|reason| full(app, reason))?,
     };
-    loan.shrink(decoded.rows.framed().len());
-    Ok(Some((decoded, loan)))
+    reservation.shrink(decoded.rows.framed().len());
+    Ok(Some((decoded, reservation)))
 }
 
 fn decode_with(
     app: &App,
     table: Table,
-    terms: &Terms,
+    terms: &RequestOptions,
     received_at: Micros,
     bytes: &[u8],
     limits: Limits,
@@ -494,7 +502,7 @@ fn skew_ms(sent_at: &str, received_at: Micros) -> Result<i64, Problem> {
         })
 }
 
-fn count_events(app: &App, table: Table, decoded: &Decoded, origins: &Origins) {
+fn count_events(app: &App, table: Table, decoded: &Decoded, row_index: &RowIndex) {
     if decoded.rejected.is_empty() {
         return;
     }
@@ -514,7 +522,7 @@ fn count_events(app: &App, table: Table, decoded: &Decoded, origins: &Origins) {
             .inc_by(count);
     }
     tracing::debug!(
-        %table, accepted = origins.events(), rejected,
+        %table, accepted = row_index.events(), rejected,
         "some events of a body were rejected"
     );
 }
@@ -533,30 +541,30 @@ fn respond(answer: &Answer, json: axum::body::Bytes) -> Response {
 }
 
 /// The refusal of a request for which there is no room.
-fn full(app: &App, reason: Full) -> Problem {
+fn full(app: &App, reason: Overload) -> Problem {
     let (code, more) = match reason {
-        Full::TooLarge => {
+        Overload::TooLarge => {
             return Problem::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "body_too_large",
                 format!("{reason}; send the events in several requests"),
             );
         }
-        Full::Bytes => (
+        Overload::Bytes => (
             "overloaded",
             "; send the events again later, or fewer at a time",
         ),
-        Full::Frames => (
+        Overload::Records => (
             "overloaded",
             "; send the events again later, or more at a time",
         ),
-        Full::Spool => ("spool_full", why_the_spool_fills(app)),
-        Full::Reserve => ("spool_full", "; send the events again once there is some"),
-        Full::Disk => ("disk_failed", "; send the events again later"),
-        Full::Gone => ("disk_failed", "; send the events elsewhere until it is"),
-        Full::Stalled => ("disk_stalled", "; send the events again later"),
-        Full::FencedOff => ("fenced_off", "; send the events elsewhere"),
-        Full::Stopping => ("stopping", "; send the events again later, or elsewhere"),
+        Overload::Spool => ("spool_full", why_the_spool_fills(app)),
+        Overload::Reserve => ("spool_full", "; send the events again once there is some"),
+        Overload::Disk => ("disk_failed", "; send the events again later"),
+        Overload::Gone => ("disk_failed", "; send the events elsewhere until it is"),
+        Overload::Stalled => ("disk_stalled", "; send the events again later"),
+        Overload::FencedOff => ("fenced_off", "; send the events elsewhere"),
+        Overload::Stopping => ("stopping", "; send the events again later, or elsewhere"),
     };
     let wait = app.intake.retry_after(reason);
     Problem::unavailable(code, format!("{reason}{more}"), wait)

@@ -185,7 +185,7 @@ pub fn rejections(
 struct Lent<L> {
     bytes: Vec<u8>,
     #[expect(dead_code, reason = "held, not read")]
-    loan: L,
+    reservation: L,
 }
 
 impl<L> AsRef<[u8]> for Lent<L> {
@@ -195,12 +195,12 @@ impl<L> AsRef<[u8]> for Lent<L> {
 }
 
 /// Ties a loan to the bytes that it is for.
-pub fn on_loan<L: Send + 'static>(mut bytes: Vec<u8>, loan: Option<L>) -> Bytes {
-    match loan {
+pub fn on_loan<L: Send + 'static>(mut bytes: Vec<u8>, reservation: Option<L>) -> Bytes {
+    match reservation {
         None => bytes.into(),
-        Some(loan) => {
+        Some(reservation) => {
             bytes.shrink_to_fit();
-            Bytes::from_owner(Lent { bytes, loan })
+            Bytes::from_owner(Lent { bytes, reservation })
         }
     }
 }
@@ -253,14 +253,14 @@ impl From<Rejected> for RejectedEvent {
 /// Which events of a body each row holds, to speak of events where the store
 /// speaks of rows.
 #[derive(Debug)]
-pub struct Origins(Vec<(u32, u32)>);
+pub struct RowIndex(Vec<(u32, u32)>);
 
-impl Origins {
+impl RowIndex {
     /// Takes the origins out of a decoded body.
     pub fn of(decoded: &mut Decoded) -> Self {
-        let mut origins = std::mem::take(&mut decoded.origins);
-        origins.sort_unstable();
-        Self(origins)
+        let mut row_index = std::mem::take(&mut decoded.row_index);
+        row_index.sort_unstable();
+        Self(row_index)
     }
 
     /// How many events were accepted.
@@ -324,7 +324,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::admission::memory::Budget;
+    use crate::admission::memory::MemoryLimit;
     use crate::event::rejection::Rejection;
 
     proptest! {
@@ -388,14 +388,14 @@ mod tests {
 
     #[test]
     fn the_memory_of_an_answer_comes_back_with_the_last_of_its_bytes() {
-        let budget = Budget::new(1000);
-        let bytes = on_loan(vec![b'x'; 600], budget.lend(600));
+        let budget = MemoryLimit::new(1000);
+        let bytes = on_loan(vec![b'x'; 600], budget.reserve(600));
         let (head, tail) = (bytes.slice(..10), bytes.slice(590..));
         drop(bytes);
         drop(head);
-        assert_eq!(budget.lent(), 600);
+        assert_eq!(budget.reserved(), 600);
         drop(tail);
-        assert_eq!(budget.lent(), 0);
+        assert_eq!(budget.reserved(), 0);
     }
 
     #[test]

@@ -13,12 +13,12 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::accounts::status::Health;
-use crate::admission::admit::Full;
+use crate::admission::admit::Overload;
 use crate::event::table::Table;
 use crate::finding::{Finding, Severity};
 use crate::logging;
 use crate::metrics::{ByState, RowState};
-use crate::tenants::refresh::Standing;
+use crate::tenants::refresh::KeySource;
 
 use crate::clock;
 use crate::http::app::App;
@@ -46,7 +46,7 @@ pub(crate) struct Readiness {
     rows: Vec<Account>,
     /// With `?verbose`: how full the spool is.
     #[serde(skip_serializing_if = "Option::is_none")]
-    spool: Option<SpoolFill>,
+    spool: Option<SpoolUsage>,
     /// With `?verbose`: where tenants and API keys are from.
     #[serde(skip_serializing_if = "Option::is_none")]
     keys: Option<Keys>,
@@ -108,7 +108,7 @@ pub(crate) struct Account {
 
 /// How full the spool is.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct SpoolFill {
+pub(crate) struct SpoolUsage {
     bytes: u64,
     bytes_max: u64,
     segments: u64,
@@ -156,18 +156,18 @@ pub(crate) async fn readyz(
         reasons.push("the service is stopping".into());
     }
     let standing = app.directory.standing();
-    if standing == Standing::Unread {
+    if standing == KeySource::Unread {
         reasons.push("tenants and API keys were never read from the database".into());
     }
     let largest = app.intake.spool().payload_bytes_max();
     let room = app.intake.has_room(TYPICAL_BODY_BYTES.min(largest));
-    let fenced_off = room == Err(Full::FencedOff);
+    let fenced_off = room == Err(Overload::FencedOff);
     match room {
         Ok(()) => {}
-        Err(reason @ (Full::Disk | Full::Stalled | Full::Gone)) => {
+        Err(reason @ (Overload::Disk | Overload::Stalled | Overload::Gone)) => {
             reasons.push(reason.to_string().into());
         }
-        Err(Full::FencedOff) => reasons.push(
+        Err(Overload::FencedOff) => reasons.push(
             "fenced off: a later start on a copy of this spool stores its events; the log names both"
                 .into(),
         ),
@@ -184,7 +184,7 @@ pub(crate) async fn readyz(
         let seconds = lasts.as_secs();
         reasons.push(format!("the disk of the spool has not answered for {seconds} s").into());
     }
-    let lost = app.intake.spool().fill().lost;
+    let lost = app.intake.spool().usage().lost;
     if lost > 0 {
         reasons.push(
             format!(
@@ -194,7 +194,7 @@ pub(crate) async fn readyz(
             .into(),
         );
     }
-    if let Standing::Copied { .. } = standing {
+    if let KeySource::Copied { .. } = standing {
         reasons.push(
             "tenants and API keys are a copy: they were not read from the database yet".into(),
         );
@@ -246,9 +246,9 @@ pub(crate) async fn readyz(
         .verbose
         .is_some_and(|value| value != "0" && value != "false")
     {
-        let fill = app.intake.spool().fill();
+        let fill = app.intake.spool().usage();
         readiness.rows = accounts(&app);
-        readiness.spool = Some(SpoolFill {
+        readiness.spool = Some(SpoolUsage {
             bytes: fill.bytes,
             bytes_max: fill.bytes_max,
             segments: fill.segments,
@@ -274,15 +274,15 @@ impl From<Finding> for FindingBody {
 }
 
 impl Keys {
-    fn of(standing: Standing) -> Self {
+    fn of(standing: KeySource) -> Self {
         let (from, age) = match standing {
-            Standing::Unread => ("nowhere", None),
-            Standing::Copied { confirmed_at_us } => {
+            KeySource::Unread => ("nowhere", None),
+            KeySource::Copied { confirmed_at_us } => {
                 let age_us = clock::now().0.saturating_sub(confirmed_at_us);
                 let age = Duration::from_micros(u64::try_from(age_us).unwrap_or(0));
                 ("copy", Some(age))
             }
-            Standing::Read { age } => ("database", Some(age)),
+            KeySource::Read { age } => ("database", Some(age)),
         };
         Self {
             from,
@@ -299,7 +299,7 @@ fn accounts(app: &App) -> Vec<Account> {
         .iter()
         .map(|lane| (lane.stream, lane.totals()))
         .collect();
-    let fill = app.intake.spool().fill();
+    let fill = app.intake.spool().usage();
     let accepted = fill.accepted;
     let account = |table| {
         let mut account = Account {
@@ -340,7 +340,7 @@ pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Response {
     let metrics = &app.metrics;
     let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     metrics.queue_bytes.set(whole(app.intake.bytes().0 as u64));
-    let fill = app.intake.spool().fill();
+    let fill = app.intake.spool().usage();
     metrics.spool_bytes.set(whole(fill.bytes));
     metrics.spool_bytes_max.set(whole(fill.bytes_max));
     metrics.spool_lost_rows.set(whole(fill.lost));

@@ -145,7 +145,7 @@ impl Catalog {
 
     /// Segments that nobody needs any more: every frame is retired, the bytes
     /// of no older segment depend on them, and a newer one carries the counts on.
-    pub(crate) fn spent(&self, retired: &Counts) -> Vec<Spent> {
+    pub(crate) fn spent(&self, acked: &Counts) -> Vec<Spent> {
         let Some((&newest, _)) = self.segments.last_key_value() else {
             return Vec::new();
         };
@@ -155,10 +155,10 @@ impl Catalog {
                 let guarding = segment
                     .guards
                     .is_some_and(|older| self.segments.contains_key(&older));
-                let mut portions = segment.streams.iter().zip(retired);
+                let mut portions = segment.streams.iter().zip(acked);
                 number != newest
                     && !guarding
-                    && portions.all(|(portion, &retired)| portion.last <= retired)
+                    && portions.all(|(portion, &acked)| portion.last <= acked)
             })
             .map(|(&number, segment)| Spent {
                 number,

@@ -15,7 +15,7 @@
 //!
 //! Modules in reading order: the bytes ([`mod@format`]), the `disk`, what is found on it
 //! (`scan`, `repair`), what is written to it (`segment`, `log`, `commit`), and
-//! the way out (`pace`, `lane`, `reader`).
+//! the way out (`lag`, `lane`, `reader`).
 
 pub(crate) mod portion;
 

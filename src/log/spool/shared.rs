@@ -9,7 +9,7 @@ use anyhow::Context;
 use tracing::error;
 use uuid::Uuid;
 
-use super::append::recycled::Spares;
+use super::append::recycled::RecycledSegments;
 use super::catalog::{Catalog, Spent};
 use super::directory_lock::DirectoryLock;
 use super::disk::Disk;
@@ -20,8 +20,8 @@ use super::format::{Counts, FRAME_HEADER_BYTES, FRAMES_START, STREAMS_MAX, to_us
 use super::mutex::locked;
 use super::recover::openings::History;
 use super::settings::Settings;
-use super::usage::{Fill, Gauges};
-use crate::log::record::Refused;
+use super::usage::{Usage, UsageCounters};
+use crate::log::record::AppendError;
 
 /// A handle to the spool: cheap to clone, good from any thread.
 #[derive(Clone, Debug)]
@@ -35,12 +35,12 @@ pub(crate) struct Shared {
     pub(crate) instance: Uuid,
     pub(crate) settings: Settings,
     pub(crate) disk: Arc<dyn Disk>,
-    pub(crate) gauges: Gauges,
+    pub(crate) usage: UsageCounters,
     catalog: Mutex<Catalog>,
     /// Frames that were given to a writer and are not yet retired: sequence and items.
     delivered: [Mutex<VecDeque<(u64, u32)>>; STREAMS_MAX],
     /// All frames of a stream up to this sequence are settled.
-    retired: [AtomicU64; STREAMS_MAX],
+    acked: [AtomicU64; STREAMS_MAX],
     history: History,
     /// Items that were found at the start, by stream.
     found_items: Counts,
@@ -50,7 +50,7 @@ pub(crate) struct Shared {
     pub(crate) sequence_floor: AtomicU64,
     /// Held while files are deleted, by one at a time; true if that failed.
     reclaiming: Mutex<bool>,
-    pub(crate) spares: Spares,
+    pub(crate) recycled: RecycledSegments,
     /// While the committing thread waits for the disk.
     pub(crate) stall: Stall,
     /// While the reader of a stream does.
@@ -98,9 +98,9 @@ impl Spool {
     }
 
     /// How full the spool is.
-    pub fn fill(&self) -> Fill {
+    pub fn usage(&self) -> Usage {
         let shared = &self.shared;
-        shared.gauges.fill(shared.settings.bytes_max)
+        shared.usage.usage(shared.settings.bytes_max)
     }
 
     /// The largest payload that is taken.
@@ -110,38 +110,38 @@ impl Spool {
 
     /// Whether a payload of `payload_bytes` would be taken now. It is an early word, so that
     /// work can be saved; the last one is the committing thread's.
-    pub fn has_room(&self, payload_bytes: usize) -> Result<(), Refused> {
+    pub fn has_room(&self, payload_bytes: usize) -> Result<(), AppendError> {
         let Shared {
-            gauges, settings, ..
+            usage, settings, ..
         } = &*self.shared;
         let payload_bytes = u32::try_from(payload_bytes)
             .ok()
             .filter(|&bytes| bytes <= settings.frame_bytes_max)
-            .ok_or(Refused::TooLarge)?;
+            .ok_or(AppendError::TooLarge)?;
         let needed = u64::from(payload_bytes) + FRAME_HEADER_BYTES;
-        if gauges.gone.load(Ordering::Relaxed) {
-            return Err(Refused::Gone);
+        if usage.gone.load(Ordering::Relaxed) {
+            return Err(AppendError::Gone);
         }
         if self.shared.stall.lasts() >= stall::REFUSED_AFTER {
-            return Err(Refused::Stalled);
+            return Err(AppendError::Stalled);
         }
-        if gauges.reserve_reached.load(Ordering::Relaxed) {
-            return Err(Refused::NoSpace);
+        if usage.reserve_reached.load(Ordering::Relaxed) {
+            return Err(AppendError::NoSpace);
         }
-        if needed <= gauges.active_free.load(Ordering::Relaxed) {
+        if needed <= usage.active_free.load(Ordering::Relaxed) {
             return Ok(());
         }
-        if gauges.failed.load(Ordering::Relaxed) {
-            return Err(Refused::Failed);
+        if usage.failed.load(Ordering::Relaxed) {
+            return Err(AppendError::Failed);
         }
-        if gauges.no_space.load(Ordering::Relaxed) {
-            return Err(Refused::NoSpace);
+        if usage.no_space.load(Ordering::Relaxed) {
+            return Err(AppendError::NoSpace);
         }
         let segment = settings.segment_bytes.max(FRAMES_START + needed);
-        let bytes = gauges.bytes.load(Ordering::Relaxed);
+        let bytes = usage.bytes.load(Ordering::Relaxed);
         match bytes.saturating_add(segment) <= settings.bytes_max {
             true => Ok(()),
-            false => Err(Refused::Full),
+            false => Err(AppendError::AtCap),
         }
     }
 
@@ -155,19 +155,19 @@ impl Spool {
     /// What is missing on the disk, if a new segment does not fit there.
     pub fn shortage(&self) -> Option<Shortage> {
         let Shared {
-            gauges, settings, ..
+            usage, settings, ..
         } = &*self.shared;
-        let short = [&gauges.reserve_reached, &gauges.no_space];
+        let short = [&usage.reserve_reached, &usage.no_space];
         short
             .iter()
             .any(|flag| flag.load(Ordering::Relaxed))
-            .then(|| Shortage::new(gauges.free_bytes.load(Ordering::Relaxed), settings))
+            .then(|| Shortage::new(usage.free_bytes.load(Ordering::Relaxed), settings))
     }
 
     /// The writer says that all frames of `stream` up to and including
     /// `sequence` are settled. Those that its reader has not given yet stay.
-    pub fn retire(&self, stream: u8, sequence: u64) {
-        self.shared.retire(usize::from(stream), sequence);
+    pub fn ack(&self, stream: u8, sequence: u64) {
+        self.shared.ack(usize::from(stream), sequence);
     }
 
     /// Deletes the segments that hold nothing unsettled, and says how many went.
@@ -179,21 +179,21 @@ impl Spool {
 
 impl Shared {
     pub(crate) fn new(found: Found) -> Self {
-        let spares = Spares::new(found.settings.segment_bytes);
+        let recycled = RecycledSegments::new(found.settings.segment_bytes);
         let shared = Self {
             instance: found.instance,
             settings: found.settings,
             disk: found.disk,
-            gauges: Gauges::new(found.counts),
+            usage: UsageCounters::new(found.counts),
             catalog: Mutex::new(found.catalog),
             delivered: std::array::from_fn(|_| Mutex::default()),
-            retired: std::array::from_fn(|_| AtomicU64::new(0)),
+            acked: std::array::from_fn(|_| AtomicU64::new(0)),
             history: found.history,
             found_items: found.items,
             found_last: found.last_sequence,
             sequence_floor: AtomicU64::new(0),
             reclaiming: Mutex::new(false),
-            spares,
+            recycled,
             stall: Stall::new(),
             reading: std::array::from_fn(|_| Stall::new()),
             lock: found.lock,
@@ -208,8 +208,8 @@ impl Shared {
 
     /// Makes the catalog's sizes known.
     pub(crate) fn publish(&self, catalog: &Catalog) {
-        self.gauges.bytes.store(catalog.bytes(), Ordering::Relaxed);
-        self.gauges
+        self.usage.bytes.store(catalog.bytes(), Ordering::Relaxed);
+        self.usage
             .segments
             .store(catalog.len() as u64, Ordering::Relaxed);
     }
@@ -219,7 +219,7 @@ impl Shared {
         locked(&self.delivered[stream]).push_back((sequence, items));
     }
 
-    pub(crate) fn retire(&self, stream: usize, sequence: u64) {
+    pub(crate) fn ack(&self, stream: usize, sequence: u64) {
         let mut delivered = locked(&self.delivered[stream]);
         while let Some((settled, items)) =
             delivered.pop_front_if(|(delivered, _)| *delivered <= sequence)
@@ -230,8 +230,8 @@ impl Shared {
 
     /// Frames up to `last` are settled, `frames` more than before.
     pub(crate) fn settle(&self, stream: usize, last: u64, frames: u64, items: u64) {
-        self.gauges.take(stream, frames, items);
-        self.retired[stream].fetch_max(last, Ordering::Release);
+        self.usage.take(stream, frames, items);
+        self.acked[stream].fetch_max(last, Ordering::Release);
     }
 
     /// Every frame of `stream` that is neither settled nor with its writer is
@@ -239,7 +239,7 @@ impl Shared {
     pub(crate) fn write_off(&self, stream: usize) {
         let delivered = locked(&self.delivered[stream]);
         let held: u64 = delivered.iter().map(|&(_, items)| u64::from(items)).sum();
-        let (frames, items) = self.gauges.of_stream(stream);
+        let (frames, items) = self.usage.of_stream(stream);
         let frames = frames.saturating_sub(delivered.len() as u64);
         let items = items.saturating_sub(held);
         if frames > 0 {
@@ -247,8 +247,8 @@ impl Shared {
                 stream,
                 frames, items, "accepted frames are lost from the spool"
             );
-            self.gauges.take(stream, frames, items);
-            self.gauges.since_lost[stream].fetch_add(items, Ordering::Relaxed);
+            self.usage.take(stream, frames, items);
+            self.usage.since_lost[stream].fetch_add(items, Ordering::Relaxed);
         }
     }
 
@@ -261,12 +261,12 @@ impl Shared {
             return gone;
         }
         if !keep {
-            self.spares.clear(self.disk.as_ref());
+            self.recycled.clear(self.disk.as_ref());
         }
         // What guarded a segment can go when that one is gone for good.
         loop {
-            let retired = std::array::from_fn(|at| self.retired[at].load(Ordering::Acquire));
-            let spent = self.catalog().spent(&retired);
+            let acked = std::array::from_fn(|at| self.acked[at].load(Ordering::Acquire));
+            let spent = self.catalog().spent(&acked);
             if spent.is_empty() {
                 return gone;
             }
@@ -294,15 +294,15 @@ impl Shared {
     /// Whether names still lead to this spool's files. Once they do not, nothing
     /// is written, renamed or removed any more: it would be in another directory.
     pub(crate) fn is_in_place(&self) -> bool {
-        if self.gauges.gone.load(Ordering::Relaxed) {
+        if self.usage.gone.load(Ordering::Relaxed) {
             return false;
         }
         let lock = self.lock.as_ref().map(DirectoryLock::is_in_place);
         let looks = [Some(self.disk.is_in_place()), lock];
         // What cannot be found out now shows at the next write, or the next look.
         let in_place = looks.into_iter().flatten().all(|look| look.unwrap_or(true));
-        if !in_place && !self.gauges.gone.swap(true, Ordering::Relaxed) {
-            self.gauges.failed.store(true, Ordering::Relaxed);
+        if !in_place && !self.usage.gone.swap(true, Ordering::Relaxed) {
+            self.usage.failed.store(true, Ordering::Relaxed);
             error!(
                 "the spool's directory was removed, moved or replaced while it was in use: events \
                  are refused until a new start; what is in memory is still stored, what was only \
@@ -315,11 +315,11 @@ impl Shared {
     fn retire_files(&self, spent: &[Spent], keep: bool) -> anyhow::Result<()> {
         let disk = self.disk.as_ref();
         let kept = self
-            .spares
-            .retire(disk, spent, keep)
+            .recycled
+            .ack(disk, spent, keep)
             .context("cannot remove a spool segment")?;
         disk.sync_dir().context("cannot sync the spool directory")?;
-        self.spares.keep(kept);
+        self.recycled.keep(kept);
         Ok(())
     }
 }

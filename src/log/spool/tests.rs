@@ -9,5 +9,5 @@ pub(crate) mod directory;
 pub(crate) mod lanes;
 pub(crate) mod model;
 pub(crate) mod numbers;
+pub(crate) mod recycled;
 pub(crate) mod rig;
-pub(crate) mod spares;

@@ -8,7 +8,7 @@ use super::format::{Counts, STREAMS_MAX};
 
 /// How full the spool is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fill {
+pub struct Usage {
     /// Bytes of all segment files.
     pub bytes: u64,
     /// The most that they may have.
@@ -33,9 +33,9 @@ pub struct Fill {
     pub failed: bool,
 }
 
-/// The numbers behind [`Fill`].
+/// The numbers behind [`Usage`].
 #[derive(Debug)]
-pub(crate) struct Gauges {
+pub(crate) struct UsageCounters {
     pub(crate) bytes: AtomicU64,
     pub(crate) segments: AtomicU64,
     pub(crate) frames: [AtomicU64; STREAMS_MAX],
@@ -60,7 +60,7 @@ pub(crate) struct Gauges {
     pub(crate) gone: AtomicBool,
 }
 
-impl Gauges {
+impl UsageCounters {
     pub(crate) fn new(accepted: Counts) -> Self {
         Self {
             bytes: AtomicU64::new(0),
@@ -80,13 +80,13 @@ impl Gauges {
         }
     }
 
-    pub(crate) fn fill(&self, bytes_max: u64) -> Fill {
+    pub(crate) fn usage(&self, bytes_max: u64) -> Usage {
         let all = |counts: &[AtomicU64; STREAMS_MAX]| -> Counts {
             std::array::from_fn(|stream| counts[stream].load(Ordering::Relaxed))
         };
         let (found, since) = (all(&self.found_lost), all(&self.since_lost));
         let lost_items: Counts = std::array::from_fn(|stream| found[stream] + since[stream]);
-        Fill {
+        Usage {
             bytes: self.bytes.load(Ordering::Relaxed),
             bytes_max,
             segments: self.segments.load(Ordering::Relaxed),

@@ -87,7 +87,7 @@ fn index_step(leaf: &Leaf) -> Option<Step> {
 #[cfg(test)]
 mod tests {
     use crate::event::table::Table;
-    use crate::partitions::indexes::Found;
+    use crate::partitions::indexes::FoundIndex;
     use crate::partitions::range::Range;
 
     use super::*;
@@ -107,7 +107,7 @@ mod tests {
             },
             indexes: has
                 .iter()
-                .map(|&(name, shape, is_valid)| Found {
+                .map(|&(name, shape, is_valid)| FoundIndex {
                     name: name.to_owned(),
                     shape: shape.to_owned(),
                     is_valid,

@@ -43,7 +43,7 @@ impl Pressure {
 
     /// Whether a lane is behind, or does not get through to Postgres.
     pub fn is_high(&self) -> bool {
-        let rows = self.spool.fill().items;
+        let rows = self.spool.usage().items;
         rows.iter().any(|&rows| rows > self.rows_max)
             || self.lanes.iter().any(|lane| lane.health() >= Health::Away)
     }

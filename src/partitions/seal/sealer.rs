@@ -11,13 +11,13 @@ use crate::metrics::Metrics;
 
 use super::plan::Selection;
 use super::pressure::Pressure;
-use super::work::{Outcome, seal};
+use super::work::{SealReport, seal};
 use crate::partitions::error::Error;
 use crate::partitions::indexes::IndexProfile;
 use crate::postgres::checks::clock::server_time;
 use crate::postgres::connect::Target;
 use crate::postgres::error as postgres;
-use crate::postgres::error::Chain;
+use crate::postgres::error::ErrorChain;
 use crate::postgres::session::Session;
 
 /// How often to look for partitions that are due. They come once a day; what
@@ -62,14 +62,14 @@ impl Sealer {
             match self.once(target).await {
                 Ok(outcome) => {
                     failed = false;
-                    outcome.complain();
+                    outcome.log_failures();
                     if outcome.is_busy {
                         debug!("another instance is sealing");
                     }
                 }
                 Err(error) => {
                     if !failed {
-                        warn!(error = %Chain(&error), "cannot seal partitions, retrying");
+                        warn!(error = %ErrorChain(&error), "cannot seal partitions, retrying");
                     }
                     failed = true;
                 }
@@ -78,12 +78,12 @@ impl Sealer {
         }
     }
 
-    async fn once(&self, target: &Target) -> Result<Outcome, Error> {
+    async fn once(&self, target: &Target) -> Result<SealReport, Error> {
         // No limit on statements: what they may wait for has its own.
         let mut session = Session::open(target, None).await?;
         // A role that owns no table can seal none; the checks say so.
         if !owns_tables(&session.client).await? {
-            return Ok(Outcome::default());
+            return Ok(SealReport::default());
         }
         let selection = Selection::Due {
             profile: self.policy.profile,

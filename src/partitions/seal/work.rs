@@ -16,7 +16,7 @@ use crate::partitions::error::Error;
 use crate::partitions::history::{Action, note};
 use crate::partitions::leaf::{Leaf, leaves};
 use crate::postgres::error as postgres;
-use crate::postgres::error::Chain;
+use crate::postgres::error::ErrorChain;
 use crate::postgres::ident::qualified;
 use crate::postgres::ident::quoted;
 use crate::postgres::session::Session;
@@ -36,7 +36,7 @@ const NOTICE_OUR_DEATH: &str = "SET client_connection_check_interval = '5s'";
 
 /// What came of a sealing.
 #[derive(Debug, Default)]
-pub struct Outcome {
+pub struct SealReport {
     /// Partitions that are sealed now and were not before.
     pub sealed: Vec<Sealed>,
     /// Partitions that were passed over, and why.
@@ -86,9 +86,9 @@ pub async fn seal(
     selection: &Selection,
     pressure: Option<&Pressure>,
     metrics: &Metrics,
-) -> Result<Outcome, Error> {
+) -> Result<SealReport, Error> {
     prepare(&session.client).await?;
-    let mut outcome = Outcome::default();
+    let mut outcome = SealReport::default();
     let mut passed_over = Vec::new();
     let mut progress: HashMap<u32, Progress> = HashMap::new();
     // A look without the lock: usually there is nothing to do.
@@ -243,13 +243,13 @@ async fn take(client: &Client, leaf: &Leaf, step: &Step, so_far: Progress) -> Re
     }
 }
 
-impl Outcome {
+impl SealReport {
     /// Says in the log what was passed over.
-    pub(crate) fn complain(&self) {
+    pub(crate) fn log_failures(&self) {
         for Failed { name, error } in &self.failed {
             warn!(
                 partition = name,
-                error = %Chain(error),
+                error = %ErrorChain(error),
                 "cannot seal a partition, trying again later; if it waits for a lock, look in pg_stat_activity for old transactions"
             );
         }

@@ -60,7 +60,7 @@ struct Entry {
 
 /// A spool directory.
 #[derive(Clone, Debug)]
-struct Directory {
+struct TenantCache {
     history: History,
     frames: Vec<(u64, Event)>,
     next: u64,
@@ -89,8 +89,8 @@ struct World {
     database: Database,
     backup: Option<Database>,
     pending: Vec<Pending>,
-    directories: [Option<Directory>; DIRECTORIES],
-    saved: Option<(usize, Directory)>,
+    directories: [Option<TenantCache>; DIRECTORIES],
+    saved: Option<(usize, TenantCache)>,
     lives: [Option<Life>; DIRECTORIES],
     events: Event,
     durable: BTreeSet<Event>,
@@ -119,7 +119,7 @@ impl World {
             database_restored: false,
             copied_early: false,
         };
-        world.directories[0] = Some(Directory {
+        world.directories[0] = Some(TenantCache {
             history: History::unrecorded(Uuid::new_v4(), false),
             frames: Vec::new(),
             next: 1,
@@ -369,7 +369,7 @@ impl World {
                     (life.seen, life.connected) = (seen, true);
                     return;
                 }
-                Decision::Settled => {
+                Decision::Committed => {
                     (life.seen, life.connected) = (last, true);
                     let done = life.done;
                     let frames = directory.frames.iter();
@@ -557,14 +557,14 @@ fn mark(settled: u64, opening: u128, epoch: u64) -> Option<Mark> {
 fn a_batch_is_settled_only_by_a_commit_of_this_opening_that_the_row_still_shows() {
     let store = |seen| Decision::Store { seen };
     for (row, sent, expected) in [
-        (mark(10, 1, 5), true, Decision::Settled),
+        (mark(10, 1, 5), true, Decision::Committed),
         // None was sent: however far the watermark is, it is no reason.
         (mark(10, 1, 5), false, store(10)),
         (mark(99, 1, 5), false, store(99)),
         (mark(7, 1, 5), true, store(7)),
         (mark(99, 1, 5), true, store(99)),
         // This one's row whatever the number, which a restored database repeats.
-        (mark(10, 1, 3), true, Decision::Settled),
+        (mark(10, 1, 3), true, Decision::Committed),
         (mark(10, 1, 9), false, store(10)),
         // Another's.
         (mark(10, 2, 6), true, Decision::Fenced),

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::{FencedOff, Open, Sink, Writer};
+use super::{FencedOff, LaneConnection, OpenConnection, Writer};
 use crate::accounts::status::Health;
-use crate::postgres::error::{Chain, limited};
+use crate::postgres::error::{ErrorChain, limited};
 use crate::writer::decision::{Decision, decide};
-use crate::writer::error::{Class, Error};
+use crate::writer::error::{Error, ErrorKind};
 
 /// Two seconds idle and two without an answer: known within five.
 const PING_AFTER: Duration = Duration::from_secs(2);
@@ -30,28 +30,28 @@ impl Writer {
     pub(super) async fn ping_while(
         &self,
         gathering: impl Future<Output = ()>,
-        sink: &mut Sink,
+        connection: &mut LaneConnection,
     ) -> Result<(), FencedOff> {
         tokio::select! {
             biased;
             () = gathering => Ok(()),
-            fenced = self.ping_for_ever(sink) => Err(fenced),
+            fenced = self.ping_for_ever(connection) => Err(fenced),
         }
     }
 
-    async fn ping_for_ever(&self, sink: &mut Sink) -> FencedOff {
+    async fn ping_for_ever(&self, connection: &mut LaneConnection) -> FencedOff {
         let table = self.stream.table;
         // What a failed ping made of the lane's health; what a batch made of it stays.
         let mut raised = None;
         loop {
             tokio::time::sleep(PING_AFTER).await;
-            let alive = match &sink.open {
+            let alive = match &connection.open {
                 Some(open) => self.ping(open).await,
                 None => self
                     .connect_and_ask(u64::MAX, false)
                     .await
                     .map(|(open, _)| {
-                        sink.open = Some(open);
+                        connection.open = Some(open);
                     }),
             };
             let error = match alive {
@@ -67,23 +67,23 @@ impl Writer {
                 Err(Error::Fenced(by)) => return FencedOff(by),
                 Err(error) => error,
             };
-            sink.let_go(&error);
+            connection.let_go(&error);
             if let Error::Postgres(error) = &error {
                 self.checks.note_error(error);
             }
             let health = match error.class() {
-                Class::Fault => Health::Fault,
+                ErrorKind::Fault => Health::Fault,
                 _ => Health::Away,
             };
             if self.status.raise(health) < health {
                 raised = Some(health);
-                warn!(%table, error = %Chain(&error), "cannot reach Postgres as it has to be; events are kept in the spool");
+                warn!(%table, error = %ErrorChain(&error), "cannot reach Postgres as it has to be; events are kept in the spool");
             }
         }
     }
 
     /// Sees whether Postgres answers, and whether this opening still holds its row.
-    async fn ping(&self, open: &Open) -> Result<(), Error> {
+    async fn ping(&self, open: &OpenConnection) -> Result<(), Error> {
         let reading = self.stream.read(&open.session.client);
         let row = limited("see whether Postgres answers", PING_LIMIT, reading).await?;
         match decide(
@@ -94,7 +94,7 @@ impl Writer {
         ) {
             Decision::Fenced => Err(Error::Fenced(row.and_then(|row| row.holder))),
             Decision::TakeOver => Err(Error::Moved),
-            Decision::Store { .. } | Decision::Settled => Ok(()),
+            Decision::Store { .. } | Decision::Committed => Ok(()),
         }
     }
 }

@@ -3,13 +3,13 @@
 pub(crate) mod put;
 
 use crate::event::result::{LEFT_OUT, LEFT_OUT_MESSAGE};
-use crate::writer::error::BadRow;
+use crate::writer::error::RejectedRow;
 
 /// What is said of a row that Postgres did not store, without an error.
-pub(crate) fn left_out() -> BadRow {
-    BadRow {
+pub(crate) fn left_out() -> RejectedRow {
+    RejectedRow {
         sqlstate: LEFT_OUT.to_owned(),
         message: LEFT_OUT_MESSAGE.to_owned(),
-        ..BadRow::default()
+        ..RejectedRow::default()
     }
 }

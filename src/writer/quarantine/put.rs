@@ -12,7 +12,7 @@ use crate::event::row::{framed, received_at};
 use crate::event::row_json::row_to_json;
 use crate::postgres::error::{Error, limited};
 use crate::writer::batch::Batch;
-use crate::writer::error::BadRow;
+use crate::writer::error::RejectedRow;
 use crate::writer::statements::timestamp;
 
 const STATEMENT_LIMIT: Duration = Duration::from_secs(30);
@@ -49,7 +49,7 @@ const PUT_BYTES: &str = "
 pub(crate) async fn put(
     client: &Client,
     batch: &Batch,
-    bad_rows: &[(usize, BadRow)],
+    bad_rows: &[(usize, RejectedRow)],
 ) -> Result<usize, Error> {
     if bad_rows.is_empty() {
         return Ok(0);
@@ -81,7 +81,7 @@ struct Quarantine<'b> {
 
 impl Quarantine<'_> {
     /// How many of the first rows one statement takes, at least one.
-    fn portion(&self, rows: &[(usize, BadRow)]) -> usize {
+    fn portion(&self, rows: &[(usize, RejectedRow)]) -> usize {
         let mut bytes = 0;
         let fitting = rows.iter().take(ROWS_MAX).take_while(|(at, _)| {
             bytes += self.batch.row(*at).len();
@@ -92,7 +92,7 @@ impl Quarantine<'_> {
 
     /// Sets rows aside together; if that is refused, each alone. Returns how many
     /// were not there before.
-    async fn put(&self, rows: &[(usize, BadRow)]) -> Result<usize, Error> {
+    async fn put(&self, rows: &[(usize, RejectedRow)]) -> Result<usize, Error> {
         if let Some(new) = self.put_json(rows).await? {
             return Ok(new);
         }
@@ -112,7 +112,7 @@ impl Quarantine<'_> {
     }
 
     /// `None` if the rows are refused, or are no text; then nothing was done.
-    async fn put_json(&self, rows: &[(usize, BadRow)]) -> Result<Option<usize>, Error> {
+    async fn put_json(&self, rows: &[(usize, RejectedRow)]) -> Result<Option<usize>, Error> {
         let table = self.batch.table();
         let json: Option<Vec<String>> = rows
             .iter()
@@ -148,7 +148,7 @@ impl Quarantine<'_> {
         }
     }
 
-    async fn put_bytes(&self, (at, bad): &(usize, BadRow)) -> Result<usize, Error> {
+    async fn put_bytes(&self, (at, bad): &(usize, RejectedRow)) -> Result<usize, Error> {
         let table = self.batch.table();
         let (key, row) = (self.batch.key(*at), self.batch.row(*at));
         let received_at = received_at(row)

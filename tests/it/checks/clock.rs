@@ -8,7 +8,7 @@ use recsys_ingest::clock;
 use recsys_ingest::event::table::Table;
 use recsys_ingest::event::time::Micros;
 use recsys_ingest::postgres::connect::Target;
-use recsys_ingest::tenants::refresh::Directory;
+use recsys_ingest::tenants::refresh::TenantCache;
 use tokio::sync::watch;
 
 use super::{findings, says};
@@ -28,7 +28,7 @@ async fn each_refresh_of_the_keys_compares_the_clocks() {
     ] {
         let checks = Arc::new(Board::new(Arc::default(), now, 7));
         let (_stop, stopped) = watch::channel(false);
-        let directory = Directory::new();
+        let directory = TenantCache::new();
         let target = Target::parse(database.url()).unwrap();
         let run = directory.run(target, Duration::from_secs(1), Arc::clone(&checks), stopped);
         let running = tokio::spawn(run);

@@ -8,7 +8,7 @@ use recsys_ingest::clock;
 use recsys_ingest::postgres::connect::Target;
 use recsys_ingest::tenants::admin;
 use recsys_ingest::tenants::key::ApiKeyHasher;
-use recsys_ingest::tenants::refresh::Directory;
+use recsys_ingest::tenants::refresh::TenantCache;
 use recsys_ingest::tenants::role::Role;
 use recsys_ingest::tenants::snapshot::Refused;
 use tokio::sync::watch;
@@ -35,7 +35,7 @@ fn hasher() -> ApiKeyHasher {
 async fn a_created_key_lets_its_holder_in_until_it_is_revoked() {
     let database = Database::migrated().await;
     let mut client = database.connect().await;
-    let directory = Directory::new();
+    let directory = TenantCache::new();
     assert_eq!(directory.age(), None);
     let tenant = admin::tenants::create_tenant(&client, "demo", "")
         .await
@@ -125,7 +125,7 @@ async fn odd_rows_neither_stop_a_refresh_nor_let_anyone_in() {
             .await
             .unwrap();
     }
-    let directory = Directory::new();
+    let directory = TenantCache::new();
     let changed = directory.refresh(&mut client).await.unwrap();
     assert_eq!((changed.keys, changed.skipped_keys), (3, 1));
     let snapshot = directory.snapshot();
@@ -260,7 +260,7 @@ async fn ten_thousand_tenants_are_read_and_looked_up_quickly() {
         )
         .await
         .unwrap();
-    let directory = Directory::new();
+    let directory = TenantCache::new();
     let started = Instant::now();
     assert_eq!(directory.refresh(&mut client).await.unwrap().keys, 10_000);
     assert!(
@@ -283,7 +283,7 @@ async fn the_loop_notices_a_wake_survives_an_outage_and_stops_when_told() {
     let mut cluster = Cluster::start(&[]);
     let database = Database::on(&cluster).await;
     let client = database.connect().await;
-    let directory = Directory::new();
+    let directory = TenantCache::new();
     let (stop, stopped) = watch::channel(false);
     let hour = Duration::from_secs(3600);
     let running = tokio::spawn(
@@ -333,7 +333,7 @@ async fn the_loop_notices_a_wake_survives_an_outage_and_stops_when_told() {
 async fn however_often_it_is_woken_the_tables_are_read_once_a_second() {
     let database = Database::migrated().await;
     let client = database.connect().await;
-    let directory = Directory::new();
+    let directory = TenantCache::new();
     let (stop, stopped) = watch::channel(false);
     let hour = Duration::from_secs(3600);
     let running = tokio::spawn(

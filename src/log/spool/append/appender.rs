@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use tracing::{error, info, warn};
 
 use super::segment::ActiveSegment;
-use crate::log::record::Refused;
+use crate::log::record::AppendError;
 use crate::log::spool::catalog::Position;
 use crate::log::spool::format::{
     Counts, FRAME_HEADER_BYTES, FrameHeader, NUMBER_MAX, Predecessor, to_usize,
@@ -23,7 +23,7 @@ use crate::log::spool::shared::Shared;
 
 /// The end of the log.
 #[derive(Debug)]
-pub(crate) struct Log {
+pub(crate) struct Appender {
     shared: Arc<Shared>,
     active: Option<ActiveSegment>,
     /// The segment before the next one to be begun, unless that is the active one.
@@ -80,7 +80,7 @@ pub(crate) enum NotStaged {
     /// It does not fit into the segment: write what is staged, begin another.
     NeedsSegment,
     /// It cannot be taken.
-    Refused(Refused),
+    AppendError(AppendError),
 }
 
 /// Free space is asked for after so many bytes: seldom enough not to cost,
@@ -90,7 +90,7 @@ const ASK_AFTER_BYTES: u64 = 16 << 20;
 /// A disk that failed is given a moment.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-impl Log {
+impl Appender {
     pub(crate) fn new(shared: Arc<Shared>, resume: Resume) -> Self {
         Self {
             shared,
@@ -121,9 +121,9 @@ impl Log {
         let payload_bytes = u32::try_from(payload.len())
             .ok()
             .filter(|&bytes| bytes <= self.shared.settings.frame_bytes_max)
-            .ok_or(NotStaged::Refused(Refused::TooLarge))?;
-        if self.shared.gauges.reserve_reached.load(Ordering::Relaxed) {
-            return Err(NotStaged::Refused(Refused::NoSpace));
+            .ok_or(NotStaged::AppendError(AppendError::TooLarge))?;
+        if self.shared.usage.reserve_reached.load(Ordering::Relaxed) {
+            return Err(NotStaged::AppendError(AppendError::NoSpace));
         }
         let active = self.active.as_ref().ok_or(NotStaged::NeedsSegment)?;
         let buffered = self.buffer.len() as u64;
@@ -141,7 +141,7 @@ impl Log {
         let stream = usize::from(stream);
         let cumulative = self.counts[stream] + u64::from(items);
         if cumulative > NUMBER_MAX {
-            return Err(NotStaged::Refused(Refused::Failed));
+            return Err(NotStaged::AppendError(AppendError::Failed));
         }
         self.next_sequence += 1;
         self.counts[stream] = cumulative;
@@ -163,7 +163,7 @@ impl Log {
 
     /// Makes what is staged durable: one write, one sync, all or nothing.
     /// Hands out the frames in the order in which they were staged.
-    pub(crate) fn write(&mut self) -> Result<Vec<Staged>, Refused> {
+    pub(crate) fn write(&mut self) -> Result<Vec<Staged>, AppendError> {
         let staged = std::mem::take(&mut self.staged);
         let Some(active) = self.active.as_mut().filter(|_| !staged.is_empty()) else {
             return Ok(staged);
@@ -176,7 +176,7 @@ impl Log {
         self.buffer.shrink_to(self.shared.settings.group_bytes_max);
         if let Err(error) = done {
             self.poisoned(&error);
-            return Err(Refused::Failed);
+            return Err(AppendError::Failed);
         }
         self.durable_counts = self.counts;
         let mut catalog = self.shared.catalog();
@@ -191,10 +191,10 @@ impl Log {
             portion.items += u64::from(frame.items);
         }
         drop(catalog);
-        let gauges = &self.shared.gauges;
-        gauges.active_free.store(free, Ordering::Relaxed);
+        let usage = &self.shared.usage;
+        usage.active_free.store(free, Ordering::Relaxed);
         for frame in &staged {
-            gauges.accepted[frame.stream].store(self.counts[frame.stream], Ordering::Relaxed);
+            usage.accepted[frame.stream].store(self.counts[frame.stream], Ordering::Relaxed);
         }
         if self.full {
             self.full = false;
@@ -213,17 +213,17 @@ impl Log {
         if !self.is_in_place() {
             return;
         }
-        if self.shared.gauges.reserve_reached.load(Ordering::Relaxed) {
-            self.shared.spares.clear(self.shared.disk.as_ref());
+        if self.shared.usage.reserve_reached.load(Ordering::Relaxed) {
+            self.shared.recycled.clear(self.shared.disk.as_ref());
         }
         self.look_for_space();
-        let gauges = &self.shared.gauges;
-        let failing = [&gauges.failed, &gauges.no_space];
+        let usage = &self.shared.usage;
+        let failing = [&usage.failed, &usage.no_space];
         if failing.iter().any(|flag| flag.load(Ordering::Relaxed))
-            && let Err(refused @ (Refused::Full | Refused::NoSpace)) = self.begin(0)
+            && let Err(refused @ (AppendError::AtCap | AppendError::NoSpace)) = self.begin(0)
         {
             // Whether the disk works will show when there is room.
-            self.now_full(refused);
+            self.note_full(refused);
         }
     }
 
@@ -250,9 +250,9 @@ impl Log {
     /// Sees whether there is space for what comes next.
     pub(crate) fn look_for_space(&mut self) {
         let settings = &self.shared.settings;
-        let full = self.shared.gauges.reserve_reached.load(Ordering::Relaxed);
+        let full = self.shared.usage.reserve_reached.load(Ordering::Relaxed);
         // An active segment has its space already, and so has a spare.
-        let has_space = self.active.is_some() || self.shared.spares.has(settings.segment_bytes);
+        let has_space = self.active.is_some() || self.shared.recycled.has(settings.segment_bytes);
         let more = match has_space && !full {
             true => 0,
             false => settings.segment_bytes,
@@ -261,14 +261,14 @@ impl Log {
     }
 
     /// Says once that frames are being refused, and why.
-    pub(crate) fn now_full(&mut self, refused: Refused) {
+    pub(crate) fn note_full(&mut self, refused: AppendError) {
         if std::mem::replace(&mut self.full, true) {
             return;
         }
         // Want of space is said when it is found out.
-        if refused == Refused::Full {
+        if refused == AppendError::AtCap {
             warn!(
-                bytes = self.shared.gauges.bytes.load(Ordering::Relaxed),
+                bytes = self.shared.usage.bytes.load(Ordering::Relaxed),
                 bytes_max = self.shared.settings.bytes_max,
                 "the spool has reached --spool-bytes-max: events are refused until some are stored in the database"
             );
@@ -299,13 +299,13 @@ impl Log {
                 predecessor,
                 has_void,
             });
-            self.shared.gauges.active_free.store(0, Ordering::Relaxed);
+            self.shared.usage.active_free.store(0, Ordering::Relaxed);
         }
     }
 
     /// Says once that the disk fails.
     fn failed(&self, doing: &'static str, error: &std::io::Error) {
-        if !self.shared.gauges.failed.swap(true, Ordering::Relaxed) {
+        if !self.shared.usage.failed.swap(true, Ordering::Relaxed) {
             error!(%error, "{doing}: events are refused until a fresh segment can be begun");
         }
     }

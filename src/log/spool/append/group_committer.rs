@@ -10,21 +10,21 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tracing::error;
 
-use super::appender::{Log, NotStaged};
+use super::appender::{Appender, NotStaged};
+use crate::log::record::AppendError;
 use crate::log::record::Delivered;
 use crate::log::record::Record;
-use crate::log::record::Refused;
 use crate::log::spool::deliver::lane::LaneSender;
 use crate::log::spool::format::{FRAME_HEADER_BYTES, to_usize};
 use crate::log::spool::shared::Shared;
 
 /// Takes entries, makes them durable group by group, and passes them on.
 #[derive(Debug)]
-pub struct Committer<L, R> {
+pub struct GroupCommitter<L, R> {
     shared: Arc<Shared>,
     entries: flume::Receiver<Record<L, R>>,
     lanes: Vec<LaneSender<L, R>>,
-    pub(crate) log: Log,
+    pub(crate) log: Appender,
     /// Entries of the group that are staged, in the log's order.
     run: Vec<Record<L, R>>,
 }
@@ -43,12 +43,12 @@ const SMALL_GROUP_BYTES: usize = 32 << 10;
 /// Segments are deleted, and failures looked into, this often.
 const TICK: Duration = Duration::from_secs(1);
 
-impl<L, R> Committer<L, R> {
+impl<L, R> GroupCommitter<L, R> {
     pub(crate) fn new(
         shared: Arc<Shared>,
         entries: flume::Receiver<Record<L, R>>,
         lanes: Vec<LaneSender<L, R>>,
-        log: Log,
+        log: Appender,
     ) -> Self {
         Self {
             shared,
@@ -116,7 +116,7 @@ impl<L, R> Committer<L, R> {
                     stream = entry.stream,
                     "a frame names a stream that the spool was not opened with"
                 );
-                self.refuse(entry.durable, Refused::Failed);
+                self.refuse(entry.durable, AppendError::Failed);
                 continue;
             }
             match self.stage(&entry) {
@@ -133,11 +133,11 @@ impl<L, R> Committer<L, R> {
         self.log.tick();
     }
 
-    fn stage(&mut self, entry: &Record<L, R>) -> Result<(), Refused> {
+    fn stage(&mut self, entry: &Record<L, R>) -> Result<(), AppendError> {
         let log = &mut self.log;
         match log.stage(entry.stream, entry.items, &entry.payload) {
             Ok(()) => return Ok(()),
-            Err(NotStaged::Refused(refused)) => return Err(refused),
+            Err(NotStaged::AppendError(refused)) => return Err(refused),
             Err(NotStaged::NeedsSegment) => {}
         }
         self.flush();
@@ -145,9 +145,9 @@ impl<L, R> Committer<L, R> {
         self.log.begin(frame_bytes)?;
         match self.log.stage(entry.stream, entry.items, &entry.payload) {
             Ok(()) => Ok(()),
-            Err(NotStaged::Refused(refused)) => Err(refused),
+            Err(NotStaged::AppendError(refused)) => Err(refused),
             // The floor was raised in between; the next attempt is beyond it.
-            Err(NotStaged::NeedsSegment) => Err(Refused::Failed),
+            Err(NotStaged::NeedsSegment) => Err(AppendError::Failed),
         }
     }
 
@@ -174,26 +174,30 @@ impl<L, R> Committer<L, R> {
                         memory: Some(entry.memory),
                         result: entry.result,
                     };
-                    self.lanes[staged.stream].offer(staged.at, frame, &self.shared.gauges);
+                    self.lanes[staged.stream].offer(staged.at, frame, &self.shared.usage);
                 }
             }
         }
     }
 
-    fn refuse(&mut self, durable: Option<oneshot::Sender<Result<(), Refused>>>, refused: Refused) {
-        if matches!(refused, Refused::Full | Refused::NoSpace) {
-            self.log.now_full(refused);
+    fn refuse(
+        &mut self,
+        durable: Option<oneshot::Sender<Result<(), AppendError>>>,
+        refused: AppendError,
+    ) {
+        if matches!(refused, AppendError::AtCap | AppendError::NoSpace) {
+            self.log.note_full(refused);
         }
         match durable {
             Some(durable) => answer(durable, Err(refused)),
             None => {
-                self.shared.gauges.refused.fetch_add(1, Ordering::Relaxed);
+                self.shared.usage.refused.fetch_add(1, Ordering::Relaxed);
             }
         }
     }
 }
 
-fn answer(durable: oneshot::Sender<Result<(), Refused>>, result: Result<(), Refused>) {
+fn answer(durable: oneshot::Sender<Result<(), AppendError>>, result: Result<(), AppendError>) {
     // Whoever asked may have left.
     durable.send(result).ok();
 }

@@ -13,7 +13,7 @@ use std::sync::Mutex;
 
 use tracing::warn;
 
-use super::segment::Blank;
+use super::segment::RecycledSegment;
 use crate::log::spool::catalog::Spent;
 use crate::log::spool::disk::Disk;
 use crate::log::spool::mutex::locked;
@@ -21,7 +21,7 @@ use crate::log::spool::spool_id::LEFTOVER_SUFFIX;
 
 /// More would only wait: between two looks at what is done with, a disk fills
 /// no more files than this.
-const SPARES_MAX: usize = 2;
+const RECYCLED_MAX: usize = 2;
 
 /// The name of a file that is to become, or was, the segment `name`.
 pub(crate) fn blank_name(name: &str) -> String {
@@ -30,13 +30,13 @@ pub(crate) fn blank_name(name: &str) -> String {
 
 /// The spares of one spool.
 #[derive(Debug)]
-pub(crate) struct Spares {
+pub(crate) struct RecycledSegments {
     /// Bytes of a segment of the usual size; no others are kept.
     bytes: u64,
     names: Mutex<Vec<String>>,
 }
 
-impl Spares {
+impl RecycledSegments {
     pub(crate) fn new(bytes: u64) -> Self {
         Self {
             bytes,
@@ -46,15 +46,15 @@ impl Spares {
 
     /// Takes the segments' names from them: of some so that they can be used
     /// again, of the others for good. The directory is not synced; once it is,
-    /// call [`Spares::keep`] with what this returns.
-    pub(crate) fn retire(
+    /// call [`RecycledSegments::keep`] with what this returns.
+    pub(crate) fn ack(
         &self,
         disk: &dyn Disk,
         spent: &[Spent],
         keep: bool,
     ) -> io::Result<Vec<String>> {
         let mut room = match keep {
-            true => SPARES_MAX.saturating_sub(locked(&self.names).len()),
+            true => RECYCLED_MAX.saturating_sub(locked(&self.names).len()),
             false => 0,
         };
         let mut kept = Vec::new();
@@ -89,21 +89,21 @@ impl Spares {
         locked(&self.names).extend(names);
     }
 
-    /// Whether [`Spares::take`] would find one.
+    /// Whether [`RecycledSegments::take`] would find one.
     pub(crate) fn has(&self, bytes: u64) -> bool {
         bytes == self.bytes && !locked(&self.names).is_empty()
     }
 
     /// A file of `bytes` to begin a segment in. If there are only others, they
     /// make room for the one that will be made.
-    pub(crate) fn take(&self, disk: &dyn Disk, bytes: u64) -> Option<Blank> {
+    pub(crate) fn take(&self, disk: &dyn Disk, bytes: u64) -> Option<RecycledSegment> {
         if bytes != self.bytes {
             self.clear(disk);
             return None;
         }
         while let Some(name) = { locked(&self.names).pop() } {
             match disk.reopen(&name) {
-                Ok(file) => return Some(Blank { file, name }),
+                Ok(file) => return Some(RecycledSegment { file, name }),
                 Err(error) => {
                     warn!(%error, file = %name, "cannot use a spool file again, making a new one");
                     remove(disk, &name);

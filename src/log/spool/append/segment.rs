@@ -11,7 +11,7 @@ use crate::log::spool::format::{FRAMES_START, SEGMENT_HEADER_COPY_AT, Seed, Segm
 
 /// A file that has no segment's name yet, or no longer.
 #[derive(Debug)]
-pub(crate) struct Blank {
+pub(crate) struct RecycledSegment {
     pub(crate) file: Box<dyn DiskFile>,
     /// Its name until it is a segment; a start clears files of such names away.
     pub(crate) name: String,
@@ -36,12 +36,12 @@ impl ActiveSegment {
     /// returns, the header and the name are durable.
     pub(crate) fn begin(
         disk: &dyn Disk,
-        blank: Blank,
+        blank: RecycledSegment,
         name: &str,
         header: &SegmentHeader,
         bytes: u64,
     ) -> io::Result<Self> {
-        let Blank { file, .. } = blank;
+        let RecycledSegment { file, .. } = blank;
         let encoded = header.encode();
         write_all(file.as_ref(), &encoded, 0)?;
         write_all(file.as_ref(), &encoded, SEGMENT_HEADER_COPY_AT)?;

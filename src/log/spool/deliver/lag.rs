@@ -10,14 +10,14 @@ use crate::log::spool::catalog::Position;
 
 /// How a lane's reader stands to its appender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Pace {
+pub(crate) struct Lag {
     /// The last sequence that was offered; zero before the first.
     last: u64,
     /// Where the frames begin that are only on disk; `None`: there are none.
     behind_from: Option<Position>,
 }
 
-impl Pace {
+impl Lag {
     /// A lane with nothing on disk.
     pub(crate) fn caught_up() -> Self {
         Self {

@@ -9,11 +9,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::oneshot;
 
-use super::lag::Pace;
+use super::lag::Lag;
 use crate::log::record::Delivered;
 use crate::log::spool::catalog::Position;
 use crate::log::spool::mutex::locked;
-use crate::log::spool::usage::Gauges;
+use crate::log::spool::usage::UsageCounters;
 
 /// What a lane's two ends share.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub(crate) struct Lane<R> {
 
 #[derive(Debug)]
 pub(crate) struct LaneState<R> {
-    pub(crate) pace: Pace,
+    pub(crate) lag: Lag,
     /// Payload bytes in memory.
     pub(crate) queued_bytes: usize,
     waiting: HashMap<u64, oneshot::Sender<R>>,
@@ -46,10 +46,10 @@ pub(crate) struct LaneSender<L, R> {
 const PRUNE_AT_LEAST: usize = 1024;
 
 impl<R> Lane<R> {
-    pub(crate) fn new(pace: Pace) -> Self {
+    pub(crate) fn new(lag: Lag) -> Self {
         Self {
             state: Mutex::new(LaneState {
-                pace,
+                lag,
                 queued_bytes: 0,
                 waiting: HashMap::new(),
                 abandoned: false,
@@ -103,12 +103,17 @@ impl<L, R> LaneSender<L, R> {
     }
 
     /// Passes a durable frame on: into memory, or as a place on disk.
-    pub(crate) fn offer(&self, at: Position, frame: Delivered<Option<L>, R>, gauges: &Gauges) {
+    pub(crate) fn offer(
+        &self,
+        at: Position,
+        frame: Delivered<Option<L>, R>,
+        usage: &UsageCounters,
+    ) {
         let mut guard = self.lane.lock();
         let state = &mut *guard;
         // Under the lock, so that a reader that catches up finds each frame
         // counted that it was offered, and no other.
-        gauges.add(self.stream, 1, u64::from(frame.items));
+        usage.add(self.stream, 1, u64::from(frame.items));
         if state.abandoned {
             return;
         }
@@ -117,7 +122,7 @@ impl<L, R> LaneSender<L, R> {
         // something in memory that wakes the reader.
         let fits = state.queued_bytes == 0 || queued <= self.bytes_max;
         let mut frame = Some(frame);
-        let entered = state.pace.offer(at, || {
+        let entered = state.lag.offer(at, || {
             let Some(offered) = frame.take_if(|_| fits) else {
                 return false;
             };

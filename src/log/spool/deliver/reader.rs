@@ -84,7 +84,7 @@ impl<L, R> LaneReader<L, R> {
         // when it is empty and the lane is behind, it stays empty.
         match self.frames.try_recv() {
             Ok(frame) => Next::Frame(self.give(&mut state, frame)),
-            Err(_) if state.pace.behind_from().is_some() => Next::Behind,
+            Err(_) if state.lag.behind_from().is_some() => Next::Behind,
             Err(flume::TryRecvError::Empty) => Next::Empty,
             Err(flume::TryRecvError::Disconnected) => Next::Ended,
         }
@@ -105,7 +105,7 @@ impl<L, R> LaneReader<L, R> {
 
     /// Whether the next frames, after those in memory, are on disk.
     pub fn is_behind(&self) -> bool {
-        self.lane.lock().pace.behind_from().is_some()
+        self.lane.lock().lag.behind_from().is_some()
     }
 
     /// At start: all frames up to and including `sequence` are settled. They are
@@ -166,7 +166,7 @@ impl<L, R> LaneReader<L, R> {
     /// Counts what is lost, once everything settled was passed over.
     fn reckon(&mut self) {
         if let Some(lost) = self.found.lost(self.skip) {
-            self.shared.gauges.found_lost[self.stream]
+            self.shared.usage.found_lost[self.stream]
                 .store(lost.items, std::sync::atomic::Ordering::Relaxed);
             lost.log(self.stream);
         }

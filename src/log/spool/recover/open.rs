@@ -12,10 +12,10 @@ use super::repair;
 use super::scan::report::ScanReport;
 use super::scan::{scan, scan_beyond};
 use crate::log::record::Record;
-use crate::log::spool::append::appender::{Closed, Log, Resume};
-use crate::log::spool::append::group_committer::Committer;
+use crate::log::spool::append::appender::{Appender, Closed, Resume};
+use crate::log::spool::append::group_committer::GroupCommitter;
 use crate::log::spool::catalog::{Catalog, Segment};
-use crate::log::spool::deliver::lag::Pace;
+use crate::log::spool::deliver::lag::Lag;
 use crate::log::spool::deliver::lane::{Lane, LaneSender};
 use crate::log::spool::deliver::reader::LaneReader;
 use crate::log::spool::deliver::reader::found::Found;
@@ -33,7 +33,7 @@ pub struct Opened<L, R> {
     /// For everyone.
     pub spool: Spool,
     /// For a thread of its own.
-    pub committer: Committer<L, R>,
+    pub committer: GroupCommitter<L, R>,
     /// One to each stream, by number. There are more than were asked for if
     /// earlier settings had more streams and frames of theirs are left.
     pub readers: Vec<LaneReader<L, R>>,
@@ -223,11 +223,11 @@ pub(crate) fn open_on<L, R>(
     let streams = found_streams.max(usize::from(shared.settings.streams));
     let (mut senders, mut readers) = (Vec::new(), Vec::new());
     for (stream, backlog) in backlogs.into_iter().enumerate().take(streams) {
-        let pace = match backlog {
-            Some((from, last)) => Pace::behind(from, last),
-            None => Pace::caught_up(),
+        let lag = match backlog {
+            Some((from, last)) => Lag::behind(from, last),
+            None => Lag::caught_up(),
         };
-        let lane = Arc::new(Lane::new(pace));
+        let lane = Arc::new(Lane::new(lag));
         let (sender, receiver) = flume::bounded(shared.settings.lane_frames_max);
         let bytes_max = shared.settings.lane_bytes_max;
         senders.push(LaneSender::new(
@@ -245,10 +245,10 @@ pub(crate) fn open_on<L, R>(
             found,
         ));
     }
-    let mut log = Log::new(Arc::clone(&shared), resume);
+    let mut log = Appender::new(Arc::clone(&shared), resume);
     log.look_for_space();
     Ok(Opened {
-        committer: Committer::new(Arc::clone(&shared), entries, senders, log),
+        committer: GroupCommitter::new(Arc::clone(&shared), entries, senders, log),
         spool: Spool::new(shared),
         readers,
         report,
@@ -313,9 +313,9 @@ fn items(report: &ScanReport) -> Counts {
 fn count_backlog(shared: &Shared, report: &ScanReport) {
     for segment in &report.segments {
         for (stream, portion) in segment.streams.iter().enumerate() {
-            shared.gauges.add(stream, portion.frames, portion.items);
+            shared.usage.add(stream, portion.frames, portion.items);
         }
-        for (lost, items) in shared.gauges.found_lost.iter().zip(segment.lost_items) {
+        for (lost, items) in shared.usage.found_lost.iter().zip(segment.lost_items) {
             lost.fetch_add(items, Ordering::Relaxed);
         }
     }

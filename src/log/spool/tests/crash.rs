@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::disk::faulty::{Fault, FaultyDisk};
 use super::rig::{Rig, items};
-use crate::log::record::Refused;
+use crate::log::record::AppendError;
 
 /// What was promised and what was not, by stream.
 #[derive(Debug, Default)]
 struct Told {
     accepted: [Vec<u64>; 2],
     refused: [BTreeSet<u64>; 2],
-    retired: [BTreeSet<u64>; 2],
+    acked: [BTreeSet<u64>; 2],
 }
 
 /// Two streams, groups of several sizes, several segments, one frame with a
@@ -47,9 +47,9 @@ fn script(disk: &FaultyDisk) -> Told {
             for frame in take_stubbornly(&mut rig, stream) {
                 given[stream].push(frame.1);
                 if frame.1 % 3 != 0 || round == 6 {
-                    rig.spool.retire(u8::try_from(stream).unwrap(), frame.0);
-                    let retired = given[stream].iter().copied();
-                    told.retired[stream].extend(retired);
+                    rig.spool.ack(u8::try_from(stream).unwrap(), frame.0);
+                    let acked = given[stream].iter().copied();
+                    told.acked[stream].extend(acked);
                 }
             }
         }
@@ -92,7 +92,7 @@ fn take_stubbornly(rig: &mut Rig, stream: usize) -> Vec<(u64, u64)> {
 fn check_recovery(disk: &FaultyDisk, told: &Told, doing: &str) {
     let mut rig = Rig::open(disk).unwrap_or_else(|error| panic!("{doing}: {error:#}"));
     assert!(!rig.report.is_damaged(), "{doing}: {:#?}", rig.report);
-    let fill = rig.spool.fill();
+    let fill = rig.spool.usage();
     for (stream, recovered) in rig.take_all().into_iter().enumerate() {
         let found: BTreeSet<u64> = recovered.iter().copied().collect();
         assert!(
@@ -102,7 +102,7 @@ fn check_recovery(disk: &FaultyDisk, told: &Told, doing: &str) {
         assert_eq!(fill.frames[stream], recovered.len() as u64, "{doing}");
         for id in &told.accepted[stream] {
             assert!(
-                found.contains(id) || told.retired[stream].contains(id),
+                found.contains(id) || told.acked[stream].contains(id),
                 "{doing}: {id} of stream {stream} was promised: {told:?} {:#?}",
                 rig.report
             );
@@ -127,7 +127,7 @@ fn check_recovery(disk: &FaultyDisk, told: &Told, doing: &str) {
     assert_eq!(rig.take_all(), [[1000], [1001]]);
     let left = rig.segments().len();
     for stream in 0..2 {
-        rig.spool.retire(stream, u64::MAX);
+        rig.spool.ack(stream, u64::MAX);
     }
     rig.committer.tick();
     assert_eq!(rig.segments().len(), 1, "{doing}: {left} before");
@@ -197,7 +197,7 @@ fn a_second_power_cut_during_recovery_costs_nothing_either() {
             let mut rig = Rig::open(&twice).unwrap();
             for (stream, recovered) in rig.take_all().into_iter().enumerate() {
                 for id in &told.accepted[stream] {
-                    assert!(recovered.contains(id) || told.retired[stream].contains(id));
+                    assert!(recovered.contains(id) || told.acked[stream].contains(id));
                 }
             }
         }
@@ -212,13 +212,13 @@ fn a_failed_sync_is_never_tried_again_and_the_next_group_gets_a_fresh_segment() 
     disk.fail(2, Fault::Fails); // One write, then the sync.
     assert_eq!(
         rig.commit(&[(0, 2, 100), (1, 3, 100)]),
-        [Err(Refused::Failed); 2]
+        [Err(AppendError::Failed); 2]
     );
     assert_eq!(rig.segments().len(), 1);
-    assert!(rig.spool.fill().failed);
+    assert!(rig.spool.usage().failed);
     assert_eq!(rig.commit(&[(0, 4, 100)]), [Ok(())]);
     assert_eq!(rig.segments().len(), 2);
-    assert!(!rig.spool.fill().failed);
+    assert!(!rig.spool.usage().failed);
     // Those who were told no are not given, in this life or the next.
     assert_eq!(rig.take_all(), [vec![1, 4], vec![]]);
     for seed in 0..50 {
@@ -233,13 +233,13 @@ fn the_word_that_bytes_are_void_outlives_the_bytes() {
     let mut rig = Rig::open(&disk).unwrap();
     assert_eq!(rig.commit(&[(0, 1, 100)]), [Ok(())]);
     disk.fail(2, Fault::Fails);
-    assert_eq!(rig.commit(&[(1, 2, 100)]), [Err(Refused::Failed)]);
+    assert_eq!(rig.commit(&[(1, 2, 100)]), [Err(AppendError::Failed)]);
     // Three more segments of stream 1, all retired; stream 0's frame is not.
     for id in [3, 4, 5] {
         assert_eq!(rig.commit(&[(1, id, 2000)]), [Ok(())]);
     }
     assert_eq!(ids_of(&mut rig, 1), [3, 4, 5]);
-    rig.spool.retire(1, u64::MAX);
+    rig.spool.ack(1, u64::MAX);
     rig.committer.tick();
     for seed in 0..20 {
         let mut after = Rig::open(&disk.crash(seed)).unwrap();
@@ -249,7 +249,7 @@ fn the_word_that_bytes_are_void_outlives_the_bytes() {
     }
     // Once the void is gone, so is what guarded it.
     rig.take(0, 1);
-    rig.spool.retire(0, u64::MAX);
+    rig.spool.ack(0, u64::MAX);
     rig.committer.tick();
     assert_eq!(rig.segments().len(), 1);
     // For good: it does not come back without its guard either.
@@ -266,9 +266,9 @@ fn a_disk_that_stays_broken_refuses_for_as_long_and_not_longer() {
     assert_eq!(rig.commit(&[(0, 1, 100)]), [Ok(())]);
     disk.fail(1, Fault::Freezes);
     for id in 2..6 {
-        assert_eq!(rig.commit(&[(0, id, 100)]), [Err(Refused::Failed)]);
+        assert_eq!(rig.commit(&[(0, id, 100)]), [Err(AppendError::Failed)]);
         rig.committer.tick();
-        assert_eq!(rig.spool.has_room(10), Err(Refused::Failed));
+        assert_eq!(rig.spool.has_room(10), Err(AppendError::Failed));
     }
     disk.mend();
     rig.committer.tick();

@@ -29,7 +29,7 @@ fn damage_in_the_middle_costs_one_frame_and_its_bytes_are_copied() {
     let copy = disk.content("damaged-0000000000000001-8492.bin").unwrap();
     assert_eq!(copy, disk.content(&first).unwrap()[8492..8792]);
     assert_eq!(rig.take_all()[0], [1, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
-    let fill = rig.spool.fill();
+    let fill = rig.spool.usage();
     assert_eq!(fill.lost, 3);
     // Accepted is what was accepted; what is lost is known as lost.
     let accepted: u64 = (1..=12).map(|id| id % 7 + 1).sum();
@@ -99,15 +99,15 @@ fn a_frame_that_rots_while_the_service_runs_is_passed_over_copied_and_counted_as
         let found = rig.take_all();
         let expected: Vec<u64> = (1..=12).filter(|&id| id != lost).collect();
         assert_eq!(found[0], expected);
-        assert_eq!(rig.spool.fill().lost, lost % 7 + 1);
+        assert_eq!(rig.spool.usage().lost, lost % 7 + 1);
         assert!(disk.names().iter().any(|name| name.starts_with("damaged-")));
         // Life goes on, in memory again.
         assert_eq!(rig.commit(&[(0, 13, 256)]), [Ok(())]);
         assert!(!rig.readers[0].is_behind());
         assert_eq!(rig.take_all()[0], [13]);
-        rig.spool.retire(0, u64::MAX);
+        rig.spool.ack(0, u64::MAX);
         rig.committer.tick();
-        let fill = rig.spool.fill();
+        let fill = rig.spool.usage();
         assert_eq!((fill.frames[0], fill.items[0], fill.segments), (0, 0, 1));
     }
 }
@@ -148,7 +148,7 @@ fn a_directory_that_lost_its_segments_becomes_another_instance() {
     }
     let rig = Rig::open(&disk).unwrap();
     assert_ne!(rig.spool.instance(), before);
-    assert_eq!(rig.spool.fill().accepted[0], 0);
+    assert_eq!(rig.spool.usage().accepted[0], 0);
 }
 
 #[test]
@@ -161,10 +161,10 @@ fn a_segment_that_is_removed_while_the_service_runs_is_written_off_and_stops_no_
     disk.place("0000000000000006.seg", None);
     assert_eq!(rig.take_all()[0], [1, 2, 3, 4, 5, 11, 12]);
     let lost: u64 = (6..=10).map(|id| id % 7 + 1).sum();
-    assert_eq!(rig.spool.fill().lost, lost);
+    assert_eq!(rig.spool.usage().lost, lost);
     assert_eq!(rig.commit(&[(0, 13, 256)]), [Ok(())]);
     assert_eq!(rig.take_all()[0], [13]);
-    rig.spool.retire(0, u64::MAX);
+    rig.spool.ack(0, u64::MAX);
     rig.committer.tick();
-    assert_eq!((rig.segments().len(), rig.spool.fill().items[0]), (1, 0));
+    assert_eq!((rig.segments().len(), rig.spool.usage().items[0]), (1, 0));
 }

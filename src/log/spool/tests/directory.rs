@@ -85,7 +85,7 @@ fn a_spool_that_version_1_left_behind_can_be_read_for_ever() {
             .all(|found| clean(&found.ending))
     );
     assert_eq!(opened.report.segments.len(), 4);
-    let fill = opened.spool.fill();
+    let fill = opened.spool.usage();
     for stream in 0..2 {
         let of_stream = |frame: &(u8, u64, usize)| usize::from(frame.0) == stream;
         let expected: Vec<_> = fixture_frames().into_iter().filter(of_stream).collect();
@@ -110,9 +110,9 @@ fn frames_come_back_from_a_real_directory_in_another_life() {
     let instance = opened.spool.instance();
     commit(&mut opened, (1..=30).map(|id| (0, id, 300)));
     assert_eq!(take(&mut opened.readers[0]).len(), 30);
-    opened.spool.retire(0, 20);
+    opened.spool.ack(0, 20);
     opened.committer.tick();
-    let accepted = opened.spool.fill().accepted;
+    let accepted = opened.spool.usage().accepted;
     drop(opened);
     let mut opened = open(&path).unwrap();
     assert_eq!(opened.spool.instance(), instance);
@@ -121,10 +121,10 @@ fn frames_come_back_from_a_real_directory_in_another_life() {
         ids(&take(&mut opened.readers[0])),
         (21..=30).collect::<Vec<_>>()
     );
-    opened.spool.retire(0, u64::MAX);
+    opened.spool.ack(0, u64::MAX);
     commit(&mut opened, [(1, 31, 300)]);
     opened.committer.tick();
-    let fill = opened.spool.fill();
+    let fill = opened.spool.usage();
     assert_eq!(fill.segments, 1);
     assert_eq!(fill.accepted[0], accepted[0]);
     // Whoever looks in from outside changes nothing, and sees it.
@@ -191,6 +191,6 @@ fn a_real_disk_reserve_refuses() {
     opened.committer.commit(&mut vec![entry]);
     assert_eq!(
         answer.try_recv().unwrap(),
-        Err(crate::log::record::Refused::NoSpace)
+        Err(crate::log::record::AppendError::NoSpace)
     );
 }

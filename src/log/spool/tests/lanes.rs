@@ -59,9 +59,9 @@ fn a_lane_has_a_bound_on_bytes_too_and_one_frame_always_fits() {
     assert_eq!(rig.take_all()[0], [1, 2]);
 }
 
-struct Loan(Arc<AtomicUsize>);
+struct Reservation(Arc<AtomicUsize>);
 
-impl Drop for Loan {
+impl Drop for Reservation {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::SeqCst);
     }
@@ -72,7 +72,7 @@ fn memory_is_given_back_when_a_frame_leaves_it_and_who_waits_is_found_again() {
     let lent = Arc::new(AtomicUsize::new(0));
     let (_, entries) = flume::bounded(1);
     let disk = Arc::new(FaultyDisk::default());
-    let mut opened = open_on::<Loan, u64>(disk, None, settings(), entries).unwrap();
+    let mut opened = open_on::<Reservation, u64>(disk, None, settings(), entries).unwrap();
     let mut results = Vec::new();
     for id in 1..=10 {
         lent.fetch_add(1, Ordering::SeqCst);
@@ -83,7 +83,7 @@ fn memory_is_given_back_when_a_frame_leaves_it_and_who_waits_is_found_again() {
             items: 1,
             payload: payload(id, 50),
             durable: None,
-            memory: Loan(Arc::clone(&lent)),
+            memory: Reservation(Arc::clone(&lent)),
             result: Some(sender),
         }]);
     }
@@ -129,11 +129,11 @@ fn what_the_database_remembers_as_settled_is_not_given_again() {
         let taken = rig.take_all();
         assert_eq!(taken[0], expected, "watermark {watermark}");
         assert_eq!(taken[1].len(), 10);
-        let fill = rig.spool.fill();
+        let fill = rig.spool.usage();
         assert_eq!(fill.frames[0], expected.len() as u64);
         let left: u64 = expected.iter().map(|&id| u64::from(items(id))).sum();
         assert_eq!((fill.items[0], fill.lost), (left, 0));
-        rig.spool.retire(1, u64::MAX);
+        rig.spool.ack(1, u64::MAX);
         rig.committer.tick();
         if watermark == 20 {
             assert_eq!(rig.segments().len(), 1);
@@ -176,9 +176,9 @@ fn nothing_can_be_retired_before_it_was_given() {
         rig.commit(&[(0, id, 1000)]);
     }
     rig.take(0, 2);
-    rig.spool.retire(0, u64::MAX);
+    rig.spool.ack(0, u64::MAX);
     rig.committer.tick();
-    assert_eq!(rig.spool.fill().frames[0], 7);
+    assert_eq!(rig.spool.usage().frames[0], 7);
     assert_eq!(rig.take_all()[0], (3..=9).collect::<Vec<_>>());
 }
 
@@ -214,13 +214,13 @@ async fn write(
         if let Some(last) = last
             && last % 5 == 0
         {
-            spool.retire(stream, last);
+            spool.ack(stream, last);
         }
         if pauses && round % 97 == 0 {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
-    spool.retire(stream, u64::MAX);
+    spool.ack(stream, u64::MAX);
     seen
 }
 
@@ -276,7 +276,7 @@ fn while_lanes_fall_behind_and_catch_up_nothing_is_given_twice_or_skipped() {
         (1..=FRAMES).filter(|id| id % 2 == 1).collect::<Vec<_>>()
     );
     spool.reclaim();
-    let fill = spool.fill();
+    let fill = spool.usage();
     assert_eq!((fill.segments, fill.lost, fill.refused), (1, 0, 0));
     assert_eq!((fill.frames, fill.items), ([0; 16], [0; 16]));
     let accepted: u64 = (1..=FRAMES).map(|id| u64::from(items(id))).sum();

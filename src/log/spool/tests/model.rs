@@ -114,11 +114,11 @@ impl World {
         self.given(at, &taken);
     }
 
-    fn retire(&mut self, at: usize, frames: usize) {
+    fn ack(&mut self, at: usize, frames: usize) {
         let stream = &mut self.streams[at];
         let settled: Vec<_> = stream.held.drain(..frames.min(stream.held.len())).collect();
         if let Some(&(last, _)) = settled.last() {
-            self.rig.spool.retire(u8::try_from(at).unwrap(), last);
+            self.rig.spool.ack(u8::try_from(at).unwrap(), last);
             stream.watermark = last;
             for (_, id) in settled {
                 stream.promised.remove(&id);
@@ -167,7 +167,7 @@ impl World {
     }
 
     fn check(&self) {
-        let fill = self.rig.spool.fill();
+        let fill = self.rig.spool.usage();
         for (at, stream) in self.streams.iter().enumerate() {
             assert_eq!(fill.accepted[at], stream.accepted, "stream {at}");
             // Frames to be skipped count until they are.
@@ -199,7 +199,7 @@ fn live(steps: &[Step]) {
                 world.rig.disk.mend();
                 world.take(*stream, *frames);
             }
-            Step::Retire(stream, frames) => world.retire(*stream, *frames),
+            Step::Retire(stream, frames) => world.ack(*stream, *frames),
             Step::Tick => world.rig.committer.tick(),
             Step::Fault(n, fault) => world.rig.disk.fail(*n, *fault),
             Step::Crash(seed, skip) => world.crash(*seed, *skip),
@@ -210,12 +210,12 @@ fn live(steps: &[Step]) {
     world.rig.disk.mend();
     for stream in 0..2 {
         world.take(stream, usize::MAX);
-        world.retire(stream, usize::MAX);
+        world.ack(stream, usize::MAX);
     }
     // The first may begin a segment, to see whether the disk works again.
     world.rig.committer.tick();
     world.rig.committer.tick();
-    let fill = world.rig.spool.fill();
+    let fill = world.rig.spool.usage();
     assert_eq!((fill.frames, fill.items), ([0; 16], [0; 16]));
     assert!(world.rig.segments().len() <= 1);
     for stream in &world.streams {

@@ -9,7 +9,7 @@ use super::super::format::{
     STREAMS_MAX, SegmentHeader, segment_name, to_usize,
 };
 use super::rig::{Rig, segments, settings};
-use crate::log::record::Refused;
+use crate::log::record::AppendError;
 
 /// Ids 1 to 4 of stream 0 in two segments, and the spool's id.
 fn filled() -> (FaultyDisk, Uuid) {
@@ -113,10 +113,10 @@ fn when_numbers_run_out_frames_are_refused_and_nothing_wraps() {
         Rig::open(&disk).unwrap()
     };
     let mut rig = last(|header| header.number = NUMBER_MAX);
-    assert_eq!(rig.commit(&[(0, 5, 100)]), [Err(Refused::Failed)]);
+    assert_eq!(rig.commit(&[(0, 5, 100)]), [Err(AppendError::Failed)]);
     assert_eq!(rig.take_all()[0], [1, 2, 3, 4]);
     let mut rig = last(|header| header.first_sequence = NUMBER_MAX - 1);
-    let refused = Err(Refused::Failed);
+    let refused = Err(AppendError::Failed);
     let group = [(0, 5, 100), (0, 7, 100)];
     assert_eq!(rig.commit(&group), [Ok(()), refused]);
     let mut rig = last(|header| header.counts[0] = NUMBER_MAX - 3);
@@ -164,14 +164,14 @@ fn a_segment_that_was_begun_and_not_used_does_not_share_its_name_with_the_next()
     let mut rig = Rig::open(&disk).unwrap();
     assert_eq!(rig.commit(&[(0, 1, 100)]), [Ok(())]);
     disk.fail(2, super::super::disk::faulty::Fault::Fails);
-    assert_eq!(rig.commit(&[(0, 2, 100)]), [Err(Refused::Failed)]);
+    assert_eq!(rig.commit(&[(0, 2, 100)]), [Err(AppendError::Failed)]);
     // Begins a segment to see whether the disk works, which the frame outgrows.
     rig.committer.tick();
     assert_eq!(rig.commit(&[(0, 3, 2500)]), [Ok(())]);
     let before = rig.segments();
     rig.committer.tick();
     assert_eq!(rig.take_all()[0], [1, 3]);
-    rig.spool.retire(0, 1);
+    rig.spool.ack(0, 1);
     rig.committer.tick();
     let left = rig.segments();
     assert!(left.iter().all(|name| before.contains(name)), "{left:?}");
@@ -215,7 +215,7 @@ proptest! {
                         let taken = rig.take(0, 1);
                         prop_assert!(taken[0].sequence <= NUMBER_MAX);
                     } else {
-                        prop_assert!(rig.spool.fill().failed || rig.spool.fill().accepted[0] > NUMBER_MAX - 10);
+                        prop_assert!(rig.spool.usage().failed || rig.spool.usage().accepted[0] > NUMBER_MAX - 10);
                     }
                 }
             }
@@ -233,10 +233,10 @@ fn nothing_is_written_or_removed_once_another_directory_is_in_place() {
     disk.move_away();
     let names = disk.names();
     rig.committer.tick();
-    assert_eq!(rig.commit(&[(0, 5, 10)]), [Err(Refused::Gone)]);
-    assert_eq!(rig.spool.has_room(10), Err(Refused::Gone));
+    assert_eq!(rig.commit(&[(0, 5, 10)]), [Err(AppendError::Gone)]);
+    assert_eq!(rig.spool.has_room(10), Err(AppendError::Gone));
     assert_eq!(rig.take(0, 3).len(), 3);
-    rig.spool.retire(0, u64::MAX);
+    rig.spool.ack(0, u64::MAX);
     assert_eq!(rig.spool.reclaim(), 0);
     assert_eq!(disk.names(), names);
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::super::append::group_committer::Committer;
+use super::super::append::group_committer::GroupCommitter;
 use super::super::deliver::reader::{LaneReader, Next};
 use super::super::disk::faulty::FaultyDisk;
 use super::super::format::FRAMES_START;
@@ -14,14 +14,14 @@ use super::super::recover::scan::report::ScanReport;
 use super::super::settings::Settings;
 use super::super::shared::Spool;
 use crate::log::record::Delivered;
-use crate::log::record::{Record, Refused};
+use crate::log::record::{AppendError, Record};
 
-pub(crate) type Answer = Result<(), Refused>;
+pub(crate) type Answer = Result<(), AppendError>;
 
 pub(crate) struct Rig {
     pub(crate) disk: FaultyDisk,
     pub(crate) spool: Spool,
-    pub(crate) committer: Committer<(), u64>,
+    pub(crate) committer: GroupCommitter<(), u64>,
     pub(crate) readers: Vec<LaneReader<(), u64>>,
     pub(crate) report: ScanReport,
 }

@@ -6,11 +6,11 @@ use std::time::Instant;
 
 use tracing::{info, warn};
 
-use super::Log;
-use crate::log::record::Refused;
+use super::Appender;
+use crate::log::record::AppendError;
 use crate::log::spool::append::recycled;
 use crate::log::spool::append::recycled::blank_name;
-use crate::log::spool::append::segment::{ActiveSegment, Blank};
+use crate::log::spool::append::segment::{ActiveSegment, RecycledSegment};
 use crate::log::spool::catalog::Segment;
 use crate::log::spool::disk::space::Shortage;
 use crate::log::spool::format::{
@@ -19,17 +19,17 @@ use crate::log::spool::format::{
 use crate::log::spool::portion::Portion;
 use crate::log::spool::shared::Shared;
 
-impl Log {
+impl Appender {
     /// Begins a segment that has room for a frame of `frame_bytes`. Nothing may
     /// be staged. If there is no room for a segment, the one before stays open
     /// for frames that fit into it.
-    pub(crate) fn begin(&mut self, frame_bytes: u64) -> Result<(), Refused> {
+    pub(crate) fn begin(&mut self, frame_bytes: u64) -> Result<(), AppendError> {
         debug_assert!(self.staged.is_empty(), "what is staged knows its segment");
         if self.retry_at.is_some_and(|at| Instant::now() < at) {
-            return Err(Refused::Failed);
+            return Err(AppendError::Failed);
         }
         if !self.is_in_place() {
-            return Err(Refused::Gone);
+            return Err(AppendError::Gone);
         }
         let segment_bytes = self.shared.settings.segment_bytes;
         let bytes = segment_bytes.max(FRAMES_START + frame_bytes);
@@ -51,15 +51,15 @@ impl Log {
         // Whatever comes of this attempt, no other one has its number or name.
         self.next_number += 1;
         self.burnt += 1;
-        let spare = self.shared.spares.take(self.shared.disk.as_ref(), bytes);
+        let spare = self.shared.recycled.take(self.shared.disk.as_ref(), bytes);
         let recycled = spare.is_some();
         let blank = match spare.map_or_else(|| self.fresh(&name, bytes), Ok) {
             Ok(blank) => blank,
             Err(error) if no_space(&error) => {
-                if !self.shared.gauges.no_space.swap(true, Ordering::Relaxed) {
+                if !self.shared.usage.no_space.swap(true, Ordering::Relaxed) {
                     warn!(%error, bytes, "cannot set disk space aside for the spool: events are refused until there is some");
                 }
-                return Err(Refused::NoSpace);
+                return Err(AppendError::NoSpace);
             }
             Err(error) => return Err(self.cannot_begin(&error)),
         };
@@ -104,12 +104,12 @@ impl Log {
         catalog.insert(number, segment);
         self.shared.publish(&catalog);
         drop(catalog);
-        let gauges = &self.shared.gauges;
-        gauges.active_free.store(active.free(), Ordering::Relaxed);
-        if gauges.failed.swap(false, Ordering::Relaxed) {
+        let usage = &self.shared.usage;
+        usage.active_free.store(active.free(), Ordering::Relaxed);
+        if usage.failed.swap(false, Ordering::Relaxed) {
             info!("the spool can write again");
         }
-        if gauges.no_space.swap(false, Ordering::Relaxed) {
+        if usage.no_space.swap(false, Ordering::Relaxed) {
             info!("there is disk space for the spool again");
         }
         self.active = Some(active);
@@ -117,29 +117,29 @@ impl Log {
     }
 
     /// A new file, under a name that a start clears away.
-    fn fresh(&self, name: &str, bytes: u64) -> io::Result<Blank> {
+    fn fresh(&self, name: &str, bytes: u64) -> io::Result<RecycledSegment> {
         let name = blank_name(name);
         let file = self.shared.disk.create(&name, bytes)?;
-        Ok(Blank { file, name })
+        Ok(RecycledSegment { file, name })
     }
 
     /// Sees whether a file of `bytes` may be made.
-    fn make_room(&mut self, bytes: u64) -> Result<(), Refused> {
+    fn make_room(&mut self, bytes: u64) -> Result<(), AppendError> {
         let fits = |log: &Self| {
-            let used = log.shared.gauges.bytes.load(Ordering::Relaxed);
+            let used = log.shared.usage.bytes.load(Ordering::Relaxed);
             used.saturating_add(bytes) <= log.shared.settings.bytes_max
         };
         if !fits(self) && (self.shared.reclaim(true) == 0 || !fits(self)) {
-            return Err(Refused::Full);
+            return Err(AppendError::AtCap);
         }
         // A spare has its space already.
-        let more = match self.shared.spares.has(bytes) {
+        let more = match self.shared.recycled.has(bytes) {
             true => 0,
             false => bytes,
         };
         match self.ask_for_space(more) {
             true => Ok(()),
-            false => Err(Refused::NoSpace),
+            false => Err(AppendError::NoSpace),
         }
     }
 
@@ -149,7 +149,7 @@ impl Log {
         self.unasked_bytes = 0;
         let Shared {
             settings,
-            gauges,
+            usage,
             disk,
             ..
         } = &*self.shared;
@@ -167,9 +167,9 @@ impl Log {
             }
         };
         let enough = free >= settings.disk_reserve_bytes.saturating_add(bytes);
-        gauges.free_bytes.store(free, Ordering::Relaxed);
+        usage.free_bytes.store(free, Ordering::Relaxed);
         match (
-            gauges.reserve_reached.swap(!enough, Ordering::Relaxed),
+            usage.reserve_reached.swap(!enough, Ordering::Relaxed),
             enough,
         ) {
             (false, false) => warn!("events are refused: {}", Shortage::new(free, settings)),
@@ -179,10 +179,10 @@ impl Log {
         enough
     }
 
-    fn cannot_begin(&mut self, error: &io::Error) -> Refused {
+    fn cannot_begin(&mut self, error: &io::Error) -> AppendError {
         self.retry_at = Some(Instant::now() + self.retry_pause);
         self.failed("cannot begin a spool segment", error);
-        Refused::Failed
+        AppendError::Failed
     }
 }
 

@@ -11,7 +11,7 @@ const FRAMES: u64 = 6;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct World {
-    pace: Pace,
+    lag: Lag,
     memory: VecDeque<u64>,
     room: usize,
     /// Frames up to this are on disk; the last one may not yet be offered.
@@ -61,7 +61,7 @@ impl World {
         }
         next.offered += 1;
         let (memory, sequence) = (&mut next.memory, next.offered);
-        next.pace.offer(position(sequence), || {
+        next.lag.offer(position(sequence), || {
             let room = memory.len() < self.room;
             if room {
                 memory.push_back(sequence);
@@ -77,11 +77,11 @@ impl World {
             Reader::Ended => return None,
             Reader::Asks => match next.memory.pop_front() {
                 Some(sequence) => next.give(sequence),
-                None => match next.pace.behind_from() {
+                None => match next.lag.behind_from() {
                     Some(from) => {
                         next.reader = Reader::Reads {
                             read_to: from.sequence - 1,
-                            limit: next.pace.last(),
+                            limit: next.lag.last(),
                         };
                     }
                     None if self.offered == FRAMES => next.reader = Reader::Ended,
@@ -103,11 +103,11 @@ impl World {
                 };
             }
             Reader::Reads { read_to, .. } => {
-                next.reader = match next.pace.catch_up(read_to) {
+                next.reader = match next.lag.catch_up(read_to) {
                     true => Reader::Asks,
                     false => Reader::Reads {
                         read_to,
-                        limit: next.pace.last(),
+                        limit: next.lag.last(),
                     },
                 };
             }
@@ -137,12 +137,12 @@ fn explore(start: World) -> usize {
 fn in_every_interleaving_each_frame_is_given_once_in_order_and_nobody_waits_for_ever() {
     for room in 1..=3 {
         for found in 0..=3 {
-            let pace = match found {
-                0 => Pace::caught_up(),
-                last => Pace::behind(position(1), last),
+            let lag = match found {
+                0 => Lag::caught_up(),
+                last => Lag::behind(position(1), last),
             };
             let states = explore(World {
-                pace,
+                lag,
                 memory: VecDeque::new(),
                 room,
                 synced: found,

@@ -52,8 +52,8 @@ impl<L, R> LaneReader<L, R> {
         }
         let (from, mut limit) = {
             let state = self.lane.lock();
-            match state.pace.behind_from() {
-                Some(from) => (from, state.pace.last()),
+            match state.lag.behind_from() {
+                Some(from) => (from, state.lag.last()),
                 None => return Ok(Vec::new()),
             }
         };
@@ -62,13 +62,13 @@ impl<L, R> LaneReader<L, R> {
         let read = loop {
             if cursor.read_to >= limit {
                 let mut state = self.lane.lock();
-                if state.pace.catch_up(cursor.read_to) {
+                if state.lag.catch_up(cursor.read_to) {
                     self.shared.write_off(self.stream);
                     drop(state);
                     self.reckon();
                     return Ok(out);
                 }
-                limit = state.pace.last();
+                limit = state.lag.last();
             }
             if !out.is_empty() {
                 break Ok(());

@@ -12,7 +12,7 @@ use crate::log::spool::format::{
 use crate::log::spool::portion::Portion;
 
 /// What lies at an offset.
-enum Found {
+enum Seen {
     Frame(FrameHeader),
     /// The header is sound, the payload is not.
     BadPayload(FrameHeader),
@@ -88,7 +88,7 @@ pub(crate) fn scan_segment(
 impl Walk<'_> {
     fn step(&mut self, content: usize, gaps_seen: &mut [usize; STREAMS_MAX], settled: &Counts) {
         match self.look() {
-            Found::Frame(frame) => {
+            Seen::Frame(frame) => {
                 if let Some(from) = self.bad_from.take() {
                     self.gaps.push(from..self.at);
                 }
@@ -104,7 +104,7 @@ impl Walk<'_> {
                 self.at += to_usize(frame.frame_bytes());
                 self.end = self.at;
             }
-            Found::BadPayload(frame) => {
+            Seen::BadPayload(frame) => {
                 self.bad_from.get_or_insert(self.at);
                 self.pass(&frame, gaps_seen);
                 self.missing.push(Missing {
@@ -114,7 +114,7 @@ impl Walk<'_> {
                 });
                 self.at += to_usize(frame.frame_bytes());
             }
-            Found::Nothing => {
+            Seen::Nothing => {
                 self.bad_from.get_or_insert(self.at);
                 let from = self.at + 1;
                 let next = self.bytes[from..content]
@@ -125,21 +125,21 @@ impl Walk<'_> {
         }
     }
 
-    fn look(&self) -> Found {
+    fn look(&self) -> Seen {
         let here = &self.bytes[self.at..];
         let Some(frame) = FrameHeader::decode(here, self.seed, self.at as u64) else {
-            return Found::Nothing;
+            return Seen::Nothing;
         };
         // Sequences only grow; what does not is a relic, however sound.
         if frame.sequence <= self.last_sequence {
-            return Found::Nothing;
+            return Seen::Nothing;
         }
         let payload = to_usize(FRAME_HEADER_BYTES)..to_usize(frame.frame_bytes());
         match here.get(payload) {
-            Some(payload) if crc32c::crc32c(payload) == frame.payload_crc => Found::Frame(frame),
-            Some(_) => Found::BadPayload(frame),
+            Some(payload) if crc32c::crc32c(payload) == frame.payload_crc => Seen::Frame(frame),
+            Some(_) => Seen::BadPayload(frame),
             // It reaches beyond the end: a frame cut short.
-            None => Found::Nothing,
+            None => Seen::Nothing,
         }
     }
 

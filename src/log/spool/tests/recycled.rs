@@ -3,7 +3,7 @@
 use super::super::disk::faulty::{Fault, FaultyDisk};
 use super::super::recover::scan::report::Ending;
 use super::rig::{Rig, settings};
-use crate::log::record::Refused;
+use crate::log::record::AppendError;
 
 /// Fills segments with one large frame each and settles all but the last.
 fn settle_all_but_the_last(rig: &mut Rig, ids: std::ops::Range<u64>) {
@@ -11,12 +11,12 @@ fn settle_all_but_the_last(rig: &mut Rig, ids: std::ops::Range<u64>) {
         assert_eq!(rig.commit(&[(0, id, 1400)]), [Ok(())]);
         let frames = rig.take(0, usize::MAX);
         let sequence = frames.last().unwrap().sequence;
-        rig.spool.retire(0, sequence);
+        rig.spool.ack(0, sequence);
     }
     rig.committer.tick();
 }
 
-fn spares(disk: &FaultyDisk) -> Vec<String> {
+fn recycled(disk: &FaultyDisk) -> Vec<String> {
     let mut names = disk.names();
     names.retain(|name| name.ends_with(".seg.new"));
     names
@@ -27,10 +27,10 @@ fn a_file_that_is_done_with_is_used_again_and_what_it_held_is_never_given() {
     let disk = FaultyDisk::default();
     let mut rig = Rig::open(&disk).unwrap();
     settle_all_but_the_last(&mut rig, 1..5);
-    assert_eq!(spares(&disk).len(), 2, "{:?}", disk.names());
+    assert_eq!(recycled(&disk).len(), 2, "{:?}", disk.names());
     // A small frame at the start of a file that was full of another one.
     assert_eq!(rig.commit(&[(0, 5, 1400), (0, 6, 40)]), [Ok(()); 2]);
-    assert_eq!(spares(&disk).len(), 0, "{:?}", disk.names());
+    assert_eq!(recycled(&disk).len(), 0, "{:?}", disk.names());
     assert_eq!(rig.take_all(), [vec![5, 6], vec![]]);
     for seed in 0..20 {
         let mut after = Rig::open(&disk.crash(seed)).unwrap();
@@ -49,15 +49,15 @@ fn spares_never_take_more_space_than_the_segments_had() {
     let disk = FaultyDisk::default();
     let mut rig = Rig::open(&disk).unwrap();
     settle_all_but_the_last(&mut rig, 1..9);
-    assert_eq!(spares(&disk).len(), 2, "{:?}", disk.names());
+    assert_eq!(recycled(&disk).len(), 2, "{:?}", disk.names());
     // A frame that needs a file of its own size drives them out.
     assert_eq!(rig.commit(&[(0, 9, 2500)]), [Ok(())]);
-    assert_eq!(spares(&disk).len(), 0, "{:?}", disk.names());
+    assert_eq!(recycled(&disk).len(), 0, "{:?}", disk.names());
     // And so does the end of the service.
     settle_all_but_the_last(&mut rig, 10..14);
-    assert_eq!(spares(&disk).len(), 2, "{:?}", disk.names());
+    assert_eq!(recycled(&disk).len(), 2, "{:?}", disk.names());
     rig.spool.reclaim();
-    assert_eq!(spares(&disk).len(), 0, "{:?}", disk.names());
+    assert_eq!(recycled(&disk).len(), 0, "{:?}", disk.names());
 }
 
 #[test]
@@ -66,11 +66,11 @@ fn a_file_whose_sync_failed_is_not_used_again() {
     let mut rig = Rig::open(&disk).unwrap();
     assert_eq!(rig.commit(&[(0, 1, 100)]), [Ok(())]);
     disk.fail(2, Fault::Fails);
-    assert_eq!(rig.commit(&[(0, 2, 100)]), [Err(Refused::Failed)]);
+    assert_eq!(rig.commit(&[(0, 2, 100)]), [Err(AppendError::Failed)]);
     settle_all_but_the_last(&mut rig, 3..5);
     // Of the three files that are done with, the one that failed is gone.
     let names = disk.names();
-    assert_eq!(spares(&disk).len(), 1, "{names:?}");
+    assert_eq!(recycled(&disk).len(), 1, "{names:?}");
     assert_eq!(rig.segments().len(), 1, "{names:?}");
 }
 
@@ -80,8 +80,8 @@ fn a_start_clears_spares_away() {
     let mut rig = Rig::open(&disk).unwrap();
     settle_all_but_the_last(&mut rig, 1..5);
     let after = disk.crash(1);
-    assert_eq!(spares(&after).len(), 2);
+    assert_eq!(recycled(&after).len(), 2);
     let again = Rig::open_with(&after, settings()).unwrap();
     assert_eq!(again.report.leftovers.len(), 2);
-    assert_eq!(spares(&after).len(), 0);
+    assert_eq!(recycled(&after).len(), 0);
 }
