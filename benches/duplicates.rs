@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::SinkExt;
-use recsys_ingest::dev::postgres::{Options, PrivatePostgres};
+use private_postgres::{Options, PrivatePostgres};
 use recsys_ingest::event::row::RowWriter;
 use recsys_ingest::event::{Key, Micros, Table};
 use recsys_ingest::store::connect::Target;

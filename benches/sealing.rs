@@ -9,7 +9,7 @@
 
 use std::time::Instant;
 
-use recsys_ingest::dev::postgres::{Options, PrivatePostgres};
+use private_postgres::{Options, PrivatePostgres};
 use recsys_ingest::event::Table;
 use recsys_ingest::metrics::Metrics;
 use recsys_ingest::store::connect::Target;

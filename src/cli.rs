@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
-use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Database, Dev, Log, LogFormat, Serve};
 use crate::store::{Session, sessions_ended};
-use crate::{dev, logging, service};
+use crate::{logging, service};
 
+mod dev;
 mod partitions;
 mod quarantine;
 mod signals;
@@ -141,7 +141,7 @@ async fn carry_out(command: Command, stop: Stop) -> Result<()> {
     match command {
         Command::Dev(config) => dev::run(config, stop).await,
         Command::Serve(config) => {
-            let listener = bind(config.http.listen)?;
+            let listener = service::bind(config.http.listen)?;
             let ready = CancellationToken::new();
             let stopping = stop.begun().clone();
             let outcome = service::run(*config, listener, stopping, ready).await;
@@ -165,30 +165,6 @@ async fn carry_out(command: Command, stop: Stop) -> Result<()> {
         Command::Spool { command } => spool::run(&command),
         Command::Partitions { command } => partitions::run(command).await,
     }
-}
-
-/// Connections that may wait to be accepted; the kernel's own limit is usually the
-/// same. With the library's 128 a burst of clients is dropped, and each tries again
-/// after a second.
-const BACKLOG: u32 = 4096;
-
-/// A socket that listens, or a sentence that says why not.
-pub(crate) fn bind(address: std::net::SocketAddr) -> Result<TcpListener> {
-    let listen = || {
-        let socket = match address.is_ipv4() {
-            true => TcpSocket::new_v4()?,
-            false => TcpSocket::new_v6()?,
-        };
-        // A start right after a stop finds the address free.
-        socket.set_reuseaddr(true)?;
-        socket.bind(address)?;
-        socket.listen(BACKLOG)
-    };
-    listen().with_context(|| {
-        format!(
-            "cannot listen on {address}; if another program has the port, choose one with --listen"
-        )
-    })
 }
 
 /// Sets the log up; once, before anything is logged.
@@ -221,7 +197,7 @@ async fn open(database: &Database) -> Result<Session> {
 }
 
 /// Prints an answer; a reader that closed the pipe early has read enough.
-pub(crate) fn print(text: &str) -> Result<()> {
+fn print(text: &str) -> Result<()> {
     match writeln!(std::io::stdout(), "{text}") {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             Err(error).context("cannot write the answer to standard output")

@@ -14,7 +14,6 @@ pub mod queue;
 pub mod spool;
 pub mod store;
 
-pub mod dev;
 pub mod logging;
 pub mod metrics;
 mod open_files;

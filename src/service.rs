@@ -10,6 +10,7 @@
 
 mod tasks;
 
+use std::net::SocketAddr;
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::pin::pin;
@@ -20,7 +21,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use bytesize::ByteSize;
 use serde::Serialize;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::AbortHandle;
 use tokio::time::sleep_until;
@@ -43,6 +44,11 @@ use crate::store::{
     migrate::{self, History},
 };
 use tasks::{Fault, Tasks};
+
+/// Connections that may wait to be accepted; the kernel's own limit is usually the
+/// same. With the library's 128 a burst of clients is dropped, and each tries again
+/// after a second.
+const BACKLOG: u32 = 4096;
 
 /// Requests that wait for the disk. A group takes what waits, so this is how
 /// many may come in during one sync.
@@ -68,6 +74,25 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// For the ends of tasks that have nothing left to do.
 const END_LIMIT: Duration = Duration::from_secs(2);
+
+/// A socket that listens, or a sentence that says why not.
+pub(crate) fn bind(address: SocketAddr) -> Result<TcpListener> {
+    let listen = || {
+        let socket = match address.is_ipv4() {
+            true => TcpSocket::new_v4()?,
+            false => TcpSocket::new_v6()?,
+        };
+        // A start right after a stop finds the address free.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    listen().with_context(|| {
+        format!(
+            "cannot listen on {address}; if another program has the port, choose one with --listen"
+        )
+    })
+}
 
 /// Runs the service on `listener` until `stopping`, then stores what is left.
 ///

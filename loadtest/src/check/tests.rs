@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use recsys_ingest::dev::postgres::{Options, PrivatePostgres};
+use private_postgres::{Options, PrivatePostgres};
 use recsys_ingest::store::migrate::migrate;
 use tokio_postgres::{Client, NoTls};
 

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use recsys_ingest::dev::postgres::{Options, PrivatePostgres};
+use private_postgres::{Options, PrivatePostgres};
 use recsys_ingest::event::{Micros, Table};
 use recsys_ingest::store::connect::Target;
 use recsys_ingest::store::directory::{ApiKeyHasher, Role, admin};

@@ -19,8 +19,9 @@ use std::time::{Duration, Instant};
 use rustix::process::Pid;
 use sha2::{Digest as _, Sha256};
 
-use super::super::identity::{Identity, is_root};
-use super::{LOOK_EVERY, LaunchError, process};
+use crate::error::LaunchError;
+use crate::identity::{Identity, is_root};
+use crate::process::{self, LOOK_EVERY};
 
 /// The shortest limit of the systems we know, macOS; Linux has 108. One byte ends the text.
 const SOCKET_PATH_BYTES_MAX: usize = 104 - 1;
@@ -36,7 +37,7 @@ const BASES: [&str; 2] = ["/var/lib/recsys-ingest", "/var/tmp/recsys-ingest"];
 
 /// A data directory that is ours alone while this lives.
 #[derive(Debug)]
-pub(super) struct Home {
+pub(crate) struct Home {
     data_dir: PathBuf,
     /// The data directory, or what its note names.
     place: PathBuf,
@@ -46,7 +47,7 @@ pub(super) struct Home {
 
 impl Home {
     /// Makes the directory if it is missing, takes its lock and finds the cluster's place.
-    pub(super) fn open(
+    pub(crate) fn open(
         data_dir: &Path,
         identity: &Identity,
         port: u16,
@@ -76,28 +77,28 @@ impl Home {
         })
     }
 
-    pub(super) fn data_dir(&self) -> &Path {
+    pub(crate) fn data_dir(&self) -> &Path {
         &self.data_dir
     }
 
-    pub(super) fn cluster(&self) -> PathBuf {
+    pub(crate) fn cluster(&self) -> PathBuf {
         self.place.join("cluster")
     }
 
-    pub(super) fn socket_dir(&self) -> PathBuf {
+    pub(crate) fn socket_dir(&self) -> PathBuf {
         self.socket_dir.clone()
     }
 
-    pub(super) fn socket(&self, port: u16) -> PathBuf {
+    pub(crate) fn socket(&self, port: u16) -> PathBuf {
         socket_in(&self.socket_dir, port)
     }
 
-    pub(super) fn log(&self) -> PathBuf {
+    pub(crate) fn log(&self) -> PathBuf {
         self.data_dir.join("postgres.log")
     }
 
     /// The version that made the cluster, if there is one.
-    pub(super) fn cluster_major(&self) -> Result<Option<u32>, LaunchError> {
+    pub(crate) fn cluster_major(&self) -> Result<Option<u32>, LaunchError> {
         let path = self.cluster().join("PG_VERSION");
         match fs::read_to_string(&path) {
             Ok(text) => text.trim().parse().map(Some).map_err(|_| {
@@ -114,7 +115,7 @@ impl Home {
     }
 
     /// Before every start: cleaners of temporary files may have taken it away.
-    pub(super) fn make_socket_dir(&self, identity: &Identity) -> Result<(), LaunchError> {
+    pub(crate) fn make_socket_dir(&self, identity: &Identity) -> Result<(), LaunchError> {
         let dir = &self.socket_dir;
         if let Ok(metadata) = fs::symlink_metadata(dir) {
             let mode = metadata.permissions().mode() & 0o777;
@@ -127,17 +128,17 @@ impl Home {
             }
             return Ok(());
         }
-        make_private_dir(dir, identity)
+        make_owned_dir(dir, identity)
     }
 
     /// Leaves nothing behind in shared directories while the server is stopped.
-    pub(super) fn remove_socket_dir(&self) {
+    pub(crate) fn remove_socket_dir(&self) {
         // Fails when somebody put a file into it, and then it had better stay.
         drop(fs::remove_dir(&self.socket_dir));
     }
 
     /// The lock for a child, so that it is held until both have let go.
-    pub(super) fn share_lock(&self) -> Result<Stdio, LaunchError> {
+    pub(crate) fn share_lock(&self) -> Result<Stdio, LaunchError> {
         self.lock
             .try_clone()
             .map(Stdio::from)
@@ -145,7 +146,7 @@ impl Home {
     }
 
     /// Everything that PostgreSQL's start made.
-    pub(super) fn files(&self) -> Vec<PathBuf> {
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
         let mut files = vec![self.socket_dir.clone(), self.cluster(), self.log()];
         if self.place != self.data_dir {
             files.extend([self.place.clone(), self.data_dir.join(NOTE)]);
@@ -153,7 +154,7 @@ impl Home {
         files
     }
 
-    pub(super) fn delete(&self) -> Result<(), LaunchError> {
+    pub(crate) fn delete(&self) -> Result<(), LaunchError> {
         for path in self.files() {
             let is_dir = path.is_dir();
             let gone = if is_dir {
@@ -182,8 +183,18 @@ impl Drop for Home {
     }
 }
 
+/// Makes a directory that only the user who runs PostgreSQL can enter, and root.
+///
+/// Its parents are made as usual. One that exists stays as it is.
+pub fn make_private_dir(path: &Path) -> Result<(), LaunchError> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    make_data_dir(path, &Identity::detect()?)
+}
+
 /// A directory that only `identity` can enter (and root, who can enter everything).
-pub(super) fn make_private_dir(path: &Path, identity: &Identity) -> Result<(), LaunchError> {
+pub(crate) fn make_owned_dir(path: &Path, identity: &Identity) -> Result<(), LaunchError> {
     DirBuilder::new()
         .mode(0o700)
         .create(path)
@@ -200,7 +211,7 @@ fn make_data_dir(path: &Path, identity: &Identity) -> Result<(), LaunchError> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).map_err(LaunchError::io("make the data directory", parent))?;
     }
-    match make_private_dir(path, identity) {
+    match make_owned_dir(path, identity) {
         // Another start may have made it just now.
         Err(_) if path.is_dir() => Ok(()),
         made => made,

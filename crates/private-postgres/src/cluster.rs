@@ -11,16 +11,16 @@ use anyhow::Context as _;
 use tokio_postgres::NoTls;
 use tokio_postgres::error::SqlState;
 
-use super::super::binaries::Binaries;
-use super::super::identity::Identity;
-use super::LaunchError;
-use super::home::{self, Home};
+use crate::binaries::Binaries;
+use crate::error::LaunchError;
+use crate::home::{Home, make_owned_dir};
+use crate::identity::Identity;
 
 /// A local server that says it is ready answers at once.
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 
 /// Makes the cluster unless it is there.
-pub(super) fn cluster(
+pub(crate) fn make(
     home: &Home,
     binaries: &Binaries,
     identity: &Identity,
@@ -38,7 +38,7 @@ pub(super) fn cluster(
             fs::remove_dir_all(&unfinished)
                 .map_err(LaunchError::io("remove the unfinished", &unfinished))?;
         }
-        home::make_private_dir(&unfinished, identity)?;
+        make_owned_dir(&unfinished, identity)?;
         let program = binaries.dir.join("initdb");
         let mut command = identity.command(&program);
         command
@@ -70,13 +70,13 @@ pub(super) fn cluster(
 ///
 /// In a thread of its own, because the caller may be inside an async runtime, which
 /// forbids to wait for another one.
-pub(super) fn database(socket_dir: &Path, port: u16, name: &str) -> anyhow::Result<()> {
+pub(crate) fn make_database(socket_dir: &Path, port: u16, name: &str) -> anyhow::Result<()> {
     let make = || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
         runtime.block_on(async {
-            tokio::time::timeout(ANSWER_LIMIT, make_database(socket_dir, port, name))
+            tokio::time::timeout(ANSWER_LIMIT, connect_and_make(socket_dir, port, name))
                 .await
                 .context("no answer")?
         })
@@ -85,7 +85,7 @@ pub(super) fn database(socket_dir: &Path, port: u16, name: &str) -> anyhow::Resu
 }
 
 /// Whether asking again later may help: a server that still recovers, or is not there yet.
-pub(super) fn may_pass(error: &anyhow::Error) -> bool {
+pub(crate) fn may_pass(error: &anyhow::Error) -> bool {
     let Some(error) = error.downcast_ref::<tokio_postgres::Error>() else {
         return true;
     };
@@ -94,7 +94,7 @@ pub(super) fn may_pass(error: &anyhow::Error) -> bool {
     })
 }
 
-async fn make_database(socket_dir: &Path, port: u16, name: &str) -> anyhow::Result<()> {
+async fn connect_and_make(socket_dir: &Path, port: u16, name: &str) -> anyhow::Result<()> {
     let mut config = tokio_postgres::Config::new();
     config
         .host_path(socket_dir)

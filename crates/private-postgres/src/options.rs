@@ -6,11 +6,12 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use super::LaunchError;
-use super::home::Home;
+use crate::error::LaunchError;
+use crate::home::Home;
 
 /// The port only names the socket file, in a directory that no other server uses.
-pub(super) const PORT: u16 = 5432;
+pub(crate) const PORT: u16 = 5432;
+
 /// What to run, and where.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -20,7 +21,7 @@ pub struct Options {
     pub database: String,
     /// Use the programs in this directory, and no others.
     pub bin_dir: Option<PathBuf>,
-    /// Keep fetched programs here; see [`default_cache_dir`](crate::dev::binaries::default_cache_dir).
+    /// Keep fetched programs here; see [`default_cache_dir`](crate::default_cache_dir).
     pub cache_dir: Option<PathBuf>,
     /// Server settings; they win over ours, except for the socket directory.
     pub settings: Vec<(String, String)>,
@@ -56,7 +57,7 @@ impl Options {
         }
     }
 
-    pub(super) fn port(&self) -> Result<u16, LaunchError> {
+    pub(crate) fn port(&self) -> Result<u16, LaunchError> {
         let mut ports = self
             .settings
             .iter()
@@ -71,7 +72,7 @@ impl Options {
     }
 
     /// Everything behind `postgres` on its command line.
-    pub(super) fn arguments(&self, home: &Home) -> Vec<OsString> {
+    pub(crate) fn arguments(&self, home: &Home) -> Vec<OsString> {
         let mut settings: Vec<(&str, &str)> = vec![
             ("listen_addresses", ""),
             ("port", "5432"),

@@ -5,10 +5,6 @@
 //! Reachable through a Unix socket in a directory that nobody else can enter, so there are no passwords.
 //! Knows nothing of our schema. Blocking throughout: inside async code, use a blocking thread.
 
-mod create;
-mod home;
-mod options;
-mod process;
 #[cfg(test)]
 mod tests;
 
@@ -24,18 +20,17 @@ use std::process::Stdio;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-pub use super::LaunchError;
-use super::binaries::{self, Binaries, Search};
-use super::identity::Identity;
-use home::Home;
-pub use options::Options;
-use options::PORT;
-use process::{PidFile, Postmaster, Watchdog};
+use crate::binaries::{self, Binaries, Search};
+use crate::cluster;
+use crate::error::LaunchError;
+use crate::home::Home;
+use crate::identity::Identity;
+use crate::options::{Options, PORT};
+use crate::process::{self, LOOK_EVERY, PidFile, Postmaster};
+use crate::watchdog::Watchdog;
 
 /// Long enough for the crash recovery of a cluster that was killed under load.
 const START_LIMIT: Duration = Duration::from_secs(120);
-/// How often a server that starts or stops is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// A log beyond this is begun anew at the next start.
 const LOG_BYTES_MAX: u64 = 16 << 20;
 
@@ -95,7 +90,7 @@ impl PrivatePostgres {
             major: home.cluster_major()?,
         });
         let binaries = search.find(&identity)?;
-        create::cluster(&home, &binaries, &identity, options.durable)?;
+        cluster::make(&home, &binaries, &identity, options.durable)?;
         let mut this = Self {
             arguments: options.arguments(&home),
             database: options.database.clone(),
@@ -249,7 +244,11 @@ impl PrivatePostgres {
             return Err(error);
         }
         if self.ephemeral {
-            self.watchdog = Some(Watchdog::start(self.pid, &self.home)?);
+            self.watchdog = Some(Watchdog::start(
+                self.pid,
+                &self.home.files(),
+                self.home.share_lock()?,
+            )?);
         }
         Ok(())
     }
@@ -290,10 +289,10 @@ impl PrivatePostgres {
             let ready = PidFile::read(&cluster)
                 .is_some_and(|file| file.is_ready() && file.pid() == Some(self.pid));
             let last = if ready {
-                match create::database(&self.home.socket_dir(), self.port, &self.database) {
+                match cluster::make_database(&self.home.socket_dir(), self.port, &self.database) {
                     Ok(()) => return Ok(()),
                     // Ready may be the word of a predecessor with the same pid.
-                    Err(error) if create::may_pass(&error) => {
+                    Err(error) if cluster::may_pass(&error) => {
                         format!("it does not let us in ({error:#})")
                     }
                     Err(error) => return Err(self.failure(&format!("{error:#}"), log_from)),

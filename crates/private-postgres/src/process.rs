@@ -7,17 +7,18 @@
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
-use super::home::Home;
-use super::{LOOK_EVERY, LaunchError};
+use crate::error::LaunchError;
+
+/// How often a server that starts or stops is looked at.
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// A checkpoint of a busy cluster on a slow disk.
 const FAST_LIMIT: Duration = Duration::from_secs(60);
@@ -27,7 +28,7 @@ const KILL_LIMIT: Duration = Duration::from_secs(5);
 
 /// The server's first process, the parent of all its others.
 #[derive(Debug)]
-pub(super) struct Postmaster {
+pub(crate) struct Postmaster {
     pid: Pid,
     origin: Origin,
 }
@@ -42,39 +43,32 @@ enum Origin {
 
 /// What `postmaster.pid` says.
 #[derive(Debug)]
-pub(super) struct PidFile {
+pub(crate) struct PidFile {
     lines: Vec<String>,
 }
 
-/// A shell that ends the server when our process ends, even if it is killed: its standard input
-/// is a pipe of ours, which the system closes for us then.
-#[derive(Debug)]
-pub(super) struct Watchdog {
-    shell: Child,
-}
-
 impl PidFile {
-    pub(super) fn path(cluster: &Path) -> PathBuf {
+    pub(crate) fn path(cluster: &Path) -> PathBuf {
         cluster.join("postmaster.pid")
     }
 
-    pub(super) fn read(cluster: &Path) -> Option<Self> {
+    pub(crate) fn read(cluster: &Path) -> Option<Self> {
         let text = fs::read_to_string(Self::path(cluster)).ok()?;
         Some(Self {
             lines: text.lines().map(|line| line.trim().to_owned()).collect(),
         })
     }
 
-    pub(super) fn pid(&self) -> Option<u32> {
+    pub(crate) fn pid(&self) -> Option<u32> {
         self.lines.first()?.parse().ok()
     }
 
     /// The eighth line is the server's state.
-    pub(super) fn is_ready(&self) -> bool {
+    pub(crate) fn is_ready(&self) -> bool {
         self.lines.get(7).is_some_and(|state| state == "ready")
     }
 
-    pub(super) fn names_a_live_process(&self) -> bool {
+    pub(crate) fn names_a_live_process(&self) -> bool {
         self.process().is_some_and(is_alive)
     }
 
@@ -84,7 +78,7 @@ impl PidFile {
 }
 
 impl Postmaster {
-    pub(super) fn spawned(child: Child) -> Self {
+    pub(crate) fn spawned(child: Child) -> Self {
         Self {
             pid: Pid::from_child(&child),
             origin: Origin::Started(child),
@@ -92,7 +86,7 @@ impl Postmaster {
     }
 
     /// The server that `pid_file` names, if it lives and is one of `cluster`.
-    pub(super) fn find(pid_file: &PidFile, cluster: &Path) -> Option<Self> {
+    pub(crate) fn find(pid_file: &PidFile, cluster: &Path) -> Option<Self> {
         let pid = pid_file.process()?;
         let mut found = Self {
             pid,
@@ -101,12 +95,12 @@ impl Postmaster {
         found.is_alive().then_some(found)
     }
 
-    pub(super) fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.pid.as_raw_nonzero().get().unsigned_abs()
     }
 
     /// Also reaps it when it is over.
-    pub(super) fn is_alive(&mut self) -> bool {
+    pub(crate) fn is_alive(&mut self) -> bool {
         match &mut self.origin {
             Origin::Started(child) => child.try_wait().is_ok_and(|status| status.is_none()),
             Origin::Found(cluster) => is_alive(self.pid) && serves(self.pid, cluster),
@@ -114,7 +108,7 @@ impl Postmaster {
     }
 
     /// Checkpoint and stop; harder if that takes too long, or once `hurry` says so.
-    pub(super) fn stop_fast(mut self, hurry: &dyn Fn() -> bool) -> Result<(), LaunchError> {
+    pub(crate) fn stop_fast(mut self, hurry: &dyn Fn() -> bool) -> Result<(), LaunchError> {
         self.resume()?;
         self.signal(Signal::INT)?;
         if self.ended_within(FAST_LIMIT, hurry) {
@@ -125,7 +119,7 @@ impl Postmaster {
     }
 
     /// Stop without a checkpoint; harder if that takes too long.
-    pub(super) fn stop_immediate(mut self) -> Result<(), LaunchError> {
+    pub(crate) fn stop_immediate(mut self) -> Result<(), LaunchError> {
         self.resume()?;
         self.signal(Signal::QUIT)?;
         if self.ended_within(IMMEDIATE_LIMIT, &|| false) {
@@ -146,7 +140,7 @@ impl Postmaster {
         )))
     }
 
-    pub(super) fn suspend(&mut self) -> Result<(), LaunchError> {
+    pub(crate) fn suspend(&mut self) -> Result<(), LaunchError> {
         // The parent first, so that no session is born while the others are being stopped.
         // Each session leads a process group of its own, so a signal to the group would miss it.
         self.signal(Signal::STOP)?;
@@ -155,7 +149,7 @@ impl Postmaster {
             .try_for_each(|pid| signal(pid, Signal::STOP))
     }
 
-    pub(super) fn resume(&mut self) -> Result<(), LaunchError> {
+    pub(crate) fn resume(&mut self) -> Result<(), LaunchError> {
         children_of(self.pid)
             .into_iter()
             .try_for_each(|pid| signal(pid, Signal::CONT))?;
@@ -183,41 +177,8 @@ impl Postmaster {
     }
 }
 
-impl Watchdog {
-    /// Watches over the server `pid`; when it has ended it, it deletes what is in `home`.
-    pub(super) fn start(pid: u32, home: &Home) -> Result<Self, LaunchError> {
-        // A frozen server cannot obey, so it is woken; its frozen sessions are killed by the
-        // server five seconds after the immediate stop.
-        let script = "read -r _; pid=$1; shift; kill -CONT $pid; kill -QUIT $pid; n=0; \
-                      while kill -0 $pid && [ $n -lt 30 ]; do sleep 1; n=$((n+1)); done; rm -rf -- \"$@\"";
-        let mut command = Command::new("/bin/sh");
-        command
-            .args(["-c", script, "sh", &pid.to_string()])
-            .args(home.files());
-        command.current_dir("/").process_group(0);
-        // As its output it holds the lock: nobody may start here while it still clears up.
-        command
-            .stdin(Stdio::piped())
-            .stdout(home.share_lock()?)
-            .stderr(Stdio::null());
-        let shell = command
-            .spawn()
-            .map_err(LaunchError::io("run", Path::new("/bin/sh")))?;
-        Ok(Self { shell })
-    }
-}
-
-impl Drop for Watchdog {
-    fn drop(&mut self) {
-        // Its input is still open, so it sleeps in `read` and has touched nothing.
-        if let Err(error) = self.shell.kill().and_then(|()| self.shell.wait()) {
-            tracing::error!(%error, "cannot dismiss the shell that watches over PostgreSQL");
-        }
-    }
-}
-
 /// Whether the running server of `cluster` was started with exactly these arguments.
-pub(super) fn started_with(cluster: &Path, arguments: &[OsString]) -> bool {
+pub(crate) fn started_with(cluster: &Path, arguments: &[OsString]) -> bool {
     let mut line = Vec::new();
     for argument in arguments {
         line.extend_from_slice(b" \"");
@@ -273,7 +234,7 @@ fn signal(pid: Pid, signal: Signal) -> Result<(), LaunchError> {
 }
 
 /// A zombie counts as dead: where nobody reaps orphans (many containers) it stays for ever.
-pub(super) fn is_alive(pid: Pid) -> bool {
+pub(crate) fn is_alive(pid: Pid) -> bool {
     let exists = !matches!(test_kill_process(pid), Err(Errno::SRCH));
     exists && state_and_parent(pid).is_none_or(|(state, _)| state != 'Z')
 }
@@ -328,7 +289,7 @@ fn state_and_parent(pid: Pid) -> Option<(char, Pid)> {
 
 #[cfg(not(target_os = "linux"))]
 fn ps(arguments: &[&str]) -> Vec<u8> {
-    Command::new("ps")
+    std::process::Command::new("ps")
         .args(arguments)
         .output()
         .map(|output| output.stdout)

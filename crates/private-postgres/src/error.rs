@@ -52,7 +52,7 @@ fn remedy(error: &io::Error) -> &'static str {
 
 impl LaunchError {
     /// Wraps an IO error with what was tried on which path.
-    pub(super) fn io(verb: &str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn io(verb: &str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let doing = format!("{verb} {}", path.display());
         move |source| Self::Io { doing, source }
     }

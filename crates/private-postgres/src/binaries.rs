@@ -16,34 +16,34 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::LaunchError;
-use super::identity::{Identity, is_root};
+use crate::error::LaunchError;
+use crate::identity::{Identity, is_root};
 
 /// The oldest major version that the schema and the tests know.
 pub const MAJOR_MIN: u32 = 15;
 
 /// A directory with PostgreSQL's server programs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Binaries {
+pub(crate) struct Binaries {
     /// Where `postgres` and `initdb` are.
-    pub(super) dir: PathBuf,
+    pub(crate) dir: PathBuf,
     /// Major version, such as 18.
-    pub(super) major: u32,
+    pub(crate) major: u32,
 }
 
 /// Where to look, and for what.
 #[derive(Clone, Debug)]
-pub(super) struct Search {
+pub(crate) struct Search {
     /// Look here and nowhere else.
-    pub(super) explicit: Option<PathBuf>,
+    pub(crate) explicit: Option<PathBuf>,
     /// Look at what the machine has installed.
-    pub(super) installed: bool,
+    pub(crate) installed: bool,
     /// Fetch the programs when nothing else is found.
-    pub(super) fetch: bool,
+    pub(crate) fetch: bool,
     /// Where fetched programs are kept; the first one that can be used is.
-    pub(super) cache_dirs: Vec<PathBuf>,
+    pub(crate) cache_dirs: Vec<PathBuf>,
     /// An existing cluster runs with its own major version only.
-    pub(super) major: Option<u32>,
+    pub(crate) major: Option<u32>,
 }
 
 /// Remembers why places were passed over.
@@ -68,7 +68,7 @@ pub fn default_cache_dir(home: Option<&Path>, xdg_cache: Option<&Path>) -> Optio
 
 /// All places for fetched programs, best first: the configured one, then one that a root's
 /// helper user can reach, then one beside the data.
-pub(super) fn cache_dirs(configured: Option<&Path>, data_dir: &Path) -> Vec<PathBuf> {
+pub(crate) fn cache_dirs(configured: Option<&Path>, data_dir: &Path) -> Vec<PathBuf> {
     let mut dirs: Vec<PathBuf> = configured.map(Path::to_owned).into_iter().collect();
     if is_root() {
         dirs.push(PathBuf::from("/var/cache/recsys-ingest"));
@@ -82,7 +82,7 @@ impl Search {
     ///
     /// Order: the explicit directory alone; else `pg_config`, the usual places with the newest
     /// version first, `PATH`, what was fetched before, and at last fetching.
-    pub(super) fn find(&self, identity: &Identity) -> Result<Binaries, LaunchError> {
+    pub(crate) fn find(&self, identity: &Identity) -> Result<Binaries, LaunchError> {
         let mut attempt = Attempt {
             identity,
             major: self.major,

@@ -205,10 +205,10 @@ fn with_nothing_installed_the_programs_are_fetched_once_and_make_a_cluster() {
     );
 
     let data = open_dir();
-    let options = super::super::postgres::Options {
+    let options = crate::Options {
         bin_dir: Some(found.dir.clone()),
-        ..super::super::postgres::Options::ephemeral(data.path())
+        ..crate::Options::ephemeral(data.path())
     };
-    let postgres = super::super::postgres::PrivatePostgres::start(&options).unwrap();
+    let postgres = crate::PrivatePostgres::start(&options).unwrap();
     assert_eq!(postgres.version(), wheel::MAJOR);
 }

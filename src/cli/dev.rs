@@ -3,34 +3,27 @@
 //! Starts from the bottom and stops from the top: Postgres first and last. What
 //! has to outlive a start (the cluster, the keys) is in the data directory.
 
-pub mod binaries;
 mod env_file;
-mod error;
-mod identity;
-pub mod postgres;
 
 use std::fs;
 use std::net::SocketAddr;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use clap::Parser as _;
+use private_postgres::{
+    LaunchError, Options, PrivatePostgres, default_cache_dir, make_private_dir,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::cli::{Cli, Command, Stop, bind, print};
 use crate::config::{Dev, Serve};
 use crate::service;
 use crate::store::Session;
 use crate::store::directory::{ApiKeyHasher, Role, admin};
 
+use super::{Stop, print};
 use env_file::EnvFile;
-use identity::{Identity, is_root};
-use postgres::{Options, PrivatePostgres};
-
-pub use error::LaunchError;
 
 /// The tenant that a new data directory begins with.
 const TENANT: &str = "demo";
@@ -60,16 +53,11 @@ const POSTGRES_SETTINGS: [(&str, &str); 4] = [
 /// Once Postgres runs, every way out of here stops it.
 pub async fn run(config: Dev, stop: Stop) -> Result<()> {
     // Cheap things that can be wrong come first.
-    let listener = bind(config.listen)?;
+    let listener = service::bind(config.listen)?;
     let address = listener
         .local_addr()
         .context("cannot tell the address of the socket")?;
-    make_data_dir(&config.data_dir).with_context(|| {
-        format!(
-            "cannot use the data directory {}",
-            config.data_dir.display()
-        )
-    })?;
+    make_private_dir(&config.data_dir)?;
     let dir = fs::canonicalize(&config.data_dir)
         .with_context(|| format!("cannot find {}", config.data_dir.display()))?;
 
@@ -171,7 +159,7 @@ fn postgres_options(config: &Dev, dir: &Path) -> Options {
     Options {
         bin_dir: config.pg_bin.clone(),
         cache_dir: config.pg_cache.clone().or_else(|| {
-            binaries::default_cache_dir(config.home.as_deref(), config.xdg_cache_home.as_deref())
+            default_cache_dir(config.home.as_deref(), config.xdg_cache_home.as_deref())
         }),
         settings: POSTGRES_SETTINGS
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
@@ -232,9 +220,7 @@ fn environment(
 /// The settings of `serve`: its defaults, and what is different here.
 fn serve_settings(environment: &EnvFile, address: SocketAddr, spool: &Path) -> Result<Serve> {
     let get = |name| environment.get(name).unwrap_or_default();
-    let cli = Cli::try_parse_from([
-        "recsys-ingest",
-        "serve",
+    Ok(Serve::parse_from([
         "--listen",
         &address.to_string(),
         "--database-url",
@@ -245,31 +231,7 @@ fn serve_settings(environment: &EnvFile, address: SocketAddr, spool: &Path) -> R
         get("EXPOSURE_HASH_SALT"),
         "--spool-dir",
         &spool.to_string_lossy(),
-    ])?;
-    match cli.command {
-        Command::Serve(serve) => Ok(*serve),
-        _ => anyhow::bail!("the arguments of serve did not parse as serve"),
-    }
-}
-
-/// Makes the data directory, closed to others: it holds keys and what events say
-/// of people.
-fn make_data_dir(path: &Path) -> Result<()> {
-    if path.exists() {
-        // An earlier version made it with the umask's mode. Root's may have to
-        // let the user pass who runs PostgreSQL in it.
-        if !is_root() && path.join("lock").exists() {
-            fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
-        }
-        return Ok(());
-    }
-    if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent)?;
-    }
-    fs::DirBuilder::new().mode(0o700).create(path)?;
-    // Root can enter it all the same, and the cluster is made in it.
-    Identity::detect()?.give(path)?;
-    Ok(())
+    ])?)
 }
 
 async fn make_tenant_and_keys(serve: &Serve, environment: &EnvFile) -> Result<()> {

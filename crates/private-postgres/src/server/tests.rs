@@ -62,7 +62,7 @@ fn message(outcome: Result<PrivatePostgres, LaunchError>) -> String {
 fn owner_process(dir: &Path, kind: &str) -> (Child, u32) {
     let mut owner = Command::new(std::env::current_exe().unwrap())
         .args(["--ignored", "--exact", "--nocapture"])
-        .arg("dev::postgres::tests::process_that_keeps_a_server")
+        .arg("server::tests::process_that_keeps_a_server")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()

@@ -15,11 +15,11 @@ use std::process::{Command, Stdio};
 
 use rustix::process::geteuid;
 
-use super::LaunchError;
+use crate::error::LaunchError;
 
 /// Whom PostgreSQL's programs run as.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Identity {
+pub(crate) enum Identity {
     /// We are an ordinary user with a name: run them as we are.
     Caller,
     /// We are root: run them as this user.
@@ -31,7 +31,7 @@ pub(super) enum Identity {
 
 /// A line of `/etc/passwd`, as far as it matters here.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Account {
+pub(crate) struct Account {
     name: String,
     uid: u32,
     gid: u32,
@@ -42,7 +42,7 @@ const MISLEADING_ENV: [&str; 4] = ["PGDATA", "PGPORT", "PGTZ", "PGOPTIONS"];
 
 impl Identity {
     /// Finds an identity that works for the user we run as.
-    pub(super) fn detect() -> Result<Self, LaunchError> {
+    pub(crate) fn detect() -> Result<Self, LaunchError> {
         let accounts = accounts();
         let uid = geteuid().as_raw();
         if uid != 0 {
@@ -94,7 +94,7 @@ impl Identity {
     }
 
     /// As root, whoever owns an existing cluster must run it: it may date from a start without root.
-    pub(super) fn for_cluster(self, cluster: &Path) -> Self {
+    pub(crate) fn for_cluster(self, cluster: &Path) -> Self {
         match (self, fs::metadata(cluster)) {
             (Self::Account(account), Ok(found)) if ![0, account.uid].contains(&found.uid()) => {
                 let name = format!("of uid {}", found.uid());
@@ -110,7 +110,7 @@ impl Identity {
 
     /// A command that runs `program` with this identity, away from our working directory
     /// (which that user may not be able to read).
-    pub(super) fn command(&self, program: &Path) -> Command {
+    pub(crate) fn command(&self, program: &Path) -> Command {
         let mut command = match self {
             Self::Caller => Command::new(program),
             Self::Account(account) => {
@@ -139,14 +139,14 @@ impl Identity {
     }
 
     /// Whether this identity may walk into `dir`.
-    pub(super) fn can_enter(&self, dir: &Path) -> bool {
+    pub(crate) fn can_enter(&self, dir: &Path) -> bool {
         let mut command = self.command(Path::new("/bin/sh"));
         command.args(["-c", "cd -- \"$1\"", "sh"]).arg(dir);
         succeeds(&mut command)
     }
 
     /// Makes `path` belong to this identity.
-    pub(super) fn give(&self, path: &Path) -> Result<(), LaunchError> {
+    pub(crate) fn give(&self, path: &Path) -> Result<(), LaunchError> {
         match self {
             Self::Account(account) => chown(path, Some(account.uid), Some(account.gid)).map_err(
                 LaunchError::io(&format!("give user `{}` the path", account.name), path),
@@ -156,7 +156,7 @@ impl Identity {
     }
 
     /// The uid that owns what this identity creates, seen from outside.
-    pub(super) fn owner_uid(&self) -> u32 {
+    pub(crate) fn owner_uid(&self) -> u32 {
         match self {
             Self::Account(account) => account.uid,
             Self::Caller | Self::Mapped(_) => geteuid().as_raw(),
@@ -164,7 +164,7 @@ impl Identity {
     }
 
     /// For error texts: "user `postgres`".
-    pub(super) fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         match self {
             Self::Caller => "this user".to_owned(),
             Self::Account(account) | Self::Mapped(account) => format!("user `{}`", account.name),
@@ -177,7 +177,7 @@ impl Identity {
 }
 
 /// Whether we run as root: what we make must then be reachable by somebody else.
-pub(super) fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     geteuid().is_root()
 }
 
