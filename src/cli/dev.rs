@@ -1,7 +1,7 @@
 //! `recsys-ingest dev`: everything that a machine without Postgres needs.
 //!
-//! Starts from the bottom and stops from the top: Postgres first and last. What
-//! has to outlive a start (the cluster, the keys) is in the data directory.
+//! Postgres starts first and stops last. What a later start needs (the cluster, the
+//! spool, the keys) is in the data directory.
 
 mod env_file;
 
@@ -36,11 +36,11 @@ const KEYS: [(&str, Role); 4] = [
     ("INGEST_ADMIN_KEY", Role::Admin),
 ];
 
-/// A download that is not wanted any more is not waited for. A server that has just
-/// been started is stopped well before that.
+/// How long a stop waits for a start of PostgreSQL that goes on: long enough to end a
+/// server that has just been started, but not for a download.
 const START_PATIENCE: Duration = Duration::from_secs(15);
 
-/// Room for a day's work on a laptop; a server's settings are in docs/postgres.md.
+/// For a day's work on a laptop; settings for a server are in docs/postgres.md.
 const POSTGRES_SETTINGS: [(&str, &str); 4] = [
     ("shared_buffers", "256MB"),
     ("max_wal_size", "4GB"),
@@ -50,9 +50,9 @@ const POSTGRES_SETTINGS: [(&str, &str); 4] = [
 
 /// Runs Postgres and the service until told to stop.
 ///
-/// Once Postgres runs, every way out of here stops it.
+/// Once Postgres runs, it is stopped before this returns.
 pub async fn run(config: Dev, stop: Stop) -> Result<()> {
-    // Cheap things that can be wrong come first.
+    // What fails quickly comes first.
     let listener = service::bind(config.listen)?;
     let address = listener
         .local_addr()
@@ -82,9 +82,9 @@ pub async fn run(config: Dev, stop: Stop) -> Result<()> {
     };
     info!(version = server.version(), programs = %server.bin_dir().display(), "PostgreSQL runs");
 
-    // A run that was killed leaves its file behind, and whoever waits for ours
-    // would read the address of a service that is gone. Only now is the
-    // directory ours: before the lock it may be another's who is running.
+    // A run that was killed leaves its file behind, and a program that waits for
+    // the new one would read an address that no longer answers. Not before
+    // PostgreSQL runs: until then another `dev` may hold the lock of the directory.
     forget_dev_env(&dir)?;
 
     let stopping = stop.begun().clone();
@@ -104,7 +104,7 @@ pub async fn run(config: Dev, stop: Stop) -> Result<()> {
     Ok(())
 }
 
-/// Removes `dev.env`, which tells of a service that is ready.
+/// Removes `dev.env`: it exists only while the service is ready.
 fn forget_dev_env(dir: &Path) -> Result<()> {
     let path = dir.join("dev.env");
     match fs::remove_file(&path) {
@@ -168,7 +168,7 @@ fn postgres_options(config: &Dev, dir: &Path) -> Options {
     }
 }
 
-/// The secrets of this data directory, made at the first start and kept, so
+/// The secrets of this data directory. They are made at the first start and kept, so
 /// that keys and hashes stay the same.
 fn secrets(dir: &Path) -> Result<EnvFile> {
     let path: PathBuf = dir.join("secrets.env");
@@ -208,7 +208,7 @@ fn environment(
         environment.set(name, secrets.get(name).unwrap_or_default());
     }
     let psql = server.bin_dir().join("psql");
-    // A second instance has a spool of its own.
+    // A second instance needs another spool.
     environment.set(
         "INGEST_SPOOL_DIR",
         &dir.join("spool-2").display().to_string(),
@@ -217,7 +217,7 @@ fn environment(
     environment
 }
 
-/// The settings of `serve`: its defaults, and what is different here.
+/// The settings of `serve`: those of this environment, and its defaults.
 fn serve_settings(environment: &EnvFile, address: SocketAddr, spool: &Path) -> Result<Serve> {
     let get = |name| environment.get(name).unwrap_or_default();
     Ok(Serve::parse_from([
@@ -249,7 +249,7 @@ async fn make_tenant_and_keys(serve: &Serve, environment: &EnvFile) -> Result<()
     Ok(())
 }
 
-/// Words for people; that a closed terminal cannot show them is no reason to fail.
+/// Prints for people: a closed terminal is no error.
 fn say(text: &str) {
     drop(print(text));
 }

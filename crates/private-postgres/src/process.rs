@@ -1,8 +1,8 @@
 //! The server as a process: recognised, signalled, waited for.
 //!
-//! Keeps one invariant: a signal is sent only to a process that we started and have not reaped,
-//! or that runs `postgres` on our own cluster directory.
-//! Every wait has a limit, and the next harder signal behind it. Knows nothing of settings.
+//! Invariant: a signal to the server goes only to a process that was started here and is not
+//! reaped, or that runs `postgres` on the cluster directory.
+//! Every wait has a limit, after which a stronger signal follows. Knows nothing of settings.
 
 use std::ffi::OsString;
 use std::fs;
@@ -17,7 +17,7 @@ use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
 use crate::error::LaunchError;
 
-/// How often a server that starts or stops is looked at.
+/// How often the state of a server that starts or stops is checked.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// A checkpoint of a busy cluster on a slow disk.
@@ -35,9 +35,9 @@ pub(crate) struct Postmaster {
 
 #[derive(Debug)]
 enum Origin {
-    /// Ours to reap; until then its pid is nobody else's.
+    /// A child: until it is reaped, no other process can have its pid.
     Started(Child),
-    /// Found running on this cluster; its pid may become a stranger's.
+    /// Found running on this cluster; after its end another process may get its pid.
     Found(PathBuf),
 }
 
@@ -85,7 +85,7 @@ impl Postmaster {
         }
     }
 
-    /// The server that `pid_file` names, if it lives and is one of `cluster`.
+    /// The server that `pid_file` names, if it is alive and runs on `cluster`.
     pub(crate) fn find(pid_file: &PidFile, cluster: &Path) -> Option<Self> {
         let pid = pid_file.process()?;
         let mut found = Self {
@@ -99,7 +99,7 @@ impl Postmaster {
         self.pid.as_raw_nonzero().get().unsigned_abs()
     }
 
-    /// Also reaps it when it is over.
+    /// Reaps a child that has ended.
     pub(crate) fn is_alive(&mut self) -> bool {
         match &mut self.origin {
             Origin::Started(child) => child.try_wait().is_ok_and(|status| status.is_none()),
@@ -107,7 +107,8 @@ impl Postmaster {
         }
     }
 
-    /// Checkpoint and stop; harder if that takes too long, or once `hurry` says so.
+    /// Stops with a checkpoint; without one after a time limit, or as soon as `hurry` returns
+    /// true.
     pub(crate) fn stop_fast(mut self, hurry: &dyn Fn() -> bool) -> Result<(), LaunchError> {
         self.resume()?;
         self.signal(Signal::INT)?;
@@ -118,7 +119,7 @@ impl Postmaster {
         self.stop_immediate()
     }
 
-    /// Stop without a checkpoint; harder if that takes too long.
+    /// Stops without a checkpoint; kills after a time limit.
     pub(crate) fn stop_immediate(mut self) -> Result<(), LaunchError> {
         self.resume()?;
         self.signal(Signal::QUIT)?;
@@ -141,8 +142,8 @@ impl Postmaster {
     }
 
     pub(crate) fn suspend(&mut self) -> Result<(), LaunchError> {
-        // The parent first, so that no session is born while the others are being stopped.
-        // Each session leads a process group of its own, so a signal to the group would miss it.
+        // The parent first, so that no session starts while the others are being stopped.
+        // Each session leads a separate process group, so a signal to the server's group misses it.
         self.signal(Signal::STOP)?;
         children_of(self.pid)
             .into_iter()
@@ -164,7 +165,7 @@ impl Postmaster {
         }
     }
 
-    /// Waits for its end, until the limit or until `hurry` says so.
+    /// Waits for its end, up to `limit` or until `hurry` returns true.
     fn ended_within(&mut self, limit: Duration, hurry: &dyn Fn() -> bool) -> bool {
         let deadline = Instant::now() + limit;
         while self.is_alive() {
@@ -207,8 +208,8 @@ fn command_line(pid: Pid) -> Vec<u8> {
 
 #[cfg(not(target_os = "linux"))]
 fn command_line(pid: Pid) -> Vec<u8> {
-    // Spaces end arguments here; one inside a path is taken for an end too, and the server is not
-    // recognised: PostgreSQL's own lock then refuses the second start.
+    // `ps` separates arguments by spaces, so a server on a path with a space is not recognised:
+    // PostgreSQL's own lock then refuses the second start.
     let mut text = ps(&[
         "-ww",
         "-o",
@@ -224,7 +225,7 @@ fn command_line(pid: Pid) -> Vec<u8> {
 
 fn signal(pid: Pid, signal: Signal) -> Result<(), LaunchError> {
     match kill_process(pid, signal) {
-        // It ended meanwhile, which is what every signal of ours but two asks for.
+        // A process that has ended needs no signal.
         Ok(()) | Err(Errno::SRCH) => Ok(()),
         Err(error) => Err(LaunchError::Io {
             doing: format!("signal PostgreSQL (process {})", pid.as_raw_nonzero()),
@@ -233,7 +234,7 @@ fn signal(pid: Pid, signal: Signal) -> Result<(), LaunchError> {
     }
 }
 
-/// A zombie counts as dead: where nobody reaps orphans (many containers) it stays for ever.
+/// A zombie counts as dead: where orphans are not reaped (many containers) it stays for ever.
 pub(crate) fn is_alive(pid: Pid) -> bool {
     let exists = !matches!(test_kill_process(pid), Err(Errno::SRCH));
     exists && state_and_parent(pid).is_none_or(|(state, _)| state != 'Z')
@@ -252,7 +253,7 @@ fn children_of(parent: Pid) -> Vec<Pid> {
 fn state_and_parent(pid: Pid) -> Option<(char, Pid)> {
     let text = fs::read(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
     let text = String::from_utf8_lossy(&text);
-    // The name of the program stands in brackets and may contain anything, brackets too.
+    // The name of the program is in parentheses and may contain anything, parentheses too.
     let (_, rest) = text.rsplit_once(')')?;
     let mut fields = rest.split_whitespace();
     let state = fields.next()?.chars().next()?;

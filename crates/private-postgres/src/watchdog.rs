@@ -6,8 +6,8 @@ use std::process::{Child, Command, Stdio};
 
 use crate::error::LaunchError;
 
-/// A shell that ends the server when our process ends, even if it is killed: its standard input
-/// is a pipe of ours, which the system closes for us then.
+/// A shell that waits for the end of its standard input, a pipe from this process: the system
+/// closes it when this process ends.
 #[derive(Debug)]
 pub(crate) struct Watchdog {
     shell: Child,
@@ -18,8 +18,8 @@ impl Watchdog {
     ///
     /// `lock` stays open until then.
     pub(crate) fn start(pid: u32, paths: &[PathBuf], lock: Stdio) -> Result<Self, LaunchError> {
-        // A frozen server cannot obey, so it is woken; its frozen sessions are killed by the
-        // server five seconds after the immediate stop.
+        // SIGCONT, because a frozen server does not react to SIGQUIT. The server itself kills its
+        // frozen sessions after five seconds.
         let script = "read -r _; pid=$1; shift; kill -CONT $pid; kill -QUIT $pid; n=0; \
                       while kill -0 $pid && [ $n -lt 30 ]; do sleep 1; n=$((n+1)); done; rm -rf -- \"$@\"";
         let mut command = Command::new("/bin/sh");
@@ -27,7 +27,7 @@ impl Watchdog {
             .args(["-c", script, "sh", &pid.to_string()])
             .args(paths);
         command.current_dir("/").process_group(0);
-        // As its output it holds the lock: nobody may start here while it still clears up.
+        // Its standard output is the lock file, so the lock is held until everything is deleted.
         command
             .stdin(Stdio::piped())
             .stdout(lock)
@@ -41,9 +41,9 @@ impl Watchdog {
 
 impl Drop for Watchdog {
     fn drop(&mut self) {
-        // Its input is still open, so it sleeps in `read` and has touched nothing.
+        // Its input is still open, so it waits in `read` and has deleted nothing.
         if let Err(error) = self.shell.kill().and_then(|()| self.shell.wait()) {
-            tracing::error!(%error, "cannot dismiss the shell that watches over PostgreSQL");
+            tracing::error!(%error, "cannot end the shell that watches over PostgreSQL");
         }
     }
 }
