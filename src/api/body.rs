@@ -15,8 +15,8 @@ use axum::http::{HeaderMap, StatusCode};
 use brotli_decompressor::DecompressorWriter;
 use flate2::write::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use futures_util::FutureExt as _;
-use http_body::Body as _;
 use http_body_util::BodyExt as _;
+use hyper::body::{Body as _, Frame};
 use tokio::time::Instant;
 
 use crate::queue::{Arriving, Full, Intake, Loan, Spent};
@@ -277,7 +277,7 @@ impl Pieces {
         &mut self,
         lent: usize,
         full: &impl Fn(Full) -> Problem,
-    ) -> Result<Option<Result<http_body::Frame<Bytes>, axum::Error>>, Problem> {
+    ) -> Result<Option<Result<Frame<Bytes>, axum::Error>>, Problem> {
         self.arriving
             .waits_with(lent)
             .map_err(|spent| match spent {
