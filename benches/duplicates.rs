@@ -106,11 +106,7 @@ async fn probe_then_copy(session: &Session, batch: &Batch) {
     session.client.batch_execute("BEGIN").await.unwrap();
     let tenants: Vec<_> = batch.keys.iter().map(|key| key.tenant).collect();
     let ids: Vec<_> = batch.keys.iter().map(|key| key.event_id).collect();
-    let times: Vec<_> = batch
-        .keys
-        .iter()
-        .map(|key| jiff::Timestamp::from_microsecond(key.occurred_at.0).unwrap())
-        .collect();
+    let times: Vec<_> = batch.keys.iter().map(|key| key.occurred_at).collect();
     let found = session
         .client
         .query(

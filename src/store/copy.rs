@@ -7,7 +7,7 @@ use futures_util::SinkExt;
 use tokio_postgres::{Client, CopyInSink, Error, Statement};
 use uuid::Uuid;
 
-use crate::event::{Key, Table};
+use crate::event::{Key, Micros, Table};
 
 use super::batch::Batch;
 use super::ledger::{Entry, Totals};
@@ -76,7 +76,7 @@ impl Statements {
         let keys = || rows.iter().map(|&at| batch.key(at));
         let tenants: Vec<Uuid> = keys().map(|key| key.tenant).collect();
         let events: Vec<Uuid> = keys().map(|key| key.event_id).collect();
-        let times: Vec<jiff::Timestamp> = keys().map(timestamp).collect();
+        let times: Vec<Micros> = keys().map(|key| key.occurred_at).collect();
         let found = client
             .query(&self.stored, &[&tenants, &times, &events])
             .await?;
@@ -124,9 +124,4 @@ pub(super) fn only_row(table: Table, copied: &[u8]) -> Option<Vec<u8>> {
     let columns = row.first_chunk().map(|count| i16::from_be_bytes(*count))?;
     let is_row = usize::try_from(columns) == Ok(table.columns().len());
     (is_row && Key::of_row(row).is_some()).then(|| row.to_vec())
-}
-
-pub(super) fn timestamp(key: &Key) -> jiff::Timestamp {
-    jiff::Timestamp::from_microsecond(key.occurred_at.0)
-        .expect("occurred_at was parsed from a timestamp")
 }

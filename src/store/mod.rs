@@ -23,6 +23,7 @@ mod ledger;
 mod opening;
 mod session;
 mod status;
+mod timestamptz;
 mod transaction;
 
 pub use error::{Chain, Class, Trouble};

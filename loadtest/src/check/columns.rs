@@ -1,5 +1,7 @@
 //! Compares the rows of a sample with their events, column by column.
 
+use std::time::SystemTime;
+
 use anyhow::Context as _;
 use jiff::Timestamp;
 use serde_json::Value;
@@ -78,7 +80,7 @@ async fn read(client: &Client, table: Table, keys: &[&Key]) -> anyhow::Result<Ve
         table.name()
     );
     let tenants: Vec<_> = keys.iter().map(|key| key.tenant).collect();
-    let times: Vec<_> = keys.iter().map(|key| key.occurred_at).collect();
+    let times: Vec<SystemTime> = keys.iter().map(|key| key.occurred_at.into()).collect();
     let ids: Vec<_> = keys.iter().map(|key| key.event_id).collect();
     client
         .query(&query, &[&tenants, &times, &ids])
@@ -94,7 +96,7 @@ fn differences(expected: &Row, row: &DbRow) -> anyhow::Result<Vec<String>> {
             wrong.push(format!("{column} is {got}, should be {expected}"));
         }
     };
-    let occurred_at: Timestamp = row.try_get("occurred_at")?;
+    let occurred_at = Timestamp::try_from(row.try_get::<_, SystemTime>("occurred_at")?)?;
     same(
         "occurred_at",
         expected.occurred_us.to_string(),

@@ -1,6 +1,7 @@
 //! Reads the keys of all rows in the run's window, once, as a stream.
 
 use std::pin::pin;
+use std::time::SystemTime;
 
 use anyhow::Context as _;
 use futures_util::StreamExt as _;
@@ -120,7 +121,7 @@ impl Scan<'_> {
             // Another's event that answers to one of our requests.
             return Ok(());
         }
-        let occurred_at: Timestamp = row.try_get(1)?;
+        let occurred_at = Timestamp::try_from(row.try_get::<SystemTime>(1)?)?;
         let at = occurred_at.as_microsecond();
         let tenant: Uuid = row.try_get(0)?;
         self.slots.see(slot);

@@ -17,6 +17,7 @@ use super::super::key::ApiKeyHasher;
 use super::super::role::Role;
 use super::tenants::{find_tenant, usable_tenant};
 use super::time;
+use crate::event::Micros;
 
 /// Enough to recognise a key in a list, too little to guess it from.
 const PREFIX_CHARS: usize = 8;
@@ -88,7 +89,7 @@ pub async fn create_key(
                 &prefix(&secret),
                 &hasher.hash(&secret).to_hex(),
                 &roles,
-                &expires_at,
+                &expires_at.map(|at| Micros(at.as_microsecond())),
             ],
         )
         .await
