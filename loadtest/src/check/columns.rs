@@ -24,7 +24,7 @@ pub(super) struct Key {
     pub(super) table: Table,
     pub(super) slot: u32,
     pub(super) tenant: Uuid,
-    pub(super) occurred_at: Timestamp,
+    pub(super) occurred_at: SystemTime,
     pub(super) event_id: Uuid,
 }
 
@@ -80,7 +80,7 @@ async fn read(client: &Client, table: Table, keys: &[&Key]) -> anyhow::Result<Ve
         table.name()
     );
     let tenants: Vec<_> = keys.iter().map(|key| key.tenant).collect();
-    let times: Vec<SystemTime> = keys.iter().map(|key| key.occurred_at.into()).collect();
+    let times: Vec<_> = keys.iter().map(|key| key.occurred_at).collect();
     let ids: Vec<_> = keys.iter().map(|key| key.event_id).collect();
     client
         .query(&query, &[&tenants, &times, &ids])
