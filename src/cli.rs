@@ -170,13 +170,9 @@ async fn carry_out(command: Command, stop: Stop) -> Result<()> {
 /// Sets the log up; once, before anything is logged.
 pub fn start_log(log: &Log) -> Result<()> {
     use tracing_subscriber::EnvFilter;
-    // Errors show whatever a filter leaves out, unless it says `off`. What the
-    // migration library tells at info is said again by us, in our words.
-    let filter = EnvFilter::try_new(format!(
-        "error,refinery_core=warn,tokio_postgres=warn,{}",
-        log.log_level
-    ))
-    .with_context(|| format!("'{}' is not a level or filter for the log", log.log_level))?;
+    // Errors are logged even if a filter leaves them out, unless it says `off`.
+    let filter = EnvFilter::try_new(format!("error,tokio_postgres=warn,{}", log.log_level))
+        .with_context(|| format!("'{}' is not a level or filter for the log", log.log_level))?;
     // Answers go to standard output, the log does not.
     let writer = logging::start().context("cannot start the thread of the log")?;
     let builder = tracing_subscriber::fmt()
