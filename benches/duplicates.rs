@@ -15,8 +15,7 @@ use std::time::Instant;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::SinkExt;
-use recsys_ingest::dev::postgres::PrivatePostgres;
-use recsys_ingest::dev::postgres::options::Options;
+use private_postgres::{Options, PrivatePostgres};
 use recsys_ingest::event::row::Key;
 use recsys_ingest::event::row::writer::RowWriter;
 use recsys_ingest::event::table::Table;
@@ -111,11 +110,7 @@ async fn probe_then_copy(session: &Session, batch: &Batch) {
     session.client.batch_execute("BEGIN").await.unwrap();
     let tenants: Vec<_> = batch.keys.iter().map(|key| key.tenant).collect();
     let ids: Vec<_> = batch.keys.iter().map(|key| key.event_id).collect();
-    let times: Vec<_> = batch
-        .keys
-        .iter()
-        .map(|key| jiff::Timestamp::from_microsecond(key.occurred_at.0).unwrap())
-        .collect();
+    let times: Vec<_> = batch.keys.iter().map(|key| key.occurred_at).collect();
     let found = session
         .client
         .query(

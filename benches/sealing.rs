@@ -9,8 +9,7 @@
 
 use std::time::Instant;
 
-use recsys_ingest::dev::postgres::PrivatePostgres;
-use recsys_ingest::dev::postgres::options::Options;
+use private_postgres::{Options, PrivatePostgres};
 use recsys_ingest::event::table::Table;
 use recsys_ingest::metrics::Metrics;
 use recsys_ingest::partitions::create::ensure_with;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use bytesize::ByteSize;
-use clap::{Args, ValueEnum};
+use clap::{Args, FromArgMatches as _, ValueEnum};
 
 use crate::http::connection::proxies::TrustedProxies;
 use crate::http::ingest::ack::Ack;
@@ -369,6 +369,16 @@ fn log_filter(text: &str) -> Result<String, String> {
 }
 
 impl Serve {
+    /// Reads flags as the command line does: what they leave out comes from the
+    /// environment, or is the default.
+    ///
+    /// # Errors
+    /// Says which flag is missing or cannot be read.
+    pub fn parse_from<'a>(flags: impl IntoIterator<Item = &'a str>) -> clap::error::Result<Self> {
+        let command = Self::augment_args(clap::Command::new("serve").no_binary_name(true));
+        Self::from_arg_matches(&command.try_get_matches_from(flags)?)
+    }
+
     /// Refuses settings that make no sense together.
     ///
     /// # Errors

@@ -6,7 +6,6 @@
 
 pub mod cli;
 pub mod config;
-pub mod dev;
 pub mod service;
 
 pub mod http;

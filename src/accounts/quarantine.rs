@@ -46,7 +46,7 @@ pub struct Quarantined {
     /// The event's id.
     pub event_id: Uuid,
     /// When it was set aside.
-    pub at: jiff::Timestamp,
+    pub at: Micros,
     /// Postgres's code, or ours.
     pub sqlstate: String,
     /// Why, in words.
@@ -228,7 +228,7 @@ enum Fate {
 }
 
 /// A row's key, as parameters.
-type RowKey = (Uuid, jiff::Timestamp, Uuid);
+type RowKey = (Uuid, Micros, Uuid);
 
 async fn retry_one(
     client: &mut Client,

@@ -1,12 +1,12 @@
 //! The commands.
 
-pub(crate) mod terminal;
-
+pub(crate) mod dev;
 pub(crate) mod partitions;
 pub(crate) mod quarantine;
 pub(crate) mod signals;
 pub(crate) mod spool;
 pub(crate) mod tenants;
+pub(crate) mod terminal;
 pub(crate) mod verify;
 
 use std::io::IsTerminal as _;
@@ -14,13 +14,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
-use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Database, Dev, Log, LogFormat, Serve};
 use crate::postgres::session::sessions_ended;
-use crate::{dev, logging, service};
+use crate::{logging, service};
 use terminal::print;
 
 use partitions::PartitionsCommand;
@@ -144,7 +143,7 @@ async fn carry_out(command: Command, stop: Stop) -> Result<()> {
     match command {
         Command::Dev(config) => dev::run(config, stop).await,
         Command::Serve(config) => {
-            let listener = bind(config.http.listen)?;
+            let listener = service::bind(config.http.listen)?;
             let ready = CancellationToken::new();
             let stopping = stop.begun().clone();
             let outcome = service::run(*config, listener, stopping, ready).await;
@@ -170,40 +169,12 @@ async fn carry_out(command: Command, stop: Stop) -> Result<()> {
     }
 }
 
-/// Connections that may wait to be accepted; the kernel's own limit is usually the
-/// same. With the library's 128 a burst of clients is dropped, and each tries again
-/// after a second.
-const BACKLOG: u32 = 4096;
-
-/// A socket that listens, or a sentence that says why not.
-pub(crate) fn bind(address: std::net::SocketAddr) -> Result<TcpListener> {
-    let listen = || {
-        let socket = match address.is_ipv4() {
-            true => TcpSocket::new_v4()?,
-            false => TcpSocket::new_v6()?,
-        };
-        // A start right after a stop finds the address free.
-        socket.set_reuseaddr(true)?;
-        socket.bind(address)?;
-        socket.listen(BACKLOG)
-    };
-    listen().with_context(|| {
-        format!(
-            "cannot listen on {address}; if another program has the port, choose one with --listen"
-        )
-    })
-}
-
 /// Sets the log up; once, before anything is logged.
 pub fn start_log(log: &Log) -> Result<()> {
     use tracing_subscriber::EnvFilter;
-    // Errors show whatever a filter leaves out, unless it says `off`. What the
-    // migration library tells at info is said again by us, in our words.
-    let filter = EnvFilter::try_new(format!(
-        "error,refinery_core=warn,tokio_postgres=warn,{}",
-        log.log_level
-    ))
-    .with_context(|| format!("'{}' is not a level or filter for the log", log.log_level))?;
+    // Errors are logged even if a filter leaves them out, unless it says `off`.
+    let filter = EnvFilter::try_new(format!("error,tokio_postgres=warn,{}", log.log_level))
+        .with_context(|| format!("'{}' is not a level or filter for the log", log.log_level))?;
     // Answers go to standard output, the log does not.
     let writer = logging::start().context("cannot start the thread of the log")?;
     let builder = tracing_subscriber::fmt()

@@ -67,7 +67,7 @@ mod tests {
     proptest! {
         #[test]
         fn days_agree_with_an_independent_calendar(us in -60_000_000_000_000_000_i64..200_000_000_000_000_000) {
-            let theirs = jiff::Timestamp::from_microsecond(us).unwrap().to_zoned(jiff::tz::TimeZone::UTC);
+            let theirs = jiff::Timestamp::from_microsecond(us).unwrap().to_zoned_datetime(jiff::tz::TimeZone::UTC);
             let (year, month, day) = civil_of_day(us.div_euclid(DAY_US));
             prop_assert_eq!(
                 (year, month, day),

@@ -8,9 +8,12 @@
 //! Knows neither settings nor partitions: the event tables it leaves behind are
 //! empty of both rows and partitions, unless the suite made them before.
 
+use std::fmt;
+use std::hash::{Hash as _, Hasher as _};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use siphasher::sip::SipHasher13;
 use tokio::time::Instant;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
@@ -36,8 +39,56 @@ const WAIT_STEP: Duration = Duration::from_millis(100);
 /// it for the same table waits as well, so it must give up before users notice.
 const TABLE_LOCK_WAIT_MS: u32 = 10_000;
 
-mod embedded {
-    refinery::embed_migrations!("migrations");
+/// A file of `migrations/`.
+struct Migration {
+    version: i32,
+    name: &'static str,
+    sql: &'static str,
+}
+
+macro_rules! migrations {
+    ($($version:literal $name:literal,)+) => {
+        [$(Migration {
+            version: $version,
+            name: $name,
+            sql: include_str!(concat!(
+                env!("CARGO_MANIFEST_DIR"), "/migrations/V", $version, "__", $name, ".sql"
+            )),
+        }),+]
+    };
+}
+
+/// All migrations, oldest first. One that ran anywhere is never changed: its checksum
+/// is in the history of that database.
+static MIGRATIONS: [Migration; 6] = migrations![
+    1 "suite_schema",
+    2 "event_tables",
+    3 "ingest_tables",
+    4 "evaluation_views",
+    5 "openings",
+    6 "quarantine_bytes",
+];
+
+impl Migration {
+    fn checksum(&self) -> String {
+        let mut hasher = SipHasher13::new();
+        self.name.hash(&mut hasher);
+        self.version.hash(&mut hasher);
+        self.sql.hash(&mut hasher);
+        hasher.finish().to_string()
+    }
+}
+
+impl fmt::Display for Migration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "V{}__{}", self.version, self.name)
+    }
+}
+
+/// A row of the history.
+struct Applied {
+    version: i32,
+    checksum: String,
 }
 
 /// What a call to [`migrate`] found and did.
@@ -112,39 +163,43 @@ pub async fn look(client: &Client) -> anyhow::Result<History> {
         .await
         .context("cannot look for the history of migrations")?
         .get(0);
-    let ran: Vec<(i32, String)> = match may_read {
+    let applied = match may_read {
         None => Vec::new(),
         Some(false) => return Ok(History::Unreadable),
-        Some(true) => client
-            .query(
-                &format!("SELECT version, checksum::text FROM {HISTORY_TABLE}"),
-                &[],
-            )
-            .await
-            .context("cannot read the history of migrations")?
-            .iter()
-            .map(|row| (row.get(0), row.get(1)))
-            .collect(),
+        Some(true) => history(client).await?,
     };
-    let runner = embedded::migrations::runner();
-    let ours = runner.get_migrations();
-    let ran_here = |migration: &refinery::Migration| {
-        let checksum = migration.checksum().to_string();
-        ran.iter()
-            .any(|(version, sum)| *version == migration.version() && *sum == checksum)
-    };
-    let behind: Vec<String> = ours
+    let behind: Vec<String> = MIGRATIONS
         .iter()
-        .filter(|migration| !ran_here(migration))
+        .filter(|migration| {
+            let checksum = migration.checksum();
+            !applied
+                .iter()
+                .any(|row| row.version == migration.version && row.checksum == checksum)
+        })
         .map(ToString::to_string)
         .collect();
-    if ours.len() - behind.len() < ran.len() {
+    if MIGRATIONS.len() - behind.len() < applied.len() {
         return Ok(History::Foreign);
     }
     Ok(match behind.is_empty() {
         true => History::Current,
         false => History::Behind(behind),
     })
+}
+
+async fn history(client: &Client) -> anyhow::Result<Vec<Applied>> {
+    let rows = client
+        .query(
+            &format!("SELECT version, checksum::text FROM {HISTORY_TABLE}"),
+            &[],
+        )
+        .await
+        .context("cannot read the history of migrations")?;
+    let applied = rows.iter().map(|row| Applied {
+        version: row.get(0),
+        checksum: row.get(1),
+    });
+    Ok(applied.collect())
 }
 
 /// Waits for the advisory lock, and returns the pid of the backend that holds it.
@@ -238,53 +293,89 @@ async fn run(client: &mut Client) -> anyhow::Result<Report> {
         .batch_execute(&format!("SET lock_timeout = {TABLE_LOCK_WAIT_MS}"))
         .await
         .context("cannot limit the wait for table locks")?;
-    let outcome = embedded::migrations::runner()
-        .set_migration_table_name(HISTORY_TABLE)
-        .run_async(client)
-        .await;
+    let outcome = apply_missing(client).await;
     let reset = client.batch_execute("RESET lock_timeout").await;
-    let done = outcome.map_err(explain)?;
+    let applied = outcome?;
     reset.context("cannot lift the limit on the wait for table locks")?;
     Ok(Report {
-        applied: done
-            .applied_migrations()
-            .iter()
-            .map(ToString::to_string)
-            .collect(),
+        applied,
         adopted: adopted(client).await?,
     })
 }
 
-/// Adds what to do to the failures that an operator can mend.
-fn explain(error: refinery::Error) -> anyhow::Error {
-    let advice = match error.kind() {
-        refinery::error::Kind::MissingVersion(_) => {
-            "the database was migrated by a newer version of this program: run that one".to_owned()
+/// Applies what is missing, each migration in one transaction with its row of the history.
+async fn apply_missing(client: &mut Client) -> anyhow::Result<Vec<String>> {
+    let make_history = format!(
+        "CREATE TABLE IF NOT EXISTS {HISTORY_TABLE} (
+             version int4 PRIMARY KEY, name varchar(255), applied_on varchar(255), checksum varchar(255))"
+    );
+    let made = client.batch_execute(&make_history).await;
+    made.map_err(|error| explain(error, format!("cannot make {HISTORY_TABLE}")))?;
+    let applied = history(client).await?;
+    for row in &applied {
+        let ours = MIGRATIONS.iter().find(|ours| ours.version == row.version);
+        match ours.map(Migration::checksum) {
+            None => bail!(
+                "the database was migrated by a newer version of this program, to migration {}: run \
+                 that one",
+                row.version
+            ),
+            Some(checksum) if checksum != row.checksum => bail!(
+                "migration {} recorded in {HISTORY_TABLE} is not the one in this program: \
+                 the database was migrated by another build",
+                row.version
+            ),
+            Some(_) => {}
         }
-        refinery::error::Kind::DivergentVersion(..) => format!(
-            "a migration recorded in {HISTORY_TABLE} is not the one in this program: \
-             the database was migrated by another build"
+    }
+    let newest = applied.iter().map(|row| row.version).max();
+    let mut done = Vec::new();
+    for migration in &MIGRATIONS {
+        if applied.iter().any(|row| row.version == migration.version) {
+            continue;
+        }
+        if Some(migration.version) < newest {
+            bail!(
+                "{HISTORY_TABLE} lacks {migration}, though a later migration ran: restore that row"
+            );
+        }
+        let ran = apply(client, migration).await;
+        ran.map_err(|error| explain(error, format!("cannot apply {migration}")))?;
+        done.push(migration.to_string());
+    }
+    Ok(done)
+}
+
+async fn apply(client: &mut Client, migration: &Migration) -> Result<(), tokio_postgres::Error> {
+    let transaction = client.transaction().await?;
+    transaction.batch_execute(migration.sql).await?;
+    transaction
+        .execute(
+            &format!(
+                "INSERT INTO {HISTORY_TABLE} (version, name, applied_on, checksum) VALUES
+                     ($1, $2, to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), $3)"
+            ),
+            &[&migration.version, &migration.name, &migration.checksum()],
+        )
+        .await?;
+    transaction.commit().await
+}
+
+/// Adds what to do to the failures that an operator can mend.
+fn explain(error: tokio_postgres::Error, doing: String) -> anyhow::Error {
+    let advice = match error.code() {
+        Some(code) if *code == SqlState::LOCK_NOT_AVAILABLE => format!(
+            "a table was in use for more than {TABLE_LOCK_WAIT_MS} ms; nothing of that \
+             migration was kept: end the long transaction and start again"
         ),
-        refinery::error::Kind::Connection(_, source) => {
-            match source
-                .downcast_ref::<tokio_postgres::Error>()
-                .and_then(tokio_postgres::Error::code)
-            {
-                Some(code) if *code == SqlState::LOCK_NOT_AVAILABLE => format!(
-                    "a table was in use for more than {TABLE_LOCK_WAIT_MS} ms; nothing of that \
-                     migration was kept: end the long transaction and start again"
-                ),
-                Some(code) if *code == SqlState::INSUFFICIENT_PRIVILEGE => {
-                    "the role may not change the schema: connect as the owner of the suite's tables, \
-                     or as a role that may create in the schema"
-                        .to_owned()
-                }
-                _ => "cannot migrate the database".to_owned(),
-            }
+        Some(code) if *code == SqlState::INSUFFICIENT_PRIVILEGE => {
+            "the role may not change the schema: connect as the owner of the suite's tables, \
+             or as a role that may create in the schema"
+                .to_owned()
         }
         _ => "cannot migrate the database".to_owned(),
     };
-    anyhow::Error::new(error).context(advice)
+    anyhow::Error::new(error).context(doing).context(advice)
 }
 
 /// The event tables of somebody else's making.
@@ -312,4 +403,32 @@ async fn adopted(client: &Client) -> anyhow::Result<Vec<Table>> {
         }
     }
     Ok(adopted)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_file_is_a_migration_and_its_checksum_is_the_one_that_databases_have() {
+        let folder = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations")).unwrap();
+        let mut files: Vec<_> = folder
+            .map(|file| file.unwrap().file_name().into_string().unwrap())
+            .collect();
+        files.sort();
+        let names: Vec<_> = MIGRATIONS
+            .iter()
+            .map(|ours| format!("{ours}.sql"))
+            .collect();
+        assert_eq!(files, names);
+        let checksums: Vec<_> = MIGRATIONS.iter().map(Migration::checksum).collect();
+        assert_eq!(
+            checksums,
+            [
+                "794973743936338952", "12531715001534498653", "10939524292057751734",
+                "7323252153071285246", "4392810091695728230", "5145493929060081021",
+            ]
+        );
+    }
 }

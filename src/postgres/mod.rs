@@ -11,3 +11,4 @@ pub mod error;
 pub mod migrate;
 pub mod session;
 pub mod sqlstate;
+pub(crate) mod timestamptz;

@@ -11,6 +11,7 @@
 pub(crate) mod open_files;
 pub(crate) mod tasks;
 
+use std::net::SocketAddr;
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::pin::pin;
@@ -21,7 +22,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use bytesize::ByteSize;
 use serde::Serialize;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::AbortHandle;
 use tokio::time::sleep_until;
@@ -67,6 +68,11 @@ use crate::writer::lane::Writer;
 use crate::writer::opening::{Opening, Place};
 use tasks::{Fault, Tasks};
 
+/// Connections that may wait to be accepted; the kernel's own limit is usually the
+/// same. With the library's 128 a burst of clients is dropped, and each tries again
+/// after a second.
+const BACKLOG: u32 = 4096;
+
 /// Requests that wait for the disk. A group takes what waits, so this is how
 /// many may come in during one sync.
 const ENTRIES_MAX: usize = 4096;
@@ -91,6 +97,25 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// For the ends of tasks that have nothing left to do.
 const END_LIMIT: Duration = Duration::from_secs(2);
+
+/// A socket that listens, or a sentence that says why not.
+pub(crate) fn bind(address: SocketAddr) -> Result<TcpListener> {
+    let listen = || {
+        let socket = match address.is_ipv4() {
+            true => TcpSocket::new_v4()?,
+            false => TcpSocket::new_v6()?,
+        };
+        // A start right after a stop finds the address free.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    listen().with_context(|| {
+        format!(
+            "cannot listen on {address}; if another program has the port, choose one with --listen"
+        )
+    })
+}
 
 /// Runs the service on `listener` until `stopping`, then stores what is left.
 ///

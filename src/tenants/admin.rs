@@ -10,7 +10,7 @@ use anyhow::Result;
 use jiff::Timestamp;
 use tokio_postgres::Row;
 
-use super::refresh::Micros;
+use crate::event::time::Micros;
 
 /// A time for people; none if the column is null or beyond the calendar.
 fn time(row: &Row, column: usize) -> Result<Option<Timestamp>> {

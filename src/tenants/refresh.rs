@@ -16,13 +16,13 @@ use anyhow::{Context as _, Result, bail};
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
-use tokio_postgres::types::{FromSql, Type};
 use tokio_postgres::{Client, IsolationLevel};
 use uuid::Uuid;
 
 use super::role::Roles;
 use super::snapshot::{KeyRow, Snapshot, Tenant, TenantStatus};
 use crate::accounts::board::Board;
+use crate::event::time::Micros;
 use crate::postgres::connect::Target;
 use crate::postgres::session::Session;
 
@@ -360,25 +360,4 @@ async fn read(client: &mut Client) -> Result<Snapshot> {
         snapshot.add_key(&read().context("cannot make sense of the table tenant_api_keys")?);
     }
     Ok(snapshot)
-}
-
-/// A `timestamptz` as microseconds since 1970.
-///
-/// Takes every value the column can hold: one key that expires at `infinity`, or
-/// beyond the years of a calendar library, must not stop the others from being read.
-pub(crate) struct Micros(pub(crate) i64);
-
-impl<'a> FromSql<'a> for Micros {
-    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
-        /// 2000-01-01, where PostgreSQL counts from.
-        const EPOCH_US: i64 = 946_684_800_000_000;
-        // The infinities are the ends of i64, and saturate into "never" and "always".
-        Ok(Self(
-            i64::from_be_bytes(raw.try_into()?).saturating_add(EPOCH_US),
-        ))
-    }
-
-    fn accepts(ty: &Type) -> bool {
-        *ty == Type::TIMESTAMPTZ
-    }
 }

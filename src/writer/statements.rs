@@ -4,8 +4,8 @@ use bytes::Bytes;
 use tokio_postgres::{Client, CopyInSink, Error, Statement};
 use uuid::Uuid;
 
-use crate::event::row::Key;
 use crate::event::table::Table;
+use crate::event::time::Micros;
 use crate::postgres::copy::statement;
 
 use super::batch::Batch;
@@ -68,7 +68,7 @@ impl Statements {
         let keys = || rows.iter().map(|&at| batch.key(at));
         let tenants: Vec<Uuid> = keys().map(|key| key.tenant).collect();
         let events: Vec<Uuid> = keys().map(|key| key.event_id).collect();
-        let times: Vec<jiff::Timestamp> = keys().map(timestamp).collect();
+        let times: Vec<Micros> = keys().map(|key| key.occurred_at).collect();
         let found = client
             .query(&self.stored, &[&tenants, &times, &events])
             .await?;
@@ -80,9 +80,4 @@ impl Statements {
         found.sort_unstable();
         Ok(found)
     }
-}
-
-pub(crate) fn timestamp(key: &Key) -> jiff::Timestamp {
-    jiff::Timestamp::from_microsecond(key.occurred_at.0)
-        .expect("occurred_at was parsed from a timestamp")
 }

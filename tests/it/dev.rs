@@ -6,8 +6,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use recsys_ingest::dev::postgres::PrivatePostgres;
-use recsys_ingest::dev::postgres::options::Options;
+use private_postgres::{Options, PrivatePostgres};
 use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio_postgres::NoTls;

@@ -1,5 +1,7 @@
 //! Compares the rows of a sample with their events, column by column.
 
+use std::time::SystemTime;
+
 use anyhow::Context as _;
 use jiff::Timestamp;
 use serde_json::Value;
@@ -22,7 +24,7 @@ pub(super) struct Key {
     pub(super) table: Table,
     pub(super) slot: u32,
     pub(super) tenant: Uuid,
-    pub(super) occurred_at: Timestamp,
+    pub(super) occurred_at: SystemTime,
     pub(super) event_id: Uuid,
 }
 
@@ -94,7 +96,7 @@ fn differences(expected: &Row, row: &DbRow) -> anyhow::Result<Vec<String>> {
             wrong.push(format!("{column} is {got}, should be {expected}"));
         }
     };
-    let occurred_at: Timestamp = row.try_get("occurred_at")?;
+    let occurred_at = Timestamp::try_from(row.try_get::<_, SystemTime>("occurred_at")?)?;
     same(
         "occurred_at",
         expected.occurred_us.to_string(),

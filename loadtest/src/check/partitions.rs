@@ -90,7 +90,7 @@ fn named(name: &str, table: &str) -> Option<i64> {
     let month = parts.next()?.parse().ok()?;
     let day = parts.next().map_or(Some(1), |day| day.parse().ok())?;
     let date = Date::new(year, month, day).ok()?;
-    let at = date.to_zoned(TimeZone::UTC).ok()?.timestamp();
+    let at = date.to_zoned_datetime(TimeZone::UTC).ok()?.timestamp();
     Some(at.as_microsecond())
 }
 

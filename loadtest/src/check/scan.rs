@@ -1,6 +1,7 @@
 //! Reads the keys of all rows in the run's window, once, as a stream.
 
 use std::pin::pin;
+use std::time::SystemTime;
 
 use anyhow::Context as _;
 use futures_util::StreamExt as _;
@@ -120,8 +121,8 @@ impl Scan<'_> {
             // Another's event that answers to one of our requests.
             return Ok(());
         }
-        let occurred_at: Timestamp = row.try_get(1)?;
-        let at = occurred_at.as_microsecond();
+        let occurred_at: SystemTime = row.try_get(1)?;
+        let at = Timestamp::try_from(occurred_at)?;
         let tenant: Uuid = row.try_get(0)?;
         self.slots.see(slot);
         let owner = self.plan.owner(self.settings, body, slot);
@@ -129,8 +130,8 @@ impl Scan<'_> {
         if stream.table != self.table {
             wrong.push(format!("it is in {}", self.table.name()));
         }
-        if at != occurred_us(self.settings, slot) {
-            wrong.push(format!("its occurred_at is {occurred_at}"));
+        if at.as_microsecond() != occurred_us(self.settings, slot) {
+            wrong.push(format!("its occurred_at is {at}"));
         }
         if !self.owners.matches(owner, tenant) {
             wrong.push(format!("its tenant is {tenant}"));
@@ -150,7 +151,7 @@ impl Scan<'_> {
                 format!("{}: {what}", describe(settings, plan, slot))
             });
         }
-        if let Some(wrong) = partitions.complaint(row.try_get(4)?, at) {
+        if let Some(wrong) = partitions.complaint(row.try_get(4)?, at.as_microsecond()) {
             self.verdict.wrong_partition += 1;
             let (settings, plan) = (self.settings, self.plan);
             self.verdict.example("wrong partition", || {

@@ -6,8 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use recsys_ingest::dev::postgres::PrivatePostgres;
-use recsys_ingest::dev::postgres::options::Options;
+use private_postgres::{Options, PrivatePostgres};
 use recsys_ingest::postgres::migrate::migrate;
 use tokio_postgres::{Client, NoTls};
 

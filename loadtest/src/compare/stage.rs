@@ -6,8 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use recsys_ingest::dev::postgres::PrivatePostgres;
-use recsys_ingest::dev::postgres::options::Options;
+use private_postgres::{Options, PrivatePostgres};
 use recsys_ingest::event::table::Table;
 use recsys_ingest::event::time::Micros;
 use recsys_ingest::partitions::create::ensure_ahead;

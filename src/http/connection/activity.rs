@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use bytes::Buf;
-use http_body::{Frame, SizeHint};
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -263,7 +263,7 @@ pub(crate) struct Outgoing {
 
 impl Outgoing {
     pub(crate) fn new(body: Body, request: InProgress) -> Self {
-        request.answered(http_body::Body::size_hint(&body).lower());
+        request.answered(HttpBody::size_hint(&body).lower());
         Self {
             body,
             request: Some(request),
@@ -271,7 +271,7 @@ impl Outgoing {
     }
 }
 
-impl http_body::Body for Outgoing {
+impl HttpBody for Outgoing {
     type Data = Tracked;
     type Error = axum::Error;
 
@@ -298,7 +298,7 @@ impl http_body::Body for Outgoing {
     }
 
     fn size_hint(&self) -> SizeHint {
-        http_body::Body::size_hint(&self.body)
+        HttpBody::size_hint(&self.body)
     }
 }
 
@@ -413,8 +413,7 @@ mod tests {
     async fn a_request_counts_until_the_last_bytes_of_its_answer_are_dropped() {
         let activity = Arc::new(Activity::new(DEADLINES, Instant::now()));
         let mut answer = Outgoing::new(Body::from("answer"), activity.begin());
-        let frame =
-            std::future::poll_fn(|cx| http_body::Body::poll_frame(Pin::new(&mut answer), cx));
+        let frame = std::future::poll_fn(|cx| HttpBody::poll_frame(Pin::new(&mut answer), cx));
         let mut bytes = frame.await.unwrap().unwrap().into_data().unwrap();
         drop(answer);
         bytes.advance(5);

@@ -15,8 +15,8 @@ use axum::http::{HeaderMap, StatusCode};
 use brotli_decompressor::DecompressorWriter;
 use flate2::write::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use futures_util::FutureExt as _;
-use http_body::Body as _;
 use http_body_util::BodyExt as _;
+use hyper::body::{Body as _, Frame};
 use tokio::time::Instant;
 
 use crate::admission::admit::{Admission, Overload};
@@ -279,7 +279,7 @@ impl Pieces {
         &mut self,
         reserved: usize,
         full: &impl Fn(Overload) -> Problem,
-    ) -> Result<Option<Result<http_body::Frame<Bytes>, axum::Error>>, Problem> {
+    ) -> Result<Option<Result<Frame<Bytes>, axum::Error>>, Problem> {
         self.arriving
             .waits_with(reserved)
             .map_err(|spent| match spent {

@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use super::tenants::{find_tenant, usable_tenant};
 use super::time;
+use crate::event::time::Micros;
 use crate::tenants::key::ApiKeyHasher;
 use crate::tenants::role::Role;
 
@@ -88,7 +89,7 @@ pub async fn create_key(
                 &prefix(&secret),
                 &hasher.hash(&secret).to_hex(),
                 &roles,
-                &expires_at,
+                &expires_at.map(|at| Micros(at.as_microsecond())),
             ],
         )
         .await

@@ -13,7 +13,6 @@ use crate::event::row_json::row_to_json;
 use crate::postgres::error::{Error, limited};
 use crate::writer::batch::Batch;
 use crate::writer::error::RejectedRow;
-use crate::writer::statements::timestamp;
 
 const STATEMENT_LIMIT: Duration = Duration::from_secs(30);
 
@@ -151,14 +150,15 @@ impl Quarantine<'_> {
     async fn put_bytes(&self, (at, bad): &(usize, RejectedRow)) -> Result<usize, Error> {
         let table = self.batch.table();
         let (key, row) = (self.batch.key(*at), self.batch.row(*at));
-        let received_at = received_at(row)
-            .and_then(|received| jiff::Timestamp::from_microsecond(received.0).ok());
+        // A time that Postgres refused would keep the row out of quarantine.
+        let received_at =
+            received_at(row).filter(|at| jiff::Timestamp::from_microsecond(at.0).is_ok());
         let column = bad.column.as_deref().map(ascii);
         let constraint = bad.constraint.as_deref().map(ascii);
         let parameters: [&(dyn ToSql + Sync); 10] = [
             &table.as_str(),
             &key.tenant,
-            &timestamp(key),
+            &key.occurred_at,
             &key.event_id,
             &received_at,
             &ascii(&bad.sqlstate),

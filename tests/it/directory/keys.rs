@@ -10,7 +10,7 @@ use recsys_ingest::tenants::admin;
 use recsys_ingest::tenants::key::ApiKeyHasher;
 use recsys_ingest::tenants::refresh::TenantCache;
 use recsys_ingest::tenants::role::Role;
-use recsys_ingest::tenants::snapshot::Refused;
+use recsys_ingest::tenants::snapshot::KeyError;
 use tokio::sync::watch;
 use tokio_postgres::Client;
 use uuid::Uuid;
@@ -99,7 +99,7 @@ async fn a_created_key_lets_its_holder_in_until_it_is_revoked() {
     let refused = directory
         .snapshot()
         .lookup(hasher().hash(&key.secret), NOW_US);
-    assert_eq!(refused, Err(Refused::Revoked));
+    assert_eq!(refused, Err(KeyError::Revoked));
 }
 
 #[tokio::test]
@@ -134,7 +134,7 @@ async fn odd_rows_neither_stop_a_refresh_nor_let_anyone_in() {
         look("for ever").unwrap().roles.iter().collect::<Vec<_>>(),
         [Role::Publish]
     );
-    assert_eq!(look("never"), Err(Refused::Expired));
+    assert_eq!(look("never"), Err(KeyError::Expired));
     assert!(look("far").is_ok());
     assert_eq!(
         admin::keys::list_keys(&client, None).await.unwrap().len(),

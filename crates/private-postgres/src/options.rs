@@ -1,33 +1,34 @@
-//! What a caller may choose about a server, and the command line that follows from it.
+//! The options of a server, and the command line that follows from them.
 //!
-//! Keeps one invariant: the same options in the same place give the same command line, since
-//! that is how a running server is compared with the one that is wanted.
+//! Invariant: the same options for the same directory give the same command line. A running
+//! server is compared with the wanted one by its command line.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use super::home::Home;
-use crate::dev::error::LaunchError;
+use crate::error::LaunchError;
+use crate::home::Home;
 
 /// The port only names the socket file, in a directory that no other server uses.
-pub(super) const PORT: u16 = 5432;
-/// What to run, and where.
+pub(crate) const PORT: u16 = 5432;
+
+/// Which server to run, and where.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where everything is kept; made if missing.
+    /// The directory of the cluster, its lock, socket and log; made if missing.
     pub data_dir: PathBuf,
-    /// The database to make if it is missing.
+    /// The name of the database; made if missing.
     pub database: String,
-    /// Use the programs in this directory, and no others.
+    /// The directory of the programs; without it they are looked for, and fetched if missing.
     pub bin_dir: Option<PathBuf>,
-    /// Keep fetched programs here; see [`default_cache_dir`](crate::dev::binaries::default_cache_dir).
+    /// Where fetched programs are kept; see [`default_cache_dir`](crate::default_cache_dir).
     pub cache_dir: Option<PathBuf>,
-    /// Server settings; they win over ours, except for the socket directory.
+    /// Server settings. They override the ones set here, except for the socket directory.
     pub settings: Vec<(String, String)>,
-    /// `false` forgoes every fsync: for tests whose data may vanish with the machine.
+    /// `false` turns every fsync off: for data that may be lost when the machine crashes.
     pub durable: bool,
-    /// The server begins empty, and ends with its data when this process does, however
-    /// it ends: for tests.
+    /// The server starts empty. When this process ends, even by a kill, the server and its data
+    /// are removed: for tests.
     pub ephemeral: bool,
 }
 
@@ -46,7 +47,7 @@ impl Options {
         }
     }
 
-    /// What a test wants: fast, and gone with the process.
+    /// A server for tests: no fsync, and removed when the process ends.
     #[must_use]
     pub fn ephemeral(data_dir: impl Into<PathBuf>) -> Self {
         Self {
@@ -56,7 +57,7 @@ impl Options {
         }
     }
 
-    pub(super) fn port(&self) -> Result<u16, LaunchError> {
+    pub(crate) fn port(&self) -> Result<u16, LaunchError> {
         let mut ports = self
             .settings
             .iter()
@@ -70,8 +71,8 @@ impl Options {
         })
     }
 
-    /// Everything behind `postgres` on its command line.
-    pub(super) fn arguments(&self, home: &Home) -> Vec<OsString> {
+    /// The arguments of `postgres`.
+    pub(crate) fn arguments(&self, home: &Home) -> Vec<OsString> {
         let mut settings: Vec<(&str, &str)> = vec![
             ("listen_addresses", ""),
             ("port", "5432"),
@@ -80,8 +81,8 @@ impl Options {
             ("log_timezone", "UTC"),
         ];
         if !self.durable {
-            // Not synchronous_commit: without it, a crash of the server alone forgets
-            // what was committed last, and with it no commit waits for a disk anyway.
+            // synchronous_commit stays on: without it a crash of the server alone loses the last
+            // commits, and with fsync off it does not wait for the disk.
             settings.extend([("fsync", "off"), ("full_page_writes", "off")]);
         }
         settings.extend(
@@ -93,7 +94,7 @@ impl Options {
         for (name, value) in settings {
             arguments.extend(["-c".into(), format!("{name}={value}").into()]);
         }
-        // Last, because the last one counts, and nothing here works with another.
+        // Last, because the last value counts, and nothing here works with another directory.
         let mut socket = OsString::from("unix_socket_directories=");
         socket.push(home.socket_dir());
         arguments.extend(["-c".into(), socket]);

@@ -1,24 +1,24 @@
 //! The server as a process: recognised, signalled, waited for.
 //!
-//! Keeps one invariant: a signal is sent only to a process that we started and have not reaped,
-//! or that runs `postgres` on our own cluster directory.
-//! Every wait has a limit, and the next harder signal behind it. Knows nothing of settings.
+//! Invariant: a signal to the server goes only to a process that was started here and is not
+//! reaped, or that runs `postgres` on the cluster directory.
+//! Every wait has a limit, after which a stronger signal follows. Knows nothing of settings.
 
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
-use super::LOOK_EVERY;
-use super::home::Home;
-use crate::dev::error::LaunchError;
+use crate::error::LaunchError;
+
+/// How often the state of a server that starts or stops is checked.
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// A checkpoint of a busy cluster on a slow disk.
 const FAST_LIMIT: Duration = Duration::from_secs(60);
@@ -28,54 +28,47 @@ const KILL_LIMIT: Duration = Duration::from_secs(5);
 
 /// The server's first process, the parent of all its others.
 #[derive(Debug)]
-pub(super) struct Postmaster {
+pub(crate) struct Postmaster {
     pid: Pid,
     origin: Origin,
 }
 
 #[derive(Debug)]
 enum Origin {
-    /// Ours to reap; until then its pid is nobody else's.
+    /// A child: until it is reaped, no other process can have its pid.
     Started(Child),
-    /// Found running on this cluster; its pid may become a stranger's.
+    /// Found running on this cluster; after its end another process may get its pid.
     Found(PathBuf),
 }
 
 /// What `postmaster.pid` says.
 #[derive(Debug)]
-pub(super) struct PidFile {
+pub(crate) struct PidFile {
     lines: Vec<String>,
 }
 
-/// A shell that ends the server when our process ends, even if it is killed: its standard input
-/// is a pipe of ours, which the system closes for us then.
-#[derive(Debug)]
-pub(super) struct Watchdog {
-    shell: Child,
-}
-
 impl PidFile {
-    pub(super) fn path(cluster: &Path) -> PathBuf {
+    pub(crate) fn path(cluster: &Path) -> PathBuf {
         cluster.join("postmaster.pid")
     }
 
-    pub(super) fn read(cluster: &Path) -> Option<Self> {
+    pub(crate) fn read(cluster: &Path) -> Option<Self> {
         let text = fs::read_to_string(Self::path(cluster)).ok()?;
         Some(Self {
             lines: text.lines().map(|line| line.trim().to_owned()).collect(),
         })
     }
 
-    pub(super) fn pid(&self) -> Option<u32> {
+    pub(crate) fn pid(&self) -> Option<u32> {
         self.lines.first()?.parse().ok()
     }
 
     /// The eighth line is the server's state.
-    pub(super) fn is_ready(&self) -> bool {
+    pub(crate) fn is_ready(&self) -> bool {
         self.lines.get(7).is_some_and(|state| state == "ready")
     }
 
-    pub(super) fn names_a_live_process(&self) -> bool {
+    pub(crate) fn names_a_live_process(&self) -> bool {
         self.process().is_some_and(is_alive)
     }
 
@@ -85,15 +78,15 @@ impl PidFile {
 }
 
 impl Postmaster {
-    pub(super) fn spawned(child: Child) -> Self {
+    pub(crate) fn spawned(child: Child) -> Self {
         Self {
             pid: Pid::from_child(&child),
             origin: Origin::Started(child),
         }
     }
 
-    /// The server that `pid_file` names, if it lives and is one of `cluster`.
-    pub(super) fn find(pid_file: &PidFile, cluster: &Path) -> Option<Self> {
+    /// The server that `pid_file` names, if it is alive and runs on `cluster`.
+    pub(crate) fn find(pid_file: &PidFile, cluster: &Path) -> Option<Self> {
         let pid = pid_file.process()?;
         let mut found = Self {
             pid,
@@ -102,20 +95,21 @@ impl Postmaster {
         found.is_alive().then_some(found)
     }
 
-    pub(super) fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.pid.as_raw_nonzero().get().unsigned_abs()
     }
 
-    /// Also reaps it when it is over.
-    pub(super) fn is_alive(&mut self) -> bool {
+    /// Reaps a child that has ended.
+    pub(crate) fn is_alive(&mut self) -> bool {
         match &mut self.origin {
             Origin::Started(child) => child.try_wait().is_ok_and(|status| status.is_none()),
             Origin::Found(cluster) => is_alive(self.pid) && serves(self.pid, cluster),
         }
     }
 
-    /// Checkpoint and stop; harder if that takes too long, or once `hurry` says so.
-    pub(super) fn stop_fast(mut self, hurry: &dyn Fn() -> bool) -> Result<(), LaunchError> {
+    /// Stops with a checkpoint; without one after a time limit, or as soon as `hurry` returns
+    /// true.
+    pub(crate) fn stop_fast(mut self, hurry: &dyn Fn() -> bool) -> Result<(), LaunchError> {
         self.resume()?;
         self.signal(Signal::INT)?;
         if self.ended_within(FAST_LIMIT, hurry) {
@@ -125,8 +119,8 @@ impl Postmaster {
         self.stop_immediate()
     }
 
-    /// Stop without a checkpoint; harder if that takes too long.
-    pub(super) fn stop_immediate(mut self) -> Result<(), LaunchError> {
+    /// Stops without a checkpoint; kills after a time limit.
+    pub(crate) fn stop_immediate(mut self) -> Result<(), LaunchError> {
         self.resume()?;
         self.signal(Signal::QUIT)?;
         if self.ended_within(IMMEDIATE_LIMIT, &|| false) {
@@ -147,16 +141,16 @@ impl Postmaster {
         )))
     }
 
-    pub(super) fn suspend(&mut self) -> Result<(), LaunchError> {
-        // The parent first, so that no session is born while the others are being stopped.
-        // Each session leads a process group of its own, so a signal to the group would miss it.
+    pub(crate) fn suspend(&mut self) -> Result<(), LaunchError> {
+        // The parent first, so that no session starts while the others are being stopped.
+        // Each session leads a separate process group, so a signal to the server's group misses it.
         self.signal(Signal::STOP)?;
         children_of(self.pid)
             .into_iter()
             .try_for_each(|pid| signal(pid, Signal::STOP))
     }
 
-    pub(super) fn resume(&mut self) -> Result<(), LaunchError> {
+    pub(crate) fn resume(&mut self) -> Result<(), LaunchError> {
         children_of(self.pid)
             .into_iter()
             .try_for_each(|pid| signal(pid, Signal::CONT))?;
@@ -171,7 +165,7 @@ impl Postmaster {
         }
     }
 
-    /// Waits for its end, until the limit or until `hurry` says so.
+    /// Waits for its end, up to `limit` or until `hurry` returns true.
     fn ended_within(&mut self, limit: Duration, hurry: &dyn Fn() -> bool) -> bool {
         let deadline = Instant::now() + limit;
         while self.is_alive() {
@@ -184,41 +178,8 @@ impl Postmaster {
     }
 }
 
-impl Watchdog {
-    /// Watches over the server `pid`; when it has ended it, it deletes what is in `home`.
-    pub(super) fn start(pid: u32, home: &Home) -> Result<Self, LaunchError> {
-        // A frozen server cannot obey, so it is woken; its frozen sessions are killed by the
-        // server five seconds after the immediate stop.
-        let script = "read -r _; pid=$1; shift; kill -CONT $pid; kill -QUIT $pid; n=0; \
-                      while kill -0 $pid && [ $n -lt 30 ]; do sleep 1; n=$((n+1)); done; rm -rf -- \"$@\"";
-        let mut command = Command::new("/bin/sh");
-        command
-            .args(["-c", script, "sh", &pid.to_string()])
-            .args(home.files());
-        command.current_dir("/").process_group(0);
-        // As its output it holds the lock: nobody may start here while it still clears up.
-        command
-            .stdin(Stdio::piped())
-            .stdout(home.share_lock()?)
-            .stderr(Stdio::null());
-        let shell = command
-            .spawn()
-            .map_err(LaunchError::io("run", Path::new("/bin/sh")))?;
-        Ok(Self { shell })
-    }
-}
-
-impl Drop for Watchdog {
-    fn drop(&mut self) {
-        // Its input is still open, so it sleeps in `read` and has touched nothing.
-        if let Err(error) = self.shell.kill().and_then(|()| self.shell.wait()) {
-            tracing::error!(%error, "cannot dismiss the shell that watches over PostgreSQL");
-        }
-    }
-}
-
 /// Whether the running server of `cluster` was started with exactly these arguments.
-pub(super) fn started_with(cluster: &Path, arguments: &[OsString]) -> bool {
+pub(crate) fn started_with(cluster: &Path, arguments: &[OsString]) -> bool {
     let mut line = Vec::new();
     for argument in arguments {
         line.extend_from_slice(b" \"");
@@ -247,8 +208,8 @@ fn command_line(pid: Pid) -> Vec<u8> {
 
 #[cfg(not(target_os = "linux"))]
 fn command_line(pid: Pid) -> Vec<u8> {
-    // Spaces end arguments here; one inside a path is taken for an end too, and the server is not
-    // recognised: PostgreSQL's own lock then refuses the second start.
+    // `ps` separates arguments by spaces, so a server on a path with a space is not recognised:
+    // PostgreSQL's own lock then refuses the second start.
     let mut text = ps(&[
         "-ww",
         "-o",
@@ -264,7 +225,7 @@ fn command_line(pid: Pid) -> Vec<u8> {
 
 fn signal(pid: Pid, signal: Signal) -> Result<(), LaunchError> {
     match kill_process(pid, signal) {
-        // It ended meanwhile, which is what every signal of ours but two asks for.
+        // A process that has ended needs no signal.
         Ok(()) | Err(Errno::SRCH) => Ok(()),
         Err(error) => Err(LaunchError::Io {
             doing: format!("signal PostgreSQL (process {})", pid.as_raw_nonzero()),
@@ -273,8 +234,8 @@ fn signal(pid: Pid, signal: Signal) -> Result<(), LaunchError> {
     }
 }
 
-/// A zombie counts as dead: where nobody reaps orphans (many containers) it stays for ever.
-pub(super) fn is_alive(pid: Pid) -> bool {
+/// A zombie counts as dead: where orphans are not reaped (many containers) it stays for ever.
+pub(crate) fn is_alive(pid: Pid) -> bool {
     let exists = !matches!(test_kill_process(pid), Err(Errno::SRCH));
     exists && state_and_parent(pid).is_none_or(|(state, _)| state != 'Z')
 }
@@ -292,7 +253,7 @@ fn children_of(parent: Pid) -> Vec<Pid> {
 fn state_and_parent(pid: Pid) -> Option<(char, Pid)> {
     let text = fs::read(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
     let text = String::from_utf8_lossy(&text);
-    // The name of the program stands in brackets and may contain anything, brackets too.
+    // The name of the program is in parentheses and may contain anything, parentheses too.
     let (_, rest) = text.rsplit_once(')')?;
     let mut fields = rest.split_whitespace();
     let state = fields.next()?.chars().next()?;
@@ -329,7 +290,7 @@ fn state_and_parent(pid: Pid) -> Option<(char, Pid)> {
 
 #[cfg(not(target_os = "linux"))]
 fn ps(arguments: &[&str]) -> Vec<u8> {
-    Command::new("ps")
+    std::process::Command::new("ps")
         .args(arguments)
         .output()
         .map(|output| output.stdout)

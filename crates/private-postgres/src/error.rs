@@ -1,7 +1,7 @@
-//! What can go wrong while a private PostgreSQL is found, made, started or stopped.
+//! Errors of finding, making, starting and stopping a server.
 //!
 //! Each text is one sentence that says what happened and what to do about it.
-//! A variant of its own exists only where a caller acts on it.
+//! A separate variant exists only where a caller acts on it.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,19 +18,19 @@ pub enum LaunchError {
     InUse {
         /// The directory that both want.
         data_dir: PathBuf,
-        /// Who holds it, if it left its name.
+        /// The process that holds it, if its lock file says so.
         pid: Option<u32>,
     },
     /// No usable PostgreSQL is on this machine, and none could be fetched.
     #[error("{0}")]
     NoBinaries(String),
-    /// Its owner does not want it any more.
+    /// The caller gave the start up.
     #[error("the start of PostgreSQL was broken off, because it is not wanted any more")]
     GivenUp,
     /// PostgreSQL is there, but did not do what it was asked.
     #[error("{0}")]
     Failed(String),
-    /// A file or a process of ours could not be touched.
+    /// A system call on a file or a process failed.
     #[error("cannot {doing}: {source}{}", remedy(source))]
     Io {
         /// What was tried, with the path.
@@ -40,7 +40,7 @@ pub enum LaunchError {
     },
 }
 
-/// What to do about the answers that the system gives most often.
+/// What to do about the most common errors of the system.
 fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::PermissionDenied => "; make it yours, or choose another directory",
@@ -52,7 +52,7 @@ fn remedy(error: &io::Error) -> &'static str {
 
 impl LaunchError {
     /// Wraps an IO error with what was tried on which path.
-    pub(super) fn io(verb: &str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn io(verb: &str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let doing = format!("{verb} {}", path.display());
         move |source| Self::Io { doing, source }
     }

