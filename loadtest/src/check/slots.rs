@@ -1,12 +1,9 @@
 //! One byte a slot: what was promised, and what was found.
 
-use crate::generate::body::events_in;
-use crate::generate::event::Events;
-use crate::generate::plan::{Plan, Role};
-use crate::generate::settings::{Format, Settings};
-use crate::ledger::Ledger;
-
-use super::verdict::Verdict;
+use super::findings::Findings;
+use crate::generate::{Plan, Role, request_uuid};
+use crate::report::{Tally, time};
+use crate::service::Format;
 
 /// An answer accepted it.
 const PROMISED: u8 = 1;
@@ -59,110 +56,91 @@ impl Slots {
     }
 
     /// Takes over what was posted and promised.
-    pub(super) fn promise(&mut self, settings: &Settings, plan: &Plan, ledger: &Ledger) {
-        for number in 0..plan.bodies() {
-            let entry = ledger.entry(number);
-            if !entry.posted {
-                continue;
+    pub(super) fn promise(&mut self, plan: &Plan, passes: &[&Tally]) {
+        for pass in passes {
+            for (bodies, bit) in [(&pass.posted, POSTED), (&pass.accepted, PROMISED)] {
+                for &body in bodies {
+                    for slot in plan.slots_of(body) {
+                        let (role, _, at) = plan.source(body, slot);
+                        if role != Role::Invalid {
+                            self.bits[at as usize] |= bit;
+                        }
+                    }
+                }
             }
-            for slot in plan.slots_of(number) {
-                let at = match plan.role(number, slot) {
-                    Role::Invalid => continue,
-                    Role::Fresh => slot,
-                    Role::Repeat(original) => original,
-                };
-                self.bits[at as usize] |= match entry.accepted {
-                    true => PROMISED | POSTED,
-                    false => POSTED,
-                };
-            }
-        }
-        let mut events = Events::new(settings, plan);
-        for odd in ledger.odd() {
-            // All that such an answer does not reject was accepted all the same.
-            let mut place = 0;
-            for slot in plan.slots_of(odd.body) {
-                let (body, at, valid) = match plan.role(odd.body, slot) {
-                    Role::Invalid => (odd.body, slot, false),
-                    Role::Fresh => (odd.body, slot, true),
-                    Role::Repeat(original) => (plan.body_of(original), original, true),
-                };
-                let places = place..place + events_in(events.event(body, at));
-                place = places.end;
-                if valid && !odd.rejected.iter().any(|index| places.contains(index)) {
-                    self.bits[at as usize] |= PROMISED;
+            for odd in &pass.odd {
+                // All that such an answer does not reject was accepted all the same.
+                let mut place = 0;
+                for slot in plan.slots_of(odd.body) {
+                    let (role, body, at) = plan.source(odd.body, slot);
+                    let places = place..place + plan.event(body, at).count();
+                    place = places.end;
+                    let is_rejected = odd.rejected.iter().any(|index| places.contains(index));
+                    if role != Role::Invalid && !is_rejected {
+                        self.bits[at as usize] |= PROMISED;
+                    }
                 }
             }
         }
     }
 
     /// Compares what was found with what was promised.
-    pub(super) fn judge(&self, settings: &Settings, plan: &Plan, verdict: &mut Verdict) {
+    pub(super) fn judge(&self, plan: &Plan, findings: &mut Findings) {
         for (slot, bits) in (0..).zip(&self.bits) {
             let seen = bits & SEEN != 0;
             let promised = bits & PROMISED != 0;
-            verdict.promised += u64::from(promised);
-            verdict.found += u64::from(seen);
+            findings.promised += u64::from(promised);
+            findings.found += u64::from(seen);
             if promised && !seen {
-                verdict.missing += 1;
-                verdict.example("missing", || describe(settings, plan, slot));
+                findings.missing += 1;
+                findings.example("missing", || describe(plan, slot));
             }
             if bits & TWICE != 0 {
-                verdict.twice += 1;
-                verdict.example("stored twice", || describe(settings, plan, slot));
+                findings.twice += 1;
+                findings.example("stored twice", || describe(plan, slot));
             }
             if seen && bits & (POSTED | BEFORE) == 0 {
-                verdict.unexpected += 1;
-                verdict.example("stored, though invalid or never posted", || {
-                    describe(settings, plan, slot)
-                });
+                findings.unexpected += 1;
+                let kind = "stored, though invalid or never posted";
+                findings.example(kind, || describe(plan, slot));
             }
             if seen && bits & (PROMISED | BEFORE) == 0 && bits & POSTED != 0 {
-                verdict.unanswered_stored += 1;
+                findings.unanswered_stored += 1;
             }
         }
     }
 
-    /// Slots of a format that were stored by this run: rows, and the events in them.
-    pub(super) fn stored(&self, settings: &Settings, plan: &Plan, stream: usize) -> (u64, u64) {
-        let mut events = Events::new(settings, plan);
-        let (mut rows, mut lines) = (0, 0);
+    /// What this run stored of a stream: rows, and the events in them.
+    pub(super) fn stored(&self, plan: &Plan, stream: usize) -> (u64, u64) {
+        let (mut rows, mut events) = (0, 0);
         for body in (0..plan.bodies()).filter(|&body| plan.stream_at(body) == stream) {
             for slot in plan.slots_of(body) {
-                let bits = self.bits[slot as usize];
-                if bits & SEEN == 0 || bits & BEFORE != 0 {
-                    continue;
+                if self.bits[slot as usize] & (SEEN | BEFORE) == SEEN {
+                    rows += 1;
+                    events += match plan.stream_of(body).format {
+                        Format::PipelinesV1 => u64::from(plan.event(body, slot).count()),
+                        _ => 1,
+                    };
                 }
-                rows += 1;
-                lines += match plan.stream_of(body).format {
-                    Format::PipelinesV1 => u64::from(events_in(events.event(body, slot))),
-                    _ => 1,
-                };
             }
         }
-        (rows, lines)
+        (rows, events)
     }
 }
 
 /// A slot in words.
-pub(super) fn describe(settings: &Settings, plan: &Plan, slot: u32) -> String {
+pub(super) fn describe(plan: &Plan, slot: u32) -> String {
     let body = plan.body_of(slot);
-    let mut events = Events::new(settings, plan);
-    let event = events.event(body, slot);
-    let id = match event.format {
-        Format::Native => format!("event_id {}", event.event_id),
-        _ => match event.request {
-            Some(request) => format!(
-                "request_id {}",
-                crate::generate::expect::request_uuid(request)
-            ),
-            None => "no id".to_owned(),
-        },
+    let event = plan.event(body, slot);
+    let id = match (event.format, &event.request) {
+        (Format::Native, _) => format!("event_id {}", event.event_id),
+        (_, Some(request)) => format!("request_id {}", request_uuid(request)),
+        (_, None) => "no id".to_owned(),
     };
     format!(
         "{} {} {id} at {} (slot {slot}, body {body})",
-        event.table.name(),
+        event.table,
         event.format.as_str(),
-        crate::report::time(event.occurred_us)
+        time(event.occurred_us)
     )
 }

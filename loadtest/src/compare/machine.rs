@@ -3,10 +3,10 @@
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Context as _;
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use super::sample::Spread;
 
@@ -16,7 +16,7 @@ const SYNCS: u32 = 50;
 const SYNC_BYTES: usize = 24 * 1024;
 
 /// The machine, and what runs on it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub(crate) struct Machine {
     pub(crate) cpu: String,
     pub(crate) cores: usize,
@@ -24,64 +24,48 @@ pub(crate) struct Machine {
     pub(crate) kernel: String,
     pub(crate) postgres: String,
     /// Milliseconds of a small write and its fdatasync, where the spool is.
+    #[serde(rename = "fdatasync_ms")]
     pub(crate) sync_ms: Option<Spread>,
 }
 
 impl Machine {
-    /// Looks around; `dir` is on the disk that counts.
+    /// Reads what the kernel says, and times the disk of `dir`.
     pub(crate) fn look(dir: &Path, postgres: String) -> anyhow::Result<Self> {
-        let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-        let kib = value_of(&meminfo, "MemTotal").and_then(|text| {
-            let (kib, _) = text.split_once(' ')?;
-            kib.parse::<u64>().ok()
-        });
+        let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        let memory = read("/proc/meminfo");
+        let kib = value_of(&memory, "MemTotal").and_then(|text| text.strip_suffix(" kB"));
+        let kib = kib.and_then(|kib| kib.parse::<u64>().ok());
+        let cannot = || format!("cannot time the disk of {}", dir.display());
         Ok(Self {
-            cpu: value_of(&cpuinfo, "model name")
-                .map_or("an unknown CPU".to_owned(), str::to_owned),
+            cpu: value_of(&read("/proc/cpuinfo"), "model name")
+                .unwrap_or("an unknown CPU")
+                .to_owned(),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             memory_bytes: kib.unwrap_or(0) * 1024,
-            kernel: fs::read_to_string("/proc/sys/kernel/osrelease")
-                .map_or(String::new(), |text| text.trim().to_owned()),
+            kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
             postgres,
-            sync_ms: time_syncs(dir)
-                .with_context(|| format!("cannot time the disk of {}", dir.display()))?,
-        })
-    }
-
-    pub(crate) fn json(&self) -> Value {
-        json!({
-            "cpu": self.cpu,
-            "cores": self.cores,
-            "memory_bytes": self.memory_bytes,
-            "kernel": self.kernel,
-            "postgres": self.postgres,
-            "fdatasync_ms": self.sync_ms.map(|spread| spread.json()),
+            sync_ms: time_syncs(dir).with_context(cannot)?,
         })
     }
 }
 
 /// The first value under `name` in lines of `name : value`.
 fn value_of<'t>(text: &'t str, name: &str) -> Option<&'t str> {
-    text.lines()
-        .filter_map(|line| line.split_once(':'))
-        .find(|(key, _)| key.trim() == name)
-        .map(|(_, value)| value.trim())
+    let mut pairs = text.lines().filter_map(|line| line.split_once(':'));
+    let (_, value) = pairs.find(|(key, _)| key.trim() == name)?;
+    Some(value.trim())
 }
 
 fn time_syncs(dir: &Path) -> anyhow::Result<Option<Spread>> {
     let mut file = tempfile::tempfile_in(dir)?;
-    let bytes = [7; SYNC_BYTES];
     let mut times = Vec::new();
     for _ in 0..SYNCS {
         let began = Instant::now();
-        file.write_all(&bytes)?;
+        file.write_all(&[7; SYNC_BYTES])?;
         file.sync_data()?;
-        times.push(began.elapsed());
+        times.push(began.elapsed().as_secs_f64() * 1e3);
     }
-    Ok(Spread::of(
-        times.iter().map(Duration::as_secs_f64).map(|s| s * 1e3),
-    ))
+    Ok(Spread::of(times))
 }
 
 #[cfg(test)]
@@ -94,10 +78,6 @@ mod tests {
         let machine = Machine::look(dir.path(), "16".to_owned()).unwrap();
         assert!(machine.cores > 0 && machine.memory_bytes > 64 << 20);
         assert!(machine.sync_ms.is_some_and(|spread| spread.median > 0.0));
-    }
-
-    #[test]
-    fn a_value_is_found_by_its_whole_name() {
         let text = "MemTotalX: 1 kB\nMemTotal:   16 kB\n";
         assert_eq!(value_of(text, "MemTotal"), Some("16 kB"));
         assert_eq!(value_of(text, "Mem"), None);

@@ -6,12 +6,12 @@ use clap::Args;
 
 /// Measure the service against COPY, side by side on this machine.
 ///
-/// Starts a Postgres of its own (durable, set up as `recsys-ingest dev` does) and
-/// the service beside it, and loads the same rows in every way in turn, so that
-/// all ways see the same machine. Only ratios within one run mean anything.
+/// Starts a private Postgres (durable, set up as `recsys-ingest dev` does) and the
+/// service, and loads the same rows by every method in turn, so that all methods
+/// see the same machine. Only ratios within one run mean anything.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct CompareOptions {
-    /// Rounds; in each, every way has its turn.
+    /// Rounds; in each, every method has its turn.
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) rounds: u16,
     /// Interactions of a load.
@@ -41,13 +41,13 @@ pub(crate) struct CompareOptions {
     /// The same seed makes the same events.
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub(crate) seed: u64,
-    /// Where Postgres and the spool are kept meanwhile: on the disk that counts, not in memory.
+    /// Where Postgres and the spool are kept during the run: on the disk that counts, not in memory.
     #[arg(long, default_value = "/var/tmp", value_name = "DIR")]
     pub(crate) dir: PathBuf,
     /// PostgreSQL's programs to use, instead of those that are found.
     #[arg(long, env = "INGEST_PG_BIN", value_name = "DIR")]
     pub(crate) pg_bin: Option<PathBuf>,
-    /// The service's program; the recsys-ingest beside this one if not given.
+    /// The service's program; the recsys-ingest in this one's directory if not given.
     #[arg(long, value_name = "FILE")]
     pub(crate) service: Option<PathBuf>,
     /// One more argument for the service; may be given several times.
@@ -56,7 +56,7 @@ pub(crate) struct CompareOptions {
     /// Threads that post.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) threads: u16,
-    /// Fail if a figure misses what is asked of it.
+    /// Fail if a figure misses its target.
     #[arg(long)]
     pub(crate) strict: bool,
     /// Write all figures as JSON.
@@ -65,6 +65,19 @@ pub(crate) struct CompareOptions {
     /// Write a report with charts, in one HTML file.
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
+}
+
+#[cfg(test)]
+impl Default for CompareOptions {
+    /// What the command line has where nothing is said.
+    fn default() -> Self {
+        #[derive(clap::Parser)]
+        struct Alone {
+            #[command(flatten)]
+            options: CompareOptions,
+        }
+        <Alone as clap::Parser>::parse_from([""]).options
+    }
 }
 
 impl CompareOptions {
@@ -93,7 +106,7 @@ impl CompareOptions {
         if self.quick { seconds / 2.0 } else { seconds }
     }
 
-    /// Connections that post bodies of so many events.
+    /// Connections that post bodies of this many events.
     ///
     /// Enough for every sync of the spool to have company: with fewer, waiting
     /// for the disk is what is measured.

@@ -1,6 +1,4 @@
-//! What processes cost, as the kernel tells it.
-//!
-//! Knows nothing of who they are. Linux only: it reads `/proc`.
+//! What processes cost, as the kernel counts it. Linux only: it reads `/proc`.
 
 use std::fs;
 
@@ -8,7 +6,7 @@ use anyhow::Context as _;
 
 use crate::report::float;
 
-/// How often the children of a process are counted anew because some came or went.
+/// How often the children of a process are counted again because some came or went.
 const ATTEMPTS: u32 = 20;
 
 /// CPU time of a process in seconds.
@@ -38,11 +36,8 @@ pub(crate) fn cpu_of_family(pid: u32) -> anyhow::Result<f64> {
     let mut before = children(pid)?;
     for _ in 0..ATTEMPTS {
         let parent = times(pid)?;
-        let living: f64 = before
-            .iter()
-            .filter_map(|child| times(*child).ok())
-            .map(|child| child.own)
-            .sum();
+        let living = before.iter().filter_map(|child| times(*child).ok());
+        let living: f64 = living.map(|child| child.own).sum();
         let after = children(pid)?;
         // A child that ended in between would count twice, or not at all.
         if after == before {
@@ -58,9 +53,8 @@ pub(crate) fn peak_bytes(pid: u32) -> anyhow::Result<u64> {
     let path = format!("/proc/{pid}/status");
     let status = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = line
-        .and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok())
-        .with_context(|| format!("{path} has no peak of memory (VmHWM)"))?;
+    let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    let kib = kib.with_context(|| format!("{path} has no peak of memory (VmHWM)"))?;
     Ok(kib * 1024)
 }
 
@@ -97,13 +91,9 @@ fn children(of: u32) -> anyhow::Result<Vec<u32>> {
     let mut children = Vec::new();
     for entry in fs::read_dir("/proc").context("cannot list /proc")? {
         let name = entry.context("cannot list /proc")?.file_name();
-        let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else {
-            continue;
-        };
-        // A process that has just ended is nobody's child.
-        if times(pid).is_ok_and(|times| times.parent == of) {
-            children.push(pid);
-        }
+        let pid = name.to_str().and_then(|name| name.parse().ok());
+        // A process that has just ended has no parent.
+        children.extend(pid.filter(|pid| times(*pid).is_ok_and(|times| times.parent == of)));
     }
     children.sort_unstable();
     Ok(children)
@@ -112,6 +102,7 @@ fn children(of: u32) -> anyhow::Result<Vec<u32>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::process::{Command, Stdio};
 
     #[test]
     fn a_program_with_blanks_and_brackets_in_its_name_is_read_all_the_same() {
@@ -124,19 +115,14 @@ mod tests {
 
     #[test]
     fn a_child_counts_with_its_family_while_it_lives_and_after() {
-        let us = std::process::id();
-        let mut child = std::process::Command::new("sh")
-            .args([
-                "-c",
-                "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done; read x",
-            ])
-            .stdin(std::process::Stdio::piped())
-            .spawn()
-            .unwrap();
+        let busy = "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done; read x";
+        let mut command = Command::new("sh");
+        let command = command.args(["-c", busy]).stdin(Stdio::piped());
+        let mut child = command.spawn().unwrap();
         while cpu_of(child.id()).unwrap() < 0.05 {
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
-        assert!(children(us).unwrap().contains(&child.id()));
+        assert!(children(std::process::id()).unwrap().contains(&child.id()));
         drop(child.stdin.take());
         child.wait().unwrap();
         assert!(cpu_of_us().unwrap() >= 0.05);

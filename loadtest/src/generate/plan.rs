@@ -5,8 +5,9 @@
 //! the settings and its number, so that the check can ask again afterwards. In
 //! memory are some ten bytes a body, and nothing an event.
 
-use super::random::{Draws, Share};
-use super::settings::{Format, Scope, Settings, Table};
+use super::random::{Draws, Share, Zipf};
+use super::settings::{Scope, Settings};
+use crate::service::{Format, Table};
 
 /// Bodies of one format into one table by one caller.
 #[derive(Debug)]
@@ -15,11 +16,24 @@ pub(crate) struct Stream {
     pub(crate) table: Table,
     /// How they are written.
     pub(crate) format: Format,
-    /// Who posts: an index into the settings' callers.
+    /// The client that posts: an index into the settings' callers.
     pub(crate) caller: u16,
+    /// How often its turn is, in relation to the other streams.
+    weight: u64,
     /// The stream's bodies, in order.
     bodies: Vec<u32>,
 }
+
+impl Stream {
+    /// What is counted together: a table, and the format's place in [`Format::ALL`].
+    pub(crate) fn kind(&self) -> Kind {
+        let format = Format::ALL.iter().position(|format| *format == self.format);
+        (self.table, format.expect("ALL holds every format"))
+    }
+}
+
+/// A table, and a format's place in [`Format::ALL`].
+pub(crate) type Kind = (Table, usize);
 
 /// What stands in a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +46,7 @@ pub(crate) enum Role {
     Repeat(u32),
 }
 
-/// Whose rows an event ends up among.
+/// The tenant whose rows an event ends up among.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Owner {
     /// The tenant of a caller's key, which only the service knows.
@@ -44,9 +58,12 @@ pub(crate) enum Owner {
 /// The bodies of a run.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    seed: u64,
+    pub(crate) settings: Settings,
+    pub(crate) seed: u64,
     duplicates: Share,
     invalid: Share,
+    pub(super) items: Zipf,
+    pub(super) users: Zipf,
     streams: Vec<Stream>,
     /// Body b holds the slots from `starts[b]` up to `starts[b + 1]`.
     starts: Vec<u32>,
@@ -64,24 +81,25 @@ const LINES_PER_LIST: u32 = super::event::LIST_ITEMS_MAX;
 
 impl Plan {
     /// Deals the events out to bodies.
-    pub(crate) fn new(settings: &Settings) -> anyhow::Result<Self> {
+    pub(crate) fn new(settings: Settings) -> anyhow::Result<Self> {
+        let formats_of = |table: Table| settings.formats.iter().filter(move |f| f.fits(table));
+        let (exposures, interactions) = settings.mix;
         let mut streams = Vec::new();
-        let mut weights = Vec::new();
-        for table in Table::ALL {
-            let weight = match table {
-                Table::Exposures => settings.mix.0,
-                Table::Interactions => settings.mix.1,
-            };
-            let formats = settings.formats.iter().filter(|f| f.fits(table));
-            for &format in formats.filter(|_| weight > 0) {
+        for (table, weight, other) in [
+            (Table::Exposures, exposures, Table::Interactions),
+            (Table::Interactions, interactions, Table::Exposures),
+        ] {
+            // A table's weight is shared by its streams.
+            let others = u64::try_from(formats_of(other).count().max(1))?;
+            for &format in formats_of(table).filter(|_| weight > 0) {
                 for caller in 0..settings.callers.len() {
                     streams.push(Stream {
                         table,
                         format,
                         caller: u16::try_from(caller)?,
+                        weight: u64::from(weight) * others,
                         bodies: Vec::new(),
                     });
-                    weights.push(u64::from(weight));
                 }
             }
         }
@@ -90,55 +108,47 @@ impl Plan {
             "none of the formats fits the mix: native goes into both tables, outcome_v1 only into interactions, the others only into exposures"
         );
         let mut plan = Self {
-            seed: settings.seed,
+            seed: settings.seed(),
             duplicates: Share::of(settings.duplicates),
             invalid: Share::of(settings.invalid),
+            items: Zipf::new(settings.items),
+            users: Zipf::new(settings.users),
+            settings,
             streams,
             starts: vec![0],
             stream_of: Vec::new(),
             place_of: Vec::new(),
         };
-        plan.deal(settings, &weights)?;
+        plan.deal()?;
         Ok(plan)
     }
 
     /// Gives each next body to the stream that is furthest behind its share.
-    fn deal(&mut self, settings: &Settings, weights: &[u64]) -> anyhow::Result<()> {
-        let streams_of = |table| {
-            self.streams
-                .iter()
-                .filter(move |s| s.table == table)
-                .count()
-        };
-        let per_table = Table::ALL.map(streams_of);
-        // A table's weight is shared by its streams.
-        let weight_of = |at: usize| {
-            let other = match self.streams[at].table {
-                Table::Exposures => per_table[1],
-                Table::Interactions => per_table[0],
-            };
-            weights[at] * u64::try_from(other.max(1)).expect("few streams")
-        };
-        let weights: Vec<u64> = (0..self.streams.len()).map(weight_of).collect();
-        let mut dealt = vec![0u64; weights.len()];
+    fn deal(&mut self) -> anyhow::Result<()> {
+        let (from, to) = self.settings.body_events.clone().into_inner();
+        let mut dealt = vec![0u64; self.streams.len()];
         let mut next = 0;
-        while next < settings.events {
-            let behind = |at: &usize| u128::from(dealt[*at]) * (1 << 32) / u128::from(weights[*at]);
-            let at = (0..weights.len())
+        while next < self.settings.events {
+            let behind = |(at, stream): &(usize, &Stream)| {
+                u128::from(dealt[*at]) * (1 << 32) / u128::from(stream.weight)
+            };
+            let (at, _) = self
+                .streams
+                .iter()
+                .enumerate()
                 .min_by_key(behind)
                 .expect("there is a stream");
             let body = u32::try_from(self.stream_of.len())?;
-            let (from, to) = (*settings.body_events.start(), *settings.body_events.end());
             let mut size = from + Draws::new(self.seed, 1, u64::from(body)).below(to - from + 1);
-            if self.streams[at].format == Format::PipelinesV1 {
+            let stream = &mut self.streams[at];
+            if stream.format == Format::PipelinesV1 {
                 size = (size / LINES_PER_LIST).max(1);
             }
-            let size = size.min(settings.events - next);
+            let size = size.min(self.settings.events - next);
             dealt[at] += u64::from(size);
             next += size;
             self.starts.push(next);
             self.stream_of.push(u16::try_from(at)?);
-            let stream = &mut self.streams[at];
             self.place_of.push(u32::try_from(stream.bodies.len())?);
             stream.bodies.push(body);
         }
@@ -189,10 +199,18 @@ impl Plan {
         {
             return Role::Repeat(original);
         }
-        // Drawn afresh, so that `is_fresh` sees the same without the above.
+        // Drawn apart, so that `is_surely_fresh` sees the same without the above.
         match self.is_invalid(slot) {
             true => Role::Invalid,
             false => Role::Fresh,
+        }
+    }
+
+    /// The role of `slot` of `body`, and the body and slot that its event is the one of.
+    pub(crate) fn source(&self, body: u32, slot: u32) -> (Role, u32, u32) {
+        match self.role(body, slot) {
+            Role::Repeat(original) => (Role::Repeat(original), self.body_of(original), original),
+            role => (role, body, slot),
         }
     }
 
@@ -247,9 +265,10 @@ impl Plan {
         shown.bodies.get(after.checked_sub(1)?).copied()
     }
 
-    /// Whose event stands in `slot` of `body`.
-    pub(crate) fn owner(&self, settings: &Settings, body: u32, slot: u32) -> Owner {
+    /// The tenant of the event in `slot` of `body`.
+    pub(crate) fn owner(&self, body: u32, slot: u32) -> Owner {
         let stream = self.stream_of(body);
+        let settings = &self.settings;
         match settings.callers[usize::from(stream.caller)].scope {
             Scope::Own => Owner::Caller(stream.caller),
             Scope::Tenant(tenant) => Owner::Tenant(tenant),

@@ -7,7 +7,7 @@
 const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Spreads every bit of `x` over all bits (the finalizer of SplitMix64).
-pub(crate) const fn mix(mut x: u64) -> u64 {
+const fn mix(mut x: u64) -> u64 {
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     x ^ (x >> 31)
@@ -15,39 +15,55 @@ pub(crate) const fn mix(mut x: u64) -> u64 {
 
 /// A stream of draws that belongs to one place.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Draws {
+pub(super) struct Draws {
     state: u64,
 }
 
 impl Draws {
     /// The draws of place `at` in the `purpose` of a run.
-    pub(crate) const fn new(seed: u64, purpose: u64, at: u64) -> Self {
+    pub(super) const fn new(seed: u64, purpose: u64, at: u64) -> Self {
         Self {
             state: mix(seed ^ mix(purpose.wrapping_mul(STEP) ^ mix(at.wrapping_add(STEP)))),
         }
     }
 
     /// 64 bits.
-    pub(crate) const fn next(&mut self) -> u64 {
+    pub(super) const fn next(&mut self) -> u64 {
         self.state = self.state.wrapping_add(STEP);
         mix(self.state)
     }
 
     /// A number below `n`; 0 where `n` is 0.
-    pub(crate) const fn below(&mut self, n: u32) -> u32 {
+    pub(super) const fn below(&mut self, n: u32) -> u32 {
         let wide = (self.next() >> 32) * n as u64;
         (wide >> 32) as u32
     }
 
+    /// One of a list.
+    pub(super) fn one_of<T: Copy>(&mut self, list: &[T]) -> T {
+        let n = u32::try_from(list.len()).expect("lists are short");
+        list[self.below(n) as usize]
+    }
+
+    /// A value that is there in `percent` of a hundred cases.
+    pub(super) fn maybe<T>(
+        &mut self,
+        percent: u32,
+        draw: impl FnOnce(&mut Self) -> T,
+    ) -> Option<T> {
+        let is_there = self.below(100) < percent;
+        is_there.then(|| draw(self))
+    }
+
     /// Whether something happens that happens `share` of the time.
-    pub(crate) const fn happens(&mut self, share: Share) -> bool {
+    pub(super) const fn happens(&mut self, share: Share) -> bool {
         self.next() >> 32 < share.0
     }
 }
 
 /// A probability in 1/2^32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Share(u64);
+pub(super) struct Share(u64);
 
 impl Share {
     /// From a number between 0 and 1.
@@ -56,20 +72,15 @@ impl Share {
         clippy::cast_sign_loss,
         reason = "the value is clamped to 0 ..= 2^32 first"
     )]
-    pub(crate) fn of(share: f64) -> Self {
+    pub(super) fn of(share: f64) -> Self {
         Self((share.clamp(0.0, 1.0) * 4_294_967_296.0) as u64)
-    }
-
-    /// From hundredths.
-    pub(crate) const fn percent(hundredths: u32) -> Self {
-        Self(((hundredths as u64) << 32) / 100)
     }
 }
 
 /// Draws ranks from 0 so that rank k comes up about 1/(k+1) as often as rank 0:
 /// the shape of popularity, for users as for items.
 #[derive(Clone, Debug)]
-pub(crate) struct Zipf {
+pub(super) struct Zipf {
     /// The ranks at the quantiles i / (len - 1).
     quantiles: Vec<u32>,
 }
@@ -84,7 +95,7 @@ impl Zipf {
         clippy::cast_sign_loss,
         reason = "the value is between 0 and n"
     )]
-    pub(crate) fn new(n: u32) -> Self {
+    pub(super) fn new(n: u32) -> Self {
         let n = n.max(1);
         let log = (f64::from(n) + 1.0).ln();
         let rank = |i: u32| {
@@ -98,7 +109,7 @@ impl Zipf {
     }
 
     /// A rank.
-    pub(crate) fn draw(&self, draws: &mut Draws) -> u32 {
+    pub(super) fn draw(&self, draws: &mut Draws) -> u32 {
         let at = draws.below(Self::QUANTILES) as usize;
         let (from, to) = (self.quantiles[at], self.quantiles[at + 1]);
         from + draws.below((to - from).max(1))

@@ -3,377 +3,318 @@
 //! Knows the formats' fields and nothing of bodies: the text of one event (of
 //! each line of a list, in pipelines_v1) is handed out to be framed.
 
-use super::event::{EVENT_TYPES, Event, Fault, Item, SEGMENTS, SURFACES, Session, Who};
-use super::names::{
-    push_hex, push_item_json, push_numbered, push_request, session_hash, user_hash,
-};
-use super::plan::Owner;
-use super::settings::{Format, Settings, Table};
-use super::text::{Object, push_number, push_padded, push_uuid};
-use super::time::{DAY_US, push_rfc3339};
+use jiff::tz::Offset;
+use jiff::{SignedDuration, Timestamp};
 
-/// Long before any horizon of a service.
-const LONG_AGO_DAYS: i64 = 20 * 365;
+use super::event::{Event, Fault, Id, Item};
+use super::names;
+use super::plan::{Owner, Plan};
+use super::settings::Scope;
+use crate::service::{Format, ObjectWriter, Table};
+
+/// Twenty years: before any horizon of a service.
+const LONG_AGO_US: i64 = 20 * 365 * 86_400_000_000;
+
+/// How an instant is written; all of them mean the same microsecond.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Style {
+    /// `…T10:00:00.123456Z`
+    Micros,
+    /// `…T10:00:00.123456789Z`, as Go writes it; the service cuts the digits behind the microsecond.
+    Nanos(u32),
+    /// `…T12:00:00.123456+02:00`
+    Offset,
+}
+
+/// An instant as RFC 3339.
+pub(super) fn rfc3339(us: i64, style: Style) -> String {
+    let at = Timestamp::from_microsecond(us).expect("a run lies within the calendar");
+    match style {
+        Style::Micros => format!("{at:.6}"),
+        Style::Nanos(nanos) => format!("{:.9}", at + SignedDuration::from_nanos(nanos.into())),
+        Style::Offset => format!("{:.6}", at.display_with_offset(Offset::constant(2))),
+    }
+}
 
 /// Writes an event's documents into `out`; `between` is called before each.
-pub(crate) fn write(
-    settings: &Settings,
+pub(super) fn write(
+    plan: &Plan,
     event: &Event,
-    out: &mut Vec<u8>,
-    mut between: impl FnMut(&mut Vec<u8>),
+    out: &mut String,
+    mut between: impl FnMut(&mut String),
 ) {
-    let writer = Writer { settings, event };
+    let writer = Writer { plan, event };
     if event.format == Format::PipelinesV1 {
-        // A bad list has one line, so that one slot is one rejection.
-        let lines = match event.fault {
-            Some(_) => &event.items[..1],
-            None => &event.items,
-        };
-        for (at, item) in lines.iter().enumerate() {
+        for (place, item) in (0..).zip(event.lines()) {
             between(out);
-            writer.pipelines_line(out, at, *item);
+            let mut object = ObjectWriter::open(out);
+            writer.pipelines_line(&mut object, place, *item);
+            object.close();
         }
         return;
     }
     between(out);
-    match (event.table, event.format) {
-        (_, Format::ServiceV1) => writer.service_v1(out),
-        (_, Format::EvalV1) => writer.eval_v1(out),
-        (_, Format::OutcomeV1) => writer.outcome_v1(out),
-        (Table::Exposures, _) => writer.exposure(out),
-        (Table::Interactions, _) => writer.interaction(out),
+    let mut object = ObjectWriter::open(out);
+    match event.format {
+        Format::ServiceV1 => writer.service_v1(&mut object),
+        Format::EvalV1 => writer.eval_v1(&mut object),
+        Format::OutcomeV1 => writer.outcome_v1(&mut object),
+        Format::Native | Format::PipelinesV1 => writer.native(&mut object),
     }
+    object.close();
 }
 
 struct Writer<'e> {
-    settings: &'e Settings,
+    plan: &'e Plan,
     event: &'e Event,
 }
 
 impl Writer<'_> {
-    fn exposure(&self, out: &mut Vec<u8>) {
+    fn native(&self, object: &mut ObjectWriter<'_>) {
         let event = self.event;
-        let mut object = Object::open(out);
-        object.quoted("event_id", |out| push_uuid(out, &event.event_id));
-        self.time(&mut object, "occurred_at", 0);
-        self.tenant(&mut object, "tenant_id", false);
-        self.request(&mut object);
-        self.place(&mut object);
-        self.who(&mut object);
-        self.session(&mut object);
-        self.experiment(&mut object);
-        self.versions(&mut object);
-        self.context(&mut object);
-        self.items(&mut object);
-        object.close();
+        object.str("event_id", &event.event_id.to_string());
+        object.str("occurred_at", &self.time(0));
+        object.opt_str("tenant_id", self.tenant(false));
+        object.opt_str("request_id", event.request.as_deref());
+        if let Some(user) = &event.user {
+            object.str(self.field_of(user, "user_id"), &user.text());
+        }
+        if let Some(session) = &event.session {
+            object.str(self.field_of(session, "session_id"), &session.text());
+        }
+        self.place(object);
+        match event.table {
+            Table::Exposures => {
+                self.experiment(object);
+                self.versions(object);
+                self.context(object);
+                self.items(object);
+            }
+            Table::Interactions => {
+                self.action(object, event.event_type);
+                if let Some(position) = event.position {
+                    object.raw("position", &position.to_string());
+                }
+                if let Some(context) = event.context {
+                    let mut meta = ObjectWriter::open(object.name("meta"));
+                    meta.str("device", device(context)).raw("retry", "false");
+                    meta.close();
+                }
+            }
+        }
     }
 
-    fn interaction(&self, out: &mut Vec<u8>) {
+    fn service_v1(&self, object: &mut ObjectWriter<'_>) {
         let event = self.event;
-        let mut object = Object::open(out);
-        object.quoted("event_id", |out| push_uuid(out, &event.event_id));
-        self.time(&mut object, "occurred_at", 0);
-        self.tenant(&mut object, "tenant_id", false);
-        self.request(&mut object);
-        self.who(&mut object);
-        self.session(&mut object);
-        self.place(&mut object);
-        self.action(&mut object, EVENT_TYPES[usize::from(event.event_type)]);
-        if let Some(position) = event.position {
-            object.number("position", u64::from(position));
-        }
-        if let Some(context) = event.context {
-            let mut meta = Object::open(object.name("meta"));
-            meta.plain("device", device(context)).raw("retry", "false");
-            meta.close();
-        }
-        object.close();
-    }
-
-    fn service_v1(&self, out: &mut Vec<u8>) {
-        let event = self.event;
-        let seed = self.settings.seed;
-        let mut object = Object::open(out);
-        object.plain("schema_version", "v1");
-        self.time(&mut object, "timestamp", 0);
-        self.request(&mut object);
-        self.tenant(&mut object, "tenant_id", true);
-        self.place(&mut object);
-        self.versions(&mut object);
-        self.experiment(&mut object);
-        let mut subject = Object::open(object.name("subject"));
-        if let Who::UserHash(user) = event.who {
-            subject.quoted("user_id_hash", |out| push_hex(out, &user_hash(seed, user)));
-        }
-        if let Session::Hash(visit) = event.session {
-            subject.quoted("session_id_hash", |out| {
-                push_hex(out, &session_hash(seed, visit));
-            });
+        object.str("schema_version", "v1");
+        object.str("timestamp", &self.time(0));
+        object.opt_str("request_id", event.request.as_deref());
+        object.opt_str("tenant_id", self.tenant(true));
+        self.place(object);
+        self.versions(object);
+        self.experiment(object);
+        let mut subject = ObjectWriter::open(object.name("subject"));
+        for (field, id) in [
+            ("user_id_hash", &event.user),
+            ("session_id_hash", &event.session),
+        ] {
+            subject.opt_str(field, id.as_ref().map(|id| id.text()).as_deref());
         }
         subject.close();
-        self.context(&mut object);
-        self.items(&mut object);
-        object.close();
+        self.context(object);
+        self.items(object);
     }
 
-    fn eval_v1(&self, out: &mut Vec<u8>) {
+    fn eval_v1(&self, object: &mut ObjectWriter<'_>) {
         let event = self.event;
-        let mut object = Object::open(out);
-        self.request(&mut object);
-        self.any_user(&mut object);
-        self.time(&mut object, "ts", 0);
-        self.items(&mut object);
-        let mut context = Object::open(object.name("context"));
-        self.tenant(&mut context, "tenant_id", true);
+        self.subject(object);
+        object.str("ts", &self.time(0));
+        self.items(object);
+        let mut context = ObjectWriter::open(object.name("context"));
+        context.opt_str("tenant_id", self.tenant(true));
         self.place(&mut context);
         self.versions(&mut context);
         if let Some((experiment, variant)) = event.experiment {
-            context.quoted("experiment_id", |out| {
-                push_numbered(out, "exp-", u32::from(experiment));
-            });
-            context.plain("experiment_variant", variant_name(variant));
+            context.str("experiment_id", &format!("exp-{experiment}"));
+            context.str("experiment_variant", variant);
         }
-        if let Some(device_of) = event.context {
-            context.plain("device", device(device_of));
-        }
+        context.opt_str("device", event.context.map(device));
         context.close();
-        object.close();
     }
 
-    fn outcome_v1(&self, out: &mut Vec<u8>) {
-        let mut object = Object::open(out);
-        self.request(&mut object);
-        self.any_user(&mut object);
-        let name = match EVENT_TYPES[usize::from(self.event.event_type)] {
+    fn outcome_v1(&self, object: &mut ObjectWriter<'_>) {
+        self.subject(object);
+        let name = match self.event.event_type {
             "purchase" => "conversion",
             other => other,
         };
-        self.action(&mut object, name);
-        self.time(&mut object, "ts", 0);
-        object.close();
+        self.action(object, name);
+        object.str("ts", &self.time(0));
     }
 
-    fn pipelines_line(&self, out: &mut Vec<u8>, at: usize, item: Item) {
+    fn pipelines_line(&self, object: &mut ObjectWriter<'_>, place: u32, item: Item) {
         let event = self.event;
-        let place = u32::try_from(at).expect("lists are short");
-        let mut object = Object::open(out);
+        let text = |id: &Option<Id>| id.as_ref().map(|id| id.text());
         object.raw("v", "1");
         // A list's lines are written one after the other.
-        self.time(&mut object, "ts", i64::from(place) * 7);
-        self.tenant(&mut object, "tenant", true);
-        if event.fault != Some(Fault::Missing) {
-            object.plain("surface", SURFACES[usize::from(event.surface.unwrap_or(0))]);
-        }
-        self.session_id(&mut object);
+        object.str("ts", &self.time(i64::from(place) * 7));
+        object.opt_str("tenant", self.tenant(true));
+        self.place(object);
+        object.opt_str("session_id", text(&event.session).as_deref());
         match event.fault {
-            Some(Fault::Wrong) => object.number("item_id", 7),
-            _ => object.quoted("item_id", |out| push_item_json(out, item.item)),
+            Some(Fault::Wrong) => object.raw("item_id", "7"),
+            _ => object.str("item_id", &names::item(item.item)),
         };
-        if let Who::User(user) = event.who {
-            object.quoted("user_id", |out| push_numbered(out, "user-", user));
-        }
-        self.request(&mut object);
-        object.number("rank", u64::from(place));
-        object.close();
+        object.opt_str("user_id", text(&event.user).as_deref());
+        object.opt_str("request_id", event.request.as_deref());
+        object.raw("rank", &place.to_string());
     }
 
-    fn time(&self, object: &mut Object<'_>, name: &str, later_us: i64) {
+    fn time(&self, later_us: i64) -> String {
         let event = self.event;
         let at = event.occurred_us + later_us;
         match event.fault {
-            Some(Fault::Time) => object.plain(name, "yesterday, 10 o'clock"),
-            Some(Fault::LongAgo) => object.quoted(name, |out| {
-                push_rfc3339(out, at - LONG_AGO_DAYS * DAY_US, event.style);
-            }),
-            _ => object.quoted(name, |out| push_rfc3339(out, at, event.style)),
+            Some(Fault::Time) => "yesterday, 10 o'clock".to_owned(),
+            Some(Fault::LongAgo) => rfc3339(at - LONG_AGO_US, event.style),
+            _ => rfc3339(at, event.style),
+        }
+    }
+
+    /// The tenant where the key does not say it, or where the format has a field that is `always` filled.
+    fn tenant(&self, always: bool) -> Option<&str> {
+        let settings = &self.plan.settings;
+        match self.event.owner {
+            Owner::Tenant(at) if always || settings.callers[0].scope == Scope::Any => {
+                Some(&settings.tenants[usize::from(at)])
+            }
+            _ => None,
+        }
+    }
+
+    /// The native field for an id, of which `raw` is the one for a raw id.
+    fn field_of(&self, id: &Id, raw: &'static str) -> &'static str {
+        match (id, raw) {
+            (Id::Hash(_), "user_id") => "user_id_hash",
+            (Id::Hash(_), _) => "session_id_hash",
+            (_, "user_id") if self.event.is_anonymous => "anonymous_id",
+            (_, raw) => raw,
+        }
+    }
+
+    /// The request, and the field of exposure.v1 and outcome.v1 that holds a hash, a
+    /// raw id, or the request's id where no user is known.
+    fn subject(&self, object: &mut ObjectWriter<'_>) {
+        let request = self
+            .event
+            .request
+            .as_deref()
+            .expect("these formats have one");
+        object.str("request_id", request);
+        match &self.event.user {
+            Some(user) => object.str("user_id", &user.text()),
+            None => object.str("user_id", request),
         };
     }
 
-    /// Names the tenant where the key does not say it, or where the format asks for it.
-    fn tenant(&self, object: &mut Object<'_>, name: &str, always: bool) {
-        let per_event = self.settings.callers[0].scope == super::settings::Scope::Any;
-        if let Owner::Tenant(tenant) = self.event.owner
-            && (always || per_event)
-        {
-            object.plain(name, &self.settings.tenants[usize::from(tenant)]);
-        }
-    }
-
-    fn request(&self, object: &mut Object<'_>) {
-        if let Some(request) = self.event.request {
-            object.quoted("request_id", |out| push_request(out, request));
-        }
-    }
-
-    fn place(&self, object: &mut Object<'_>) {
+    fn place(&self, object: &mut ObjectWriter<'_>) {
         let event = self.event;
         let left_out = event.table == Table::Exposures && event.fault == Some(Fault::Missing);
-        if let Some(surface) = event.surface.filter(|_| !left_out) {
-            object.plain("surface", SURFACES[usize::from(surface)]);
-        }
-        if let Some(segment) = event.segment {
-            object.plain("segment", SEGMENTS[usize::from(segment)]);
-        }
+        object.opt_str("surface", event.surface.filter(|_| !left_out));
+        object.opt_str("segment", event.segment);
     }
 
-    fn who(&self, object: &mut Object<'_>) {
-        match self.event.who {
-            Who::Nobody => object,
-            Who::User(user) => object.quoted("user_id", |out| push_numbered(out, "user-", user)),
-            Who::Anonymous(user) => {
-                object.quoted("anonymous_id", |out| push_numbered(out, "anon-", user))
-            }
-            Who::UserHash(user) => object.quoted("user_id_hash", |out| {
-                push_hex(out, &user_hash(self.settings.seed, user));
-            }),
-        };
-    }
-
-    /// The field of exposure.v1 and outcome.v1 that holds a hash, a raw id, or
-    /// the request's id for nobody.
-    fn any_user(&self, object: &mut Object<'_>) {
-        let event = self.event;
-        object.quoted("user_id", |out| match event.who {
-            Who::User(user) => push_numbered(out, "user-", user),
-            Who::Anonymous(user) => push_numbered(out, "anon-", user),
-            Who::UserHash(user) => push_hex(out, &user_hash(self.settings.seed, user)),
-            Who::Nobody => push_request(out, event.request.expect("these formats have one")),
-        });
-    }
-
-    fn session(&self, object: &mut Object<'_>) {
-        match self.event.session {
-            Session::Hash(visit) => {
-                object.quoted("session_id_hash", |out| {
-                    push_hex(out, &session_hash(self.settings.seed, visit));
-                });
-            }
-            _ => self.session_id(object),
-        }
-    }
-
-    fn session_id(&self, object: &mut Object<'_>) {
-        object_session(object, self.settings.seed, self.event.session);
-    }
-
-    fn experiment(&self, object: &mut Object<'_>) {
+    fn experiment(&self, object: &mut ObjectWriter<'_>) {
         if let Some((experiment, variant)) = self.event.experiment {
-            let mut inner = Object::open(object.name("experiment"));
-            inner.quoted("id", |out| {
-                push_numbered(out, "exp-", u32::from(experiment))
-            });
-            inner.plain("variant", variant_name(variant));
+            let mut inner = ObjectWriter::open(object.name("experiment"));
+            inner.str("id", &format!("exp-{experiment}"));
+            inner.str("variant", variant);
             inner.close();
         }
     }
 
-    fn versions(&self, object: &mut Object<'_>) {
+    fn versions(&self, object: &mut ObjectWriter<'_>) {
         let Some(version) = self.event.version else {
             return;
         };
-        object.quoted("algo_version", |out| {
-            push_numbered(out, "algo-", u32::from(version));
-        });
+        object.str("algo_version", &format!("algo-{version}"));
         // Some copy the ETag as HTTP has it.
-        object.quoted("config_version", |out| match version % 16 {
-            0 => {
-                push_numbered(out, "W/\\\"cfg-", u32::from(version));
-                out.extend_from_slice(b"\\\"");
-            }
-            _ => push_numbered(out, "cfg-", u32::from(version)),
-        });
-        object.quoted("rules_version", |out| {
-            push_numbered(out, "rules-", u32::from(version));
-        });
+        let config = match version % 16 {
+            0 => format!("W/\"cfg-{version}\""),
+            _ => format!("cfg-{version}"),
+        };
+        object.str("config_version", &config);
+        object.str("rules_version", &format!("rules-{version}"));
     }
 
-    fn context(&self, object: &mut Object<'_>) {
+    fn context(&self, object: &mut ObjectWriter<'_>) {
         if let Some(context) = self.event.context {
-            let mut inner = Object::open(object.name("context"));
-            inner
-                .plain("locale", ["de-DE", "en-GB"][usize::from(context % 2)])
-                .plain("device", device(context))
-                .plain("country", ["DE", "GB"][usize::from(context % 2)]);
+            let (locale, country) = [("de-DE", "DE"), ("en-GB", "GB")][context as usize % 2];
+            let mut inner = ObjectWriter::open(object.name("context"));
+            inner.str("locale", locale);
+            inner.str("device", device(context));
+            inner.str("country", country);
             inner.close();
         }
     }
 
-    fn items(&self, object: &mut Object<'_>) {
+    fn items(&self, object: &mut ObjectWriter<'_>) {
         let event = self.event;
         if event.fault == Some(Fault::Wrong) {
-            object.plain("items", "none");
+            object.str("items", "none");
             return;
         }
         let out = object.name("items");
-        out.push(b'[');
-        for (at, shown) in event.items.iter().enumerate() {
-            if at > 0 {
-                out.push(b',');
-            }
-            out.extend_from_slice(b"{\"item_id\":\"");
-            push_item_json(out, shown.item);
-            out.extend_from_slice(b"\",\"rank\":");
-            push_number(out, u64::try_from(at + 1).expect("lists are short"));
+        for (rank, shown) in (1..).zip(&event.items) {
+            out.push(if rank == 1 { '[' } else { ',' });
+            let mut item = ObjectWriter::open(out);
+            item.str("item_id", &names::item(shown.item));
+            item.raw("rank", &rank.to_string());
             if event.format != Format::EvalV1 {
-                out.extend_from_slice(b",\"score\":0.");
-                push_padded(out, u64::from(shown.score), 3);
+                item.raw("score", &format!("0.{:03}", shown.score));
             }
-            out.push(b'}');
+            item.close();
         }
-        out.push(b']');
+        out.push(']');
     }
 
     /// What was done, to what, and what it was worth.
-    fn action(&self, object: &mut Object<'_>, event_type: &str) {
+    fn action(&self, object: &mut ObjectWriter<'_>, event_type: &str) {
         let event = self.event;
-        let event_type = match event.fault {
-            Some(Fault::Wrong) => "hover",
-            _ => event_type,
+        match event.fault {
+            Some(Fault::Wrong) => object.str("event_type", "hover"),
+            _ => object.str("event_type", event_type),
         };
-        object.plain("event_type", event_type);
         if event.fault != Some(Fault::Missing) {
-            object.quoted("item_id", |out| push_item_json(out, event.item));
+            object.str("item_id", &names::item(event.item));
         }
         if let Some(millionths) = event.value {
-            push_value(object.name("value"), millionths);
+            let value = format!("{}.{:06}", millionths / 1_000_000, millionths % 1_000_000);
+            object.raw("value", value.trim_end_matches('0').trim_end_matches('.'));
         }
     }
-}
-
-/// A session's raw id or hash, in the one field that takes both.
-fn object_session(object: &mut Object<'_>, seed: u64, session: Session) {
-    match session {
-        Session::None => {}
-        Session::Raw(visit) => {
-            object.quoted("session_id", |out| push_numbered(out, "session-", visit));
-        }
-        Session::Hash(visit) => {
-            object.quoted("session_id", |out| {
-                push_hex(out, &session_hash(seed, visit))
-            });
-        }
-    }
-}
-
-/// A decimal number with the digits that it needs.
-fn push_value(out: &mut Vec<u8>, millionths: u64) {
-    push_number(out, millionths / 1_000_000);
-    let rest = millionths % 1_000_000;
-    if rest > 0 {
-        out.push(b'.');
-        push_padded(out, rest, 6);
-        while out.last() == Some(&b'0') {
-            out.pop();
-        }
-    }
-}
-
-/// The name of an experiment's variant.
-pub(crate) fn variant_name(variant: u8) -> &'static str {
-    ["control", "treatment"][usize::from(variant % 2)]
 }
 
 /// The name of a device; some need an escape.
-pub(crate) fn device(context: u8) -> &'static str {
-    ["web", "ios", "android", "tv 55\\\" – größer"][usize::from(context / 2 % 4)]
+fn device(context: u32) -> &'static str {
+    ["web", "ios", "android", "tv 55\" – größer"][context as usize / 2 % 4]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_style_reads_back_as_the_same_microsecond() {
+        // Leap days, the turns of years and centuries, and the last microsecond of a day.
+        for at in [
+            0, 951_782_400_000_000, 951_868_799_999_999, 1_709_164_800_000_000,
+            4_107_542_399_999_999, 1_795_000_000_123_456,
+        ] {
+            for style in [Style::Micros, Style::Nanos(999), Style::Offset] {
+                let text = rfc3339(at, style);
+                let parsed: Timestamp = text.parse().unwrap();
+                assert_eq!(parsed.as_microsecond(), at, "{text}");
+            }
+        }
+    }
 }

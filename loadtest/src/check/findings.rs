@@ -1,0 +1,165 @@
+//! What the check found, in numbers and a few examples.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::slots::Slots;
+use crate::generate::{Kind, Plan};
+use crate::report::{Counts, Tally, float, grouped, line};
+use crate::service::Format;
+
+/// Examples that are kept of each kind.
+const EXAMPLES_MAX: usize = 5;
+
+/// What the check found.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct Findings {
+    /// Events that an answer promised to store, each counted once.
+    pub(crate) promised: u64,
+    /// Rows of the run's events, each event counted once.
+    pub(crate) found: u64,
+    /// Rows that were looked at.
+    pub(crate) rows_read: u64,
+    /// Promised, and not there.
+    pub(crate) missing: u64,
+    /// Promised, and not there because the service still has them in its spool, as far as
+    /// its own count goes.
+    pub(crate) spooled: u64,
+    /// There more than once.
+    pub(crate) twice: u64,
+    /// There, though invalid or never posted.
+    pub(crate) unexpected: u64,
+    /// There, of bodies that were refused or never answered: allowed, as no answer denies it.
+    pub(crate) unanswered_stored: u64,
+    /// There with another tenant, time, item or table.
+    pub(crate) wrong_key: u64,
+    /// In a partition that is not theirs.
+    pub(crate) wrong_partition: u64,
+    /// Rows that were compared column by column.
+    pub(crate) sampled: u64,
+    /// Of these, rows that differ.
+    pub(crate) wrong_columns: u64,
+    /// Counts in answers that the tables contradict.
+    pub(crate) contradictions: Vec<String>,
+    examples: BTreeMap<&'static str, Vec<String>>,
+}
+
+impl Findings {
+    /// Of the missing, up to `rows` are on their way.
+    pub(super) fn set_spooled(&mut self, rows: u64) {
+        self.spooled = self.missing.min(rows);
+        self.missing -= self.spooled;
+        if self.missing == 0 {
+            self.examples.remove("missing");
+        }
+    }
+
+    /// Keeps the first few of a kind.
+    pub(super) fn example(&mut self, kind: &'static str, text: impl FnOnce() -> String) {
+        let kept = self.examples.entry(kind).or_default();
+        if kept.len() < EXAMPLES_MAX {
+            kept.push(text());
+        }
+    }
+
+    /// Compares the counts in the answers with the rows that the run added.
+    ///
+    /// Where an answer says less than `committed`, or is missing, the tables may
+    /// hold up to as many rows more as it has events.
+    pub(super) fn compare_counts(&mut self, plan: &Plan, slots: &Slots, passes: &[&Tally]) {
+        for odd in passes.iter().flat_map(|pass| &pass.odd) {
+            self.example("odd answer", || format!("body {}: {}", odd.body, odd.why));
+        }
+        let mut stored: BTreeMap<Kind, (u64, u64)> = BTreeMap::new();
+        for (at, stream) in plan.streams().iter().enumerate() {
+            let (rows, events) = slots.stored(plan, at);
+            let sum = stored.entry(stream.kind()).or_default();
+            sum.0 += rows;
+            sum.1 += events;
+        }
+        for (kind, (rows, events)) in stored {
+            let mut counts = Counts::default();
+            for tally in passes {
+                counts.add(&tally.counts.get(&kind).copied().unwrap_or_default());
+            }
+            let (committed, open) = (counts.committed, counts.undecided());
+            let decided = |stored: u64| (committed..=committed + open).contains(&stored);
+            let (table, format) = (kind.0, Format::ALL[kind.1]);
+            // Several lines are one row there; the answers count lines.
+            let is_list = format == Format::PipelinesV1;
+            if !(decided(events) || is_list && decided(rows)) {
+                let left = match open {
+                    0 => String::new(),
+                    open => format!(" and leave {open} open"),
+                };
+                self.contradictions.push(format!(
+                    "{table} {}: the answers say {committed} committed{left}, the table has {events} new ones",
+                    format.as_str(),
+                ));
+            }
+        }
+    }
+
+    /// What could not be checked, in words.
+    pub(crate) fn unfinished(&self) -> Option<String> {
+        let spooled = grouped(float(self.spooled));
+        (self.spooled > 0).then(|| {
+            format!("{spooled} events acknowledged are still in the service's spool: check again once they are stored")
+        })
+    }
+
+    /// What is wrong, in words.
+    pub(crate) fn failures(&self) -> Vec<String> {
+        let counted = [
+            (self.missing, "events acknowledged are missing"),
+            (self.twice, "events are stored twice"),
+            (self.unexpected, "events are stored that should not be"),
+            (self.wrong_key, "rows have a wrong key"),
+            (self.wrong_partition, "rows lie in a wrong partition"),
+            (
+                self.wrong_columns,
+                "rows of the sample differ from what was posted",
+            ),
+        ];
+        let wrong = counted.into_iter().filter(|(n, _)| *n > 0);
+        let wrong = wrong.map(|(n, what)| format!("{} {what}", grouped(float(n))));
+        wrong.chain(self.contradictions.iter().cloned()).collect()
+    }
+
+    /// Appends the lines for people.
+    pub(crate) fn render(&self, out: &mut String) {
+        for (label, counts) in [
+            (
+                "check",
+                &[
+                    (self.promised, " promised, "),
+                    (self.found, " found, "),
+                    (self.missing, " missing, "),
+                    (self.spooled, " still spooled, "),
+                    (self.twice, " twice, "),
+                    (self.unexpected, " unexpected, "),
+                    (self.unanswered_stored, " stored without an answer"),
+                ][..],
+            ),
+            (
+                "",
+                &[
+                    (self.rows_read, " rows read: "),
+                    (self.wrong_key, " wrong keys, "),
+                    (self.wrong_partition, " in wrong partitions; "),
+                    (self.sampled, " compared whole, "),
+                    (self.wrong_columns, " differ"),
+                ],
+            ),
+        ] {
+            let words = counts.iter().map(|(n, what)| grouped(float(*n)) + what);
+            line(out, label, &words.collect::<String>());
+        }
+        for (kind, examples) in &self.examples {
+            for example in examples {
+                line(out, &format!("  {kind}"), example);
+            }
+        }
+    }
+}

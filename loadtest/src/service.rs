@@ -1,0 +1,28 @@
+//! What the load tester takes from the service: all of it is named here.
+//!
+//! `run` takes names, the writer of JSON objects and the hash of ids; its check
+//! takes no step of the way that an event goes through the service. `compare`
+//! takes the encoder, so that every method loads the same rows, and what starts
+//! a private PostgreSQL.
+
+pub(crate) use recsys_ingest::config::Ack;
+pub(crate) use recsys_ingest::dev::postgres::{Options as PostgresOptions, PrivatePostgres};
+#[cfg(test)]
+pub(crate) use recsys_ingest::event::Rejected;
+pub(crate) use recsys_ingest::event::json::ObjectWriter;
+pub(crate) use recsys_ingest::event::{
+    Body, Code, Context, Decoded, Format, Framing, Limits, Micros, Pseudonymizer, Rows, Table,
+    Tenants, decode,
+};
+pub(crate) use recsys_ingest::store::connect::Target as DatabaseTarget;
+pub(crate) use recsys_ingest::store::directory::{ApiKeyHasher, Role, admin};
+pub(crate) use recsys_ingest::store::partition::{self, Interval};
+pub(crate) use recsys_ingest::store::{Session, migrate};
+
+/// The table's word in paths and ids.
+pub(crate) const fn word(table: Table) -> &'static str {
+    match table {
+        Table::Exposures => "exposures",
+        Table::Interactions => "interactions",
+    }
+}
