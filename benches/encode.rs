@@ -3,13 +3,11 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use loadtest::sample;
 use recsys_ingest::event::numeric::Decimal;
 use recsys_ingest::event::row::RowWriter;
 use recsys_ingest::event::{Key, Micros, Rows, Table};
 use uuid::Uuid;
-
-#[path = "sample/mod.rs"]
-mod sample;
 
 const ROWS: usize = 100;
 

@@ -6,10 +6,8 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use loadtest::sample;
 use recsys_ingest::event::{Key, Rows, Table};
-
-#[path = "sample/mod.rs"]
-mod sample;
 
 const EVENTS: usize = 100;
 

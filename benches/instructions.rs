@@ -8,11 +8,9 @@
 use std::hint::black_box;
 use std::process::Command;
 
+use loadtest::sample;
 use recsys_ingest::event::json::Scanner;
 use recsys_ingest::event::{Key, Pseudonymizer, Rows, Table};
-
-#[path = "sample/mod.rs"]
-mod sample;
 
 const EVENTS: usize = 100;
 /// Repetitions of the shorter and the longer run.
