@@ -15,41 +15,41 @@ use crate::service::Ack;
 /// An answer with a result for every event.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(crate) struct Answer {
+pub struct Answer {
     /// The level that was reached; none where all events were rejected.
     #[serde(deserialize_with = "read_ack")]
-    pub(crate) ack: Option<Ack>,
+    pub ack: Option<Ack>,
     /// Events that will be stored.
-    pub(crate) accepted: u32,
+    pub accepted: u32,
     /// Events that will not, by their place.
-    pub(crate) rejected: Vec<Told>,
+    pub rejected: Vec<Told>,
     /// Those that are only summed up; once read they are in `rejected`.
-    pub(crate) rejected_more: Vec<More>,
+    pub rejected_more: Vec<More>,
     /// Of the accepted: stored.
-    pub(crate) committed: Option<u32>,
+    pub committed: Option<u32>,
     /// Of the accepted: there before.
-    pub(crate) duplicates: Option<u32>,
+    pub duplicates: Option<u32>,
     /// Of the accepted: refused by Postgres.
-    pub(crate) quarantined: Vec<Told>,
+    pub quarantined: Vec<Told>,
     /// Those that are only summed up; once read they are in `quarantined`.
-    pub(crate) quarantined_more: Vec<More>,
+    pub quarantined_more: Vec<More>,
 }
 
 /// One event that was not accepted, or not stored.
 #[derive(Clone, Debug, Deserialize)]
-pub(crate) struct Told {
+pub struct Told {
     /// Its place in the body.
-    pub(crate) index: u32,
+    pub index: u32,
     /// Why.
-    pub(crate) code: String,
+    pub code: String,
     /// The same for people.
     #[serde(default)]
-    pub(crate) message: String,
+    pub message: String,
 }
 
 /// Events with the same result.
 #[derive(Debug, Deserialize)]
-pub(crate) struct More {
+pub struct More {
     code: String,
     count: usize,
     /// Places, such as `3,7-9`.
@@ -58,7 +58,7 @@ pub(crate) struct More {
 
 /// What became of a body.
 #[derive(Debug)]
-pub(crate) enum Reply {
+pub enum Reply {
     /// Every event has its result.
     Answered(Answer),
     /// Nothing was taken.
@@ -111,7 +111,7 @@ fn unfold(told: &mut Vec<Told>, more: Vec<More>) -> Option<()> {
 }
 
 /// Reads an answer.
-pub(crate) fn read(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Reply {
+pub fn read(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Reply {
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     if !matches!(status.as_u16(), 200 | 202 | 422) {
         let problem: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
@@ -143,7 +143,7 @@ pub(crate) fn read(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Repl
 
 impl Answer {
     /// What is wrong with it, given the body that it answers.
-    pub(crate) fn complaint(&self, body: &Body) -> Option<String> {
+    pub fn complaint(&self, body: &Body) -> Option<String> {
         for at in 0..body.rejects.len().max(self.rejected.len()) {
             let due = body.rejects.get(at).copied();
             let told = self.rejected.get(at).map(|told| (told.index, &*told.code));

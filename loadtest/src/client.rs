@@ -29,7 +29,7 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 /// Where and how the bodies of each stream are posted.
 #[derive(Clone, Debug)]
-pub(crate) struct Target {
+pub struct Target {
     /// `host:port` to connect to.
     authority: String,
     host: HeaderValue,
@@ -48,7 +48,7 @@ struct Post {
 
 /// One connection.
 #[derive(Debug)]
-pub(crate) struct Connection {
+pub struct Connection {
     sender: SendRequest<Full<Bytes>>,
     /// Moves the bytes, and ends with us.
     _driver: JoinSet<()>,
@@ -58,7 +58,7 @@ pub(crate) struct Connection {
 
 impl Target {
     /// For a run against `url`, such as `http://127.0.0.1:8080`.
-    pub(crate) fn new(url: &str, ack: Ack, plan: &Plan) -> anyhow::Result<Self> {
+    pub fn new(url: &str, ack: Ack, plan: &Plan) -> anyhow::Result<Self> {
         let settings = &plan.settings;
         let uri: Uri = url.parse().with_context(|| {
             format!("the URL {url} is none: give one like http://127.0.0.1:8080")
@@ -112,7 +112,7 @@ impl Target {
     }
 
     /// Connects.
-    pub(crate) async fn connect(&self) -> anyhow::Result<Connection> {
+    pub async fn connect(&self) -> anyhow::Result<Connection> {
         let connect = async {
             let stream = TcpStream::connect(&self.authority).await?;
             stream.set_nodelay(true)?;
@@ -139,7 +139,7 @@ impl Target {
     }
 
     /// Rows that the service has in its spool, if it says so.
-    pub(crate) async fn spooled(&self) -> Option<u64> {
+    pub async fn spooled(&self) -> Option<u64> {
         let ask = async {
             let mut connection = self.connect().await.ok()?;
             let rows = self.rows(&mut connection).await.ok()?;
@@ -149,7 +149,7 @@ impl Target {
     }
 
     /// What the service says of the rows of each table.
-    pub(crate) async fn rows(&self, connection: &mut Connection) -> anyhow::Result<Vec<Value>> {
+    pub async fn rows(&self, connection: &mut Connection) -> anyhow::Result<Vec<Value>> {
         let request = Request::get(self.readiness.clone()).body(Full::default())?;
         let (_, body) = self.exchange(connection, request).await?;
         let mut ready: Value = serde_json::from_slice(&body).context("/readyz is not JSON")?;
@@ -162,12 +162,7 @@ impl Target {
     /// Posts a body of stream `stream`.
     ///
     /// A connection that broke is left behind in pieces: see [`Connection::is_usable`].
-    pub(crate) async fn post(
-        &self,
-        connection: &mut Connection,
-        stream: usize,
-        body: Bytes,
-    ) -> Reply {
+    pub async fn post(&self, connection: &mut Connection, stream: usize, body: Bytes) -> Reply {
         let post = &self.posts[stream];
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = Method::POST;
@@ -203,7 +198,7 @@ impl Target {
 
 impl Connection {
     /// Whether it can post once more.
-    pub(crate) fn is_usable(&self) -> bool {
+    pub fn is_usable(&self) -> bool {
         !self.sender.is_closed() && !self.abandoned
     }
 }

@@ -143,16 +143,14 @@ async fn post(options: &RunOptions, job: &Arc<Job>) -> anyhow::Result<Vec<Pass>>
     )
     .expect("the template is a constant");
     let mut passes: Vec<Pass> = Vec::new();
-    let mut kept = None;
     for number in 1..=options.repeat {
         let bar = ProgressBar::new(options.settings.events.into())
             .with_style(style.clone())
             .with_prefix(format!("pass {number}/{}", options.repeat));
-        let made = job.make(kept.as_ref()).await;
+        let made = job.make().await;
         bar.reset_elapsed();
-        let (pass, now_kept) = job.post(made, &bar).await?;
+        let pass = job.post(made, &bar).await?;
         bar.finish_and_clear();
-        kept = kept.or(now_kept);
         let finished = pass.finished;
         passes.push(pass);
         if !finished {

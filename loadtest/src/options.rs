@@ -14,7 +14,7 @@ use crate::service::Ack;
 
 /// Post events, measure, and check every one of them against the tables.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct RunOptions {
+pub struct RunOptions {
     /// Where the service listens.
     #[arg(
         long,
@@ -22,7 +22,7 @@ pub(crate) struct RunOptions {
         default_value = "http://127.0.0.1:8080",
         value_name = "URL"
     )]
-    pub(crate) url: String,
+    pub url: String,
     /// An API key; give one for each tenant to post for several.
     #[arg(
         long = "api-key",
@@ -31,7 +31,7 @@ pub(crate) struct RunOptions {
         value_delimiter = ',',
         value_name = "KEY"
     )]
-    pub(crate) api_keys: Vec<String>,
+    pub api_keys: Vec<String>,
     /// A key that may write for any tenant; with --tenants it posts everything, and every event names one of them.
     #[arg(
         long,
@@ -39,24 +39,24 @@ pub(crate) struct RunOptions {
         hide_env_values = true,
         value_name = "KEY"
     )]
-    pub(crate) service_key: Option<String>,
+    pub service_key: Option<String>,
     #[command(flatten)]
-    pub(crate) settings: Settings,
+    pub settings: Settings,
     /// Connections that post at once.
     #[arg(long, default_value_t = 8, value_name = "C", value_parser = clap::value_parser!(u16).range(1..))]
-    pub(crate) connections: u16,
+    pub connections: u16,
     /// What to wait for with each body.
     #[arg(long, value_enum, default_value = "durable")]
-    pub(crate) ack: Ack,
+    pub ack: Ack,
     /// Events a second, due at fixed times (open loop); without it, the next body leaves when the last is answered.
     #[arg(long, value_name = "R", value_parser = parse_positive)]
-    pub(crate) rate: Option<f64>,
+    pub rate: Option<f64>,
     /// Post the whole sequence this many times: from the second on there should be nothing but duplicates.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    pub(crate) repeat: u16,
+    pub repeat: u16,
     /// Compare with the tables in this database before and after the run.
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
-    pub(crate) database_url: Option<String>,
+    pub database_url: Option<String>,
     /// The service's salt for user and session ids, to compare their hashes too.
     #[arg(
         long,
@@ -64,30 +64,30 @@ pub(crate) struct RunOptions {
         hide_env_values = true,
         value_name = "SALT"
     )]
-    pub(crate) salt: Option<String>,
+    pub salt: Option<String>,
     /// How long to wait for the next of the acknowledged events to appear in the tables; the wait goes on while the service says that some are in its spool.
     #[arg(long, default_value_t = 30.0, value_name = "SECONDS", value_parser = parse_positive)]
-    pub(crate) settle: f64,
+    pub settle: f64,
     /// Write the report as JSON, too.
     #[arg(long, value_name = "FILE")]
-    pub(crate) json: Option<PathBuf>,
+    pub json: Option<PathBuf>,
     /// Post again what is refused with 429 or 503 (after Retry-After) or lost with its connection.
     #[arg(long)]
-    pub(crate) retry: bool,
+    pub retry: bool,
     /// Stop a pass after this, and the wait for rows after as long again.
     #[arg(long, default_value_t = 600.0, value_name = "SECONDS", value_parser = parse_positive)]
-    pub(crate) time_limit: f64,
+    pub time_limit: f64,
     /// Memory for bodies that are made ahead; what fits costs the measurement nothing.
     #[arg(long, default_value_t = 1_024, value_name = "MIB")]
-    pub(crate) prepare_mb: usize,
+    pub prepare_mb: usize,
     /// Threads that post.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    pub(crate) threads: u16,
+    pub threads: u16,
 }
 
 impl RunOptions {
     /// What the options ask for, at `now`.
-    pub(crate) fn job(&self, now: Timestamp, drawn_seed: u64) -> anyhow::Result<Job> {
+    pub fn job(&self, now: Timestamp, drawn_seed: u64) -> anyhow::Result<Job> {
         let hour = TimestampRound::new()
             .smallest(Unit::Hour)
             .mode(RoundMode::Floor);
@@ -154,7 +154,7 @@ impl RunOptions {
     }
 
     /// How long to wait for rows.
-    pub(crate) fn patience(&self) -> Patience {
+    pub fn patience(&self) -> Patience {
         // No run takes longer than a day, and a clock plus a day does not overflow.
         let seconds = |seconds: f64| Duration::from_secs_f64(seconds.min(86_400.0));
         Patience {

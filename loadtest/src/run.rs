@@ -21,7 +21,7 @@ use crate::client::{Connection, Target};
 use crate::generate::{Body, Plan, Settings};
 use crate::report::{Pass, Tally, float};
 use crate::service::Ack;
-use crate::supply::{Kept, Supply};
+use crate::supply::Supply;
 
 /// Attempts at one body, with `--retry`.
 const ATTEMPTS_MAX: u32 = 20;
@@ -34,37 +34,33 @@ const RECONNECT_FOR: Duration = Duration::from_secs(15);
 
 /// How bodies are posted.
 #[derive(Clone, Debug)]
-pub(crate) struct Schedule {
+pub struct Schedule {
     /// Connections that post at once.
-    pub(crate) connections: usize,
+    pub connections: usize,
     /// Events a second; none posts as fast as the answers come.
-    pub(crate) rate: Option<f64>,
+    pub rate: Option<f64>,
     /// Post again what was refused with 429 or 503, or lost with its connection.
-    pub(crate) retry: bool,
+    pub retry: bool,
     /// Everything stops here.
-    pub(crate) time_limit: Duration,
+    pub time_limit: Duration,
 }
 
 /// What is posted, where and how.
 #[derive(Debug)]
-pub(crate) struct Job {
-    pub(crate) plan: Arc<Plan>,
-    pub(crate) target: Target,
-    pub(crate) schedule: Schedule,
+pub struct Job {
+    pub plan: Arc<Plan>,
+    pub target: Target,
+    pub schedule: Schedule,
     /// Memory for bodies that are made ahead.
     prepare_bytes: usize,
 }
 
-/// Bodies that are ready to be posted.
-#[derive(Debug)]
-pub(crate) struct Made {
-    supply: Arc<Supply>,
-    maker: Option<JoinHandle<Option<Kept>>>,
-}
+/// Bodies that are ready to be posted, and the thread that makes the rest.
+pub type Made = (Supply, JoinHandle<()>);
 
 impl Job {
     /// To post the events of `settings` to the service at `url`.
-    pub(crate) fn new(
+    pub fn new(
         settings: Settings,
         url: &str,
         ack: Ack,
@@ -80,46 +76,31 @@ impl Job {
         })
     }
 
-    /// Makes bodies until all are made or no more fit into memory; those that were
-    /// kept of an earlier pass are taken as they are.
-    pub(crate) async fn make(&self, kept: Option<&Kept>) -> Made {
-        if let Some(kept) = kept {
-            return Made {
-                supply: Arc::new(Supply::again(kept)),
-                maker: None,
-            };
-        }
-        let (supply, maker) = Supply::make(&self.plan, self.prepare_bytes).await;
-        Made {
-            supply: Arc::new(supply),
-            maker: Some(maker),
-        }
+    /// Makes bodies until all are made or no more fit into memory.
+    pub async fn make(&self) -> Made {
+        Supply::make(&self.plan, self.prepare_bytes).await
     }
 
-    /// Posts all bodies once; they are kept for another pass if all of them fitted into memory.
-    pub(crate) async fn post(
+    /// Posts all bodies once.
+    pub async fn post(
         self: &Arc<Self>,
-        made: Made,
+        (supply, maker): Made,
         progress: &ProgressBar,
-    ) -> anyhow::Result<(Pass, Option<Kept>)> {
-        let Made { supply, maker } = made;
+    ) -> anyhow::Result<Pass> {
+        let supply = Arc::new(supply);
         let posted = self.post_all(&supply, progress).await;
         // The maker must not wait for room any more, even after an error.
         supply.abandon();
-        let kept = match maker {
-            Some(maker) => maker
-                .await
-                .context("the thread that makes bodies panicked")?,
-            None => None,
-        };
+        maker
+            .await
+            .context("the thread that makes bodies panicked")?;
         let (tally, took, finished) = posted?;
-        let pass = Pass {
+        Ok(Pass {
             tally,
             took,
             finished,
             made_before: supply.is_complete,
-        };
-        Ok((pass, kept))
+        })
     }
 
     async fn post_all(

@@ -19,10 +19,6 @@ const HORIZON_US: i64 = 10 * 365 * 86_400_000_000;
 const ITEMS_MAX: usize = 1000;
 
 /// The text of a body of native events: a JSON array.
-///
-/// # Panics
-///
-/// If there are more events than a run may have.
 pub fn body(table: Table, events: usize) -> String {
     let events = u32::try_from(events).expect("a body has fewer events than a run");
     let plan = Plan::new(Settings {
@@ -44,10 +40,6 @@ pub fn body(table: Table, events: usize) -> String {
 }
 
 /// Splits and decodes a body of [`body`], as a request does.
-///
-/// # Panics
-///
-/// If the body cannot be split.
 pub fn decode_body(text: &str, table: Table, pseudonymizer: &Pseudonymizer) -> Decoded {
     let request = Request {
         table,
@@ -61,10 +53,6 @@ pub fn decode_body(text: &str, table: Table, pseudonymizer: &Pseudonymizer) -> D
 }
 
 /// The rows of a body of this many events.
-///
-/// # Panics
-///
-/// If the service rejects one of them.
 pub fn rows(table: Table, events: usize) -> Rows {
     let decoded = decode_body(&body(table, events), table, &Pseudonymizer::new(b"salt"));
     assert!(decoded.rejected.is_empty(), "{:?}", decoded.rejected);

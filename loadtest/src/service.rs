@@ -5,22 +5,21 @@
 //! takes the encoder, so that every method loads the same rows, and what starts
 //! a private PostgreSQL.
 
-pub(crate) use recsys_ingest::config::Ack;
-pub(crate) use recsys_ingest::dev::postgres::{Options as PostgresOptions, PrivatePostgres};
+pub use recsys_ingest::config::Ack;
+pub use recsys_ingest::dev::postgres::{Options as PostgresOptions, PrivatePostgres};
 #[cfg(test)]
-pub(crate) use recsys_ingest::event::Rejected;
-pub(crate) use recsys_ingest::event::json::ObjectWriter;
-pub(crate) use recsys_ingest::event::{
+pub use recsys_ingest::event::Rejected;
+pub use recsys_ingest::event::{
     Body, Code, Context, Decoded, Format, Framing, Limits, Micros, Pseudonymizer, Rows, Table,
     Tenants, decode,
 };
-pub(crate) use recsys_ingest::store::connect::Target as DatabaseTarget;
-pub(crate) use recsys_ingest::store::directory::{ApiKeyHasher, Role, admin};
-pub(crate) use recsys_ingest::store::partition::{self, Interval};
-pub(crate) use recsys_ingest::store::{Session, migrate};
+pub use recsys_ingest::store::connect::Target as DatabaseTarget;
+pub use recsys_ingest::store::directory::{ApiKeyHasher, Role, admin};
+pub use recsys_ingest::store::partition::{self, Interval};
+pub use recsys_ingest::store::{Session, migrate};
 
 /// The table's word in paths and ids.
-pub(crate) const fn word(table: Table) -> &'static str {
+pub const fn word(table: Table) -> &'static str {
     match table {
         Table::Exposures => "exposures",
         Table::Interactions => "interactions",

@@ -25,21 +25,21 @@ const REST: Duration = Duration::from_millis(500);
 ///
 /// Takes the settings of `run`; --events, --rate, --seed and --repeat are the sweep's to choose.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct SweepOptions {
+pub struct SweepOptions {
     /// The most that the p99 of the answers may be.
     #[arg(long, default_value = "20ms", value_name = "TIME", value_parser = humantime::parse_duration)]
-    pub(crate) p99: Duration,
+    pub p99: Duration,
     /// How long a rate has to be held.
     #[arg(long, default_value = "4s", value_name = "TIME", value_parser = humantime::parse_duration)]
-    pub(crate) hold: Duration,
+    pub hold: Duration,
     /// Events a second to begin with.
     #[arg(long, default_value_t = 5_000.0, value_name = "R")]
-    pub(crate) start: f64,
+    pub start: f64,
     /// How close to find the rate, as a share of it.
     #[arg(long, default_value_t = 0.05, value_name = "0..1")]
-    pub(crate) precision: f64,
+    pub precision: f64,
     #[command(flatten)]
-    pub(crate) run: RunOptions,
+    pub run: RunOptions,
 }
 
 /// What came of one rate.
@@ -90,7 +90,7 @@ impl Search {
 }
 
 /// Sweeps, and says whether any rate was held.
-pub(crate) async fn sweep(options: &SweepOptions) -> anyhow::Result<bool> {
+pub async fn sweep(options: &SweepOptions) -> anyhow::Result<bool> {
     anyhow::ensure!(
         options.start >= 1.0 && options.precision > 0.0,
         "--start is at least 1, --precision above 0"
@@ -143,8 +143,8 @@ async fn attempt(options: &SweepOptions, rate: f64, seed: u64) -> anyhow::Result
     // A rate that takes four times as long is lost anyway.
     job.schedule.time_limit = options.hold * 4 + Duration::from_secs(1);
     let job = Arc::new(job);
-    let made = job.make(None).await;
-    let (pass, _) = job.post(made, &ProgressBar::hidden()).await?;
+    let made = job.make().await;
+    let pass = job.post(made, &ProgressBar::hidden()).await?;
     let (tally, total) = (&pass.tally, pass.tally.total());
     anyhow::ensure!(
         total.unknown == 0 && tally.odd.is_empty(),

@@ -14,40 +14,40 @@ const EXAMPLES_MAX: usize = 5;
 
 /// What the check found.
 #[derive(Clone, Debug, Default, Serialize)]
-pub(crate) struct Findings {
+pub struct Findings {
     /// Events that an answer promised to store, each counted once.
-    pub(crate) promised: u64,
+    pub promised: u64,
     /// Rows of the run's events, each event counted once.
-    pub(crate) found: u64,
+    pub found: u64,
     /// Rows that were looked at.
-    pub(crate) rows_read: u64,
+    pub rows_read: u64,
     /// Promised, and not there.
-    pub(crate) missing: u64,
+    pub missing: u64,
     /// Promised, and not there because the service still has them in its spool, as far as
     /// its own count goes.
-    pub(crate) spooled: u64,
+    pub spooled: u64,
     /// There more than once.
-    pub(crate) twice: u64,
+    pub twice: u64,
     /// There, though invalid or never posted.
-    pub(crate) unexpected: u64,
+    pub unexpected: u64,
     /// There, of bodies that were refused or never answered: allowed, as no answer denies it.
-    pub(crate) unanswered_stored: u64,
+    pub unanswered_stored: u64,
     /// There with another tenant, time, item or table.
-    pub(crate) wrong_key: u64,
+    pub wrong_key: u64,
     /// In a partition that is not theirs.
-    pub(crate) wrong_partition: u64,
+    pub wrong_partition: u64,
     /// Rows that were compared column by column.
-    pub(crate) sampled: u64,
+    pub sampled: u64,
     /// Of these, rows that differ.
-    pub(crate) wrong_columns: u64,
+    pub wrong_columns: u64,
     /// Counts in answers that the tables contradict.
-    pub(crate) contradictions: Vec<String>,
+    pub contradictions: Vec<String>,
     examples: BTreeMap<&'static str, Vec<String>>,
 }
 
 impl Findings {
     /// Of the missing, up to `rows` are on their way.
-    pub(super) fn set_spooled(&mut self, rows: u64) {
+    pub fn set_spooled(&mut self, rows: u64) {
         self.spooled = self.missing.min(rows);
         self.missing -= self.spooled;
         if self.missing == 0 {
@@ -56,7 +56,7 @@ impl Findings {
     }
 
     /// Keeps the first few of a kind.
-    pub(super) fn example(&mut self, kind: &'static str, text: impl FnOnce() -> String) {
+    pub fn example(&mut self, kind: &'static str, text: impl FnOnce() -> String) {
         let kept = self.examples.entry(kind).or_default();
         if kept.len() < EXAMPLES_MAX {
             kept.push(text());
@@ -67,7 +67,7 @@ impl Findings {
     ///
     /// Where an answer says less than `committed`, or is missing, the tables may
     /// hold up to as many rows more as it has events.
-    pub(super) fn compare_counts(&mut self, plan: &Plan, slots: &Slots, passes: &[&Tally]) {
+    pub fn compare_counts(&mut self, plan: &Plan, slots: &Slots, passes: &[&Tally]) {
         for odd in passes.iter().flat_map(|pass| &pass.odd) {
             self.example("odd answer", || format!("body {}: {}", odd.body, odd.why));
         }
@@ -102,7 +102,7 @@ impl Findings {
     }
 
     /// What could not be checked, in words.
-    pub(crate) fn unfinished(&self) -> Option<String> {
+    pub fn unfinished(&self) -> Option<String> {
         let spooled = grouped(float(self.spooled));
         (self.spooled > 0).then(|| {
             format!("{spooled} events acknowledged are still in the service's spool: check again once they are stored")
@@ -110,7 +110,7 @@ impl Findings {
     }
 
     /// What is wrong, in words.
-    pub(crate) fn failures(&self) -> Vec<String> {
+    pub fn failures(&self) -> Vec<String> {
         let counted = [
             (self.missing, "events acknowledged are missing"),
             (self.twice, "events are stored twice"),
@@ -128,7 +128,7 @@ impl Findings {
     }
 
     /// Appends the lines for people.
-    pub(crate) fn render(&self, out: &mut String) {
+    pub fn render(&self, out: &mut String) {
         for (label, counts) in [
             (
                 "check",

@@ -2,7 +2,7 @@
 //!
 //! Keeps one invariant: nothing of the service that handles an event is used here,
 //! only the names of tables and formats and the hash of ids. Ids lead back to
-//! slots, slots lead back to events, so that one byte a slot is in memory.
+//! slots, slots lead back to events, so that four bytes a slot are in memory.
 
 mod findings;
 mod partitions;
@@ -22,7 +22,7 @@ use tokio_postgres::{Client, NoTls};
 use crate::generate::{Plan, Salt};
 use crate::report::Tally;
 use crate::service::{Pseudonymizer, Table};
-pub(crate) use findings::Findings;
+pub use findings::Findings;
 use slots::Slots;
 
 /// Rows that are not there yet are looked for again after this, and then less often.
@@ -32,7 +32,7 @@ const LOOK_AGAIN_LAST: Duration = Duration::from_secs(5);
 const SAMPLE_ONE_IN: u64 = 100;
 
 /// Looks into the tables before and after a run.
-pub(crate) struct Checker {
+pub struct Checker {
     client: Client,
     /// Moves the client's bytes, and ends with us.
     _driver: JoinSet<()>,
@@ -45,7 +45,7 @@ pub(crate) struct Checker {
 
 impl Checker {
     /// Connects, and notes which of the run's rows are there already.
-    pub(crate) async fn before(
+    pub async fn before(
         database_url: &str,
         plan: &Plan,
         salt: Option<&str>,
@@ -68,13 +68,13 @@ impl Checker {
         };
         // No answer promised what was there before: only its presence counts.
         this.scan(plan, &mut Findings::default()).await?;
-        this.slots.note_before();
+        this.slots.mark_before();
         Ok(this)
     }
 
     /// Compares, waiting for rows that are promised and not there: as long as rows arrive or
     /// the service has some in its spool, and `settle` beyond that.
-    pub(crate) async fn after(
+    pub async fn after(
         &mut self,
         plan: &Plan,
         passes: &[&Tally],
@@ -125,11 +125,11 @@ impl Checker {
 
 /// How long to wait for rows.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Patience {
+pub struct Patience {
     /// For the next row, if the service says that none is spooled.
-    pub(crate) settle: Duration,
+    pub settle: Duration,
     /// For all of them, as long as rows still arrive.
-    pub(crate) at_most: Duration,
+    pub at_most: Duration,
 }
 
 /// Decides whether rows that are missing may still come.

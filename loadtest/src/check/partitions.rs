@@ -8,7 +8,7 @@ use tokio_postgres::Client;
 use crate::report::time;
 
 /// The partitions of one table by oid.
-pub(super) struct Partitions {
+pub struct Partitions {
     by_oid: HashMap<u32, Partition>,
 }
 
@@ -35,7 +35,7 @@ const QUERY: &str = r"
                 WHERE t.isleaf) AS leaves) AS partitions";
 
 impl Partitions {
-    pub(super) async fn read(client: &Client, table: &str) -> anyhow::Result<Self> {
+    pub async fn read(client: &Client, table: &str) -> anyhow::Result<Self> {
         let rows = client.query(QUERY, &[&table]).await;
         let rows = rows.with_context(|| format!("cannot list the partitions of {table}"))?;
         let mut by_oid = HashMap::new();
@@ -52,7 +52,7 @@ impl Partitions {
     }
 
     /// What is wrong with a row of `occurred_us` in partition `oid`.
-    pub(super) fn complaint(&self, oid: u32, occurred_us: i64) -> Option<String> {
+    pub fn complaint(&self, oid: u32, occurred_us: i64) -> Option<String> {
         let Some(partition) = self.by_oid.get(&oid) else {
             // Made after the list was read; the next look sees it.
             return Some(format!("it lies in a partition of oid {oid} that is none"));

@@ -15,7 +15,9 @@ use uuid::Uuid;
 use super::findings::Findings;
 use super::partitions::Partitions;
 use super::slots::{Slots, describe};
-use crate::generate::{Event, Naming, Owner, Plan, Salt, expected_row, item, occurred_us, slot_of};
+use crate::generate::{
+    EVENT, Event, Owner, Plan, REQUEST, Salt, expected_row, item, occurred_us, slot_of,
+};
 use crate::report::time;
 use crate::service::{Format, Table};
 
@@ -26,25 +28,25 @@ const DAY_US: i64 = 86_400_000_000;
 ///
 /// Which tenant a key belongs to, only the service knows; but all rows of a key
 /// must belong to the same.
-pub(super) struct Owners {
+pub struct Owners {
     named: Vec<Uuid>,
     of_caller: Vec<Option<Uuid>>,
 }
 
 /// A scan of one table.
-pub(super) struct Scan<'c> {
-    pub(super) plan: &'c Plan,
-    pub(super) table: Table,
-    pub(super) slots: &'c mut Slots,
-    pub(super) owners: &'c mut Owners,
-    pub(super) salt: &'c Salt,
-    pub(super) findings: &'c mut Findings,
+pub struct Scan<'c> {
+    pub plan: &'c Plan,
+    pub table: Table,
+    pub slots: &'c mut Slots,
+    pub owners: &'c mut Owners,
+    pub salt: &'c Salt,
+    pub findings: &'c mut Findings,
     /// One row in this many is compared column by column.
-    pub(super) sample_one_in: u64,
+    pub sample_one_in: u64,
 }
 
 impl Owners {
-    pub(super) fn new(named: Vec<Uuid>, callers: usize) -> Self {
+    pub fn new(named: Vec<Uuid>, callers: usize) -> Self {
         Self {
             named,
             of_caller: vec![None; callers],
@@ -60,7 +62,7 @@ impl Owners {
 }
 
 impl Scan<'_> {
-    pub(super) async fn run(&mut self, client: &Client) -> anyhow::Result<()> {
+    pub async fn run(&mut self, client: &Client) -> anyhow::Result<()> {
         let table = self.table.as_str();
         let partitions = Partitions::read(client, table).await?;
         let settings = &self.plan.settings;
@@ -102,9 +104,9 @@ impl Scan<'_> {
         let Some(event_id) = row.try_get::<Option<Uuid>>(2)? else {
             return Ok(());
         };
-        let native = slot_of(plan.seed, Naming::Event, &event_id);
+        let native = slot_of(plan.seed, EVENT, &event_id);
         let request_id: Option<Uuid> = row.try_get(3)?;
-        let by_request = || slot_of(plan.seed, Naming::Request, &request_id?);
+        let by_request = || slot_of(plan.seed, REQUEST, &request_id?);
         let Some(slot) = native
             .or_else(by_request)
             .filter(|&slot| slot < plan.slots())

@@ -15,7 +15,7 @@ use super::sample::{Section, Series};
 use crate::service::{Ack, Table};
 
 /// What the ids of the baseline's series begin with.
-pub(crate) const PREFIX: &str = "baseline/";
+pub const PREFIX: &str = "baseline/";
 
 /// What is loaded in a round: single events and small bodies first, as most SDKs send them.
 const LOADS: [(Table, u32); 4] = [
@@ -26,7 +26,7 @@ const LOADS: [(Table, u32); 4] = [
 ];
 
 /// All loads in turn, round after round, for this build and the baseline.
-pub(crate) async fn run(
+pub async fn run(
     environments: [&Environment; 2],
     options: &CompareOptions,
     day_us: i64,

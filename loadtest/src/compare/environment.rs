@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use tempfile::TempDir;
 use uuid::Uuid;
 
+use super::options::CompareOptions;
 use super::process;
 use super::programs::{self, Program};
 use super::sample::Sample;
@@ -26,46 +27,29 @@ const POSTGRES_SETTINGS: [(&str, &str); 4] = [
 ];
 
 /// The tenant of everything that is loaded.
-pub(crate) const TENANT: &str = "compare";
+pub const TENANT: &str = "compare";
 /// What ids are hashed with, by the service and for the rows that are loaded without it.
-pub(crate) const SALT: &str = "compare-salt";
+pub const SALT: &str = "compare-salt";
 const KEY_SECRET: &str = "compare-secret";
 /// Of the tenant only.
-pub(crate) const KEY: &str = "compare-ingest-key";
+pub const KEY: &str = "compare-ingest-key";
 /// Of any tenant.
-pub(crate) const SERVICE_KEY: &str = "compare-service-key";
+pub const SERVICE_KEY: &str = "compare-service-key";
 
 /// Everything that takes part in a comparison.
 #[derive(Debug)]
-pub(crate) struct Environment {
+pub struct Environment {
     // Dropped in this order: what uses Postgres before Postgres.
     service: Option<Program>,
-    pub(crate) admin: Session,
-    pub(crate) target: DatabaseTarget,
-    pub(crate) tenant: Uuid,
+    pub admin: Session,
+    pub target: DatabaseTarget,
+    pub tenant: Uuid,
     psql: PathBuf,
     program: PathBuf,
     arguments: Vec<String>,
     starts: u32,
     postgres: PrivatePostgres,
     dir: TempDir,
-}
-
-/// What an environment is made of.
-#[derive(Clone, Debug)]
-pub(crate) struct Setup<'s> {
-    /// Where everything is kept; the disk that counts.
-    pub(crate) dir: &'s Path,
-    /// PostgreSQL's programs, instead of those that are found.
-    pub(crate) pg_bin: Option<PathBuf>,
-    /// The service's program, instead of the one in our directory.
-    pub(crate) service: Option<&'s Path>,
-    /// More arguments for the service.
-    pub(crate) arguments: &'s [String],
-    /// When the events happen.
-    pub(crate) now: Micros,
-    /// The schema is made by the service's program, which may be of another version than this one.
-    pub(crate) migrates_itself: bool,
 }
 
 /// Meters as they stand at one time.
@@ -78,35 +62,42 @@ struct Meters {
 }
 
 impl Environment {
-    /// Makes Postgres, the tables and the tenant; the service comes later.
-    pub(crate) async fn new(setup: &Setup<'_>) -> anyhow::Result<Self> {
-        let program = programs::find_service(setup.service)?;
+    /// Makes Postgres, the tables and the tenant for the service's `program` and events of
+    /// today; the service comes later.
+    ///
+    /// Of two builds each migrates its own: an earlier one has another schema than this one.
+    pub async fn new(
+        options: &CompareOptions,
+        program: Option<&Path>,
+        now: Micros,
+    ) -> anyhow::Result<Self> {
+        let program = programs::find_service(program)?;
         let dir = tempfile::Builder::new()
             .prefix("recsys-compare-")
-            .tempdir_in(setup.dir);
+            .tempdir_in(&options.dir);
         let dir =
-            dir.with_context(|| format!("cannot make a directory in {}", setup.dir.display()))?;
-        let options = PostgresOptions {
+            dir.with_context(|| format!("cannot make a directory in {}", options.dir.display()))?;
+        let postgres = PostgresOptions {
             durable: true,
-            bin_dir: setup.pg_bin.clone(),
+            bin_dir: options.pg_bin.clone(),
             settings: POSTGRES_SETTINGS
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .to_vec(),
             ..PostgresOptions::ephemeral(dir.path().join("postgres"))
         };
-        let postgres = tokio::task::spawn_blocking(move || PrivatePostgres::start(&options));
+        let postgres = tokio::task::spawn_blocking(move || PrivatePostgres::start(&postgres));
         let postgres = postgres
             .await
             .context("the start of PostgreSQL was interrupted")??;
         let target = DatabaseTarget::parse(&postgres.url())?;
         let mut admin = Session::open(&target, None).await?;
-        match setup.migrates_itself {
+        match options.baseline.is_some() {
             true => programs::migrate(&program, &postgres.url()).await?,
             false => drop(migrate::migrate(&mut admin.client).await?),
         }
         for table in Table::ALL {
             let client = &mut admin.client;
-            partition::ensure_ahead(client, table, Interval::Day, setup.now.0, 1).await?;
+            partition::ensure_ahead(client, table, Interval::Day, now.0, 1).await?;
         }
         let tenant = admin::create_tenant(&admin.client, TENANT, "Comparison")
             .await?
@@ -122,7 +113,7 @@ impl Environment {
             tenant,
             psql: programs::find_psql(postgres.bin_dir())?,
             program,
-            arguments: setup.arguments.to_vec(),
+            arguments: options.service_args.clone(),
             starts: 0,
             postgres,
             dir,
@@ -130,7 +121,7 @@ impl Environment {
     }
 
     /// Starts the service, with an empty spool; one that runs is ended.
-    pub(crate) async fn start_service(&mut self, more: &[&str]) -> anyhow::Result<()> {
+    pub async fn start_service(&mut self, more: &[&str]) -> anyhow::Result<()> {
         self.service = None;
         self.starts += 1;
         let dir = self.dir.path();
@@ -153,27 +144,27 @@ impl Environment {
         Ok(())
     }
 
-    pub(crate) fn service(&self) -> anyhow::Result<&Program> {
+    pub fn service(&self) -> anyhow::Result<&Program> {
         self.service.as_ref().context("the service is not started")
     }
 
     /// For files that are loaded.
-    pub(crate) fn dir(&self) -> &Path {
+    pub fn dir(&self) -> &Path {
         self.dir.path()
     }
 
     /// The connection string.
-    pub(crate) fn url(&self) -> String {
+    pub fn url(&self) -> String {
         self.postgres.url()
     }
 
     /// Has psql do what `command` says, and says how long it took.
-    pub(crate) async fn psql(&self, command: String) -> anyhow::Result<std::time::Duration> {
+    pub async fn psql(&self, command: String) -> anyhow::Result<std::time::Duration> {
         programs::psql(&self.psql, &self.url(), command).await
     }
 
     /// One value that a query gives.
-    pub(crate) async fn value<T>(&self, query: &str) -> anyhow::Result<T>
+    pub async fn value<T>(&self, query: &str) -> anyhow::Result<T>
     where
         T: for<'r> tokio_postgres::types::FromSql<'r>,
     {
@@ -184,14 +175,14 @@ impl Environment {
 
     /// Makes a table empty, and lets what is dirty go to disk, so that no load
     /// pays for another one.
-    pub(crate) async fn clear(&self, table: &str) -> anyhow::Result<()> {
+    pub async fn clear(&self, table: &str) -> anyhow::Result<()> {
         let clear = format!("TRUNCATE {table}; CHECKPOINT");
         let cleared = self.admin.client.batch_execute(&clear).await;
         cleared.with_context(|| format!("cannot empty {table}"))
     }
 
     /// Fails unless a table has just the rows that a load brought.
-    pub(crate) async fn ensure_rows(&self, table: &str, rows: u64) -> anyhow::Result<()> {
+    pub async fn ensure_rows(&self, table: &str, rows: u64) -> anyhow::Result<()> {
         let stored: i64 = self.value(&format!("SELECT count(*) FROM {table}")).await?;
         anyhow::ensure!(
             u64::try_from(stored)? == rows,
@@ -202,7 +193,7 @@ impl Environment {
 
     /// Does a load, and enters into its sample what it cost; the CPU and memory of the
     /// process `service` count as the service's.
-    pub(crate) async fn metered(
+    pub async fn metered(
         &self,
         service: Option<u32>,
         load: impl Future<Output = anyhow::Result<Sample>>,
@@ -232,7 +223,7 @@ impl Environment {
     }
 
     /// Ends the service and deletes everything.
-    pub(crate) async fn delete(self) -> anyhow::Result<()> {
+    pub async fn delete(self) -> anyhow::Result<()> {
         drop(self.service);
         drop(self.admin);
         let postgres = self.postgres;

@@ -47,16 +47,16 @@ enum Before {
 }
 
 /// Loads along all axes.
-pub(crate) struct Growth<'g> {
-    pub(crate) environment: &'g mut Environment,
-    pub(crate) options: &'g CompareOptions,
-    pub(crate) day_us: i64,
-    pub(crate) progress: &'g dyn Fn(&str),
+pub struct Growth<'g> {
+    pub environment: &'g mut Environment,
+    pub options: &'g CompareOptions,
+    pub day_us: i64,
+    pub progress: &'g dyn Fn(&str),
 }
 
 impl Growth<'_> {
     /// All axes, one after the other.
-    pub(crate) async fn run(mut self) -> anyhow::Result<Vec<Section>> {
+    pub async fn run(mut self) -> anyhow::Result<Vec<Section>> {
         let mut names = vec![TENANT.to_owned()];
         names.extend((1..TENANTS).map(|n| format!("{TENANT}-{n}")));
         let large = self.options.large_table;

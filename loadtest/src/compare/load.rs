@@ -21,7 +21,7 @@ use crate::run::{Job, Made, Schedule};
 use crate::service::{Ack, Table};
 
 const HOUR_US: i64 = 3_600_000_000;
-pub(crate) const DAY_US: i64 = 24 * HOUR_US;
+pub const DAY_US: i64 = 24 * HOUR_US;
 /// Events begin and end this far from midnight, so that none falls into another day.
 const MARGIN_US: i64 = 2 * HOUR_US;
 /// A load that takes longer is stuck.
@@ -33,27 +33,27 @@ const ASK_EVERY: Duration = Duration::from_millis(2);
 
 /// What to post, and how.
 #[derive(Clone, Debug)]
-pub(crate) struct Load {
-    pub(crate) seed: u64,
-    pub(crate) table: Table,
-    pub(crate) events: u32,
+pub struct Load {
+    pub seed: u64,
+    pub table: Table,
+    pub events: u32,
     /// Events of a body.
-    pub(crate) body: u32,
-    pub(crate) ack: Ack,
-    pub(crate) connections: usize,
+    pub body: u32,
+    pub ack: Ack,
+    pub connections: usize,
     /// Events a second; none posts as fast as the answers come.
-    pub(crate) rate: Option<f64>,
+    pub rate: Option<f64>,
     /// The first day, in microseconds since 1970.
-    pub(crate) day_us: i64,
+    pub day_us: i64,
     /// Over how many days the events go.
-    pub(crate) days: u32,
+    pub days: u32,
     /// The tenants that the events name; if there are none, all is of the key's tenant.
-    pub(crate) tenants: Vec<String>,
+    pub tenants: Vec<String>,
 }
 
 impl Load {
     /// All events of a table, on one day, in bodies of `body` at `ack=durable`.
-    pub(crate) fn new(options: &CompareOptions, table: Table, body: u32, day_us: i64) -> Self {
+    pub fn new(options: &CompareOptions, table: Table, body: u32, day_us: i64) -> Self {
         Self {
             seed: options.seed,
             table,
@@ -72,7 +72,7 @@ impl Load {
     }
 
     /// The events, which are the same ones however they are put into bodies.
-    pub(crate) fn settings(&self) -> Settings {
+    pub fn settings(&self) -> Settings {
         let days_us = i64::from(self.days) * DAY_US;
         let key = |key: &str| Some(key.to_owned());
         Settings {
@@ -101,7 +101,7 @@ impl Load {
     }
 
     /// Posts everything into the empty table, and waits until all of it is committed.
-    pub(crate) async fn run_alone(&self, environment: &Environment) -> anyhow::Result<Sample> {
+    pub async fn run_alone(&self, environment: &Environment) -> anyhow::Result<Sample> {
         let table = self.table.as_str();
         environment.clear(table).await?;
         let sample = self.run(environment).await?;
@@ -110,32 +110,31 @@ impl Load {
     }
 
     /// Posts everything to the service, and waits until all of it is committed.
-    pub(crate) async fn run(&self, environment: &Environment) -> anyhow::Result<Sample> {
+    pub async fn run(&self, environment: &Environment) -> anyhow::Result<Sample> {
         let service = environment.service()?;
         let (job, made) = self.make(&service.url).await?;
         let mut connection = job.target.connect().await?;
-        let before = self.account(&job, &mut connection).await?;
+        let (stored_before, others) = self.account(&job, &mut connection).await?;
         let load = async {
             let mut sample = post(&job, made).await?;
             let posted = Instant::now();
-            let due = before.settled() + sample.rows;
-            let after = loop {
-                let account = self.account(&job, &mut connection).await?;
-                if account.settled() >= due {
-                    break account;
+            let due = stored_before + others + sample.rows;
+            let stored = loop {
+                let (stored, others) = self.account(&job, &mut connection).await?;
+                if stored + others >= due {
+                    break stored - stored_before;
                 }
                 anyhow::ensure!(
                     posted.elapsed() < SETTLE_LIMIT,
                     "of {} acknowledged rows {} are not committed after {} s",
                     sample.rows,
-                    due - account.settled(),
+                    due - stored - others,
                     SETTLE_LIMIT.as_secs()
                 );
                 tokio::time::sleep(ASK_EVERY).await;
             };
             sample.acked_seconds = Some(sample.seconds);
             sample.seconds += posted.elapsed().as_secs_f64();
-            let stored = after.stored - before.stored;
             anyhow::ensure!(
                 stored == sample.rows,
                 "of {} rows only {stored} are stored: the others were there before or are in quarantine",
@@ -147,7 +146,7 @@ impl Load {
     }
 
     /// Posts everything to the empty handler.
-    pub(crate) async fn run_empty(
+    pub async fn run_empty(
         &self,
         environment: &Environment,
         handler: &Program,
@@ -175,11 +174,12 @@ impl Load {
         };
         let job = Job::new(self.settings(), url, self.ack, schedule, usize::MAX)?;
         let job = Arc::new(job);
-        let made = job.make(None).await;
+        let made = job.make().await;
         Ok((job, made))
     }
 
-    async fn account(&self, job: &Job, connection: &mut Connection) -> anyhow::Result<Account> {
+    /// How many rows of the table are stored, and how many are duplicates or in quarantine.
+    async fn account(&self, job: &Job, connection: &mut Connection) -> anyhow::Result<(u64, u64)> {
         let rows = job.target.rows(connection).await?;
         let table = self.table.as_str();
         let row = rows.iter().find(|row| row["table"] == table);
@@ -188,24 +188,19 @@ impl Load {
             let number = row[name].as_u64();
             number.with_context(|| format!("/readyz does not say how many rows are {name}"))
         };
-        Ok(Account {
-            stored: number("stored")?,
-            others: number("duplicates")? + number("quarantined")?,
-        })
+        let others = number("duplicates")? + number("quarantined")?;
+        Ok((number("stored")?, others))
     }
 }
 
 /// Posts all bodies; the sample counts until the last answer.
 async fn post(job: &Arc<Job>, made: Made) -> anyhow::Result<Sample> {
-    let (
-        Pass {
-            tally,
-            took,
-            finished,
-            ..
-        },
-        _,
-    ) = job.post(made, &ProgressBar::hidden()).await?;
+    let Pass {
+        tally,
+        took,
+        finished,
+        ..
+    } = job.post(made, &ProgressBar::hidden()).await?;
     let total = tally.total();
     let events = u64::from(job.plan.slots());
     anyhow::ensure!(
@@ -224,22 +219,8 @@ async fn post(job: &Arc<Job>, made: Made) -> anyhow::Result<Sample> {
     })
 }
 
-/// What became of the rows of a table.
-#[derive(Clone, Copy, Debug)]
-struct Account {
-    stored: u64,
-    /// Duplicates and rows in quarantine.
-    others: u64,
-}
-
-impl Account {
-    fn settled(&self) -> u64 {
-        self.stored + self.others
-    }
-}
-
 /// The day that `now` falls into: its partition is a hot one.
-pub(crate) fn day_of(now: Timestamp) -> anyhow::Result<i64> {
+pub fn day_of(now: Timestamp) -> anyhow::Result<i64> {
     let day = TimestampRound::new().smallest(Unit::Hour).increment(24);
     Ok(now.round(day.mode(RoundMode::Floor))?.as_microsecond())
 }

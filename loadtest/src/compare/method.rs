@@ -14,7 +14,7 @@ use super::sample::Sample;
 use crate::service::{Ack, Session, Table, word};
 
 /// Events of a body where nothing else is said.
-pub(crate) const BODY: u32 = 100;
+pub const BODY: u32 = 100;
 /// Bytes handed to a connection at once, as the service does.
 const CHUNK_BYTES: usize = 256 * 1024;
 /// What COPY reads before the first row: a signature, flags and an extension
@@ -25,7 +25,7 @@ const TRAILER: &[u8] = &(-1_i16).to_be_bytes();
 
 /// A method to load rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Method {
+pub enum Method {
     /// (a) psql's `\copy`.
     Text,
     /// (b), (c) Binary COPY in this many streams.
@@ -42,7 +42,7 @@ pub(crate) enum Method {
 
 impl Method {
     /// What a round does with a table, in this order.
-    pub(crate) fn of_a_round(table: Table) -> Vec<Method> {
+    pub fn of_a_round(table: Table) -> Vec<Method> {
         let mut methods = vec![
             Method::Text,
             Method::Binary(1),
@@ -69,7 +69,7 @@ impl Method {
     }
 
     /// How many of a load's rows it gets: as many as take it a second or so.
-    pub(crate) fn rows_of(self, rows: u32) -> u32 {
+    pub fn rows_of(self, rows: u32) -> u32 {
         let share = match self {
             Method::Empty | Method::Http(_, ..10) => 10,
             Method::Http(_, ..100) => 3,
@@ -79,7 +79,7 @@ impl Method {
     }
 
     /// For programs.
-    pub(crate) fn id(self, table: Table) -> String {
+    pub fn id(self, table: Table) -> String {
         let method = match self {
             Method::Text => "copy_text".to_owned(),
             Method::Binary(1) => "copy_binary".to_owned(),
@@ -93,7 +93,7 @@ impl Method {
     }
 
     /// For people.
-    pub(crate) fn title(self) -> String {
+    pub fn title(self) -> String {
         match self {
             Method::Text => "psql \\copy, text".to_owned(),
             Method::Binary(1) => "binary COPY, one stream".to_owned(),
@@ -107,13 +107,13 @@ impl Method {
     }
 
     /// Whether its rate says something: at half the rate it is the schedule's.
-    pub(crate) fn is_throughput(self) -> bool {
+    pub fn is_throughput(self) -> bool {
         !matches!(self, Method::HalfRate(_))
     }
 }
 
 /// Loads all rows without the service; `method` is one of those.
-pub(crate) async fn load_by_copy(
+pub async fn load_by_copy(
     environment: &Environment,
     rows: &Rows,
     method: Method,
@@ -175,7 +175,7 @@ async fn binary(
 }
 
 /// One COPY, and its COMMIT.
-pub(crate) async fn copy(session: &Session, table: Table, blocks: &[Bytes]) -> anyhow::Result<()> {
+pub async fn copy(session: &Session, table: Table, blocks: &[Bytes]) -> anyhow::Result<()> {
     let columns = columns(table);
     let statement = format!("COPY {table} ({columns}) FROM STDIN (FORMAT binary)");
     let cannot = || format!("cannot copy into {table}");

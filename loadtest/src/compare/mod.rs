@@ -38,16 +38,16 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::report::{float, write_json};
 use crate::service::Micros;
-use environment::{Environment, Setup};
+use environment::Environment;
 use growth::Growth;
 use machine::Machine;
 use sample::{Section, Series};
 use targets::Judged;
 
-pub(crate) use options::CompareOptions;
-pub(crate) use programs::{EMPTY_HANDLER, serve_empty};
+pub use options::CompareOptions;
+pub use programs::{EMPTY_HANDLER, serve_empty};
 #[cfg(test)]
-pub(crate) use {
+pub use {
     environment::{Environment as TestEnvironment, TENANT},
     method::copy,
     tests::test_environment,
@@ -55,7 +55,7 @@ pub(crate) use {
 
 /// Everything that a comparison came to, for the reports to show.
 #[derive(Clone, Debug)]
-pub(crate) struct Comparison {
+pub struct Comparison {
     machine: Machine,
     began_at: Timestamp,
     took: Duration,
@@ -66,7 +66,7 @@ pub(crate) struct Comparison {
 }
 
 /// Compares, reports, and says whether all is as it should be.
-pub(crate) async fn compare(options: &CompareOptions) -> anyhow::Result<bool> {
+pub async fn compare(options: &CompareOptions) -> anyhow::Result<bool> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     // Whatever stops us early, the server and the service stop with us.
@@ -93,15 +93,8 @@ async fn measure(options: &CompareOptions) -> anyhow::Result<Comparison> {
     bar.enable_steady_tick(Duration::from_millis(200));
     let progress = |what: &str| bar.set_message(what.to_owned());
     progress("starting PostgreSQL and the service");
-    let setup = Setup {
-        dir: &options.dir,
-        pg_bin: options.pg_bin.clone(),
-        service: options.service.as_deref(),
-        arguments: &options.service_args,
-        now: micros,
-        migrates_itself: options.baseline.is_some(),
-    };
-    let mut environment = Environment::new(&setup).await?;
+    let service = options.service.as_deref();
+    let mut environment = Environment::new(options, service, micros).await?;
     let postgres = environment.value("SHOW server_version").await?;
     let machine = Machine::look(environment.dir(), postgres)?;
     let sections = if options.growth {
@@ -114,11 +107,7 @@ async fn measure(options: &CompareOptions) -> anyhow::Result<Comparison> {
         };
         growth.run().await?
     } else if let Some(program) = &options.baseline {
-        let setup = Setup {
-            service: Some(program),
-            ..setup
-        };
-        let mut baseline = Environment::new(&setup).await?;
+        let mut baseline = Environment::new(options, Some(program), micros).await?;
         environment.start_service(&[]).await?;
         baseline.start_service(&[]).await?;
         let both = [&environment, &baseline];

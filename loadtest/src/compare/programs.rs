@@ -21,26 +21,22 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// The hidden subcommand that runs the empty handler.
-pub(crate) const EMPTY_HANDLER: &str = "empty-handler";
+pub const EMPTY_HANDLER: &str = "empty-handler";
 /// What the service says to one event at `ack=durable`, byte for byte as long, so
 /// that the difference is what the service does.
 const EMPTY_ANSWER: &str = r#"{"ack":"durable","accepted":1,"rejected":[]}"#;
 
 /// A program that listens; dropping it ends it.
 #[derive(Debug)]
-pub(crate) struct Program {
+pub struct Program {
     child: Child,
     /// `http://host:port`
-    pub(crate) url: String,
+    pub url: String,
 }
 
 impl Program {
     /// Starts `recsys-ingest serve` and waits until it takes events.
-    pub(crate) async fn service(
-        program: &Path,
-        arguments: &[String],
-        log: &Path,
-    ) -> anyhow::Result<Self> {
+    pub async fn service(program: &Path, arguments: &[String], log: &Path) -> anyhow::Result<Self> {
         let file = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
         let mut command = Command::new(program);
         command.arg("serve").args(arguments);
@@ -84,7 +80,7 @@ impl Program {
     }
 
     /// Starts this program's empty handler and waits until it listens.
-    pub(crate) fn empty_handler() -> anyhow::Result<Self> {
+    pub fn empty_handler() -> anyhow::Result<Self> {
         let mut command = Command::new(own_file()?);
         command
             .arg(EMPTY_HANDLER)
@@ -103,7 +99,7 @@ impl Program {
         Ok(this)
     }
 
-    pub(crate) fn pid(&self) -> u32 {
+    pub fn pid(&self) -> u32 {
         self.child.id()
     }
 }
@@ -119,7 +115,7 @@ impl Drop for Program {
 /// The empty handler: reads a body and says yes, which is what requests cost at least.
 ///
 /// Listens on a free port, prints it, and serves until standard input ends.
-pub(crate) fn serve_empty() -> anyhow::Result<()> {
+pub fn serve_empty() -> anyhow::Result<()> {
     // As many threads as the service has.
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime
@@ -152,7 +148,7 @@ async fn say_yes(_body: Bytes) -> impl IntoResponse {
 }
 
 /// Has a build of the service bring a database up to its schema.
-pub(crate) async fn migrate(program: &Path, url: &str) -> anyhow::Result<()> {
+pub async fn migrate(program: &Path, url: &str) -> anyhow::Result<()> {
     let mut command = tokio::process::Command::new(program);
     command.args(["migrate", "--database-url", url]);
     let output = command.stdin(Stdio::null()).kill_on_drop(true).output();
@@ -172,7 +168,7 @@ fn own_file() -> anyhow::Result<PathBuf> {
 }
 
 /// The service's program: the one that was named, or the one in our directory.
-pub(crate) fn find_service(named: Option<&Path>) -> anyhow::Result<PathBuf> {
+pub fn find_service(named: Option<&Path>) -> anyhow::Result<PathBuf> {
     let program = match named {
         Some(named) => named.to_owned(),
         None => own_file()?.with_file_name("recsys-ingest"),
@@ -183,7 +179,7 @@ pub(crate) fn find_service(named: Option<&Path>) -> anyhow::Result<PathBuf> {
 }
 
 /// psql of the server's version, or of the PATH.
-pub(crate) fn find_psql(bin_dir: &Path) -> anyhow::Result<PathBuf> {
+pub fn find_psql(bin_dir: &Path) -> anyhow::Result<PathBuf> {
     let works = |program: &PathBuf| {
         let output = Command::new(program)
             .arg("--version")
@@ -199,7 +195,7 @@ pub(crate) fn find_psql(bin_dir: &Path) -> anyhow::Result<PathBuf> {
 }
 
 /// Has psql do what `command` says, and says how long it took, its start included.
-pub(crate) async fn psql(psql: &Path, url: &str, command: String) -> anyhow::Result<Duration> {
+pub async fn psql(psql: &Path, url: &str, command: String) -> anyhow::Result<Duration> {
     let mut psql = Command::new(psql);
     psql.args([
         "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", url, "-c", &command,

@@ -25,7 +25,7 @@ struct Entry {
 }
 
 /// Makes the rows, and gives every method its turn in every round.
-pub(crate) async fn run(
+pub async fn run(
     environment: &Environment,
     options: &CompareOptions,
     day_us: i64,

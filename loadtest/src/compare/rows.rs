@@ -25,25 +25,21 @@ const CHECK_BODY: u32 = 1000;
 
 /// The rows of one table in every form in which they are loaded.
 #[derive(Debug)]
-pub(crate) struct Rows {
-    pub(crate) table: Table,
-    pub(crate) count: u64,
+pub struct Rows {
+    pub table: Table,
+    pub count: u64,
     /// Rows of binary COPY, without header and trailer.
-    pub(crate) blocks: Vec<Bytes>,
+    pub blocks: Vec<Bytes>,
     /// A file of the same as text.
-    pub(crate) text: PathBuf,
+    pub text: PathBuf,
     /// A file of the same as text, with the suite's columns.
-    pub(crate) suite_text: PathBuf,
+    pub suite_text: PathBuf,
 }
 
 impl Rows {
     /// Makes the rows of a load, copies them into the empty table, and has Postgres write
     /// them as text.
-    pub(crate) async fn make(
-        environment: &Environment,
-        load: &Load,
-        now: Micros,
-    ) -> anyhow::Result<Self> {
+    pub async fn make(environment: &Environment, load: &Load, now: Micros) -> anyhow::Result<Self> {
         let (table, tenant) = (load.table, environment.tenant);
         let settings = Load {
             body: CHECK_BODY,
@@ -74,7 +70,7 @@ impl Rows {
     }
 
     /// Makes sure that HTTP stores what COPY loads; the rows are in the table.
-    pub(crate) async fn check(&self, environment: &Environment, load: &Load) -> anyhow::Result<()> {
+    pub async fn check(&self, environment: &Environment, load: &Load) -> anyhow::Result<()> {
         let table = self.table;
         let copied = digest(environment, table).await?;
         let load = Load {
@@ -130,23 +126,23 @@ fn encode(
 }
 
 /// The columns of a row.
-pub(crate) fn columns(table: Table) -> String {
+pub fn columns(table: Table) -> String {
     columns_without(table, &[])
 }
 
 /// The columns that the suite's tables have, but for the `id` that they make themselves.
-pub(crate) fn suite_columns(table: Table) -> String {
+pub fn suite_columns(table: Table) -> String {
     columns_without(table, &OURS)
 }
 
-pub(crate) fn columns_without(table: Table, left_out: &[&str]) -> String {
+pub fn columns_without(table: Table, left_out: &[&str]) -> String {
     let names = table.columns().iter().map(|column| column.name);
     let names: Vec<_> = names.filter(|name| !left_out.contains(name)).collect();
     names.join(", ")
 }
 
 /// A text that two tables share only if their rows do, `received_at` apart.
-pub(crate) async fn digest(environment: &Environment, table: Table) -> anyhow::Result<String> {
+pub async fn digest(environment: &Environment, table: Table) -> anyhow::Result<String> {
     let columns = columns_without(table, &["received_at"]);
     let query = format!(
         "SELECT count(*)::text || ' rows, '

@@ -10,40 +10,40 @@ use serde_json::{Map, Value, json};
 use super::baseline::PREFIX;
 use crate::report::{float, grouped, milliseconds};
 
-pub(crate) const MIB: f64 = 1_048_576.0;
+pub const MIB: f64 = 1_048_576.0;
 
 /// One load.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Sample {
+pub struct Sample {
     /// Rows that were in the table at the end, or requests that were answered.
-    pub(crate) rows: u64,
+    pub rows: u64,
     /// From the first byte sent to the last row's COMMIT.
-    pub(crate) seconds: f64,
+    pub seconds: f64,
     /// From the first byte sent to the last answer, over HTTP.
-    pub(crate) acked_seconds: Option<f64>,
+    pub acked_seconds: Option<f64>,
     /// CPU seconds of the service, where it took part.
-    pub(crate) service_cpu: Option<f64>,
+    pub service_cpu: Option<f64>,
     /// CPU seconds of Postgres, where it took part.
-    pub(crate) postgres_cpu: Option<f64>,
+    pub postgres_cpu: Option<f64>,
     /// CPU seconds of the sender: this program, and psql.
-    pub(crate) client_cpu: f64,
+    pub client_cpu: f64,
     /// Bytes that Postgres wrote ahead.
-    pub(crate) wal_bytes: Option<f64>,
+    pub wal_bytes: Option<f64>,
     /// The most memory that the service had in RAM.
-    pub(crate) service_peak_bytes: Option<u64>,
-    pub(crate) latency: Option<Latency>,
+    pub service_peak_bytes: Option<u64>,
+    pub latency: Option<Latency>,
 }
 
 /// The percentiles that are kept of how long answers took.
-pub(crate) const PERCENTILES: [&str; 5] = ["p50", "p90", "p99", "p99.9", "max"];
+pub const PERCENTILES: [&str; 5] = ["p50", "p90", "p99", "p99.9", "max"];
 
 /// How long answers took, in milliseconds, by percentile.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Latency(pub(crate) [f64; PERCENTILES.len()]);
+pub struct Latency(pub [f64; PERCENTILES.len()]);
 
 impl Latency {
     /// Of a histogram in microseconds; `None` if it is empty.
-    pub(crate) fn of(histogram: &Histogram<u64>) -> Option<Self> {
+    pub fn of(histogram: &Histogram<u64>) -> Option<Self> {
         let percentiles = [50.0, 90.0, 99.0, 99.9, 100.0];
         let at = |percentile| milliseconds(histogram, percentile);
         (!histogram.is_empty()).then(|| Self(percentiles.map(at)))
@@ -52,7 +52,7 @@ impl Latency {
 
 /// A figure of a load, in the order of the columns in which they are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Figure {
+pub enum Figure {
     Rate,
     AckedRate,
     ServiceCpu,
@@ -66,7 +66,7 @@ pub(crate) enum Figure {
 }
 
 impl Figure {
-    pub(crate) const ALL: [Figure; 10] = [
+    pub const ALL: [Figure; 10] = [
         Figure::Rate,
         Figure::AckedRate,
         Figure::ServiceCpu,
@@ -80,7 +80,7 @@ impl Figure {
     ];
 
     /// The name for programs, and the head of the column.
-    pub(crate) fn names(self) -> (&'static str, &'static str) {
+    pub fn names(self) -> (&'static str, &'static str) {
         match self {
             Figure::Rate => ("rows_per_second", "median of rows/s"),
             Figure::AckedRate => ("acked_rows_per_second", "acked/s"),
@@ -96,7 +96,7 @@ impl Figure {
     }
 
     /// Its value for a load that has it.
-    pub(crate) fn of(self, sample: &Sample) -> Option<f64> {
+    pub fn of(self, sample: &Sample) -> Option<f64> {
         let rows = float(sample.rows.max(1));
         let cpu_us = |seconds: f64| seconds * 1e6 / rows;
         match self {
@@ -114,7 +114,7 @@ impl Figure {
     }
 
     /// A value in words, without a unit.
-    pub(crate) fn show(self, value: f64) -> String {
+    pub fn show(self, value: f64) -> String {
         match self {
             Figure::Rate | Figure::AckedRate => grouped(value),
             Figure::ServiceCpu | Figure::PostgresCpu | Figure::ClientCpu => format!("{value:.2}"),
@@ -127,7 +127,7 @@ impl Figure {
 
 impl Sample {
     /// Rows a second, until all are committed.
-    pub(crate) fn rate(&self) -> f64 {
+    pub fn rate(&self) -> f64 {
         float(self.rows) / self.seconds.max(1e-9)
     }
 
@@ -156,15 +156,15 @@ impl Sample {
 
 /// The middle and the ends of some values.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub(crate) struct Spread {
-    pub(crate) median: f64,
-    pub(crate) min: f64,
-    pub(crate) max: f64,
+pub struct Spread {
+    pub median: f64,
+    pub min: f64,
+    pub max: f64,
 }
 
 impl Spread {
     /// `None` if there are no values.
-    pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
+    pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut values: Vec<f64> = values
             .into_iter()
             .filter(|value| value.is_finite())
@@ -180,7 +180,7 @@ impl Spread {
     }
 
     /// All three divided by a number.
-    pub(crate) fn over(self, unit: f64) -> Self {
+    pub fn over(self, unit: f64) -> Self {
         Self {
             median: self.median / unit,
             min: self.min / unit,
@@ -191,17 +191,17 @@ impl Spread {
 
 /// Loads of the same kind, one a round.
 #[derive(Clone, Debug)]
-pub(crate) struct Series {
+pub struct Series {
     /// For programs.
-    pub(crate) id: String,
+    pub id: String,
     /// For people.
-    pub(crate) title: String,
+    pub title: String,
     /// By round.
-    pub(crate) samples: Vec<Sample>,
+    pub samples: Vec<Sample>,
 }
 
 impl Series {
-    pub(crate) fn new(id: impl Into<String>, title: impl Into<String>) -> Self {
+    pub fn new(id: impl Into<String>, title: impl Into<String>) -> Self {
         Self {
             id: id.into(),
             title: title.into(),
@@ -210,7 +210,7 @@ impl Series {
     }
 
     /// A figure over all rounds that have it.
-    pub(crate) fn spread(&self, figure: Figure) -> Option<Spread> {
+    pub fn spread(&self, figure: Figure) -> Option<Spread> {
         Spread::of(self.samples.iter().filter_map(|sample| figure.of(sample)))
     }
 
@@ -228,23 +228,23 @@ impl Series {
 }
 
 /// A figure of one kind over that of another, round by round.
-pub(crate) fn ratio(of: &Series, to: &Series, figure: Figure) -> Option<Spread> {
+pub fn ratio(of: &Series, to: &Series, figure: Figure) -> Option<Spread> {
     let pairs = of.samples.iter().zip(&to.samples);
     Spread::of(pairs.filter_map(|(of, to)| Some(figure.of(of)? / figure.of(to)?)))
 }
 
 /// Series that belong together.
 #[derive(Clone, Debug)]
-pub(crate) struct Section {
-    pub(crate) title: String,
+pub struct Section {
+    pub title: String,
     /// Loads as fast as they go.
-    pub(crate) throughput: Vec<Series>,
+    pub throughput: Vec<Series>,
     /// Loads at a rate that is given.
-    pub(crate) paced: Vec<Series>,
+    pub paced: Vec<Series>,
 }
 
 impl Section {
-    pub(crate) fn new(title: impl Into<String>) -> Self {
+    pub fn new(title: impl Into<String>) -> Self {
         Self {
             title: title.into(),
             throughput: Vec::new(),
@@ -253,21 +253,21 @@ impl Section {
     }
 
     /// Whether these are the points of an axis of growth.
-    pub(crate) fn is_growth(&self) -> bool {
+    pub fn is_growth(&self) -> bool {
         self.series().all(|series| series.id.starts_with("growth/"))
     }
 
     /// Whether these are two builds of the service.
-    pub(crate) fn is_pair(&self) -> bool {
+    pub fn is_pair(&self) -> bool {
         self.series().any(|series| series.id.starts_with(PREFIX))
     }
 
     /// Throughput first.
-    pub(crate) fn series(&self) -> impl Iterator<Item = &Series> {
+    pub fn series(&self) -> impl Iterator<Item = &Series> {
         self.throughput.iter().chain(&self.paced)
     }
 
-    pub(crate) fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         json!({
             "title": self.title,
             "series": self.series().map(Series::json).collect::<Vec<_>>(),

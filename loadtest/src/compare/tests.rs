@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use tempfile::TempDir;
 
-use super::environment::{Environment, Setup};
+use super::environment::Environment;
 use super::load::{Load, day_of};
 use super::method::{Method, load_by_copy};
 use super::options::CompareOptions;
@@ -13,22 +13,21 @@ use crate::service::{Micros, Table};
 const EVENTS: u32 = 12_345;
 
 /// An environment of its own for a test, in a directory that is empty otherwise.
-pub(crate) async fn test_environment() -> (Environment, TempDir) {
+pub async fn test_environment() -> (Environment, TempDir) {
     // Postgres runs as another user where the tests run as root.
     let mut dir = tempfile::Builder::new();
     let dir = dir.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755));
     let dir = dir.tempdir().unwrap();
     // The program is looked for and not started.
     let service = std::env::current_exe().unwrap();
-    let setup = Setup {
-        dir: dir.path(),
-        pg_bin: None,
-        service: Some(&service),
-        arguments: &[],
-        now: Micros(Timestamp::now().as_microsecond()),
-        migrates_itself: false,
+    let options = CompareOptions {
+        dir: dir.path().to_owned(),
+        ..CompareOptions::default()
     };
-    let environment = Environment::new(&setup).await.unwrap();
+    let now = Micros(Timestamp::now().as_microsecond());
+    let environment = Environment::new(&options, Some(&service), now)
+        .await
+        .unwrap();
     (environment, dir)
 }
 

@@ -6,7 +6,7 @@ use super::targets::{Judged, WHERE_NOTHING_ELSE};
 use crate::report::grouped;
 
 /// The whole report.
-pub(crate) fn render(comparison: &Comparison) -> String {
+pub fn render(comparison: &Comparison) -> String {
     let mut lines = vec![
         comparison.summary(),
         "CPU is in microseconds a row, WAL in bytes a row.".to_owned(),
@@ -23,7 +23,7 @@ pub(crate) fn render(comparison: &Comparison) -> String {
 }
 
 /// The table of a section: a head, then a row for each series.
-pub(crate) fn rows_of(section: &Section) -> Vec<Vec<String>> {
+pub fn rows_of(section: &Section) -> Vec<Vec<String>> {
     let mut head: Vec<String> = Figure::ALL.map(|figure| figure.names().1.to_owned()).into();
     head.insert(0, section.title.clone());
     head.insert(2, "min–max".to_owned());

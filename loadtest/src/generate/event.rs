@@ -5,15 +5,15 @@
 
 use uuid::Uuid;
 
-use super::names::{self, Naming};
+use super::names;
 use super::plan::{Owner, Plan, Role};
-use super::random::{Draws, Zipf};
+use super::random::Draws;
 use super::settings::Order;
 use super::write::Style;
 use crate::service::{Format, Table};
 
 /// The longest list of pipelines_v1, in lines.
-pub(super) const LIST_ITEMS_MAX: u32 = 10;
+pub const LIST_ITEMS_MAX: u32 = 10;
 
 const SURFACES: [&str; 4] = ["home", "product_page", "cart", "search"];
 /// The last one needs more than ASCII.
@@ -22,7 +22,7 @@ const VARIANTS: [&str; 2] = ["control", "treatment"];
 
 /// A user's or a session's id, as the client sends it.
 #[derive(Clone, Debug)]
-pub(crate) enum Id {
+pub enum Id {
     /// The service replaces it by its hash.
     Raw(String),
     /// Stored as it is.
@@ -31,7 +31,7 @@ pub(crate) enum Id {
 
 impl Id {
     /// The text in JSON.
-    pub(super) fn text(&self) -> String {
+    pub fn text(&self) -> String {
         match self {
             Id::Raw(text) => text.clone(),
             Id::Hash(hash) => hex::encode(hash),
@@ -41,15 +41,15 @@ impl Id {
 
 /// One item of a list.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Item {
-    pub(crate) item: u32,
+pub struct Item {
+    pub item: u32,
     /// In thousandths.
-    pub(crate) score: u32,
+    pub score: u32,
 }
 
 /// Why an event must be rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub enum Fault {
     /// The time is no time.
     Time,
     /// The time is long ago.
@@ -64,7 +64,7 @@ impl Fault {
     const ALL: [Fault; 4] = [Fault::Time, Fault::LongAgo, Fault::Missing, Fault::Wrong];
 
     /// The code that the service must answer with.
-    pub(super) fn code(self, table: Table) -> &'static str {
+    pub fn code(self, table: Table) -> &'static str {
         match self {
             Fault::Time => "invalid_timestamp",
             Fault::LongAgo => "occurred_at_out_of_range",
@@ -77,41 +77,41 @@ impl Fault {
 
 /// An event.
 #[derive(Clone, Debug)]
-pub(crate) struct Event {
-    pub(crate) table: Table,
-    pub(crate) format: Format,
-    pub(crate) owner: Owner,
-    pub(crate) event_id: Uuid,
-    pub(crate) request: Option<String>,
-    pub(crate) occurred_us: i64,
-    pub(super) style: Style,
-    pub(super) user: Option<Id>,
+pub struct Event {
+    pub table: Table,
+    pub format: Format,
+    pub owner: Owner,
+    pub event_id: Uuid,
+    pub request: Option<String>,
+    pub occurred_us: i64,
+    pub style: Style,
+    pub user: Option<Id>,
     /// The raw user id is that of an anonymous visitor.
-    pub(super) is_anonymous: bool,
-    pub(super) session: Option<Id>,
-    pub(super) surface: Option<&'static str>,
-    pub(super) segment: Option<&'static str>,
+    pub is_anonymous: bool,
+    pub session: Option<Id>,
+    pub surface: Option<&'static str>,
+    pub segment: Option<&'static str>,
     /// Number and variant.
-    pub(super) experiment: Option<(u32, &'static str)>,
+    pub experiment: Option<(u32, &'static str)>,
     /// Of algorithm, config and rules.
-    pub(super) version: Option<u32>,
+    pub version: Option<u32>,
     /// A number that decides device, locale and country.
-    pub(super) context: Option<u32>,
+    pub context: Option<u32>,
     /// What was shown.
-    pub(super) items: Vec<Item>,
+    pub items: Vec<Item>,
     /// What was done.
-    pub(super) event_type: &'static str,
+    pub event_type: &'static str,
     /// To which item.
-    pub(crate) item: u32,
-    pub(super) position: Option<u32>,
+    pub item: u32,
+    pub position: Option<u32>,
     /// In millionths.
-    pub(super) value: Option<u64>,
-    pub(super) fault: Option<Fault>,
+    pub value: Option<u64>,
+    pub fault: Option<Fault>,
 }
 
 impl Event {
     /// The items that are written as lines: a bad list has one, so that one slot is one rejection.
-    pub(super) fn lines(&self) -> &[Item] {
+    pub fn lines(&self) -> &[Item] {
         match self.fault {
             Some(_) => &self.items[..1],
             None => &self.items,
@@ -119,7 +119,7 @@ impl Event {
     }
 
     /// How many events the service sees in the slot.
-    pub(crate) fn count(&self) -> u32 {
+    pub fn count(&self) -> u32 {
         match self.format {
             Format::PipelinesV1 => u32::try_from(self.lines().len()).expect("lists are short"),
             _ => 1,
@@ -129,17 +129,17 @@ impl Event {
 
 impl Plan {
     /// The event of `slot`, which `body` is the first to hold.
-    pub(crate) fn event(&self, body: u32, slot: u32) -> Event {
+    pub fn event(&self, body: u32, slot: u32) -> Event {
         let stream = self.stream_of(body);
         let (table, format) = (stream.table, stream.format);
-        let mut draws = Draws::new(self.seed, 10, u64::from(slot));
+        let mut draws = Draws::new(self.seed, 10, slot);
         let style = match draws.below(16) {
             0 => Style::Offset,
             1..=4 => Style::Nanos(draws.below(1000)),
             _ => Style::Micros,
         };
         let fault = (self.role(body, slot) == Role::Invalid).then(|| draws.one_of(&Fault::ALL));
-        let number = self.users.draw(&mut draws);
+        let number = draws.popular(self.settings.users);
         let visit = number.wrapping_mul(16) + draws.below(16);
         let kind = draws.below(10);
         let is_anonymous = format == Format::Native && (6..=8).contains(&kind);
@@ -164,7 +164,7 @@ impl Plan {
             table,
             format,
             owner: self.owner(body, slot),
-            event_id: names::of_slot(self.seed, Naming::Event, slot),
+            event_id: names::of_slot(self.seed, names::EVENT, slot),
             request: None,
             occurred_us: occurred_us(self, slot),
             style,
@@ -192,27 +192,27 @@ impl Plan {
 
     fn show(&self, event: &mut Event, slot: u32, draws: &mut Draws) {
         event.request = Some(request_of(self.seed, event.format, slot));
-        event.items = list(self.seed, event.format, slot, &self.items);
+        event.items = self.list(event.format, slot);
         event.surface = Some(draws.one_of(&SURFACES));
         // A line of pipelines_v1 has no fields for the rest.
         if event.format != Format::PipelinesV1 {
-            event.segment = draws.maybe(80, |draws| draws.one_of(&SEGMENTS));
-            event.experiment = draws.maybe(25, |draws| (draws.below(5), draws.one_of(&VARIANTS)));
-            event.version = draws.maybe(90, |draws| draws.below(32));
-            event.context = draws.maybe(75, |draws| draws.below(8));
+            event.segment = draws.maybe(0.8, |draws| draws.one_of(&SEGMENTS));
+            event.experiment = draws.maybe(0.25, |draws| (draws.below(5), draws.one_of(&VARIANTS)));
+            event.version = draws.maybe(0.9, |draws| draws.below(32));
+            event.context = draws.maybe(0.75, |draws| draws.below(8));
         }
     }
 
     fn act(&self, event: &mut Event, body: u32, slot: u32, draws: &mut Draws) {
         let is_native = event.format == Format::Native;
         let shown_in = self.shown_before(body).filter(|_| is_native);
-        event.item = self.items.draw(draws);
+        event.item = draws.popular(self.settings.items);
         // Seven in eight answer to a list; the others are searches and the like.
         match shown_in {
             Some(shown) if draws.below(8) > 0 => {
                 let slots = self.slots_of(shown);
                 let to = slots.start + draws.below(slots.end - slots.start);
-                let shown = list(self.seed, Format::Native, to, &self.items);
+                let shown = self.list(Format::Native, to);
                 let at = draws.below(u32::try_from(shown.len()).expect("lists are short"));
                 event.request = Some(request_of(self.seed, Format::Native, to));
                 event.item = shown[at as usize].item;
@@ -227,9 +227,9 @@ impl Plan {
             _ => {}
         }
         if is_native {
-            event.surface = draws.maybe(90, |draws| draws.one_of(&SURFACES));
-            event.segment = draws.maybe(30, |draws| draws.one_of(&SEGMENTS));
-            event.context = draws.maybe(10, |draws| draws.below(8));
+            event.surface = draws.maybe(0.9, |draws| draws.one_of(&SURFACES));
+            event.segment = draws.maybe(0.3, |draws| draws.one_of(&SEGMENTS));
+            event.context = draws.maybe(0.1, |draws| draws.below(8));
         }
         event.event_type = match (is_native, draws.below(100)) {
             (false, 0..80) => "click",
@@ -248,13 +248,28 @@ impl Plan {
             _ => None,
         };
     }
+
+    /// The list of `slot`: apart from the rest, so that an interaction can find the
+    /// items that its exposure showed.
+    fn list(&self, format: Format, slot: u32) -> Vec<Item> {
+        let mut draws = Draws::new(self.seed, 13, slot);
+        let len = match format {
+            Format::PipelinesV1 => 1 + draws.below(LIST_ITEMS_MAX),
+            _ => 5 + draws.below(11),
+        };
+        let item = |_| Item {
+            item: draws.popular(self.settings.items),
+            score: draws.below(1000),
+        };
+        (0..len).map(item).collect()
+    }
 }
 
 /// When the event of a slot happened.
-pub(crate) fn occurred_us(plan: &Plan, slot: u32) -> i64 {
+pub fn occurred_us(plan: &Plan, slot: u32) -> i64 {
     let settings = &plan.settings;
     let span_us = settings.span_us();
-    let drawn = Draws::new(plan.seed, 11, u64::from(slot)).next() >> 1;
+    let drawn = Draws::new(plan.seed, 11, slot).next() >> 1;
     let drawn = i64::try_from(drawn).expect("63 bits");
     let us = match settings.order {
         Order::Random => drawn % span_us.max(1),
@@ -272,23 +287,8 @@ pub(crate) fn occurred_us(plan: &Plan, slot: u32) -> i64 {
 /// One in sixteen native ones is a string that is no UUID, as older clients write
 /// it. Elsewhere the request is what a row is recognised by, and stays a UUID.
 fn request_of(seed: u64, format: Format, slot: u32) -> String {
-    match Draws::new(seed, 12, u64::from(slot)).below(16) {
+    match Draws::new(seed, 12, slot).below(16) {
         0 if format == Format::Native => format!("req-{slot}"),
-        _ => names::of_slot(seed, Naming::Request, slot).to_string(),
+        _ => names::of_slot(seed, names::REQUEST, slot).to_string(),
     }
-}
-
-/// The list of `slot`: apart from the rest, so that an interaction can find the
-/// items that its exposure showed.
-fn list(seed: u64, format: Format, slot: u32, items: &Zipf) -> Vec<Item> {
-    let mut draws = Draws::new(seed, 13, u64::from(slot));
-    let len = match format {
-        Format::PipelinesV1 => 1 + draws.below(LIST_ITEMS_MAX),
-        _ => 5 + draws.below(11),
-    };
-    let item = |_| Item {
-        item: items.draw(&mut draws),
-        score: draws.below(1000),
-    };
-    (0..len).map(item).collect()
 }

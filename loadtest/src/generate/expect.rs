@@ -10,11 +10,11 @@ use super::names;
 use crate::service::{Format, Pseudonymizer, Table};
 
 /// What ids are hashed with, where it is known.
-pub(crate) type Salt = Option<Pseudonymizer>;
+pub type Salt = Option<Pseudonymizer>;
 
 /// The columns of a valid event's row, as `to_jsonb` shows them; `items` are those of
 /// `response`. A hash that takes a salt that is not known is left out.
-pub(crate) fn expected_row(event: &Event, salt: &Salt) -> Vec<(&'static str, Value)> {
+pub fn expected_row(event: &Event, salt: &Salt) -> Vec<(&'static str, Value)> {
     let request = event.request.as_deref();
     let mut columns = vec![
         ("request_id", json!(request.map(request_uuid))),
@@ -91,7 +91,7 @@ fn items(event: &Event) -> Value {
 }
 
 /// A request's id as the column holds it.
-pub(crate) fn request_uuid(request: &str) -> Uuid {
+pub fn request_uuid(request: &str) -> Uuid {
     Uuid::try_parse(request)
         .unwrap_or_else(|_| Uuid::new_v5(&Uuid::NAMESPACE_OID, request.as_bytes()))
 }

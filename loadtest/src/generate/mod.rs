@@ -16,12 +16,12 @@ mod write;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use body::{Bodies, Body};
-pub(crate) use event::{Event, occurred_us};
-pub(crate) use expect::{Salt, expected_row, request_uuid};
-pub(crate) use names::{Naming, item, slot_of};
-pub(crate) use plan::{Kind, Owner, Plan, Role};
+pub use body::{Bodies, Body};
+pub use event::{Event, occurred_us};
+pub use expect::{Salt, expected_row, request_uuid};
+pub use names::{EVENT, REQUEST, item, slot_of};
+pub use plan::{Kind, Owner, Plan, Role};
 
-pub(crate) use settings::{Caller, Encoding, Framing, Scope, Settings, parse_positive};
+pub use settings::{Caller, Encoding, Framing, Scope, Settings, parse_positive};
 #[cfg(test)]
-pub(crate) use tests::settings as test_settings;
+pub use tests::settings as test_settings;

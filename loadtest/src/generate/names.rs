@@ -8,23 +8,15 @@ use uuid::Uuid;
 
 use super::random::Draws;
 
-/// What an id names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Naming {
-    /// An event.
-    Event,
-    /// A recommendation request.
-    Request,
-}
+/// What ids name: an event.
+pub const EVENT: u64 = 101;
+/// A recommendation request.
+pub const REQUEST: u64 = 102;
 
 /// The id of `slot`: 90 bits of hash, then the slot itself, which makes the last
 /// eight digits readable for those who debug.
-pub(super) fn of_slot(seed: u64, naming: Naming, slot: u32) -> Uuid {
-    let purpose = match naming {
-        Naming::Event => 101,
-        Naming::Request => 102,
-    };
-    let mut draws = Draws::new(seed, purpose, u64::from(slot));
+pub fn of_slot(seed: u64, naming: u64, slot: u32) -> Uuid {
+    let mut draws = Draws::new(seed, naming, slot);
     let high = draws.next();
     let low = (draws.next() << 32) | u64::from(slot);
     let bytes = ((u128::from(high) << 64) | u128::from(low)).to_be_bytes();
@@ -32,7 +24,7 @@ pub(super) fn of_slot(seed: u64, naming: Naming, slot: u32) -> Uuid {
 }
 
 /// The slot that `id` names in this run.
-pub(crate) fn slot_of(seed: u64, naming: Naming, id: &Uuid) -> Option<u32> {
+pub fn slot_of(seed: u64, naming: u64, id: &Uuid) -> Option<u32> {
     let (_, low) = id.as_u64_pair();
     let slot = u32::try_from(low & u64::from(u32::MAX)).expect("32 bits are left");
     (of_slot(seed, naming, slot) == *id).then_some(slot)
@@ -42,7 +34,7 @@ pub(crate) fn slot_of(seed: u64, naming: Naming, id: &Uuid) -> Option<u32> {
 const ODD_ITEM: u32 = 97;
 
 /// The id of an item.
-pub(crate) fn item(item: u32) -> String {
+pub fn item(item: u32) -> String {
     match item % ODD_ITEM {
         96 => format!("item-{item}/größe \"XL\"\u{1}\n"),
         _ => format!("item-{item}"),
@@ -50,8 +42,8 @@ pub(crate) fn item(item: u32) -> String {
 }
 
 /// A hash as a client sends it that hashes by itself; users and sessions differ by `purpose`.
-pub(super) fn hash(seed: u64, purpose: u64, number: u32) -> [u8; 32] {
-    let mut draws = Draws::new(seed, purpose, u64::from(number));
+pub fn hash(seed: u64, purpose: u64, number: u32) -> [u8; 32] {
+    let mut draws = Draws::new(seed, purpose, number);
     let mut out = [0; 32];
     for part in out.chunks_exact_mut(8) {
         part.copy_from_slice(&draws.next().to_le_bytes());
@@ -66,11 +58,11 @@ mod tests {
     #[test]
     fn an_id_leads_back_to_its_slot_in_its_own_run_only() {
         for slot in [0, 1, 77, u32::MAX] {
-            let id = of_slot(5, Naming::Event, slot);
+            let id = of_slot(5, EVENT, slot);
             assert_eq!(id.get_version_num(), 4);
-            assert_eq!(slot_of(5, Naming::Event, &id), Some(slot));
-            assert_eq!(slot_of(6, Naming::Event, &id), None);
-            assert_eq!(slot_of(5, Naming::Request, &id), None);
+            assert_eq!(slot_of(5, EVENT, &id), Some(slot));
+            assert_eq!(slot_of(6, EVENT, &id), None);
+            assert_eq!(slot_of(5, REQUEST, &id), None);
         }
     }
 }

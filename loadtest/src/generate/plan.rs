@@ -5,19 +5,19 @@
 //! the settings and its number, so that the check can ask again afterwards. In
 //! memory are some ten bytes a body, and nothing an event.
 
-use super::random::{Draws, Share, Zipf};
+use super::random::Draws;
 use super::settings::{Scope, Settings};
 use crate::service::{Format, Table};
 
 /// Bodies of one format into one table by one caller.
 #[derive(Debug)]
-pub(crate) struct Stream {
+pub struct Stream {
     /// Where the events go.
-    pub(crate) table: Table,
+    pub table: Table,
     /// How they are written.
-    pub(crate) format: Format,
+    pub format: Format,
     /// The client that posts: an index into the settings' callers.
-    pub(crate) caller: u16,
+    pub caller: u16,
     /// How often its turn is, in relation to the other streams.
     weight: u64,
     /// The stream's bodies, in order.
@@ -26,18 +26,18 @@ pub(crate) struct Stream {
 
 impl Stream {
     /// What is counted together: a table, and the format's place in [`Format::ALL`].
-    pub(crate) fn kind(&self) -> Kind {
+    pub fn kind(&self) -> Kind {
         let format = Format::ALL.iter().position(|format| *format == self.format);
         (self.table, format.expect("ALL holds every format"))
     }
 }
 
 /// A table, and a format's place in [`Format::ALL`].
-pub(crate) type Kind = (Table, usize);
+pub type Kind = (Table, usize);
 
 /// What stands in a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Role {
+pub enum Role {
     /// An event that is new.
     Fresh,
     /// An event that must be rejected.
@@ -48,7 +48,7 @@ pub(crate) enum Role {
 
 /// The tenant whose rows an event ends up among.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Owner {
+pub enum Owner {
     /// The tenant of a caller's key, which only the service knows.
     Caller(u16),
     /// A tenant by its place in the settings.
@@ -57,13 +57,9 @@ pub(crate) enum Owner {
 
 /// The bodies of a run.
 #[derive(Debug)]
-pub(crate) struct Plan {
-    pub(crate) settings: Settings,
-    pub(crate) seed: u64,
-    duplicates: Share,
-    invalid: Share,
-    pub(super) items: Zipf,
-    pub(super) users: Zipf,
+pub struct Plan {
+    pub settings: Settings,
+    pub seed: u64,
     streams: Vec<Stream>,
     /// Body b holds the slots from `starts[b]` up to `starts[b + 1]`.
     starts: Vec<u32>,
@@ -81,7 +77,7 @@ const LINES_PER_LIST: u32 = super::event::LIST_ITEMS_MAX;
 
 impl Plan {
     /// Deals the events out to bodies.
-    pub(crate) fn new(settings: Settings) -> anyhow::Result<Self> {
+    pub fn new(settings: Settings) -> anyhow::Result<Self> {
         let formats_of = |table: Table| settings.formats.iter().filter(move |f| f.fits(table));
         let (exposures, interactions) = settings.mix;
         let mut streams = Vec::new();
@@ -109,10 +105,6 @@ impl Plan {
         );
         let mut plan = Self {
             seed: settings.seed(),
-            duplicates: Share::of(settings.duplicates),
-            invalid: Share::of(settings.invalid),
-            items: Zipf::new(settings.items),
-            users: Zipf::new(settings.users),
             settings,
             streams,
             starts: vec![0],
@@ -139,7 +131,7 @@ impl Plan {
                 .min_by_key(behind)
                 .expect("there is a stream");
             let body = u32::try_from(self.stream_of.len())?;
-            let mut size = from + Draws::new(self.seed, 1, u64::from(body)).below(to - from + 1);
+            let mut size = from + Draws::new(self.seed, 1, body).below(to - from + 1);
             let stream = &mut self.streams[at];
             if stream.format == Format::PipelinesV1 {
                 size = (size / LINES_PER_LIST).max(1);
@@ -156,45 +148,45 @@ impl Plan {
     }
 
     /// How many bodies there are.
-    pub(crate) fn bodies(&self) -> u32 {
+    pub fn bodies(&self) -> u32 {
         u32::try_from(self.stream_of.len()).expect("checked when dealt")
     }
 
     /// How many slots there are.
-    pub(crate) fn slots(&self) -> u32 {
+    pub fn slots(&self) -> u32 {
         *self.starts.last().expect("starts with 0")
     }
 
     /// The slots of a body.
-    pub(crate) fn slots_of(&self, body: u32) -> std::ops::Range<u32> {
+    pub fn slots_of(&self, body: u32) -> std::ops::Range<u32> {
         self.starts[body as usize]..self.starts[body as usize + 1]
     }
 
     /// The body that holds a slot.
-    pub(crate) fn body_of(&self, slot: u32) -> u32 {
+    pub fn body_of(&self, slot: u32) -> u32 {
         let after = self.starts.partition_point(|&start| start <= slot);
         u32::try_from(after - 1).expect("checked when dealt")
     }
 
     /// The place of a body's stream among [`streams`](Self::streams).
-    pub(crate) fn stream_at(&self, body: u32) -> usize {
+    pub fn stream_at(&self, body: u32) -> usize {
         usize::from(self.stream_of[body as usize])
     }
 
     /// The stream of a body.
-    pub(crate) fn stream_of(&self, body: u32) -> &Stream {
+    pub fn stream_of(&self, body: u32) -> &Stream {
         &self.streams[self.stream_at(body)]
     }
 
     /// All streams.
-    pub(crate) fn streams(&self) -> &[Stream] {
+    pub fn streams(&self) -> &[Stream] {
         &self.streams
     }
 
     /// What stands in `slot` of `body`.
-    pub(crate) fn role(&self, body: u32, slot: u32) -> Role {
-        let mut draws = Draws::new(self.seed, 2, u64::from(slot));
-        if draws.happens(self.duplicates)
+    pub fn role(&self, body: u32, slot: u32) -> Role {
+        let mut draws = Draws::new(self.seed, 2, slot);
+        if draws.happens(self.settings.duplicates)
             && let Some(original) = self.original(body, slot, &mut draws)
         {
             return Role::Repeat(original);
@@ -207,7 +199,7 @@ impl Plan {
     }
 
     /// The role of `slot` of `body`, and the body and slot that its event is the one of.
-    pub(crate) fn source(&self, body: u32, slot: u32) -> (Role, u32, u32) {
+    pub fn source(&self, body: u32, slot: u32) -> (Role, u32, u32) {
         match self.role(body, slot) {
             Role::Repeat(original) => (Role::Repeat(original), self.body_of(original), original),
             role => (role, body, slot),
@@ -215,13 +207,12 @@ impl Plan {
     }
 
     fn is_invalid(&self, slot: u32) -> bool {
-        Draws::new(self.seed, 3, u64::from(slot)).happens(self.invalid)
+        Draws::new(self.seed, 3, slot).happens(self.settings.invalid)
     }
 
     /// Whether a slot of a stream's first body, or one that draws no repeat, is new.
     fn is_surely_fresh(&self, slot: u32) -> bool {
-        !Draws::new(self.seed, 2, u64::from(slot)).happens(self.duplicates)
-            && !self.is_invalid(slot)
+        !Draws::new(self.seed, 2, slot).happens(self.settings.duplicates) && !self.is_invalid(slot)
     }
 
     /// A fresh slot in an earlier body of the same stream.
@@ -235,7 +226,7 @@ impl Plan {
         let reach = place.min(REPEATS_REACH_BACK);
         let is_list = stream.format == Format::PipelinesV1;
         let back = 1 + match is_list {
-            true => Draws::new(self.seed, 5, u64::from(body)).below(reach),
+            true => Draws::new(self.seed, 5, body).below(reach),
             false => draws.below(reach),
         };
         let earlier = stream.bodies[place.checked_sub(back)? as usize];
@@ -254,7 +245,7 @@ impl Plan {
 
     /// The body of native exposures that the interactions in `body` answer to:
     /// the last one before it by the same caller.
-    pub(crate) fn shown_before(&self, body: u32) -> Option<u32> {
+    pub fn shown_before(&self, body: u32) -> Option<u32> {
         let caller = self.stream_of(body).caller;
         let shown = self.streams.iter().find(|stream| {
             stream.table == Table::Exposures
@@ -266,7 +257,7 @@ impl Plan {
     }
 
     /// The tenant of the event in `slot` of `body`.
-    pub(crate) fn owner(&self, body: u32, slot: u32) -> Owner {
+    pub fn owner(&self, body: u32, slot: u32) -> Owner {
         let stream = self.stream_of(body);
         let settings = &self.settings;
         match settings.callers[usize::from(stream.caller)].scope {
@@ -276,7 +267,7 @@ impl Plan {
             Scope::Any if stream.format == Format::OutcomeV1 => Owner::Caller(stream.caller),
             Scope::Any => {
                 let tenants = u32::try_from(settings.tenants.len()).expect("few tenants");
-                let tenant = Draws::new(self.seed, 4, u64::from(slot)).below(tenants);
+                let tenant = Draws::new(self.seed, 4, slot).below(tenants);
                 Owner::Tenant(u16::try_from(tenant).expect("few tenants"))
             }
         }

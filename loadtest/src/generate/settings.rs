@@ -12,7 +12,7 @@ use crate::service::Format;
 /// How the events of a body are put together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Framing {
+pub enum Framing {
     /// A JSON array.
     Json,
     /// One event a line.
@@ -24,7 +24,7 @@ pub(crate) enum Framing {
 /// How a body is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Encoding {
+pub enum Encoding {
     /// Not at all.
     None,
     /// gzip
@@ -36,7 +36,7 @@ pub(crate) enum Encoding {
 /// How occurred_at runs over the days of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Order {
+pub enum Order {
     /// Later events are posted later, give or take two seconds, as in real traffic.
     Time,
     /// Any time at any moment: the worst case for the index.
@@ -45,7 +45,7 @@ pub(crate) enum Order {
 
 /// The tenants that a caller writes for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Scope {
+pub enum Scope {
     /// The key's own, which only the service knows.
     Own,
     /// The key's own: an index into [`Settings::tenants`].
@@ -56,11 +56,11 @@ pub(crate) enum Scope {
 
 /// A client that posts.
 #[derive(Clone, Debug)]
-pub(crate) struct Caller {
+pub struct Caller {
     /// The API key.
-    pub(crate) key: Option<String>,
+    pub key: Option<String>,
     /// The tenants that it writes for.
-    pub(crate) scope: Scope,
+    pub scope: Scope,
 }
 
 impl Default for Caller {
@@ -74,55 +74,55 @@ impl Default for Caller {
 
 /// Everything that decides the bytes of a run.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct Settings {
+pub struct Settings {
     /// External ids of the tenants: of each API key in turn, or those that the service key names.
     #[arg(long, value_delimiter = ',', value_name = "A,B,C")]
-    pub(crate) tenants: Vec<String>,
+    pub tenants: Vec<String>,
     /// Events to post, repeated and invalid ones among them (a list of pipelines_v1 counts as one).
     #[arg(long, default_value_t = 100_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) events: u32,
+    pub events: u32,
     /// Events of a body: one number, or a range to draw from.
     #[arg(long, default_value = "100", value_name = "MIN..MAX", value_parser = parse_range)]
-    pub(crate) body_events: RangeInclusive<u32>,
+    pub body_events: RangeInclusive<u32>,
     /// Exposures to interactions.
     #[arg(long, default_value = "1:3", value_name = "E:I", value_parser = parse_mix)]
-    pub(crate) mix: (u32, u32),
+    pub mix: (u32, u32),
     /// Formats, each used equally often where it fits.
     #[arg(long, value_delimiter = ',', default_value = "native", value_name = "FORMATS", value_parser = format_parser())]
-    pub(crate) formats: Vec<Format>,
+    pub formats: Vec<Format>,
     /// Compression of the bodies.
     #[arg(long, value_enum, default_value = "none")]
-    pub(crate) encoding: Encoding,
+    pub encoding: Encoding,
     /// How a body holds its events.
     #[arg(long, value_enum, default_value = "json")]
-    pub(crate) framing: Framing,
+    pub framing: Framing,
     /// Spread occurred_at over this many days.
     #[arg(long, default_value_t = 1.0, value_name = "DAYS", value_parser = parse_positive)]
-    pub(crate) days: f64,
+    pub days: f64,
     /// The end of those days; the last full hour if not given, so that a seed repeats for that long.
     #[arg(long, value_name = "RFC3339")]
-    pub(crate) until: Option<Timestamp>,
+    pub until: Option<Timestamp>,
     /// Whether occurred_at advances with the events or is drawn for each.
     #[arg(long, value_enum, default_value = "time")]
-    pub(crate) order: Order,
+    pub order: Order,
     /// Share of events that are sent again.
     #[arg(long, default_value_t = 0.0, value_name = "0..1", value_parser = parse_share)]
-    pub(crate) duplicates: f64,
+    pub duplicates: f64,
     /// Share of events that the service must reject.
     #[arg(long, default_value_t = 0.0, value_name = "0..1", value_parser = parse_share)]
-    pub(crate) invalid: f64,
+    pub invalid: f64,
     /// How many items there are to choose from.
     #[arg(long, default_value_t = 100_000, value_name = "N")]
-    pub(crate) items: u32,
+    pub items: u32,
     /// How many users there are.
     #[arg(long, default_value_t = 100_000, value_name = "N")]
-    pub(crate) users: u32,
+    pub users: u32,
     /// The same seed (and --until) posts the same bytes again; drawn if not given.
     #[arg(long, value_name = "N")]
-    pub(crate) seed: Option<u64>,
+    pub seed: Option<u64>,
     /// At least one.
     #[arg(skip = vec![Caller::default()])]
-    pub(crate) callers: Vec<Caller>,
+    pub callers: Vec<Caller>,
 }
 
 impl Default for Settings {
@@ -139,12 +139,12 @@ impl Default for Settings {
 
 impl Settings {
     /// The seed; 0 where none was given or drawn.
-    pub(crate) fn seed(&self) -> u64 {
+    pub fn seed(&self) -> u64 {
         self.seed.unwrap_or_default()
     }
 
     /// Every occurred_at lies before this, in microseconds since 1970.
-    pub(crate) fn until_us(&self) -> i64 {
+    pub fn until_us(&self) -> i64 {
         self.until.unwrap_or_default().as_microsecond()
     }
 
@@ -153,7 +153,7 @@ impl Settings {
         clippy::cast_possible_truncation,
         reason = "a century of microseconds fits, and rounding only moves the first event"
     )]
-    pub(crate) fn span_us(&self) -> i64 {
+    pub fn span_us(&self) -> i64 {
         (self.days.min(36_500.0) * 86_400e6).round() as i64
     }
 }
@@ -207,7 +207,7 @@ fn parse_share(text: &str) -> Result<f64, String> {
     }
 }
 
-pub(crate) fn parse_positive(text: &str) -> Result<f64, String> {
+pub fn parse_positive(text: &str) -> Result<f64, String> {
     let number: f64 = text.parse().map_err(|_| "must be a number")?;
     match number.is_finite() && number > 0.0 {
         true => Ok(number),

@@ -15,8 +15,8 @@ use serde_json::{Value, json};
 use crate::check::Findings;
 use crate::run::Job;
 use crate::service::{Ack, Format, word};
-pub(crate) use tally::{Counts, Tally};
-pub(crate) use words::{float, grouped, line, milliseconds, time};
+pub use tally::{Counts, Tally};
+pub use words::{float, grouped, line, milliseconds, time};
 
 /// The percentiles that are reported.
 const PERCENTILES: [(&str, f64); 4] =
@@ -24,28 +24,28 @@ const PERCENTILES: [(&str, f64); 4] =
 
 /// One pass over all bodies.
 #[derive(Clone, Debug)]
-pub(crate) struct Pass {
-    pub(crate) tally: Tally,
+pub struct Pass {
+    pub tally: Tally,
     /// From the first body's departure to the last one's answer.
-    pub(crate) took: Duration,
+    pub took: Duration,
     /// Whether all bodies were posted.
-    pub(crate) finished: bool,
+    pub finished: bool,
     /// Whether all bodies were made before the clock started.
-    pub(crate) made_before: bool,
+    pub made_before: bool,
 }
 
 /// A run.
 #[derive(Debug)]
-pub(crate) struct Report<'r> {
-    pub(crate) job: &'r Job,
-    pub(crate) ack: Ack,
-    pub(crate) passes: Vec<Pass>,
+pub struct Report<'r> {
+    pub job: &'r Job,
+    pub ack: Ack,
+    pub passes: Vec<Pass>,
     /// `None` where there was no database to look into.
-    pub(crate) findings: Option<Findings>,
+    pub findings: Option<Findings>,
 }
 
 /// Writes a report for programs.
-pub(crate) fn write_json(path: Option<&Path>, report: &Value) -> anyhow::Result<()> {
+pub fn write_json(path: Option<&Path>, report: &Value) -> anyhow::Result<()> {
     let Some(path) = path else {
         return Ok(());
     };
@@ -169,7 +169,7 @@ impl Pass {
 
 impl Report<'_> {
     /// Everything that went wrong, in words; a run with none of it is good.
-    pub(crate) fn failures(&self) -> Vec<String> {
+    pub fn failures(&self) -> Vec<String> {
         let mut failures = Vec::new();
         let odd: usize = self.passes.iter().map(|pass| pass.tally.odd.len()).sum();
         if odd > 0 {
@@ -190,12 +190,12 @@ impl Report<'_> {
     }
 
     /// What could not be checked to the end.
-    pub(crate) fn unfinished(&self) -> Option<String> {
+    pub fn unfinished(&self) -> Option<String> {
         self.findings.as_ref().and_then(Findings::unfinished)
     }
 
     /// The report for people.
-    pub(crate) fn render(&self) -> String {
+    pub fn render(&self) -> String {
         let mut out = String::new();
         let (plan, ack) = (&self.job.plan, self.ack);
         let run = format!(
@@ -237,7 +237,7 @@ impl Report<'_> {
     }
 
     /// The report for programs.
-    pub(crate) fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         let (plan, settings) = (&self.job.plan, &self.job.plan.settings);
         json!({
             "run": {

@@ -21,67 +21,67 @@ const ERRORS_MAX: usize = 5;
 
 /// Counts of events.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
-pub(crate) struct Counts {
+pub struct Counts {
     /// An answer promised to store them.
-    pub(crate) accepted: u64,
+    pub accepted: u64,
     /// Of these, in answers that say `committed`.
     #[serde(skip)]
-    pub(crate) accepted_committed: u64,
+    pub accepted_committed: u64,
     /// Those answers call them stored.
-    pub(crate) committed: u64,
+    pub committed: u64,
     /// Those answers call them duplicates.
-    pub(crate) duplicates: u64,
+    pub duplicates: u64,
     /// Those answers call them quarantined.
-    pub(crate) quarantined: u64,
+    pub quarantined: u64,
     /// They were found invalid.
-    pub(crate) rejected: u64,
+    pub rejected: u64,
     /// Their bodies were refused whole.
-    pub(crate) refused: u64,
+    pub refused: u64,
     /// Their bodies have no answer.
-    pub(crate) unknown: u64,
+    pub unknown: u64,
 }
 
 /// An answer that was not what it should be.
 #[derive(Clone, Debug)]
-pub(crate) struct Odd {
+pub struct Odd {
     /// The body that it answers.
-    pub(crate) body: u32,
+    pub body: u32,
     /// The places of the events that it rejects.
-    pub(crate) rejected: Vec<u32>,
+    pub rejected: Vec<u32>,
     /// What is wrong with it.
-    pub(crate) why: String,
+    pub why: String,
 }
 
 /// Counts and latencies.
 #[derive(Clone, Debug)]
-pub(crate) struct Tally {
+pub struct Tally {
     /// By table and format.
-    pub(crate) counts: BTreeMap<Kind, Counts>,
+    pub counts: BTreeMap<Kind, Counts>,
     /// Bodies by the level that their answers reached.
-    pub(crate) acks: BTreeMap<&'static str, u64>,
+    pub acks: BTreeMap<&'static str, u64>,
     /// Refused attempts by status and code, those that were retried among them.
-    pub(crate) refusals: BTreeMap<(u16, String), u64>,
-    pub(crate) retries: u64,
-    pub(crate) reconnects: u64,
+    pub refusals: BTreeMap<(u16, String), u64>,
+    pub retries: u64,
+    pub reconnects: u64,
     /// Bytes of all attempts.
-    pub(crate) bytes: u64,
-    pub(crate) bodies: u64,
+    pub bytes: u64,
+    pub bodies: u64,
     /// From due (open loop) or sent (closed loop) to the answer, in microseconds.
-    pub(crate) latency: Histogram<u64>,
+    pub latency: Histogram<u64>,
     /// Open loop: from due to sent; the generator's own lateness, and that of busy connections.
-    pub(crate) lateness: Histogram<u64>,
+    pub lateness: Histogram<u64>,
     /// Bodies that left: some of them may be stored.
-    pub(crate) posted: Vec<u32>,
+    pub posted: Vec<u32>,
     /// Bodies of which an answer accepted all valid events.
-    pub(crate) accepted: Vec<u32>,
+    pub accepted: Vec<u32>,
     /// Answers that were not what they should be.
-    pub(crate) odd: Vec<Odd>,
+    pub odd: Vec<Odd>,
     /// The first few things that went wrong.
-    pub(crate) errors: Vec<String>,
+    pub errors: Vec<String>,
 }
 
 impl Tally {
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         let histogram =
             || Histogram::new_with_max(LATENCY_US_MAX, 3).expect("three digits up to ten minutes");
         Self {
@@ -102,7 +102,7 @@ impl Tally {
     }
 
     /// An answered body.
-    pub(crate) fn answered(&mut self, kind: Kind, body: &Body, answer: &Answer, latency: Duration) {
+    pub fn answered(&mut self, kind: Kind, body: &Body, answer: &Answer, latency: Duration) {
         match answer.complaint(body) {
             None => self.accepted.push(body.number),
             Some(why) => self.odd.push(Odd {
@@ -127,36 +127,36 @@ impl Tally {
     }
 
     /// A body that was refused for good.
-    pub(crate) fn refused(&mut self, kind: Kind, events: u32) {
+    pub fn refused(&mut self, kind: Kind, events: u32) {
         self.counts.entry(kind).or_default().refused += u64::from(events);
         self.bodies += 1;
     }
 
     /// A body without an answer.
-    pub(crate) fn unknown(&mut self, kind: Kind, events: u32) {
+    pub fn unknown(&mut self, kind: Kind, events: u32) {
         self.counts.entry(kind).or_default().unknown += u64::from(events);
         self.bodies += 1;
     }
 
     /// One attempt that was refused.
-    pub(crate) fn refusal(&mut self, status: u16, code: String) {
+    pub fn refusal(&mut self, status: u16, code: String) {
         *self.refusals.entry((status, code)).or_default() += 1;
     }
 
     /// How late a body left.
-    pub(crate) fn late(&mut self, by: Duration) {
+    pub fn late(&mut self, by: Duration) {
         self.lateness.saturating_record(micros(by));
     }
 
     /// An error, for people.
-    pub(crate) fn error(&mut self, text: String) {
+    pub fn error(&mut self, text: String) {
         if self.errors.len() < ERRORS_MAX && !self.errors.contains(&text) {
             self.errors.push(text);
         }
     }
 
     /// Adds another connection's.
-    pub(crate) fn add(&mut self, other: Tally) {
+    pub fn add(&mut self, other: Tally) {
         for (kind, counts) in other.counts {
             self.counts.entry(kind).or_default().add(&counts);
         }
@@ -186,7 +186,7 @@ impl Tally {
     }
 
     /// Everything, of all formats.
-    pub(crate) fn total(&self) -> Counts {
+    pub fn total(&self) -> Counts {
         let mut total = Counts::default();
         for counts in self.counts.values() {
             total.add(counts);
@@ -196,7 +196,7 @@ impl Tally {
 }
 
 impl Counts {
-    pub(crate) fn add(&mut self, other: &Counts) {
+    pub fn add(&mut self, other: &Counts) {
         self.accepted += other.accepted;
         self.accepted_committed += other.accepted_committed;
         self.committed += other.committed;
@@ -208,7 +208,7 @@ impl Counts {
     }
 
     /// Events that may or may not be stored, for all that the answers say.
-    pub(crate) fn undecided(&self) -> u64 {
+    pub fn undecided(&self) -> u64 {
         self.accepted - self.accepted_committed + self.unknown
     }
 }

@@ -5,12 +5,12 @@ use std::fmt::Write as _;
 use hdrhistogram::Histogram;
 
 /// A line, with its label in a column.
-pub(crate) fn line(out: &mut String, label: &str, text: &str) {
+pub fn line(out: &mut String, label: &str, text: &str) {
     writeln!(out, "{label:<26} {text}").expect("a String takes all");
 }
 
 /// A number that is not negative, rounded, in groups of three digits.
-pub(crate) fn grouped(value: f64) -> String {
+pub fn grouped(value: f64) -> String {
     let digits = format!("{value:.0}");
     let mut out = String::new();
     for (at, digit) in digits.chars().enumerate() {
@@ -23,7 +23,7 @@ pub(crate) fn grouped(value: f64) -> String {
 }
 
 /// A percentile in milliseconds.
-pub(crate) fn milliseconds(histogram: &Histogram<u64>, percentile: f64) -> f64 {
+pub fn milliseconds(histogram: &Histogram<u64>, percentile: f64) -> f64 {
     float(histogram.value_at_percentile(percentile)) / 1e3
 }
 
@@ -32,12 +32,12 @@ pub(crate) fn milliseconds(histogram: &Histogram<u64>, percentile: f64) -> f64 {
     clippy::cast_precision_loss,
     reason = "counts of a run stay far below 2^53"
 )]
-pub(crate) fn float(count: u64) -> f64 {
+pub fn float(count: u64) -> f64 {
     count as f64
 }
 
 /// An instant as RFC 3339.
-pub(crate) fn time(us: i64) -> String {
+pub fn time(us: i64) -> String {
     jiff::Timestamp::from_microsecond(us).map_or_else(|_| format!("{us} µs"), |at| at.to_string())
 }
 

@@ -89,8 +89,8 @@ async fn run(url: &str, schedule: Schedule) -> Pass {
         ..test_settings()
     };
     let job = Arc::new(Job::new(settings, url, Ack::Committed, schedule, 10 << 20).unwrap());
-    let made = job.make(None).await;
-    job.post(made, &ProgressBar::hidden()).await.unwrap().0
+    let made = job.make().await;
+    job.post(made, &ProgressBar::hidden()).await.unwrap()
 }
 
 fn schedule() -> Schedule {

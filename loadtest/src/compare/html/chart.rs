@@ -22,14 +22,14 @@ const INSIDE_MIN: f64 = 38.0;
 
 /// One bar, or a stack of values.
 #[derive(Clone, Debug)]
-pub(super) struct Bar {
-    pub(super) name: String,
+pub struct Bar {
+    pub name: String,
     /// Classes of the page, and values.
-    pub(super) parts: Vec<(&'static str, f64)>,
+    pub parts: Vec<(&'static str, f64)>,
     /// From the least to the most of all rounds.
-    pub(super) whisker: Option<Spread>,
+    pub whisker: Option<Spread>,
     /// The number as it is shown.
-    pub(super) label: String,
+    pub label: String,
 }
 
 impl Bar {
@@ -41,13 +41,13 @@ impl Bar {
 }
 
 /// Bars from zero.
-pub(super) fn bars(title: &str, bars: &[Bar]) -> String {
+pub fn bars(title: &str, bars: &[Bar]) -> String {
     let most = bars.iter().map(Bar::end).fold(0.0, f64::max);
     draw(title, bars, if most > 0.0 { most } else { 1.0 }, None)
 }
 
 /// Bars as multiples of their targets, which are a line through all of them.
-pub(super) fn against(title: &str, target: &str, bars: &[Bar]) -> String {
+pub fn against(title: &str, target: &str, bars: &[Bar]) -> String {
     let most = bars.iter().map(Bar::end).fold(1.25, f64::max);
     // A figure far beyond its target must not squeeze the others.
     draw(title, bars, most.min(3.0), Some(target))
@@ -101,7 +101,7 @@ fn draw(title: &str, bars: &[Bar], most: f64, target: Option<&str>) -> String {
 }
 
 /// A text at a place, in a class of the page.
-pub(super) fn text(class: &str, x: f64, y: f64, text: &str) -> String {
+pub fn text(class: &str, x: f64, y: f64, text: &str) -> String {
     let text = escape(text);
     format!(r#"<text class="{class}" x="{x:.1}" y="{y:.1}">{text}</text>"#)
 }

@@ -17,15 +17,15 @@ const NAME_GAP: f64 = 22.0;
 
 /// The percentiles of one method.
 #[derive(Clone, Debug)]
-pub(super) struct Line {
-    pub(super) name: String,
+pub struct Line {
+    pub name: String,
     /// Medians over the rounds, of each percentile.
-    pub(super) latency: Latency,
-    pub(super) class: &'static str,
+    pub latency: Latency,
+    pub class: &'static str,
 }
 
 /// Draws them.
-pub(super) fn lines(title: &str, lines: &[Line]) -> String {
+pub fn lines(title: &str, lines: &[Line]) -> String {
     // Whole powers of ten, so that the grid has round names.
     let all = || {
         lines

@@ -18,7 +18,7 @@ use lines::Line;
 const CSS: &str = include_str!("page.css");
 
 /// The whole page.
-pub(crate) fn render(comparison: &Comparison) -> String {
+pub fn render(comparison: &Comparison) -> String {
     let judged = comparison.judged();
     let date = comparison.began_at.strftime("%Y-%m-%d %H:%M UTC");
     let title = escape(&headline(comparison));
@@ -121,7 +121,7 @@ fn targets(page: &mut String, judged: &[Judged]) {
     let others =
         "Latency and memory: a bar that stays before the dashed line is as low as its target.";
     for (caption, is_least) in [(rates.as_str(), true), (others, false)] {
-        let of_kind = judged.iter().filter(|judged| judged.is_least == is_least);
+        let of_kind = judged.iter().filter(|judged| judged.is_least() == is_least);
         let bars: Vec<Bar> = of_kind.map(judged_bar).collect();
         if !bars.is_empty() {
             figure(
