@@ -38,9 +38,7 @@ pub struct Answer {
 /// One event that was not accepted, or not stored.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Told {
-    /// Its place in the body.
     pub index: u32,
-    /// Why.
     pub code: String,
     /// The same for people.
     #[serde(default)]
@@ -56,12 +54,9 @@ pub struct More {
     events: String,
 }
 
-/// What became of a body.
 #[derive(Debug)]
 pub enum Reply {
-    /// Every event has its result.
     Answered(Answer),
-    /// Nothing was taken.
     Refused {
         status: StatusCode,
         /// The `code` of the problem document.
@@ -110,7 +105,6 @@ fn unfold(told: &mut Vec<Told>, more: Vec<More>) -> Option<()> {
     told.is_sorted_by(|a, b| a.index < b.index).then_some(())
 }
 
-/// Reads an answer.
 pub fn read(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Reply {
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     if !matches!(status.as_u16(), 200 | 202 | 422) {

@@ -35,7 +35,6 @@ pub struct Target {
     host: HeaderValue,
     /// Where the service says what it has spooled.
     readiness: Uri,
-    /// By stream.
     posts: Vec<Post>,
 }
 
@@ -46,7 +45,6 @@ struct Post {
     headers: HeaderMap,
 }
 
-/// One connection.
 #[derive(Debug)]
 pub struct Connection {
     sender: SendRequest<Full<Bytes>>,
@@ -111,7 +109,6 @@ impl Target {
         })
     }
 
-    /// Connects.
     pub async fn connect(&self) -> anyhow::Result<Connection> {
         let connect = async {
             let stream = TcpStream::connect(&self.authority).await?;
@@ -197,7 +194,6 @@ impl Target {
 }
 
 impl Connection {
-    /// Whether it can post once more.
     pub fn is_usable(&self) -> bool {
         !self.sender.is_closed() && !self.abandoned
     }

@@ -87,7 +87,6 @@ pub fn main() -> ExitCode {
     })
 }
 
-/// Runs `work` on this many threads.
 fn block_on<T>(threads: u16, work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(usize::from(threads))
@@ -136,7 +135,6 @@ async fn load(options: &RunOptions) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// Posts all passes, one after the other.
 async fn post(options: &RunOptions, job: &Arc<Job>) -> anyhow::Result<Vec<Pass>> {
     let style = ProgressStyle::with_template(
         "{prefix} {bar:30} {human_pos}/{human_len} events  {per_sec}  {elapsed}",

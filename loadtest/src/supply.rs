@@ -15,7 +15,6 @@ use crate::generate::{Bodies, Body, Plan};
 /// Memory is counted in these, so that its count fits a semaphore's.
 const UNIT_BYTES: usize = 64;
 
-/// The bodies of one pass, in order.
 #[derive(Debug)]
 pub struct Supply {
     bodies: flume::Receiver<(Body, Option<OwnedSemaphorePermit>)>,

@@ -42,7 +42,6 @@ pub struct SweepOptions {
     pub run: RunOptions,
 }
 
-/// What came of one rate.
 #[derive(Clone, Debug, Serialize)]
 struct Try {
     rate: f64,
@@ -89,7 +88,6 @@ impl Search {
     }
 }
 
-/// Sweeps, and says whether any rate was held.
 pub async fn sweep(options: &SweepOptions) -> anyhow::Result<bool> {
     anyhow::ensure!(
         options.start >= 1.0 && options.precision > 0.0,
@@ -132,7 +130,6 @@ pub async fn sweep(options: &SweepOptions) -> anyhow::Result<bool> {
     Ok(search.held.is_some())
 }
 
-/// One open loop.
 async fn attempt(options: &SweepOptions, rate: f64, seed: u64) -> anyhow::Result<Try> {
     let mut run = options.run.clone();
     run.settings.seed = Some(seed);

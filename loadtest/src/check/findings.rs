@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::slots::Slots;
 use crate::generate::{Kind, Plan};
-use crate::report::{Counts, Tally, float, grouped, line};
+use crate::report::{Counts, Tally, count, line};
 use crate::service::Format;
 
 /// Examples that are kept of each kind.
@@ -103,7 +103,7 @@ impl Findings {
 
     /// What could not be checked, in words.
     pub fn unfinished(&self) -> Option<String> {
-        let spooled = grouped(float(self.spooled));
+        let spooled = count(self.spooled);
         (self.spooled > 0).then(|| {
             format!("{spooled} events acknowledged are still in the service's spool: check again once they are stored")
         })
@@ -123,39 +123,32 @@ impl Findings {
             ),
         ];
         let wrong = counted.into_iter().filter(|(n, _)| *n > 0);
-        let wrong = wrong.map(|(n, what)| format!("{} {what}", grouped(float(n))));
+        let wrong = wrong.map(|(n, what)| format!("{} {what}", count(n)));
         wrong.chain(self.contradictions.iter().cloned()).collect()
     }
 
     /// Appends the lines for people.
     pub fn render(&self, out: &mut String) {
-        for (label, counts) in [
-            (
-                "check",
-                &[
-                    (self.promised, " promised, "),
-                    (self.found, " found, "),
-                    (self.missing, " missing, "),
-                    (self.spooled, " still spooled, "),
-                    (self.twice, " twice, "),
-                    (self.unexpected, " unexpected, "),
-                    (self.unanswered_stored, " stored without an answer"),
-                ][..],
-            ),
-            (
-                "",
-                &[
-                    (self.rows_read, " rows read: "),
-                    (self.wrong_key, " wrong keys, "),
-                    (self.wrong_partition, " in wrong partitions; "),
-                    (self.sampled, " compared whole, "),
-                    (self.wrong_columns, " differ"),
-                ],
-            ),
-        ] {
-            let words = counts.iter().map(|(n, what)| grouped(float(*n)) + what);
-            line(out, label, &words.collect::<String>());
-        }
+        let check = format!(
+            "{} promised, {} found, {} missing, {} still spooled, {} twice, {} unexpected, {} stored without an answer",
+            count(self.promised),
+            count(self.found),
+            count(self.missing),
+            count(self.spooled),
+            count(self.twice),
+            count(self.unexpected),
+            count(self.unanswered_stored)
+        );
+        line(out, "check", &check);
+        let rows = format!(
+            "{} rows read: {} wrong keys, {} in wrong partitions; {} compared whole, {} differ",
+            count(self.rows_read),
+            count(self.wrong_key),
+            count(self.wrong_partition),
+            count(self.sampled),
+            count(self.wrong_columns)
+        );
+        line(out, "", &rows);
         for (kind, examples) in &self.examples {
             for example in examples {
                 line(out, &format!("  {kind}"), example);

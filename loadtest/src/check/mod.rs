@@ -21,7 +21,7 @@ use tokio_postgres::{Client, NoTls};
 
 use crate::generate::{Plan, Salt};
 use crate::report::Tally;
-use crate::service::{Pseudonymizer, Table};
+use crate::service::Pseudonymizer;
 pub use findings::Findings;
 use slots::Slots;
 
@@ -102,24 +102,6 @@ impl Checker {
             findings.compare_counts(plan, &self.slots, passes);
             return Ok(findings);
         }
-    }
-
-    async fn scan(&mut self, plan: &Plan, findings: &mut Findings) -> anyhow::Result<()> {
-        let callers = plan.settings.callers.len();
-        let mut owners = scan::Owners::new(self.tenants.clone(), callers);
-        for table in Table::ALL {
-            let mut scan = scan::Scan {
-                plan,
-                table,
-                salt: &self.salt,
-                sample_one_in: self.sample_one_in,
-                slots: &mut self.slots,
-                owners: &mut owners,
-                findings,
-            };
-            scan.run(&self.client).await?;
-        }
-        Ok(())
     }
 }
 

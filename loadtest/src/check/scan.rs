@@ -7,14 +7,14 @@ use anyhow::Context as _;
 use futures_util::StreamExt as _;
 use jiff::Timestamp;
 use serde_json::Value;
-use tokio_postgres::Client;
 use tokio_postgres::binary_copy::{BinaryCopyOutRow, BinaryCopyOutStream};
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
+use super::Checker;
 use super::findings::Findings;
 use super::partitions::Partitions;
-use super::slots::{Slots, describe};
+use super::slots::describe;
 use crate::generate::{
     EVENT, Event, Owner, Plan, REQUEST, Salt, expected_row, item, occurred_us, slot_of,
 };
@@ -24,93 +24,70 @@ use crate::service::{Format, Table};
 /// In microseconds.
 const DAY_US: i64 = 86_400_000_000;
 
-/// The tenants as they turn out.
-///
-/// Which tenant a key belongs to, only the service knows; but all rows of a key
-/// must belong to the same.
-pub struct Owners {
-    named: Vec<Uuid>,
-    of_caller: Vec<Option<Uuid>>,
-}
+/// Tenants of the callers' keys, which only the service knows; but all rows of a key must
+/// belong to the same.
+type TenantsOfCallers = Vec<Option<Uuid>>;
 
-/// A scan of one table.
-pub struct Scan<'c> {
-    pub plan: &'c Plan,
-    pub table: Table,
-    pub slots: &'c mut Slots,
-    pub owners: &'c mut Owners,
-    pub salt: &'c Salt,
-    pub findings: &'c mut Findings,
-    /// One row in this many is compared column by column.
-    pub sample_one_in: u64,
-}
-
-impl Owners {
-    pub fn new(named: Vec<Uuid>, callers: usize) -> Self {
-        Self {
-            named,
-            of_caller: vec![None; callers],
-        }
-    }
-
-    fn matches(&mut self, owner: Owner, tenant: Uuid) -> bool {
-        match owner {
-            Owner::Tenant(at) => self.named[usize::from(at)] == tenant,
-            Owner::Caller(at) => *self.of_caller[usize::from(at)].get_or_insert(tenant) == tenant,
-        }
-    }
-}
-
-impl Scan<'_> {
-    pub async fn run(&mut self, client: &Client) -> anyhow::Result<()> {
-        let table = self.table.as_str();
-        let partitions = Partitions::read(client, table).await?;
-        let settings = &self.plan.settings;
-        let item = match self.table {
-            Table::Exposures => "NULL::text",
-            Table::Interactions => "item_id",
-        };
-        let one_in = self.sample_one_in;
+impl Checker {
+    /// Looks at every row of the run's days.
+    pub async fn scan(&mut self, plan: &Plan, findings: &mut Findings) -> anyhow::Result<()> {
+        let mut callers = vec![None; plan.settings.callers.len()];
+        let until_us = plan.settings.until_us();
         // COPY takes no parameters; these two are timestamps of the run.
-        let query = format!(
-            "COPY (SELECT tenant_id, occurred_at, event_id, request_id, tableoid, {item}, \
-                   CASE WHEN (hashtext(event_id::text) & 2147483647) % {one_in} = 0 \
-                   THEN (to_jsonb(e) - 'meta' - 'request')::text END FROM {table} e \
-             WHERE occurred_at >= '{}' AND occurred_at < '{}') TO STDOUT (FORMAT binary)",
-            time(settings.until_us() - settings.span_us() - DAY_US),
-            time(settings.until_us() + DAY_US)
-        );
-        let cannot = || format!("cannot read {table}");
-        let stream = client.copy_out(&query).await.with_context(cannot)?;
-        let types = [
-            Type::UUID,
-            Type::TIMESTAMPTZ,
-            Type::UUID,
-            Type::UUID,
-            Type::OID,
-            Type::TEXT,
-            Type::TEXT,
-        ];
-        let mut rows = pin!(BinaryCopyOutStream::new(stream, &types));
-        while let Some(row) = rows.next().await {
-            self.row(&row.with_context(cannot)?, &partitions)?;
+        let from = time(until_us - plan.settings.span_us() - DAY_US);
+        let to = time(until_us + DAY_US);
+        let one_in = self.sample_one_in;
+        for table in Table::ALL {
+            let partitions = Partitions::read(&self.client, table.as_str()).await?;
+            let item = match table {
+                Table::Exposures => "NULL::text",
+                Table::Interactions => "item_id",
+            };
+            let query = format!(
+                "COPY (SELECT tenant_id, occurred_at, event_id, request_id, tableoid, {item}, \
+                       CASE WHEN (hashtext(event_id::text) & 2147483647) % {one_in} = 0 \
+                       THEN (to_jsonb(e) - 'meta' - 'request')::text END FROM {table} e \
+                 WHERE occurred_at >= '{from}' AND occurred_at < '{to}') TO STDOUT (FORMAT binary)"
+            );
+            let cannot = || format!("cannot read {table}");
+            let stream = self.client.copy_out(&query).await.with_context(cannot)?;
+            let (id, text) = (Type::UUID, Type::TEXT);
+            let types = [
+                id.clone(),
+                Type::TIMESTAMPTZ,
+                id.clone(),
+                id,
+                Type::OID,
+                text.clone(),
+                text,
+            ];
+            let mut rows = pin!(BinaryCopyOutStream::new(stream, &types));
+            while let Some(row) = rows.next().await {
+                let row = row.with_context(cannot)?;
+                self.row(plan, table, &row, &partitions, &mut callers, findings)?;
+            }
         }
         Ok(())
     }
 
-    fn row(&mut self, row: &BinaryCopyOutRow, partitions: &Partitions) -> anyhow::Result<()> {
-        let plan = self.plan;
-        self.findings.rows_read += 1;
+    fn row(
+        &mut self,
+        plan: &Plan,
+        table: Table,
+        row: &BinaryCopyOutRow,
+        partitions: &Partitions,
+        callers: &mut TenantsOfCallers,
+        findings: &mut Findings,
+    ) -> anyhow::Result<()> {
+        findings.rows_read += 1;
         let Some(event_id) = row.try_get::<Option<Uuid>>(2)? else {
             return Ok(());
         };
         let native = slot_of(plan.seed, EVENT, &event_id);
         let request_id: Option<Uuid> = row.try_get(3)?;
         let by_request = || slot_of(plan.seed, REQUEST, &request_id?);
-        let Some(slot) = native
-            .or_else(by_request)
-            .filter(|&slot| slot < plan.slots())
-        else {
+        let slot = native.or_else(by_request);
+        let Some(slot) = slot.filter(|&slot| slot < plan.slots()) else {
             return Ok(());
         };
         let body = plan.body_of(slot);
@@ -124,13 +101,17 @@ impl Scan<'_> {
         let tenant: Uuid = row.try_get(0)?;
         self.slots.see(slot);
         let mut wrong = Vec::new();
-        if stream.table != self.table {
-            wrong.push(format!("it is in {}", self.table));
+        if stream.table != table {
+            wrong.push(format!("it is in {table}"));
         }
         if at != occurred_us(plan, slot) {
             wrong.push(format!("its occurred_at is {occurred_at}"));
         }
-        if !self.owners.matches(plan.owner(body, slot), tenant) {
+        let owner = match plan.owner(body, slot) {
+            Owner::Tenant(at) => self.tenants[usize::from(at)],
+            Owner::Caller(at) => *callers[usize::from(at)].get_or_insert(tenant),
+        };
+        if owner != tenant {
             wrong.push(format!("its tenant is {tenant}"));
         }
         if stream.format == Format::OutcomeV1 {
@@ -139,25 +120,23 @@ impl Scan<'_> {
                 wrong.push(format!("its item is {got:?}"));
             }
         }
+        let explain = |wrong: String| move || format!("{}: {wrong}", describe(plan, slot));
         if !wrong.is_empty() {
-            self.findings.wrong_key += 1;
-            let what = || format!("{}: {}", describe(plan, slot), wrong.join(", "));
-            self.findings.example("wrong key", what);
+            findings.wrong_key += 1;
+            findings.example("wrong key", explain(wrong.join(", ")));
         }
         if let Some(wrong) = partitions.complaint(row.try_get(4)?, at) {
-            self.findings.wrong_partition += 1;
-            let what = || format!("{}: {wrong}", describe(plan, slot));
-            self.findings.example("wrong partition", what);
+            findings.wrong_partition += 1;
+            findings.example("wrong partition", explain(wrong));
         }
         // A row in the wrong table has been reported already.
         let whole: Option<String> = row.try_get(6)?;
-        if let Some(whole) = whole.filter(|_| stream.table == self.table) {
-            self.findings.sampled += 1;
-            let wrong = differences(&plan.event(body, slot), self.salt, &whole)?;
+        if let Some(whole) = whole.filter(|_| stream.table == table) {
+            findings.sampled += 1;
+            let wrong = differences(&plan.event(body, slot), &self.salt, &whole)?;
             if !wrong.is_empty() {
-                self.findings.wrong_columns += 1;
-                let what = || format!("{}: {}", describe(plan, slot), wrong.join("; "));
-                self.findings.example("wrong columns", what);
+                findings.wrong_columns += 1;
+                findings.example("wrong columns", explain(wrong.join("; ")));
             }
         }
         Ok(())

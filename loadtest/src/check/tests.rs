@@ -103,7 +103,7 @@ impl Fixture {
                 }
             }
             let told = |rejected: &service::Rejected| Told {
-                index: u32::try_from(rejected.index).unwrap(),
+                index: rejected.index,
                 code: rejected.rejection.code.as_str().to_owned(),
                 message: String::new(),
             };

@@ -26,7 +26,6 @@ const POSTGRES_SETTINGS: [(&str, &str); 4] = [
     ("wal_compression", "off"),
 ];
 
-/// The tenant of everything that is loaded.
 pub const TENANT: &str = "compare";
 /// What ids are hashed with, by the service and for the rows that are loaded without it.
 pub const SALT: &str = "compare-salt";
@@ -52,7 +51,6 @@ pub struct Environment {
     dir: TempDir,
 }
 
-/// Meters as they stand at one time.
 #[derive(Clone, Copy, Debug)]
 struct Meters {
     service_cpu: f64,
@@ -153,7 +151,6 @@ impl Environment {
         self.dir.path()
     }
 
-    /// The connection string.
     pub fn url(&self) -> String {
         self.postgres.url()
     }
@@ -163,7 +160,6 @@ impl Environment {
         programs::psql(&self.psql, &self.url(), command).await
     }
 
-    /// One value that a query gives.
     pub async fn value<T>(&self, query: &str) -> anyhow::Result<T>
     where
         T: for<'r> tokio_postgres::types::FromSql<'r>,

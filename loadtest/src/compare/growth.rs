@@ -55,89 +55,83 @@ pub struct Growth<'g> {
 }
 
 impl Growth<'_> {
-    /// All axes, one after the other.
     pub async fn run(mut self) -> anyhow::Result<Vec<Section>> {
         let mut names = vec![TENANT.to_owned()];
         names.extend((1..TENANTS).map(|n| format!("{TENANT}-{n}")));
+        let (ahead_us, tomorrow_us) = (self.ahead_us(), self.day_us + DAY_US);
         let large = self.options.large_table;
-        let mut sections = Vec::new();
-        sections.push(self.axis("partitions", self.partitions()).await?);
+        let of_large = format!("partition of {} rows", grouped(float(large)));
+        let in_one = "400 partitions, events in one";
+        let in_all = "400 partitions, events in all";
+        let partitions = vec![
+            self.point(
+                "partitions_1",
+                "1 partition",
+                Before::DropPartitions,
+                |_| {},
+            ),
+            self.point(
+                "partitions_400_in_1",
+                in_one,
+                Before::MakePartitions,
+                |_| {},
+            ),
+            self.point("partitions_400", in_all, Before::Empty, |load| {
+                (load.day_us, load.days) = (ahead_us, PARTITIONS);
+            }),
+        ];
+        let tenants = [("1 tenant", 1), ("10,000 tenants", names.len())].map(|(title, n)| {
+            self.point(&format!("tenants_{n}"), title, Before::Empty, |load| {
+                load.tenants = names[..n].to_vec();
+            })
+        });
+        let connections = CONNECTIONS.map(|n| {
+            let title = format!("{n} connection{}", if n == 1 { "" } else { "s" });
+            self.point(&format!("connections_{n}"), &title, Before::Empty, |load| {
+                load.connections = n;
+            })
+        });
+        let bodies = BODIES.map(|n| {
+            let title = format!("{n} event{} a body", if n == 1 { "" } else { "s" });
+            self.point(&format!("bodies_{n}"), &title, Before::Empty, |load| {
+                *load = Load::new(self.options, TABLE, n, self.day_us);
+                load.events = Method::Http(Ack::Durable, n).rows_of(load.events);
+            })
+        });
+        // Today's partition is empty, tomorrow's is not.
+        let rows = vec![
+            self.point("rows_0", "empty partition", Before::EmptyToday, |_| {}),
+            self.point(
+                &format!("rows_{large}"),
+                &of_large,
+                Before::EmptyToday,
+                |load| {
+                    load.day_us = tomorrow_us;
+                },
+            ),
+        ];
+        let mut sections = vec![self.axis("partitions", partitions).await?];
         self.drop_partitions().await?;
         self.make_tenants(&names).await?;
-        let tenants = [("1 tenant", 1), ("10,000 tenants", names.len())];
-        let tenants = tenants.map(|(title, n)| {
-            let mut load = self.load(BODY);
-            load.tenants = names[..n].to_vec();
-            Point::new(format!("tenants_{n}"), title, load, Before::Empty)
-        });
         sections.push(self.axis("tenants", tenants.into()).await?);
-        let connections = CONNECTIONS.map(|n| {
-            let mut load = self.load(BODY);
-            load.connections = n;
-            let title = if n == 1 {
-                "1 connection".to_owned()
-            } else {
-                format!("{n} connections")
-            };
-            Point::new(format!("connections_{n}"), title, load, Before::Empty)
-        });
         sections.push(self.axis("connections", connections.into()).await?);
-        let bodies = BODIES.map(|n| {
-            let title = if n == 1 {
-                "1 event a body".to_owned()
-            } else {
-                format!("{n} events a body")
-            };
-            let mut load = self.load(n);
-            load.events = Method::Http(Ack::Durable, n).rows_of(load.events);
-            Point::new(format!("bodies_{n}"), title, load, Before::Empty)
-        });
         sections.push(self.axis("events in a body", bodies.into()).await?);
-        // Today's partition is empty, tomorrow's is not.
-        self.fill(self.day_us + DAY_US)
-            .await
-            .context("filling a large table")?;
-        let mut tomorrow = self.load(BODY);
-        tomorrow.day_us += DAY_US;
-        let title = format!("partition of {} rows", grouped(float(large)));
-        let rows = vec![
-            Point::new(
-                "rows_0",
-                "empty partition",
-                self.load(BODY),
-                Before::EmptyToday,
-            ),
-            Point::new(format!("rows_{large}"), title, tomorrow, Before::EmptyToday),
-        ];
+        let filled = self.fill(tomorrow_us).await;
+        filled.context("filling a large table")?;
         sections.push(self.axis("rows in the table", rows).await?);
         Ok(sections)
     }
 
-    fn partitions(&self) -> Vec<Point> {
-        let mut spread = self.load(BODY);
-        (spread.day_us, spread.days) = (self.ahead_us(), PARTITIONS);
-        let in_one = "400 partitions, events in one";
-        let in_all = "400 partitions, events in all";
-        vec![
-            Point::new(
-                "partitions_1",
-                "1 partition",
-                self.load(BODY),
-                Before::DropPartitions,
-            ),
-            Point::new(
-                "partitions_400_in_1",
-                in_one,
-                self.load(BODY),
-                Before::MakePartitions,
-            ),
-            Point::new("partitions_400", in_all, spread, Before::Empty),
-        ]
-    }
-
-    /// Events of today, by the usual key.
-    fn load(&self, body: u32) -> Load {
-        Load::new(self.options, TABLE, body, self.day_us)
+    /// A point whose load differs by what `set` does from a load of today's events in the
+    /// usual bodies.
+    fn point(&self, id: &str, title: &str, before: Before, set: impl FnOnce(&mut Load)) -> Point {
+        let mut load = Load::new(self.options, TABLE, BODY, self.day_us);
+        set(&mut load);
+        Point {
+            series: Series::new(format!("growth/{id}"), title),
+            load,
+            before,
+        }
     }
 
     /// The first day that has no partition by itself.
@@ -221,7 +215,7 @@ impl Growth<'_> {
     async fn fill(&mut self, day_us: i64) -> anyhow::Result<()> {
         self.environment.start_service(&[HORIZON]).await?;
         self.environment.clear(TABLE.as_str()).await?;
-        let load = self.load(1000);
+        let load = Load::new(self.options, TABLE, 1000, self.day_us);
         load.run(self.environment).await?;
         let columns = columns_without(TABLE, &["occurred_at", "event_id"]);
         let rows = self.options.large_table;
@@ -247,15 +241,5 @@ impl Growth<'_> {
             .batch_execute(&format!("VACUUM ANALYZE {TABLE}"))
             .await;
         vacuumed.context("cannot vacuum the large table")
-    }
-}
-
-impl Point {
-    fn new(id: impl AsRef<str>, title: impl Into<String>, load: Load, before: Before) -> Self {
-        Self {
-            series: Series::new(format!("growth/{}", id.as_ref()), title),
-            load,
-            before,
-        }
     }
 }

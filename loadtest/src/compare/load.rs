@@ -31,13 +31,11 @@ const SETTLE_LIMIT: Duration = Duration::from_secs(60);
 /// How often the service is asked whether all rows are committed: the error of a figure.
 const ASK_EVERY: Duration = Duration::from_millis(2);
 
-/// What to post, and how.
 #[derive(Clone, Debug)]
 pub struct Load {
     pub seed: u64,
     pub table: Table,
     pub events: u32,
-    /// Events of a body.
     pub body: u32,
     pub ack: Ack,
     pub connections: usize,

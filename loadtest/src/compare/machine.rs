@@ -16,7 +16,6 @@ const SYNCS: u32 = 50;
 /// As much as one body of a hundred events leaves in the spool.
 const SYNC_BYTES: usize = 24 * 1024;
 
-/// The machine, and what runs on it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Machine {
     pub cpu: String,

@@ -23,7 +23,6 @@ const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 /// What COPY reads after the last row.
 const TRAILER: &[u8] = &(-1_i16).to_be_bytes();
 
-/// A method to load rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
     /// (a) psql's `\copy`.
@@ -78,7 +77,6 @@ impl Method {
         (rows / share).max(1)
     }
 
-    /// For programs.
     pub fn id(self, table: Table) -> String {
         let method = match self {
             Method::Text => "copy_text".to_owned(),
@@ -92,7 +90,6 @@ impl Method {
         format!("{}/{method}", word(table))
     }
 
-    /// For people.
     pub fn title(self) -> String {
         match self {
             Method::Text => "psql \\copy, text".to_owned(),

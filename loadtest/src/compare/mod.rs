@@ -147,7 +147,6 @@ impl Comparison {
         self.sections.iter().flat_map(Section::series)
     }
 
-    /// The series of that id.
     fn find(&self, id: &str) -> Option<&Series> {
         self.series().find(|series| series.id == id)
     }
@@ -178,7 +177,6 @@ impl Comparison {
         )
     }
 
-    /// The report for programs.
     fn json(&self) -> Value {
         json!({
             "began_at": self.began_at.to_string(),

@@ -125,7 +125,6 @@ fn encode(
     Ok((count, blocks))
 }
 
-/// The columns of a row.
 pub fn columns(table: Table) -> String {
     columns_without(table, &[])
 }

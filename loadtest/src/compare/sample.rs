@@ -3,17 +3,18 @@
 //! Knows nothing of how loads are made. On a busy machine only loads of the same
 //! round can be set against each other: [`ratio`] pairs them round by round.
 
+use std::collections::BTreeMap;
+
 use hdrhistogram::Histogram;
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::baseline::PREFIX;
 use crate::report::{float, grouped, milliseconds};
 
 pub const MIB: f64 = 1_048_576.0;
 
-/// One load.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Sample {
     /// Rows that were in the table at the end, or requests that were answered.
     pub rows: u64,
@@ -22,15 +23,20 @@ pub struct Sample {
     /// From the first byte sent to the last answer, over HTTP.
     pub acked_seconds: Option<f64>,
     /// CPU seconds of the service, where it took part.
+    #[serde(rename = "service_cpu_seconds")]
     pub service_cpu: Option<f64>,
     /// CPU seconds of Postgres, where it took part.
+    #[serde(rename = "postgres_cpu_seconds")]
     pub postgres_cpu: Option<f64>,
     /// CPU seconds of the sender: this program, and psql.
+    #[serde(rename = "client_cpu_seconds")]
     pub client_cpu: f64,
     /// Bytes that Postgres wrote ahead.
+    #[serde(skip)]
     pub wal_bytes: Option<f64>,
     /// The most memory that the service had in RAM.
     pub service_peak_bytes: Option<u64>,
+    #[serde(rename = "latency_ms")]
     pub latency: Option<Latency>,
 }
 
@@ -38,8 +44,15 @@ pub struct Sample {
 pub const PERCENTILES: [&str; 5] = ["p50", "p90", "p99", "p99.9", "max"];
 
 /// How long answers took, in milliseconds, by percentile.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(into = "BTreeMap<&'static str, f64>")]
 pub struct Latency(pub [f64; PERCENTILES.len()]);
+
+impl From<Latency> for BTreeMap<&'static str, f64> {
+    fn from(latency: Latency) -> Self {
+        PERCENTILES.into_iter().zip(latency.0).collect()
+    }
+}
 
 impl Latency {
     /// Of a histogram in microseconds; `None` if it is empty.
@@ -79,7 +92,6 @@ impl Figure {
         Figure::P999,
     ];
 
-    /// The name for programs, and the head of the column.
     pub fn names(self) -> (&'static str, &'static str) {
         match self {
             Figure::Rate => ("rows_per_second", "median of rows/s"),
@@ -132,25 +144,11 @@ impl Sample {
     }
 
     fn json(&self) -> Value {
-        let latency = |latency: Latency| -> Map<String, Value> {
-            let named = PERCENTILES.iter().zip(latency.0);
-            named
-                .map(|(name, value)| ((*name).to_owned(), value.into()))
-                .collect()
-        };
-        json!({
-            "rows": self.rows,
-            "seconds": self.seconds,
-            "rows_per_second": self.rate(),
-            "acked_seconds": self.acked_seconds,
-            "acked_rows_per_second": Figure::AckedRate.of(self),
-            "service_cpu_seconds": self.service_cpu,
-            "postgres_cpu_seconds": self.postgres_cpu,
-            "client_cpu_seconds": self.client_cpu,
-            "wal_bytes_per_row": Figure::Wal.of(self),
-            "service_peak_bytes": self.service_peak_bytes,
-            "latency_ms": self.latency.map(latency),
-        })
+        let mut object = json!(self);
+        for figure in [Figure::Rate, Figure::AckedRate, Figure::Wal] {
+            object[figure.names().0] = json!(figure.of(self));
+        }
+        object
     }
 }
 
@@ -192,9 +190,7 @@ impl Spread {
 /// Loads of the same kind, one a round.
 #[derive(Clone, Debug)]
 pub struct Series {
-    /// For programs.
     pub id: String,
-    /// For people.
     pub title: String,
     /// By round.
     pub samples: Vec<Sample>,

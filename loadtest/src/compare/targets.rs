@@ -30,7 +30,6 @@ impl Judged {
         self.unit == "×"
     }
 
-    /// Whether the median reaches the target.
     pub fn is_met(&self) -> bool {
         match self.is_least() {
             true => self.measured.median >= self.target,
@@ -42,7 +41,6 @@ impl Judged {
         if self.is_least() { "≥" } else { "≤" }
     }
 
-    /// A value of the figure, in words.
     pub fn show(&self, value: f64) -> String {
         match self.unit {
             "×" => format!("{value:.2} ×"),

@@ -5,7 +5,6 @@ use super::sample::{Figure, Section, Series, Spread, ratio};
 use super::targets::{Judged, WHERE_NOTHING_ELSE};
 use crate::report::grouped;
 
-/// The whole report.
 pub fn render(comparison: &Comparison) -> String {
     let mut lines = vec![
         comparison.summary(),

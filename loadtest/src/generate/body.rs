@@ -8,12 +8,9 @@ use super::plan::Plan;
 use super::settings::{Encoding, Framing};
 use super::write::{self, Style};
 
-/// A body that is ready to be posted.
 #[derive(Clone, Debug)]
 pub struct Body {
-    /// Its place in the run.
     pub number: u32,
-    /// What to send.
     pub bytes: Bytes,
     /// How many events the service sees in it.
     pub events: u32,
@@ -34,7 +31,6 @@ pub struct Bodies<'p> {
 }
 
 impl<'p> Bodies<'p> {
-    /// From the first one on.
     pub fn new(plan: &'p Plan) -> Self {
         Self {
             plan,
@@ -44,7 +40,6 @@ impl<'p> Bodies<'p> {
         }
     }
 
-    /// Writes the text of body `number`.
     pub fn text(&mut self, number: u32) -> (&[u8], u32, Vec<(u32, &'static str)>) {
         let settings = &self.plan.settings;
         let sent_at = write::rfc3339(settings.until_us(), Style::Micros);

@@ -30,7 +30,6 @@ pub enum Id {
 }
 
 impl Id {
-    /// The text in JSON.
     pub fn text(&self) -> String {
         match self {
             Id::Raw(text) => text.clone(),
@@ -39,7 +38,6 @@ impl Id {
     }
 }
 
-/// One item of a list.
 #[derive(Clone, Copy, Debug)]
 pub struct Item {
     pub item: u32,
@@ -50,9 +48,7 @@ pub struct Item {
 /// Why an event must be rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The time is no time.
     Time,
-    /// The time is long ago.
     LongAgo,
     /// The surface or the item is missing.
     Missing,
@@ -75,7 +71,6 @@ impl Fault {
     }
 }
 
-/// An event.
 #[derive(Clone, Debug)]
 pub struct Event {
     pub table: Table,
@@ -91,17 +86,13 @@ pub struct Event {
     pub session: Option<Id>,
     pub surface: Option<&'static str>,
     pub segment: Option<&'static str>,
-    /// Number and variant.
     pub experiment: Option<(u32, &'static str)>,
     /// Of algorithm, config and rules.
     pub version: Option<u32>,
     /// A number that decides device, locale and country.
     pub context: Option<u32>,
-    /// What was shown.
     pub items: Vec<Item>,
-    /// What was done.
     pub event_type: &'static str,
-    /// To which item.
     pub item: u32,
     pub position: Option<u32>,
     /// In millionths.

@@ -77,7 +77,6 @@ fn pseudonym(id: Option<&Id>, salt: &Salt) -> Option<Option<String>> {
     }
 }
 
-/// The items of `response`.
 fn items(event: &Event) -> Value {
     let first = u32::from(event.format != Format::PipelinesV1);
     let item = |(rank, shown): (u32, &Item)| {

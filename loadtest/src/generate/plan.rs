@@ -12,15 +12,12 @@ use crate::service::{Format, Table};
 /// Bodies of one format into one table by one caller.
 #[derive(Debug)]
 pub struct Stream {
-    /// Where the events go.
     pub table: Table,
-    /// How they are written.
     pub format: Format,
     /// The client that posts: an index into the settings' callers.
     pub caller: u16,
     /// How often its turn is, in relation to the other streams.
     weight: u64,
-    /// The stream's bodies, in order.
     bodies: Vec<u32>,
 }
 
@@ -38,7 +35,6 @@ pub type Kind = (Table, usize);
 /// What stands in a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// An event that is new.
     Fresh,
     /// An event that must be rejected.
     Invalid,
@@ -55,7 +51,6 @@ pub enum Owner {
     Tenant(u16),
 }
 
-/// The bodies of a run.
 #[derive(Debug)]
 pub struct Plan {
     pub settings: Settings,
@@ -147,22 +142,18 @@ impl Plan {
         Ok(())
     }
 
-    /// How many bodies there are.
     pub fn bodies(&self) -> u32 {
         u32::try_from(self.stream_of.len()).expect("checked when dealt")
     }
 
-    /// How many slots there are.
     pub fn slots(&self) -> u32 {
         *self.starts.last().expect("starts with 0")
     }
 
-    /// The slots of a body.
     pub fn slots_of(&self, body: u32) -> std::ops::Range<u32> {
         self.starts[body as usize]..self.starts[body as usize + 1]
     }
 
-    /// The body that holds a slot.
     pub fn body_of(&self, slot: u32) -> u32 {
         let after = self.starts.partition_point(|&start| start <= slot);
         u32::try_from(after - 1).expect("checked when dealt")
@@ -173,12 +164,10 @@ impl Plan {
         usize::from(self.stream_of[body as usize])
     }
 
-    /// The stream of a body.
     pub fn stream_of(&self, body: u32) -> &Stream {
         &self.streams[self.stream_at(body)]
     }
 
-    /// All streams.
     pub fn streams(&self) -> &[Stream] {
         &self.streams
     }

@@ -13,7 +13,6 @@ const fn mix(mut x: u64) -> u64 {
     x ^ (x >> 31)
 }
 
-/// A stream of draws that belongs to one place.
 #[derive(Clone, Copy, Debug)]
 pub struct Draws {
     state: u64,
@@ -28,7 +27,6 @@ impl Draws {
         }
     }
 
-    /// 64 bits.
     pub const fn next(&mut self) -> u64 {
         self.state = self.state.wrapping_add(STEP);
         mix(self.state)
@@ -40,7 +38,6 @@ impl Draws {
         (wide >> 32) as u32
     }
 
-    /// One of a list.
     pub fn one_of<T: Copy>(&mut self, list: &[T]) -> T {
         let n = u32::try_from(list.len()).expect("lists are short");
         list[self.below(n) as usize]

@@ -33,6 +33,12 @@ pub fn settings() -> Settings {
     }
 }
 
+fn plan(change: impl FnOnce(&mut Settings)) -> Plan {
+    let mut settings = settings();
+    change(&mut settings);
+    Plan::new(settings).unwrap()
+}
+
 fn bodies(settings: Settings) -> Vec<Body> {
     Bodies::new(&Plan::new(settings).unwrap()).collect()
 }
@@ -50,11 +56,9 @@ fn the_same_seed_posts_the_same_bytes_and_another_seed_others() {
 
 #[test]
 fn a_repeat_is_the_same_text_as_the_event_that_it_repeats_and_stands_in_a_later_body() {
-    let plan = Plan::new(Settings {
-        formats: vec![Format::Native],
-        ..settings()
-    })
-    .unwrap();
+    let plan = plan(|settings| {
+        settings.formats = vec![Format::Native];
+    });
     let texts: Vec<String> = (0..plan.bodies())
         .map(|body| String::from_utf8(Bodies::new(&plan).text(body).0.to_vec()).unwrap())
         .collect();
@@ -79,14 +83,12 @@ fn a_repeat_is_the_same_text_as_the_event_that_it_repeats_and_stands_in_a_later_
 
 #[test]
 fn no_body_holds_a_list_twice() {
-    let plan = Plan::new(Settings {
-        formats: vec![Format::PipelinesV1],
-        mix: (1, 0),
-        body_events: 1..=300,
-        duplicates: 0.5,
-        ..settings()
-    })
-    .unwrap();
+    let plan = plan(|settings| {
+        settings.formats = vec![Format::PipelinesV1];
+        settings.mix = (1, 0);
+        settings.body_events = 1..=300;
+        settings.duplicates = 0.5;
+    });
     let mut repeats = 0;
     for body in 0..plan.bodies() {
         let mut seen = HashSet::new();
@@ -102,11 +104,9 @@ fn no_body_holds_a_list_twice() {
 
 #[test]
 fn ids_are_unique_and_lead_back_to_their_slots() {
-    let plan = Plan::new(Settings {
-        duplicates: 0.0,
-        ..settings()
-    })
-    .unwrap();
+    let plan = plan(|settings| {
+        settings.duplicates = 0.0;
+    });
     let mut ids = HashSet::new();
     for slot in 0..plan.slots() {
         let event = plan.event(plan.body_of(slot), slot);
@@ -122,12 +122,10 @@ fn ids_are_unique_and_lead_back_to_their_slots() {
 
 #[test]
 fn tables_get_their_shares_of_the_mix_and_formats_equal_shares_of_those() {
-    let plan = Plan::new(Settings {
-        events: 40_000,
-        mix: (1, 3),
-        ..settings()
-    })
-    .unwrap();
+    let plan = plan(|settings| {
+        settings.events = 40_000;
+        settings.mix = (1, 3);
+    });
     let share = |table: Table, native_only: bool| -> usize {
         let counts = |body: &u32| {
             let stream = plan.stream_of(*body);
@@ -160,18 +158,13 @@ fn formats_that_fit_no_table_of_the_mix_are_refused() {
 #[test]
 fn a_service_key_names_every_tenant_in_its_events() {
     let names = ["a", "b", "c"];
-    let plan = Plan::new(Settings {
-        tenants: names.map(str::to_owned).to_vec(),
-        callers: vec![Caller {
-            key: Some("k".to_owned()),
-            scope: Scope::Any,
-        }],
-        formats: vec![Format::Native],
-        invalid: 0.0,
-        duplicates: 0.0,
-        ..settings()
-    })
-    .unwrap();
+    let plan = plan(|settings| {
+        settings.tenants = names.map(str::to_owned).to_vec();
+        settings.callers[0].scope = Scope::Any;
+        settings.formats = vec![Format::Native];
+        settings.invalid = 0.0;
+        settings.duplicates = 0.0;
+    });
     let mut makes = Bodies::new(&plan);
     let mut seen = HashSet::new();
     for body in 0..plan.bodies() {

@@ -24,7 +24,6 @@ pub enum Style {
     Offset,
 }
 
-/// An instant as RFC 3339.
 pub fn rfc3339(us: i64, style: Style) -> String {
     let at = Timestamp::from_microsecond(us).expect("a run lies within the calendar");
     match style {

@@ -16,9 +16,8 @@ use crate::check::Findings;
 use crate::run::Job;
 use crate::service::{Ack, Format, word};
 pub use tally::{Counts, Tally};
-pub use words::{float, grouped, line, milliseconds, time};
+pub use words::{count, float, grouped, line, milliseconds, time};
 
-/// The percentiles that are reported.
 const PERCENTILES: [(&str, f64); 4] =
     [("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("p99.9", 99.9)];
 
@@ -34,7 +33,6 @@ pub struct Pass {
     pub made_before: bool,
 }
 
-/// A run.
 #[derive(Debug)]
 pub struct Report<'r> {
     pub job: &'r Job,
@@ -44,7 +42,6 @@ pub struct Report<'r> {
     pub findings: Option<Findings>,
 }
 
-/// Writes a report for programs.
 pub fn write_json(path: Option<&Path>, report: &Value) -> anyhow::Result<()> {
     let Some(path) = path else {
         return Ok(());
@@ -54,7 +51,6 @@ pub fn write_json(path: Option<&Path>, report: &Value) -> anyhow::Result<()> {
 }
 
 impl Pass {
-    /// Accepted events a second.
     fn rate(&self) -> f64 {
         float(self.tally.total().accepted) / self.took.as_secs_f64().max(1e-9)
     }
@@ -95,9 +91,9 @@ impl Pass {
         let acknowledged = format!(
             "{} events/s ({} in {:.2} s, {} bodies, {:.1} MB/s{})",
             grouped(self.rate()),
-            grouped(float(total.accepted)),
+            count(total.accepted),
             self.took.as_secs_f64(),
-            grouped(float(tally.bodies)),
+            count(tally.bodies),
             float(tally.bytes) / 1e6 / self.took.as_secs_f64().max(1e-9),
             if self.finished { "" } else { ", stopped early" },
         );
@@ -119,45 +115,40 @@ impl Pass {
             let note = "not all bodies fitted into memory: some were made while the clock ran (--prepare-mb)";
             line(out, "note", note);
         }
-        let titles = [
+        let mut titles = String::new();
+        for title in [
             "accepted", "committed", "duplicates", "rejected", "refused", "unknown",
-        ];
-        line(
-            out,
-            "events",
-            &titles.map(|title| format!("{title:>12}")).concat(),
-        );
+        ] {
+            titles += &format!("{title:>12}");
+        }
+        line(out, "events", &titles);
         let mut row = |name: &str, counts: &Counts| {
-            let cells = [
-                counts.accepted, counts.committed, counts.duplicates, counts.rejected,
-                counts.refused, counts.unknown,
-            ];
-            line(
-                out,
-                name,
-                &cells.map(|n| format!("{:>12}", grouped(float(n)))).concat(),
-            );
+            let Counts {
+                accepted,
+                committed,
+                duplicates,
+                rejected,
+                refused,
+                unknown,
+                ..
+            } = *counts;
+            let counts = [accepted, committed, duplicates, rejected, refused, unknown];
+            let cells = counts.map(|n| format!("{:>12}", count(n)));
+            line(out, name, &cells.concat());
         };
         for ((table, format), counts) in &tally.counts {
             let name = format!("  {} {}", word(*table), Format::ALL[*format].as_str());
             row(&name, counts);
         }
         row("  all", &total);
-        let ack = |(ack, n): (&&str, &u64)| format!("{ack} {}", grouped(float(*n)));
-        line(
-            out,
-            "answers",
-            &tally.acks.iter().map(ack).collect::<Vec<_>>().join(", "),
-        );
+        let ack = |(ack, n): (&&str, &u64)| format!("{ack} {}", count(*n));
+        let acks: Vec<_> = tally.acks.iter().map(ack).collect();
+        line(out, "answers", &acks.join(", "));
         if tally.retries + tally.reconnects > 0 || !tally.refusals.is_empty() {
-            let (retries, reconnects) = (float(tally.retries), float(tally.reconnects));
-            let mut text = format!(
-                "{} retries, {} reconnects",
-                grouped(retries),
-                grouped(reconnects)
-            );
+            let (retries, reconnects) = (tally.retries, tally.reconnects);
+            let mut text = format!("{retries} retries, {reconnects} reconnects");
             for ((status, code), n) in &tally.refusals {
-                text += &format!(", {} × {status} {code}", grouped(float(*n)));
+                text += &format!(", {} × {status} {code}", count(*n));
             }
             line(out, "refusals", &text);
         }
@@ -194,7 +185,6 @@ impl Report<'_> {
         self.findings.as_ref().and_then(Findings::unfinished)
     }
 
-    /// The report for people.
     pub fn render(&self) -> String {
         let mut out = String::new();
         let (plan, ack) = (&self.job.plan, self.ack);
@@ -236,7 +226,6 @@ impl Report<'_> {
         out
     }
 
-    /// The report for programs.
     pub fn json(&self) -> Value {
         let (plan, settings) = (&self.job.plan, &self.job.plan.settings);
         json!({

@@ -16,10 +16,8 @@ use crate::service::Ack;
 
 /// Latencies up to here are told apart; longer ones count as this.
 const LATENCY_US_MAX: u64 = 600_000_000;
-/// How many errors are kept as text.
 const ERRORS_MAX: usize = 5;
 
-/// Counts of events.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Counts {
     /// An answer promised to store them.
@@ -27,32 +25,23 @@ pub struct Counts {
     /// Of these, in answers that say `committed`.
     #[serde(skip)]
     pub accepted_committed: u64,
-    /// Those answers call them stored.
     pub committed: u64,
-    /// Those answers call them duplicates.
     pub duplicates: u64,
-    /// Those answers call them quarantined.
     pub quarantined: u64,
-    /// They were found invalid.
     pub rejected: u64,
-    /// Their bodies were refused whole.
     pub refused: u64,
-    /// Their bodies have no answer.
     pub unknown: u64,
 }
 
 /// An answer that was not what it should be.
 #[derive(Clone, Debug)]
 pub struct Odd {
-    /// The body that it answers.
     pub body: u32,
     /// The places of the events that it rejects.
     pub rejected: Vec<u32>,
-    /// What is wrong with it.
     pub why: String,
 }
 
-/// Counts and latencies.
 #[derive(Clone, Debug)]
 pub struct Tally {
     /// By table and format.
@@ -63,7 +52,6 @@ pub struct Tally {
     pub refusals: BTreeMap<(u16, String), u64>,
     pub retries: u64,
     pub reconnects: u64,
-    /// Bytes of all attempts.
     pub bytes: u64,
     pub bodies: u64,
     /// From due (open loop) or sent (closed loop) to the answer, in microseconds.
@@ -101,7 +89,6 @@ impl Tally {
         }
     }
 
-    /// An answered body.
     pub fn answered(&mut self, kind: Kind, body: &Body, answer: &Answer, latency: Duration) {
         match answer.complaint(body) {
             None => self.accepted.push(body.number),
@@ -126,36 +113,30 @@ impl Tally {
         self.latency.saturating_record(micros(latency));
     }
 
-    /// A body that was refused for good.
     pub fn refused(&mut self, kind: Kind, events: u32) {
         self.counts.entry(kind).or_default().refused += u64::from(events);
         self.bodies += 1;
     }
 
-    /// A body without an answer.
     pub fn unknown(&mut self, kind: Kind, events: u32) {
         self.counts.entry(kind).or_default().unknown += u64::from(events);
         self.bodies += 1;
     }
 
-    /// One attempt that was refused.
     pub fn refusal(&mut self, status: u16, code: String) {
         *self.refusals.entry((status, code)).or_default() += 1;
     }
 
-    /// How late a body left.
     pub fn late(&mut self, by: Duration) {
         self.lateness.saturating_record(micros(by));
     }
 
-    /// An error, for people.
     pub fn error(&mut self, text: String) {
         if self.errors.len() < ERRORS_MAX && !self.errors.contains(&text) {
             self.errors.push(text);
         }
     }
 
-    /// Adds another connection's.
     pub fn add(&mut self, other: Tally) {
         for (kind, counts) in other.counts {
             self.counts.entry(kind).or_default().add(&counts);
@@ -185,7 +166,6 @@ impl Tally {
         }
     }
 
-    /// Everything, of all formats.
     pub fn total(&self) -> Counts {
         let mut total = Counts::default();
         for counts in self.counts.values() {

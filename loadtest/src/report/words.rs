@@ -9,6 +9,11 @@ pub fn line(out: &mut String, label: &str, text: &str) {
     writeln!(out, "{label:<26} {text}").expect("a String takes all");
 }
 
+/// A count in groups of three digits.
+pub fn count(n: u64) -> String {
+    grouped(float(n))
+}
+
 /// A number that is not negative, rounded, in groups of three digits.
 pub fn grouped(value: f64) -> String {
     let digits = format!("{value:.0}");
@@ -22,7 +27,6 @@ pub fn grouped(value: f64) -> String {
     out
 }
 
-/// A percentile in milliseconds.
 pub fn milliseconds(histogram: &Histogram<u64>, percentile: f64) -> f64 {
     float(histogram.value_at_percentile(percentile)) / 1e3
 }
@@ -36,7 +40,6 @@ pub fn float(count: u64) -> f64 {
     count as f64
 }
 
-/// An instant as RFC 3339.
 pub fn time(us: i64) -> String {
     jiff::Timestamp::from_microsecond(us).map_or_else(|_| format!("{us} µs"), |at| at.to_string())
 }

@@ -40,7 +40,6 @@ impl Bar {
     }
 }
 
-/// Bars from zero.
 pub fn bars(title: &str, bars: &[Bar]) -> String {
     let most = bars.iter().map(Bar::end).fold(0.0, f64::max);
     draw(title, bars, if most > 0.0 { most } else { 1.0 }, None)

@@ -15,7 +15,6 @@ const BOTTOM: f64 = 290.0;
 /// Names closer than this would overlap.
 const NAME_GAP: f64 = 22.0;
 
-/// The percentiles of one method.
 #[derive(Clone, Debug)]
 pub struct Line {
     pub name: String,
@@ -24,7 +23,6 @@ pub struct Line {
     pub class: &'static str,
 }
 
-/// Draws them.
 pub fn lines(title: &str, lines: &[Line]) -> String {
     // Whole powers of ten, so that the grid has round names.
     let all = || {

@@ -17,7 +17,6 @@ use lines::Line;
 
 const CSS: &str = include_str!("page.css");
 
-/// The whole page.
 pub fn render(comparison: &Comparison) -> String {
     let judged = comparison.judged();
     let date = comparison.began_at.strftime("%Y-%m-%d %H:%M UTC");
