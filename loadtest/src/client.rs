@@ -24,7 +24,7 @@ use crate::service::{Ack, word};
 /// Longer than any deadline of the service for `ack=committed`.
 const POST_LIMIT: Duration = Duration::from_secs(60);
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-/// Far more than the verdicts on a body can fill.
+/// Far more than the results of a body can fill.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 /// Where and how the bodies of each stream are posted.

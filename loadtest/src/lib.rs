@@ -42,7 +42,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use check::Checker;
 use compare::CompareOptions;
 use options::RunOptions;
-use report::{Pass, Report, Tally};
+use report::{Report, Tally};
 use run::Job;
 use sweep::SweepOptions;
 
@@ -109,14 +109,9 @@ async fn load(options: &RunOptions) -> anyhow::Result<ExitCode> {
     let passes = post(options, &job).await?;
     let findings = match &mut checker {
         Some(checker) => {
-            let tallies: Vec<&Tally> = passes.iter().map(|pass| &pass.tally).collect();
             let spooled = async || job.target.spooled().await;
             let patience = options.patience();
-            Some(
-                checker
-                    .after(&job.plan, &tallies, patience, spooled)
-                    .await?,
-            )
+            Some(checker.after(&job.plan, &passes, patience, spooled).await?)
         }
         None => None,
     };
@@ -135,12 +130,12 @@ async fn load(options: &RunOptions) -> anyhow::Result<ExitCode> {
     })
 }
 
-async fn post(options: &RunOptions, job: &Arc<Job>) -> anyhow::Result<Vec<Pass>> {
+async fn post(options: &RunOptions, job: &Arc<Job>) -> anyhow::Result<Vec<Tally>> {
     let style = ProgressStyle::with_template(
         "{prefix} {bar:30} {human_pos}/{human_len} events  {per_sec}  {elapsed}",
     )
     .expect("the template is a constant");
-    let mut passes: Vec<Pass> = Vec::new();
+    let mut passes: Vec<Tally> = Vec::new();
     for number in 1..=options.repeat {
         let bar = ProgressBar::new(options.settings.events.into())
             .with_style(style.clone())

@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::answer::Reply;
 use crate::client::{Connection, Target};
 use crate::generate::{Body, Plan, Settings};
-use crate::report::{Pass, Tally, float};
+use crate::report::{Tally, float};
 use crate::service::Ack;
 use crate::supply::Supply;
 
@@ -86,7 +86,7 @@ impl Job {
         self: &Arc<Self>,
         (supply, maker): Made,
         progress: &ProgressBar,
-    ) -> anyhow::Result<Pass> {
+    ) -> anyhow::Result<Tally> {
         let supply = Arc::new(supply);
         let posted = self.post_all(&supply, progress).await;
         // The maker must not wait for room any more, even after an error.
@@ -94,20 +94,14 @@ impl Job {
         maker
             .await
             .context("the thread that makes bodies panicked")?;
-        let (tally, took, finished) = posted?;
-        Ok(Pass {
-            tally,
-            took,
-            finished,
-            made_before: supply.is_complete,
-        })
+        posted
     }
 
     async fn post_all(
         self: &Arc<Self>,
         supply: &Arc<Supply>,
         progress: &ProgressBar,
-    ) -> anyhow::Result<(Tally, Duration, bool)> {
+    ) -> anyhow::Result<Tally> {
         // Connecting is not what is measured.
         let mut connections = Vec::new();
         for _ in 0..self.schedule.connections {
@@ -128,13 +122,12 @@ impl Job {
             senders.spawn(sender.run());
         }
         let mut tally = Tally::new();
-        let mut finished = true;
         while let Some(sender) = senders.join_next().await {
-            let (sender, to_the_end) = sender.context("a connection's task panicked")?;
-            finished &= to_the_end;
-            tally.add(sender);
+            tally.add(sender.context("a connection's task panicked")?);
         }
-        Ok((tally, began.elapsed(), finished))
+        tally.took = began.elapsed();
+        tally.made_before = supply.is_complete;
+        Ok(tally)
     }
 }
 
@@ -150,8 +143,8 @@ struct Sender {
 }
 
 impl Sender {
-    /// Posts until there is nothing left; says whether it came to the end.
-    async fn run(mut self) -> (Tally, bool) {
+    /// Posts until there is nothing left.
+    async fn run(mut self) -> Tally {
         while let Some(body) = self.supply.next().await {
             let due = match self.job.schedule.rate {
                 None => Instant::now(),
@@ -173,11 +166,13 @@ impl Sender {
             }
             if !goes_on {
                 self.supply.abandon();
-                return (self.tally, false);
+                self.tally.finished = false;
+                return self.tally;
             }
         }
         // The sender that met the deadline took the rest away.
-        (self.tally, Instant::now() < self.deadline)
+        self.tally.finished = Instant::now() < self.deadline;
+        self.tally
     }
 
     /// Posts one body until it is answered, or no more attempts are left.

@@ -1,9 +1,8 @@
 //! What the load tester takes from the service: all of it is named here.
 //!
-//! `run` takes names, the writer of JSON objects and the hash of ids; its check
-//! takes no step of the way that an event goes through the service. `compare`
-//! takes the encoder, so that every method loads the same rows, and what starts
-//! a private PostgreSQL.
+//! `run` takes names and the hash of ids, and nothing that handles an event.
+//! `compare` and the tests take the encoder, so that every method loads the same
+//! rows, and what starts a private PostgreSQL.
 
 pub use recsys_ingest::config::Ack;
 pub use recsys_ingest::dev::postgres::{Options as PostgresOptions, PrivatePostgres};

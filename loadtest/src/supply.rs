@@ -25,7 +25,7 @@ pub struct Supply {
 }
 
 impl Supply {
-    /// Makes bodies on a thread of its own, and waits until all are made or no more fit.
+    /// Makes bodies on another thread, and waits until all are made or no more fit.
     pub async fn make(plan: &Arc<Plan>, bytes_max: usize) -> (Self, JoinHandle<()>) {
         let units = u32::try_from((bytes_max / UNIT_BYTES).max(1)).unwrap_or(u32::MAX);
         let memory = Arc::new(Semaphore::new(units as usize));

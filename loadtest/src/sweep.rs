@@ -142,13 +142,13 @@ async fn attempt(options: &SweepOptions, rate: f64, seed: u64) -> anyhow::Result
     let job = Arc::new(job);
     let made = job.make().await;
     let pass = job.post(made, &ProgressBar::hidden()).await?;
-    let (tally, total) = (&pass.tally, pass.tally.total());
+    let total = pass.total();
     anyhow::ensure!(
-        total.unknown == 0 && tally.odd.is_empty(),
+        total.unknown == 0 && pass.odd.is_empty(),
         "the service did not answer as it should: {}",
-        tally.errors.join("; ")
+        pass.errors.join("; ")
     );
-    let p99_ms = milliseconds(&tally.latency, 99.0);
+    let p99_ms = milliseconds(&pass.latency, 99.0);
     let achieved = float(total.accepted + total.rejected) / pass.took.as_secs_f64().max(1e-9);
     let held = pass.finished
         && total.refused == 0

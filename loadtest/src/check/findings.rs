@@ -67,7 +67,7 @@ impl Findings {
     ///
     /// Where an answer says less than `committed`, or is missing, the tables may
     /// hold up to as many rows more as it has events.
-    pub fn compare_counts(&mut self, plan: &Plan, slots: &Slots, passes: &[&Tally]) {
+    pub fn compare_counts(&mut self, plan: &Plan, slots: &Slots, passes: &[Tally]) {
         for odd in passes.iter().flat_map(|pass| &pass.odd) {
             self.example("odd answer", || format!("body {}: {}", odd.body, odd.why));
         }

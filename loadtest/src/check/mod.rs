@@ -77,7 +77,7 @@ impl Checker {
     pub async fn after(
         &mut self,
         plan: &Plan,
-        passes: &[&Tally],
+        passes: &[Tally],
         patience: Patience,
         spooled: impl AsyncFn() -> Option<u64>,
     ) -> anyhow::Result<Findings> {

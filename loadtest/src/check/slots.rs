@@ -48,7 +48,7 @@ impl Slots {
     }
 
     /// Takes over what was posted and promised.
-    pub fn promise(&mut self, plan: &Plan, passes: &[&Tally]) {
+    pub fn promise(&mut self, plan: &Plan, passes: &[Tally]) {
         for pass in passes {
             self.mark(plan, &pass.posted, |slot| slot.posted = true);
             self.mark(plan, &pass.accepted, |slot| slot.promised = true);

@@ -133,7 +133,12 @@ impl Fixture {
         client.batch_execute(sql).await.unwrap();
         let spooled = async || Some(self.spooled);
         self.checker
-            .after(&self.plan, &[&self.tally], PATIENCE, spooled)
+            .after(
+                &self.plan,
+                std::slice::from_ref(&self.tally),
+                PATIENCE,
+                spooled,
+            )
             .await
             .unwrap()
     }

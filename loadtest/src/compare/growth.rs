@@ -122,8 +122,7 @@ impl Growth<'_> {
         Ok(sections)
     }
 
-    /// A point whose load differs by what `set` does from a load of today's events in the
-    /// usual bodies.
+    /// A point: a load of today's events in the usual bodies, changed by `set`.
     fn point(&self, id: &str, title: &str, before: Before, set: impl FnOnce(&mut Load)) -> Point {
         let mut load = Load::new(self.options, TABLE, BODY, self.day_us);
         set(&mut load);

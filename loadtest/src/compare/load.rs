@@ -16,7 +16,6 @@ use super::programs::Program;
 use super::sample::{Latency, Sample};
 use crate::client::Connection;
 use crate::generate::{Caller, Scope, Settings};
-use crate::report::Pass;
 use crate::run::{Job, Made, Schedule};
 use crate::service::{Ack, Table};
 
@@ -193,16 +192,11 @@ impl Load {
 
 /// Posts all bodies; the sample counts until the last answer.
 async fn post(job: &Arc<Job>, made: Made) -> anyhow::Result<Sample> {
-    let Pass {
-        tally,
-        took,
-        finished,
-        ..
-    } = job.post(made, &ProgressBar::hidden()).await?;
+    let tally = job.post(made, &ProgressBar::hidden()).await?;
     let total = tally.total();
     let events = u64::from(job.plan.slots());
     anyhow::ensure!(
-        finished && tally.odd.is_empty() && total.accepted == events,
+        tally.finished && tally.odd.is_empty() && total.accepted == events,
         "of {events} events {} were accepted, {} refused and {} not answered: {}",
         total.accepted,
         total.refused,
@@ -211,7 +205,7 @@ async fn post(job: &Arc<Job>, made: Made) -> anyhow::Result<Sample> {
     );
     Ok(Sample {
         rows: events,
-        seconds: took.as_secs_f64(),
+        seconds: tally.took.as_secs_f64(),
         latency: Latency::of(&tally.latency),
         ..Sample::default()
     })

@@ -69,7 +69,7 @@ pub struct Comparison {
 pub async fn compare(options: &CompareOptions) -> anyhow::Result<bool> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    // Whatever stops us early, the server and the service stop with us.
+    // A signal ends the server and the service too.
     let comparison = tokio::select! {
         comparison = measure(options) => comparison?,
         _ = terminate.recv() => anyhow::bail!("stopped before the end"),

@@ -12,7 +12,7 @@ use crate::service::{Micros, Table};
 
 const EVENTS: u32 = 12_345;
 
-/// An environment of its own for a test, in a directory that is empty otherwise.
+/// An environment for one test, in a directory that is empty otherwise.
 pub async fn test_environment() -> (Environment, TempDir) {
     // Postgres runs as another user where the tests run as root.
     let mut dir = tempfile::Builder::new();

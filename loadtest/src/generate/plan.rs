@@ -42,7 +42,7 @@ pub enum Role {
     Repeat(u32),
 }
 
-/// The tenant whose rows an event ends up among.
+/// The tenant that an event's row belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner {
     /// The tenant of a caller's key, which only the service knows.

@@ -6,7 +6,6 @@ mod tally;
 mod words;
 
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use hdrhistogram::Histogram;
@@ -21,23 +20,11 @@ pub use words::{count, float, grouped, line, milliseconds, time};
 const PERCENTILES: [(&str, f64); 4] =
     [("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("p99.9", 99.9)];
 
-/// One pass over all bodies.
-#[derive(Clone, Debug)]
-pub struct Pass {
-    pub tally: Tally,
-    /// From the first body's departure to the last one's answer.
-    pub took: Duration,
-    /// Whether all bodies were posted.
-    pub finished: bool,
-    /// Whether all bodies were made before the clock started.
-    pub made_before: bool,
-}
-
 #[derive(Debug)]
 pub struct Report<'r> {
     pub job: &'r Job,
     pub ack: Ack,
-    pub passes: Vec<Pass>,
+    pub passes: Vec<Tally>,
     /// `None` where there was no database to look into.
     pub findings: Option<Findings>,
 }
@@ -50,15 +37,14 @@ pub fn write_json(path: Option<&Path>, report: &Value) -> anyhow::Result<()> {
         .with_context(|| format!("cannot write the report to {}", path.display()))
 }
 
-impl Pass {
+impl Tally {
     fn rate(&self) -> f64 {
-        float(self.tally.total().accepted) / self.took.as_secs_f64().max(1e-9)
+        float(self.total().accepted) / self.took.as_secs_f64().max(1e-9)
     }
 
     fn json(&self) -> Value {
-        let tally = &self.tally;
         let mut formats = Vec::new();
-        for ((table, format), counts) in &tally.counts {
+        for ((table, format), counts) in &self.counts {
             let mut object = json!(counts);
             object["table"] = table.as_str().into();
             object["format"] = Format::ALL[*format].as_str().into();
@@ -70,37 +56,36 @@ impl Pass {
             "finished": self.finished,
             "made_before": self.made_before,
             "events_per_second": self.rate(),
-            "bodies": tally.bodies,
-            "bytes": tally.bytes,
-            "total": tally.total(),
+            "bodies": self.bodies,
+            "bytes": self.bytes,
+            "total": self.total(),
             "formats": formats,
-            "acks": tally.acks,
-            "refusals": tally.refusals.iter().map(refusal).collect::<Vec<_>>(),
-            "retries": tally.retries,
-            "reconnects": tally.reconnects,
-            "odd_answers": tally.odd.len(),
-            "latency_ms": latency_json(&tally.latency),
-            "lateness_ms": latency_json(&tally.lateness),
-            "errors": tally.errors,
+            "acks": self.acks,
+            "refusals": self.refusals.iter().map(refusal).collect::<Vec<_>>(),
+            "retries": self.retries,
+            "reconnects": self.reconnects,
+            "odd_answers": self.odd.len(),
+            "latency_ms": latency_json(&self.latency),
+            "lateness_ms": latency_json(&self.lateness),
+            "errors": self.errors,
         })
     }
 
     fn render(&self, out: &mut String) {
-        let tally = &self.tally;
-        let total = tally.total();
+        let total = self.total();
         let acknowledged = format!(
             "{} events/s ({} in {:.2} s, {} bodies, {:.1} MB/s{})",
             grouped(self.rate()),
             count(total.accepted),
             self.took.as_secs_f64(),
-            count(tally.bodies),
-            float(tally.bytes) / 1e6 / self.took.as_secs_f64().max(1e-9),
+            count(self.bodies),
+            float(self.bytes) / 1e6 / self.took.as_secs_f64().max(1e-9),
             if self.finished { "" } else { ", stopped early" },
         );
         line(out, "acknowledged", &acknowledged);
         for (name, histogram) in [
-            ("latency ms", &tally.latency),
-            ("late by ms", &tally.lateness),
+            ("latency ms", &self.latency),
+            ("late by ms", &self.lateness),
         ] {
             if !histogram.is_empty() {
                 let mut text = String::new();
@@ -136,23 +121,23 @@ impl Pass {
             let cells = counts.map(|n| format!("{:>12}", count(n)));
             line(out, name, &cells.concat());
         };
-        for ((table, format), counts) in &tally.counts {
+        for ((table, format), counts) in &self.counts {
             let name = format!("  {} {}", word(*table), Format::ALL[*format].as_str());
             row(&name, counts);
         }
         row("  all", &total);
         let ack = |(ack, n): (&&str, &u64)| format!("{ack} {}", count(*n));
-        let acks: Vec<_> = tally.acks.iter().map(ack).collect();
+        let acks: Vec<_> = self.acks.iter().map(ack).collect();
         line(out, "answers", &acks.join(", "));
-        if tally.retries + tally.reconnects > 0 || !tally.refusals.is_empty() {
-            let (retries, reconnects) = (tally.retries, tally.reconnects);
+        if self.retries + self.reconnects > 0 || !self.refusals.is_empty() {
+            let (retries, reconnects) = (self.retries, self.reconnects);
             let mut text = format!("{retries} retries, {reconnects} reconnects");
-            for ((status, code), n) in &tally.refusals {
+            for ((status, code), n) in &self.refusals {
                 text += &format!(", {} × {status} {code}", count(*n));
             }
             line(out, "refusals", &text);
         }
-        for error in &tally.errors {
+        for error in &self.errors {
             line(out, "error", error);
         }
     }
@@ -162,12 +147,12 @@ impl Report<'_> {
     /// Everything that went wrong, in words; a run with none of it is good.
     pub fn failures(&self) -> Vec<String> {
         let mut failures = Vec::new();
-        let odd: usize = self.passes.iter().map(|pass| pass.tally.odd.len()).sum();
+        let odd: usize = self.passes.iter().map(|pass| pass.odd.len()).sum();
         if odd > 0 {
             failures.push(format!("{odd} answers were not what they should be"));
         }
         for (number, pass) in (1..).zip(&self.passes) {
-            if pass.tally.total().accepted == 0 {
+            if pass.total().accepted == 0 {
                 failures.push(format!("pass {number}: nothing was accepted"));
             }
             if !pass.finished {
@@ -248,7 +233,7 @@ impl Report<'_> {
                 "ack": self.ack.as_str(),
                 "rate": self.job.schedule.rate,
             },
-            "passes": self.passes.iter().map(Pass::json).collect::<Vec<_>>(),
+            "passes": self.passes.iter().map(Tally::json).collect::<Vec<_>>(),
             "check": self.findings,
             "failures": self.failures(),
             "unfinished": self.unfinished(),

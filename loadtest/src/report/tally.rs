@@ -66,6 +66,12 @@ pub struct Tally {
     pub odd: Vec<Odd>,
     /// The first few things that went wrong.
     pub errors: Vec<String>,
+    /// From the first body's departure to the last one's answer.
+    pub took: Duration,
+    /// Whether all bodies were posted.
+    pub finished: bool,
+    /// Whether all bodies were made before the clock started.
+    pub made_before: bool,
 }
 
 impl Tally {
@@ -86,6 +92,9 @@ impl Tally {
             accepted: Vec::new(),
             odd: Vec::new(),
             errors: Vec::new(),
+            took: Duration::ZERO,
+            finished: true,
+            made_before: true,
         }
     }
 
@@ -147,6 +156,7 @@ impl Tally {
         for (refusal, n) in other.refusals {
             *self.refusals.entry(refusal).or_default() += n;
         }
+        self.finished &= other.finished;
         self.retries += other.retries;
         self.reconnects += other.reconnects;
         self.bytes += other.bytes;

@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 
 use super::{Job, Schedule};
 use crate::generate::{Settings, test_settings};
-use crate::report::Pass;
+use crate::report::Tally;
 use crate::service::{Ack, Format};
 
 /// What the service does with the next request.
@@ -81,7 +81,7 @@ async fn respond(
 }
 
 /// Posts a thousand events in a hundred bodies.
-async fn run(url: &str, schedule: Schedule) -> Pass {
+async fn run(url: &str, schedule: Schedule) -> Tally {
     let settings = Settings {
         body_events: 10..=10,
         formats: vec![Format::Native],
@@ -107,21 +107,21 @@ async fn every_body_is_posted_once_and_entered_as_accepted() {
     let url = service([]).await;
     let pass = run(&url, schedule()).await;
     assert!(pass.finished);
-    assert_eq!(pass.tally.total().accepted, 1_000);
-    assert_eq!(pass.tally.bodies, 100);
-    assert_eq!(pass.tally.latency.len(), 100);
-    assert_eq!(pass.tally.accepted.len(), 100);
+    assert_eq!(pass.total().accepted, 1_000);
+    assert_eq!(pass.bodies, 100);
+    assert_eq!(pass.latency.len(), 100);
+    assert_eq!(pass.accepted.len(), 100);
 }
 
 #[tokio::test]
 async fn what_is_refused_or_lost_is_counted_and_not_taken_for_accepted() {
     let url = service([Does::Refuses(503), Does::Refuses(413), Does::HangsUp]).await;
     let pass = run(&url, schedule()).await;
-    let total = pass.tally.total();
+    let total = pass.total();
     let counts = (total.accepted, total.refused, total.unknown);
     assert_eq!(counts, (970, 20, 10));
-    assert_eq!(pass.tally.reconnects, 1);
-    assert_eq!(pass.tally.accepted.len(), 97);
+    assert_eq!(pass.reconnects, 1);
+    assert_eq!(pass.accepted.len(), 97);
 }
 
 #[tokio::test]
@@ -132,9 +132,9 @@ async fn with_retries_what_is_refused_for_now_or_lost_is_posted_again() {
         ..schedule()
     };
     let pass = run(&url, schedule).await;
-    assert_eq!(pass.tally.total().accepted, 1_000);
-    assert_eq!(pass.tally.retries, 3);
-    assert_eq!(pass.tally.refusals.len(), 2);
+    assert_eq!(pass.total().accepted, 1_000);
+    assert_eq!(pass.retries, 3);
+    assert_eq!(pass.refusals.len(), 2);
 }
 
 #[tokio::test]
@@ -149,7 +149,7 @@ async fn in_an_open_loop_a_stall_counts_for_all_that_were_due_during_it() {
     };
     let pass = run(&url, schedule).await;
     assert!(pass.took >= Duration::from_millis(490), "{:?}", pass.took);
-    let median = pass.tally.latency.value_at_quantile(0.5);
+    let median = pass.latency.value_at_quantile(0.5);
     assert!(median > 50_000, "the median is {median} µs");
 }
 
