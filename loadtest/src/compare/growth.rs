@@ -3,9 +3,7 @@
 //!
 //! Keeps one invariant: the points of an axis are loaded in turn, round after
 //! round, so that each can be set against the others. Interactions only, over
-//! HTTP at `ack=durable`, in bodies of a hundred where nothing else is said. Each
-//! load finds a service that has just started, since memory that was taken once
-//! stays taken.
+//! HTTP at `ack=durable`, in bodies of a hundred where nothing else is said.
 
 use anyhow::Context as _;
 
@@ -37,9 +35,11 @@ struct Point {
     before: Before,
 }
 
-/// What a point needs before its load.
+/// What a point needs before its load, apart from an empty table.
 enum Before {
-    Empty,
+    Nothing,
+    /// A service that has just started, since memory that was taken once stays taken.
+    Restart,
     DropPartitions,
     MakePartitions,
     /// Only today's partition is emptied, and no two loads have the same events.
@@ -76,24 +76,29 @@ impl Growth<'_> {
                 Before::MakePartitions,
                 |_| {},
             ),
-            self.point("partitions_400", in_all, Before::Empty, |load| {
+            self.point("partitions_400", in_all, Before::Restart, |load| {
                 (load.day_us, load.days) = (ahead_us, PARTITIONS);
             }),
         ];
         let tenants = [("1 tenant", 1), ("10,000 tenants", names.len())].map(|(title, n)| {
-            self.point(&format!("tenants_{n}"), title, Before::Empty, |load| {
+            self.point(&format!("tenants_{n}"), title, Before::Nothing, |load| {
                 load.tenants = names[..n].to_vec();
             })
         });
         let connections = CONNECTIONS.map(|n| {
             let title = format!("{n} connection{}", if n == 1 { "" } else { "s" });
-            self.point(&format!("connections_{n}"), &title, Before::Empty, |load| {
-                load.connections = n;
-            })
+            self.point(
+                &format!("connections_{n}"),
+                &title,
+                Before::Restart,
+                |load| {
+                    load.connections = n;
+                },
+            )
         });
         let bodies = BODIES.map(|n| {
             let title = format!("{n} event{} a body", if n == 1 { "" } else { "s" });
-            self.point(&format!("bodies_{n}"), &title, Before::Empty, |load| {
+            self.point(&format!("bodies_{n}"), &title, Before::Restart, |load| {
                 *load = Load::new(self.options, TABLE, n, self.day_us);
                 load.events = Method::Http(Ack::Durable, n).rows_of(load.events);
             })
@@ -113,11 +118,13 @@ impl Growth<'_> {
         let mut sections = vec![self.axis("partitions", partitions).await?];
         self.drop_partitions().await?;
         self.make_tenants(&names).await?;
+        self.environment.start_service(&[HORIZON]).await?;
         sections.push(self.axis("tenants", tenants.into()).await?);
         sections.push(self.axis("connections", connections.into()).await?);
         sections.push(self.axis("events in a body", bodies.into()).await?);
         let filled = self.fill(tomorrow_us).await;
         filled.context("filling a large table")?;
+        self.environment.start_service(&[HORIZON]).await?;
         sections.push(self.axis("rows in the table", rows).await?);
         Ok(sections)
     }
@@ -146,9 +153,11 @@ impl Growth<'_> {
                 match point.before {
                     Before::DropPartitions => self.drop_partitions().await?,
                     Before::MakePartitions => self.make_partitions().await?,
-                    Before::Empty | Before::EmptyToday => {}
+                    Before::Nothing | Before::Restart | Before::EmptyToday => {}
                 }
-                self.environment.start_service(&[HORIZON]).await?;
+                if !matches!(point.before, Before::Nothing | Before::EmptyToday) {
+                    self.environment.start_service(&[HORIZON]).await?;
+                }
                 match point.before {
                     Before::EmptyToday => {
                         let today = self.partition_of_today().await?;
