@@ -16,7 +16,7 @@ use super::findings::Findings;
 use super::partitions::Partitions;
 use super::slots::describe;
 use crate::generate::{
-    EVENT, Event, Owner, Plan, REQUEST, Salt, expected_row, item, occurred_us, slot_of,
+    EVENT, Event, Plan, REQUEST, Salt, expected_row, item, occurred_us, slot_of,
 };
 use crate::report::time;
 use crate::service::{Format, Table};
@@ -107,9 +107,9 @@ impl Checker {
         if at != occurred_us(plan, slot) {
             wrong.push(format!("its occurred_at is {occurred_at}"));
         }
-        let owner = match plan.owner(body, slot) {
-            Owner::Tenant(at) => self.tenants[usize::from(at)],
-            Owner::Caller(at) => *callers[usize::from(at)].get_or_insert(tenant),
+        let owner = match plan.tenant(body, slot) {
+            Some(at) => self.tenants[at],
+            None => *callers[usize::from(stream.caller)].get_or_insert(tenant),
         };
         if owner != tenant {
             wrong.push(format!("its tenant is {tenant}"));

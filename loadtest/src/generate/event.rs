@@ -6,7 +6,7 @@
 use uuid::Uuid;
 
 use super::names;
-use super::plan::{Owner, Plan, Role};
+use super::plan::{Plan, Role};
 use super::random::Draws;
 use super::settings::Order;
 use super::write::Style;
@@ -75,7 +75,7 @@ impl Fault {
 pub struct Event {
     pub table: Table,
     pub format: Format,
-    pub owner: Owner,
+    pub tenant: Option<usize>,
     pub event_id: Uuid,
     pub request: Option<String>,
     pub occurred_us: i64,
@@ -154,7 +154,7 @@ impl Plan {
         let mut event = Event {
             table,
             format,
-            owner: self.owner(body, slot),
+            tenant: self.tenant(body, slot),
             event_id: names::of_slot(self.seed, names::EVENT, slot),
             request: None,
             occurred_us: occurred_us(self, slot),

@@ -20,7 +20,7 @@ pub use body::{Bodies, Body};
 pub use event::{Event, occurred_us};
 pub use expect::{Salt, expected_row, request_uuid};
 pub use names::{EVENT, REQUEST, item, slot_of};
-pub use plan::{Kind, Owner, Plan, Role};
+pub use plan::{Kind, Plan, Role};
 
 pub use settings::{Caller, Encoding, Framing, Scope, Settings, parse_positive};
 #[cfg(test)]

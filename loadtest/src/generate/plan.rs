@@ -42,15 +42,6 @@ pub enum Role {
     Repeat(u32),
 }
 
-/// The tenant that an event's row belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Owner {
-    /// The tenant of a caller's key, which only the service knows.
-    Caller(u16),
-    /// A tenant by its place in the settings.
-    Tenant(u16),
-}
-
 #[derive(Debug)]
 pub struct Plan {
     pub settings: Settings,
@@ -245,19 +236,18 @@ impl Plan {
         shown.bodies.get(after.checked_sub(1)?).copied()
     }
 
-    /// The tenant of the event in `slot` of `body`.
-    pub fn owner(&self, body: u32, slot: u32) -> Owner {
+    /// The tenant of the event in `slot` of `body`, by its place in the settings; none if it
+    /// is that of the caller's key, which only the service knows.
+    pub fn tenant(&self, body: u32, slot: u32) -> Option<usize> {
         let stream = self.stream_of(body);
-        let settings = &self.settings;
-        match settings.callers[usize::from(stream.caller)].scope {
-            Scope::Own => Owner::Caller(stream.caller),
-            Scope::Tenant(tenant) => Owner::Tenant(tenant),
+        match self.settings.callers[usize::from(stream.caller)].scope {
+            Scope::Own => None,
+            Scope::Tenant(tenant) => Some(tenant.into()),
             // outcome.v1 has no field for it.
-            Scope::Any if stream.format == Format::OutcomeV1 => Owner::Caller(stream.caller),
+            Scope::Any if stream.format == Format::OutcomeV1 => None,
             Scope::Any => {
-                let tenants = u32::try_from(settings.tenants.len()).expect("few tenants");
-                let tenant = Draws::new(self.seed, 4, slot).below(tenants);
-                Owner::Tenant(u16::try_from(tenant).expect("few tenants"))
+                let tenants = u32::try_from(self.settings.tenants.len()).expect("few tenants");
+                Some(Draws::new(self.seed, 4, slot).below(tenants) as usize)
             }
         }
     }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::event::{Event, Fault, Id, Item};
 use super::names;
-use super::plan::{Owner, Plan};
+use super::plan::Plan;
 use super::settings::Scope;
 use crate::service::{Format, Table};
 
@@ -41,10 +41,8 @@ pub fn documents(plan: &Plan, event: &Event) -> Vec<Value> {
     // The format of the suite's other components names the tenant always, ours where the
     // key does not say it.
     let is_named = event.format != Format::Native || settings.callers[0].scope == Scope::Any;
-    let tenant = match event.owner {
-        Owner::Tenant(at) if is_named => Some(&settings.tenants[usize::from(at)]),
-        _ => None,
-    };
+    let tenant = event.tenant.filter(|_| is_named);
+    let tenant = tenant.map(|at| &settings.tenants[at]);
     let is_placeless = event.table == Table::Exposures && is_faulty(Fault::Missing);
     let surface = event.surface.filter(|_| !is_placeless);
     let (user, session) = (text_of(&event.user), text_of(&event.session));
