@@ -8,12 +8,10 @@ use std::hint::black_box;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use loadtest::sample;
 use recsys_ingest::event::row::Key;
 use recsys_ingest::event::row::rows::Rows;
 use recsys_ingest::event::table::Table;
-
-#[path = "sample/mod.rs"]
-mod sample;
 
 /// Rows of a full batch.
 const ROWS: usize = 10_000;

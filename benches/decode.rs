@@ -4,11 +4,9 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use loadtest::sample;
 use recsys_ingest::event::identity::Pseudonymizer;
 use recsys_ingest::event::table::Table;
-
-#[path = "sample/mod.rs"]
-mod sample;
 
 const EVENTS: usize = 100;
 

@@ -3,6 +3,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use loadtest::sample;
 use recsys_ingest::event::numeric::Decimal;
 use recsys_ingest::event::row::Key;
 use recsys_ingest::event::row::rows::Rows;
@@ -10,9 +11,6 @@ use recsys_ingest::event::row::writer::RowWriter;
 use recsys_ingest::event::table::Table;
 use recsys_ingest::event::time::Micros;
 use uuid::Uuid;
-
-#[path = "sample/mod.rs"]
-mod sample;
 
 const ROWS: usize = 100;
 

@@ -6,12 +6,10 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use loadtest::sample;
 use recsys_ingest::event::row::Key;
 use recsys_ingest::event::row::rows::Rows;
 use recsys_ingest::event::table::Table;
-
-#[path = "sample/mod.rs"]
-mod sample;
 
 const EVENTS: usize = 100;
 

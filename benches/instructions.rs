@@ -8,14 +8,12 @@
 use std::hint::black_box;
 use std::process::Command;
 
+use loadtest::sample;
 use recsys_ingest::event::identity::Pseudonymizer;
 use recsys_ingest::event::json::scan::Scanner;
 use recsys_ingest::event::row::Key;
 use recsys_ingest::event::row::rows::Rows;
 use recsys_ingest::event::table::Table;
-
-#[path = "sample/mod.rs"]
-mod sample;
 
 const EVENTS: usize = 100;
 /// Repetitions of the shorter and the longer run.

@@ -8,12 +8,10 @@ use std::collections::HashMap;
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use loadtest::sample;
 use recsys_ingest::event::json::scan::Scanner;
 use recsys_ingest::event::table::Table;
 use serde_json::value::RawValue;
-
-#[path = "sample/mod.rs"]
-mod sample;
 
 const EVENTS: usize = 100;
 

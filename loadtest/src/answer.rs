@@ -3,79 +3,74 @@
 //! Written from the contract. Keeps one invariant: an [`Answer`] accounts for
 //! every event of its body, or it is not one.
 
+use clap::ValueEnum as _;
 use hyper::StatusCode;
-use serde::Deserialize;
+use hyper::header::HeaderMap;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
-/// How far an event has got when it is answered.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Deserialize,
-    serde::Serialize,
-    clap::ValueEnum,
-)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Ack {
-    /// In memory.
-    Received,
-    /// On disk.
-    Durable,
-    /// In Postgres.
-    Committed,
-}
+use crate::generate::Body;
+use crate::service::Ack;
 
-impl Ack {
-    /// The name in `?ack=`.
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Ack::Received => "received",
-            Ack::Durable => "durable",
-            Ack::Committed => "committed",
-        }
-    }
-}
-
-/// An answer with a verdict on every event.
-#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
-pub(crate) struct Answer {
+/// An answer with a result for every event.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Answer {
     /// The level that was reached; none where all events were rejected.
-    #[serde(default)]
-    pub(crate) ack: Option<Ack>,
+    #[serde(deserialize_with = "read_ack")]
+    pub ack: Option<Ack>,
     /// Events that will be stored.
-    #[serde(default)]
-    pub(crate) accepted: u32,
+    pub accepted: u32,
     /// Events that will not, by their place.
-    #[serde(default)]
-    pub(crate) rejected: Vec<Rejected>,
+    pub rejected: Vec<Told>,
     /// Those that are only summed up; once read they are in `rejected`.
-    #[serde(default)]
-    pub(crate) rejected_more: Vec<More>,
+    pub rejected_more: Vec<More>,
     /// Of the accepted: stored.
-    #[serde(default)]
-    pub(crate) committed: Option<u32>,
+    pub committed: Option<u32>,
     /// Of the accepted: there before.
-    #[serde(default)]
-    pub(crate) duplicates: Option<u32>,
+    pub duplicates: Option<u32>,
     /// Of the accepted: refused by Postgres.
-    #[serde(default)]
-    pub(crate) quarantined: Vec<serde_json::Value>,
+    pub quarantined: Vec<Told>,
     /// Those that are only summed up; once read they are in `quarantined`.
-    #[serde(default)]
-    pub(crate) quarantined_more: Vec<More>,
+    pub quarantined_more: Vec<More>,
 }
 
-/// Events with the same verdict.
-#[derive(Debug, PartialEq, Eq, Deserialize)]
-pub(crate) struct More {
+/// One event that was not accepted, or not stored.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Told {
+    pub index: u32,
+    pub code: String,
+    /// The same for people.
+    #[serde(default)]
+    pub message: String,
+}
+
+/// Events with the same result.
+#[derive(Debug, Deserialize)]
+pub struct More {
     code: String,
     count: usize,
     /// Places, such as `3,7-9`.
     events: String,
+}
+
+#[derive(Debug)]
+pub enum Reply {
+    Answered(Answer),
+    Refused {
+        status: StatusCode,
+        /// The `code` of the problem document.
+        code: String,
+        retry_after_seconds: Option<u64>,
+    },
+    /// The connection broke, or the answer made no sense.
+    Unknown(String),
+}
+
+fn read_ack<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Ack>, D::Error> {
+    let name = Option::<String>::deserialize(from)?;
+    let ack = name.map(|name| Ack::from_str(&name, false)).transpose();
+    ack.map_err(D::Error::custom)
 }
 
 impl More {
@@ -97,101 +92,81 @@ impl More {
     }
 }
 
-impl Answer {
-    /// Puts what is summed up with what is told one by one; false if that makes no sense.
-    fn unfold(&mut self) -> bool {
-        for more in std::mem::take(&mut self.rejected_more) {
-            let Some(indexes) = more.indexes() else {
-                return false;
-            };
-            self.rejected
-                .extend(indexes.into_iter().map(|index| Rejected {
-                    index,
-                    code: more.code.clone(),
-                }));
+/// Puts what is summed up with what is told one by one; `None` if that makes no sense.
+fn unfold(told: &mut Vec<Told>, more: Vec<More>) -> Option<()> {
+    for more in more {
+        told.extend(more.indexes()?.into_iter().map(|index| Told {
+            index,
+            code: more.code.clone(),
+            message: String::new(),
+        }));
+    }
+    told.sort_by_key(|told| told.index);
+    told.is_sorted_by(|a, b| a.index < b.index).then_some(())
+}
+
+pub fn read(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Reply {
+    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    if !matches!(status.as_u16(), 200 | 202 | 422) {
+        let problem: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+        return Reply::Refused {
+            status,
+            code: problem["code"].as_str().unwrap_or_default().to_owned(),
+            retry_after_seconds: header("retry-after").and_then(|text| text.trim().parse().ok()),
+        };
+    }
+    let mut answer: Answer = match serde_json::from_slice(body) {
+        Ok(answer) => answer,
+        Err(error) => {
+            return Reply::Unknown(format!("an answer {status} that is no answer: {error}"));
         }
-        for more in std::mem::take(&mut self.quarantined_more) {
-            let Some(indexes) = more.indexes() else {
-                return false;
-            };
-            let one = |index| serde_json::json!({"index": index, "code": more.code});
-            self.quarantined.extend(indexes.into_iter().map(one));
-        }
-        self.rejected.sort_by_key(|rejected| rejected.index);
-        let indexes = self.rejected.iter().map(|rejected| rejected.index);
-        indexes.is_sorted_by(|a, b| a < b)
+    };
+    let (rejected, quarantined) = (&mut answer.rejected, &mut answer.quarantined);
+    let unfolded = unfold(rejected, std::mem::take(&mut answer.rejected_more))
+        .and_then(|()| unfold(quarantined, std::mem::take(&mut answer.quarantined_more)));
+    if unfolded.is_none() {
+        return Reply::Unknown(format!("an answer {status} with sums that make no sense"));
+    }
+    match contradiction(status, header("x-ingest-ack"), &answer) {
+        Some(wrong) => Reply::Unknown(format!(
+            "an answer {status} that contradicts itself: {wrong}"
+        )),
+        None => Reply::Answered(answer),
     }
 }
 
-/// One event that was not accepted.
-#[derive(Debug, PartialEq, Eq, Deserialize)]
-pub(crate) struct Rejected {
-    /// Its place in the body.
-    pub(crate) index: u32,
-    /// Why.
-    pub(crate) code: String,
-}
-
-/// What became of a body.
-#[derive(Debug)]
-pub(crate) enum Outcome {
-    /// Every event has its verdict.
-    Answered(Answer),
-    /// Nothing was taken.
-    Refused {
-        status: StatusCode,
-        /// The `code` of the problem document.
-        code: String,
-        retry_after_seconds: Option<u64>,
-    },
-    /// Nobody knows: the connection broke, or the answer made no sense.
-    Unknown(String),
-}
-
-/// The parts of a problem document that we use.
-#[derive(Debug, Default, Deserialize)]
-struct Problem {
-    #[serde(default)]
-    code: String,
-}
-
-/// Reads an answer.
-pub(crate) fn read(
-    status: StatusCode,
-    ack_header: Option<&str>,
-    retry_after: Option<&str>,
-    body: &[u8],
-) -> Outcome {
-    let parsed = match status.as_u16() {
-        200 | 202 | 422 => serde_json::from_slice::<Answer>(body),
-        _ => {
-            return Outcome::Refused {
-                status,
-                code: serde_json::from_slice::<Problem>(body)
-                    .unwrap_or_default()
-                    .code,
-                retry_after_seconds: retry_after.and_then(|text| text.trim().parse().ok()),
+impl Answer {
+    /// What is wrong with it, given the body that it answers.
+    pub fn complaint(&self, body: &Body) -> Option<String> {
+        for at in 0..body.rejects.len().max(self.rejected.len()) {
+            let due = body.rejects.get(at).copied();
+            let told = self.rejected.get(at).map(|told| (told.index, &*told.code));
+            let words = |event: Option<(u32, &str)>| {
+                event.map_or("none".to_owned(), |(index, code)| {
+                    format!("event {index} with {code}")
+                })
             };
-        }
-    };
-    let answer = match parsed {
-        Ok(mut answer) => {
-            if !answer.unfold() {
-                return Outcome::Unknown(format!(
-                    "an answer {status} with sums that make no sense"
-                ));
+            if due != told {
+                let (due, told) = (words(due), words(told));
+                return Some(format!("the next to be rejected is {due}, and {told} was"));
             }
-            answer
         }
-        Err(error) => {
-            return Outcome::Unknown(format!("an answer {status} that is no answer: {error}"));
+        let valid = body.events - u32::try_from(body.rejects.len()).expect("fewer than events");
+        if self.accepted != valid {
+            let accepted = self.accepted;
+            return Some(format!(
+                "{accepted} events were accepted of {valid} valid ones"
+            ));
         }
-    };
-    match contradiction(status, ack_header, &answer) {
-        Some(wrong) => Outcome::Unknown(format!(
-            "an answer {status} that contradicts itself: {wrong}"
-        )),
-        None => Outcome::Answered(answer),
+        let Told {
+            index,
+            code,
+            message,
+        } = self.quarantined.first()?;
+        let count = self.quarantined.len();
+        Some(format!(
+            "{count} events were quarantined; the first is event {index} with {code}: {message}"
+        ))
     }
 }
 
@@ -204,7 +179,7 @@ fn contradiction(status: StatusCode, ack_header: Option<&str>, answer: &Answer) 
         (_, ack) => return Some(format!("ack {ack:?} with {} accepted", answer.accepted)),
     }
     if ack_header != said {
-        return Some(format!("X-Ingest-Ack {ack_header:?} beside ack {said:?}"));
+        return Some(format!("X-Ingest-Ack {ack_header:?} with ack {said:?}"));
     }
     if answer.ack == Some(Ack::Committed) {
         let (Some(committed), Some(duplicates)) = (answer.committed, answer.duplicates) else {
@@ -225,76 +200,62 @@ fn contradiction(status: StatusCode, ack_header: Option<&str>, answer: &Answer) 
 mod tests {
     use super::*;
 
-    fn of(status: u16, header: Option<&str>, body: &str) -> Outcome {
+    fn of(status: u16, ack: &'static str, body: &str) -> Reply {
+        let mut headers = HeaderMap::new();
+        headers.insert("retry-after", "3".parse().unwrap());
+        headers.insert("x-ingest-ack", ack.parse().unwrap());
         read(
             StatusCode::from_u16(status).unwrap(),
-            header,
-            Some("3"),
+            &headers,
             body.as_bytes(),
         )
+    }
+
+    fn answered(status: u16, ack: &'static str, body: &str) -> Answer {
+        match of(status, ack, body) {
+            Reply::Answered(answer) => answer,
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
     fn an_answer_is_read_with_all_its_counts() {
         let body = r#"{"ack":"committed","accepted":3,"rejected":[{"index":1,"event_id":"x","code":"missing_field","field":"item_id","message":"…"}],"committed":2,"duplicates":1,"quarantined":[]}"#;
-        let Outcome::Answered(answer) = of(200, Some("committed"), body) else {
-            panic!("it is one");
-        };
+        let answer = answered(200, "committed", body);
         assert_eq!(answer.ack, Some(Ack::Committed));
-        assert_eq!(
-            (answer.accepted, answer.committed, answer.duplicates),
-            (3, Some(2), Some(1))
-        );
+        let counts = (answer.accepted, answer.committed, answer.duplicates);
+        assert_eq!(counts, (3, Some(2), Some(1)));
         assert_eq!(answer.rejected[0].index, 1);
         assert_eq!(answer.rejected[0].code, "missing_field");
     }
 
     #[test]
-    fn verdicts_that_are_summed_up_are_read_as_if_they_were_told() {
+    fn results_that_are_summed_up_are_read_as_if_they_were_told() {
         let body = r#"{"ack":"durable","accepted":1,"rejected":[{"index":0,"code":"a"}],"rejected_more":[{"code":"a","count":3,"events":"1,4-5"},{"code":"b","count":1,"events":"3"}]}"#;
-        let Outcome::Answered(answer) = of(202, Some("durable"), body) else {
-            panic!("it is one");
-        };
-        let told: Vec<_> = answer
-            .rejected
-            .iter()
-            .map(|r| (r.index, r.code.as_str()))
-            .collect();
+        let answer = answered(202, "durable", body);
+        let told = answer.rejected.iter();
+        let told: Vec<_> = told.map(|told| (told.index, told.code.as_str())).collect();
         assert_eq!(told, [(0, "a"), (1, "a"), (3, "b"), (4, "a"), (5, "a")]);
         for wrong in ["1,4-6", "5-4", "4,4,4", "0-2", "x", ""] {
-            let body = body.replace("1,4-5", wrong);
-            let read = of(202, Some("durable"), &body);
-            assert!(matches!(read, Outcome::Unknown(_)), "{wrong}");
+            let reply = of(202, "durable", &body.replace("1,4-5", wrong));
+            assert!(matches!(reply, Reply::Unknown(_)), "{wrong}");
         }
     }
 
     #[test]
     fn counts_levels_and_headers_that_contradict_each_other_are_noticed() {
+        let short = r#"{"ack":"committed","accepted":3,"rejected":[],"committed":2,"duplicates":0,"quarantined":[]}"#;
+        let durable = r#"{"ack":"durable","accepted":3,"rejected":[]}"#;
+        let uncounted = r#"{"ack":"committed","accepted":3,"rejected":[]}"#;
         for (status, header, body) in [
-            (
-                200,
-                "committed",
-                r#"{"ack":"committed","accepted":3,"rejected":[],"committed":2,"duplicates":0,"quarantined":[]}"#,
-            ),
-            (
-                200,
-                "durable",
-                r#"{"ack":"durable","accepted":3,"rejected":[]}"#,
-            ),
-            (
-                202,
-                "committed",
-                r#"{"ack":"durable","accepted":3,"rejected":[]}"#,
-            ),
+            (200, "committed", short),
+            (200, "durable", durable),
+            (202, "committed", durable),
             (202, "durable", "accepted"),
-            (
-                200,
-                "committed",
-                r#"{"ack":"committed","accepted":3,"rejected":[]}"#,
-            ),
+            (200, "committed", uncounted),
         ] {
             assert!(
-                matches!(of(status, Some(header), body), Outcome::Unknown(_)),
+                matches!(of(status, header, body), Reply::Unknown(_)),
                 "{body}"
             );
         }
@@ -302,8 +263,8 @@ mod tests {
 
     #[test]
     fn a_refusal_says_when_to_come_again() {
-        let refused = of(503, None, r#"{"code":"overloaded","request_id":"r"}"#);
-        let Outcome::Refused {
+        let refused = of(503, "", r#"{"code":"overloaded","request_id":"r"}"#);
+        let Reply::Refused {
             status,
             code,
             retry_after_seconds,
@@ -311,9 +272,7 @@ mod tests {
         else {
             panic!("it is one");
         };
-        assert_eq!(
-            (status.as_u16(), &*code, retry_after_seconds),
-            (503, "overloaded", Some(3))
-        );
+        let read = (status.as_u16(), &*code, retry_after_seconds);
+        assert_eq!(read, (503, "overloaded", Some(3)));
     }
 }

@@ -1,9 +1,9 @@
-//! Posts all bodies, closed loop or open loop, and notes what becomes of each.
+//! Posts all bodies, closed loop or open loop, and records what becomes of each.
 //!
-//! Keeps one invariant: it ends, by the last body or by the deadline, and every
-//! body that left is in the tally. In an open loop a body is due when the
-//! schedule says so, whatever the service does, and its latency counts from then:
-//! a service that stalls cannot slow down the clock that it is measured with.
+//! Keeps one invariant: a pass ends, by the last body or by the deadline, and every
+//! body that left is in the tally. In an open loop a body is due when the schedule
+//! says, and its latency counts from then: a service that stalls cannot slow down
+//! the clock that it is measured with.
 
 #[cfg(test)]
 mod tests;
@@ -13,21 +13,19 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use indicatif::ProgressBar;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::answer::Outcome;
+use crate::answer::Reply;
 use crate::client::{Connection, Target};
-use crate::generate::body::Body;
-use crate::generate::plan::Plan;
-use crate::ledger::Ledger;
-use crate::report::Pass;
-use crate::report::tally::Tally;
+use crate::generate::{Body, Plan, Settings};
+use crate::report::{Tally, float};
+use crate::service::Ack;
 use crate::supply::Supply;
 
 /// Attempts at one body, with `--retry`.
 const ATTEMPTS_MAX: u32 = 20;
-/// However long a service asks us to wait.
+/// The longest wait that a Retry-After is granted.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 /// Where a refusal does not say how long.
 const WAIT_DEFAULT: Duration = Duration::from_millis(200);
@@ -36,152 +34,166 @@ const RECONNECT_FOR: Duration = Duration::from_secs(15);
 
 /// How bodies are posted.
 #[derive(Clone, Debug)]
-pub(crate) struct Schedule {
+pub struct Schedule {
     /// Connections that post at once.
-    pub(crate) connections: usize,
+    pub connections: usize,
     /// Events a second; none posts as fast as the answers come.
-    pub(crate) rate: Option<f64>,
+    pub rate: Option<f64>,
     /// Post again what was refused with 429 or 503, or lost with its connection.
-    pub(crate) retry: bool,
+    pub retry: bool,
     /// Everything stops here.
-    pub(crate) time_limit: Duration,
+    pub time_limit: Duration,
 }
 
-/// What the connections of a pass share.
+/// What is posted, where and how.
 #[derive(Debug)]
-struct Shared {
-    plan: Arc<Plan>,
-    target: Target,
-    schedule: Schedule,
-    supply: Arc<Supply>,
-    ledger: Arc<Ledger>,
-    progress: ProgressBar,
-    began: Instant,
-    deadline: Instant,
+pub struct Job {
+    pub plan: Arc<Plan>,
+    pub target: Target,
+    pub schedule: Schedule,
+    /// Memory for bodies that are made ahead.
+    prepare_bytes: usize,
 }
 
-/// Posts the bodies of `supply` once.
-pub(crate) async fn pass(
-    plan: &Arc<Plan>,
-    target: &Target,
-    schedule: &Schedule,
-    supply: &Arc<Supply>,
-    ledger: &Arc<Ledger>,
-    progress: &ProgressBar,
-) -> anyhow::Result<(Tally, Duration, bool)> {
-    // Connecting is not what is measured.
-    let mut connections = Vec::new();
-    for _ in 0..schedule.connections {
-        connections.push(target.connect().await?);
-    }
-    let began = Instant::now();
-    let shared = Arc::new(Shared {
-        plan: Arc::clone(plan),
-        target: target.clone(),
-        schedule: schedule.clone(),
-        supply: Arc::clone(supply),
-        ledger: Arc::clone(ledger),
-        progress: progress.clone(),
-        began,
-        deadline: began + schedule.time_limit,
-    });
-    let mut lanes = JoinSet::new();
-    for connection in connections {
-        lanes.spawn(Lane::new(Arc::clone(&shared), connection).run());
-    }
-    let mut tally = Tally::new();
-    let mut finished = true;
-    while let Some(lane) = lanes.join_next().await {
-        let (lane, to_the_end) = lane.context("a connection's task panicked")?;
-        finished &= to_the_end;
-        tally.add(lane);
-    }
-    Ok((tally, began.elapsed(), finished))
-}
+/// Bodies that are ready to be posted, and the thread that makes the rest.
+pub type Made = (Supply, JoinHandle<()>);
 
-impl Pass {
-    /// From what a pass came to.
-    pub(crate) fn new((tally, took, finished): (Tally, Duration, bool), made_before: bool) -> Self {
-        Self {
-            tally,
-            took,
-            finished,
-            made_before,
+impl Job {
+    /// To post the events of `settings` to the service at `url`.
+    pub fn new(
+        settings: Settings,
+        url: &str,
+        ack: Ack,
+        schedule: Schedule,
+        prepare_bytes: usize,
+    ) -> anyhow::Result<Self> {
+        let plan = Plan::new(settings)?;
+        Ok(Self {
+            target: Target::new(url, ack, &plan)?,
+            plan: Arc::new(plan),
+            schedule,
+            prepare_bytes,
+        })
+    }
+
+    /// Makes bodies until all are made or no more fit into memory.
+    pub async fn make(&self) -> Made {
+        Supply::make(&self.plan, self.prepare_bytes).await
+    }
+
+    /// Posts all bodies once.
+    pub async fn post(
+        self: &Arc<Self>,
+        (supply, maker): Made,
+        progress: &ProgressBar,
+    ) -> anyhow::Result<Tally> {
+        let supply = Arc::new(supply);
+        let posted = self.post_all(&supply, progress).await;
+        // The maker must not wait for room any more, even after an error.
+        supply.abandon();
+        maker
+            .await
+            .context("the thread that makes bodies panicked")?;
+        posted
+    }
+
+    async fn post_all(
+        self: &Arc<Self>,
+        supply: &Arc<Supply>,
+        progress: &ProgressBar,
+    ) -> anyhow::Result<Tally> {
+        // Connecting is not what is measured.
+        let mut connections = Vec::new();
+        for _ in 0..self.schedule.connections {
+            connections.push(self.target.connect().await?);
         }
+        let began = Instant::now();
+        let mut senders = JoinSet::new();
+        for connection in connections {
+            let sender = Sender {
+                job: Arc::clone(self),
+                supply: Arc::clone(supply),
+                progress: progress.clone(),
+                began,
+                deadline: began + self.schedule.time_limit,
+                connection,
+                tally: Tally::new(),
+            };
+            senders.spawn(sender.run());
+        }
+        let mut tally = Tally::new();
+        while let Some(sender) = senders.join_next().await {
+            tally.add(sender.context("a connection's task panicked")?);
+        }
+        tally.took = began.elapsed();
+        tally.made_before = supply.is_complete;
+        Ok(tally)
     }
 }
 
 /// One connection and its tally.
-struct Lane {
-    shared: Arc<Shared>,
+struct Sender {
+    job: Arc<Job>,
+    supply: Arc<Supply>,
+    progress: ProgressBar,
+    began: Instant,
+    deadline: Instant,
     connection: Connection,
     tally: Tally,
 }
 
-impl Lane {
-    fn new(shared: Arc<Shared>, connection: Connection) -> Self {
-        Self {
-            shared,
-            connection,
-            tally: Tally::new(),
-        }
-    }
-
-    /// Posts until there is nothing left; says whether it came to the end.
-    async fn run(mut self) -> (Tally, bool) {
-        let shared = Arc::clone(&self.shared);
-        while let Some(body) = shared.supply.next().await {
-            let due = match shared.schedule.rate {
+impl Sender {
+    /// Posts until there is nothing left.
+    async fn run(mut self) -> Tally {
+        while let Some(body) = self.supply.next().await {
+            let due = match self.job.schedule.rate {
                 None => Instant::now(),
                 Some(rate) => {
-                    let after = crate::report::float(body.events_before) / rate;
-                    let due = shared.began + Duration::from_secs_f64(after.min(1e9));
-                    if due < shared.deadline {
+                    let after = float(body.events_before) / rate;
+                    let due = self.began + Duration::from_secs_f64(after.min(1e9));
+                    if due < self.deadline {
                         sleep_until(due).await;
                         self.tally.late(due.elapsed());
                     }
                     due
                 }
             };
-            if due >= shared.deadline || Instant::now() >= shared.deadline {
-                shared.supply.abandon();
-                return (self.tally, false);
+            let mut goes_on = due.max(Instant::now()) < self.deadline;
+            if goes_on {
+                self.deliver(&body, due).await;
+                self.progress.inc(u64::from(body.events));
+                goes_on = self.connection.is_usable() || self.reconnect().await;
             }
-            self.deliver(&body, due).await;
-            shared.progress.inc(u64::from(body.events));
-            if !self.connection.is_usable() && !self.reconnect().await {
-                shared.supply.abandon();
-                return (self.tally, false);
+            if !goes_on {
+                self.supply.abandon();
+                self.tally.finished = false;
+                return self.tally;
             }
         }
-        // Whoever met the deadline took the rest away from us.
-        (self.tally, Instant::now() < shared.deadline)
+        // The sender that met the deadline took the rest away.
+        self.tally.finished = Instant::now() < self.deadline;
+        self.tally
     }
 
     /// Posts one body until it is answered, or no more attempts are left.
     async fn deliver(&mut self, body: &Body, due: Instant) {
-        let shared = Arc::clone(&self.shared);
-        let stream_at = shared.plan.stream_at(body.number);
-        let stream = shared.plan.stream_of(body.number);
-        let kind = (stream.table, stream.format);
-        shared.ledger.post(body.number);
+        let job = Arc::clone(&self.job);
+        let stream = job.plan.stream_at(body.number);
+        let kind = job.plan.stream_of(body.number).kind();
+        self.tally.posted.push(body.number);
         for attempt in 1.. {
             self.tally.bytes += u64::try_from(body.bytes.len()).expect("bodies are small");
-            let bytes = body.bytes.clone();
-            let outcome = shared
+            let reply = job
                 .target
-                .post(&mut self.connection, stream_at, bytes)
+                .post(&mut self.connection, stream, body.bytes.clone())
                 .await;
-            let may_retry = shared.schedule.retry && attempt < ATTEMPTS_MAX;
-            let wait = match outcome {
-                Outcome::Answered(answer) => {
-                    if !shared.ledger.answer(body, &answer) {
-                        self.tally.odd += 1;
-                    }
-                    self.tally.answered(kind, &answer, due.elapsed());
+            let may_retry = job.schedule.retry && attempt < ATTEMPTS_MAX;
+            let wait = match reply {
+                Reply::Answered(answer) => {
+                    self.tally.answered(kind, body, &answer, due.elapsed());
                     return;
                 }
-                Outcome::Refused {
+                Reply::Refused {
                     status,
                     code,
                     retry_after_seconds,
@@ -193,13 +205,13 @@ impl Lane {
                     self.tally.refusal(status.as_u16(), code);
                     let wait = retry_after_seconds.map_or(WAIT_DEFAULT, Duration::from_secs);
                     let wait = wait.min(WAIT_MAX);
-                    if !(passing && may_retry && Instant::now() + wait < shared.deadline) {
+                    if !(passing && may_retry && Instant::now() + wait < self.deadline) {
                         self.tally.refused(kind, body.events);
                         return;
                     }
                     wait
                 }
-                Outcome::Unknown(why) => {
+                Reply::Unknown(why) => {
                     self.tally.error(why);
                     let broken = !self.connection.is_usable();
                     // An event that is posted again is stored once all the same.
@@ -221,9 +233,9 @@ impl Lane {
 
     /// Connects again, patiently; `false` if the service does not come back.
     async fn reconnect(&mut self) -> bool {
-        let until = (Instant::now() + RECONNECT_FOR).min(self.shared.deadline);
+        let until = (Instant::now() + RECONNECT_FOR).min(self.deadline);
         loop {
-            match self.shared.target.connect().await {
+            match self.job.target.connect().await {
                 Ok(connection) => {
                     self.connection = connection;
                     self.tally.reconnects += 1;

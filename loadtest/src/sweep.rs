@@ -6,20 +6,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use clap::Args;
 use indicatif::ProgressBar;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::json;
 
-use crate::client::Target;
-use crate::generate::plan::Plan;
-use crate::ledger::Ledger;
 use crate::options::RunOptions;
-use crate::report::{float, milliseconds};
-use crate::run::{self, Schedule};
-use crate::supply::Supply;
+use crate::report::{float, milliseconds, write_json};
 
-/// A rate counts as offered if so much of it left in time.
+/// A rate counts as offered if this share of it left in time.
 const OFFERED_MIN: f64 = 0.97;
 /// From one event a second to more than any machine takes.
 const DOUBLINGS_MAX: u32 = 24;
@@ -30,42 +25,30 @@ const REST: Duration = Duration::from_millis(500);
 ///
 /// Takes the settings of `run`; --events, --rate, --seed and --repeat are the sweep's to choose.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct SweepOptions {
+pub struct SweepOptions {
     /// The most that the p99 of the answers may be.
     #[arg(long, default_value = "20ms", value_name = "TIME", value_parser = humantime::parse_duration)]
-    pub(crate) p99: Duration,
+    pub p99: Duration,
     /// How long a rate has to be held.
     #[arg(long, default_value = "4s", value_name = "TIME", value_parser = humantime::parse_duration)]
-    pub(crate) hold: Duration,
+    pub hold: Duration,
     /// Events a second to begin with.
     #[arg(long, default_value_t = 5_000.0, value_name = "R")]
-    pub(crate) start: f64,
+    pub start: f64,
     /// How close to find the rate, as a share of it.
     #[arg(long, default_value_t = 0.05, value_name = "0..1")]
-    pub(crate) precision: f64,
+    pub precision: f64,
     #[command(flatten)]
-    pub(crate) run: RunOptions,
+    pub run: RunOptions,
 }
 
-/// What came of one rate.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 struct Try {
     rate: f64,
     /// Events a second that were answered.
     achieved: f64,
     p99_ms: f64,
     held: bool,
-}
-
-impl Try {
-    fn json(&self) -> Value {
-        json!({
-            "rate": self.rate,
-            "achieved": self.achieved,
-            "p99_ms": self.p99_ms,
-            "held": self.held,
-        })
-    }
 }
 
 /// Narrows a rate down between one that is held and one that is not.
@@ -77,6 +60,14 @@ struct Search {
 }
 
 impl Search {
+    fn new(precision: f64) -> Self {
+        Self {
+            held: None,
+            lost: None,
+            precision,
+        }
+    }
+
     /// The next rate to try; `None` once the answer is close enough.
     fn next(&self, start: f64) -> Option<f64> {
         match (self.held, self.lost) {
@@ -97,18 +88,13 @@ impl Search {
     }
 }
 
-/// Sweeps, and says whether any rate was held.
-pub(crate) async fn sweep(options: &SweepOptions) -> anyhow::Result<bool> {
+pub async fn sweep(options: &SweepOptions) -> anyhow::Result<bool> {
     anyhow::ensure!(
         options.start >= 1.0 && options.precision > 0.0,
         "--start is at least 1, --precision above 0"
     );
-    let mut search = Search {
-        held: None,
-        lost: None,
-        precision: options.precision,
-    };
-    let seed = options.run.seed.unwrap_or_else(rand::random);
+    let mut search = Search::new(options.precision);
+    let seed = options.run.settings.seed.unwrap_or_else(rand::random);
     let mut tries = Vec::new();
     println!("{:>12}  {:>12}  {:>10}", "events/s", "answered/s", "p99");
     for number in 0..u64::from(DOUBLINGS_MAX) * 2 {
@@ -116,80 +102,55 @@ pub(crate) async fn sweep(options: &SweepOptions) -> anyhow::Result<bool> {
             break;
         };
         // Events that were sent before would be duplicates.
-        let outcome = attempt(options, rate, seed.wrapping_add(number)).await?;
+        let one = attempt(options, rate, seed.wrapping_add(number)).await?;
         println!(
             "{:>12.0}  {:>12.0}  {:>7.1} ms  {}",
-            outcome.rate,
-            outcome.achieved,
-            outcome.p99_ms,
-            if outcome.held { "held" } else { "not held" }
+            one.rate,
+            one.achieved,
+            one.p99_ms,
+            if one.held { "held" } else { "not held" }
         );
-        search.learn(rate, outcome.held);
-        tries.push(outcome);
+        search.learn(rate, one.held);
+        tries.push(one);
         tokio::time::sleep(REST).await;
     }
+    let p99_ms = options.p99.as_secs_f64() * 1e3;
     match search.held {
-        Some(held) => println!(
-            "held: {held:.0} events/s with a p99 of at most {:.1} ms",
-            options.p99.as_secs_f64() * 1e3
-        ),
+        Some(held) => println!("held: {held:.0} events/s with a p99 of at most {p99_ms:.1} ms"),
         None => println!("no rate was held"),
     }
-    if let Some(path) = &options.run.json {
-        let report = json!({
-            "p99_ms_max": options.p99.as_secs_f64() * 1e3,
-            "hold_seconds": options.hold.as_secs_f64(),
-            "ack": options.run.ack.as_str(),
-            "held": search.held,
-            "tries": tries.iter().map(Try::json).collect::<Vec<_>>(),
-        });
-        std::fs::write(path, serde_json::to_string_pretty(&report)? + "\n")
-            .with_context(|| format!("cannot write the report to {}", path.display()))?;
-    }
+    let report = json!({
+        "p99_ms_max": p99_ms,
+        "hold_seconds": options.hold.as_secs_f64(),
+        "ack": options.run.ack.as_str(),
+        "held": search.held,
+        "tries": tries,
+    });
+    write_json(options.run.json.as_deref(), &report)?;
     Ok(search.held.is_some())
 }
 
-/// One open loop.
 async fn attempt(options: &SweepOptions, rate: f64, seed: u64) -> anyhow::Result<Try> {
     let mut run = options.run.clone();
-    run.seed = Some(seed);
-    run.events = events_of(rate * options.hold.as_secs_f64());
-    let settings = run.settings(jiff::Timestamp::now(), seed)?;
-    let plan = Arc::new(Plan::new(&settings)?);
-    let target = Target::new(&run.url, run.ack, &settings, &plan)?;
-    let supply = Arc::new(Supply::new(run.prepare_mb << 20));
-    let maker = {
-        let (supply, plan, settings) = (Arc::clone(&supply), Arc::clone(&plan), settings.clone());
-        std::thread::spawn(move || drop(supply.fill(&settings, &plan)))
-    };
-    {
-        let supply = Arc::clone(&supply);
-        tokio::task::spawn_blocking(move || supply.wait_until_full()).await?;
-    }
-    let schedule = Schedule {
-        connections: run.connections.into(),
-        rate: Some(rate),
-        retry: false,
-        // A rate that takes four times as long is lost anyway.
-        time_limit: options.hold * 4 + Duration::from_secs(1),
-    };
-    let ledger = Arc::new(Ledger::new(plan.bodies()));
-    let bar = ProgressBar::hidden();
-    let outcome = run::pass(&plan, &target, &schedule, &supply, &ledger, &bar).await;
-    supply.abandon();
-    maker
-        .join()
-        .map_err(|_| anyhow::anyhow!("the thread that makes bodies panicked"))?;
-    let (tally, took, finished) = outcome?;
-    let total = tally.total();
+    run.settings.seed = Some(seed);
+    run.settings.events = events_of(rate * options.hold.as_secs_f64());
+    let mut job = run.job(jiff::Timestamp::now(), seed)?;
+    job.schedule.rate = Some(rate);
+    job.schedule.retry = false;
+    // A rate that takes four times as long is lost anyway.
+    job.schedule.time_limit = options.hold * 4 + Duration::from_secs(1);
+    let job = Arc::new(job);
+    let made = job.make().await;
+    let pass = job.post(made, &ProgressBar::hidden()).await?;
+    let total = pass.total();
     anyhow::ensure!(
-        total.unknown == 0 && tally.odd == 0,
+        total.unknown == 0 && pass.odd.is_empty(),
         "the service did not answer as it should: {}",
-        tally.errors.join("; ")
+        pass.errors.join("; ")
     );
-    let p99_ms = milliseconds(&tally.latency, 99.0);
-    let achieved = float(total.accepted + total.rejected) / took.as_secs_f64().max(1e-9);
-    let held = finished
+    let p99_ms = milliseconds(&pass.latency, 99.0);
+    let achieved = float(total.accepted + total.rejected) / pass.took.as_secs_f64().max(1e-9);
+    let held = pass.finished
         && total.refused == 0
         && p99_ms <= options.p99.as_secs_f64() * 1e3
         && achieved >= rate * OFFERED_MIN;
@@ -217,11 +178,7 @@ mod tests {
 
     /// The search against a service that holds `truth`.
     fn find(truth: f64, start: f64) -> (Option<f64>, u32) {
-        let mut search = Search {
-            held: None,
-            lost: None,
-            precision: 0.05,
-        };
+        let mut search = Search::new(0.05);
         let mut tries = 0;
         while let Some(rate) = search.next(start) {
             search.learn(rate, rate <= truth);

@@ -4,7 +4,7 @@ pub(crate) mod app;
 
 pub(crate) mod auth;
 pub(crate) mod connection;
-pub(crate) mod ingest;
+pub mod ingest;
 pub(crate) mod listener;
 pub(crate) mod openapi;
 pub(crate) mod ops;

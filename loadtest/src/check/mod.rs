@@ -1,14 +1,13 @@
 //! Compares the tables with what was posted and promised.
 //!
-//! Keeps one invariant: it shares no code with the service. Ids lead back to
-//! slots, slots lead back to events, so that what is in memory is one byte a slot
-//! and the keys of the sample.
+//! Keeps one invariant: nothing of the service that handles an event is used here,
+//! only the names of tables and formats and the hash of ids. Ids lead back to
+//! slots, slots lead back to events, so that four bytes a slot are in memory.
 
-mod columns;
+mod findings;
 mod partitions;
 mod scan;
 mod slots;
-pub(crate) mod verdict;
 
 #[cfg(test)]
 mod tests;
@@ -20,35 +19,34 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tokio_postgres::{Client, NoTls};
 
-use crate::generate::event::Events;
-use crate::generate::expect::Salt;
-use crate::generate::plan::Plan;
-use crate::generate::settings::{Settings, Table};
-use crate::ledger::Ledger;
-use crate::report::tally::Tally;
+use crate::generate::{Plan, Salt};
+use crate::report::Tally;
+use crate::service::Pseudonymizer;
+pub use findings::Findings;
 use slots::Slots;
-use verdict::Verdict;
 
 /// Rows that are not there yet are looked for again after this, and then less often.
 const LOOK_AGAIN_FIRST: Duration = Duration::from_millis(300);
 const LOOK_AGAIN_LAST: Duration = Duration::from_secs(5);
+/// One row in this many is compared column by column.
+const SAMPLE_ONE_IN: u64 = 100;
 
 /// Looks into the tables before and after a run.
-pub(crate) struct Checker {
+pub struct Checker {
     client: Client,
     /// Moves the client's bytes, and ends with us.
     _driver: JoinSet<()>,
-    /// Names of [`Settings::tenants`], resolved.
+    /// The tenants that the settings name, resolved.
     tenants: Vec<uuid::Uuid>,
     slots: Slots,
     salt: Salt,
+    sample_one_in: u64,
 }
 
 impl Checker {
     /// Connects, and notes which of the run's rows are there already.
-    pub(crate) async fn before(
+    pub async fn before(
         database_url: &str,
-        settings: &Settings,
         plan: &Plan,
         salt: Option<&str>,
     ) -> anyhow::Result<Self> {
@@ -59,92 +57,61 @@ impl Checker {
         let mut driver = JoinSet::new();
         driver.spawn(async move { drop(connection.await) });
         client.batch_execute("SET TimeZone = 'UTC'").await?;
-        let tenants = tenants(&client, settings).await?;
+        let tenants = tenants(&client, &plan.settings.tenants).await?;
         let mut this = Self {
             client,
             _driver: driver,
             tenants,
             slots: Slots::new(plan.slots()),
-            salt: Salt::new(salt),
+            salt: salt.map(|salt| Pseudonymizer::new(salt.as_bytes())),
+            sample_one_in: SAMPLE_ONE_IN,
         };
-        // What was there before is nobody's promise: only its presence counts.
-        let mut verdict = Verdict::default();
-        this.scan(settings, plan, &mut verdict).await?;
-        this.slots.note_before();
+        // No answer promised what was there before: only its presence counts.
+        this.scan(plan, &mut Findings::default()).await?;
+        this.slots.mark_before();
         Ok(this)
     }
 
     /// Compares, waiting for rows that are promised and not there: as long as rows arrive or
     /// the service has some in its spool, and `settle` beyond that.
-    pub(crate) async fn after(
+    pub async fn after(
         &mut self,
-        settings: &Settings,
         plan: &Plan,
-        ledger: &Ledger,
         passes: &[Tally],
         patience: Patience,
         spooled: impl AsyncFn() -> Option<u64>,
-    ) -> anyhow::Result<Verdict> {
-        self.slots.promise(settings, plan, ledger);
+    ) -> anyhow::Result<Findings> {
+        self.slots.promise(plan, passes);
         let mut wait = Wait::new(Instant::now(), patience);
         let mut pause = LOOK_AGAIN_FIRST;
         loop {
-            let mut verdict = Verdict::default();
+            let mut findings = Findings::default();
             self.slots.forget_seen();
             // Before the scan: what is stored in between is found, and nothing that is on
             // its way is called missing.
             let in_spool = spooled().await;
-            let sample = self.scan(settings, plan, &mut verdict).await?;
-            self.slots.judge(settings, plan, &mut verdict);
-            let goes_on = wait.goes_on(Instant::now(), verdict.found, in_spool.unwrap_or(0));
-            if verdict.missing > 0 && goes_on {
+            self.scan(plan, &mut findings).await?;
+            self.slots.judge(plan, &mut findings);
+            let goes_on = wait.goes_on(Instant::now(), findings.found, in_spool.unwrap_or(0));
+            if findings.missing > 0 && goes_on {
                 sleep(pause).await;
                 pause = (pause * 2).min(LOOK_AGAIN_LAST);
                 continue;
             }
-            verdict.set_spooled(in_spool.unwrap_or(0));
-            columns::compare(
-                &self.client, settings, plan, &self.salt, &sample, &mut verdict,
-            )
-            .await?;
-            verdict.compare_counts(settings, plan, &self.slots, passes);
-            verdict.ledger(ledger);
-            return Ok(verdict);
+            findings.set_spooled(in_spool.unwrap_or(0));
+            findings.compare_counts(plan, &self.slots, passes);
+            return Ok(findings);
         }
-    }
-
-    async fn scan(
-        &mut self,
-        settings: &Settings,
-        plan: &Plan,
-        verdict: &mut Verdict,
-    ) -> anyhow::Result<Vec<columns::Key>> {
-        let mut sample = Vec::new();
-        let mut owners = scan::Owners::new(self.tenants.clone(), settings.callers.len());
-        for table in Table::ALL {
-            let mut scan = scan::Scan {
-                settings,
-                plan,
-                events: Events::new(settings, plan),
-                table,
-                slots: &mut self.slots,
-                owners: &mut owners,
-                sample: &mut sample,
-                verdict,
-            };
-            scan.run(&self.client).await?;
-        }
-        Ok(sample)
     }
 }
 
 /// How long to wait for rows.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Patience {
+pub struct Patience {
     /// For the next row, if the service says that none is spooled.
-    pub(crate) settle: Duration,
-    /// However many rows still arrive.
-    pub(crate) at_most: Duration,
+    pub settle: Duration,
+    /// For all of them, as long as rows still arrive.
+    pub at_most: Duration,
 }
 
 /// Decides whether rows that are missing may still come.
@@ -180,10 +147,10 @@ impl Wait {
     }
 }
 
-/// The ids of the tenants that the settings name.
-async fn tenants(client: &Client, settings: &Settings) -> anyhow::Result<Vec<uuid::Uuid>> {
+/// The ids of tenants by their names.
+async fn tenants(client: &Client, names: &[String]) -> anyhow::Result<Vec<uuid::Uuid>> {
     let mut ids = Vec::new();
-    for name in &settings.tenants {
+    for name in names {
         let row = client
             .query_opt(
                 "SELECT id FROM tenants WHERE external_id = $1 OR id::text = $1",

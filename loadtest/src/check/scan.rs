@@ -1,4 +1,5 @@
-//! Reads the keys of all rows in the run's window, once, as a stream.
+//! Reads the keys of all rows in the run's window, once, as a stream, and a sample of
+//! the rows whole.
 
 use std::pin::pin;
 use std::time::SystemTime;
@@ -6,167 +7,155 @@ use std::time::SystemTime;
 use anyhow::Context as _;
 use futures_util::StreamExt as _;
 use jiff::Timestamp;
-use tokio_postgres::Client;
+use serde_json::Value;
 use tokio_postgres::binary_copy::{BinaryCopyOutRow, BinaryCopyOutStream};
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
-use super::columns::Key;
+use super::Checker;
+use super::findings::Findings;
 use super::partitions::Partitions;
-use super::slots::{Slots, describe};
-use super::verdict::Verdict;
-use crate::generate::event::{Events, occurred_us, window_us};
-use crate::generate::identity::{self, Naming};
-use crate::generate::names;
-use crate::generate::plan::{Owner, Plan};
-use crate::generate::random::mix;
-use crate::generate::settings::{Format, Settings, Table};
+use super::slots::describe;
+use crate::generate::{
+    EVENT, Event, Plan, REQUEST, Salt, expected_row, item, occurred_us, slot_of,
+};
+use crate::report::time;
+use crate::service::{Format, Table};
 
-/// One row in so many is compared column by column.
-const SAMPLE_ONE_IN: u64 = 100;
+/// In microseconds.
+const DAY_US: i64 = 86_400_000_000;
 
-/// The tenants as they turn out.
-///
-/// Which tenant a key belongs to, only the service knows; but all rows of a key
-/// must belong to the same.
-pub(super) struct Owners {
-    named: Vec<Uuid>,
-    of_caller: Vec<Option<Uuid>>,
-}
+/// Tenants of the callers' keys, which only the service knows; but all rows of a key must
+/// belong to the same.
+type TenantsOfCallers = Vec<Option<Uuid>>;
 
-/// A scan of one table.
-pub(super) struct Scan<'c> {
-    pub(super) settings: &'c Settings,
-    pub(super) plan: &'c Plan,
-    pub(super) events: Events<'c>,
-    pub(super) table: Table,
-    pub(super) slots: &'c mut Slots,
-    pub(super) owners: &'c mut Owners,
-    pub(super) sample: &'c mut Vec<Key>,
-    pub(super) verdict: &'c mut Verdict,
-}
-
-impl Owners {
-    pub(super) fn new(named: Vec<Uuid>, callers: usize) -> Self {
-        Self {
-            named,
-            of_caller: vec![None; callers],
-        }
-    }
-
-    fn matches(&mut self, owner: Owner, tenant: Uuid) -> bool {
-        match owner {
-            Owner::Tenant(at) => self.named[usize::from(at)] == tenant,
-            Owner::Caller(at) => *self.of_caller[usize::from(at)].get_or_insert(tenant) == tenant,
-        }
-    }
-}
-
-impl Scan<'_> {
-    pub(super) async fn run(&mut self, client: &Client) -> anyhow::Result<()> {
-        let table = self.table.name();
-        let partitions = Partitions::read(client, table).await?;
-        let (from, to) = window_us(self.settings);
-        // COPY takes no parameters; these two are our own timestamps.
-        let item = match self.table {
-            Table::Exposures => "NULL::text",
-            Table::Interactions => "item_id",
-        };
-        let query = format!(
-            "COPY (SELECT tenant_id, occurred_at, event_id, request_id, tableoid, {item} FROM {table} \
-             WHERE occurred_at >= '{}' AND occurred_at < '{}') TO STDOUT (FORMAT binary)",
-            crate::report::time(from),
-            crate::report::time(to)
-        );
-        let stream = client
-            .copy_out(&query)
-            .await
-            .with_context(|| format!("cannot read {table}"))?;
-        let types = [
-            Type::UUID,
-            Type::TIMESTAMPTZ,
-            Type::UUID,
-            Type::UUID,
-            Type::OID,
-            Type::TEXT,
-        ];
-        let mut rows = pin!(BinaryCopyOutStream::new(stream, &types));
-        while let Some(row) = rows.next().await {
-            let row = row.with_context(|| format!("cannot read {table}"))?;
-            self.row(&row, &partitions)?;
+impl Checker {
+    /// Looks at every row of the run's days.
+    pub async fn scan(&mut self, plan: &Plan, findings: &mut Findings) -> anyhow::Result<()> {
+        let mut callers = vec![None; plan.settings.callers.len()];
+        let until_us = plan.settings.until_us();
+        // COPY takes no parameters; these two are timestamps of the run.
+        let from = time(until_us - plan.settings.span_us() - DAY_US);
+        let to = time(until_us + DAY_US);
+        let one_in = self.sample_one_in;
+        for table in Table::ALL {
+            let partitions = Partitions::read(&self.client, table.as_str()).await?;
+            let item = match table {
+                Table::Exposures => "NULL::text",
+                Table::Interactions => "item_id",
+            };
+            let query = format!(
+                "COPY (SELECT tenant_id, occurred_at, event_id, request_id, tableoid, {item}, \
+                       CASE WHEN (hashtext(event_id::text) & 2147483647) % {one_in} = 0 \
+                       THEN (to_jsonb(e) - 'meta' - 'request')::text END FROM {table} e \
+                 WHERE occurred_at >= '{from}' AND occurred_at < '{to}') TO STDOUT (FORMAT binary)"
+            );
+            let cannot = || format!("cannot read {table}");
+            let stream = self.client.copy_out(&query).await.with_context(cannot)?;
+            let (id, text) = (Type::UUID, Type::TEXT);
+            let types = [
+                id.clone(),
+                Type::TIMESTAMPTZ,
+                id.clone(),
+                id,
+                Type::OID,
+                text.clone(),
+                text,
+            ];
+            let mut rows = pin!(BinaryCopyOutStream::new(stream, &types));
+            while let Some(row) = rows.next().await {
+                let row = row.with_context(cannot)?;
+                self.row(plan, table, &row, &partitions, &mut callers, findings)?;
+            }
         }
         Ok(())
     }
 
-    fn row(&mut self, row: &BinaryCopyOutRow, partitions: &Partitions) -> anyhow::Result<()> {
-        let seed = self.settings.seed;
-        self.verdict.rows_read += 1;
-        let event_id: Option<Uuid> = row.try_get(2)?;
-        let Some(event_id) = event_id else {
+    fn row(
+        &mut self,
+        plan: &Plan,
+        table: Table,
+        row: &BinaryCopyOutRow,
+        partitions: &Partitions,
+        callers: &mut TenantsOfCallers,
+        findings: &mut Findings,
+    ) -> anyhow::Result<()> {
+        findings.rows_read += 1;
+        let Some(event_id) = row.try_get::<Option<Uuid>>(2)? else {
             return Ok(());
         };
-        let native = identity::slot_of(seed, Naming::Event, &event_id);
+        let native = slot_of(plan.seed, EVENT, &event_id);
         let request_id: Option<Uuid> = row.try_get(3)?;
-        let by_request = || identity::slot_of(seed, Naming::Request, &request_id?);
-        let Some(slot) = native
-            .or_else(by_request)
-            .filter(|&slot| slot < self.plan.slots())
-        else {
+        let by_request = || slot_of(plan.seed, REQUEST, &request_id?);
+        let slot = native.or_else(by_request);
+        let Some(slot) = slot.filter(|&slot| slot < plan.slots()) else {
             return Ok(());
         };
-        let body = self.plan.body_of(slot);
-        let stream = self.plan.stream_of(body);
-        let is_native = stream.format == Format::Native;
-        if is_native != native.is_some() {
-            // Another's event that answers to one of our requests.
+        let body = plan.body_of(slot);
+        let stream = plan.stream_of(body);
+        if (stream.format == Format::Native) != native.is_some() {
+            // Another client's event that answers to a request of this run.
             return Ok(());
         }
-        let occurred_at: SystemTime = row.try_get(1)?;
-        let at = Timestamp::try_from(occurred_at)?;
+        let occurred_at = Timestamp::try_from(row.try_get::<SystemTime>(1)?)?;
+        let at = occurred_at.as_microsecond();
         let tenant: Uuid = row.try_get(0)?;
         self.slots.see(slot);
-        let owner = self.plan.owner(self.settings, body, slot);
         let mut wrong = Vec::new();
-        if stream.table != self.table {
-            wrong.push(format!("it is in {}", self.table.name()));
+        if stream.table != table {
+            wrong.push(format!("it is in {table}"));
         }
-        if at.as_microsecond() != occurred_us(self.settings, slot) {
-            wrong.push(format!("its occurred_at is {at}"));
+        if at != occurred_us(plan, slot) {
+            wrong.push(format!("its occurred_at is {occurred_at}"));
         }
-        if !self.owners.matches(owner, tenant) {
+        let owner = match plan.tenant(body, slot) {
+            Some(at) => self.tenants[at],
+            None => *callers[usize::from(stream.caller)].get_or_insert(tenant),
+        };
+        if owner != tenant {
             wrong.push(format!("its tenant is {tenant}"));
         }
         if stream.format == Format::OutcomeV1 {
-            let item: Option<String> = row.try_get(5)?;
-            let expected = names::item(self.events.event(body, slot).item);
-            if item.as_deref() != Some(&expected) {
-                wrong.push(format!("its item is {item:?}"));
+            let got: Option<String> = row.try_get(5)?;
+            if got.as_deref() != Some(&item(plan.event(body, slot).item)) {
+                wrong.push(format!("its item is {got:?}"));
             }
         }
+        let explain = |wrong: String| move || format!("{}: {wrong}", describe(plan, slot));
         if !wrong.is_empty() {
-            self.verdict.wrong_key += 1;
-            let what = wrong.join(", ");
-            let (settings, plan) = (self.settings, self.plan);
-            self.verdict.example("wrong key", || {
-                format!("{}: {what}", describe(settings, plan, slot))
-            });
+            findings.wrong_key += 1;
+            findings.example("wrong key", explain(wrong.join(", ")));
         }
-        if let Some(wrong) = partitions.complaint(row.try_get(4)?, at.as_microsecond()) {
-            self.verdict.wrong_partition += 1;
-            let (settings, plan) = (self.settings, self.plan);
-            self.verdict.example("wrong partition", || {
-                format!("{}: {wrong}", describe(settings, plan, slot))
-            });
+        if let Some(wrong) = partitions.complaint(row.try_get(4)?, at) {
+            findings.wrong_partition += 1;
+            findings.example("wrong partition", explain(wrong));
         }
-        if mix(seed ^ u64::from(slot)).is_multiple_of(SAMPLE_ONE_IN) {
-            self.sample.push(Key {
-                table: self.table,
-                slot,
-                tenant,
-                occurred_at,
-                event_id,
-            });
+        // A row in the wrong table has been reported already.
+        let whole: Option<String> = row.try_get(6)?;
+        if let Some(whole) = whole.filter(|_| stream.table == table) {
+            findings.sampled += 1;
+            let wrong = differences(&plan.event(body, slot), &self.salt, &whole)?;
+            if !wrong.is_empty() {
+                findings.wrong_columns += 1;
+                findings.example("wrong columns", explain(wrong.join("; ")));
+            }
         }
         Ok(())
     }
+}
+
+/// What is wrong with the columns of an event's row, in words.
+fn differences(event: &Event, salt: &Salt, row: &str) -> anyhow::Result<Vec<String>> {
+    let row: Value = serde_json::from_str(row).context("Postgres writes a row that is no JSON")?;
+    let wrong = |(column, due): (&'static str, Value)| {
+        let got = match column {
+            "items" => &row["response"]["items"],
+            column => &row[column],
+        };
+        (*got != due).then(|| format!("{column} is {got}, should be {due}"))
+    };
+    Ok(expected_row(event, salt)
+        .into_iter()
+        .filter_map(wrong)
+        .collect())
 }

@@ -1,168 +1,142 @@
-//! One byte a slot: what was promised, and what was found.
+//! What was promised of each slot, and what was found.
 
-use crate::generate::body::events_in;
-use crate::generate::event::Events;
-use crate::generate::plan::{Plan, Role};
-use crate::generate::settings::{Format, Settings};
-use crate::ledger::Ledger;
+use super::findings::Findings;
+use crate::generate::{Plan, Role, request_uuid};
+use crate::report::{Tally, time};
+use crate::service::Format;
 
-use super::verdict::Verdict;
-
-/// An answer accepted it.
-const PROMISED: u8 = 1;
-/// It was sent, and may be stored.
-const POSTED: u8 = 2;
-/// A row of it was found.
-const SEEN: u8 = 4;
-/// Another one, too.
-const TWICE: u8 = 8;
-/// A row of it was there before the run.
-const BEFORE: u8 = 16;
+/// What is known of a slot; four bytes, as there may be ten millions.
+#[derive(Clone, Copy, Debug, Default)]
+struct Slot {
+    /// An answer accepted it.
+    promised: bool,
+    /// It was sent, and may be stored.
+    posted: bool,
+    /// A row of it was there before the run.
+    before: bool,
+    /// Rows of it that were found, up to two.
+    seen: u8,
+}
 
 /// What is known of each slot.
 #[derive(Debug)]
-pub(super) struct Slots {
-    bits: Vec<u8>,
-}
+pub struct Slots(Vec<Slot>);
 
 impl Slots {
-    pub(super) fn new(slots: u32) -> Self {
-        Self {
-            bits: vec![0; slots as usize],
-        }
+    pub fn new(slots: u32) -> Self {
+        Self(vec![Slot::default(); slots as usize])
     }
 
     /// A row of `slot` was found.
-    pub(super) fn see(&mut self, slot: u32) {
-        let bits = &mut self.bits[slot as usize];
-        *bits |= match *bits & SEEN {
-            0 => SEEN,
-            _ => TWICE,
-        };
+    pub fn see(&mut self, slot: u32) {
+        let seen = &mut self.0[slot as usize].seen;
+        *seen = 2.min(*seen + 1);
     }
 
     /// What was found was there before the run.
-    pub(super) fn note_before(&mut self) {
-        for bits in &mut self.bits {
-            if *bits & SEEN != 0 {
-                *bits |= BEFORE;
-            }
+    pub fn mark_before(&mut self) {
+        for slot in &mut self.0 {
+            slot.before = slot.seen > 0;
         }
-        self.forget_seen();
     }
 
     /// Makes ready for another look.
-    pub(super) fn forget_seen(&mut self) {
-        for bits in &mut self.bits {
-            *bits &= !(SEEN | TWICE);
+    pub fn forget_seen(&mut self) {
+        for slot in &mut self.0 {
+            slot.seen = 0;
         }
     }
 
     /// Takes over what was posted and promised.
-    pub(super) fn promise(&mut self, settings: &Settings, plan: &Plan, ledger: &Ledger) {
-        for number in 0..plan.bodies() {
-            let entry = ledger.entry(number);
-            if !entry.posted {
-                continue;
-            }
-            for slot in plan.slots_of(number) {
-                let at = match plan.role(number, slot) {
-                    Role::Invalid => continue,
-                    Role::Fresh => slot,
-                    Role::Repeat(original) => original,
-                };
-                self.bits[at as usize] |= match entry.accepted {
-                    true => PROMISED | POSTED,
-                    false => POSTED,
-                };
+    pub fn promise(&mut self, plan: &Plan, passes: &[Tally]) {
+        for pass in passes {
+            self.mark(plan, &pass.posted, |slot| slot.posted = true);
+            self.mark(plan, &pass.accepted, |slot| slot.promised = true);
+            for odd in &pass.odd {
+                // All that such an answer does not reject was accepted all the same.
+                let mut place = 0;
+                for slot in plan.slots_of(odd.body) {
+                    let (role, body, at) = plan.source(odd.body, slot);
+                    let places = place..place + plan.event(body, at).count();
+                    place = places.end;
+                    let is_rejected = odd.rejected.iter().any(|index| places.contains(index));
+                    if role != Role::Invalid && !is_rejected {
+                        self.0[at as usize].promised = true;
+                    }
+                }
             }
         }
-        let mut events = Events::new(settings, plan);
-        for odd in ledger.odd() {
-            // All that such an answer does not reject was accepted all the same.
-            let mut place = 0;
-            for slot in plan.slots_of(odd.body) {
-                let (body, at, valid) = match plan.role(odd.body, slot) {
-                    Role::Invalid => (odd.body, slot, false),
-                    Role::Fresh => (odd.body, slot, true),
-                    Role::Repeat(original) => (plan.body_of(original), original, true),
-                };
-                let places = place..place + events_in(events.event(body, at));
-                place = places.end;
-                if valid && !odd.rejected.iter().any(|index| places.contains(index)) {
-                    self.bits[at as usize] |= PROMISED;
+    }
+
+    /// Marks the valid events of bodies.
+    fn mark(&mut self, plan: &Plan, bodies: &[u32], mark: fn(&mut Slot)) {
+        for &body in bodies {
+            for slot in plan.slots_of(body) {
+                let (role, _, at) = plan.source(body, slot);
+                if role != Role::Invalid {
+                    mark(&mut self.0[at as usize]);
                 }
             }
         }
     }
 
     /// Compares what was found with what was promised.
-    pub(super) fn judge(&self, settings: &Settings, plan: &Plan, verdict: &mut Verdict) {
-        for (slot, bits) in (0..).zip(&self.bits) {
-            let seen = bits & SEEN != 0;
-            let promised = bits & PROMISED != 0;
-            verdict.promised += u64::from(promised);
-            verdict.found += u64::from(seen);
-            if promised && !seen {
-                verdict.missing += 1;
-                verdict.example("missing", || describe(settings, plan, slot));
+    pub fn judge(&self, plan: &Plan, findings: &mut Findings) {
+        for (number, slot) in (0..).zip(&self.0) {
+            let example = || describe(plan, number);
+            let is_seen = slot.seen > 0;
+            findings.promised += u64::from(slot.promised);
+            findings.found += u64::from(is_seen);
+            if slot.promised && !is_seen {
+                findings.missing += 1;
+                findings.example("missing", example);
             }
-            if bits & TWICE != 0 {
-                verdict.twice += 1;
-                verdict.example("stored twice", || describe(settings, plan, slot));
+            if slot.seen > 1 {
+                findings.twice += 1;
+                findings.example("stored twice", example);
             }
-            if seen && bits & (POSTED | BEFORE) == 0 {
-                verdict.unexpected += 1;
-                verdict.example("stored, though invalid or never posted", || {
-                    describe(settings, plan, slot)
-                });
+            if is_seen && !slot.posted && !slot.before {
+                findings.unexpected += 1;
+                findings.example("stored, though invalid or never posted", example);
             }
-            if seen && bits & (PROMISED | BEFORE) == 0 && bits & POSTED != 0 {
-                verdict.unanswered_stored += 1;
+            if is_seen && slot.posted && !slot.promised && !slot.before {
+                findings.unanswered_stored += 1;
             }
         }
     }
 
-    /// Slots of a format that were stored by this run: rows, and the events in them.
-    pub(super) fn stored(&self, settings: &Settings, plan: &Plan, stream: usize) -> (u64, u64) {
-        let mut events = Events::new(settings, plan);
-        let (mut rows, mut lines) = (0, 0);
+    /// What this run stored of a stream: rows, and the events in them.
+    pub fn stored(&self, plan: &Plan, stream: usize) -> (u64, u64) {
+        let (mut rows, mut events) = (0, 0);
         for body in (0..plan.bodies()).filter(|&body| plan.stream_at(body) == stream) {
             for slot in plan.slots_of(body) {
-                let bits = self.bits[slot as usize];
-                if bits & SEEN == 0 || bits & BEFORE != 0 {
-                    continue;
+                let Slot { seen, before, .. } = self.0[slot as usize];
+                if seen > 0 && !before {
+                    rows += 1;
+                    events += match plan.stream_of(body).format {
+                        Format::PipelinesV1 => u64::from(plan.event(body, slot).count()),
+                        _ => 1,
+                    };
                 }
-                rows += 1;
-                lines += match plan.stream_of(body).format {
-                    Format::PipelinesV1 => u64::from(events_in(events.event(body, slot))),
-                    _ => 1,
-                };
             }
         }
-        (rows, lines)
+        (rows, events)
     }
 }
 
 /// A slot in words.
-pub(super) fn describe(settings: &Settings, plan: &Plan, slot: u32) -> String {
+pub fn describe(plan: &Plan, slot: u32) -> String {
     let body = plan.body_of(slot);
-    let mut events = Events::new(settings, plan);
-    let event = events.event(body, slot);
-    let id = match event.format {
-        Format::Native => format!("event_id {}", event.event_id),
-        _ => match event.request {
-            Some(request) => format!(
-                "request_id {}",
-                crate::generate::expect::request_uuid(request)
-            ),
-            None => "no id".to_owned(),
-        },
+    let event = plan.event(body, slot);
+    let id = match (event.format, &event.request) {
+        (Format::Native, _) => format!("event_id {}", event.event_id),
+        (_, Some(request)) => format!("request_id {}", request_uuid(request)),
+        (_, None) => "no id".to_owned(),
     };
     format!(
         "{} {} {id} at {} (slot {slot}, body {body})",
-        event.table.name(),
+        event.table,
         event.format.as_str(),
-        crate::report::time(event.occurred_us)
+        time(event.occurred_us)
     )
 }

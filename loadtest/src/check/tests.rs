@@ -1,25 +1,15 @@
-#![expect(
-    clippy::disallowed_methods,
-    reason = "a test's connections end with its runtime"
-)]
-
-use std::collections::BTreeMap;
+use std::collections::HashSet;
 use std::time::Duration;
 
-use private_postgres::{Options, PrivatePostgres};
-use recsys_ingest::postgres::migrate::migrate;
-use tokio_postgres::{Client, NoTls};
+use bytes::{Bytes, BytesMut};
 
-use super::{Checker, Patience, Verdict, Wait};
-use crate::answer::{Ack, Answer};
-use crate::generate::body::{Bodies, Body};
-use crate::generate::event::Events;
-use crate::generate::expect::{self, Hashed, OfTable, Row, Salt};
-use crate::generate::plan::{Plan, Role};
-use crate::generate::sample;
-use crate::generate::settings::{Caller, Format, Scope, Settings};
-use crate::ledger::Ledger;
-use crate::report::tally::Tally;
+use super::{Checker, Findings, Patience, Wait};
+use crate::answer::{Answer, Told};
+use crate::compare::{TestEnvironment, copy, test_environment};
+use crate::generate::{Bodies, Body, Framing, Plan, Role, Settings, test_settings};
+use crate::report::{Tally, time};
+use crate::sample::Request;
+use crate::service::{self, Ack, Format, Interval, Micros, Pseudonymizer, Table, ensure};
 
 /// Nothing is on its way in these tests.
 const PATIENCE: Patience = Patience {
@@ -29,264 +19,158 @@ const PATIENCE: Patience = Patience {
 
 /// A database with every event of a run in it, answered as it should be.
 struct Fixture {
-    client: Client,
-    url: String,
-    settings: Settings,
     plan: Plan,
-    ledger: Ledger,
     tally: Tally,
     checker: Checker,
     /// Rows that the service says are in its spool.
     spooled: u64,
-    _postgres: PrivatePostgres,
+    environment: TestEnvironment,
     _dir: tempfile::TempDir,
 }
 
 impl Fixture {
-    async fn new() -> Self {
-        // Postgres runs as another user where the tests run as root.
-        let dir = tempfile::Builder::new()
-            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))
-            .tempdir()
-            .unwrap();
-        let options = Options::ephemeral(dir.path().join("pg"));
-        let postgres = tokio::task::spawn_blocking(move || PrivatePostgres::start(&options))
-            .await
-            .unwrap()
-            .unwrap();
-        let url = postgres.url();
-        let (mut client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
-        tokio::spawn(async move { drop(connection.await) });
-        migrate(&mut client).await.unwrap();
-        let demo = "INSERT INTO tenants (id, external_id, name) VALUES (gen_random_uuid(), 'demo', 'demo')";
-        client.batch_execute(demo).await.unwrap();
-        let settings = Settings {
+    async fn new(framing: Framing, salt: Option<&str>) -> Self {
+        let (environment, dir) = test_environment().await;
+        let plan = Plan::new(Settings {
             events: 2_000,
-            callers: vec![Caller {
-                key: None,
-                scope: Scope::Tenant(0),
-            }],
-            ..sample::settings()
-        };
-        let plan = Plan::new(&settings).unwrap();
-        let checker = Checker::before(&url, &settings, &plan, Some("salt"))
-            .await
-            .unwrap();
+            tenants: vec![crate::compare::TENANT.to_owned()],
+            framing,
+            ..test_settings()
+        })
+        .unwrap();
+        let checker = Checker::before(&environment.url(), &plan, salt).await;
         let mut this = Self {
-            ledger: Ledger::new(plan.bodies()),
             tally: Tally::new(),
-            client,
-            url,
-            settings,
             plan,
-            checker,
+            checker: checker.unwrap(),
             spooled: 0,
-            _postgres: postgres,
+            environment,
             _dir: dir,
         };
+        // Every row is compared, not one in a hundred.
+        this.checker.sample_one_in = 1;
         this.partitions().await;
         this.store_and_answer().await;
+        assert!(this.tally.odd.is_empty(), "{:?}", this.tally.odd);
         this
     }
 
-    async fn partitions(&self) {
-        let first = self.settings.until_us - self.settings.span_us;
-        for table in ["exposure_events", "interaction_events"] {
+    async fn partitions(&mut self) {
+        let settings = &self.plan.settings;
+        for table in Table::ALL {
             for day in 0..=3 {
-                let day_us = 86_400_000_000;
-                let from = (first / day_us + day) * day_us;
-                let name = |us: i64| crate::report::time(us)[..10].to_owned();
-                let sql = format!(
-                    "CREATE TABLE {table}_{} PARTITION OF {table} FOR VALUES FROM ('{}') TO ('{}')",
-                    name(from).replace('-', "_"),
-                    crate::report::time(from),
-                    crate::report::time(from + day_us)
-                );
-                self.client.batch_execute(&sql).await.unwrap();
+                let us = settings.until_us() - settings.span_us() + day * 86_400_000_000;
+                let range = Interval::Day.range_of(us);
+                let client = &mut self.environment.admin.client;
+                ensure(client, table, range, "test").await.unwrap();
             }
         }
     }
 
-    /// Does what the service should do.
+    /// Does what the service should do, with its own decoder and encoder.
     async fn store_and_answer(&mut self) {
-        let salt = Salt::new(Some("salt"));
-        let bodies: Vec<Body> = Bodies::new(Events::new(&self.settings, &self.plan)).collect();
+        let pseudonymizer = Pseudonymizer::new(b"salt");
+        let mut stored: HashSet<Vec<u8>> = HashSet::new();
+        let mut blocks = Table::ALL.map(|_| BytesMut::new());
+        let bodies: Vec<Body> = Bodies::new(&self.plan).collect();
         for body in bodies {
             let stream = self.plan.stream_of(body.number);
-            let kind = (stream.table, stream.format);
+            let request = Request {
+                table: stream.table,
+                format: stream.format,
+                framing: match self.plan.settings.framing {
+                    Framing::Ndjson => service::Framing::Lines,
+                    Framing::Json | Framing::Envelope => service::Framing::Json,
+                },
+                tenant: self.environment.tenant,
+                received_at: Micros(self.plan.settings.until_us()),
+            };
+            let decoded = request.decode(&body.bytes, &pseudonymizer).unwrap();
+            for row in decoded.rows.iter() {
+                if stored.insert(row.to_vec()) {
+                    blocks[stream.table as usize].extend_from_slice(row);
+                }
+            }
             let (mut committed, mut duplicates) = (0, 0);
             for slot in self.plan.slots_of(body.number) {
-                let (first, at) = match self.plan.role(body.number, slot) {
-                    Role::Invalid => continue,
-                    Role::Fresh => (body.number, slot),
-                    Role::Repeat(original) => (self.plan.body_of(original), original),
-                };
-                let mut events = Events::new(&self.settings, &self.plan);
-                let event = events.event(first, at);
-                let count = crate::generate::body::events_in(event);
-                if at != slot {
-                    duplicates += count;
-                    continue;
+                let (role, first, at) = self.plan.source(body.number, slot);
+                match role {
+                    Role::Invalid => {}
+                    Role::Fresh => committed += self.plan.event(first, at).count(),
+                    Role::Repeat(_) => duplicates += self.plan.event(first, at).count(),
                 }
-                committed += count;
-                let row = expect::row(self.settings.seed, event, &salt);
-                let sql = insert(&row);
-                self.client.batch_execute(&sql).await.unwrap();
             }
+            let told = |rejected: &service::Rejected| Told {
+                index: rejected.index,
+                code: rejected.rejection.code.as_str().to_owned(),
+                message: String::new(),
+            };
             let answer = Answer {
                 ack: Some(Ack::Committed),
                 accepted: committed + duplicates,
-                rejected: body
-                    .rejects
-                    .iter()
-                    .map(|(index, code)| crate::answer::Rejected {
-                        index: *index,
-                        code: (*code).to_owned(),
-                    })
-                    .collect(),
+                rejected: decoded.rejected.iter().map(told).collect(),
                 committed: Some(committed),
                 duplicates: Some(duplicates),
                 ..Answer::default()
             };
-            self.ledger.post(body.number);
-            assert!(self.ledger.answer(&body, &answer));
-            self.tally
-                .answered(kind, &answer, std::time::Duration::from_millis(1));
+            self.tally.posted.push(body.number);
+            let latency = Duration::from_millis(1);
+            self.tally.answered(stream.kind(), &body, &answer, latency);
+        }
+        for (table, block) in Table::ALL.into_iter().zip(blocks) {
+            let block: Bytes = block.freeze();
+            copy(&self.environment.admin, table, &[block])
+                .await
+                .unwrap();
         }
     }
 
     /// Changes the database by `sql`, and checks.
-    async fn verdict_after(&mut self, sql: &str) -> Verdict {
-        let tallies = [self.tally.clone()];
-        self.client.batch_execute(sql).await.unwrap();
+    async fn after(&mut self, sql: &str) -> Findings {
+        let client = &self.environment.admin.client;
+        client.batch_execute(sql).await.unwrap();
+        let spooled = async || Some(self.spooled);
         self.checker
             .after(
-                &self.settings,
                 &self.plan,
-                &self.ledger,
-                &tallies,
+                std::slice::from_ref(&self.tally),
                 PATIENCE,
-                async || Some(self.spooled),
+                spooled,
             )
             .await
             .unwrap()
     }
 }
 
-/// The row as SQL.
-fn insert(row: &Row) -> String {
-    let text = |text: &str| format!("'{}'", text.replace('\'', "''"));
-    let null = || "NULL".to_owned();
-    let opt = |value: &Option<String>| value.as_deref().map_or_else(null, text);
-    let mut columns = BTreeMap::from([
-        ("tenant_id", "(SELECT id FROM tenants)".to_owned()),
-        ("occurred_at", text(&crate::report::time(row.occurred_us))),
-        ("received_at", "now()".to_owned()),
-        (
-            "event_id",
-            row.event_id
-                .map_or("gen_random_uuid()".to_owned(), |id| format!("'{id}'")),
-        ),
-        (
-            "request_id",
-            row.request_id.map_or_else(null, |id| format!("'{id}'")),
-        ),
-        ("surface", opt(&row.surface)),
-        ("segment", opt(&row.segment)),
-        (
-            "user_key",
-            match &row.user_key {
-                Hashed::Hash(hash) => format!("'\\x{}'", hex::encode(hash)),
-                _ => null(),
-            },
-        ),
-        (
-            "session_id",
-            match &row.session_id {
-                Hashed::Hash(hash) => text(&hex::encode(hash)),
-                Hashed::Text(session) => text(session),
-                _ => null(),
-            },
-        ),
-    ]);
-    let table = match &row.of_table {
-        OfTable::Exposure {
-            experiment_id,
-            experiment_variant,
-            algo_version,
-            config_etag,
-            rules_etag,
-            items,
-        } => {
-            let items: Vec<_> = items
-                .iter()
-                .map(|item| {
-                    let mut json = serde_json::json!({"item_id": item.item_id, "rank": item.rank});
-                    if let Some(score) = item.score {
-                        json["score"] = (f64::from(score) / 1000.0).into();
-                    }
-                    json
-                })
-                .collect();
-            columns.extend([
-                ("experiment_id", opt(experiment_id)),
-                ("experiment_variant", opt(experiment_variant)),
-                ("algo_version", text(algo_version)),
-                ("config_etag", opt(config_etag)),
-                ("rules_etag", opt(rules_etag)),
-                ("request", "'{}'".to_owned()),
-                (
-                    "response",
-                    text(&serde_json::json!({ "items": items }).to_string()),
-                ),
-            ]);
-            "exposure_events"
-        }
-        OfTable::Interaction {
-            event_type,
-            item_id,
-            position,
-            value,
-        } => {
-            columns.extend([
-                ("event_type", text(event_type)),
-                ("item_id", text(item_id)),
-                (
-                    "position",
-                    position.map_or_else(null, |position| position.to_string()),
-                ),
-                ("value", value.clone().unwrap_or_else(null)),
-            ]);
-            "interaction_events"
-        }
-    };
-    let (names, values): (Vec<_>, Vec<_>) = columns.into_iter().unzip();
-    format!(
-        "INSERT INTO {table} ({}) VALUES ({})",
-        names.join(", "),
-        values.join(", ")
-    )
+#[tokio::test]
+async fn every_event_becomes_the_row_that_is_expected_in_every_format_and_framing() {
+    for (framing, salt) in [
+        (Framing::Json, Some("salt")),
+        (Framing::Envelope, None),
+        (Framing::Ndjson, Some("salt")),
+    ] {
+        let mut it = Fixture::new(framing, salt).await;
+        let good = it.after("").await;
+        assert_eq!(good.failures(), Vec::<String>::new(), "{good:#?}");
+        assert_eq!((good.promised, good.sampled), (good.found, good.rows_read));
+        assert!(
+            good.sampled > 1_000,
+            "only {} rows were compared",
+            good.sampled
+        );
+    }
 }
 
 #[tokio::test]
 async fn the_check_finds_what_is_wrong_and_nothing_else() {
-    let mut it = Fixture::new().await;
-
-    let good = it.verdict_after("").await;
-    assert_eq!(good.failures(), Vec::<String>::new());
-    assert!(good.sampled > 5, "only {} rows were compared", good.sampled);
-    assert_eq!(good.promised, good.found);
-
-    // The sample is a hundredth; a change of all rows is bound to meet it.
+    let mut it = Fixture::new(Framing::Ndjson, Some("salt")).await;
     let changed = it
-        .verdict_after(
-            "BEGIN; UPDATE interaction_events SET value = coalesce(value, 0) + 0.000001; COMMIT",
-        )
+        .after("UPDATE interaction_events SET value = coalesce(value, 0) + 0.000001")
         .await;
-    assert!(changed.wrong_columns > 0);
+    assert!(changed.wrong_columns > 800, "{changed:?}");
     let native = native_event(&it);
     let copied = it
-        .verdict_after(&format!(
+        .after(&format!(
             "INSERT INTO interaction_events (tenant_id, occurred_at, event_id, received_at, event_type, item_id) \
              SELECT tenant_id, occurred_at + interval '1 microsecond', event_id, now(), event_type, item_id \
              FROM interaction_events WHERE event_id = '{native}'"
@@ -294,16 +178,13 @@ async fn the_check_finds_what_is_wrong_and_nothing_else() {
         .await;
     assert_eq!((copied.twice, copied.wrong_key, copied.missing), (1, 1, 0));
 
-    let gone = it
-        .verdict_after(&format!(
-            "DELETE FROM interaction_events WHERE event_id = '{native}'"
-        ))
-        .await;
+    let gone = format!("DELETE FROM interaction_events WHERE event_id = '{native}'");
+    let gone = it.after(&gone).await;
     assert_eq!((gone.twice, gone.missing), (0, 1));
     assert_eq!(gone.contradictions.len(), 1, "{:?}", gone.contradictions);
 
     let moved = it
-        .verdict_after(
+        .after(
             "INSERT INTO tenants (id, external_id, name) VALUES (gen_random_uuid(), 'other', 'other'); \
              UPDATE exposure_events SET tenant_id = (SELECT id FROM tenants WHERE external_id = 'other')",
         )
@@ -316,48 +197,70 @@ async fn the_check_finds_what_is_wrong_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn rows_in_a_partition_with_another_name_or_without_a_range_are_found() {
+    let mut it = Fixture::new(Framing::Ndjson, Some("salt")).await;
+    let settings = &it.plan.settings;
+    let day = time(settings.until_us() - settings.span_us())[..10].replace('-', "_");
+    let mut name = format!("exposure_events_{day}");
+    for (suffix, is_right) in [
+        ("2001_01_02", false),
+        ("2001_01", false),
+        ("old", true),
+        (day.as_str(), true),
+    ] {
+        let to = format!("exposure_events_{suffix}");
+        let findings = it
+            .after(&format!("ALTER TABLE {name} RENAME TO {to}"))
+            .await;
+        assert_eq!(
+            findings.wrong_partition == 0,
+            is_right,
+            "{to}: {findings:?}"
+        );
+        name = to;
+    }
+    let default = format!(
+        "ALTER TABLE exposure_events DETACH PARTITION {name}; \
+         ALTER TABLE exposure_events ATTACH PARTITION {name} DEFAULT"
+    );
+    let findings = it.after(&default).await;
+    assert!(
+        findings.wrong_partition > 0 && findings.missing == 0,
+        "{findings:?}"
+    );
+}
+
+#[tokio::test]
 async fn rows_that_were_there_before_the_run_are_not_counted_as_its_own() {
-    let mut it = Fixture::new().await;
-    let mut later = Checker::before(&it.url, &it.settings, &it.plan, None)
-        .await
-        .unwrap();
-    let posted_again = std::mem::replace(&mut it.tally, Tally::new());
+    let mut it = Fixture::new(Framing::Ndjson, Some("salt")).await;
+    let later = Checker::before(&it.environment.url(), &it.plan, None).await;
+    it.checker = later.unwrap();
     // The same answers once more claim rows that are not new.
-    let verdict = later
-        .after(
-            &it.settings,
-            &it.plan,
-            &it.ledger,
-            &[posted_again],
-            PATIENCE,
-            async || None,
-        )
-        .await
-        .unwrap();
-    assert_eq!(verdict.missing, 0);
+    let findings = it.after("").await;
+    assert_eq!(findings.missing, 0);
     assert_eq!(
-        verdict.contradictions.len(),
+        findings.contradictions.len(),
         6,
         "{:?}",
-        verdict.contradictions
+        findings.contradictions
     );
 }
 
 #[tokio::test]
 async fn rows_that_the_service_still_has_are_not_called_missing() {
-    let mut it = Fixture::new().await;
+    let mut it = Fixture::new(Framing::Ndjson, Some("salt")).await;
     it.spooled = 1000;
     let three = "DELETE FROM interaction_events WHERE ctid IN (SELECT ctid FROM interaction_events
                  WHERE event_type = 'view' LIMIT 3)";
-    let verdict = it.verdict_after(three).await;
-    let lacking = verdict.spooled;
-    assert!(verdict.missing == 0 && lacking > 0, "{verdict:?}");
-    assert!(verdict.unfinished().unwrap().contains("spool"));
-    assert!(!verdict.failures().iter().any(|f| f.contains("missing")));
+    let findings = it.after(three).await;
+    let lacking = findings.spooled;
+    assert!(findings.missing == 0 && lacking > 0, "{findings:?}");
+    assert!(findings.unfinished().unwrap().contains("spool"));
+    assert!(!findings.failures().iter().any(|f| f.contains("missing")));
     // More are lacking than it has.
     it.spooled = lacking - 1;
-    let verdict = it.verdict_after("").await;
-    assert_eq!((verdict.missing, verdict.spooled), (1, lacking - 1));
+    let findings = it.after("").await;
+    assert_eq!((findings.missing, findings.spooled), (1, lacking - 1));
 }
 
 #[test]
@@ -379,15 +282,12 @@ fn the_wait_for_rows_ends_when_nothing_moves_and_nothing_is_spooled() {
 
 /// A native interaction that is stored.
 fn native_event(it: &Fixture) -> uuid::Uuid {
-    let mut events = Events::new(&it.settings, &it.plan);
-    (0..it.plan.slots())
-        .find_map(|slot| {
-            let body = it.plan.body_of(slot);
-            let stream = it.plan.stream_of(body);
-            let wanted = stream.format == Format::Native
-                && stream.table == crate::generate::settings::Table::Interactions
-                && it.plan.role(body, slot) == Role::Fresh;
-            wanted.then(|| events.event(body, slot).event_id)
-        })
-        .unwrap()
+    let is_wanted = |slot: &u32| {
+        let body = it.plan.body_of(*slot);
+        let stream = it.plan.stream_of(body);
+        let is_native = stream.format == Format::Native && stream.table == Table::Interactions;
+        is_native && it.plan.role(body, *slot) == Role::Fresh
+    };
+    let slot = (0..it.plan.slots()).find(is_wanted).unwrap();
+    it.plan.event(it.plan.body_of(slot), slot).event_id
 }

@@ -6,223 +6,226 @@
 //! HTTP at `ack=durable`, in bodies of a hundred where nothing else is said.
 
 use anyhow::Context as _;
-use recsys_ingest::event::table::Table as Target;
-use recsys_ingest::partitions;
-use recsys_ingest::partitions::range::Interval;
 
-use super::http::Load;
+use super::environment::{Environment, TENANT};
+use super::load::{DAY_US, Load};
+use super::method::{BODY, Method};
 use super::options::CompareOptions;
-use super::outcome::Section;
-use super::sample::{Sample, Series};
-use super::stage::{Stage, TENANT};
-use super::way::{BODY, Way};
-use super::workload::{DAY_US, Workload};
-use crate::answer::Ack;
-use crate::generate::settings::{Caller, Scope, Table};
+use super::rows::columns_without;
+use super::sample::{Section, Series};
+use crate::report::{float, grouped};
+use crate::service::{Ack, Interval, PartitionInfo, Table, catalog, ensure};
 
-const TABLE: Target = Target::Interactions;
+const TABLE: Table = Table::Interactions;
 const PARTITIONS: u32 = 400;
 const TENANTS: u32 = 10_000;
 const CONNECTIONS: [usize; 3] = [1, 16, 2000];
 const BODIES: [u32; 5] = [1, 10, BODY, 1000, 5000];
-/// Partitions lie in the future, where nothing is sealed or dropped meanwhile.
+/// Partitions lie in the future, where nothing is sealed or dropped during a run.
 const HORIZON: &str = "--horizon-future=1000d";
 /// Partitions that the service has ready by itself, and one more.
 const DAYS_AHEAD: i64 = 5;
 /// Rows of the large table lie in the two hours before the events of a load.
 const LARGE_TABLE_US: u64 = 7_000_000_000;
 
-/// Loads along all axes.
-pub(crate) struct Growth<'g> {
-    stage: &'g mut Stage,
-    options: &'g CompareOptions,
-    day_us: i64,
-    progress: &'g dyn Fn(&str),
-    /// No two loads into a table that stays full have the same events.
-    seed: u64,
+/// A point of an axis.
+struct Point {
+    series: Series,
+    load: Load,
+    before: Before,
 }
 
-impl<'g> Growth<'g> {
-    pub(crate) fn new(
-        stage: &'g mut Stage,
-        options: &'g CompareOptions,
-        day_us: i64,
-        progress: &'g dyn Fn(&str),
-    ) -> Self {
-        Self {
-            stage,
-            options,
-            day_us,
-            progress,
-            seed: options.seed,
-        }
-    }
+/// What a point needs before its load, apart from an empty table.
+enum Before {
+    Nothing,
+    /// A service that has just started, since memory that was taken once stays taken.
+    Restart,
+    DropPartitions,
+    MakePartitions,
+    /// Only today's partition is emptied, and no two loads have the same events.
+    EmptyToday,
+}
 
-    /// All axes, one after the other.
-    pub(crate) async fn run(mut self) -> anyhow::Result<Vec<Section>> {
-        Ok(vec![
-            self.partitions().await.context("partitions")?,
-            self.tenants().await.context("tenants")?,
-            self.connections().await.context("connections")?,
-            self.bodies().await.context("bodies")?,
-            self.large_table().await.context("the large table")?,
-        ])
-    }
+/// Loads along all axes.
+pub struct Growth<'g> {
+    pub environment: &'g mut Environment,
+    pub options: &'g CompareOptions,
+    pub day_us: i64,
+    pub progress: &'g dyn Fn(&str),
+}
 
-    async fn partitions(&mut self) -> anyhow::Result<Section> {
-        let mut series = [
-            Series::new("growth/partitions_1", "1 partition"),
-            Series::new(
-                "growth/partitions_400_in_1",
-                "400 partitions, events in one",
-            ),
-            Series::new("growth/partitions_400", "400 partitions, events in all"),
-        ];
-        let from_us = self.day_us + DAYS_AHEAD * DAY_US;
-        let spread = Workload {
-            day_us: from_us,
-            days: PARTITIONS,
-            ..self.workload()
-        };
-        for _ in 0..self.options.rounds() {
-            self.drop_partitions_from(from_us).await?;
-            self.stage.start_service(&[HORIZON]).await?;
-            let load = self.workload();
-            self.load(&mut series[0], &load, BODY).await?;
-            (self.progress)("making partitions");
-            for day in 0..i64::from(PARTITIONS) {
-                let range = Interval::Day.range_of(from_us + day * DAY_US);
-                let client = &mut self.stage.admin.client;
-                partitions::create::ensure(client, TABLE, range, "comparison").await?;
-            }
-            self.stage.start_service(&[HORIZON]).await?;
-            self.load(&mut series[1], &load, BODY).await?;
-            self.stage.start_service(&[HORIZON]).await?;
-            self.load(&mut series[2], &spread, BODY).await?;
-        }
-        self.drop_partitions_from(from_us).await?;
-        Ok(section("partitions", series))
-    }
-
-    async fn tenants(&mut self) -> anyhow::Result<Section> {
+impl Growth<'_> {
+    pub async fn run(mut self) -> anyhow::Result<Vec<Section>> {
         let mut names = vec![TENANT.to_owned()];
         names.extend((1..TENANTS).map(|n| format!("{TENANT}-{n}")));
-        self.stage
-            .admin
-            .client
-            .execute(
-                "INSERT INTO tenants (external_id, name)
-                 SELECT name, name FROM unnest($1::text[]) AS name ON CONFLICT DO NOTHING",
-                &[&names],
-            )
-            .await
-            .context("cannot make tenants")?;
-        self.stage.start_service(&[HORIZON]).await?;
-        let mut series = [
-            Series::new("growth/tenants_1", "1 tenant"),
-            Series::new("growth/tenants_10000", "10,000 tenants"),
+        let (ahead_us, tomorrow_us) = (self.ahead_us(), self.day_us + DAY_US);
+        let large = self.options.large_table;
+        let of_large = format!("partition of {} rows", grouped(float(large)));
+        let in_one = "400 partitions, events in one";
+        let in_all = "400 partitions, events in all";
+        let partitions = vec![
+            self.point(
+                "partitions_1",
+                "1 partition",
+                Before::DropPartitions,
+                |_| {},
+            ),
+            self.point(
+                "partitions_400_in_1",
+                in_one,
+                Before::MakePartitions,
+                |_| {},
+            ),
+            self.point("partitions_400", in_all, Before::Restart, |load| {
+                (load.day_us, load.days) = (ahead_us, PARTITIONS);
+            }),
         ];
-        for _ in 0..self.options.rounds() {
-            for (series, tenants) in series.iter_mut().zip([&names[..1], &names]) {
-                let load = Workload {
-                    tenants: tenants.to_vec(),
-                    caller: Caller {
-                        key: Some(self.stage.service_key().to_owned()),
-                        scope: Scope::Any,
-                    },
-                    ..self.workload()
-                };
-                self.load(series, &load, BODY).await?;
-            }
-        }
-        Ok(section("tenants", series))
-    }
-
-    async fn connections(&mut self) -> anyhow::Result<Section> {
-        let name = |n: usize| match n {
-            1 => "1 connection".to_owned(),
-            _ => format!("{n} connections"),
-        };
-        let mut series =
-            CONNECTIONS.map(|n| Series::new(format!("growth/connections_{n}"), name(n)));
-        // A service of its own for each, since memory that was taken once stays taken.
-        for _ in 0..self.options.rounds() {
-            for (series, connections) in series.iter_mut().zip(CONNECTIONS) {
-                self.stage.start_service(&[HORIZON]).await?;
-                let load = self.workload();
-                self.load_with(series, &load, BODY, connections).await?;
-            }
-        }
-        Ok(section("connections", series))
-    }
-
-    async fn bodies(&mut self) -> anyhow::Result<Section> {
-        let name = |n: u32| match n {
-            1 => "1 event a body".to_owned(),
-            _ => format!("{n} events a body"),
-        };
-        let mut series = BODIES.map(|n| Series::new(format!("growth/bodies_{n}"), name(n)));
-        for _ in 0..self.options.rounds() {
-            for (series, body) in series.iter_mut().zip(BODIES) {
-                self.stage.start_service(&[HORIZON]).await?;
-                let load = self.workload();
-                let load = Workload {
-                    events: Way::Http(Ack::Durable, body).rows_of(load.events),
-                    ..load
-                };
-                self.load(series, &load, body).await?;
-            }
-        }
-        Ok(section("events in a body", series))
-    }
-
-    /// Today's partition is empty, tomorrow's is not.
-    async fn large_table(&mut self) -> anyhow::Result<Section> {
-        let tomorrow_us = self.day_us + DAY_US;
-        self.fill(tomorrow_us).await?;
-        self.stage.start_service(&[HORIZON]).await?;
-        let today = self.partition_of(self.day_us).await?;
-        let rows = self.options.large_table;
-        let mut series = [
-            Series::new("growth/rows_0", "empty partition"),
-            Series::new(
-                format!("growth/rows_{rows}"),
-                format!(
-                    "partition of {} rows",
-                    super::text::grouped(crate::report::float(rows))
-                ),
+        let tenants = [("1 tenant", 1), ("10,000 tenants", names.len())].map(|(title, n)| {
+            self.point(&format!("tenants_{n}"), title, Before::Nothing, |load| {
+                load.tenants = names[..n].to_vec();
+            })
+        });
+        let connections = CONNECTIONS.map(|n| {
+            let title = format!("{n} connection{}", if n == 1 { "" } else { "s" });
+            self.point(
+                &format!("connections_{n}"),
+                &title,
+                Before::Restart,
+                |load| {
+                    load.connections = n;
+                },
+            )
+        });
+        let bodies = BODIES.map(|n| {
+            let title = format!("{n} event{} a body", if n == 1 { "" } else { "s" });
+            self.point(&format!("bodies_{n}"), &title, Before::Restart, |load| {
+                *load = Load::new(self.options, TABLE, n, self.day_us);
+                load.events = Method::Http(Ack::Durable, n).rows_of(load.events);
+            })
+        });
+        // Today's partition is empty, tomorrow's is not.
+        let rows = vec![
+            self.point("rows_0", "empty partition", Before::EmptyToday, |_| {}),
+            self.point(
+                &format!("rows_{large}"),
+                &of_large,
+                Before::EmptyToday,
+                |load| {
+                    load.day_us = tomorrow_us;
+                },
             ),
         ];
+        let mut sections = vec![self.axis("partitions", partitions).await?];
+        self.drop_partitions().await?;
+        self.make_tenants(&names).await?;
+        self.environment.start_service(&[HORIZON]).await?;
+        sections.push(self.axis("tenants", tenants.into()).await?);
+        sections.push(self.axis("connections", connections.into()).await?);
+        sections.push(self.axis("events in a body", bodies.into()).await?);
+        let filled = self.fill(tomorrow_us).await;
+        filled.context("filling a large table")?;
+        self.environment.start_service(&[HORIZON]).await?;
+        sections.push(self.axis("rows in the table", rows).await?);
+        Ok(sections)
+    }
+
+    /// A point: a load of today's events in the usual bodies, changed by `set`.
+    fn point(&self, id: &str, title: &str, before: Before, set: impl FnOnce(&mut Load)) -> Point {
+        let mut load = Load::new(self.options, TABLE, BODY, self.day_us);
+        set(&mut load);
+        Point {
+            series: Series::new(format!("growth/{id}"), title),
+            load,
+            before,
+        }
+    }
+
+    /// The first day that has no partition by itself.
+    fn ahead_us(&self) -> i64 {
+        self.day_us + DAYS_AHEAD * DAY_US
+    }
+
+    /// The points of an axis in turn, round after round.
+    async fn axis(&mut self, title: &str, mut points: Vec<Point>) -> anyhow::Result<Section> {
         for _ in 0..self.options.rounds() {
-            for (series, day_us) in series.iter_mut().zip([self.day_us, tomorrow_us]) {
-                self.stage.clear(&today).await?;
-                self.seed += 1;
-                let load = Workload {
-                    day_us,
-                    ..self.workload()
-                };
-                let connections = self.options.connections(BODY);
-                let sample = self.measure(&series.id, &load, BODY, connections).await?;
-                series.samples.push(sample);
+            for point in &mut points {
+                (self.progress)(&point.series.id);
+                match point.before {
+                    Before::DropPartitions => self.drop_partitions().await?,
+                    Before::MakePartitions => self.make_partitions().await?,
+                    Before::Nothing | Before::Restart | Before::EmptyToday => {}
+                }
+                if !matches!(point.before, Before::Nothing | Before::EmptyToday) {
+                    self.environment.start_service(&[HORIZON]).await?;
+                }
+                match point.before {
+                    Before::EmptyToday => {
+                        let today = self.partition_of_today().await?;
+                        self.environment.clear(&today).await?;
+                        point.load.seed += 1;
+                    }
+                    _ => self.environment.clear(TABLE.as_str()).await?,
+                }
+                let sample = point.load.run(self.environment).await;
+                let sample = sample.with_context(|| format!("{} failed", point.series.id))?;
+                point.series.samples.push(sample);
             }
         }
-        Ok(section("rows in the table", series))
+        let mut section = Section::new(format!("Growth: {title}"));
+        section.throughput = points.into_iter().map(|point| point.series).collect();
+        Ok(section)
+    }
+
+    async fn make_partitions(&mut self) -> anyhow::Result<()> {
+        (self.progress)("making partitions");
+        for day in 0..i64::from(PARTITIONS) {
+            let range = Interval::Day.range_of(self.ahead_us() + day * DAY_US);
+            let client = &mut self.environment.admin.client;
+            ensure(client, TABLE, range, "comparison").await?;
+        }
+        Ok(())
+    }
+
+    async fn drop_partitions(&mut self) -> anyhow::Result<()> {
+        let from_us = self.ahead_us();
+        let client = &mut self.environment.admin.client;
+        for info in catalog::list(client, TABLE).await? {
+            if info.from_us.is_some_and(|from| from >= from_us) {
+                let dropped = client
+                    .batch_execute(&format!("DROP TABLE {}", info.name))
+                    .await;
+                dropped.context("cannot drop a partition")?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn partition_of_today(&mut self) -> anyhow::Result<String> {
+        let partitions = catalog::list(&mut self.environment.admin.client, TABLE).await?;
+        let is_today = |info: &PartitionInfo| info.from_us == Some(self.day_us);
+        let today = partitions.into_iter().find(is_today);
+        Ok(today.context("there is no partition for today")?.name)
+    }
+
+    async fn make_tenants(&self, names: &[String]) -> anyhow::Result<()> {
+        let insert = "INSERT INTO tenants (external_id, name)
+             SELECT name, name FROM unnest($1::text[]) AS name ON CONFLICT DO NOTHING";
+        let made = self
+            .environment
+            .admin
+            .client
+            .execute(insert, &[&names])
+            .await;
+        made.context("cannot make tenants").map(drop)
     }
 
     /// As many rows as the large table has, in the first hours of a day.
     async fn fill(&mut self, day_us: i64) -> anyhow::Result<()> {
-        (self.progress)("filling a large table");
-        self.stage.clear(TABLE.as_str()).await?;
-        let load = self.workload();
-        let connections = self.options.connections(1000);
-        self.measure("filling", &load, 1000, connections).await?;
-        let columns: Vec<_> = TABLE
-            .columns()
-            .iter()
-            .map(|column| column.name)
-            .filter(|name| !["occurred_at", "event_id"].contains(name))
-            .collect();
-        let columns = columns.join(", ");
+        self.environment.start_service(&[HORIZON]).await?;
+        self.environment.clear(TABLE.as_str()).await?;
+        let load = Load::new(self.options, TABLE, 1000, self.day_us);
+        load.run(self.environment).await?;
+        let columns = columns_without(TABLE, &["occurred_at", "event_id"]);
         let rows = self.options.large_table;
         let step = LARGE_TABLE_US / rows.max(1);
         let statement = format!(
@@ -234,103 +237,17 @@ impl<'g> Growth<'g> {
               WHERE occurred_at < to_timestamp({day_us}::float8 / 1e6)
               LIMIT $2::bigint"
         );
+        let client = &self.environment.admin.client;
         let mut filled = 0;
         while filled < rows {
+            (self.progress)(&format!("filling a large table: {filled} of {rows} rows"));
             let most = (rows - filled).min(load.events.into());
             let (from, most) = (i64::try_from(filled)?, i64::try_from(most)?);
-            let made = self
-                .stage
-                .admin
-                .client
-                .execute(&statement, &[&from, &most])
-                .await
-                .context("cannot fill the large table")?;
-            filled += made;
-            (self.progress)(&format!("filling a large table: {filled} of {rows} rows"));
+            filled += client.execute(&statement, &[&from, &most]).await?;
         }
-        self.stage
-            .admin
-            .client
+        let vacuumed = client
             .batch_execute(&format!("VACUUM ANALYZE {TABLE}"))
-            .await
-            .context("cannot vacuum the large table")
-    }
-
-    /// Events of today, by the usual key.
-    fn workload(&self) -> Workload {
-        let events = self.options.interactions();
-        let key = self.stage.key();
-        Workload::of_one_day(self.seed, Table::Interactions, events, self.day_us, key)
-    }
-
-    /// One load into empty tables.
-    async fn load(&self, series: &mut Series, load: &Workload, body: u32) -> anyhow::Result<()> {
-        let connections = self.options.connections(body);
-        self.load_with(series, load, body, connections).await
-    }
-
-    async fn load_with(
-        &self,
-        series: &mut Series,
-        load: &Workload,
-        body: u32,
-        connections: usize,
-    ) -> anyhow::Result<()> {
-        self.stage.clear(TABLE.as_str()).await?;
-        let sample = self.measure(&series.id, load, body, connections).await?;
-        series.samples.push(sample);
-        Ok(())
-    }
-
-    async fn measure(
-        &self,
-        what: &str,
-        load: &Workload,
-        body: u32,
-        connections: usize,
-    ) -> anyhow::Result<Sample> {
-        (self.progress)(what);
-        let load = Load {
-            settings: &load.in_bodies_of(body),
-            table: load.table,
-            ack: Ack::Durable,
-            connections,
-            rate: None,
-        };
-        load.run(self.stage)
-            .await
-            .with_context(|| format!("{what} failed"))
-    }
-
-    async fn partition_of(&mut self, us: i64) -> anyhow::Result<String> {
-        let partitions = partitions::catalog::list(&mut self.stage.admin.client, TABLE).await?;
-        partitions
-            .into_iter()
-            .find(|info| info.from_us == Some(us))
-            .map(|info| info.name)
-            .context("there is no partition for today")
-    }
-
-    async fn drop_partitions_from(&mut self, us: i64) -> anyhow::Result<()> {
-        let partitions = partitions::catalog::list(&mut self.stage.admin.client, TABLE).await?;
-        for info in partitions {
-            if info.from_us.is_some_and(|from| from >= us) {
-                self.stage
-                    .admin
-                    .client
-                    .batch_execute(&format!("DROP TABLE {}", info.name))
-                    .await
-                    .context("cannot drop a partition")?;
-            }
-        }
-        Ok(())
-    }
-}
-
-fn section<const N: usize>(title: &str, series: [Series; N]) -> Section {
-    Section {
-        title: format!("Growth: {title}"),
-        throughput: series.into(),
-        paced: Vec::new(),
+            .await;
+        vacuumed.context("cannot vacuum the large table")
     }
 }

@@ -1,12 +1,13 @@
 //! What the figures were measured on.
 
-use std::fs;
 use std::io::Write as _;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Context as _;
-use serde_json::{Value, json};
+use procfs::sys::kernel::Version as KernelVersion;
+use procfs::{CpuInfo, Current as _, Meminfo};
+use serde::Serialize;
 
 use super::sample::Spread;
 
@@ -15,73 +16,46 @@ const SYNCS: u32 = 50;
 /// As much as one body of a hundred events leaves in the spool.
 const SYNC_BYTES: usize = 24 * 1024;
 
-/// The machine, and what runs on it.
-#[derive(Clone, Debug)]
-pub(crate) struct Machine {
-    pub(crate) cpu: String,
-    pub(crate) cores: usize,
-    pub(crate) memory_bytes: u64,
-    pub(crate) kernel: String,
-    pub(crate) postgres: String,
+#[derive(Clone, Debug, Serialize)]
+pub struct Machine {
+    pub cpu: String,
+    pub cores: usize,
+    pub memory_bytes: u64,
+    pub kernel: String,
+    pub postgres: String,
     /// Milliseconds of a small write and its fdatasync, where the spool is.
-    pub(crate) sync_ms: Option<Spread>,
+    #[serde(rename = "fdatasync_ms")]
+    pub sync_ms: Option<Spread>,
 }
 
 impl Machine {
-    /// Looks around; `dir` is on the disk that counts.
-    pub(crate) fn look(dir: &Path, postgres: String) -> anyhow::Result<Self> {
-        let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-        let kib = value_of(&meminfo, "MemTotal").and_then(|text| {
-            let (kib, _) = text.split_once(' ')?;
-            kib.parse::<u64>().ok()
-        });
+    /// Reads what the kernel says, and times the disk of `dir`.
+    pub fn look(dir: &Path, postgres: String) -> anyhow::Result<Self> {
+        let cpus = CpuInfo::current().context("cannot read /proc/cpuinfo")?;
+        let memory = Meminfo::current().context("cannot read /proc/meminfo")?;
+        let kernel = KernelVersion::current().context("cannot read the kernel's version")?;
+        let cannot = || format!("cannot time the disk of {}", dir.display());
         Ok(Self {
-            cpu: value_of(&cpuinfo, "model name")
-                .map_or("an unknown CPU".to_owned(), str::to_owned),
+            cpu: cpus.model_name(0).unwrap_or("an unknown CPU").to_owned(),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
-            memory_bytes: kib.unwrap_or(0) * 1024,
-            kernel: fs::read_to_string("/proc/sys/kernel/osrelease")
-                .map_or(String::new(), |text| text.trim().to_owned()),
+            memory_bytes: memory.mem_total,
+            kernel: format!("{}.{}.{}", kernel.major, kernel.minor, kernel.patch),
             postgres,
-            sync_ms: time_syncs(dir)
-                .with_context(|| format!("cannot time the disk of {}", dir.display()))?,
+            sync_ms: time_syncs(dir).with_context(cannot)?,
         })
     }
-
-    pub(crate) fn json(&self) -> Value {
-        json!({
-            "cpu": self.cpu,
-            "cores": self.cores,
-            "memory_bytes": self.memory_bytes,
-            "kernel": self.kernel,
-            "postgres": self.postgres,
-            "fdatasync_ms": self.sync_ms.map(|spread| spread.json()),
-        })
-    }
-}
-
-/// The first value under `name` in lines of `name : value`.
-fn value_of<'t>(text: &'t str, name: &str) -> Option<&'t str> {
-    text.lines()
-        .filter_map(|line| line.split_once(':'))
-        .find(|(key, _)| key.trim() == name)
-        .map(|(_, value)| value.trim())
 }
 
 fn time_syncs(dir: &Path) -> anyhow::Result<Option<Spread>> {
     let mut file = tempfile::tempfile_in(dir)?;
-    let bytes = [7; SYNC_BYTES];
     let mut times = Vec::new();
     for _ in 0..SYNCS {
         let began = Instant::now();
-        file.write_all(&bytes)?;
+        file.write_all(&[7; SYNC_BYTES])?;
         file.sync_data()?;
-        times.push(began.elapsed());
+        times.push(began.elapsed().as_secs_f64() * 1e3);
     }
-    Ok(Spread::of(
-        times.iter().map(Duration::as_secs_f64).map(|s| s * 1e3),
-    ))
+    Ok(Spread::of(times))
 }
 
 #[cfg(test)]
@@ -94,12 +68,5 @@ mod tests {
         let machine = Machine::look(dir.path(), "16".to_owned()).unwrap();
         assert!(machine.cores > 0 && machine.memory_bytes > 64 << 20);
         assert!(machine.sync_ms.is_some_and(|spread| spread.median > 0.0));
-    }
-
-    #[test]
-    fn a_value_is_found_by_its_whole_name() {
-        let text = "MemTotalX: 1 kB\nMemTotal:   16 kB\n";
-        assert_eq!(value_of(text, "MemTotal"), Some("16 kB"));
-        assert_eq!(value_of(text, "Mem"), None);
     }
 }

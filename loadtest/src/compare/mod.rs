@@ -1,121 +1,126 @@
 //! `compare`: the service against COPY, in one run on one machine.
 //!
-//! Unlike the rest of the load tester, this part leans on the service's own code
-//! on purpose: it starts a Postgres with its launcher and has its encoder make
-//! the rows, so that every way loads the very same ones. That they are the same
-//! is checked against what the service stores.
+//! Unlike the rest of the load tester, this part takes the service's own code on
+//! purpose: it starts a Postgres with its launcher and has its encoder make the
+//! rows, so that every method loads the very same ones. That they are the same is
+//! checked against what the service stores.
 //!
-//! Modules in reading order: what a load costs (`process`, `sample`, `machine`),
-//! who takes part (`child`, `empty`, `stage`), what is loaded (`workload`,
-//! `rows`, `suite`), the ways (`way`, `copy`, `http`), all of them in turn
-//! (`rig`, `growth`, `baseline`), and what it comes to (`asks`, `outcome`, `text`, `html`).
+//! Modules in reading order: what a load costs (`process`, `machine`, `sample`),
+//! what takes part (`programs`, `environment`), what is loaded and how (`load`,
+//! `rows`, `method`), everything in turn (`rounds`, `baseline`, `growth`), and what
+//! it comes to (`targets`, `text`, `html`).
 
-mod asks;
 mod baseline;
-mod child;
-mod copy;
-pub(crate) mod empty;
+mod environment;
 mod growth;
 mod html;
-mod http;
+mod load;
 mod machine;
+mod method;
 mod options;
-mod outcome;
 mod process;
-mod rig;
+mod programs;
+mod rounds;
 mod rows;
 mod sample;
-mod stage;
-mod suite;
+mod targets;
 #[cfg(test)]
 mod tests;
 mod text;
-mod way;
-mod workload;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
-use recsys_ingest::event::time::Micros;
+use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
-use baseline::Pair;
+use crate::report::{float, write_json};
+use crate::service::Micros;
+use environment::Environment;
 use growth::Growth;
 use machine::Machine;
-pub(crate) use options::CompareOptions;
-use outcome::{Outcome, Section};
-use rig::Rig;
-use stage::{Setup, Stage};
+use sample::{Section, Series};
+use targets::Judged;
+
+pub use options::CompareOptions;
+pub use programs::{EMPTY_HANDLER, serve_empty};
+#[cfg(test)]
+pub use {
+    environment::{Environment as TestEnvironment, TENANT},
+    method::copy,
+    tests::test_environment,
+};
+
+/// Everything that a comparison came to, for the reports to show.
+#[derive(Clone, Debug)]
+pub struct Comparison {
+    machine: Machine,
+    began_at: Timestamp,
+    took: Duration,
+    rounds: u16,
+    /// What the service was started with, its defaults apart.
+    service_args: Vec<String>,
+    sections: Vec<Section>,
+}
 
 /// Compares, reports, and says whether all is as it should be.
-pub(crate) async fn compare(options: &CompareOptions) -> anyhow::Result<bool> {
+pub async fn compare(options: &CompareOptions) -> anyhow::Result<bool> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    // Whoever stops us early gets the server and the service stopped with us.
-    let outcome = tokio::select! {
-        outcome = measure(options) => outcome?,
+    // A signal ends the server and the service too.
+    let comparison = tokio::select! {
+        comparison = measure(options) => comparison?,
         _ = terminate.recv() => anyhow::bail!("stopped before the end"),
         _ = interrupt.recv() => anyhow::bail!("stopped before the end"),
     };
-    print!("{}", text::render(&outcome));
-    if let Some(path) = &options.json {
-        let text = serde_json::to_string_pretty(&outcome.json())?;
-        std::fs::write(path, text + "\n")
-            .with_context(|| format!("cannot write the figures to {}", path.display()))?;
-    }
+    print!("{}", text::render(&comparison));
+    write_json(options.json.as_deref(), &comparison.json())?;
     if let Some(path) = &options.html {
-        std::fs::write(path, html::render(&outcome))
+        std::fs::write(path, html::render(&comparison))
             .with_context(|| format!("cannot write the report to {}", path.display()))?;
     }
-    Ok(!options.strict || outcome.is_met())
+    Ok(!options.strict || comparison.judged().iter().all(Judged::is_met))
 }
 
-async fn measure(options: &CompareOptions) -> anyhow::Result<Outcome> {
-    let began = Instant::now();
-    let now = Timestamp::now();
-    let bar = progress();
-    bar.set_message("starting PostgreSQL and the service");
-    let setup = Setup {
-        dir: &options.dir,
-        pg_bin: options.pg_bin.clone(),
-        service: options.service.as_deref(),
-        arguments: &options.service_args,
-        now: Micros(now.as_microsecond()),
-        migrates_itself: options.baseline.is_some(),
-    };
-    let mut stage = Stage::set(&setup).await?;
-    let machine = Machine::look(stage.dir(), stage.postgres_version().await?)?;
-    let (sections, stage) = if options.growth {
+async fn measure(options: &CompareOptions) -> anyhow::Result<Comparison> {
+    let (began, now) = (Instant::now(), Timestamp::now());
+    let (day_us, micros) = (load::day_of(now)?, Micros(now.as_microsecond()));
+    let style = ProgressStyle::with_template("{spinner} {elapsed} {msg}")
+        .expect("the template is a constant");
+    let bar = ProgressBar::new_spinner().with_style(style);
+    bar.enable_steady_tick(Duration::from_millis(200));
+    let progress = |what: &str| bar.set_message(what.to_owned());
+    progress("starting PostgreSQL and the service");
+    let service = options.service.as_deref();
+    let mut environment = Environment::new(options, service, micros).await?;
+    let postgres = environment.value("SHOW server_version").await?;
+    let machine = Machine::look(environment.dir(), postgres)?;
+    let sections = if options.growth {
         raise_open_files()?;
-        let progress = |what: &str| bar.set_message(what.to_owned());
-        let day_us = workload::day_of(now)?;
-        let growth = Growth::new(&mut stage, options, day_us, &progress);
-        (growth.run().await?, stage)
-    } else if let Some(program) = &options.baseline {
-        let mut baseline = Stage::set(&Setup {
-            service: Some(program),
-            ..setup
-        })
-        .await?;
-        stage.start_service(&[]).await?;
-        baseline.start_service(&[]).await?;
-        let pair = Pair {
-            stages: [&stage, &baseline],
+        let growth = Growth {
+            environment: &mut environment,
             options,
-            day_us: workload::day_of(now)?,
+            day_us,
+            progress: &progress,
         };
-        let sections = pair.run(|what| bar.set_message(what.to_owned())).await?;
-        baseline.strike().await?;
-        (sections, stage)
+        growth.run().await?
+    } else if let Some(program) = &options.baseline {
+        let mut baseline = Environment::new(options, Some(program), micros).await?;
+        environment.start_service(&[]).await?;
+        baseline.start_service(&[]).await?;
+        let both = [&environment, &baseline];
+        let sections = baseline::run(both, options, day_us, &progress).await?;
+        baseline.delete().await?;
+        sections
     } else {
-        stage.start_service(&[]).await?;
-        rounds(stage, options, now, &bar).await?
+        environment.start_service(&[]).await?;
+        rounds::run(&environment, options, day_us, micros, &progress).await?
     };
-    stage.strike().await?;
+    environment.delete().await?;
     bar.finish_and_clear();
-    Ok(Outcome {
+    Ok(Comparison {
         machine,
         began_at: now,
         took: began.elapsed(),
@@ -123,24 +128,6 @@ async fn measure(options: &CompareOptions) -> anyhow::Result<Outcome> {
         service_args: options.service_args.clone(),
         sections,
     })
-}
-
-/// Every way in turn, round after round.
-async fn rounds(
-    stage: Stage,
-    options: &CompareOptions,
-    now: Timestamp,
-    bar: &ProgressBar,
-) -> anyhow::Result<(Vec<Section>, Stage)> {
-    bar.set_message("making rows");
-    let day_us = workload::day_of(now)?;
-    let mut rig = Rig::prepare(stage, options, day_us, Micros(now.as_microsecond())).await?;
-    for round in 1..=options.rounds() {
-        rig.round(|what| bar.set_message(format!("round {round} of {}: {what}", options.rounds())))
-            .await?;
-    }
-    let sections = rig.entries.into_iter().map(Section::of_entry).collect();
-    Ok((sections, rig.stage))
 }
 
 /// Two thousand connections take more files than some shells allow; the service
@@ -155,10 +142,50 @@ fn raise_open_files() -> anyhow::Result<()> {
     setrlimit(Resource::Nofile, raised).context("cannot raise the limit of open files")
 }
 
-fn progress() -> ProgressBar {
-    let style = ProgressStyle::with_template("{spinner} {elapsed} {msg}")
-        .expect("the template is a constant");
-    let bar = ProgressBar::new_spinner().with_style(style);
-    bar.enable_steady_tick(std::time::Duration::from_millis(200));
-    bar
+impl Comparison {
+    fn series(&self) -> impl Iterator<Item = &Series> {
+        self.sections.iter().flat_map(Section::series)
+    }
+
+    fn find(&self, id: &str) -> Option<&Series> {
+        self.series().find(|series| series.id == id)
+    }
+
+    /// The figures that have a target, and whether they reach it.
+    fn judged(&self) -> Vec<Judged> {
+        targets::judge(&self.series().collect::<Vec<_>>())
+    }
+
+    /// What was measured, and on what, in a sentence or two.
+    fn summary(&self) -> String {
+        let Machine {
+            cpu,
+            cores,
+            postgres,
+            sync_ms,
+            ..
+        } = &self.machine;
+        let gib = float(self.machine.memory_bytes) / 1_073_741_824.0;
+        let sync = sync_ms.map_or(String::new(), |spread| {
+            let ms = spread.median;
+            format!(", with a disk that syncs a small write in {ms:.2} ms")
+        });
+        format!(
+            "The same rows by every method, in {} alternating rounds, on {cores} cores ({cpu}) with {gib:.1} GiB of \
+             memory that the service, PostgreSQL {postgres} and the load generator share{sync}.",
+            self.rounds,
+        )
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "began_at": self.began_at.to_string(),
+            "seconds": self.took.as_secs_f64(),
+            "rounds": self.rounds,
+            "service_args": self.service_args,
+            "machine": self.machine,
+            "targets": self.judged().iter().map(Judged::json).collect::<Vec<_>>(),
+            "sections": self.sections.iter().map(Section::json).collect::<Vec<_>>(),
+        })
+    }
 }

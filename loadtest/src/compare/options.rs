@@ -6,70 +6,83 @@ use clap::Args;
 
 /// Measure the service against COPY, side by side on this machine.
 ///
-/// Starts a Postgres of its own (durable, set up as `recsys-ingest dev` does) and
-/// the service beside it, and loads the same rows in every way in turn, so that
-/// all ways see the same machine. Only ratios within one run mean anything.
+/// Starts a private Postgres (durable, set up as `recsys-ingest dev` does) and the
+/// service, and loads the same rows by every method in turn, so that all methods
+/// see the same machine. Only ratios within one run mean anything.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct CompareOptions {
-    /// Rounds; in each, every way has its turn.
+pub struct CompareOptions {
+    /// Rounds; in each, every method has its turn.
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    pub(crate) rounds: u16,
+    pub rounds: u16,
     /// Interactions of a load.
     #[arg(long, default_value_t = 300_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1000..))]
-    pub(crate) rows: u32,
+    pub rows: u32,
     /// Exposures of a load; a fifth of the interactions if not given.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1000..))]
-    pub(crate) exposures: Option<u32>,
+    pub exposures: Option<u32>,
     /// Two rounds of a fifth of the rows: to see that it works, not to quote.
     #[arg(long)]
-    pub(crate) quick: bool,
+    pub quick: bool,
     /// Measure growth instead: partitions, tenants, connections, events per body, rows in the table.
     #[arg(long)]
-    pub(crate) growth: bool,
+    pub growth: bool,
     /// Rows that are in the table beforehand, for --growth.
     #[arg(long, default_value_t = 10_000_000, value_name = "N")]
-    pub(crate) large_table: u64,
+    pub large_table: u64,
     /// Measure against an earlier build of the service instead: its program.
     #[arg(long, value_name = "FILE", conflicts_with = "growth")]
-    pub(crate) baseline: Option<PathBuf>,
+    pub baseline: Option<PathBuf>,
     /// Seconds of a load at half the held rate.
     #[arg(long, default_value_t = 3.0, value_name = "SECONDS")]
-    pub(crate) half_rate_seconds: f64,
+    pub half_rate_seconds: f64,
     /// Connections that post, for every body size; if not given, 128 for single events down to 16 for bodies of 1,000.
     #[arg(long, value_name = "C", value_parser = clap::value_parser!(u16).range(1..))]
-    pub(crate) connections: Option<u16>,
+    pub connections: Option<u16>,
     /// The same seed makes the same events.
     #[arg(long, default_value_t = 1, value_name = "N")]
-    pub(crate) seed: u64,
-    /// Where Postgres and the spool are kept meanwhile: on the disk that counts, not in memory.
+    pub seed: u64,
+    /// Where Postgres and the spool are kept during the run: on the disk that counts, not in memory.
     #[arg(long, default_value = "/var/tmp", value_name = "DIR")]
-    pub(crate) dir: PathBuf,
+    pub dir: PathBuf,
     /// PostgreSQL's programs to use, instead of those that are found.
     #[arg(long, env = "INGEST_PG_BIN", value_name = "DIR")]
-    pub(crate) pg_bin: Option<PathBuf>,
-    /// The service's program; the recsys-ingest beside this one if not given.
+    pub pg_bin: Option<PathBuf>,
+    /// The service's program; the recsys-ingest in this one's directory if not given.
     #[arg(long, value_name = "FILE")]
-    pub(crate) service: Option<PathBuf>,
+    pub service: Option<PathBuf>,
     /// One more argument for the service; may be given several times.
     #[arg(long = "service-arg", value_name = "ARG", allow_hyphen_values = true)]
-    pub(crate) service_args: Vec<String>,
+    pub service_args: Vec<String>,
     /// Threads that post.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    pub(crate) threads: u16,
-    /// Fail if a figure misses what is asked of it.
+    pub threads: u16,
+    /// Fail if a figure misses its target.
     #[arg(long)]
-    pub(crate) strict: bool,
+    pub strict: bool,
     /// Write all figures as JSON.
     #[arg(long, value_name = "FILE")]
-    pub(crate) json: Option<PathBuf>,
+    pub json: Option<PathBuf>,
     /// Write a report with charts, in one HTML file.
     #[arg(long, value_name = "FILE")]
-    pub(crate) html: Option<PathBuf>,
+    pub html: Option<PathBuf>,
+}
+
+#[cfg(test)]
+impl Default for CompareOptions {
+    /// What the command line has where nothing is said.
+    fn default() -> Self {
+        #[derive(clap::Parser)]
+        struct Alone {
+            #[command(flatten)]
+            options: CompareOptions,
+        }
+        <Alone as clap::Parser>::parse_from([""]).options
+    }
 }
 
 impl CompareOptions {
     /// How many rounds there are.
-    pub(crate) fn rounds(&self) -> u16 {
+    pub fn rounds(&self) -> u16 {
         if self.quick {
             self.rounds.min(2)
         } else {
@@ -78,26 +91,26 @@ impl CompareOptions {
     }
 
     /// Interactions of a load.
-    pub(crate) fn interactions(&self) -> u32 {
+    pub fn interactions(&self) -> u32 {
         self.shortened(self.rows)
     }
 
     /// Exposures of a load.
-    pub(crate) fn exposures(&self) -> u32 {
+    pub fn exposures(&self) -> u32 {
         self.shortened(self.exposures.unwrap_or(self.rows / 5))
     }
 
     /// Seconds of a load at half the held rate.
-    pub(crate) fn half_rate_seconds(&self) -> f64 {
+    pub fn half_rate_seconds(&self) -> f64 {
         let seconds = self.half_rate_seconds.clamp(0.1, 600.0);
         if self.quick { seconds / 2.0 } else { seconds }
     }
 
-    /// Connections that post bodies of so many events.
+    /// Connections that post bodies of this many events.
     ///
     /// Enough for every sync of the spool to have company: with fewer, waiting
     /// for the disk is what is measured.
-    pub(crate) fn connections(&self, body: u32) -> usize {
+    pub fn connections(&self, body: u32) -> usize {
         match (self.connections, body) {
             (Some(connections), _) => connections.into(),
             (None, ..10) => 128,

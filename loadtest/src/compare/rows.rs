@@ -1,109 +1,121 @@
-//! The same rows for every way: made by the service's own decoding and encoding.
+//! The same rows for every method: made by the service's own decoder and encoder.
 //!
 //! Keeps one invariant: what COPY loads is, column by column, what the service
 //! stores for the same bodies, but for the time at which it received them.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context as _;
 use bytes::{BufMut as _, Bytes, BytesMut};
-use futures_util::{StreamExt as _, pin_mut};
-use recsys_ingest::event::body::{Body, Framing, Limits};
-use recsys_ingest::event::context::{Context, Tenants};
-use recsys_ingest::event::decode::decode;
-use recsys_ingest::event::identity::Pseudonymizer;
-use recsys_ingest::event::rejection::Code;
-use recsys_ingest::event::table::Table;
-use recsys_ingest::event::time::Micros;
-use tokio_postgres::Client;
 use uuid::Uuid;
 
-use crate::generate::body::Bodies;
-use crate::generate::event::Events;
-use crate::generate::plan::Plan;
-use crate::generate::settings::Settings;
+use super::environment::{Environment, SALT};
+use super::load::Load;
+use super::method::copy;
+use crate::generate::{Bodies, Plan, Settings};
+use crate::sample::Request;
+use crate::service::{Format, Framing, Micros, Pseudonymizer, Table};
 
 /// Rows of a block: as many as the service writes at once.
 const BLOCK_ROWS: u64 = 10_000;
-/// What COPY reads before the first row: a signature, flags and an extension
-/// length (both zero).
-pub(crate) const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
-/// What COPY reads after the last row.
-pub(crate) const TRAILER: &[u8] = &(-1_i16).to_be_bytes();
-/// As the service does by default.
-const ITEMS_MAX: usize = 1000;
-
-/// Columns of ours that the suite's own tables do not have.
+/// Columns that the suite's own tables do not have.
 const OURS: [&str; 2] = ["event_id", "received_at"];
+/// Bodies in which the rows are made and checked.
+const CHECK_BODY: u32 = 1000;
 
 /// The rows of one table in every form in which they are loaded.
 #[derive(Debug)]
-pub(crate) struct Rows {
-    pub(crate) table: Table,
-    /// How many there are.
-    pub(crate) count: u64,
+pub struct Rows {
+    pub table: Table,
+    pub count: u64,
     /// Rows of binary COPY, without header and trailer.
-    pub(crate) blocks: Vec<Bytes>,
-    /// The same as text.
-    pub(crate) text: PathBuf,
-    /// The same as text, with the suite's columns.
-    pub(crate) suite_text: PathBuf,
+    pub blocks: Vec<Bytes>,
+    /// A file of the same as text.
+    pub text: PathBuf,
+    /// A file of the same as text, with the suite's columns.
+    pub suite_text: PathBuf,
 }
 
-/// A tenant whom everything belongs to.
-struct Only(Uuid);
+impl Rows {
+    /// Makes the rows of a load, copies them into the empty table, and has Postgres write
+    /// them as text.
+    pub async fn make(environment: &Environment, load: &Load, now: Micros) -> anyhow::Result<Self> {
+        let (table, tenant) = (load.table, environment.tenant);
+        let settings = Load {
+            body: CHECK_BODY,
+            ..load.clone()
+        };
+        let settings = settings.settings();
+        let encode = move || encode(settings, table, tenant, now);
+        let encoded = tokio::task::spawn_blocking(encode).await;
+        let (count, blocks) = encoded.context("encoding the rows failed")??;
+        environment.clear(table.as_str()).await?;
+        copy(&environment.admin, table, &blocks).await?;
+        let rows = Self {
+            table,
+            count,
+            blocks,
+            text: environment.dir().join(format!("{table}.text")),
+            suite_text: environment.dir().join(format!("{table}.suite.text")),
+        };
+        for (columns, file) in [
+            (columns(table), &rows.text),
+            (suite_columns(table), &rows.suite_text),
+        ] {
+            let file = file.display();
+            let write = format!("\\copy (SELECT {columns} FROM {table}) TO '{file}'");
+            environment.psql(write).await?;
+        }
+        Ok(rows)
+    }
 
-impl Tenants for Only {
-    fn resolve(&self, _named: &str) -> Result<Uuid, Code> {
-        Ok(self.0)
+    /// Makes sure that HTTP stores what COPY loads; the rows are in the table.
+    pub async fn check(&self, environment: &Environment, load: &Load) -> anyhow::Result<()> {
+        let table = self.table;
+        let copied = digest(environment, table).await?;
+        let load = Load {
+            body: CHECK_BODY,
+            ..load.clone()
+        };
+        load.run_alone(environment).await?;
+        let posted = digest(environment, table).await?;
+        anyhow::ensure!(
+            copied == posted,
+            "HTTP does not store the rows that COPY loads into {table} ({posted}; {copied}): \
+             build the load tester and the service from the same source"
+        );
+        Ok(())
     }
 }
 
 /// Encodes all events of `settings` as the service would.
-pub(crate) fn encode(
-    settings: &Settings,
+fn encode(
+    settings: Settings,
     table: Table,
     tenant: Uuid,
-    salt: &str,
     received_at: Micros,
 ) -> anyhow::Result<(u64, Vec<Bytes>)> {
     let plan = Plan::new(settings)?;
-    let pseudonymizer = Pseudonymizer::new(salt.as_bytes());
-    let context = Context {
+    let pseudonymizer = Pseudonymizer::new(SALT.as_bytes());
+    let request = Request {
         table,
-        format: None,
+        format: Format::Native,
+        framing: Framing::Json,
         tenant,
-        tenants: &Only(tenant),
-        // The role of the key that posts the same events.
-        source: "ingest",
-        pseudonymizer: &pseudonymizer,
         received_at,
-        earliest: Micros(i64::MIN),
-        latest: Micros(i64::MAX),
-        items_max: ITEMS_MAX,
-        new_event_id: &Uuid::now_v7,
-        skew_ms: None,
     };
-    let limits = Limits {
-        events_max: usize::MAX,
-        event_bytes_max: usize::MAX,
-    };
-    let (mut count, mut in_block) = (0, 0);
+    let mut count = 0;
     let (mut blocks, mut block) = (Vec::new(), BytesMut::new());
-    for body in Bodies::new(Events::new(settings, &plan)) {
-        let body = Body::split(&body.bytes, Framing::Json, &limits)
-            .context("a body that we made cannot be read")?;
-        let decoded = decode(&body, &context);
+    for body in Bodies::new(&plan) {
+        let decoded = request.decode(&body.bytes, &pseudonymizer)?;
         if let Some(rejected) = decoded.rejected.first() {
             anyhow::bail!("an event that we made is rejected: {rejected:?}");
         }
         for row in decoded.rows.iter() {
             block.put_slice(row);
             count += 1;
-            in_block += 1;
-            if in_block == BLOCK_ROWS {
+            if count % BLOCK_ROWS == 0 {
                 blocks.push(block.split().freeze());
-                in_block = 0;
             }
         }
     }
@@ -113,81 +125,27 @@ pub(crate) fn encode(
     Ok((count, blocks))
 }
 
-impl Rows {
-    /// Takes rows over that are in the table already, and has Postgres write them as text.
-    pub(crate) async fn loaded(
-        client: &Client,
-        table: Table,
-        count: u64,
-        blocks: Vec<Bytes>,
-        dir: &Path,
-    ) -> anyhow::Result<Self> {
-        let text = dir.join(format!("{table}.text"));
-        let suite_text = dir.join(format!("{table}.suite.text"));
-        write_text(client, table, &columns(table), &text).await?;
-        write_text(client, table, &suite_columns(table), &suite_text).await?;
-        Ok(Self {
-            table,
-            count,
-            blocks,
-            text,
-            suite_text,
-        })
-    }
-}
-
-/// The columns of a row.
-pub(crate) fn columns(table: Table) -> String {
-    let names: Vec<_> = table.columns().iter().map(|column| column.name).collect();
-    names.join(", ")
+pub fn columns(table: Table) -> String {
+    columns_without(table, &[])
 }
 
 /// The columns that the suite's tables have, but for the `id` that they make themselves.
-pub(crate) fn suite_columns(table: Table) -> String {
-    let names: Vec<_> = table
-        .columns()
-        .iter()
-        .map(|column| column.name)
-        .filter(|name| !OURS.contains(name))
-        .collect();
+pub fn suite_columns(table: Table) -> String {
+    columns_without(table, &OURS)
+}
+
+pub fn columns_without(table: Table, left_out: &[&str]) -> String {
+    let names = table.columns().iter().map(|column| column.name);
+    let names: Vec<_> = names.filter(|name| !left_out.contains(name)).collect();
     names.join(", ")
 }
 
-/// A number that two tables share only if their rows do, `received_at` apart.
-pub(crate) async fn digest(client: &Client, table: Table) -> anyhow::Result<String> {
-    let names: Vec<_> = table
-        .columns()
-        .iter()
-        .map(|column| column.name)
-        .filter(|name| *name != "received_at")
-        .collect();
-    let names = names.join(", ");
+/// A text that two tables share only if their rows do, `received_at` apart.
+pub async fn digest(environment: &Environment, table: Table) -> anyhow::Result<String> {
+    let columns = columns_without(table, &["received_at"]);
     let query = format!(
-        "SELECT count(*)::text || ' rows, ' || sum(hashtextextended(ROW({names})::text, 0)::numeric)::text
-           FROM {table}"
+        "SELECT count(*)::text || ' rows, '
+             || coalesce(sum(hashtextextended(ROW({columns})::text, 0)::numeric), 0)::text FROM {table}"
     );
-    let row = client
-        .query_one(&query, &[])
-        .await
-        .with_context(|| format!("cannot sum {table} up"))?;
-    Ok(row.try_get::<_, Option<String>>(0)?.unwrap_or_default())
-}
-
-async fn write_text(
-    client: &Client,
-    table: Table,
-    columns: &str,
-    path: &Path,
-) -> anyhow::Result<()> {
-    let lines = client
-        .copy_out(&format!("COPY (SELECT {columns} FROM {table}) TO STDOUT"))
-        .await
-        .with_context(|| format!("cannot read {table} as text"))?;
-    pin_mut!(lines);
-    let write = || format!("cannot write {}", path.display());
-    let mut file = std::io::BufWriter::new(std::fs::File::create(path).with_context(write)?);
-    while let Some(line) = lines.next().await {
-        std::io::Write::write_all(&mut file, &line?).with_context(write)?;
-    }
-    std::io::Write::flush(&mut file).with_context(write)
+    environment.value(&query).await
 }

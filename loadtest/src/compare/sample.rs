@@ -3,109 +3,166 @@
 //! Knows nothing of how loads are made. On a busy machine only loads of the same
 //! round can be set against each other: [`ratio`] pairs them round by round.
 
+use std::collections::BTreeMap;
+
 use hdrhistogram::Histogram;
+use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::report::{float, milliseconds};
+use super::baseline::PREFIX;
+use crate::report::{float, grouped, milliseconds};
 
-/// One load.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Sample {
+pub const MIB: f64 = 1_048_576.0;
+
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Sample {
     /// Rows that were in the table at the end, or requests that were answered.
-    pub(crate) rows: u64,
+    pub rows: u64,
     /// From the first byte sent to the last row's COMMIT.
-    pub(crate) seconds: f64,
+    pub seconds: f64,
     /// From the first byte sent to the last answer, over HTTP.
-    pub(crate) acked_seconds: Option<f64>,
+    pub acked_seconds: Option<f64>,
     /// CPU seconds of the service, where it took part.
-    pub(crate) service_cpu: Option<f64>,
+    #[serde(rename = "service_cpu_seconds")]
+    pub service_cpu: Option<f64>,
     /// CPU seconds of Postgres, where it took part.
-    pub(crate) postgres_cpu: Option<f64>,
-    /// CPU seconds of the one who sends: this program, and psql.
-    pub(crate) client_cpu: f64,
+    #[serde(rename = "postgres_cpu_seconds")]
+    pub postgres_cpu: Option<f64>,
+    /// CPU seconds of the sender: this program, and psql.
+    #[serde(rename = "client_cpu_seconds")]
+    pub client_cpu: f64,
     /// Bytes that Postgres wrote ahead.
-    pub(crate) wal_bytes: Option<f64>,
+    #[serde(skip)]
+    pub wal_bytes: Option<f64>,
     /// The most memory that the service had in RAM.
-    pub(crate) service_peak_bytes: Option<u64>,
-    /// How long answers took.
-    pub(crate) latency: Option<Latency>,
+    pub service_peak_bytes: Option<u64>,
+    #[serde(rename = "latency_ms")]
+    pub latency: Option<Latency>,
 }
 
-/// How long answers took, in milliseconds.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Latency {
-    pub(crate) p50: f64,
-    pub(crate) p90: f64,
-    pub(crate) p99: f64,
-    pub(crate) p999: f64,
-    pub(crate) max: f64,
+/// The percentiles that are kept of how long answers took.
+pub const PERCENTILES: [&str; 5] = ["p50", "p90", "p99", "p99.9", "max"];
+
+/// How long answers took, in milliseconds, by percentile.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(into = "BTreeMap<&'static str, f64>")]
+pub struct Latency(pub [f64; PERCENTILES.len()]);
+
+impl From<Latency> for BTreeMap<&'static str, f64> {
+    fn from(latency: Latency) -> Self {
+        PERCENTILES.into_iter().zip(latency.0).collect()
+    }
 }
 
 impl Latency {
     /// Of a histogram in microseconds; `None` if it is empty.
-    pub(crate) fn of(histogram: &Histogram<u64>) -> Option<Self> {
-        (!histogram.is_empty()).then(|| Self {
-            p50: milliseconds(histogram, 50.0),
-            p90: milliseconds(histogram, 90.0),
-            p99: milliseconds(histogram, 99.0),
-            p999: milliseconds(histogram, 99.9),
-            max: float(histogram.max()) / 1e3,
-        })
+    pub fn of(histogram: &Histogram<u64>) -> Option<Self> {
+        let percentiles = [50.0, 90.0, 99.0, 99.9, 100.0];
+        let at = |percentile| milliseconds(histogram, percentile);
+        (!histogram.is_empty()).then(|| Self(percentiles.map(at)))
+    }
+}
+
+/// A figure of a load, in the order of the columns in which they are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Figure {
+    Rate,
+    AckedRate,
+    ServiceCpu,
+    PostgresCpu,
+    ClientCpu,
+    Wal,
+    Memory,
+    P50,
+    P99,
+    P999,
+}
+
+impl Figure {
+    pub const ALL: [Figure; 10] = [
+        Figure::Rate,
+        Figure::AckedRate,
+        Figure::ServiceCpu,
+        Figure::PostgresCpu,
+        Figure::ClientCpu,
+        Figure::Wal,
+        Figure::Memory,
+        Figure::P50,
+        Figure::P99,
+        Figure::P999,
+    ];
+
+    pub fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Figure::Rate => ("rows_per_second", "median of rows/s"),
+            Figure::AckedRate => ("acked_rows_per_second", "acked/s"),
+            Figure::ServiceCpu => ("service_cpu_us_per_row", "service"),
+            Figure::PostgresCpu => ("postgres_cpu_us_per_row", "postgres"),
+            Figure::ClientCpu => ("client_cpu_us_per_row", "client"),
+            Figure::Wal => ("wal_bytes_per_row", "WAL B"),
+            Figure::Memory => ("service_peak_bytes", "MiB"),
+            Figure::P50 => ("p50_ms", "p50 ms"),
+            Figure::P99 => ("p99_ms", "p99 ms"),
+            Figure::P999 => ("p99.9_ms", "p99.9 ms"),
+        }
+    }
+
+    /// Its value for a load that has it.
+    pub fn of(self, sample: &Sample) -> Option<f64> {
+        let rows = float(sample.rows.max(1));
+        let cpu_us = |seconds: f64| seconds * 1e6 / rows;
+        match self {
+            Figure::Rate => Some(sample.rate()),
+            Figure::AckedRate => Some(float(sample.rows) / sample.acked_seconds?.max(1e-9)),
+            Figure::ServiceCpu => sample.service_cpu.map(cpu_us),
+            Figure::PostgresCpu => sample.postgres_cpu.map(cpu_us),
+            Figure::ClientCpu => Some(cpu_us(sample.client_cpu)),
+            Figure::Wal => Some(sample.wal_bytes? / rows),
+            Figure::Memory => sample.service_peak_bytes.map(float),
+            Figure::P50 => Some(sample.latency?.0[0]),
+            Figure::P99 => Some(sample.latency?.0[2]),
+            Figure::P999 => Some(sample.latency?.0[3]),
+        }
+    }
+
+    /// A value in words, without a unit.
+    pub fn show(self, value: f64) -> String {
+        match self {
+            Figure::Rate | Figure::AckedRate => grouped(value),
+            Figure::ServiceCpu | Figure::PostgresCpu | Figure::ClientCpu => format!("{value:.2}"),
+            Figure::Wal => format!("{value:.0}"),
+            Figure::Memory => format!("{:.0}", value / MIB),
+            Figure::P50 | Figure::P99 | Figure::P999 => format!("{value:.1}"),
+        }
     }
 }
 
 impl Sample {
     /// Rows a second, until all are committed.
-    pub(crate) fn rate(&self) -> f64 {
+    pub fn rate(&self) -> f64 {
         float(self.rows) / self.seconds.max(1e-9)
     }
 
-    /// Rows a second, until all are acknowledged.
-    pub(crate) fn acked_rate(&self) -> Option<f64> {
-        self.acked_seconds
-            .map(|seconds| float(self.rows) / seconds.max(1e-9))
-    }
-
-    /// Microseconds of CPU for each row.
-    pub(crate) fn cpu_us(&self, seconds: Option<f64>) -> Option<f64> {
-        seconds.map(|seconds| seconds * 1e6 / float(self.rows.max(1)))
-    }
-
-    /// Bytes of WAL for each row.
-    pub(crate) fn wal_bytes_a_row(&self) -> Option<f64> {
-        self.wal_bytes.map(|bytes| bytes / float(self.rows.max(1)))
-    }
-
     fn json(&self) -> Value {
-        json!({
-            "rows": self.rows,
-            "seconds": self.seconds,
-            "rows_per_second": self.rate(),
-            "acked_seconds": self.acked_seconds,
-            "acked_rows_per_second": self.acked_rate(),
-            "service_cpu_seconds": self.service_cpu,
-            "postgres_cpu_seconds": self.postgres_cpu,
-            "client_cpu_seconds": self.client_cpu,
-            "wal_bytes_per_row": self.wal_bytes_a_row(),
-            "service_peak_bytes": self.service_peak_bytes,
-            "latency_ms": self.latency.map(|l| json!({
-                "p50": l.p50, "p90": l.p90, "p99": l.p99, "p99.9": l.p999, "max": l.max,
-            })),
-        })
+        let mut object = json!(self);
+        for figure in [Figure::Rate, Figure::AckedRate, Figure::Wal] {
+            object[figure.names().0] = json!(figure.of(self));
+        }
+        object
     }
 }
 
 /// The middle and the ends of some values.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Spread {
-    pub(crate) median: f64,
-    pub(crate) min: f64,
-    pub(crate) max: f64,
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Spread {
+    pub median: f64,
+    pub min: f64,
+    pub max: f64,
 }
 
 impl Spread {
     /// `None` if there are no values.
-    pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
+    pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut values: Vec<f64> = values
             .into_iter()
             .filter(|value| value.is_finite())
@@ -120,24 +177,27 @@ impl Spread {
         Some(Self { median, min, max })
     }
 
-    pub(crate) fn json(&self) -> Value {
-        json!({"median": self.median, "min": self.min, "max": self.max})
+    /// All three divided by a number.
+    pub fn over(self, unit: f64) -> Self {
+        Self {
+            median: self.median / unit,
+            min: self.min / unit,
+            max: self.max / unit,
+        }
     }
 }
 
 /// Loads of the same kind, one a round.
 #[derive(Clone, Debug)]
-pub(crate) struct Series {
-    /// For programs.
-    pub(crate) id: String,
-    /// For people.
-    pub(crate) title: String,
+pub struct Series {
+    pub id: String,
+    pub title: String,
     /// By round.
-    pub(crate) samples: Vec<Sample>,
+    pub samples: Vec<Sample>,
 }
 
 impl Series {
-    pub(crate) fn new(id: impl Into<String>, title: impl Into<String>) -> Self {
+    pub fn new(id: impl Into<String>, title: impl Into<String>) -> Self {
         Self {
             id: id.into(),
             title: title.into(),
@@ -146,41 +206,69 @@ impl Series {
     }
 
     /// A figure over all rounds that have it.
-    pub(crate) fn spread(&self, figure: impl Fn(&Sample) -> Option<f64>) -> Option<Spread> {
-        Spread::of(self.samples.iter().filter_map(figure))
+    pub fn spread(&self, figure: Figure) -> Option<Spread> {
+        Spread::of(self.samples.iter().filter_map(|sample| figure.of(sample)))
     }
 
-    /// Rows a second until all are committed.
-    pub(crate) fn rate(&self) -> Option<Spread> {
-        self.spread(|sample| Some(sample.rate()))
-    }
-
-    pub(crate) fn json(&self) -> Value {
-        let of = |spread: Option<Spread>| spread.map(|spread| spread.json());
-        json!({
+    fn json(&self) -> Value {
+        let mut object = json!({
             "id": self.id,
             "title": self.title,
-            "rows_per_second": of(self.rate()),
-            "acked_rows_per_second": of(self.spread(Sample::acked_rate)),
-            "service_cpu_us_per_row": of(self.spread(|s| s.cpu_us(s.service_cpu))),
-            "postgres_cpu_us_per_row": of(self.spread(|s| s.cpu_us(s.postgres_cpu))),
-            "client_cpu_us_per_row": of(self.spread(|s| s.cpu_us(Some(s.client_cpu)))),
-            "wal_bytes_per_row": of(self.spread(Sample::wal_bytes_a_row)),
-            "service_peak_bytes": of(self.spread(|s| s.service_peak_bytes.map(float))),
-            "p99_ms": of(self.spread(|s| s.latency.map(|l| l.p99))),
             "rounds": self.samples.iter().map(Sample::json).collect::<Vec<_>>(),
-        })
+        });
+        for figure in Figure::ALL {
+            object[figure.names().0] = json!(self.spread(figure));
+        }
+        object
     }
 }
 
-/// The rate of one kind over that of another, round by round.
-pub(crate) fn ratio(of: &Series, to: &Series) -> Option<Spread> {
-    Spread::of(
-        of.samples
-            .iter()
-            .zip(&to.samples)
-            .map(|(of, to)| of.rate() / to.rate()),
-    )
+/// A figure of one kind over that of another, round by round.
+pub fn ratio(of: &Series, to: &Series, figure: Figure) -> Option<Spread> {
+    let pairs = of.samples.iter().zip(&to.samples);
+    Spread::of(pairs.filter_map(|(of, to)| Some(figure.of(of)? / figure.of(to)?)))
+}
+
+/// Series that belong together.
+#[derive(Clone, Debug)]
+pub struct Section {
+    pub title: String,
+    /// Loads as fast as they go.
+    pub throughput: Vec<Series>,
+    /// Loads at a rate that is given.
+    pub paced: Vec<Series>,
+}
+
+impl Section {
+    pub fn new(title: impl Into<String>) -> Self {
+        Self {
+            title: title.into(),
+            throughput: Vec::new(),
+            paced: Vec::new(),
+        }
+    }
+
+    /// Whether these are the points of an axis of growth.
+    pub fn is_growth(&self) -> bool {
+        self.series().all(|series| series.id.starts_with("growth/"))
+    }
+
+    /// Whether these are two builds of the service.
+    pub fn is_pair(&self) -> bool {
+        self.series().any(|series| series.id.starts_with(PREFIX))
+    }
+
+    /// Throughput first.
+    pub fn series(&self) -> impl Iterator<Item = &Series> {
+        self.throughput.iter().chain(&self.paced)
+    }
+
+    pub fn json(&self) -> Value {
+        json!({
+            "title": self.title,
+            "series": self.series().map(Series::json).collect::<Vec<_>>(),
+        })
+    }
 }
 
 #[cfg(test)]
@@ -189,13 +277,11 @@ mod tests {
 
     fn series(rates: &[u32]) -> Series {
         let mut series = Series::new("x", "X");
-        for &rate in rates {
-            series.samples.push(Sample {
-                rows: rate.into(),
-                seconds: 1.0,
-                ..Sample::default()
-            });
-        }
+        series.samples.extend(rates.iter().map(|&rate| Sample {
+            rows: rate.into(),
+            seconds: 1.0,
+            ..Sample::default()
+        }));
         series
     }
 
@@ -209,7 +295,8 @@ mod tests {
     #[test]
     fn loads_are_set_against_those_of_the_same_round() {
         // The machine slows down to a tenth in the second round, for both.
-        let spread = ratio(&series(&[200, 20, 200]), &series(&[100, 10, 100])).unwrap();
+        let (of, to) = (series(&[200, 20, 200]), series(&[100, 10, 100]));
+        let spread = ratio(&of, &to, Figure::Rate).unwrap();
         assert_eq!((spread.min, spread.max), (2.0, 2.0));
     }
 }

@@ -1,196 +1,115 @@
 //! The tables at the end of a comparison.
 
-use std::fmt::Write as _;
+use super::Comparison;
+use super::sample::{Figure, Section, Series, Spread, ratio};
+use super::targets::{Judged, WHERE_NOTHING_ELSE};
+use crate::report::grouped;
 
-use super::asks::Judged;
-use super::outcome::{Outcome, Section};
-use super::sample::{Sample, Series, Spread, ratio};
-use crate::report::float;
-
-const MIB: f64 = 1_048_576.0;
-const HEAD: [&str; 11] = [
-    "median of rows/s", "min–max", "acked/s", "service", "postgres", "client", "WAL B", "MiB",
-    "p50 ms", "p99 ms", "p99.9 ms",
-];
-
-/// The whole report.
-pub(crate) fn render(outcome: &Outcome) -> String {
-    let mut out = String::new();
-    line(&mut out, &outcome.summary());
-    line(
-        &mut out,
-        "CPU is in microseconds a row, WAL in bytes a row.",
-    );
-    for section in &outcome.sections {
-        line(&mut out, "");
-        table(&mut out, section);
-        ratios(&mut out, section);
+pub fn render(comparison: &Comparison) -> String {
+    let mut lines = vec![
+        comparison.summary(),
+        "CPU is in microseconds a row, WAL in bytes a row.".to_owned(),
+    ];
+    for section in &comparison.sections {
+        lines.push(String::new());
+        table(&mut lines, section);
+        ratios(&mut lines, section);
     }
-    line(&mut out, "");
-    line(&mut out, "asked");
-    for judged in outcome.judged() {
-        line(&mut out, &verdict(&judged));
-    }
-    line(
-        &mut out,
-        &format!("\ntook {:.0} s", outcome.took.as_secs_f64()),
-    );
-    out
+    lines.push(format!("\ntargets ({WHERE_NOTHING_ELSE})"));
+    lines.extend(comparison.judged().iter().map(words));
+    lines.push(format!("\ntook {:.0} s\n", comparison.took.as_secs_f64()));
+    lines.join("\n")
 }
 
 /// The table of a section: a head, then a row for each series.
-pub(crate) fn rows_of(section: &Section) -> Vec<Vec<String>> {
-    let mut rows = vec![HEAD.map(str::to_owned).to_vec()];
-    rows[0].insert(0, section.title.clone());
-    rows.extend(section.series().map(cells));
+pub fn rows_of(section: &Section) -> Vec<Vec<String>> {
+    let mut head: Vec<String> = Figure::ALL.map(|figure| figure.names().1.to_owned()).into();
+    head.insert(0, section.title.clone());
+    head.insert(2, "min–max".to_owned());
+    let mut rows = vec![head];
+    for series in section.series() {
+        let show = |figure: Figure, words: &dyn Fn(Spread) -> String| {
+            series.spread(figure).map_or("-".to_owned(), words)
+        };
+        let cell = |figure: Figure| show(figure, &|spread| figure.show(spread.median));
+        let mut row: Vec<String> = Figure::ALL.map(cell).into();
+        row.insert(0, series.title.clone());
+        let range = |rate: Spread| format!("{}–{}", grouped(rate.min), grouped(rate.max));
+        row.insert(2, show(Figure::Rate, &range));
+        rows.push(row);
+    }
     rows
 }
 
-fn table(out: &mut String, section: &Section) {
+fn table(lines: &mut Vec<String>, section: &Section) {
     let rows = rows_of(section);
-    let columns = rows[0].len();
-    let widths: Vec<usize> = (0..columns)
-        .map(|at| rows.iter().map(|row| width(&row[at])).max().unwrap_or(0))
-        .collect();
+    let width = |text: &String| text.chars().count();
+    let widest = |at: usize| rows.iter().map(|row| width(&row[at])).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..rows[0].len()).map(widest).collect();
     for row in rows {
-        let mut text = String::new();
-        for (at, (cell, wide)) in row.iter().zip(&widths).enumerate() {
-            let blank = " ".repeat(wide - width(cell));
-            // Names to the left, numbers to the right.
-            match at {
-                0 => text.extend([cell.as_str(), &blank]),
-                _ => text.extend(["  ", &blank, cell]),
-            }
+        // Names to the left, numbers to the right.
+        let mut line = format!("{:<1$}", row[0], widths[0]);
+        for (cell, wide) in row.iter().zip(&widths).skip(1) {
+            line += &format!("  {cell:>wide$}");
         }
-        line(out, text.trim_end());
+        lines.push(line);
     }
-}
-
-fn cells(series: &Series) -> Vec<String> {
-    let show = |spread: Option<Spread>, digits: usize| {
-        spread.map_or("-".to_owned(), |spread| {
-            format!("{:.digits$}", spread.median)
-        })
-    };
-    let latency = |pick: fn(&super::sample::Latency) -> f64| {
-        show(series.spread(|s| s.latency.as_ref().map(pick)), 1)
-    };
-    let rate = series.rate();
-    vec![
-        series.title.clone(),
-        rate.map_or("-".to_owned(), |rate| grouped(rate.median)),
-        rate.map_or("-".to_owned(), |rate| {
-            format!("{}–{}", grouped(rate.min), grouped(rate.max))
-        }),
-        series
-            .spread(Sample::acked_rate)
-            .map_or("-".to_owned(), |rate| grouped(rate.median)),
-        show(series.spread(|s| s.cpu_us(s.service_cpu)), 2),
-        show(series.spread(|s| s.cpu_us(s.postgres_cpu)), 2),
-        show(series.spread(|s| s.cpu_us(Some(s.client_cpu))), 2),
-        show(series.spread(Sample::wal_bytes_a_row), 0),
-        show(
-            series.spread(|s| s.service_peak_bytes.map(|bytes| float(bytes) / MIB)),
-            0,
-        ),
-        latency(|latency| latency.p50),
-        latency(|latency| latency.p99),
-        latency(|latency| latency.p999),
-    ]
 }
 
 /// The HTTP loads against those without; along an axis, all against the first.
-fn ratios(out: &mut String, section: &Section) {
-    if let Some((first, others)) = section.throughput.split_first()
-        && section.is_growth()
-    {
-        for series in others {
-            if let Some(ratio) = ratio(series, first) {
-                let (to, of) = (&first.title, &series.title);
-                line(out, &format!("  {of}: {:.2} × {to}", ratio.median));
-            }
-        }
-        return;
-    }
+fn ratios(lines: &mut Vec<String>, section: &Section) {
+    let times = |of: &Series, to: &Series| {
+        let ratio = ratio(of, to, Figure::Rate)?;
+        Some(format!("{:.2} × {}", ratio.median, to.title))
+    };
+    let all = &section.throughput;
     if section.is_pair() {
-        for pair in section.throughput.as_chunks::<2>().0 {
-            line(out, &to_baseline(pair));
-        }
+        lines.extend(all.as_chunks::<2>().0.iter().map(to_baseline));
         return;
     }
     let is_http = |series: &&Series| series.id.contains("/http_");
-    for http in section.throughput.iter().filter(is_http) {
-        let against: Vec<String> = section
-            .throughput
-            .iter()
-            .filter(|series| !is_http(series))
+    let is_measured = |series: &&Series| section.is_growth() || is_http(series);
+    for of in all.iter().filter(is_measured) {
+        let others: Vec<&Series> = match section.is_growth() {
+            true => all[..1].iter().filter(|first| first.id != of.id).collect(),
             // Single events are set against an empty handler, and nothing else is.
-            .filter(|series| series.id.ends_with("/empty_handler") == http.id.ends_with("_1"))
-            .filter_map(|copy| {
-                let ratio = ratio(http, copy)?;
-                Some(format!("{:.2} × {}", ratio.median, copy.title))
-            })
-            .collect();
+            false => {
+                let fits =
+                    |to: &&Series| to.id.ends_with("/empty_handler") == of.id.ends_with("_1");
+                all.iter().filter(|to| !is_http(to)).filter(fits).collect()
+            }
+        };
+        let against: Vec<String> = others.iter().filter_map(|to| times(of, to)).collect();
         if !against.is_empty() {
-            line(out, &format!("  {}: {}", http.title, against.join(", ")));
+            lines.push(format!("  {}: {}", of.title, against.join(", ")));
         }
     }
 }
 
 /// A build's rate and CPU to those of the baseline, paired round by round.
 fn to_baseline([new, old]: &[Series; 2]) -> String {
-    let show = |spread: Option<Spread>| match spread {
+    let show = |figure| match ratio(new, old, figure) {
         Some(Spread { median, min, max }) => format!("{median:.3} ({min:.2}–{max:.2})"),
         None => "-".to_owned(),
     };
-    let cpu = |sample: &Sample| sample.cpu_us(sample.service_cpu).unwrap_or(f64::NAN);
-    let pairs = new.samples.iter().zip(&old.samples);
-    let cpu = Spread::of(pairs.map(|(new, old)| cpu(new) / cpu(old)));
-    let (rate, cpu) = (show(ratio(new, old)), show(cpu));
-    format!(
-        "  {}: rate {rate}, CPU of the service {cpu} × the baseline",
-        new.title
-    )
+    let (rate, cpu) = (show(Figure::Rate), show(Figure::ServiceCpu));
+    let title = &new.title;
+    format!("  {title}: rate {rate}, CPU of the service {cpu} × the baseline")
 }
 
-fn verdict(judged: &Judged) -> String {
-    let unit = judged.unit;
-    let range = if judged.measured.min < judged.measured.max {
-        format!(
-            " ({}–{})",
-            unit.show(judged.measured.min),
-            unit.show(judged.measured.max)
-        )
-    } else {
-        String::new()
+/// A figure and its target.
+fn words(judged: &Judged) -> String {
+    let Spread { median, min, max } = judged.measured;
+    let range = match min < max {
+        true => format!(" ({}–{})", judged.show(min), judged.show(max)),
+        false => String::new(),
     };
     format!(
-        "  {} {}: {}{range}, asked {} {}",
+        "  {} {}: {}{range}, target {} {}",
         if judged.is_met() { "ok  " } else { "MISS" },
         judged.title,
-        unit.show(judged.measured.median),
-        judged.bound.sign(),
-        unit.show(judged.bound.value()),
+        judged.show(median),
+        judged.sign(),
+        judged.show(judged.target),
     )
-}
-
-/// A large number, in groups of three digits.
-pub(crate) fn grouped(value: f64) -> String {
-    let digits = format!("{value:.0}");
-    let mut out = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
-fn width(text: &str) -> usize {
-    text.chars().count()
-}
-
-fn line(out: &mut String, text: &str) {
-    writeln!(out, "{text}").expect("writing to a String cannot fail");
 }

@@ -1,75 +1,54 @@
-//! What happened in a slot, whatever the format it is written in.
+//! What happened in a slot, before it is written in a format.
 //!
 //! Keeps one invariant: an event is a function of the settings and its slot. The
 //! writer and the check both start from here, and share nothing behind it.
 
 use uuid::Uuid;
 
-use super::identity::{self, Naming};
-use super::plan::{Owner, Plan, Role};
-use super::random::{Draws, Share, Zipf};
-use super::settings::{Format, Order, Settings, Table};
-use super::time::{DAY_US, Style};
+use super::names;
+use super::plan::{Plan, Role};
+use super::random::Draws;
+use super::settings::Order;
+use super::write::Style;
+use crate::service::{Format, Table};
 
 /// The longest list of pipelines_v1, in lines.
-pub(crate) const LIST_ITEMS_MAX: u32 = 10;
+pub const LIST_ITEMS_MAX: u32 = 10;
 
-/// Where lists are shown.
-pub(crate) const SURFACES: [&str; 4] = ["home", "product_page", "cart", "search"];
-/// To whom; the last one needs more than ASCII.
-pub(crate) const SEGMENTS: [&str; 4] = ["default", "returning", "vip", "größer"];
-/// What people do; the order is that of `Action`.
-pub(crate) const EVENT_TYPES: [&str; 5] =
-    ["impression", "view", "click", "add_to_cart", "purchase"];
+const SURFACES: [&str; 4] = ["home", "product_page", "cart", "search"];
+/// The last one needs more than ASCII.
+const SEGMENTS: [&str; 4] = ["default", "returning", "vip", "größer"];
+const VARIANTS: [&str; 2] = ["control", "treatment"];
 
-/// A request's id as the client writes it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum RequestId {
-    /// A UUID.
-    Uuid(Uuid),
-    /// `req-…`: a string that becomes a UUID at the service.
-    Text(u32),
+/// A user's or a session's id, as the client sends it.
+#[derive(Clone, Debug)]
+pub enum Id {
+    /// The service replaces it by its hash.
+    Raw(String),
+    /// Stored as it is.
+    Hash([u8; 32]),
 }
 
-/// Whom an event is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Who {
-    /// Nobody that the client knows.
-    Nobody,
-    /// A user by raw id.
-    User(u32),
-    /// An anonymous visitor by raw id.
-    Anonymous(u32),
-    /// A user by hash.
-    UserHash(u32),
+impl Id {
+    pub fn text(&self) -> String {
+        match self {
+            Id::Raw(text) => text.clone(),
+            Id::Hash(hash) => hex::encode(hash),
+        }
+    }
 }
 
-/// The session of an event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Session {
-    /// None.
-    None,
-    /// A raw id.
-    Raw(u32),
-    /// A hash.
-    Hash(u32),
-}
-
-/// One item of a list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Item {
-    /// Which one.
-    pub(crate) item: u32,
+#[derive(Clone, Copy, Debug)]
+pub struct Item {
+    pub item: u32,
     /// In thousandths.
-    pub(crate) score: u32,
+    pub score: u32,
 }
 
 /// Why an event must be rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
-    /// The time is no time.
+pub enum Fault {
     Time,
-    /// The time is long ago.
     LongAgo,
     /// The surface or the item is missing.
     Missing,
@@ -78,8 +57,10 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
+    const ALL: [Fault; 4] = [Fault::Time, Fault::LongAgo, Fault::Missing, Fault::Wrong];
+
     /// The code that the service must answer with.
-    pub(crate) fn code(self, table: Table) -> &'static str {
+    pub fn code(self, table: Table) -> &'static str {
         match self {
             Fault::Time => "invalid_timestamp",
             Fault::LongAgo => "occurred_at_out_of_range",
@@ -90,296 +71,215 @@ impl Fault {
     }
 }
 
-/// An event; kept between slots for its list's memory.
-#[derive(Debug)]
-pub(crate) struct Event {
-    pub(crate) slot: u32,
-    pub(crate) table: Table,
-    pub(crate) format: Format,
-    pub(crate) owner: Owner,
-    pub(crate) event_id: Uuid,
-    pub(crate) request: Option<RequestId>,
-    pub(crate) occurred_us: i64,
-    pub(crate) style: Style,
-    pub(crate) who: Who,
-    pub(crate) session: Session,
-    pub(crate) surface: Option<u8>,
-    pub(crate) segment: Option<u8>,
-    /// Experiment and variant.
-    pub(crate) experiment: Option<(u8, u8)>,
+#[derive(Clone, Debug)]
+pub struct Event {
+    pub table: Table,
+    pub format: Format,
+    pub tenant: Option<usize>,
+    pub event_id: Uuid,
+    pub request: Option<String>,
+    pub occurred_us: i64,
+    pub style: Style,
+    pub user: Option<Id>,
+    /// The raw user id is that of an anonymous visitor.
+    pub is_anonymous: bool,
+    pub session: Option<Id>,
+    pub surface: Option<&'static str>,
+    pub segment: Option<&'static str>,
+    pub experiment: Option<(u32, &'static str)>,
     /// Of algorithm, config and rules.
-    pub(crate) version: Option<u8>,
-    pub(crate) context: Option<u8>,
-    /// What was shown.
-    pub(crate) items: Vec<Item>,
-    /// What was done: an index into [`EVENT_TYPES`].
-    pub(crate) event_type: u8,
-    /// To which item.
-    pub(crate) item: u32,
-    pub(crate) position: Option<u32>,
+    pub version: Option<u32>,
+    /// A number that decides device, locale and country.
+    pub context: Option<u32>,
+    pub items: Vec<Item>,
+    pub event_type: &'static str,
+    pub item: u32,
+    pub position: Option<u32>,
     /// In millionths.
-    pub(crate) value: Option<u64>,
-    pub(crate) fault: Option<Fault>,
+    pub value: Option<u64>,
+    pub fault: Option<Fault>,
 }
 
-/// Makes the events of a run.
-#[derive(Debug)]
-pub(crate) struct Events<'s> {
-    pub(crate) settings: &'s Settings,
-    pub(crate) plan: &'s Plan,
-    items: Zipf,
-    users: Zipf,
-    event: Event,
-    /// The list that an interaction answers to.
-    shown: Vec<Item>,
-}
-
-impl<'s> Events<'s> {
-    pub(crate) fn new(settings: &'s Settings, plan: &'s Plan) -> Self {
-        Self {
-            settings,
-            plan,
-            items: Zipf::new(settings.items),
-            users: Zipf::new(settings.users),
-            event: Event {
-                slot: 0,
-                table: Table::Exposures,
-                format: Format::Native,
-                owner: Owner::Caller(0),
-                event_id: Uuid::nil(),
-                request: None,
-                occurred_us: 0,
-                style: Style::Micros,
-                who: Who::Nobody,
-                session: Session::None,
-                surface: None,
-                segment: None,
-                experiment: None,
-                version: None,
-                context: None,
-                items: Vec::new(),
-                event_type: 0,
-                item: 0,
-                position: None,
-                value: None,
-                fault: None,
-            },
-            shown: Vec::new(),
+impl Event {
+    /// The items that are written as lines: a bad list has one, so that one slot is one rejection.
+    pub fn lines(&self) -> &[Item] {
+        match self.fault {
+            Some(_) => &self.items[..1],
+            None => &self.items,
         }
     }
 
+    /// How many events the service sees in the slot.
+    pub fn count(&self) -> u32 {
+        match self.format {
+            Format::PipelinesV1 => u32::try_from(self.lines().len()).expect("lists are short"),
+            _ => 1,
+        }
+    }
+}
+
+impl Plan {
     /// The event of `slot`, which `body` is the first to hold.
-    pub(crate) fn event(&mut self, body: u32, slot: u32) -> &Event {
-        let stream = self.plan.stream_of(body);
+    pub fn event(&self, body: u32, slot: u32) -> Event {
+        let stream = self.stream_of(body);
         let (table, format) = (stream.table, stream.format);
-        let seed = self.settings.seed;
-        let event = &mut self.event;
-        event.slot = slot;
-        event.table = table;
-        event.format = format;
-        event.owner = self.plan.owner(self.settings, body, slot);
-        event.event_id = identity::of_slot(seed, Naming::Event, slot);
-        event.occurred_us = occurred_us(self.settings, slot);
-        let mut draws = Draws::new(seed, 10, u64::from(slot));
-        event.style = match draws.below(16) {
+        let mut draws = Draws::new(self.seed, 10, slot);
+        let style = match draws.below(16) {
             0 => Style::Offset,
-            1..=4 => Style::Nanos(u16::try_from(draws.below(1000)).expect("below 1000")),
+            1..=4 => Style::Nanos(draws.below(1000)),
             _ => Style::Micros,
         };
-        event.fault = match self.plan.role(body, slot) {
-            Role::Invalid => Some(match draws.below(4) {
-                0 => Fault::Time,
-                1 => Fault::LongAgo,
-                2 => Fault::Missing,
-                _ => Fault::Wrong,
-            }),
-            _ => None,
+        let fault = (self.role(body, slot) == Role::Invalid).then(|| draws.one_of(&Fault::ALL));
+        let number = draws.popular(self.settings.users);
+        let visit = number.wrapping_mul(16) + draws.below(16);
+        let kind = draws.below(10);
+        let is_anonymous = format == Format::Native && (6..=8).contains(&kind);
+        let user = match (format, kind) {
+            (_, 0) => None,
+            (Format::ServiceV1, _)
+            | (Format::EvalV1, 1..=7)
+            | (Format::OutcomeV1, 1..=4)
+            | (Format::Native, 9) => Some(Id::Hash(names::hash(self.seed, 20, number))),
+            _ if is_anonymous => Some(Id::Raw(format!("anon-{number}"))),
+            _ => Some(Id::Raw(format!("user-{number}"))),
+        };
+        let session = match (format, draws.below(8)) {
+            (Format::EvalV1 | Format::OutcomeV1, _) => None,
+            (Format::PipelinesV1, 0) | (Format::ServiceV1, 1..) | (Format::Native, 1) => {
+                Some(Id::Hash(names::hash(self.seed, 21, visit)))
+            }
+            (_, 0) => None,
+            _ => Some(Id::Raw(format!("session-{visit}"))),
+        };
+        let mut event = Event {
+            table,
+            format,
+            tenant: self.tenant(body, slot),
+            event_id: names::of_slot(self.seed, names::EVENT, slot),
+            request: None,
+            occurred_us: occurred_us(self, slot),
+            style,
+            user,
+            is_anonymous,
+            session,
+            surface: None,
+            segment: None,
+            experiment: None,
+            version: None,
+            context: None,
+            items: Vec::new(),
+            event_type: "",
+            item: 0,
+            position: None,
+            value: None,
+            fault,
         };
         match table {
-            Table::Exposures => self.shown(slot, &mut draws),
-            Table::Interactions => self.done(body, slot, &mut draws),
+            Table::Exposures => self.show(&mut event, slot, &mut draws),
+            Table::Interactions => self.act(&mut event, body, slot, &mut draws),
         }
-        &self.event
+        event
     }
 
-    fn shown(&mut self, slot: u32, draws: &mut Draws) {
-        let event = &mut self.event;
-        let seed = self.settings.seed;
-        event.request = Some(request_of(seed, event.format, slot));
-        let user = self.users.draw(draws);
-        let kind = draws.below(10);
-        event.who = match (event.format, kind) {
-            (_, 0) => Who::Nobody,
-            (Format::ServiceV1, _) => Who::UserHash(user),
-            (Format::PipelinesV1, _) => Who::User(user),
-            (Format::EvalV1, 1..=7) => Who::UserHash(user),
-            (Format::EvalV1, _) => Who::User(user),
-            (_, 1..=5) => Who::User(user),
-            (_, 6..=8) => Who::Anonymous(user),
-            (_, _) => Who::UserHash(user),
-        };
-        let visit = user.wrapping_mul(16) + draws.below(16);
-        event.session = match (event.format, draws.below(8)) {
-            (Format::EvalV1, _) => Session::None,
-            (Format::PipelinesV1, 0) => Session::Hash(visit),
-            (_, 0) => Session::None,
-            (Format::ServiceV1, _) => Session::Hash(visit),
-            _ => Session::Raw(visit),
-        };
-        event.surface = Some(below_u8(draws, SURFACES.len()));
-        event.segment = draws
-            .happens(Share::percent(80))
-            .then(|| below_u8(draws, SEGMENTS.len()));
-        event.experiment = draws
-            .happens(Share::percent(25))
-            .then(|| (below_u8(draws, 5), below_u8(draws, 2)));
-        event.version = draws
-            .happens(Share::percent(90))
-            .then(|| below_u8(draws, 32));
-        event.context = draws
-            .happens(Share::percent(75))
-            .then(|| below_u8(draws, 8));
-        if event.format == Format::PipelinesV1 {
-            event.segment = None;
-            event.experiment = None;
-            event.version = None;
+    fn show(&self, event: &mut Event, slot: u32, draws: &mut Draws) {
+        event.request = Some(request_of(self.seed, event.format, slot));
+        event.items = self.list(event.format, slot);
+        event.surface = Some(draws.one_of(&SURFACES));
+        // A line of pipelines_v1 has no fields for the rest.
+        if event.format != Format::PipelinesV1 {
+            event.segment = draws.maybe(0.8, |draws| draws.one_of(&SEGMENTS));
+            event.experiment = draws.maybe(0.25, |draws| (draws.below(5), draws.one_of(&VARIANTS)));
+            event.version = draws.maybe(0.9, |draws| draws.below(32));
+            event.context = draws.maybe(0.75, |draws| draws.below(8));
         }
-        list(seed, event.format, slot, &self.items, &mut event.items);
     }
 
-    fn done(&mut self, body: u32, slot: u32, draws: &mut Draws) {
-        let seed = self.settings.seed;
-        let shown_in = match self.event.format {
-            Format::Native => self.plan.shown_before(body),
-            _ => None,
-        };
-        let event = &mut self.event;
-        event.items.clear();
-        event.request = None;
-        event.position = None;
-        event.item = self.items.draw(draws);
+    fn act(&self, event: &mut Event, body: u32, slot: u32, draws: &mut Draws) {
+        let is_native = event.format == Format::Native;
+        let shown_in = self.shown_before(body).filter(|_| is_native);
+        event.item = draws.popular(self.settings.items);
         // Seven in eight answer to a list; the others are searches and the like.
         match shown_in {
             Some(shown) if draws.below(8) > 0 => {
-                let slots = self.plan.slots_of(shown);
+                let slots = self.slots_of(shown);
                 let to = slots.start + draws.below(slots.end - slots.start);
-                list(seed, Format::Native, to, &self.items, &mut self.shown);
-                let at = draws.below(u32::try_from(self.shown.len()).expect("short"));
-                event.request = Some(request_of(seed, Format::Native, to));
-                event.item = self.shown[at as usize].item;
+                let shown = self.list(Format::Native, to);
+                let at = draws.below(u32::try_from(shown.len()).expect("lists are short"));
+                event.request = Some(request_of(self.seed, Format::Native, to));
+                event.item = shown[at as usize].item;
                 event.position = Some(at + 1);
             }
-            _ if event.format == Format::OutcomeV1 => {
-                event.request = Some(request_of(seed, event.format, slot));
-            }
-            // Interactions alone answer to lists that somebody else reports.
+            _ if !is_native => event.request = Some(request_of(self.seed, event.format, slot)),
+            // Interactions alone answer to lists that another client reports.
             None if self.settings.mix.0 == 0 && draws.below(8) > 0 => {
-                event.request = Some(request_of(seed, event.format, slot));
+                event.request = Some(request_of(self.seed, event.format, slot));
                 event.position = Some(1 + draws.below(LIST_ITEMS_MAX));
             }
             _ => {}
         }
-        let user = self.users.draw(draws);
-        event.who = match (event.format, draws.below(10)) {
-            (_, 0) => Who::Nobody,
-            (Format::OutcomeV1, 1..=4) => Who::UserHash(user),
-            (_, 1..=6) => Who::User(user),
-            (Format::OutcomeV1, _) => Who::User(user),
-            (_, 7..=8) => Who::Anonymous(user),
-            (_, _) => Who::UserHash(user),
-        };
-        let visit = user.wrapping_mul(16) + draws.below(16);
-        event.session = match (event.format, draws.below(8)) {
-            (Format::OutcomeV1, _) | (_, 0) => Session::None,
-            (_, 1) => Session::Hash(visit),
-            _ => Session::Raw(visit),
-        };
-        event.surface = draws
-            .happens(Share::percent(90))
-            .then(|| below_u8(draws, SURFACES.len()));
-        event.segment = draws
-            .happens(Share::percent(30))
-            .then(|| below_u8(draws, SEGMENTS.len()));
-        if event.format == Format::OutcomeV1 {
-            event.surface = None;
-            event.segment = None;
+        if is_native {
+            event.surface = draws.maybe(0.9, |draws| draws.one_of(&SURFACES));
+            event.segment = draws.maybe(0.3, |draws| draws.one_of(&SEGMENTS));
+            event.context = draws.maybe(0.1, |draws| draws.below(8));
         }
-        event.event_type = match (event.format, draws.below(100)) {
-            (Format::OutcomeV1, 0..80) => 2,
-            (Format::OutcomeV1, _) => 4,
-            (_, 0..40) => 0,
-            (_, 40..65) => 1,
-            (_, 65..90) => 2,
-            (_, 90..97) => 3,
-            _ => 4,
+        event.event_type = match (is_native, draws.below(100)) {
+            (false, 0..80) => "click",
+            (false, _) => "purchase",
+            (true, 0..40) => "impression",
+            (true, 40..65) => "view",
+            (true, 65..90) => "click",
+            (true, 90..97) => "add_to_cart",
+            (true, _) => "purchase",
         };
         event.value = match (event.event_type, draws.below(8)) {
             // Some clients send more than cents.
-            (4, 0) => Some(u64::from(draws.below(2_000_000_000))),
-            (4, _) => Some(u64::from(draws.below(50_000)) * 10_000),
-            (3, 0) => Some(0),
+            ("purchase", 0) => Some(u64::from(draws.below(2_000_000_000))),
+            ("purchase", _) => Some(u64::from(draws.below(50_000)) * 10_000),
+            ("add_to_cart", 0) => Some(0),
             _ => None,
         };
-        event.context = draws
-            .happens(Share::percent(10))
-            .then(|| below_u8(draws, 8));
+    }
+
+    /// The list of `slot`: apart from the rest, so that an interaction can find the
+    /// items that its exposure showed.
+    fn list(&self, format: Format, slot: u32) -> Vec<Item> {
+        let mut draws = Draws::new(self.seed, 13, slot);
+        let len = match format {
+            Format::PipelinesV1 => 1 + draws.below(LIST_ITEMS_MAX),
+            _ => 5 + draws.below(11),
+        };
+        let item = |_| Item {
+            item: draws.popular(self.settings.items),
+            score: draws.below(1000),
+        };
+        (0..len).map(item).collect()
     }
 }
 
 /// When the event of a slot happened.
-pub(crate) fn occurred_us(settings: &Settings, slot: u32) -> i64 {
-    let from = settings.until_us - settings.span_us;
-    let mut draws = Draws::new(settings.seed, 11, u64::from(slot));
-    let low = |draw: u64| i64::try_from(draw >> 1).expect("63 bits");
+pub fn occurred_us(plan: &Plan, slot: u32) -> i64 {
+    let settings = &plan.settings;
+    let span_us = settings.span_us();
+    let drawn = Draws::new(plan.seed, 11, slot).next() >> 1;
+    let drawn = i64::try_from(drawn).expect("63 bits");
     let us = match settings.order {
-        Order::Random => low(draws.next()) % settings.span_us.max(1),
+        Order::Random => drawn % span_us.max(1),
         Order::Time => {
-            let step = settings.span_us / i64::from(settings.events.max(1));
+            let step = span_us / i64::from(settings.events.max(1));
             // Clients send what happened in the last seconds, not in order.
-            let jitter = low(draws.next()) % step.max(2_000_000);
-            i64::from(slot) * step + jitter
+            i64::from(slot) * step + drawn % step.max(2_000_000)
         }
     };
-    from + us.clamp(0, settings.span_us.max(1) - 1)
-}
-
-/// The days that a run touches, from the first to the last microsecond.
-pub(crate) fn window_us(settings: &Settings) -> (i64, i64) {
-    (
-        settings.until_us - settings.span_us - DAY_US,
-        settings.until_us + DAY_US,
-    )
+    settings.until_us() - span_us + us.clamp(0, span_us.max(1) - 1)
 }
 
 /// The request that showed the list of `slot`.
 ///
-/// One in sixteen native ones is a string, as older clients write it. Elsewhere
-/// the request is what a row is recognised by, and stays a UUID.
-fn request_of(seed: u64, format: Format, slot: u32) -> RequestId {
-    match Draws::new(seed, 12, u64::from(slot)).below(16) {
-        0 if format == Format::Native => RequestId::Text(slot),
-        _ => RequestId::Uuid(identity::of_slot(seed, Naming::Request, slot)),
+/// One in sixteen native ones is a string that is no UUID, as older clients write
+/// it. Elsewhere the request is what a row is recognised by, and stays a UUID.
+fn request_of(seed: u64, format: Format, slot: u32) -> String {
+    match Draws::new(seed, 12, slot).below(16) {
+        0 if format == Format::Native => format!("req-{slot}"),
+        _ => names::of_slot(seed, names::REQUEST, slot).to_string(),
     }
-}
-
-/// The list of `slot`: apart from the rest, so that an interaction can find the
-/// items that its exposure showed.
-fn list(seed: u64, format: Format, slot: u32, items: &Zipf, out: &mut Vec<Item>) {
-    let mut draws = Draws::new(seed, 13, u64::from(slot));
-    let len = match format {
-        Format::PipelinesV1 => 1 + draws.below(LIST_ITEMS_MAX),
-        _ => 5 + draws.below(11),
-    };
-    out.clear();
-    for _ in 0..len {
-        out.push(Item {
-            item: items.draw(&mut draws),
-            score: draws.below(1000),
-        });
-    }
-}
-
-fn below_u8(draws: &mut Draws, n: usize) -> u8 {
-    let n = u32::try_from(n).expect("short lists");
-    u8::try_from(draws.below(n)).expect("short lists")
 }

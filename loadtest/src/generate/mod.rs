@@ -1,29 +1,27 @@
-//! Events of every format, made up.
+//! Made-up events of every format.
 //!
-//! Keeps one invariant: the bytes of a run follow from its [`settings`] alone,
-//! so that the same seed posts the same bytes again, and the check can make any
-//! event a second time instead of remembering it. Has no clock and no IO, and
-//! knows nothing of the service but its formats.
+//! Keeps one invariant: the bytes of a run follow from its [`Settings`] alone, so
+//! that the same seed posts the same bytes again, and the check can make any event
+//! a second time instead of keeping it. Has no clock and no IO.
 
-pub(crate) mod settings;
-
-pub(crate) mod plan;
-
-pub(crate) mod event;
-pub(crate) mod identity;
-pub(crate) mod names;
-pub(crate) mod random;
-
-mod text;
-mod time;
+mod body;
+mod event;
+mod expect;
+mod names;
+mod plan;
+mod random;
+mod settings;
 mod write;
 
-pub(crate) mod body;
-pub(crate) mod expect;
-
-#[cfg(test)]
-pub(crate) mod sample;
-#[cfg(test)]
-mod strict;
 #[cfg(test)]
 mod tests;
+
+pub use body::{Bodies, Body};
+pub use event::{Event, occurred_us};
+pub use expect::{Salt, expected_row, request_uuid};
+pub use names::{EVENT, REQUEST, item, slot_of};
+pub use plan::{Kind, Plan, Role};
+
+pub use settings::{Caller, Encoding, Framing, Scope, Settings, parse_positive};
+#[cfg(test)]
+pub use tests::settings as test_settings;

@@ -1,58 +1,49 @@
-//! The words that numbers stand for: ids, versions, hashes.
+//! The names that numbers stand for: UUIDs, items, hashes.
 //!
-//! Every word exists once, here, as text; the few that need an escape in JSON
-//! are items, and [`push_item_json`] knows how.
+//! Keeps one invariant: an id leads back to its slot, and an id that this run did
+//! not make leads nowhere. So ten million events can be recognised in a table
+//! without a list of them in memory.
 
-use super::event::{RequestId, Session, Who};
+use uuid::Uuid;
+
 use super::random::Draws;
-use super::text::push_number;
+
+/// What ids name: an event.
+pub const EVENT: u64 = 101;
+/// A recommendation request.
+pub const REQUEST: u64 = 102;
+
+/// The id of `slot`: 90 bits of hash, then the slot itself, which makes the last
+/// eight digits readable for those who debug.
+pub fn of_slot(seed: u64, naming: u64, slot: u32) -> Uuid {
+    let mut draws = Draws::new(seed, naming, slot);
+    let high = draws.next();
+    let low = (draws.next() << 32) | u64::from(slot);
+    let bytes = ((u128::from(high) << 64) | u128::from(low)).to_be_bytes();
+    uuid::Builder::from_random_bytes(bytes).into_uuid()
+}
+
+/// The slot that `id` names in this run.
+pub fn slot_of(seed: u64, naming: u64, id: &Uuid) -> Option<u32> {
+    let (_, low) = id.as_u64_pair();
+    let slot = u32::try_from(low & u64::from(u32::MAX)).expect("32 bits are left");
+    (of_slot(seed, naming, slot) == *id).then_some(slot)
+}
 
 /// Every 97th item has a name that needs escapes and more than ASCII.
 const ODD_ITEM: u32 = 97;
 
-/// `item-17`, escaped for JSON.
-pub(crate) fn push_item_json(out: &mut Vec<u8>, item: u32) {
-    push_numbered(out, "item-", item);
-    if item % ODD_ITEM == ODD_ITEM - 1 {
-        out.extend_from_slice("/größe \\\"XL\\\"\\u00e9\\n".as_bytes());
+/// The id of an item.
+pub fn item(item: u32) -> String {
+    match item % ODD_ITEM {
+        96 => format!("item-{item}/größe \"XL\"\u{1}\n"),
+        _ => format!("item-{item}"),
     }
 }
 
-/// The same item as a column shows it.
-pub(crate) fn item(item: u32) -> String {
-    let odd = match item % ODD_ITEM == ODD_ITEM - 1 {
-        true => "/größe \"XL\"é\n",
-        false => "",
-    };
-    format!("item-{item}{odd}")
-}
-
-/// A word and a number.
-pub(crate) fn push_numbered(out: &mut Vec<u8>, word: &str, number: u32) {
-    out.extend_from_slice(word.as_bytes());
-    push_number(out, u64::from(number));
-}
-
-/// A request's id.
-pub(crate) fn push_request(out: &mut Vec<u8>, request: RequestId) {
-    match request {
-        RequestId::Uuid(id) => super::text::push_uuid(out, &id),
-        RequestId::Text(number) => push_numbered(out, "req-", number),
-    }
-}
-
-/// The hash of a user, as a client sends it that hashes by itself.
-pub(crate) fn user_hash(seed: u64, user: u32) -> [u8; 32] {
-    hash(seed, 20, user)
-}
-
-/// The hash of a session.
-pub(crate) fn session_hash(seed: u64, visit: u32) -> [u8; 32] {
-    hash(seed, 21, visit)
-}
-
-fn hash(seed: u64, purpose: u64, number: u32) -> [u8; 32] {
-    let mut draws = Draws::new(seed, purpose, u64::from(number));
+/// A hash as a client sends it that hashes by itself; users and sessions differ by `purpose`.
+pub fn hash(seed: u64, purpose: u64, number: u32) -> [u8; 32] {
+    let mut draws = Draws::new(seed, purpose, number);
     let mut out = [0; 32];
     for part in out.chunks_exact_mut(8) {
         part.copy_from_slice(&draws.next().to_le_bytes());
@@ -60,26 +51,18 @@ fn hash(seed: u64, purpose: u64, number: u32) -> [u8; 32] {
     out
 }
 
-/// 64 hex digits.
-pub(crate) fn push_hex(out: &mut Vec<u8>, bytes: &[u8; 32]) {
-    let mut digits = [0; 64];
-    hex::encode_to_slice(bytes, &mut digits).expect("64 digits hold 32 bytes");
-    out.extend_from_slice(&digits);
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// The raw id of whom an event is about, where it is one.
-pub(crate) fn raw_user(who: Who) -> Option<String> {
-    match who {
-        Who::User(user) => Some(format!("user-{user}")),
-        Who::Anonymous(user) => Some(format!("anon-{user}")),
-        Who::Nobody | Who::UserHash(_) => None,
-    }
-}
-
-/// The raw id of a session, where it is one.
-pub(crate) fn raw_session(session: Session) -> Option<String> {
-    match session {
-        Session::Raw(visit) => Some(format!("session-{visit}")),
-        Session::None | Session::Hash(_) => None,
+    #[test]
+    fn an_id_leads_back_to_its_slot_in_its_own_run_only() {
+        for slot in [0, 1, 77, u32::MAX] {
+            let id = of_slot(5, EVENT, slot);
+            assert_eq!(id.get_version_num(), 4);
+            assert_eq!(slot_of(5, EVENT, &id), Some(slot));
+            assert_eq!(slot_of(6, EVENT, &id), None);
+            assert_eq!(slot_of(5, REQUEST, &id), None);
+        }
     }
 }

@@ -5,26 +5,36 @@
 //! the settings and its number, so that the check can ask again afterwards. In
 //! memory are some ten bytes a body, and nothing an event.
 
-use super::random::{Draws, Share};
-use super::settings::{Format, Scope, Settings, Table};
+use super::random::Draws;
+use super::settings::{Scope, Settings};
+use crate::service::{Format, Table};
 
 /// Bodies of one format into one table by one caller.
 #[derive(Debug)]
-pub(crate) struct Stream {
-    /// Where the events go.
-    pub(crate) table: Table,
-    /// How they are written.
-    pub(crate) format: Format,
-    /// Who posts: an index into the settings' callers.
-    pub(crate) caller: u16,
-    /// The stream's bodies, in order.
+pub struct Stream {
+    pub table: Table,
+    pub format: Format,
+    /// The client that posts: an index into the settings' callers.
+    pub caller: u16,
+    /// How often its turn is, in relation to the other streams.
+    weight: u64,
     bodies: Vec<u32>,
 }
 
+impl Stream {
+    /// What is counted together: a table, and the format's place in [`Format::ALL`].
+    pub fn kind(&self) -> Kind {
+        let format = Format::ALL.iter().position(|format| *format == self.format);
+        (self.table, format.expect("ALL holds every format"))
+    }
+}
+
+/// A table, and a format's place in [`Format::ALL`].
+pub type Kind = (Table, usize);
+
 /// What stands in a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Role {
-    /// An event that is new.
+pub enum Role {
     Fresh,
     /// An event that must be rejected.
     Invalid,
@@ -32,21 +42,10 @@ pub(crate) enum Role {
     Repeat(u32),
 }
 
-/// Whose rows an event ends up among.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Owner {
-    /// The tenant of a caller's key, which only the service knows.
-    Caller(u16),
-    /// A tenant by its place in the settings.
-    Tenant(u16),
-}
-
-/// The bodies of a run.
 #[derive(Debug)]
-pub(crate) struct Plan {
-    seed: u64,
-    duplicates: Share,
-    invalid: Share,
+pub struct Plan {
+    pub settings: Settings,
+    pub seed: u64,
     streams: Vec<Stream>,
     /// Body b holds the slots from `starts[b]` up to `starts[b + 1]`.
     starts: Vec<u32>,
@@ -64,24 +63,25 @@ const LINES_PER_LIST: u32 = super::event::LIST_ITEMS_MAX;
 
 impl Plan {
     /// Deals the events out to bodies.
-    pub(crate) fn new(settings: &Settings) -> anyhow::Result<Self> {
+    pub fn new(settings: Settings) -> anyhow::Result<Self> {
+        let formats_of = |table: Table| settings.formats.iter().filter(move |f| f.fits(table));
+        let (exposures, interactions) = settings.mix;
         let mut streams = Vec::new();
-        let mut weights = Vec::new();
-        for table in Table::ALL {
-            let weight = match table {
-                Table::Exposures => settings.mix.0,
-                Table::Interactions => settings.mix.1,
-            };
-            let formats = settings.formats.iter().filter(|f| f.fits(table));
-            for &format in formats.filter(|_| weight > 0) {
+        for (table, weight, other) in [
+            (Table::Exposures, exposures, Table::Interactions),
+            (Table::Interactions, interactions, Table::Exposures),
+        ] {
+            // A table's weight is shared by its streams.
+            let others = u64::try_from(formats_of(other).count().max(1))?;
+            for &format in formats_of(table).filter(|_| weight > 0) {
                 for caller in 0..settings.callers.len() {
                     streams.push(Stream {
                         table,
                         format,
                         caller: u16::try_from(caller)?,
+                        weight: u64::from(weight) * others,
                         bodies: Vec::new(),
                     });
-                    weights.push(u64::from(weight));
                 }
             }
         }
@@ -90,120 +90,109 @@ impl Plan {
             "none of the formats fits the mix: native goes into both tables, outcome_v1 only into interactions, the others only into exposures"
         );
         let mut plan = Self {
-            seed: settings.seed,
-            duplicates: Share::of(settings.duplicates),
-            invalid: Share::of(settings.invalid),
+            seed: settings.seed(),
+            settings,
             streams,
             starts: vec![0],
             stream_of: Vec::new(),
             place_of: Vec::new(),
         };
-        plan.deal(settings, &weights)?;
+        plan.deal()?;
         Ok(plan)
     }
 
     /// Gives each next body to the stream that is furthest behind its share.
-    fn deal(&mut self, settings: &Settings, weights: &[u64]) -> anyhow::Result<()> {
-        let streams_of = |table| {
-            self.streams
-                .iter()
-                .filter(move |s| s.table == table)
-                .count()
-        };
-        let per_table = Table::ALL.map(streams_of);
-        // A table's weight is shared by its streams.
-        let weight_of = |at: usize| {
-            let other = match self.streams[at].table {
-                Table::Exposures => per_table[1],
-                Table::Interactions => per_table[0],
-            };
-            weights[at] * u64::try_from(other.max(1)).expect("few streams")
-        };
-        let weights: Vec<u64> = (0..self.streams.len()).map(weight_of).collect();
-        let mut dealt = vec![0u64; weights.len()];
+    fn deal(&mut self) -> anyhow::Result<()> {
+        let (from, to) = self.settings.body_events.clone().into_inner();
+        let mut dealt = vec![0u64; self.streams.len()];
         let mut next = 0;
-        while next < settings.events {
-            let behind = |at: &usize| u128::from(dealt[*at]) * (1 << 32) / u128::from(weights[*at]);
-            let at = (0..weights.len())
+        while next < self.settings.events {
+            let behind = |(at, stream): &(usize, &Stream)| {
+                u128::from(dealt[*at]) * (1 << 32) / u128::from(stream.weight)
+            };
+            let (at, _) = self
+                .streams
+                .iter()
+                .enumerate()
                 .min_by_key(behind)
                 .expect("there is a stream");
             let body = u32::try_from(self.stream_of.len())?;
-            let (from, to) = (*settings.body_events.start(), *settings.body_events.end());
-            let mut size = from + Draws::new(self.seed, 1, u64::from(body)).below(to - from + 1);
-            if self.streams[at].format == Format::PipelinesV1 {
+            let mut size = from + Draws::new(self.seed, 1, body).below(to - from + 1);
+            let stream = &mut self.streams[at];
+            if stream.format == Format::PipelinesV1 {
                 size = (size / LINES_PER_LIST).max(1);
             }
-            let size = size.min(settings.events - next);
+            let size = size.min(self.settings.events - next);
             dealt[at] += u64::from(size);
             next += size;
             self.starts.push(next);
             self.stream_of.push(u16::try_from(at)?);
-            let stream = &mut self.streams[at];
             self.place_of.push(u32::try_from(stream.bodies.len())?);
             stream.bodies.push(body);
         }
         Ok(())
     }
 
-    /// How many bodies there are.
-    pub(crate) fn bodies(&self) -> u32 {
+    pub fn bodies(&self) -> u32 {
         u32::try_from(self.stream_of.len()).expect("checked when dealt")
     }
 
-    /// How many slots there are.
-    pub(crate) fn slots(&self) -> u32 {
+    pub fn slots(&self) -> u32 {
         *self.starts.last().expect("starts with 0")
     }
 
-    /// The slots of a body.
-    pub(crate) fn slots_of(&self, body: u32) -> std::ops::Range<u32> {
+    pub fn slots_of(&self, body: u32) -> std::ops::Range<u32> {
         self.starts[body as usize]..self.starts[body as usize + 1]
     }
 
-    /// The body that holds a slot.
-    pub(crate) fn body_of(&self, slot: u32) -> u32 {
+    pub fn body_of(&self, slot: u32) -> u32 {
         let after = self.starts.partition_point(|&start| start <= slot);
         u32::try_from(after - 1).expect("checked when dealt")
     }
 
     /// The place of a body's stream among [`streams`](Self::streams).
-    pub(crate) fn stream_at(&self, body: u32) -> usize {
+    pub fn stream_at(&self, body: u32) -> usize {
         usize::from(self.stream_of[body as usize])
     }
 
-    /// The stream of a body.
-    pub(crate) fn stream_of(&self, body: u32) -> &Stream {
+    pub fn stream_of(&self, body: u32) -> &Stream {
         &self.streams[self.stream_at(body)]
     }
 
-    /// All streams.
-    pub(crate) fn streams(&self) -> &[Stream] {
+    pub fn streams(&self) -> &[Stream] {
         &self.streams
     }
 
     /// What stands in `slot` of `body`.
-    pub(crate) fn role(&self, body: u32, slot: u32) -> Role {
-        let mut draws = Draws::new(self.seed, 2, u64::from(slot));
-        if draws.happens(self.duplicates)
+    pub fn role(&self, body: u32, slot: u32) -> Role {
+        let mut draws = Draws::new(self.seed, 2, slot);
+        if draws.happens(self.settings.duplicates)
             && let Some(original) = self.original(body, slot, &mut draws)
         {
             return Role::Repeat(original);
         }
-        // Drawn afresh, so that `is_fresh` sees the same without the above.
+        // Drawn apart, so that `is_surely_fresh` sees the same without the above.
         match self.is_invalid(slot) {
             true => Role::Invalid,
             false => Role::Fresh,
         }
     }
 
+    /// The role of `slot` of `body`, and the body and slot that its event is the one of.
+    pub fn source(&self, body: u32, slot: u32) -> (Role, u32, u32) {
+        match self.role(body, slot) {
+            Role::Repeat(original) => (Role::Repeat(original), self.body_of(original), original),
+            role => (role, body, slot),
+        }
+    }
+
     fn is_invalid(&self, slot: u32) -> bool {
-        Draws::new(self.seed, 3, u64::from(slot)).happens(self.invalid)
+        Draws::new(self.seed, 3, slot).happens(self.settings.invalid)
     }
 
     /// Whether a slot of a stream's first body, or one that draws no repeat, is new.
     fn is_surely_fresh(&self, slot: u32) -> bool {
-        !Draws::new(self.seed, 2, u64::from(slot)).happens(self.duplicates)
-            && !self.is_invalid(slot)
+        !Draws::new(self.seed, 2, slot).happens(self.settings.duplicates) && !self.is_invalid(slot)
     }
 
     /// A fresh slot in an earlier body of the same stream.
@@ -217,7 +206,7 @@ impl Plan {
         let reach = place.min(REPEATS_REACH_BACK);
         let is_list = stream.format == Format::PipelinesV1;
         let back = 1 + match is_list {
-            true => Draws::new(self.seed, 5, u64::from(body)).below(reach),
+            true => Draws::new(self.seed, 5, body).below(reach),
             false => draws.below(reach),
         };
         let earlier = stream.bodies[place.checked_sub(back)? as usize];
@@ -236,7 +225,7 @@ impl Plan {
 
     /// The body of native exposures that the interactions in `body` answer to:
     /// the last one before it by the same caller.
-    pub(crate) fn shown_before(&self, body: u32) -> Option<u32> {
+    pub fn shown_before(&self, body: u32) -> Option<u32> {
         let caller = self.stream_of(body).caller;
         let shown = self.streams.iter().find(|stream| {
             stream.table == Table::Exposures
@@ -247,18 +236,18 @@ impl Plan {
         shown.bodies.get(after.checked_sub(1)?).copied()
     }
 
-    /// Whose event stands in `slot` of `body`.
-    pub(crate) fn owner(&self, settings: &Settings, body: u32, slot: u32) -> Owner {
+    /// The tenant of the event in `slot` of `body`, by its place in the settings; none if it
+    /// is that of the caller's key, which only the service knows.
+    pub fn tenant(&self, body: u32, slot: u32) -> Option<usize> {
         let stream = self.stream_of(body);
-        match settings.callers[usize::from(stream.caller)].scope {
-            Scope::Own => Owner::Caller(stream.caller),
-            Scope::Tenant(tenant) => Owner::Tenant(tenant),
+        match self.settings.callers[usize::from(stream.caller)].scope {
+            Scope::Own => None,
+            Scope::Tenant(tenant) => Some(tenant.into()),
             // outcome.v1 has no field for it.
-            Scope::Any if stream.format == Format::OutcomeV1 => Owner::Caller(stream.caller),
+            Scope::Any if stream.format == Format::OutcomeV1 => None,
             Scope::Any => {
-                let tenants = u32::try_from(settings.tenants.len()).expect("few tenants");
-                let tenant = Draws::new(self.seed, 4, u64::from(slot)).below(tenants);
-                Owner::Tenant(u16::try_from(tenant).expect("few tenants"))
+                let tenants = u32::try_from(self.settings.tenants.len()).expect("few tenants");
+                Some(Draws::new(self.seed, 4, slot).below(tenants) as usize)
             }
         }
     }

@@ -2,77 +2,17 @@
 
 use std::ops::RangeInclusive;
 
-/// The table that an event goes into.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Table {
-    /// What was shown.
-    Exposures,
-    /// What people did.
-    Interactions,
-}
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::{Args, Parser, ValueEnum};
+use jiff::Timestamp;
+use serde::Serialize;
 
-impl Table {
-    /// Both tables.
-    pub(crate) const ALL: [Table; 2] = [Table::Exposures, Table::Interactions];
-
-    /// The table's name in Postgres.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Table::Exposures => "exposure_events",
-            Table::Interactions => "interaction_events",
-        }
-    }
-
-    /// The endpoint that writes it.
-    pub(crate) const fn path(self) -> &'static str {
-        match self {
-            Table::Exposures => "/v1/exposures",
-            Table::Interactions => "/v1/interactions",
-        }
-    }
-}
-
-/// How the fields of an event are named.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, clap::ValueEnum)]
-#[value(rename_all = "snake_case")]
-pub(crate) enum Format {
-    /// The service's own, for both tables.
-    Native,
-    /// The exposure log of recsys-service.
-    ServiceV1,
-    /// exposure.v1 of recsys-eval.
-    EvalV1,
-    /// exposure.v1 of recsys-pipelines: one line an item.
-    PipelinesV1,
-    /// outcome.v1 of recsys-eval.
-    OutcomeV1,
-}
-
-impl Format {
-    /// The name in `?format=`.
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Format::Native => "native",
-            Format::ServiceV1 => "service_v1",
-            Format::EvalV1 => "eval_v1",
-            Format::PipelinesV1 => "pipelines_v1",
-            Format::OutcomeV1 => "outcome_v1",
-        }
-    }
-
-    /// Whether events of this format go into `table`.
-    pub(crate) fn fits(self, table: Table) -> bool {
-        match self {
-            Format::Native => true,
-            Format::OutcomeV1 => table == Table::Interactions,
-            Format::ServiceV1 | Format::EvalV1 | Format::PipelinesV1 => table == Table::Exposures,
-        }
-    }
-}
+use crate::service::Format;
 
 /// How the events of a body are put together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Framing {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Framing {
     /// A JSON array.
     Json,
     /// One event a line.
@@ -82,8 +22,9 @@ pub(crate) enum Framing {
 }
 
 /// How a body is compressed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Encoding {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Encoding {
     /// Not at all.
     None,
     /// gzip
@@ -93,8 +34,9 @@ pub(crate) enum Encoding {
 }
 
 /// How occurred_at runs over the days of a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Order {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Order {
     /// Later events are posted later, give or take two seconds, as in real traffic.
     Time,
     /// Any time at any moment: the worst case for the index.
@@ -103,8 +45,8 @@ pub(crate) enum Order {
 
 /// The tenants that a caller writes for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Scope {
-    /// The key's own, whose name we do not know.
+pub enum Scope {
+    /// The key's own, which only the service knows.
     Own,
     /// The key's own: an index into [`Settings::tenants`].
     Tenant(u16),
@@ -112,48 +54,186 @@ pub(crate) enum Scope {
     Any,
 }
 
-/// Someone who posts.
+/// A client that posts.
 #[derive(Clone, Debug)]
-pub(crate) struct Caller {
+pub struct Caller {
     /// The API key.
-    pub(crate) key: Option<String>,
-    /// Whom it writes for.
-    pub(crate) scope: Scope,
+    pub key: Option<String>,
+    /// The tenants that it writes for.
+    pub scope: Scope,
+}
+
+impl Default for Caller {
+    fn default() -> Self {
+        Self {
+            key: None,
+            scope: Scope::Own,
+        }
+    }
 }
 
 /// Everything that decides the bytes of a run.
-#[derive(Clone, Debug)]
-pub(crate) struct Settings {
-    /// Tells runs apart.
-    pub(crate) seed: u64,
-    /// Events in all; a list of pipelines_v1 counts as one.
-    pub(crate) events: u32,
-    /// Events of one body.
-    pub(crate) body_events: RangeInclusive<u32>,
-    /// Weights of exposures and interactions.
-    pub(crate) mix: (u32, u32),
-    /// Formats, each used equally often within its table.
-    pub(crate) formats: Vec<Format>,
-    /// External ids.
-    pub(crate) tenants: Vec<String>,
-    /// At least one.
-    pub(crate) callers: Vec<Caller>,
-    /// The last occurred_at, in microseconds since 1970.
-    pub(crate) until_us: i64,
-    /// How far occurred_at goes back from there.
-    pub(crate) span_us: i64,
-    /// How it runs.
-    pub(crate) order: Order,
-    /// Share of events sent again.
-    pub(crate) duplicates: f64,
+#[derive(Args, Clone, Debug)]
+pub struct Settings {
+    /// External ids of the tenants: of each API key in turn, or those that the service key names.
+    #[arg(long, value_delimiter = ',', value_name = "A,B,C")]
+    pub tenants: Vec<String>,
+    /// Events to post, repeated and invalid ones among them (a list of pipelines_v1 counts as one).
+    #[arg(long, default_value_t = 100_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub events: u32,
+    /// Events of a body: one number, or a range to draw from.
+    #[arg(long, default_value = "100", value_name = "MIN..MAX", value_parser = parse_range)]
+    pub body_events: RangeInclusive<u32>,
+    /// Exposures to interactions.
+    #[arg(long, default_value = "1:3", value_name = "E:I", value_parser = parse_mix)]
+    pub mix: (u32, u32),
+    /// Formats, each used equally often where it fits.
+    #[arg(long, value_delimiter = ',', default_value = "native", value_name = "FORMATS", value_parser = format_parser())]
+    pub formats: Vec<Format>,
+    /// Compression of the bodies.
+    #[arg(long, value_enum, default_value = "none")]
+    pub encoding: Encoding,
+    /// How a body holds its events.
+    #[arg(long, value_enum, default_value = "json")]
+    pub framing: Framing,
+    /// Spread occurred_at over this many days.
+    #[arg(long, default_value_t = 1.0, value_name = "DAYS", value_parser = parse_positive)]
+    pub days: f64,
+    /// The end of those days; the last full hour if not given, so that a seed repeats for that long.
+    #[arg(long, value_name = "RFC3339")]
+    pub until: Option<Timestamp>,
+    /// Whether occurred_at advances with the events or is drawn for each.
+    #[arg(long, value_enum, default_value = "time")]
+    pub order: Order,
+    /// Share of events that are sent again.
+    #[arg(long, default_value_t = 0.0, value_name = "0..1", value_parser = parse_share)]
+    pub duplicates: f64,
     /// Share of events that the service must reject.
-    pub(crate) invalid: f64,
-    /// How many items there are.
-    pub(crate) items: u32,
+    #[arg(long, default_value_t = 0.0, value_name = "0..1", value_parser = parse_share)]
+    pub invalid: f64,
+    /// How many items there are to choose from.
+    #[arg(long, default_value_t = 100_000, value_name = "N")]
+    pub items: u32,
     /// How many users there are.
-    pub(crate) users: u32,
-    /// How bodies are put together.
-    pub(crate) framing: Framing,
-    /// How bodies are compressed.
-    pub(crate) encoding: Encoding,
+    #[arg(long, default_value_t = 100_000, value_name = "N")]
+    pub users: u32,
+    /// The same seed (and --until) posts the same bytes again; drawn if not given.
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// At least one.
+    #[arg(skip = vec![Caller::default()])]
+    pub callers: Vec<Caller>,
+}
+
+impl Default for Settings {
+    /// What the command line has where nothing is said.
+    fn default() -> Self {
+        #[derive(Parser)]
+        struct Alone {
+            #[command(flatten)]
+            settings: Settings,
+        }
+        Alone::parse_from([""]).settings
+    }
+}
+
+impl Settings {
+    /// The seed; 0 where none was given or drawn.
+    pub fn seed(&self) -> u64 {
+        self.seed.unwrap_or_default()
+    }
+
+    /// Every occurred_at lies before this, in microseconds since 1970.
+    pub fn until_us(&self) -> i64 {
+        self.until.unwrap_or_default().as_microsecond()
+    }
+
+    /// How far occurred_at goes back from there.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a century of microseconds fits, and rounding only moves the first event"
+    )]
+    pub fn span_us(&self) -> i64 {
+        (self.days.min(36_500.0) * 86_400e6).round() as i64
+    }
+}
+
+/// The service's formats by their names.
+fn format_parser() -> impl TypedValueParser<Value = Format> {
+    let help = |format| match format {
+        Format::Native => "The service's own, for both tables",
+        Format::ServiceV1 => "The exposure log of recsys-service",
+        Format::EvalV1 => "exposure.v1 of recsys-eval",
+        Format::PipelinesV1 => "exposure.v1 of recsys-pipelines: one line an item",
+        Format::OutcomeV1 => "outcome.v1 of recsys-eval",
+    };
+    PossibleValuesParser::new(
+        Format::ALL.map(|format| PossibleValue::new(format.as_str()).help(help(format))),
+    )
+    .try_map(|name| name.parse::<Format>())
+}
+
+fn parse_number(text: &str) -> Result<u32, String> {
+    text.trim()
+        .parse()
+        .map_err(|error| format!("'{text}': {error}"))
+}
+
+fn parse_range(text: &str) -> Result<RangeInclusive<u32>, String> {
+    let (from, to) = text.split_once("..").unwrap_or((text, text));
+    let (from, to) = (
+        parse_number(from)?,
+        parse_number(to.trim_start_matches('='))?,
+    );
+    match (1..=to).contains(&from) {
+        true => Ok(from..=to),
+        false => Err("must be one number or MIN..MAX, from 1 on".to_owned()),
+    }
+}
+
+fn parse_mix(text: &str) -> Result<(u32, u32), String> {
+    let (exposures, interactions) = text.split_once(':').ok_or("must look like 1:3")?;
+    match (parse_number(exposures)?, parse_number(interactions)?) {
+        (0, 0) => Err("must not be 0:0".to_owned()),
+        mix => Ok(mix),
+    }
+}
+
+fn parse_share(text: &str) -> Result<f64, String> {
+    let share: f64 = text.parse().map_err(|_| "must be a number")?;
+    match (0.0..=1.0).contains(&share) {
+        true => Ok(share),
+        false => Err("must be between 0 and 1".to_owned()),
+    }
+}
+
+pub fn parse_positive(text: &str) -> Result<f64, String> {
+    let number: f64 = text.parse().map_err(|_| "must be a number")?;
+    match number.is_finite() && number > 0.0 {
+        true => Ok(number),
+        false => Err("must be above 0".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_size_is_one_number_or_a_range_from_one_on() {
+        assert_eq!(parse_range("100"), Ok(100..=100));
+        assert_eq!(parse_range("1..1000"), Ok(1..=1000));
+        for wrong in ["0", "0..5", "5..1", "x", "1..", ""] {
+            assert!(parse_range(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_mix_is_two_weights_that_are_not_both_zero() {
+        assert_eq!(parse_mix("1:3"), Ok((1, 3)));
+        assert_eq!(parse_mix("1:0"), Ok((1, 0)));
+        for wrong in ["0:0", "1", "a:b", "1:-1"] {
+            assert!(parse_mix(wrong).is_err(), "{wrong}");
+        }
+    }
 }

@@ -1,379 +1,239 @@
-//! Events as JSON, in every format of the contract.
-//!
-//! Knows the formats' fields and nothing of bodies: the text of one event (of
-//! each line of a list, in pipelines_v1) is handed out to be framed.
+//! Events as JSON, in every format of the contract. Knows nothing of bodies.
 
-use super::event::{EVENT_TYPES, Event, Fault, Item, SEGMENTS, SURFACES, Session, Who};
-use super::names::{
-    push_hex, push_item_json, push_numbered, push_request, session_hash, user_hash,
-};
-use super::plan::Owner;
-use super::settings::{Format, Settings, Table};
-use super::text::{Object, push_number, push_padded, push_uuid};
-use super::time::{DAY_US, push_rfc3339};
+use jiff::tz::Offset;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
 
-/// Long before any horizon of a service.
-const LONG_AGO_DAYS: i64 = 20 * 365;
+use super::event::{Event, Fault, Id, Item};
+use super::names;
+use super::plan::Plan;
+use super::settings::Scope;
+use crate::service::{Format, Table};
 
-/// Writes an event's documents into `out`; `between` is called before each.
-pub(crate) fn write(
-    settings: &Settings,
-    event: &Event,
-    out: &mut Vec<u8>,
-    mut between: impl FnMut(&mut Vec<u8>),
-) {
-    let writer = Writer { settings, event };
-    if event.format == Format::PipelinesV1 {
-        // A bad list has one line, so that one slot is one rejection.
-        let lines = match event.fault {
-            Some(_) => &event.items[..1],
-            None => &event.items,
-        };
-        for (at, item) in lines.iter().enumerate() {
-            between(out);
-            writer.pipelines_line(out, at, *item);
-        }
-        return;
-    }
-    between(out);
-    match (event.table, event.format) {
-        (_, Format::ServiceV1) => writer.service_v1(out),
-        (_, Format::EvalV1) => writer.eval_v1(out),
-        (_, Format::OutcomeV1) => writer.outcome_v1(out),
-        (Table::Exposures, _) => writer.exposure(out),
-        (Table::Interactions, _) => writer.interaction(out),
+/// Twenty years: before any horizon of a service.
+const LONG_AGO_US: i64 = 20 * 365 * 86_400_000_000;
+
+/// How an instant is written; all of them mean the same microsecond.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// `…T10:00:00.123456Z`
+    Micros,
+    /// `…T10:00:00.123456789Z`, as Go writes it; the service cuts what is behind the microsecond.
+    Nanos(u32),
+    /// `…T12:00:00.123456+02:00`
+    Offset,
+}
+
+pub fn rfc3339(us: i64, style: Style) -> String {
+    let at = Timestamp::from_microsecond(us).expect("a run lies within the calendar");
+    match style {
+        Style::Micros => format!("{at:.6}"),
+        Style::Nanos(nanos) => format!("{:.9}", at + SignedDuration::from_nanos(nanos.into())),
+        Style::Offset => format!("{:.6}", at.display_with_offset(Offset::constant(2))),
     }
 }
 
-struct Writer<'e> {
-    settings: &'e Settings,
-    event: &'e Event,
-}
-
-impl Writer<'_> {
-    fn exposure(&self, out: &mut Vec<u8>) {
-        let event = self.event;
-        let mut object = Object::open(out);
-        object.quoted("event_id", |out| push_uuid(out, &event.event_id));
-        self.time(&mut object, "occurred_at", 0);
-        self.tenant(&mut object, "tenant_id", false);
-        self.request(&mut object);
-        self.place(&mut object);
-        self.who(&mut object);
-        self.session(&mut object);
-        self.experiment(&mut object);
-        self.versions(&mut object);
-        self.context(&mut object);
-        self.items(&mut object);
-        object.close();
-    }
-
-    fn interaction(&self, out: &mut Vec<u8>) {
-        let event = self.event;
-        let mut object = Object::open(out);
-        object.quoted("event_id", |out| push_uuid(out, &event.event_id));
-        self.time(&mut object, "occurred_at", 0);
-        self.tenant(&mut object, "tenant_id", false);
-        self.request(&mut object);
-        self.who(&mut object);
-        self.session(&mut object);
-        self.place(&mut object);
-        self.action(&mut object, EVENT_TYPES[usize::from(event.event_type)]);
-        if let Some(position) = event.position {
-            object.number("position", u64::from(position));
-        }
-        if let Some(context) = event.context {
-            let mut meta = Object::open(object.name("meta"));
-            meta.plain("device", device(context)).raw("retry", "false");
-            meta.close();
-        }
-        object.close();
-    }
-
-    fn service_v1(&self, out: &mut Vec<u8>) {
-        let event = self.event;
-        let seed = self.settings.seed;
-        let mut object = Object::open(out);
-        object.plain("schema_version", "v1");
-        self.time(&mut object, "timestamp", 0);
-        self.request(&mut object);
-        self.tenant(&mut object, "tenant_id", true);
-        self.place(&mut object);
-        self.versions(&mut object);
-        self.experiment(&mut object);
-        let mut subject = Object::open(object.name("subject"));
-        if let Who::UserHash(user) = event.who {
-            subject.quoted("user_id_hash", |out| push_hex(out, &user_hash(seed, user)));
-        }
-        if let Session::Hash(visit) = event.session {
-            subject.quoted("session_id_hash", |out| {
-                push_hex(out, &session_hash(seed, visit));
-            });
-        }
-        subject.close();
-        self.context(&mut object);
-        self.items(&mut object);
-        object.close();
-    }
-
-    fn eval_v1(&self, out: &mut Vec<u8>) {
-        let event = self.event;
-        let mut object = Object::open(out);
-        self.request(&mut object);
-        self.any_user(&mut object);
-        self.time(&mut object, "ts", 0);
-        self.items(&mut object);
-        let mut context = Object::open(object.name("context"));
-        self.tenant(&mut context, "tenant_id", true);
-        self.place(&mut context);
-        self.versions(&mut context);
-        if let Some((experiment, variant)) = event.experiment {
-            context.quoted("experiment_id", |out| {
-                push_numbered(out, "exp-", u32::from(experiment));
-            });
-            context.plain("experiment_variant", variant_name(variant));
-        }
-        if let Some(device_of) = event.context {
-            context.plain("device", device(device_of));
-        }
-        context.close();
-        object.close();
-    }
-
-    fn outcome_v1(&self, out: &mut Vec<u8>) {
-        let mut object = Object::open(out);
-        self.request(&mut object);
-        self.any_user(&mut object);
-        let name = match EVENT_TYPES[usize::from(self.event.event_type)] {
-            "purchase" => "conversion",
-            other => other,
-        };
-        self.action(&mut object, name);
-        self.time(&mut object, "ts", 0);
-        object.close();
-    }
-
-    fn pipelines_line(&self, out: &mut Vec<u8>, at: usize, item: Item) {
-        let event = self.event;
-        let place = u32::try_from(at).expect("lists are short");
-        let mut object = Object::open(out);
-        object.raw("v", "1");
-        // A list's lines are written one after the other.
-        self.time(&mut object, "ts", i64::from(place) * 7);
-        self.tenant(&mut object, "tenant", true);
-        if event.fault != Some(Fault::Missing) {
-            object.plain("surface", SURFACES[usize::from(event.surface.unwrap_or(0))]);
-        }
-        self.session_id(&mut object);
-        match event.fault {
-            Some(Fault::Wrong) => object.number("item_id", 7),
-            _ => object.quoted("item_id", |out| push_item_json(out, item.item)),
-        };
-        if let Who::User(user) = event.who {
-            object.quoted("user_id", |out| push_numbered(out, "user-", user));
-        }
-        self.request(&mut object);
-        object.number("rank", u64::from(place));
-        object.close();
-    }
-
-    fn time(&self, object: &mut Object<'_>, name: &str, later_us: i64) {
-        let event = self.event;
-        let at = event.occurred_us + later_us;
-        match event.fault {
-            Some(Fault::Time) => object.plain(name, "yesterday, 10 o'clock"),
-            Some(Fault::LongAgo) => object.quoted(name, |out| {
-                push_rfc3339(out, at - LONG_AGO_DAYS * DAY_US, event.style);
-            }),
-            _ => object.quoted(name, |out| push_rfc3339(out, at, event.style)),
-        };
-    }
-
-    /// Names the tenant where the key does not say it, or where the format asks for it.
-    fn tenant(&self, object: &mut Object<'_>, name: &str, always: bool) {
-        let per_event = self.settings.callers[0].scope == super::settings::Scope::Any;
-        if let Owner::Tenant(tenant) = self.event.owner
-            && (always || per_event)
-        {
-            object.plain(name, &self.settings.tenants[usize::from(tenant)]);
-        }
-    }
-
-    fn request(&self, object: &mut Object<'_>) {
-        if let Some(request) = self.event.request {
-            object.quoted("request_id", |out| push_request(out, request));
-        }
-    }
-
-    fn place(&self, object: &mut Object<'_>) {
-        let event = self.event;
-        let left_out = event.table == Table::Exposures && event.fault == Some(Fault::Missing);
-        if let Some(surface) = event.surface.filter(|_| !left_out) {
-            object.plain("surface", SURFACES[usize::from(surface)]);
-        }
-        if let Some(segment) = event.segment {
-            object.plain("segment", SEGMENTS[usize::from(segment)]);
-        }
-    }
-
-    fn who(&self, object: &mut Object<'_>) {
-        match self.event.who {
-            Who::Nobody => object,
-            Who::User(user) => object.quoted("user_id", |out| push_numbered(out, "user-", user)),
-            Who::Anonymous(user) => {
-                object.quoted("anonymous_id", |out| push_numbered(out, "anon-", user))
-            }
-            Who::UserHash(user) => object.quoted("user_id_hash", |out| {
-                push_hex(out, &user_hash(self.settings.seed, user));
-            }),
-        };
-    }
-
-    /// The field of exposure.v1 and outcome.v1 that holds a hash, a raw id, or
-    /// the request's id for nobody.
-    fn any_user(&self, object: &mut Object<'_>) {
-        let event = self.event;
-        object.quoted("user_id", |out| match event.who {
-            Who::User(user) => push_numbered(out, "user-", user),
-            Who::Anonymous(user) => push_numbered(out, "anon-", user),
-            Who::UserHash(user) => push_hex(out, &user_hash(self.settings.seed, user)),
-            Who::Nobody => push_request(out, event.request.expect("these formats have one")),
-        });
-    }
-
-    fn session(&self, object: &mut Object<'_>) {
-        match self.event.session {
-            Session::Hash(visit) => {
-                object.quoted("session_id_hash", |out| {
-                    push_hex(out, &session_hash(self.settings.seed, visit));
-                });
-            }
-            _ => self.session_id(object),
-        }
-    }
-
-    fn session_id(&self, object: &mut Object<'_>) {
-        object_session(object, self.settings.seed, self.event.session);
-    }
-
-    fn experiment(&self, object: &mut Object<'_>) {
-        if let Some((experiment, variant)) = self.event.experiment {
-            let mut inner = Object::open(object.name("experiment"));
-            inner.quoted("id", |out| {
-                push_numbered(out, "exp-", u32::from(experiment))
-            });
-            inner.plain("variant", variant_name(variant));
-            inner.close();
-        }
-    }
-
-    fn versions(&self, object: &mut Object<'_>) {
-        let Some(version) = self.event.version else {
-            return;
-        };
-        object.quoted("algo_version", |out| {
-            push_numbered(out, "algo-", u32::from(version));
-        });
+/// The documents of an event: one, or a line for each item of a list of pipelines_v1.
+/// A member that is null is one that the event does not have.
+pub fn documents(plan: &Plan, event: &Event) -> Vec<Value> {
+    let is_faulty = |fault: Fault| event.fault == Some(fault);
+    let settings = &plan.settings;
+    // The format of the suite's other components names the tenant always, ours where the
+    // key does not say it.
+    let is_named = event.format != Format::Native || settings.callers[0].scope == Scope::Any;
+    let tenant = event.tenant.filter(|_| is_named);
+    let tenant = tenant.map(|at| &settings.tenants[at]);
+    let is_placeless = event.table == Table::Exposures && is_faulty(Fault::Missing);
+    let surface = event.surface.filter(|_| !is_placeless);
+    let (user, session) = (text_of(&event.user), text_of(&event.session));
+    let version = |word: &str| event.version.map(|version| format!("{word}-{version}"));
+    let config = event.version.map(|version| match version % 16 {
         // Some copy the ETag as HTTP has it.
-        object.quoted("config_version", |out| match version % 16 {
-            0 => {
-                push_numbered(out, "W/\\\"cfg-", u32::from(version));
-                out.extend_from_slice(b"\\\"");
-            }
-            _ => push_numbered(out, "cfg-", u32::from(version)),
-        });
-        object.quoted("rules_version", |out| {
-            push_numbered(out, "rules-", u32::from(version));
-        });
-    }
-
-    fn context(&self, object: &mut Object<'_>) {
-        if let Some(context) = self.event.context {
-            let mut inner = Object::open(object.name("context"));
-            inner
-                .plain("locale", ["de-DE", "en-GB"][usize::from(context % 2)])
-                .plain("device", device(context))
-                .plain("country", ["DE", "GB"][usize::from(context % 2)]);
-            inner.close();
+        0 => format!("W/\"cfg-{version}\""),
+        _ => format!("cfg-{version}"),
+    });
+    let experiment = event
+        .experiment
+        .map(|(id, variant)| (format!("exp-{id}"), variant));
+    let context = event.context.map(|number| {
+        let (locale, country) = [("de-DE", "DE"), ("en-GB", "GB")][number as usize % 2];
+        json!({"locale": locale, "device": device(number), "country": country})
+    });
+    let event_type = match (event.format, event.event_type) {
+        _ if is_faulty(Fault::Wrong) => "hover",
+        (Format::OutcomeV1, "purchase") => "conversion",
+        (_, name) => name,
+    };
+    let item_id = (!is_faulty(Fault::Missing)).then(|| names::item(event.item));
+    let value = event
+        .value
+        .map(|millionths| crate::report::float(millionths) / 1e6);
+    let mut document = match event.format {
+        Format::Native => json!({
+            "event_id": event.event_id,
+            "occurred_at": time(event, 0),
+            "tenant_id": tenant,
+            "request_id": event.request,
+            "surface": surface,
+            "segment": event.segment,
+        }),
+        Format::ServiceV1 => json!({
+            "schema_version": "v1",
+            "timestamp": time(event, 0),
+            "request_id": event.request,
+            "tenant_id": tenant,
+            "surface": surface,
+            "segment": event.segment,
+            "subject": {"user_id_hash": user, "session_id_hash": session},
+        }),
+        Format::EvalV1 => json!({
+            "request_id": event.request,
+            // The request's id where no user is known.
+            "user_id": user.as_ref().or(event.request.as_ref()),
+            "ts": time(event, 0),
+            "items": items(event),
+            "context": {
+                "tenant_id": tenant,
+                "surface": surface,
+                "segment": event.segment,
+                "algo_version": version("algo"),
+                "config_version": config,
+                "rules_version": version("rules"),
+                "experiment_id": experiment.as_ref().map(|(id, _)| id),
+                "experiment_variant": experiment.as_ref().map(|(_, variant)| variant),
+                "device": event.context.map(device),
+            },
+        }),
+        Format::OutcomeV1 => json!({
+            "request_id": event.request,
+            "user_id": user.as_ref().or(event.request.as_ref()),
+            "event_type": event_type,
+            "item_id": item_id,
+            "value": value,
+            "ts": time(event, 0),
+        }),
+        Format::PipelinesV1 => {
+            let line = |(rank, shown): (i64, &Item)| {
+                let wrong = is_faulty(Fault::Wrong).then(|| json!(7));
+                json!({
+                    "v": 1,
+                    // A list's lines are written one after the other.
+                    "ts": time(event, rank * 7),
+                    "tenant": tenant,
+                    "surface": surface,
+                    "session_id": session,
+                    "item_id": wrong.unwrap_or_else(|| json!(names::item(shown.item))),
+                    "user_id": user,
+                    "request_id": event.request,
+                    "rank": rank,
+                })
+            };
+            return (0..)
+                .zip(event.lines())
+                .map(line)
+                .map(without_nulls)
+                .collect();
         }
-    }
-
-    fn items(&self, object: &mut Object<'_>) {
-        let event = self.event;
-        if event.fault == Some(Fault::Wrong) {
-            object.plain("items", "none");
-            return;
-        }
-        let out = object.name("items");
-        out.push(b'[');
-        for (at, shown) in event.items.iter().enumerate() {
-            if at > 0 {
-                out.push(b',');
-            }
-            out.extend_from_slice(b"{\"item_id\":\"");
-            push_item_json(out, shown.item);
-            out.extend_from_slice(b"\",\"rank\":");
-            push_number(out, u64::try_from(at + 1).expect("lists are short"));
-            if event.format != Format::EvalV1 {
-                out.extend_from_slice(b",\"score\":0.");
-                push_padded(out, u64::from(shown.score), 3);
-            }
-            out.push(b'}');
-        }
-        out.push(b']');
-    }
-
-    /// What was done, to what, and what it was worth.
-    fn action(&self, object: &mut Object<'_>, event_type: &str) {
-        let event = self.event;
-        let event_type = match event.fault {
-            Some(Fault::Wrong) => "hover",
-            _ => event_type,
+    };
+    let experiment = experiment.map(|(id, variant)| json!({"id": id, "variant": variant}));
+    let more = match (event.format, event.table) {
+        (Format::Native | Format::ServiceV1, Table::Exposures) => json!({
+            "experiment": experiment,
+            "algo_version": version("algo"),
+            "config_version": config,
+            "rules_version": version("rules"),
+            "context": context,
+            "items": items(event),
+        }),
+        (Format::Native, Table::Interactions) => json!({
+            "event_type": event_type,
+            "item_id": item_id,
+            "value": value,
+            "position": event.position,
+            "meta": event.context.map(|number| json!({"device": device(number), "retry": false})),
+        }),
+        _ => json!({}),
+    };
+    if event.format == Format::Native {
+        let user_field = match event.user {
+            Some(Id::Hash(_)) => "user_id_hash",
+            _ if event.is_anonymous => "anonymous_id",
+            _ => "user_id",
         };
-        object.plain("event_type", event_type);
-        if event.fault != Some(Fault::Missing) {
-            object.quoted("item_id", |out| push_item_json(out, event.item));
-        }
-        if let Some(millionths) = event.value {
-            push_value(object.name("value"), millionths);
-        }
+        let session_field = match event.session {
+            Some(Id::Hash(_)) => "session_id_hash",
+            _ => "session_id",
+        };
+        document[user_field] = json!(user);
+        document[session_field] = json!(session);
+    }
+    if let (Value::Object(document), Value::Object(more)) = (&mut document, more) {
+        document.extend(more);
+    }
+    vec![without_nulls(document)]
+}
+
+fn text_of(id: &Option<Id>) -> Option<String> {
+    id.as_ref().map(Id::text)
+}
+
+fn time(event: &Event, later_us: i64) -> String {
+    let at = event.occurred_us + later_us;
+    match event.fault {
+        Some(Fault::Time) => "yesterday, 10 o'clock".to_owned(),
+        Some(Fault::LongAgo) => rfc3339(at - LONG_AGO_US, event.style),
+        _ => rfc3339(at, event.style),
     }
 }
 
-/// A session's raw id or hash, in the one field that takes both.
-fn object_session(object: &mut Object<'_>, seed: u64, session: Session) {
-    match session {
-        Session::None => {}
-        Session::Raw(visit) => {
-            object.quoted("session_id", |out| push_numbered(out, "session-", visit));
-        }
-        Session::Hash(visit) => {
-            object.quoted("session_id", |out| {
-                push_hex(out, &session_hash(seed, visit))
-            });
-        }
+fn items(event: &Event) -> Value {
+    if event.fault == Some(Fault::Wrong) {
+        return json!("none");
     }
-}
-
-/// A decimal number with the digits that it needs.
-fn push_value(out: &mut Vec<u8>, millionths: u64) {
-    push_number(out, millionths / 1_000_000);
-    let rest = millionths % 1_000_000;
-    if rest > 0 {
-        out.push(b'.');
-        push_padded(out, rest, 6);
-        while out.last() == Some(&b'0') {
-            out.pop();
-        }
-    }
-}
-
-/// The name of an experiment's variant.
-pub(crate) fn variant_name(variant: u8) -> &'static str {
-    ["control", "treatment"][usize::from(variant % 2)]
+    let has_score = event.format != Format::EvalV1;
+    let item = |(rank, shown): (u32, &Item)| {
+        let score = has_score.then_some(f64::from(shown.score) / 1000.0);
+        json!({"item_id": names::item(shown.item), "rank": rank, "score": score})
+    };
+    (1..)
+        .zip(&event.items)
+        .map(item)
+        .map(without_nulls)
+        .collect()
 }
 
 /// The name of a device; some need an escape.
-pub(crate) fn device(context: u8) -> &'static str {
-    ["web", "ios", "android", "tv 55\\\" – größer"][usize::from(context / 2 % 4)]
+fn device(context: u32) -> &'static str {
+    ["web", "ios", "android", "tv 55\" – größer"][context as usize / 2 % 4]
+}
+
+/// An object without the members that are null, in it and in its objects.
+fn without_nulls(mut value: Value) -> Value {
+    if let Value::Object(members) = &mut value {
+        members.retain(|_, member| !member.is_null());
+        for member in members.values_mut().filter(|member| member.is_object()) {
+            *member = without_nulls(member.take());
+        }
+    }
+    value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_style_reads_back_as_the_same_microsecond() {
+        // Leap days, the turns of years and centuries, and the last microsecond of a day.
+        for at in [
+            0, 951_782_400_000_000, 951_868_799_999_999, 1_709_164_800_000_000,
+            4_107_542_399_999_999, 1_795_000_000_123_456,
+        ] {
+            for style in [Style::Micros, Style::Nanos(999), Style::Offset] {
+                let text = rfc3339(at, style);
+                let parsed: Timestamp = text.parse().unwrap();
+                assert_eq!(parsed.as_microsecond(), at, "{text}");
+            }
+        }
+    }
 }

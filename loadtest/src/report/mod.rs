@@ -2,206 +2,255 @@
 //!
 //! Knows nothing of how it came about: passes and the check hand in numbers.
 
-pub(crate) mod tally;
-pub(crate) mod text;
+mod tally;
+mod words;
 
-use std::time::Duration;
+use std::path::Path;
 
+use anyhow::Context as _;
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
-use crate::check::verdict::Verdict;
-use crate::generate::settings::{Encoding, Framing, Order, Settings};
-use tally::{Counts, Tally};
+use crate::check::Findings;
+use crate::run::Job;
+use crate::service::{Ack, Format, word};
+pub use tally::{Counts, Tally};
+pub use words::{count, float, grouped, line, milliseconds, time};
 
-/// The percentiles that are reported.
-pub(crate) const PERCENTILES: [(&str, f64); 4] =
+const PERCENTILES: [(&str, f64); 4] =
     [("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("p99.9", 99.9)];
 
-/// One pass over all bodies.
-#[derive(Clone, Debug)]
-pub(crate) struct Pass {
-    pub(crate) tally: Tally,
-    /// From the first body's departure to the last one's answer.
-    pub(crate) took: Duration,
-    /// Whether all bodies were posted.
-    pub(crate) finished: bool,
-    /// Whether all bodies were made before the clock started.
-    pub(crate) made_before: bool,
-}
-
-/// A run.
 #[derive(Debug)]
-pub(crate) struct Report {
-    pub(crate) settings: Settings,
-    pub(crate) connections: usize,
-    pub(crate) ack: &'static str,
-    /// Events a second that were asked for, in an open loop.
-    pub(crate) rate: Option<f64>,
-    pub(crate) passes: Vec<Pass>,
+pub struct Report<'r> {
+    pub job: &'r Job,
+    pub ack: Ack,
+    pub passes: Vec<Tally>,
     /// `None` where there was no database to look into.
-    pub(crate) verdict: Option<Verdict>,
+    pub findings: Option<Findings>,
 }
 
-impl Pass {
-    /// Events a second whose storing was promised.
-    pub(crate) fn rate(&self) -> f64 {
-        let seconds = self.took.as_secs_f64();
-        if seconds > 0.0 {
-            float(self.tally.total().accepted) / seconds
-        } else {
-            0.0
+pub fn write_json(path: Option<&Path>, report: &Value) -> anyhow::Result<()> {
+    let Some(path) = path else {
+        return Ok(());
+    };
+    std::fs::write(path, serde_json::to_string_pretty(report)? + "\n")
+        .with_context(|| format!("cannot write the report to {}", path.display()))
+}
+
+impl Tally {
+    fn rate(&self) -> f64 {
+        float(self.total().accepted) / self.took.as_secs_f64().max(1e-9)
+    }
+
+    fn json(&self) -> Value {
+        let mut formats = Vec::new();
+        for ((table, format), counts) in &self.counts {
+            let mut object = json!(counts);
+            object["table"] = table.as_str().into();
+            object["format"] = Format::ALL[*format].as_str().into();
+            formats.push(object);
+        }
+        let refusal = |((status, code), n): (&(u16, String), &u64)| json!({"status": status, "code": code, "attempts": n});
+        json!({
+            "seconds": self.took.as_secs_f64(),
+            "finished": self.finished,
+            "made_before": self.made_before,
+            "events_per_second": self.rate(),
+            "bodies": self.bodies,
+            "bytes": self.bytes,
+            "total": self.total(),
+            "formats": formats,
+            "acks": self.acks,
+            "refusals": self.refusals.iter().map(refusal).collect::<Vec<_>>(),
+            "retries": self.retries,
+            "reconnects": self.reconnects,
+            "odd_answers": self.odd.len(),
+            "latency_ms": latency_json(&self.latency),
+            "lateness_ms": latency_json(&self.lateness),
+            "errors": self.errors,
+        })
+    }
+
+    fn render(&self, out: &mut String) {
+        let total = self.total();
+        let acknowledged = format!(
+            "{} events/s ({} in {:.2} s, {} bodies, {:.1} MB/s{})",
+            grouped(self.rate()),
+            count(total.accepted),
+            self.took.as_secs_f64(),
+            count(self.bodies),
+            float(self.bytes) / 1e6 / self.took.as_secs_f64().max(1e-9),
+            if self.finished { "" } else { ", stopped early" },
+        );
+        line(out, "acknowledged", &acknowledged);
+        for (name, histogram) in [
+            ("latency ms", &self.latency),
+            ("late by ms", &self.lateness),
+        ] {
+            if !histogram.is_empty() {
+                let mut text = String::new();
+                for (label, percentile) in PERCENTILES {
+                    text += &format!("{label} {:.2}  ", milliseconds(histogram, percentile));
+                }
+                text += &format!("max {:.2}", float(histogram.max()) / 1e3);
+                line(out, name, &text);
+            }
+        }
+        if !self.made_before {
+            let note = "not all bodies fitted into memory: some were made while the clock ran (--prepare-mb)";
+            line(out, "note", note);
+        }
+        let mut titles = String::new();
+        for title in [
+            "accepted", "committed", "duplicates", "rejected", "refused", "unknown",
+        ] {
+            titles += &format!("{title:>12}");
+        }
+        line(out, "events", &titles);
+        let mut row = |name: &str, counts: &Counts| {
+            let Counts {
+                accepted,
+                committed,
+                duplicates,
+                rejected,
+                refused,
+                unknown,
+                ..
+            } = *counts;
+            let counts = [accepted, committed, duplicates, rejected, refused, unknown];
+            let cells = counts.map(|n| format!("{:>12}", count(n)));
+            line(out, name, &cells.concat());
+        };
+        for ((table, format), counts) in &self.counts {
+            let name = format!("  {} {}", word(*table), Format::ALL[*format].as_str());
+            row(&name, counts);
+        }
+        row("  all", &total);
+        let ack = |(ack, n): (&&str, &u64)| format!("{ack} {}", count(*n));
+        let acks: Vec<_> = self.acks.iter().map(ack).collect();
+        line(out, "answers", &acks.join(", "));
+        if self.retries + self.reconnects > 0 || !self.refusals.is_empty() {
+            let (retries, reconnects) = (self.retries, self.reconnects);
+            let mut text = format!("{retries} retries, {reconnects} reconnects");
+            for ((status, code), n) in &self.refusals {
+                text += &format!(", {} × {status} {code}", count(*n));
+            }
+            line(out, "refusals", &text);
+        }
+        for error in &self.errors {
+            line(out, "error", error);
         }
     }
 }
 
-impl Report {
+impl Report<'_> {
     /// Everything that went wrong, in words; a run with none of it is good.
-    pub(crate) fn failures(&self) -> Vec<String> {
+    pub fn failures(&self) -> Vec<String> {
         let mut failures = Vec::new();
-        let odd: u64 = self.passes.iter().map(|pass| pass.tally.odd).sum();
+        let odd: usize = self.passes.iter().map(|pass| pass.odd.len()).sum();
         if odd > 0 {
             failures.push(format!("{odd} answers were not what they should be"));
         }
-        for (number, pass) in self.passes.iter().enumerate() {
-            let total = pass.tally.total();
-            if total.accepted == 0 {
-                failures.push(format!("pass {}: nothing was accepted", number + 1));
+        for (number, pass) in (1..).zip(&self.passes) {
+            if pass.total().accepted == 0 {
+                failures.push(format!("pass {number}: nothing was accepted"));
             }
             if !pass.finished {
                 failures.push(format!(
-                    "pass {}: stopped before everything was posted",
-                    number + 1
+                    "pass {number}: stopped before everything was posted"
                 ));
             }
         }
-        if let Some(verdict) = &self.verdict {
-            failures.extend(verdict.failures());
-        }
+        failures.extend(self.findings.iter().flat_map(Findings::failures));
         failures
     }
 
     /// What could not be checked to the end.
-    pub(crate) fn unfinished(&self) -> Option<String> {
-        self.verdict.as_ref().and_then(Verdict::unfinished)
+    pub fn unfinished(&self) -> Option<String> {
+        self.findings.as_ref().and_then(Findings::unfinished)
     }
 
-    /// The report for programs.
-    pub(crate) fn json(&self) -> Value {
-        let settings = &self.settings;
+    pub fn render(&self) -> String {
+        let mut out = String::new();
+        let (plan, ack) = (&self.job.plan, self.ack);
+        let run = format!(
+            "{} events, {} connections, ack={ack}, seed {}, until {}",
+            grouped(plan.settings.events.into()),
+            self.job.schedule.connections,
+            plan.seed,
+            time(plan.settings.until_us())
+        );
+        line(&mut out, "run", &run);
+        for (number, pass) in (1..).zip(&self.passes) {
+            if self.passes.len() > 1 {
+                line(&mut out, "pass", &format!("{number}"));
+            }
+            pass.render(&mut out);
+        }
+        match &self.findings {
+            Some(findings) => findings.render(&mut out),
+            None => {
+                let none = "none: give --database-url to compare with the tables";
+                line(&mut out, "check", none);
+            }
+        }
+        let (failures, unfinished) = (self.failures(), self.unfinished());
+        for failure in &failures {
+            line(&mut out, "FAILED", failure);
+        }
+        if let Some(what) = &unfinished {
+            line(&mut out, "UNFINISHED", what);
+        }
+        if failures.is_empty() && unfinished.is_none() {
+            let good = match self.findings {
+                Some(_) => "every event acknowledged is stored exactly once",
+                None => "every answer is what it should be",
+            };
+            line(&mut out, "good", good);
+        }
+        out
+    }
+
+    pub fn json(&self) -> Value {
+        let (plan, settings) = (&self.job.plan, &self.job.plan.settings);
         json!({
             "run": {
-                "seed": settings.seed,
-                "until": time(settings.until_us),
-                "days": float(settings.span_us.unsigned_abs()) / 86_400e6,
-                "order": match settings.order { Order::Time => "time", Order::Random => "random" },
+                "seed": plan.seed,
+                "until": time(settings.until_us()),
+                "days": settings.days,
+                "order": settings.order,
                 "events": settings.events,
                 "body_events": [settings.body_events.start(), settings.body_events.end()],
-                "mix": [settings.mix.0, settings.mix.1],
+                "mix": settings.mix,
                 "formats": settings.formats.iter().map(|f| f.as_str()).collect::<Vec<_>>(),
-                "framing": match settings.framing {
-                    Framing::Json => "json",
-                    Framing::Ndjson => "ndjson",
-                    Framing::Envelope => "envelope",
-                },
-                "encoding": match settings.encoding {
-                    Encoding::None => "none",
-                    Encoding::Gzip => "gzip",
-                    Encoding::Zstd => "zstd",
-                },
+                "framing": settings.framing,
+                "encoding": settings.encoding,
                 "duplicates": settings.duplicates,
                 "invalid": settings.invalid,
                 "items": settings.items,
                 "users": settings.users,
-                "connections": self.connections,
-                "ack": self.ack,
-                "rate": self.rate,
+                "connections": self.job.schedule.connections,
+                "ack": self.ack.as_str(),
+                "rate": self.job.schedule.rate,
             },
-            "passes": self.passes.iter().map(pass_json).collect::<Vec<_>>(),
-            "check": self.verdict.as_ref().map(Verdict::json),
+            "passes": self.passes.iter().map(Tally::json).collect::<Vec<_>>(),
+            "check": self.findings,
             "failures": self.failures(),
             "unfinished": self.unfinished(),
         })
     }
 }
 
-fn pass_json(pass: &Pass) -> Value {
-    let tally = &pass.tally;
-    let formats: Vec<_> = tally
-        .counts
-        .iter()
-        .map(|((table, format), counts)| {
-            let mut object = counts_json(counts);
-            object["table"] = table.name().into();
-            object["format"] = format.as_str().into();
-            object
-        })
-        .collect();
-    let refusals: Vec<_> = tally
-        .refusals
-        .iter()
-        .map(|((status, code), n)| json!({"status": status, "code": code, "attempts": n}))
-        .collect();
-    json!({
-        "seconds": pass.took.as_secs_f64(),
-        "finished": pass.finished,
-        "made_before": pass.made_before,
-        "events_per_second": pass.rate(),
-        "bodies": tally.bodies,
-        "bytes": tally.bytes,
-        "total": counts_json(&tally.total()),
-        "formats": formats,
-        "acks": tally.acks,
-        "refusals": refusals,
-        "retries": tally.retries,
-        "reconnects": tally.reconnects,
-        "odd_answers": tally.odd,
-        "latency_ms": latency_json(&tally.latency),
-        "lateness_ms": latency_json(&tally.lateness),
-        "errors": tally.errors,
-    })
-}
-
-fn counts_json(counts: &Counts) -> Value {
-    json!({
-        "accepted": counts.accepted,
-        "committed": counts.committed,
-        "duplicates": counts.duplicates,
-        "quarantined": counts.quarantined,
-        "rejected": counts.rejected,
-        "refused": counts.refused,
-        "unknown": counts.unknown,
-    })
-}
-
 fn latency_json(histogram: &Histogram<u64>) -> Value {
     if histogram.is_empty() {
         return Value::Null;
     }
-    let mut object = serde_json::Map::new();
+    let mut object = json!({
+        "max": float(histogram.max()) / 1e3,
+        "mean": histogram.mean() / 1e3,
+    });
     for (name, percentile) in PERCENTILES {
-        object.insert(name.to_owned(), milliseconds(histogram, percentile).into());
+        object[name] = milliseconds(histogram, percentile).into();
     }
-    object.insert("max".to_owned(), (float(histogram.max()) / 1e3).into());
-    object.insert("mean".to_owned(), (histogram.mean() / 1e3).into());
-    Value::Object(object)
-}
-
-/// A percentile in milliseconds.
-pub(crate) fn milliseconds(histogram: &Histogram<u64>, percentile: f64) -> f64 {
-    float(histogram.value_at_percentile(percentile)) / 1e3
-}
-
-/// A count for arithmetic and display.
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "counts of a run stay far below 2^53"
-)]
-pub(crate) fn float(count: u64) -> f64 {
-    count as f64
-}
-
-/// An instant as RFC 3339.
-pub(crate) fn time(us: i64) -> String {
-    jiff::Timestamp::from_microsecond(us).map_or_else(|_| format!("{us} µs"), |at| at.to_string())
+    object
 }

@@ -1,68 +1,81 @@
 //! Counts and latencies of one pass.
 //!
-//! Each connection keeps a tally of its own, so that counting needs no lock; they
-//! are added up at the end. Every event that was posted is in exactly one of
+//! Each connection keeps its own tally, so that counting needs no lock; they are
+//! added up at the end. Every event that was posted is in exactly one of
 //! `accepted`, `rejected`, `refused`, `unknown`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
+use serde::Serialize;
 
-use crate::answer::{Ack, Answer};
-use crate::generate::settings::{Format, Table};
+use crate::answer::Answer;
+use crate::generate::{Body, Kind};
+use crate::service::Ack;
 
 /// Latencies up to here are told apart; longer ones count as this.
 const LATENCY_US_MAX: u64 = 600_000_000;
-/// How many errors are kept as text.
 const ERRORS_MAX: usize = 5;
 
-/// Counts of one format in one table.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Counts {
-    /// Events whose storing was promised.
-    pub(crate) accepted: u64,
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Counts {
+    /// An answer promised to store them.
+    pub accepted: u64,
     /// Of these, in answers that say `committed`.
-    pub(crate) accepted_committed: u64,
-    /// Events that those answers call stored.
-    pub(crate) committed: u64,
-    /// Events that those answers call duplicates.
-    pub(crate) duplicates: u64,
-    /// Events that those answers call quarantined.
-    pub(crate) quarantined: u64,
-    /// Events that were found invalid.
-    pub(crate) rejected: u64,
-    /// Events of bodies that were refused whole.
-    pub(crate) refused: u64,
-    /// Events of bodies without an answer.
-    pub(crate) unknown: u64,
+    #[serde(skip)]
+    pub accepted_committed: u64,
+    pub committed: u64,
+    pub duplicates: u64,
+    pub quarantined: u64,
+    pub rejected: u64,
+    pub refused: u64,
+    pub unknown: u64,
 }
 
-/// Counts and latencies.
+/// An answer that was not what it should be.
 #[derive(Clone, Debug)]
-pub(crate) struct Tally {
-    pub(crate) counts: BTreeMap<(Table, Format), Counts>,
+pub struct Odd {
+    pub body: u32,
+    /// The places of the events that it rejects.
+    pub rejected: Vec<u32>,
+    pub why: String,
+}
+
+#[derive(Clone, Debug)]
+pub struct Tally {
+    /// By table and format.
+    pub counts: BTreeMap<Kind, Counts>,
     /// Bodies by the level that their answers reached.
-    pub(crate) acks: BTreeMap<&'static str, u64>,
+    pub acks: BTreeMap<&'static str, u64>,
     /// Refused attempts by status and code, those that were retried among them.
-    pub(crate) refusals: BTreeMap<(u16, String), u64>,
-    pub(crate) retries: u64,
-    pub(crate) reconnects: u64,
-    /// Bytes of all attempts.
-    pub(crate) bytes: u64,
-    pub(crate) bodies: u64,
+    pub refusals: BTreeMap<(u16, String), u64>,
+    pub retries: u64,
+    pub reconnects: u64,
+    pub bytes: u64,
+    pub bodies: u64,
     /// From due (open loop) or sent (closed loop) to the answer, in microseconds.
-    pub(crate) latency: Histogram<u64>,
+    pub latency: Histogram<u64>,
     /// Open loop: from due to sent; the generator's own lateness, and that of busy connections.
-    pub(crate) lateness: Histogram<u64>,
+    pub lateness: Histogram<u64>,
+    /// Bodies that left: some of them may be stored.
+    pub posted: Vec<u32>,
+    /// Bodies of which an answer accepted all valid events.
+    pub accepted: Vec<u32>,
     /// Answers that were not what they should be.
-    pub(crate) odd: u64,
+    pub odd: Vec<Odd>,
     /// The first few things that went wrong.
-    pub(crate) errors: Vec<String>,
+    pub errors: Vec<String>,
+    /// From the first body's departure to the last one's answer.
+    pub took: Duration,
+    /// Whether all bodies were posted.
+    pub finished: bool,
+    /// Whether all bodies were made before the clock started.
+    pub made_before: bool,
 }
 
 impl Tally {
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         let histogram =
             || Histogram::new_with_max(LATENCY_US_MAX, 3).expect("three digits up to ten minutes");
         Self {
@@ -75,13 +88,25 @@ impl Tally {
             bodies: 0,
             latency: histogram(),
             lateness: histogram(),
-            odd: 0,
+            posted: Vec::new(),
+            accepted: Vec::new(),
+            odd: Vec::new(),
             errors: Vec::new(),
+            took: Duration::ZERO,
+            finished: true,
+            made_before: true,
         }
     }
 
-    /// An answered body.
-    pub(crate) fn answered(&mut self, kind: (Table, Format), answer: &Answer, latency: Duration) {
+    pub fn answered(&mut self, kind: Kind, body: &Body, answer: &Answer, latency: Duration) {
+        match answer.complaint(body) {
+            None => self.accepted.push(body.number),
+            Some(why) => self.odd.push(Odd {
+                body: body.number,
+                rejected: answer.rejected.iter().map(|told| told.index).collect(),
+                why,
+            }),
+        }
         let counts = self.counts.entry(kind).or_default();
         counts.accepted += u64::from(answer.accepted);
         counts.rejected += length(&answer.rejected);
@@ -91,45 +116,37 @@ impl Tally {
             counts.duplicates += u64::from(answer.duplicates.unwrap_or(0));
             counts.quarantined += length(&answer.quarantined);
         }
-        *self
-            .acks
-            .entry(answer.ack.map_or("none", Ack::as_str))
-            .or_default() += 1;
+        let ack = answer.ack.map_or("none", Ack::as_str);
+        *self.acks.entry(ack).or_default() += 1;
         self.bodies += 1;
         self.latency.saturating_record(micros(latency));
     }
 
-    /// A body that was refused for good.
-    pub(crate) fn refused(&mut self, kind: (Table, Format), events: u32) {
+    pub fn refused(&mut self, kind: Kind, events: u32) {
         self.counts.entry(kind).or_default().refused += u64::from(events);
         self.bodies += 1;
     }
 
-    /// A body without an answer.
-    pub(crate) fn unknown(&mut self, kind: (Table, Format), events: u32) {
+    pub fn unknown(&mut self, kind: Kind, events: u32) {
         self.counts.entry(kind).or_default().unknown += u64::from(events);
         self.bodies += 1;
     }
 
-    /// One attempt that was refused.
-    pub(crate) fn refusal(&mut self, status: u16, code: String) {
+    pub fn refusal(&mut self, status: u16, code: String) {
         *self.refusals.entry((status, code)).or_default() += 1;
     }
 
-    /// How late a body left.
-    pub(crate) fn late(&mut self, by: Duration) {
+    pub fn late(&mut self, by: Duration) {
         self.lateness.saturating_record(micros(by));
     }
 
-    /// Something that went wrong, for people.
-    pub(crate) fn error(&mut self, text: String) {
+    pub fn error(&mut self, text: String) {
         if self.errors.len() < ERRORS_MAX && !self.errors.contains(&text) {
             self.errors.push(text);
         }
     }
 
-    /// Adds another connection's, or another pass's.
-    pub(crate) fn add(&mut self, other: Tally) {
+    pub fn add(&mut self, other: Tally) {
         for (kind, counts) in other.counts {
             self.counts.entry(kind).or_default().add(&counts);
         }
@@ -139,25 +156,27 @@ impl Tally {
         for (refusal, n) in other.refusals {
             *self.refusals.entry(refusal).or_default() += n;
         }
+        self.finished &= other.finished;
         self.retries += other.retries;
         self.reconnects += other.reconnects;
         self.bytes += other.bytes;
         self.bodies += other.bodies;
-        self.odd += other.odd;
-        // All histograms have the bounds above, so that every value fits.
+        self.posted.extend(other.posted);
+        self.accepted.extend(other.accepted);
+        self.odd.extend(other.odd);
         for (mine, theirs) in [
             (&mut self.latency, &other.latency),
             (&mut self.lateness, &other.lateness),
         ] {
-            mine.add(theirs).expect("the bounds are the same");
+            mine.add(theirs)
+                .expect("all histograms have the same bounds");
         }
         for error in other.errors {
             self.error(error);
         }
     }
 
-    /// Everything, of all formats.
-    pub(crate) fn total(&self) -> Counts {
+    pub fn total(&self) -> Counts {
         let mut total = Counts::default();
         for counts in self.counts.values() {
             total.add(counts);
@@ -167,7 +186,7 @@ impl Tally {
 }
 
 impl Counts {
-    fn add(&mut self, other: &Counts) {
+    pub fn add(&mut self, other: &Counts) {
         self.accepted += other.accepted;
         self.accepted_committed += other.accepted_committed;
         self.committed += other.committed;
@@ -176,6 +195,11 @@ impl Counts {
         self.rejected += other.rejected;
         self.refused += other.refused;
         self.unknown += other.unknown;
+    }
+
+    /// Events that may or may not be stored, for all that the answers say.
+    pub fn undecided(&self) -> u64 {
+        self.accepted - self.accepted_committed + self.unknown
     }
 }
 
@@ -191,40 +215,76 @@ fn micros(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::answer::Told;
+    use crate::service::Table;
+
+    const KIND: Kind = (Table::Exposures, 0);
+
+    /// A body of four events, of which the third must be rejected.
+    fn body() -> Body {
+        Body {
+            number: 1,
+            bytes: bytes::Bytes::new(),
+            events: 4,
+            events_before: 0,
+            rejects: Box::new([(2, "missing_field")]),
+        }
+    }
+
+    fn answer(accepted: u32, rejected: &[(u32, &str)]) -> Answer {
+        let told = |&(index, code): &(u32, &str)| Told {
+            index,
+            code: code.to_owned(),
+            message: String::new(),
+        };
+        Answer {
+            ack: Some(Ack::Committed),
+            accepted,
+            rejected: rejected.iter().map(told).collect(),
+            committed: Some(accepted - 1),
+            duplicates: Some(1),
+            ..Answer::default()
+        }
+    }
 
     #[test]
     fn tallies_of_connections_add_up() {
-        let kind = (Table::Exposures, Format::Native);
-        let answer = Answer {
-            ack: Some(Ack::Committed),
-            accepted: 5,
-            committed: Some(4),
-            duplicates: Some(1),
-            ..Answer::default()
-        };
         let mut sum = Tally::new();
         for ms in [10, 20] {
             let mut one = Tally::new();
-            one.answered(kind, &answer, Duration::from_millis(ms));
-            one.refused(kind, 7);
+            let answer = answer(3, &[(2, "missing_field")]);
+            one.answered(KIND, &body(), &answer, Duration::from_millis(ms));
+            one.refused(KIND, 7);
             sum.add(one);
         }
         let total = sum.total();
-        assert_eq!(
-            (total.accepted, total.committed, total.duplicates),
-            (10, 8, 2)
+        let counts = (
+            total.accepted, total.committed, total.duplicates, total.refused,
         );
-        assert_eq!(total.refused, 14);
-        assert_eq!(sum.latency.len(), 2);
-        assert!(sum.latency.max() >= 20_000);
+        assert_eq!(counts, (6, 4, 2, 14));
+        assert_eq!((sum.latency.len(), sum.accepted.len()), (2, 2));
+        assert!(sum.latency.max() >= 20_000 && sum.odd.is_empty());
+    }
+
+    #[test]
+    fn every_answer_but_the_one_that_is_due_is_kept_with_a_reason() {
+        for wrong in [
+            answer(4, &[]),
+            answer(3, &[(1, "missing_field")]),
+            answer(3, &[(2, "invalid_type")]),
+            answer(2, &[(2, "missing_field"), (3, "missing_field")]),
+            answer(2, &[(2, "missing_field")]),
+        ] {
+            let mut tally = Tally::new();
+            tally.answered(KIND, &body(), &wrong, Duration::ZERO);
+            assert_eq!((tally.accepted.len(), tally.odd.len()), (0, 1));
+        }
     }
 
     #[test]
     fn a_latency_beyond_the_scale_counts_as_the_longest() {
         let mut tally = Tally::new();
-        let answer = Answer::default();
-        let kind = (Table::Exposures, Format::Native);
-        tally.answered(kind, &answer, Duration::from_secs(86_400));
+        tally.answered(KIND, &body(), &answer(3, &[]), Duration::from_secs(86_400));
         assert!(tally.latency.max() >= LATENCY_US_MAX);
     }
 }

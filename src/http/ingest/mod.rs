@@ -1,6 +1,6 @@
 //! The two endpoints that take events.
 
-pub(crate) mod ack;
+pub mod ack;
 
 pub(crate) mod body;
 pub(crate) mod handler;

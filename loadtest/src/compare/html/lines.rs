@@ -1,8 +1,8 @@
 //! Latency percentiles as lines over a logarithmic scale, inline SVG.
 
-use super::chart::put;
+use super::chart::text;
 use super::escape;
-use crate::compare::sample::Latency;
+use crate::compare::sample::{Latency, PERCENTILES};
 use crate::report::float;
 
 const WIDTH: f64 = 960.0;
@@ -15,113 +15,61 @@ const BOTTOM: f64 = 290.0;
 /// Names closer than this would overlap.
 const NAME_GAP: f64 = 22.0;
 
-/// The percentiles of one way.
 #[derive(Clone, Debug)]
-pub(super) struct Line {
-    pub(super) name: String,
+pub struct Line {
+    pub name: String,
     /// Medians over the rounds, of each percentile.
-    pub(super) latency: Latency,
-    pub(super) class: &'static str,
+    pub latency: Latency,
+    pub class: &'static str,
 }
 
-/// A percentile's name, and where it is.
-type Point = (&'static str, fn(&Latency) -> f64);
-
-const POINTS: [Point; 5] = [
-    ("p50", |latency| latency.p50),
-    ("p90", |latency| latency.p90),
-    ("p99", |latency| latency.p99),
-    ("p99.9", |latency| latency.p999),
-    ("max", |latency| latency.max),
-];
-
-/// Draws them.
-pub(super) fn lines(title: &str, lines: &[Line]) -> String {
-    let values = || {
+pub fn lines(title: &str, lines: &[Line]) -> String {
+    // Whole powers of ten, so that the grid has round names.
+    let all = || {
         lines
             .iter()
-            .flat_map(|line| POINTS.iter().map(|(_, pick)| pick(&line.latency)))
-            .map(|value| value.max(0.01))
+            .flat_map(|line| line.latency.0.map(|value| value.max(0.01)))
     };
-    // Whole powers of ten, so that the grid has round names.
-    let low = values().fold(f64::INFINITY, f64::min).log10().floor();
-    let high = values().fold(0.0, f64::max).log10().ceil().max(low + 1.0);
+    let low = all().fold(f64::INFINITY, f64::min).log10().floor();
+    let high = all().fold(0.0, f64::max).log10().ceil().max(low + 1.0);
     let y = |value: f64| {
         let share = (value.max(0.01).log10() - low) / (high - low);
         BOTTOM - (BOTTOM - TOP) * share
     };
     let x = |at: usize| {
-        let at = float(u64::try_from(at).expect("five points"));
+        let at = float(u64::try_from(at).expect("five percentiles"));
         LEFT + (RIGHT - LEFT) * (at + 0.5) / 5.0
     };
-    let mut svg = String::new();
-    put(
-        &mut svg,
-        format_args!(
-            r#"<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{}">"#,
-            escape(title)
-        ),
+    let mut svg = format!(
+        r#"<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{}">"#,
+        escape(title)
     );
     let mut power = low;
     while power <= high + 0.5 {
         let value = 10_f64.powf(power);
-        let (at, name_x) = (y(value), LEFT - 12.0);
-        put(
-            &mut svg,
-            format_args!(
-                r#"<line class="grid" x1="{LEFT}" x2="{RIGHT}" y1="{at:.1}" y2="{at:.1}"/><text class="name" x="{name_x}" y="{at:.1}">{value} ms</text>"#
-            ),
-        );
+        let at = y(value);
+        svg +=
+            &format!(r#"<line class="grid" x1="{LEFT}" x2="{RIGHT}" y1="{at:.1}" y2="{at:.1}"/>"#);
+        svg += &text("name", LEFT - 12.0, at, &format!("{value} ms"));
         power += 1.0;
     }
-    for (at, (name, _)) in POINTS.iter().enumerate() {
-        let (x, below) = (x(at), BOTTOM + 26.0);
-        put(
-            &mut svg,
-            format_args!(r#"<text class="tick" x="{x:.1}" y="{below}">{name}</text>"#),
-        );
+    for (at, name) in PERCENTILES.iter().enumerate() {
+        svg += &text("tick", x(at), BOTTOM + 26.0, name);
     }
-    let places = spread_out(lines.iter().map(|line| y(line.latency.max)).collect());
+    let places = spread_out(lines.iter().map(|line| y(line.latency.0[4])).collect());
     for (line, name_y) in lines.iter().zip(places) {
-        let points: Vec<(f64, f64, f64)> = POINTS
-            .iter()
-            .enumerate()
-            .map(|(at, (_, pick))| (x(at), y(pick(&line.latency)), pick(&line.latency)))
-            .collect();
-        let path: Vec<String> = points
-            .iter()
-            .map(|(x, y, _)| format!("{x:.1} {y:.1}"))
-            .collect();
-        put(
-            &mut svg,
-            format_args!(
-                r#"<path class="line {}" d="M{}"/>"#,
-                line.class,
-                path.join("L")
-            ),
-        );
-        for (x, y, value) in &points {
-            let above = y - 12.0;
-            put(
-                &mut svg,
-                format_args!(
-                    r#"<circle class="dot {}" cx="{x:.1}" cy="{y:.1}" r="4"/><text class="tick" x="{x:.1}" y="{above:.1}">{value:.1}</text>"#,
-                    line.class
-                ),
-            );
+        let class = line.class;
+        let (mut path, mut dots) = (String::new(), String::new());
+        for (at, value) in line.latency.0.iter().enumerate() {
+            let (x, y) = (x(at), y(*value));
+            path += &format!("{}{x:.1} {y:.1}", if at == 0 { "M" } else { "L" });
+            dots += &format!(r#"<circle class="dot {class}" cx="{x:.1}" cy="{y:.1}" r="4"/>"#);
+            dots += &text("tick", x, y - 12.0, &format!("{value:.1}"));
         }
-        let name_x = RIGHT + 16.0;
-        put(
-            &mut svg,
-            format_args!(
-                r#"<text class="legend {}" x="{name_x}" y="{name_y:.1}">{}</text>"#,
-                line.class,
-                escape(&line.name)
-            ),
-        );
+        svg += &format!(r#"<path class="line {class}" d="{path}"/>{dots}"#);
+        svg += &text(&format!("legend {class}"), RIGHT + 16.0, name_y, &line.name);
     }
-    svg.push_str("</svg>\n");
-    svg
+    svg + "</svg>\n"
 }
 
 /// Moves places down until none is too close to the one above it.

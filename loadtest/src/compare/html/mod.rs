@@ -7,94 +7,81 @@ mod lines;
 #[cfg(test)]
 mod tests;
 
-use std::fmt::Write as _;
-
-use super::asks::{Bound, Judged};
-use super::outcome::{Outcome, Section};
-use super::sample::{Latency, Sample, Series, Spread, ratio};
-use super::text::{self, grouped};
-use crate::report::float;
-use chart::{Bar, Stack};
+use super::Comparison;
+use super::sample::{Figure, Latency, Section, Series, Spread, ratio};
+use super::targets::{Judged, WHERE_NOTHING_ELSE};
+use super::text;
+use crate::report::grouped;
+use chart::Bar;
 use lines::Line;
 
-const MIB: f64 = 1_048_576.0;
 const CSS: &str = include_str!("page.css");
 
-/// The whole page.
-pub(crate) fn render(outcome: &Outcome) -> String {
-    let judged = outcome.judged();
-    let mut page = String::new();
-    put(
-        &mut page,
-        format_args!(
-            "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
+pub fn render(comparison: &Comparison) -> String {
+    let judged = comparison.judged();
+    let date = comparison.began_at.strftime("%Y-%m-%d %H:%M UTC");
+    let title = escape(&headline(comparison));
+    let summary = escape(&comparison.summary());
+    let mut page = format!(
+        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width\">\n\
          <title>recsys-ingest and COPY, {date}</title>\n<style>\n{CSS}</style>\n<main>\n\
          <h1>{title}</h1>\n<p class=\"lead\">{summary}</p>\n\
          <p class=\"soft\">Bars are medians, whiskers the least and the most of all rounds. Ratios \
-         pair loads of the same round. Rates count until the last row is committed. {date}.</p>\n",
-            title = escape(&headline(outcome)),
-            summary = escape(&outcome.summary()),
-            date = outcome.began_at.strftime("%Y-%m-%d %H:%M UTC"),
-        ),
+         pair loads of the same round. Rates count until the last row is committed. {date}.</p>\n"
     );
-    tiles(&mut page, outcome, &judged);
-    asked(&mut page, &judged);
-    for section in &outcome.sections {
+    tiles(&mut page, comparison, &judged);
+    targets(&mut page, &judged);
+    let sections = &comparison.sections;
+    for section in sections {
         throughput(&mut page, section);
     }
-    for section in &outcome.sections {
+    for section in sections {
         latency(&mut page, section);
     }
-    for section in &outcome.sections {
-        if section.is_growth() {
-            memory(&mut page, section);
-        } else {
-            cost(&mut page, section);
+    for section in sections {
+        match section.is_growth() {
+            true => memory(&mut page, section),
+            false => cost(&mut page, section),
         }
     }
-    details(&mut page, outcome);
-    page.push_str("</main>\n</html>\n");
-    page
+    details(&mut page, comparison);
+    page + "</main>\n</html>\n"
 }
 
 /// Text as it may stand in the page.
-pub(super) fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            _ => out.push(character),
-        }
-    }
-    out
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
 }
 
 /// The one thing to remember.
-fn headline(outcome: &Outcome) -> String {
-    let http = outcome.find("interactions/http_durable_100");
-    let copy = outcome.find("interactions/copy_binary");
-    http.zip(copy)
-        .and_then(|(http, copy)| ratio(http, copy))
-        .map_or("How recsys-ingest grows".to_owned(), |ratio| {
-            format!("HTTP at {:.2} times the rate of binary COPY", ratio.median)
-        })
+fn headline(comparison: &Comparison) -> String {
+    let http = comparison.find("interactions/http_durable_100");
+    let copy = comparison.find("interactions/copy_binary");
+    let ratio = http
+        .zip(copy)
+        .and_then(|(http, copy)| ratio(http, copy, Figure::Rate));
+    ratio.map_or("How recsys-ingest grows".to_owned(), |ratio| {
+        format!("HTTP at {:.2} times the rate of binary COPY", ratio.median)
+    })
 }
 
 /// The few numbers that stand out.
-fn tiles(page: &mut String, outcome: &Outcome, judged: &[Judged]) {
-    let rate = |id: &str| outcome.find(id).and_then(Series::rate);
-    let p99 = |id: &str| outcome.find(id)?.spread(|sample| Some(sample.latency?.p99));
+fn tiles(page: &mut String, comparison: &Comparison, judged: &[Judged]) {
     let mut tiles = Vec::new();
     if !judged.is_empty() {
         let met = judged.iter().filter(|judged| judged.is_met()).count();
         let class = if met == judged.len() { "good" } else { "bad" };
-        let number = format!("{met} of {}", judged.len());
-        tiles.push((class, number, "asked figures are met"));
+        tiles.push((
+            class,
+            format!("{met} of {}", judged.len()),
+            "targets are met",
+        ));
     }
+    let median = |id: &str, figure: Figure| Some(comparison.find(id)?.spread(figure)?.median);
     for (id, words) in [
         (
             "interactions/http_durable_100",
@@ -105,75 +92,75 @@ fn tiles(page: &mut String, outcome: &Outcome, judged: &[Judged]) {
             "exposures a second over HTTP, committed",
         ),
     ] {
-        if let Some(rate) = rate(id) {
-            tiles.push(("", grouped(rate.median), words));
-        }
+        tiles.extend(median(id, Figure::Rate).map(|rate| ("", grouped(rate), words)));
     }
-    if let Some(p99) = p99("interactions/half_rate_durable") {
-        let number = format!("{:.1} ms", p99.median);
-        tiles.push(("", number, "p99 of a durable answer at half the held rate"));
-    }
+    let p99 = median("interactions/half_rate_durable", Figure::P99);
+    let words = "p99 of a durable answer at half the held rate";
+    tiles.extend(p99.map(|p99| ("", format!("{p99:.1} ms"), words)));
     if tiles.is_empty() {
         return;
     }
-    page.push_str("<div class=\"tiles\">\n");
+    *page += "<div class=\"tiles\">\n";
     for (class, number, words) in tiles {
-        put(
-            page,
-            format_args!(
-                "<div class=\"tile {class}\"><b>{}</b>{words}</div>\n",
-                escape(&number)
-            ),
-        );
+        let number = escape(&number);
+        *page += &format!("<div class=\"tile {class}\"><b>{number}</b>{words}</div>\n");
     }
-    page.push_str("</div>\n");
+    *page += "</div>\n";
 }
 
-/// What is asked, and how far it is met.
-fn asked(page: &mut String, judged: &[Judged]) {
+/// The targets, and how far they are met.
+fn targets(page: &mut String, judged: &[Judged]) {
     if judged.is_empty() {
         return;
     }
-    heading(page, "What was asked");
-    let mut kind = |caption: &str, at_least: bool| {
-        let bars: Vec<Bar> = judged
-            .iter()
-            .filter(|judged| matches!(judged.bound, Bound::AtLeast(_)) == at_least)
-            .map(judged_bar)
-            .collect();
+    heading(page, "Targets");
+    let rates = format!(
+        "Rates of {WHERE_NOTHING_ELSE}: a bar that reaches the dashed line is at least as fast as its target."
+    );
+    let others =
+        "Latency and memory: a bar that stays before the dashed line is as low as its target.";
+    for (caption, is_least) in [(rates.as_str(), true), (others, false)] {
+        let of_kind = judged.iter().filter(|judged| judged.is_least() == is_least);
+        let bars: Vec<Bar> = of_kind.map(judged_bar).collect();
         if !bars.is_empty() {
-            figure(page, caption, &[], &chart::against(caption, "asked", &bars));
+            figure(
+                page,
+                caption,
+                &[],
+                &chart::against(caption, "target", &bars),
+            );
         }
-    };
-    kind(
-        "Interactions in bodies of 100, durable, until committed, where nothing else is said: a bar \
-         that reaches the dashed line is at least as fast as asked.",
-        true,
-    );
-    kind(
-        "Latency and memory: a bar that stays before the dashed line is as low as asked.",
-        false,
-    );
+    }
 }
 
 fn judged_bar(judged: &Judged) -> Bar {
-    let asked = judged.bound.value();
-    let share = |value: f64| value / asked;
+    let spread = judged.measured.over(judged.target);
+    let class = if judged.is_met() { "good" } else { "bad" };
+    let (median, target) = (
+        judged.show(judged.measured.median),
+        judged.show(judged.target),
+    );
     Bar {
-        name: judged.short.to_owned(),
-        value: Spread {
-            median: share(judged.measured.median),
-            min: share(judged.measured.min),
-            max: share(judged.measured.max),
-        },
-        label: format!(
-            "{} ({} {})",
-            judged.unit.show(judged.measured.median),
-            judged.bound.sign(),
-            judged.unit.show(asked)
-        ),
-        class: if judged.is_met() { "good" } else { "bad" },
+        name: judged.title.to_owned(),
+        parts: vec![(class, spread.median)],
+        whisker: Some(spread),
+        label: format!("{median} ({} {target})", judged.sign()),
     }
+}
+
+/// A bar of a figure for each series that has it.
+fn bars_of<'s>(series: impl Iterator<Item = &'s Series>, figure: Figure, unit: &str) -> Vec<Bar> {
+    let bar = |series: &Series| {
+        let is_ours = series.id.contains("/http_") || series.id.starts_with("growth");
+        let spread = series.spread(figure)?;
+        Some(Bar {
+            name: series.title.clone(),
+            parts: vec![(if is_ours { "ours" } else { "theirs" }, spread.median)],
+            whisker: Some(spread),
+            label: figure.show(spread.median) + unit,
+        })
+    };
+    series.filter_map(bar).collect()
 }
 
 fn throughput(page: &mut String, section: &Section) {
@@ -181,28 +168,13 @@ fn throughput(page: &mut String, section: &Section) {
         return;
     }
     heading(page, &format!("{}: rate", section.title));
-    let keys = match section.is_growth() {
-        true => &[][..],
-        false => &[("--ours", "recsys-ingest"), ("--theirs", "without it")],
-    };
-    for (requests, caption) in [
-        (false, "Rows a second, until the last one is committed."),
-        (
-            true,
-            "Requests of a single event a second; the service's until the last event is committed.",
-        ),
-    ] {
-        let bars: Vec<Bar> = of_kind(section, requests)
-            .filter_map(|series| {
-                let rate = series.rate()?;
-                Some(Bar {
-                    name: series.title.clone(),
-                    value: rate,
-                    label: grouped(rate.median),
-                    class: class_of(series),
-                })
-            })
-            .collect();
+    let keys = [("--ours", "recsys-ingest"), ("--theirs", "without it")];
+    let keys = if section.is_growth() { &[][..] } else { &keys };
+    let rows = "Rows a second, until the last one is committed.";
+    let requests =
+        "Requests of a single event a second; the service's until the last event is committed.";
+    for (is_single, caption) in [(false, rows), (true, requests)] {
+        let bars = bars_of(of_kind(section, is_single), Figure::Rate, "");
         if !bars.is_empty() {
             figure(page, caption, keys, &chart::bars(caption, &bars));
         }
@@ -210,38 +182,29 @@ fn throughput(page: &mut String, section: &Section) {
 }
 
 /// Requests of single events, or all else: next to each other neither could be read.
-fn of_kind(section: &Section, requests: bool) -> impl Iterator<Item = &Series> {
+fn of_kind(section: &Section, is_single: bool) -> impl Iterator<Item = &Series> {
     section.throughput.iter().filter(move |series| {
-        let single =
-            series.id.ends_with("/http_durable_1") || series.id.ends_with("/empty_handler");
-        single == requests
+        let id = &series.id;
+        (id.ends_with("/http_durable_1") || id.ends_with("/empty_handler")) == is_single
     })
 }
 
 fn latency(page: &mut String, section: &Section) {
     let classes = ["ours", "postgres"].into_iter().cycle();
-    let lines: Vec<Line> = section
-        .paced
-        .iter()
-        .zip(classes)
-        .filter_map(|(series, class)| {
-            let median = |pick: fn(&Latency) -> f64| {
-                let spread = series.spread(|sample| sample.latency.as_ref().map(pick))?;
-                Some(spread.median)
-            };
-            Some(Line {
-                name: series.title.clone(),
-                latency: Latency {
-                    p50: median(|latency| latency.p50)?,
-                    p90: median(|latency| latency.p90)?,
-                    p99: median(|latency| latency.p99)?,
-                    p999: median(|latency| latency.p999)?,
-                    max: median(|latency| latency.max)?,
-                },
-                class,
-            })
+    let line = |(series, class): (&Series, &'static str)| {
+        let mut latency = Latency([0.0; 5]);
+        for (at, median) in latency.0.iter_mut().enumerate() {
+            let of_rounds = series.samples.iter().filter_map(|sample| sample.latency);
+            *median = Spread::of(of_rounds.map(|latency| latency.0[at]))?.median;
+        }
+        let name = series.title.clone();
+        Some(Line {
+            name,
+            latency,
+            class,
         })
-        .collect();
+    };
+    let lines: Vec<Line> = section.paced.iter().zip(classes).filter_map(line).collect();
     if lines.is_empty() {
         return;
     }
@@ -262,140 +225,86 @@ fn cost(page: &mut String, section: &Section) {
         ("--postgres", "PostgreSQL"),
         ("--client", "client"),
     ];
-    for (requests, caption) in [
-        (
-            false,
-            "Microseconds of CPU for each row. The client is this load generator, or psql.",
-        ),
-        (
-            true,
-            "Microseconds of CPU for each request of a single event; the empty handler counts as the service.",
-        ),
-    ] {
-        let cpu: Vec<Stack> = of_kind(section, requests).filter_map(cpu_stack).collect();
+    let rows = "Microseconds of CPU for each row. The client is this load generator, or psql.";
+    let requests = "Microseconds of CPU for each request of a single event; the empty handler counts as the service.";
+    for (is_single, caption) in [(false, rows), (true, requests)] {
+        let cpu: Vec<Bar> = of_kind(section, is_single).map(cpu_stack).collect();
         if !cpu.is_empty() {
-            figure(page, caption, &keys, &chart::stacks(caption, &cpu));
+            figure(page, caption, &keys, &chart::bars(caption, &cpu));
         }
     }
-    let wal: Vec<Bar> = section
-        .throughput
-        .iter()
-        .filter_map(|series| {
-            let bytes = series.spread(Sample::wal_bytes_a_row)?;
-            Some(Bar {
-                name: series.title.clone(),
-                value: bytes,
-                label: format!("{} B", grouped(bytes.median)),
-                class: class_of(series),
-            })
-        })
-        .collect();
+    let wal = bars_of(section.throughput.iter(), Figure::Wal, " B");
     let caption = "Bytes of write-ahead log that PostgreSQL wrote for each row.";
     figure(page, caption, &[], &chart::bars(caption, &wal));
 }
 
-fn memory(page: &mut String, section: &Section) {
-    let bars: Vec<Bar> = section
-        .throughput
-        .iter()
-        .filter_map(|series| {
-            let mib = |sample: &Sample| Some(float(sample.service_peak_bytes?) / MIB);
-            let peak = series.spread(mib)?;
-            Some(Bar {
-                name: series.title.clone(),
-                value: peak,
-                label: format!("{:.0} MiB", peak.median),
-                class: class_of(series),
-            })
-        })
-        .collect();
-    if bars.is_empty() {
-        return;
+fn cpu_stack(series: &Series) -> Bar {
+    let median = |figure| series.spread(figure).map_or(0.0, |spread| spread.median);
+    let parts = vec![
+        ("service", median(Figure::ServiceCpu)),
+        ("postgres", median(Figure::PostgresCpu)),
+        ("client", median(Figure::ClientCpu)),
+    ];
+    Bar {
+        name: series.title.clone(),
+        label: format!(
+            "{:.1} µs",
+            parts.iter().map(|(_, value)| value).sum::<f64>()
+        ),
+        parts,
+        whisker: None,
     }
-    heading(page, &format!("{}: memory", section.title));
-    let caption = "The most memory that the service had, in MiB.";
-    figure(page, caption, &[], &chart::bars(caption, &bars));
 }
 
-fn cpu_stack(series: &Series) -> Option<Stack> {
-    let median = |spread: Option<Spread>| spread.map_or(0.0, |spread| spread.median);
-    let service = median(series.spread(|s| s.cpu_us(s.service_cpu)));
-    let postgres = median(series.spread(|s| s.cpu_us(s.postgres_cpu)));
-    let client = series.spread(|s| s.cpu_us(Some(s.client_cpu)))?.median;
-    Some(Stack {
-        name: series.title.clone(),
-        parts: vec![
-            ("service", service),
-            ("postgres", postgres),
-            ("client", client),
-        ],
-        label: format!("{:.1} µs", service + postgres + client),
-    })
+fn memory(page: &mut String, section: &Section) {
+    let bars = bars_of(section.throughput.iter(), Figure::Memory, " MiB");
+    if !bars.is_empty() {
+        heading(page, &format!("{}: memory", section.title));
+        let caption = "The most memory that the service had, in MiB.";
+        figure(page, caption, &[], &chart::bars(caption, &bars));
+    }
 }
 
 /// All numbers, for those who want to check.
-fn details(page: &mut String, outcome: &Outcome) {
-    page.push_str("<details><summary>All figures</summary>\n");
-    for section in &outcome.sections {
-        page.push_str("<div class=\"scroll\"><table>\n");
+fn details(page: &mut String, comparison: &Comparison) {
+    *page += "<details><summary>All figures</summary>\n";
+    for section in &comparison.sections {
+        *page += "<div class=\"scroll\"><table>\n";
         for (at, row) in text::rows_of(section).iter().enumerate() {
             let tag = if at == 0 { "th" } else { "td" };
-            page.push_str("<tr>");
-            for cell in row {
-                put(page, format_args!("<{tag}>{}</{tag}>", escape(cell)));
-            }
-            page.push_str("</tr>\n");
+            let cells = row
+                .iter()
+                .map(|cell| format!("<{tag}>{}</{tag}>", escape(cell)));
+            *page += &format!("<tr>{}</tr>\n", cells.collect::<String>());
         }
-        page.push_str("</table></div>\n");
+        *page += "</table></div>\n";
     }
-    put(
-        page,
-        format_args!(
-            "<p class=\"soft\">Service, postgres and client are microseconds of CPU a row; WAL is \
-             bytes a row; MiB is the service's peak of memory. Linux {}; {:.0} s in all{}.</p>\n</details>\n",
-            escape(&outcome.machine.kernel),
-            outcome.took.as_secs_f64(),
-            match outcome.service_args.as_slice() {
-                [] => String::new(),
-                more => format!("; service with {}", escape(&more.join(" "))),
-            }
-        ),
+    *page += &format!(
+        "<p class=\"soft\">Service, postgres and client are microseconds of CPU a row; WAL is \
+         bytes a row; MiB is the service's peak of memory. Linux {}; {:.0} s in all{}.</p>\n</details>\n",
+        escape(&comparison.machine.kernel),
+        comparison.took.as_secs_f64(),
+        match comparison.service_args.as_slice() {
+            [] => String::new(),
+            more => format!("; service with {}", escape(&more.join(" "))),
+        }
     );
 }
 
-fn class_of(series: &Series) -> &'static str {
-    if series.id.contains("/http_") || series.id.starts_with("growth") {
-        "ours"
-    } else {
-        "theirs"
-    }
-}
-
 fn heading(page: &mut String, text: &str) {
-    put(page, format_args!("<h2>{}</h2>\n", escape(text)));
+    *page += &format!("<h2>{}</h2>\n", escape(text));
 }
 
 /// A chart in its frame; keys are colours and what they stand for.
 fn figure(page: &mut String, caption: &str, keys: &[(&str, &str)], svg: &str) {
-    put(
-        page,
-        format_args!("<figure><figcaption>{}</figcaption>\n", escape(caption)),
-    );
+    *page += &format!("<figure><figcaption>{}</figcaption>\n", escape(caption));
+    let key = |(color, words): &(&str, &str)| {
+        format!("<span style=\"--c:var({color})\">{}</span>", escape(words))
+    };
     if !keys.is_empty() {
-        page.push_str("<div class=\"keys\">");
-        for (color, words) in keys {
-            put(
-                page,
-                format_args!("<span style=\"--c:var({color})\">{}</span>", escape(words)),
-            );
-        }
-        page.push_str("</div>\n");
+        let keys: String = keys.iter().map(key).collect();
+        *page += &format!("<div class=\"keys\">{keys}</div>\n");
     }
-    page.push_str(svg);
-    page.push_str("</figure>\n");
-}
-
-fn put(page: &mut String, text: std::fmt::Arguments<'_>) {
-    page.write_fmt(text)
-        .expect("writing to a String cannot fail");
+    *page += svg;
+    *page += "</figure>\n";
 }

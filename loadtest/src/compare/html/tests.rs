@@ -2,38 +2,30 @@
 
 use super::*;
 use crate::compare::machine::Machine;
-use crate::compare::way::Way;
-use crate::generate::settings::Table;
+use crate::compare::method::Method;
+use crate::compare::sample::Sample;
+use crate::service::Table;
 
-fn outcome() -> Outcome {
-    let mut throughput = Vec::new();
-    let mut paced = Vec::new();
-    for way in Way::of_a_round(Table::Interactions) {
-        let mut series = way.series(Table::Interactions);
-        for seconds in [1.0, 1.5, 2.0] {
-            series.samples.push(Sample {
-                rows: 1000,
-                seconds,
-                service_cpu: Some(0.1),
-                postgres_cpu: Some(0.2),
-                wal_bytes: Some(300_000.0),
-                service_peak_bytes: Some(90 << 20),
-                latency: Some(Latency {
-                    p50: 1.0,
-                    p90: 2.0,
-                    p99: 9.0,
-                    p999: 11.0,
-                    max: 12.0,
-                }),
-                ..Sample::default()
-            });
-        }
-        match way.is_throughput() {
-            true => throughput.push(series),
-            false => paced.push(series),
+fn comparison() -> Comparison {
+    let mut section = Section::new("Interactions");
+    for method in Method::of_a_round(Table::Interactions) {
+        let mut series = Series::new(method.id(Table::Interactions), method.title());
+        series.samples.extend([1.0, 1.5, 2.0].map(|seconds| Sample {
+            rows: 1000,
+            seconds,
+            service_cpu: Some(0.1),
+            postgres_cpu: Some(0.2),
+            wal_bytes: Some(300_000.0),
+            service_peak_bytes: Some(90 << 20),
+            latency: Some(Latency([1.0, 2.0, 9.0, 11.0, 12.0])),
+            ..Sample::default()
+        }));
+        match method.is_throughput() {
+            true => section.throughput.push(series),
+            false => section.paced.push(series),
         }
     }
-    Outcome {
+    Comparison {
         machine: Machine {
             cpu: "<CPU> & more".to_owned(),
             cores: 2,
@@ -46,18 +38,14 @@ fn outcome() -> Outcome {
         took: std::time::Duration::from_secs(9),
         rounds: 3,
         service_args: Vec::new(),
-        sections: vec![Section {
-            title: "Interactions".to_owned(),
-            throughput,
-            paced,
-        }],
+        sections: vec![section],
     }
 }
 
 #[test]
 fn the_page_holds_all_charts_and_needs_nothing_from_elsewhere() {
-    let page = render(&outcome());
-    // Asked twice, rates twice, latency, CPU twice, WAL.
+    let page = render(&comparison());
+    // Targets twice, rates twice, latency, CPU twice, WAL.
     assert_eq!(page.matches("<svg").count(), 8);
     assert_eq!(page.matches("<svg").count(), page.matches("</svg>").count());
     for from_elsewhere in ["http://", "https://", "<script", "@import", "url("] {
@@ -68,6 +56,6 @@ fn the_page_holds_all_charts_and_needs_nothing_from_elsewhere() {
 
 #[test]
 fn what_the_machine_calls_itself_cannot_break_the_page() {
-    let page = render(&outcome());
+    let page = render(&comparison());
     assert!(page.contains("&lt;CPU&gt; &amp; more") && !page.contains("<CPU>"));
 }

@@ -1,13 +1,8 @@
-//! The two event tables as the suite itself declares them, in a schema of their own.
-//!
-//! Row by row they keep what recsys-ingest builds when a partition is sealed:
-//! the foreign key, every secondary index and the GIN indexes. They get their
-//! rows where the suite's own get them: in the default partition.
+-- The two event tables as the suite itself declares them, in a schema of their own.
+-- Row by row they keep what recsys-ingest builds when a partition is sealed: the
+-- foreign key, every secondary index and the GIN indexes. They get their rows where
+-- the suite's own tables get them: in the default partition.
 
-use recsys_ingest::event::table::Table;
-
-/// Makes both; idempotent.
-pub(crate) const CREATE: &str = "
 DROP SCHEMA IF EXISTS suite CASCADE;
 CREATE SCHEMA suite;
 
@@ -62,9 +57,3 @@ CREATE INDEX ON suite.interaction_events (tenant_id, user_key, occurred_at DESC)
     WHERE user_key IS NOT NULL;
 CREATE INDEX ON suite.interaction_events (tenant_id, item_id, occurred_at DESC);
 CREATE INDEX ON suite.interaction_events USING gin (meta);
-";
-
-/// The name of the suite's table beside ours.
-pub(crate) fn name(table: Table) -> String {
-    format!("suite.{table}")
-}

@@ -1,0 +1,247 @@
+//! A load over HTTP, until the last row is committed.
+//!
+//! Keeps one invariant: a load that lost a row, or stored one twice, is an error
+//! and never a figure.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use indicatif::ProgressBar;
+use jiff::{RoundMode, Timestamp, TimestampRound, Unit};
+
+use super::environment::{Environment, KEY, SERVICE_KEY};
+use super::options::CompareOptions;
+use super::programs::Program;
+use super::sample::{Latency, Sample};
+use crate::client::Connection;
+use crate::generate::{Caller, Scope, Settings};
+use crate::run::{Job, Made, Schedule};
+use crate::service::{Ack, Table};
+
+const HOUR_US: i64 = 3_600_000_000;
+pub const DAY_US: i64 = 24 * HOUR_US;
+/// Events begin and end this far from midnight, so that none falls into another day.
+const MARGIN_US: i64 = 2 * HOUR_US;
+/// A load that takes longer is stuck.
+const LOAD_LIMIT: Duration = Duration::from_secs(120);
+/// How long acknowledged rows may take to be committed.
+const SETTLE_LIMIT: Duration = Duration::from_secs(60);
+/// How often the service is asked whether all rows are committed: the error of a figure.
+const ASK_EVERY: Duration = Duration::from_millis(2);
+
+#[derive(Clone, Debug)]
+pub struct Load {
+    pub seed: u64,
+    pub table: Table,
+    pub events: u32,
+    pub body: u32,
+    pub ack: Ack,
+    pub connections: usize,
+    /// Events a second; none posts as fast as the answers come.
+    pub rate: Option<f64>,
+    /// The first day, in microseconds since 1970.
+    pub day_us: i64,
+    /// Over how many days the events go.
+    pub days: u32,
+    /// The tenants that the events name; if there are none, all is of the key's tenant.
+    pub tenants: Vec<String>,
+}
+
+impl Load {
+    /// All events of a table, on one day, in bodies of `body` at `ack=durable`.
+    pub fn new(options: &CompareOptions, table: Table, body: u32, day_us: i64) -> Self {
+        Self {
+            seed: options.seed,
+            table,
+            events: match table {
+                Table::Interactions => options.interactions(),
+                Table::Exposures => options.exposures(),
+            },
+            body,
+            ack: Ack::Durable,
+            connections: options.connections(body),
+            rate: None,
+            day_us,
+            days: 1,
+            tenants: Vec::new(),
+        }
+    }
+
+    /// The events, which are the same ones however they are put into bodies.
+    pub fn settings(&self) -> Settings {
+        let days_us = i64::from(self.days) * DAY_US;
+        let key = |key: &str| Some(key.to_owned());
+        Settings {
+            seed: Some(self.seed),
+            events: self.events,
+            body_events: self.body..=self.body,
+            mix: match self.table {
+                Table::Exposures => (1, 0),
+                Table::Interactions => (0, 1),
+            },
+            tenants: self.tenants.clone(),
+            callers: vec![match self.tenants.is_empty() {
+                true => Caller {
+                    key: key(KEY),
+                    scope: Scope::Own,
+                },
+                false => Caller {
+                    key: key(SERVICE_KEY),
+                    scope: Scope::Any,
+                },
+            }],
+            until: Timestamp::from_microsecond(self.day_us + days_us - MARGIN_US).ok(),
+            days: f64::from(self.days) - 4.0 / 24.0,
+            ..Settings::default()
+        }
+    }
+
+    /// Posts everything into the empty table, and waits until all of it is committed.
+    pub async fn run_alone(&self, environment: &Environment) -> anyhow::Result<Sample> {
+        let table = self.table.as_str();
+        environment.clear(table).await?;
+        let sample = self.run(environment).await?;
+        environment.ensure_rows(table, sample.rows).await?;
+        Ok(sample)
+    }
+
+    /// Posts everything to the service, and waits until all of it is committed.
+    pub async fn run(&self, environment: &Environment) -> anyhow::Result<Sample> {
+        let service = environment.service()?;
+        let (job, made) = self.make(&service.url).await?;
+        let mut connection = job.target.connect().await?;
+        let (stored_before, others) = self.account(&job, &mut connection).await?;
+        let load = async {
+            let mut sample = post(&job, made).await?;
+            let posted = Instant::now();
+            let due = stored_before + others + sample.rows;
+            let stored = loop {
+                let (stored, others) = self.account(&job, &mut connection).await?;
+                if stored + others >= due {
+                    break stored - stored_before;
+                }
+                anyhow::ensure!(
+                    posted.elapsed() < SETTLE_LIMIT,
+                    "of {} acknowledged rows {} are not committed after {} s",
+                    sample.rows,
+                    due - stored - others,
+                    SETTLE_LIMIT.as_secs()
+                );
+                tokio::time::sleep(ASK_EVERY).await;
+            };
+            sample.acked_seconds = Some(sample.seconds);
+            sample.seconds += posted.elapsed().as_secs_f64();
+            anyhow::ensure!(
+                stored == sample.rows,
+                "of {} rows only {stored} are stored: the others were there before or are in quarantine",
+                sample.rows
+            );
+            Ok(sample)
+        };
+        environment.metered(Some(service.pid()), load).await
+    }
+
+    /// Posts everything to the empty handler.
+    pub async fn run_empty(
+        &self,
+        environment: &Environment,
+        handler: &Program,
+    ) -> anyhow::Result<Sample> {
+        let (job, made) = self.make(&handler.url).await?;
+        let sample = environment
+            .metered(Some(handler.pid()), post(&job, made))
+            .await?;
+        // Postgres has no part in it.
+        Ok(Sample {
+            postgres_cpu: None,
+            wal_bytes: None,
+            ..sample
+        })
+    }
+
+    /// Makes all bodies, so that making them costs the load nothing.
+    async fn make(&self, url: &str) -> anyhow::Result<(Arc<Job>, Made)> {
+        let schedule = Schedule {
+            connections: self.connections,
+            rate: self.rate,
+            // A refusal is part of the load: the row that it delays is waited for.
+            retry: true,
+            time_limit: LOAD_LIMIT,
+        };
+        let job = Job::new(self.settings(), url, self.ack, schedule, usize::MAX)?;
+        let job = Arc::new(job);
+        let made = job.make().await;
+        Ok((job, made))
+    }
+
+    /// How many rows of the table are stored, and how many are duplicates or in quarantine.
+    async fn account(&self, job: &Job, connection: &mut Connection) -> anyhow::Result<(u64, u64)> {
+        let rows = job.target.rows(connection).await?;
+        let table = self.table.as_str();
+        let row = rows.iter().find(|row| row["table"] == table);
+        let row = row.with_context(|| format!("/readyz says nothing of {table}"))?;
+        let number = |name: &str| {
+            let number = row[name].as_u64();
+            number.with_context(|| format!("/readyz does not say how many rows are {name}"))
+        };
+        let others = number("duplicates")? + number("quarantined")?;
+        Ok((number("stored")?, others))
+    }
+}
+
+/// Posts all bodies; the sample counts until the last answer.
+async fn post(job: &Arc<Job>, made: Made) -> anyhow::Result<Sample> {
+    let tally = job.post(made, &ProgressBar::hidden()).await?;
+    let total = tally.total();
+    let events = u64::from(job.plan.slots());
+    anyhow::ensure!(
+        tally.finished && tally.odd.is_empty() && total.accepted == events,
+        "of {events} events {} were accepted, {} refused and {} not answered: {}",
+        total.accepted,
+        total.refused,
+        total.unknown,
+        tally.errors.join("; ")
+    );
+    Ok(Sample {
+        rows: events,
+        seconds: tally.took.as_secs_f64(),
+        latency: Latency::of(&tally.latency),
+        ..Sample::default()
+    })
+}
+
+/// The day that `now` falls into: its partition is a hot one.
+pub fn day_of(now: Timestamp) -> anyhow::Result<i64> {
+    let day = TimestampRound::new().smallest(Unit::Hour).increment(24);
+    Ok(now.round(day.mode(RoundMode::Floor))?.as_microsecond())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::generate::Plan;
+
+    #[test]
+    fn bodies_of_every_size_hold_the_same_events_of_one_day() {
+        let day_us = day_of("2026-05-24T23:59:59Z".parse().unwrap()).unwrap();
+        assert_eq!(day_us % DAY_US, 0);
+        let seen = [1, 100].map(|body| {
+            let mut load = Load::new(
+                &CompareOptions::default(),
+                Table::Interactions,
+                body,
+                day_us,
+            );
+            load.events = 500;
+            let plan = Plan::new(load.settings()).unwrap();
+            let event = |slot| {
+                let event = plan.event(plan.body_of(slot), slot);
+                assert!((day_us..day_us + DAY_US).contains(&event.occurred_us));
+                (event.event_id, event.occurred_us, event.request, event.item)
+            };
+            (0..plan.slots()).map(event).collect::<Vec<_>>()
+        });
+        assert_eq!(seen[0], seen[1]);
+    }
+}

@@ -1,0 +1,214 @@
+//! The programs that a comparison runs: the service, an empty handler, psql.
+//!
+//! Keeps one invariant: none of them outlives us, however we end in an orderly way.
+
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use axum::Router;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::post;
+use bytes::Bytes;
+use serde_json::Value;
+
+/// Migrations on a machine that is busy.
+const START_LIMIT: Duration = Duration::from_secs(60);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// The hidden subcommand that runs the empty handler.
+pub const EMPTY_HANDLER: &str = "empty-handler";
+/// What the service says to one event at `ack=durable`, byte for byte as long, so
+/// that the difference is what the service does.
+const EMPTY_ANSWER: &str = r#"{"ack":"durable","accepted":1,"rejected":[]}"#;
+
+/// A program that listens; dropping it ends it.
+#[derive(Debug)]
+pub struct Program {
+    child: Child,
+    /// `http://host:port`
+    pub url: String,
+}
+
+impl Program {
+    /// Starts `recsys-ingest serve` and waits until it takes events.
+    pub async fn service(program: &Path, arguments: &[String], log: &Path) -> anyhow::Result<Self> {
+        let file = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
+        let mut command = Command::new(program);
+        command.arg("serve").args(arguments);
+        command.args(["--log-format", "json", "--log-level", "info"]);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(file);
+        let child = command.spawn();
+        let mut this = Self {
+            child: child
+                .with_context(|| format!("cannot start {}: {BUILD_IT}", program.display()))?,
+            url: String::new(),
+        };
+        let until = Instant::now() + START_LIMIT;
+        loop {
+            let text = fs::read_to_string(log).unwrap_or_default();
+            let find = |message: &str| {
+                let mut lines = text
+                    .lines()
+                    .filter_map(|line| serde_json::from_str(line).ok());
+                lines.find(|line: &Value| line["message"] == message)
+            };
+            if let (Some(listening), Some(_)) = (find("listening"), find("ready"))
+                && let Some(address) = listening["address"].as_str()
+            {
+                this.url = format!("http://{address}");
+                return Ok(this);
+            }
+            if let Some(status) = this.child.try_wait()? {
+                anyhow::bail!("the service ended with {status} before it was ready:\n{text}");
+            }
+            let seconds = START_LIMIT.as_secs();
+            let is_late = Instant::now() >= until;
+            anyhow::ensure!(
+                !is_late,
+                "the service was not ready after {seconds} s:\n{text}"
+            );
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Starts this program's empty handler and waits until it listens.
+    pub fn empty_handler() -> anyhow::Result<Self> {
+        let mut command = Command::new(own_file()?);
+        command
+            .arg(EMPTY_HANDLER)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let mut child = command.spawn().context("cannot start the empty handler")?;
+        let stdout = child.stdout.take().context("the empty handler is mute")?;
+        let mut address = String::new();
+        let read = BufReader::new(stdout).read_line(&mut address);
+        let this = Self {
+            child,
+            url: format!("http://{}", address.trim_end()),
+        };
+        let length = read.context("cannot read the empty handler's address")?;
+        anyhow::ensure!(length > 0, "the empty handler did not start");
+        Ok(this)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // Nothing that it holds is worth an orderly end, and it may have ended already.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// The empty handler: reads a body and says yes, which is what requests cost at least.
+///
+/// Listens on a free port, prints it, and serves until standard input ends.
+pub fn serve_empty() -> anyhow::Result<()> {
+    // As many threads as the service has.
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(async {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+        let listener = listener.context("cannot listen on a free port")?;
+        println!("{}", listener.local_addr()?);
+        let router = Router::new()
+            .route("/v1/interactions", post(say_yes))
+            .route("/v1/exposures", post(say_yes));
+        // The program that started us holds the other end, and lets go of it when it ends.
+        let orphaned =
+            tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new()));
+        tokio::select! {
+            served = axum::serve(listener, router) => served.context("cannot serve"),
+            _ = orphaned => Ok(()),
+        }
+    })
+}
+
+async fn say_yes(_body: Bytes) -> impl IntoResponse {
+    let headers = [
+        (header::CONTENT_TYPE.as_str(), "application/json"),
+        ("x-ingest-ack", "durable"),
+    ];
+    (StatusCode::ACCEPTED, headers, EMPTY_ANSWER)
+}
+
+/// Has a build of the service bring a database up to its schema.
+pub async fn migrate(program: &Path, url: &str) -> anyhow::Result<()> {
+    let mut command = tokio::process::Command::new(program);
+    command.args(["migrate", "--database-url", url]);
+    let output = command.stdin(Stdio::null()).kill_on_drop(true).output();
+    let output = tokio::time::timeout(START_LIMIT, output).await;
+    let output = output.context("the migration takes too long")?;
+    let name = program.display();
+    let output = output.with_context(|| format!("cannot start {name}"))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    anyhow::ensure!(output.status.success(), "{name} cannot migrate: {said}");
+    Ok(())
+}
+
+const BUILD_IT: &str = "build it (cargo build --release) or name it with --service";
+
+fn own_file() -> anyhow::Result<PathBuf> {
+    std::env::current_exe().context("cannot find this program's own file")
+}
+
+/// The service's program: the one that was named, or the one in our directory.
+pub fn find_service(named: Option<&Path>) -> anyhow::Result<PathBuf> {
+    let program = match named {
+        Some(named) => named.to_owned(),
+        None => own_file()?.with_file_name("recsys-ingest"),
+    };
+    let name = program.display();
+    anyhow::ensure!(program.is_file(), "there is no {name}: {BUILD_IT}");
+    Ok(program)
+}
+
+/// psql of the server's version, or of the PATH.
+pub fn find_psql(bin_dir: &Path) -> anyhow::Result<PathBuf> {
+    let works = |program: &PathBuf| {
+        let output = Command::new(program)
+            .arg("--version")
+            .stdin(Stdio::null())
+            .output();
+        output.is_ok_and(|output| output.status.success())
+    };
+    let mut programs = [bin_dir.join("psql"), PathBuf::from("psql")].into_iter();
+    programs.find(works).with_context(|| {
+        let dir = bin_dir.display();
+        format!("there is no psql in {dir} or in the PATH: install it (postgresql-client)")
+    })
+}
+
+/// Has psql do what `command` says, and says how long it took, its start included.
+pub async fn psql(psql: &Path, url: &str, command: String) -> anyhow::Result<Duration> {
+    let mut psql = Command::new(psql);
+    psql.args([
+        "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", url, "-c", &command,
+    ]);
+    psql.stdin(Stdio::null());
+    // Blocks until psql ends. It is waited for here, so that its CPU counts as ours.
+    let run = tokio::task::spawn_blocking(move || {
+        let began = Instant::now();
+        let output = psql.output().context("cannot start psql")?;
+        let took = began.elapsed();
+        let said = String::from_utf8_lossy(&output.stderr);
+        anyhow::ensure!(output.status.success(), "psql failed: {said}");
+        Ok(took)
+    });
+    run.await.context("psql was interrupted")?
+}
