@@ -1,6 +1,6 @@
-//! The log between intake and writers: records go in durably and come out in order.
+//! The log between admission and the writers: records go in durably and come out in order.
 //!
-//! [`record`] is the seam; [`spool`] is the log on this machine's disk.
+//! [`record`] defines what goes in and what comes out; [`spool`] is the log on the local disk.
 
 pub mod record;
 pub mod spool;

@@ -1,66 +1,66 @@
-//! What goes into the log, the answer to it, and what comes out.
+//! What is appended to the log, what is delivered from it, and why an append is refused.
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-/// A record on its way in: it is to be made durable.
+/// A record to append.
 #[derive(Debug)]
 pub struct Record<M, R> {
-    /// The stream, which decides on the lane.
+    /// The stream; it selects the lane.
     pub stream: u8,
-    /// Items in the payload; they are only counted.
+    /// Items in the payload. The log only counts them.
     pub items: u32,
-    /// The bytes, which are only kept.
+    /// The payload. The log does not look inside.
     pub payload: Bytes,
-    /// Told as soon as the frame is durable, or will never be.
+    /// Receives the answer when the record is durable, or refused.
     pub durable: Option<oneshot::Sender<Result<(), AppendError>>>,
-    /// Held for as long as the payload is in memory, and comes out with it.
+    /// Held for as long as the payload is in memory, and delivered with it.
     pub memory: M,
-    /// Where to report what became of the record; comes out with it, even if the
-    /// payload had to leave memory in between.
+    /// Receives the result of the record. Delivered with it, even if the payload left memory in
+    /// between.
     pub result: Option<oneshot::Sender<R>>,
 }
 
-/// A record on its way out, to its writer.
+/// A record delivered to its lane's writer.
 #[derive(Debug)]
 pub struct Delivered<M, R> {
-    /// Its place in the log; records of a stream come in this order.
+    /// Its sequence; records of a stream are delivered in ascending order.
     pub sequence: u64,
-    /// Items in it.
+    /// Items in the payload.
     pub items: u32,
-    /// What was handed in.
+    /// The payload, as it was appended.
     pub payload: Bytes,
-    /// What came with it. The log gives an `Option`: nothing came with what left memory.
+    /// What [`Record::memory`] held. The log delivers an `Option`: `None` for a record read
+    /// from disk.
     pub memory: M,
-    /// Where to report what became of the record.
+    /// Receives the result of the record.
     pub result: Option<oneshot::Sender<R>>,
 }
 
-/// Why a frame is not durable.
+/// Why a record is not durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
-    /// The spool is at its cap. Nothing of the frame was kept; there is room
-    /// again once frames are retired.
+    /// The spool is at its size limit. Nothing of the record is kept. There is room again once
+    /// records are acked.
     #[error("the spool is at its cap; try again later")]
     AtCap,
-    /// The disk is full, or has no more free space than is to be left to others.
-    /// Nothing of the frame was kept.
+    /// The disk is full, or its free space is below the reserve. Nothing of the record is kept.
     #[error("the disk has no free space for the spool; try again later")]
     NoSpace,
-    /// No spool of these settings takes such a frame.
+    /// The record is larger than the spool's settings allow.
     #[error("the frame is larger than the spool takes")]
     TooLarge,
-    /// The disk failed. The frame is not given to its writer in this life of
-    /// the process; if the process ends before the disk works again, what of
-    /// it reached the disk may be, once.
+    /// The disk failed. The record is not delivered in this run of the process. If the process
+    /// ends before the disk works again, the next run may find the record on disk and deliver
+    /// it, once.
     #[error("the spool's disk failed; try again later")]
     Failed,
-    /// The disk has not answered for longer than a sender should wait. Nothing of
-    /// the frame was kept.
+    /// The disk has not answered for longer than a sender should wait. Nothing of the record is
+    /// kept.
     #[error("the spool's disk does not answer; try again later")]
     Stalled,
-    /// The spool's directory was removed or replaced. Nothing of the frame was
-    /// kept, and only a new start helps.
+    /// The spool's directory was removed or replaced. Nothing of the record is kept, and only a
+    /// restart helps.
     #[error("the spool's directory was removed or replaced")]
     Gone,
 }

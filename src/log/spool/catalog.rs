@@ -1,7 +1,7 @@
-//! The segments on disk: what they hold, and which can go.
+//! The segments on disk: what they hold, and which can be deleted.
 //!
-//! Keeps one invariant: whatever lies before a segment's `end` is synced, and
-//! nothing behind it is ever read. Does no IO.
+//! Invariant: nothing at or after a segment's `end` is read. What lies before it was synced, or
+//! was read and checked at start. Does no IO.
 
 use super::portion::Portion;
 use std::collections::BTreeMap;
@@ -14,21 +14,22 @@ use super::recover::scan::report::SegmentReport;
 pub(crate) struct Segment {
     pub(crate) name: String,
     pub(crate) seed: Seed,
-    /// Bytes of the file.
+    /// Size of the file.
     pub(crate) bytes: u64,
     /// Where its frames end.
     pub(crate) end: u64,
     pub(crate) streams: [Portion; STREAMS_MAX],
-    /// Damaged ranges, as offset and the offset behind.
+    /// Corrupt or torn ranges, as start and end offset.
     pub(crate) gaps: Vec<(u64, u64)>,
-    /// The segment whose end this one states, if it must outlive it.
+    /// The segment before, if this one must not be deleted first: only this header states where
+    /// the discarded tail of that one begins.
     pub(crate) guards: Option<u64>,
-    /// Made in this life, and no write or sync to it has failed: what the disk
-    /// holds of it is known, so the file can be used again.
+    /// Created by this process, and no write or sync to it failed. So its content on disk is
+    /// known, and the file can be recycled.
     pub(crate) reusable: bool,
 }
 
-/// A segment that nobody needs any more.
+/// A segment that is no longer needed.
 #[derive(Clone, Debug)]
 pub(crate) struct Spent {
     pub(crate) number: u64,
@@ -43,12 +44,12 @@ pub(crate) struct Catalog {
     segments: BTreeMap<u64, Segment>,
 }
 
-/// A place in the log.
+/// A position in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Position {
     pub(crate) segment: u64,
     pub(crate) offset: u64,
-    /// Of the frame there.
+    /// Sequence of the record there, or a lower bound.
     pub(crate) sequence: u64,
 }
 
@@ -66,13 +67,13 @@ impl Segment {
         }
     }
 
-    /// What another scan of the segment found replaces what we thought.
+    /// Replaces what the catalog knows of the segment by the result of another scan.
     pub(crate) fn correct(&mut self, report: &SegmentReport) {
         self.streams = report.streams;
         self.gaps = gaps(report);
     }
 
-    /// Whether `offset` is damaged, and where the damage ends.
+    /// The end of the damaged range that contains `offset`; `None` if it is not damaged.
     pub(crate) fn gap_end(&self, offset: u64) -> Option<u64> {
         let gap = self
             .gaps
@@ -81,7 +82,7 @@ impl Segment {
         Some(gap.1)
     }
 
-    /// What a later segment would state of this one.
+    /// What the header of the next segment states of this one.
     pub(crate) fn as_predecessor(&self, number: u64) -> Predecessor {
         Predecessor {
             number,
@@ -113,8 +114,8 @@ impl Catalog {
         self.segments.values().map(|segment| segment.bytes).sum()
     }
 
-    /// The first segment, from number `from` on, that holds a frame of `stream`
-    /// later than `sequence`.
+    /// The first segment, from number `from` on, that holds a record of `stream` after
+    /// `sequence`.
     pub(crate) fn next_with(
         &self,
         stream: usize,
@@ -127,7 +128,7 @@ impl Catalog {
             .map(|(&number, segment)| (number, segment))
     }
 
-    /// Where a stream's frames begin, and its last sequence; `None`: there are none.
+    /// Where the records of a stream begin, and its last sequence; `None` if there are none.
     pub(crate) fn backlog(&self, stream: usize) -> Option<(Position, u64)> {
         let (number, _) = self.next_with(stream, 0, 0)?;
         let from = Position {
@@ -143,8 +144,8 @@ impl Catalog {
         Some((from, last))
     }
 
-    /// Segments that nobody needs any more: every frame is retired, the bytes
-    /// of no older segment depend on them, and a newer one carries the counts on.
+    /// Segments that are no longer needed: every record is acked, no older segment's end
+    /// depends on them, and a newer segment carries the counts on.
     pub(crate) fn spent(&self, acked: &Counts) -> Vec<Spent> {
         let Some((&newest, _)) = self.segments.last_key_value() else {
             return Vec::new();

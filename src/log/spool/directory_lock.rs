@@ -1,4 +1,4 @@
-//! One process to a spool.
+//! The lock that gives a spool directory to one process.
 
 use std::fs::{File, OpenOptions, Permissions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -12,7 +12,7 @@ use super::disk::real::file_at;
 
 const FILE_NAME: &str = "lock";
 
-/// The directory is ours until this is dropped, or the process ends however it may.
+/// An exclusive lock on the directory, until this is dropped or the process ends in any way.
 #[derive(Debug)]
 pub(crate) struct DirectoryLock {
     file: File,
@@ -20,7 +20,7 @@ pub(crate) struct DirectoryLock {
 }
 
 impl DirectoryLock {
-    /// Locks the directory, or says who has it.
+    /// Locks the directory. The error names the process that holds it.
     pub(crate) fn acquire(directory: &Path) -> anyhow::Result<Self> {
         let path = directory.join(FILE_NAME);
         let mut file = OpenOptions::new()
@@ -35,7 +35,7 @@ impl DirectoryLock {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut pid = String::new();
-                // Who it is only helps; that it is locked is the point.
+                // The pid only helps to find the process: the error is right without it.
                 let holder = match file.read_to_string(&mut pid) {
                     Ok(_) if !pid.trim().is_empty() => format!("process {}", pid.trim()),
                     Ok(_) | Err(_) => "another process".to_owned(),
@@ -49,8 +49,8 @@ impl DirectoryLock {
                 return Err(error).with_context(|| format!("cannot lock {}", path.display()));
             }
         }
-        // An earlier version made it with the umask's mode. Not every file system
-        // has modes.
+        // A file that exists may have a wider mode. The result is ignored because not every
+        // file system has modes.
         file.set_permissions(Permissions::from_mode(0o600)).ok();
         file.set_len(0)
             .and_then(|()| file.seek(SeekFrom::Start(0)))
@@ -59,8 +59,8 @@ impl DirectoryLock {
         Ok(Self { file, path })
     }
 
-    /// Whether the locked file is still there. A process that finds another one,
-    /// or none, would take the directory for free.
+    /// Whether the locked file is still at its path. If it is not, another process can lock the
+    /// directory.
     pub(crate) fn is_in_place(&self) -> std::io::Result<bool> {
         Ok(file_at(&self.path)? == Some(DiskFile::id(&self.file)?))
     }

@@ -1,8 +1,8 @@
-//! The disk, as the spool sees it: one directory and the files in it.
+//! The disk as the spool sees it: one directory and its files.
 //!
-//! The seam at which tests put a disk that fails, tears and forgets. Promises
-//! nothing that a disk does not: a write is durable after its file was synced,
-//! a name after the directory was. Knows nothing of segments.
+//! Tests replace it by a disk that fails, tears writes and loses what was not synced. Promises
+//! no more than a disk does: a write is durable after its file is synced, a name after the
+//! directory is. Knows nothing of segments.
 
 pub(crate) mod real;
 pub(crate) mod space;
@@ -16,30 +16,30 @@ use std::io;
 
 /// A directory. Names are plain file names.
 pub(crate) trait Disk: Debug + Send + Sync {
-    /// Makes a file that reads as `bytes` zeros, with space set aside for them
-    /// where the file system can. Fails if the name is taken.
+    /// Creates a file that reads as `bytes` zeros, with the space allocated where the file
+    /// system can. Fails if the name exists.
     fn create(&self, name: &str, bytes: u64) -> io::Result<Box<dyn DiskFile>>;
     /// Opens a file for reading.
     fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>>;
-    /// Opens a file to be written over.
+    /// Opens an existing file for reading and writing.
     fn reopen(&self, name: &str) -> io::Result<Box<dyn DiskFile>>;
     /// All files, in no order.
     fn list(&self) -> io::Result<Vec<Listed>>;
-    /// Renames a file, over another one if need be.
+    /// Renames a file; replaces an existing one.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
-    /// Removes a file; whoever has it open may read on.
+    /// Removes a file. A process that has it open can still read it.
     fn remove(&self, name: &str) -> io::Result<()>;
-    /// Makes all names durable that were made, changed and removed until now.
+    /// Makes durable all names that were created, renamed or removed so far.
     fn sync_dir(&self) -> io::Result<()>;
-    /// Bytes that we could still write to this file system.
+    /// Bytes of the file system that this process may still allocate.
     fn free_bytes(&self) -> io::Result<u64>;
-    /// Which file bears this name now; none if there is no such file.
+    /// The file with this name now; `None` if there is no such file.
     fn find(&self, name: &str) -> io::Result<Option<FileId>>;
     /// Whether the directory that was opened is still the one at its path.
     fn is_in_place(&self) -> io::Result<bool>;
 }
 
-/// Tells a file from any other one that exists at the same time.
+/// Identifies a file among all that exist at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FileId {
     pub(crate) device: u64,
@@ -50,9 +50,9 @@ pub(crate) struct FileId {
 pub(crate) trait DiskFile: Debug + Send + Sync {
     /// Writes some of `bytes`, as `pwrite` does.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize>;
-    /// Reads some bytes, as `pread` does; none at the end.
+    /// Reads some bytes, as `pread` does; zero at the end of the file.
     fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize>;
-    /// Makes durable what was written, as `fdatasync` does.
+    /// Makes the written bytes durable, as `fdatasync` does.
     fn sync_data(&self) -> io::Result<()>;
     /// Which file it is.
     fn id(&self) -> io::Result<FileId>;
@@ -65,7 +65,7 @@ pub(crate) struct Listed {
     pub(crate) bytes: u64,
 }
 
-/// Writes all of `bytes`, however the disk portions them.
+/// Writes all of `bytes`, with as many calls as the disk needs.
 pub(crate) fn write_all(file: &dyn DiskFile, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
     while !bytes.is_empty() {
         match file.write_at(bytes, offset) {
@@ -81,7 +81,7 @@ pub(crate) fn write_all(file: &dyn DiskFile, mut bytes: &[u8], mut offset: u64) 
     Ok(())
 }
 
-/// Reads until `into` is full or the file ends, and says how much that was.
+/// Reads until `into` is full or the file ends; returns the bytes read.
 pub(crate) fn read_full(file: &dyn DiskFile, into: &mut [u8], offset: u64) -> io::Result<usize> {
     let mut filled = 0;
     while filled < into.len() {

@@ -1,21 +1,21 @@
-//! The bytes of the log, version 1.
+//! The on-disk format of the log, version 1.
 //!
-//! Keeps one invariant: what decodes here was encoded here, for this instance,
-//! this segment and this very offset. Pure: no files, no clock. Whether bytes
-//! had been synced, and what to do about bad ones, is for others to say.
+//! Invariant: what decodes here was encoded for this spool id, this segment and this offset.
+//! Pure: no files, no clock. Does not know which bytes are synced, nor what to do about corrupt
+//! ones.
 //!
 //! # Limits
 //!
 //! | what | at most |
 //! |---|---|
 //! | streams | [`STREAMS_MAX`] |
-//! | payload of a frame | [`PAYLOAD_BYTES_MAX`] |
+//! | payload of a record | [`PAYLOAD_BYTES_MAX`] |
 //! | file of a segment | [`SEGMENT_BYTES_MAX`] |
 //! | a segment's number, a sequence, a count of items | [`NUMBER_MAX`] |
 //!
 //! # Grammar
 //!
-//! Numbers are little-endian; offsets are from the start of what they describe.
+//! Numbers are little-endian. Offsets are from the start of the structure.
 //!
 //! ```text
 //! file     = header pad(4096) header pad(8192) frame* (zero* | stale*)
@@ -24,12 +24,12 @@
 //! header   = 0    magic            8 bytes  "recspool"
 //!  (512)     8    version          u32      1
 //!            12   flags            u32      1: has a predecessor, 2: the predecessor is whole,
-//!                                           4: the file held another segment before
-//!            16   instance         16 bytes uuid of the spool
-//!            32   number           u64      unique and increasing within the instance
+//!                                           4: the file is a recycled segment
+//!            16   spool id         16 bytes uuid
+//!            32   number           u64      unique and increasing within the spool id
 //!            40   first sequence   u64      of the first frame, if there is one
 //!            48   predecessor      u64      the number of the segment before
-//!            56   its end          u64      whatever follows there is void
+//!            56   its end          u64      bytes after it are the discarded tail
 //!            64   counts           16 × u64 items of each stream before this segment
 //!            192  zeros
 //!            508  crc32c of 0..508
@@ -43,46 +43,48 @@
 //!            20   sequence         u64      the one before plus 1, within a segment
 //!            28   cumulative       u64      items of the stream, this frame included
 //!            36   payload crc      u32      crc32c of the payload
-//!            40   header crc       u32      crc32c of (instance, number, offset, 0..40)
+//!            40   header crc       u32      crc32c of (spool id, number, offset, 0..40)
 //!            44   payload
 //! ```
 //!
-//! Sequences never repeat; between segments numbers may be left out.
+//! A frame is one record on disk. Sequences never repeat; between segments numbers may be
+//! skipped.
 //!
-//! Why it is so:
-//! - The header is there twice, a page apart, and neither page is ever written
-//!   again: one bad sector does not cost a segment.
-//! - A frame's header crc depends on the instance, the segment and the offset:
-//!   stale bytes of another file, or a copy of a frame inside a payload, are
-//!   never taken for a frame. It covers the payload's crc, and so the payload.
-//! - A header that checks out vouches for the payload's length, so one bad
-//!   payload costs one frame and no search.
-//! - Files are used again, because pages and blocks that are there already take
-//!   half the time of new ones. What the file held before then follows the last
-//!   frame; no crc there fits, and its sequences are too low besides.
-//! - A group is what was written and synced at once. A frame of a later group
-//!   proves that everything before that group had been synced: holes there are
-//!   damage, holes in the last group are what a power cut leaves.
-//! - A segment says where the one before it ends, so bytes whose write or sync
-//!   failed are void for good without another write to the file that failed.
+//! # Why
+//!
+//! - The header is there twice, a page apart, and neither copy is written again while the file
+//!   is this segment: one bad sector does not lose a segment.
+//! - The header crc of a frame covers the spool id, the segment's number and the offset. So
+//!   stale bytes of another file, or a copy of a frame inside a payload, never pass for a
+//!   frame. It covers the payload crc, and so the payload.
+//! - A sound frame header proves the payload's length. So a corrupt payload costs one record,
+//!   and no search for the next one.
+//! - Segment files are recycled: pages and blocks that exist already cost half as much to write
+//!   as new ones. What the file held before follows the last frame. No crc fits there, and the
+//!   sequences are too low as well.
+//! - A group is what one write and one sync cover. A frame of a later group proves that
+//!   everything before that group was synced. So a hole there is corruption, while a hole in
+//!   the last group is what a power loss leaves.
+//! - A segment states where the one before it ends. So bytes after a failed write or sync are
+//!   discarded for good, without another write to the file that failed.
 
 use uuid::Uuid;
 
 /// The version that is written, and the only one that is read.
 pub const VERSION: u32 = 1;
-/// The most streams that a spool can hold.
+/// The most streams of a spool.
 pub const STREAMS_MAX: usize = 16;
-/// The largest payload of a frame: 64 MiB.
+/// The largest payload of a record: 64 MiB.
 pub const PAYLOAD_BYTES_MAX: u32 = 64 << 20;
-/// The largest segment file: 256 MiB, because recovery holds one in memory.
+/// The largest segment file: 256 MiB, because recovery reads a whole segment into memory.
 pub const SEGMENT_BYTES_MAX: u64 = 256 << 20;
 
-/// The largest number of a segment, sequence, and count of items. A million
-/// frames a second get here in 9,000 years, so what is beyond was not written by
-/// a spool. Sums over all streams stay within the ledger's signed 64 bits.
+/// The largest segment number, sequence and count of items. At a million records a second this
+/// takes 9,000 years, so a larger number is corrupt. Sums over all streams fit the ledger's
+/// signed 64 bits.
 pub const NUMBER_MAX: u64 = 1 << 58;
 
-/// Where frames begin.
+/// Where frames begin in a segment.
 pub(crate) const FRAMES_START: u64 = 8192;
 /// Bytes of a frame before its payload.
 pub(crate) const FRAME_HEADER_BYTES: u64 = 44;
@@ -91,7 +93,7 @@ pub(crate) const SEGMENT_HEADER_BYTES: usize = 512;
 /// Where the second copy begins.
 pub(crate) const SEGMENT_HEADER_COPY_AT: u64 = 4096;
 
-/// Not UTF-8 anywhere, so that text in a payload is never a candidate.
+/// Never occurs in UTF-8 text, so text in a payload is never a candidate for a frame.
 pub(crate) const FRAME_MARKER: [u8; 4] = [0xf5, 0xc1, 0xfe, 0x91];
 const MAGIC: [u8; 8] = *b"recspool";
 const HEADER_CRC_AT: usize = 508;
@@ -100,10 +102,10 @@ const HAS_PREDECESSOR: u32 = 1;
 const PREDECESSOR_WHOLE: u32 = 2;
 const RECYCLED: u32 = 4;
 
-/// A number for each stream.
+/// One number for each stream.
 pub type Counts = [u64; STREAMS_MAX];
 
-/// What a segment says of itself.
+/// The header of a segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SegmentHeader {
     pub(crate) instance: Uuid,
@@ -111,17 +113,17 @@ pub(crate) struct SegmentHeader {
     pub(crate) first_sequence: u64,
     pub(crate) predecessor: Option<Predecessor>,
     pub(crate) counts: Counts,
-    /// Behind the frames there may be bytes of a segment that the file held before.
+    /// The file held another segment before, so stale bytes may follow the frames.
     pub(crate) recycled: bool,
 }
 
-/// What a segment says of the one before it.
+/// What a segment's header states of the segment before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Predecessor {
     pub(crate) number: u64,
     pub(crate) end: u64,
-    /// Everything before `end` had been synced. Not so for a segment that was
-    /// found after a crash: its last group may have holes.
+    /// Everything before `end` is synced. False for a segment found at start: its last group
+    /// may have holes.
     pub(crate) whole: bool,
 }
 
@@ -134,15 +136,15 @@ pub enum HeaderError {
     /// The header is sound, but of another version.
     #[error("it has format version {0}, and only version {VERSION} can be read")]
     Version(u32),
-    /// The header is sound, and holds numbers that no spool writes.
+    /// The header is sound, but its numbers are impossible.
     #[error("its header holds numbers that no spool gets to")]
     Impossible,
-    /// Another file holds the segment of this number.
+    /// Another file holds the segment with this number.
     #[error("another file holds the segment of the same number")]
     Copied,
 }
 
-/// What a frame says of itself.
+/// The header of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FrameHeader {
     pub(crate) payload_bytes: u32,
@@ -154,7 +156,7 @@ pub(crate) struct FrameHeader {
     pub(crate) payload_crc: u32,
 }
 
-/// What ties a frame's crc to its segment.
+/// The part of a frame's header crc that depends on the spool id and the segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Seed(u32);
 
@@ -193,13 +195,14 @@ impl SegmentHeader {
         out
     }
 
-    /// Reads the header from the start of a segment's bytes, and says whether
-    /// both copies are sound.
+    /// Reads the header from the start of a segment's bytes. The flag is true if both copies
+    /// are sound and equal.
     pub(crate) fn decode(file: &[u8]) -> Result<(Self, bool), HeaderError> {
         let copy_at = to_usize(SEGMENT_HEADER_COPY_AT);
         match (Self::decode_copy(file, 0), Self::decode_copy(file, copy_at)) {
             (Ok(first), Ok(second)) => Ok((first.clone(), first == second)),
-            // A version that we do not know may have no second copy there.
+            // Another version may keep its second copy elsewhere, so one copy is enough to
+            // report it.
             (Err(HeaderError::Version(version)), _) | (_, Err(HeaderError::Version(version))) => {
                 Err(HeaderError::Version(version))
             }
@@ -241,7 +244,7 @@ impl SegmentHeader {
         }
     }
 
-    /// Whether a spool can have come to these numbers.
+    /// Whether a spool can have written these numbers.
     fn is_possible(&self) -> bool {
         let predecessor = self.predecessor.is_none_or(|before| {
             before.number < self.number && (FRAMES_START..=SEGMENT_BYTES_MAX).contains(&before.end)
@@ -259,7 +262,7 @@ impl FrameHeader {
         FRAME_HEADER_BYTES + u64::from(self.payload_bytes)
     }
 
-    /// Appends the header of a frame that begins at `offset` of its segment.
+    /// Appends the header of a frame at `offset` of its segment.
     pub(crate) fn encode(&self, seed: Seed, offset: u64, out: &mut Vec<u8>) {
         let start = out.len();
         out.extend_from_slice(&FRAME_MARKER);
@@ -274,8 +277,8 @@ impl FrameHeader {
         out.extend_from_slice(&crc.to_le_bytes());
     }
 
-    /// Reads the header at the start of `bytes`, which are at `offset` of their
-    /// segment. `None`: there is no frame there.
+    /// Reads the frame header at the start of `bytes`, which lie at `offset` of their segment.
+    /// `None`: no sound header is there.
     pub(crate) fn decode(bytes: &[u8], seed: Seed, offset: u64) -> Option<Self> {
         let bytes = bytes.get(..to_usize(FRAME_HEADER_BYTES))?;
         let sound = bytes[..4] == FRAME_MARKER
@@ -300,21 +303,21 @@ impl FrameHeader {
     }
 }
 
-/// A length in memory; everything here is far below 2³².
+/// A length in memory. All lengths here are far below 2³².
 pub(crate) fn to_usize(bytes: u64) -> usize {
     usize::try_from(bytes).expect("segments are far smaller than the address space")
 }
 
-/// The name of the segment whose first frame is `first_sequence`.
+/// The file name of the segment with this first sequence.
 pub(crate) fn segment_name(first_sequence: u64) -> String {
     format!("{first_sequence:016x}.seg")
 }
 
-/// The first sequence in a segment's name; `None`: not a segment's name.
+/// The first sequence in a segment's file name; `None` if the name is not a segment's.
 pub(crate) fn first_sequence_in_name(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".seg")?;
     let first = u64::from_str_radix(digits, 16).ok()?;
-    // Only the one spelling that we write.
+    // Other spellings of the same number are not names that the spool writes.
     (segment_name(first) == name).then_some(first)
 }
 

@@ -1,21 +1,21 @@
-//! A write-ahead log of opaque frames, with group commit.
+//! A write-ahead log of opaque records, with group commit.
 //!
-//! Promises: a frame whose entry was answered `Ok` is given to its lane's
-//! writer, in the order of its stream, once in each life of the process, until
-//! it is retired; through kill -9 and power loss. What is refused is never
-//! half kept. Knows nothing of HTTP, SQL, events or async runtimes.
+//! Guarantees: a record that was answered `Ok` is delivered to its lane's writer in each run of
+//! the process, once and in the order of its stream, until it is acked. It survives kill -9 and
+//! power loss. A refused record is kept as a whole or not at all. Knows nothing of HTTP,
+//! SQL, events or the async runtime.
 //!
 //! ```text
-//! Record ──flume──▶ Committer ──one write, one fdatasync──▶ segment files
-//!                      │                                        │
-//!                      └── Lane, while it keeps up ──▶ LaneReader ◀── else
-//!                                                          │
-//!                                      Spool::retire ◀─────┘ the writer
+//! Record ──flume──▶ GroupCommitter ──one write, one fdatasync──▶ segment files
+//!                      │                                              │
+//!                      └── Lane, while in memory ──▶ LaneReader ◀── while on disk
+//!                                                        │
+//!                                     Spool::ack ◀───────┘ the writer
 //! ```
 //!
-//! Modules in reading order: the bytes ([`mod@format`]), the `disk`, what is found on it
-//! (`scan`, `repair`), what is written to it (`segment`, `log`, `commit`), and
-//! the way out (`lag`, `lane`, `reader`).
+//! Modules in reading order: the bytes ([`mod@format`]), the `disk`, what a start finds on it
+//! ([`recover`]), what is written to it (`append`), and how records reach their writer
+//! ([`deliver`]).
 
 pub(crate) mod portion;
 

@@ -1,4 +1,4 @@
-//! What an operator can choose about the spool.
+//! The settings of the spool.
 
 use anyhow::ensure;
 
@@ -9,24 +9,24 @@ use super::format::{
 /// The spool's limits.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Streams, at most [`STREAMS_MAX`]; each has its lane.
+    /// Number of streams, at most [`STREAMS_MAX`]. Each has its lane.
     pub streams: u8,
-    /// Bytes of a segment file. A frame that is larger gets a larger file.
+    /// Bytes of a segment file. A larger record gets a larger file.
     pub segment_bytes: u64,
-    /// The largest payload that is taken, at most [`PAYLOAD_BYTES_MAX`].
+    /// The largest payload that is accepted, at most [`PAYLOAD_BYTES_MAX`].
     pub frame_bytes_max: u32,
-    /// What that could be reduced to under a smaller cap.
+    /// The lowest `frame_bytes_max` that a smaller `bytes_max` can lead to.
     pub frame_bytes_least: u32,
-    /// A group is written once it has so many bytes, whoever else waits.
+    /// A group takes no more records once it has this many bytes.
     pub group_bytes_max: usize,
-    /// All segment files together, by the size of the files.
+    /// Limit on the size of all segment files together.
     pub bytes_max: u64,
-    /// Space that is left to others on the file system.
+    /// Free space that the spool leaves on the file system.
     pub disk_reserve_bytes: u64,
-    /// Frames in memory that a lane holds before it falls behind.
+    /// Records that a lane holds in memory. The next one is only on disk.
     pub lane_frames_max: usize,
-    /// Payload bytes in memory that a lane holds before it falls behind; one
-    /// frame always fits.
+    /// Payload bytes that a lane holds in memory. The next record is only on disk; an empty
+    /// lane takes a record of any size.
     pub lane_bytes_max: usize,
 }
 
@@ -34,12 +34,12 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             streams: 1,
-            // Deleting whole files is how space comes back; 64 MiB is soon
-            // drained, and making a file is rare enough not to show.
+            // Space is freed by deleting whole files. 64 MiB drain soon, and creating a file
+            // that seldom costs nothing that shows.
             segment_bytes: 64 << 20,
             frame_bytes_max: PAYLOAD_BYTES_MAX,
             frame_bytes_least: PAYLOAD_BYTES_MAX,
-            // A MiB takes about a millisecond: nobody waits long for the group before.
+            // 1 MiB takes about a millisecond, so the next group waits only a few.
             group_bytes_max: 4 << 20,
             bytes_max: 8 << 30,
             disk_reserve_bytes: 1 << 30,
@@ -50,7 +50,7 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Refuses settings with which the spool could not go on.
+    /// Refuses settings with which the spool could block.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         ensure!(
             (1..=STREAMS_MAX).contains(&usize::from(self.streams)),
@@ -67,8 +67,8 @@ impl Settings {
             "a segment can have {SEGMENT_BYTES_MAX} bytes at most, not {}",
             self.segment_bytes
         );
-        // The newest segment stays until there is a newer one: with room for
-        // fewer than two, a full one would block its own succession.
+        // The newest segment is only deleted once there is a newer one. With room for fewer
+        // than two, a full one would keep the next from being created.
         let least = self.bytes_least();
         ensure!(
             self.bytes_max >= least,
@@ -79,7 +79,7 @@ impl Settings {
             self.lane_frames_max > 0 && self.group_bytes_max > 0,
             "a lane and a group hold at least one frame"
         );
-        // A frame tells how far back its group began in 32 bits.
+        // A frame stores the distance to the start of its group in 32 bits.
         ensure!(
             self.group_bytes_max <= 1 << 30,
             "a group can have 1 GiB at most, not {} bytes",
@@ -88,12 +88,12 @@ impl Settings {
         Ok(())
     }
 
-    /// The least that `bytes_max` may be.
+    /// The lowest valid `bytes_max`.
     pub fn bytes_least(&self) -> u64 {
         2 * self.largest_segment()
     }
 
-    /// The least cap that the spool can do with: segments and frames are smaller.
+    /// The lowest `bytes_max` that the spool can work with, with smaller segments and records.
     pub(crate) fn least_cap(&self) -> u64 {
         2 * Self::segment_of(self.frame_bytes_least)
     }

@@ -1,4 +1,4 @@
-//! What the committing thread, the readers and everybody's handle share.
+//! State that the group committer, the lane readers and the handles share.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,7 +23,7 @@ use super::settings::Settings;
 use super::usage::{Usage, UsageCounters};
 use crate::log::record::AppendError;
 
-/// A handle to the spool: cheap to clone, good from any thread.
+/// A handle to the spool: cheap to clone, usable from any thread.
 #[derive(Clone, Debug)]
 pub struct Spool {
     shared: Arc<Shared>,
@@ -37,28 +37,28 @@ pub(crate) struct Shared {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) usage: UsageCounters,
     catalog: Mutex<Catalog>,
-    /// Frames that were given to a writer and are not yet retired: sequence and items.
+    /// Records that are delivered and not yet acked: sequence and items.
     delivered: [Mutex<VecDeque<(u64, u32)>>; STREAMS_MAX],
-    /// All frames of a stream up to this sequence are settled.
+    /// The committed sequence of each stream: all records up to it are acked.
     acked: [AtomicU64; STREAMS_MAX],
     history: History,
-    /// Items that were found at the start, by stream.
+    /// Items that were found at start, by stream.
     found_items: Counts,
-    /// The last sequence that an earlier life of this spool used.
+    /// The last sequence that an earlier run used.
     pub(crate) found_last: u64,
-    /// New frames get later sequences than this.
+    /// New records get sequences above this.
     pub(crate) sequence_floor: AtomicU64,
-    /// Held while files are deleted, by one at a time; true if that failed.
+    /// Serialises deletion; true while the last attempt has failed.
     reclaiming: Mutex<bool>,
     pub(crate) recycled: RecycledSegments,
-    /// While the committing thread waits for the disk.
+    /// Runs while the group committer waits for the disk.
     pub(crate) stall: Stall,
-    /// While the reader of a stream does.
+    /// Runs while the reader of the stream waits for the disk.
     pub(crate) reading: [Stall; STREAMS_MAX],
     lock: Option<DirectoryLock>,
 }
 
-/// What a spool is opened with.
+/// What opening a spool has found.
 #[derive(Debug)]
 pub(crate) struct Found {
     pub(crate) instance: Uuid,
@@ -69,7 +69,7 @@ pub(crate) struct Found {
     /// Items that were found, by stream.
     pub(crate) items: Counts,
     pub(crate) history: History,
-    /// The last sequence that an earlier life used.
+    /// The last sequence that an earlier run used.
     pub(crate) last_sequence: u64,
     pub(crate) lock: Option<DirectoryLock>,
 }
@@ -79,37 +79,36 @@ impl Spool {
         Self { shared }
     }
 
-    /// Who this spool is. Sequences mean something only together with this.
+    /// The spool id. Sequences are only comparable within it.
     pub fn instance(&self) -> Uuid {
         self.shared.instance
     }
 
-    /// Who has had this directory open.
+    /// The openings of this directory.
     pub fn history(&self) -> &History {
         &self.shared.history
     }
 
-    /// Items of a stream that had been accepted before this start and are no
-    /// longer in the spool.
+    /// Items of a stream that were accepted before this start and are no longer in the spool.
     pub fn passed(&self, stream: u8) -> u64 {
         let accepted = self.shared.history.accepted(stream);
         let found = self.shared.found_items.get(usize::from(stream));
         accepted.saturating_sub(found.copied().unwrap_or(0))
     }
 
-    /// How full the spool is.
+    /// The usage of the spool.
     pub fn usage(&self) -> Usage {
         let shared = &self.shared;
         shared.usage.usage(shared.settings.bytes_max)
     }
 
-    /// The largest payload that is taken.
+    /// The largest payload that is accepted.
     pub fn payload_bytes_max(&self) -> usize {
         to_usize(self.shared.settings.frame_bytes_max.into())
     }
 
-    /// Whether a payload of `payload_bytes` would be taken now. It is an early word, so that
-    /// work can be saved; the last one is the committing thread's.
+    /// Whether a payload of `payload_bytes` would be accepted now. An early check that saves
+    /// work; the group committer decides.
     pub fn has_room(&self, payload_bytes: usize) -> Result<(), AppendError> {
         let Shared {
             usage, settings, ..
@@ -145,14 +144,14 @@ impl Spool {
         }
     }
 
-    /// For how long the disk has not answered, if that is worth a word.
+    /// For how long the disk has not answered, if that is long enough to report.
     pub fn stalled(&self) -> Option<Duration> {
         let Shared { stall, reading, .. } = &*self.shared;
         let lasts = reading.iter().chain([stall]).map(Stall::lasts).max()?;
         (lasts >= stall::TOLD_AFTER).then_some(lasts)
     }
 
-    /// What is missing on the disk, if a new segment does not fit there.
+    /// What the disk lacks, if a new segment does not fit.
     pub fn shortage(&self) -> Option<Shortage> {
         let Shared {
             usage, settings, ..
@@ -164,14 +163,14 @@ impl Spool {
             .then(|| Shortage::new(usage.free_bytes.load(Ordering::Relaxed), settings))
     }
 
-    /// The writer says that all frames of `stream` up to and including
-    /// `sequence` are settled. Those that its reader has not given yet stay.
+    /// Acks all records of `stream` up to and including `sequence`. Records that are not
+    /// delivered yet stay.
     pub fn ack(&self, stream: u8, sequence: u64) {
         self.shared.ack(usize::from(stream), sequence);
     }
 
-    /// Deletes the segments that hold nothing unsettled, and says how many went.
-    /// The committing thread does this on its own; afterwards, call it here.
+    /// Deletes the segments without unacked records and the recycled ones; returns how many
+    /// segments. The group committer does this while it runs. After it has returned, call this.
     pub fn reclaim(&self) -> usize {
         self.shared.reclaim(false)
     }
@@ -206,7 +205,7 @@ impl Shared {
         locked(&self.catalog)
     }
 
-    /// Makes the catalog's sizes known.
+    /// Publishes the catalog's sizes as usage.
     pub(crate) fn publish(&self, catalog: &Catalog) {
         self.usage.bytes.store(catalog.bytes(), Ordering::Relaxed);
         self.usage
@@ -214,7 +213,7 @@ impl Shared {
             .store(catalog.len() as u64, Ordering::Relaxed);
     }
 
-    /// A frame leaves for a writer.
+    /// Notes that a record is delivered to its writer.
     pub(crate) fn deliver(&self, stream: usize, sequence: u64, items: u32) {
         locked(&self.delivered[stream]).push_back((sequence, items));
     }
@@ -228,14 +227,14 @@ impl Shared {
         }
     }
 
-    /// Frames up to `last` are settled, `frames` more than before.
+    /// Advances the committed sequence of `stream` to `last`, which acks `frames` more records.
     pub(crate) fn settle(&self, stream: usize, last: u64, frames: u64, items: u64) {
         self.usage.take(stream, frames, items);
         self.acked[stream].fetch_max(last, Ordering::Release);
     }
 
-    /// Every frame of `stream` that is neither settled nor with its writer is
-    /// lost. Called with the stream's lane locked, when it has caught up.
+    /// Counts as lost every record of `stream` that is neither acked nor delivered. Called
+    /// under the lane's lock when the reader has caught up.
     pub(crate) fn write_off(&self, stream: usize) {
         let delivered = locked(&self.delivered[stream]);
         let held: u64 = delivered.iter().map(|&(_, items)| u64::from(items)).sum();
@@ -252,8 +251,8 @@ impl Shared {
         }
     }
 
-    /// Lets go of segments that hold nothing unsettled; `keep`: some of their
-    /// files may be used again. Without, spares go as well.
+    /// Deletes segments without unacked records. With `keep`, some files become recycled
+    /// segments; without it, those are deleted too.
     pub(crate) fn reclaim(&self, keep: bool) -> usize {
         let mut failing = locked(&self.reclaiming);
         let mut gone = 0;
@@ -263,7 +262,7 @@ impl Shared {
         if !keep {
             self.recycled.clear(self.disk.as_ref());
         }
-        // What guarded a segment can go when that one is gone for good.
+        // Each deletion may free a segment that had to outlive the deleted one.
         loop {
             let acked = std::array::from_fn(|at| self.acked[at].load(Ordering::Acquire));
             let spent = self.catalog().spent(&acked);
@@ -291,15 +290,15 @@ impl Shared {
         }
     }
 
-    /// Whether names still lead to this spool's files. Once they do not, nothing
-    /// is written, renamed or removed any more: it would be in another directory.
+    /// Whether the directory's path still leads to this spool's files. Once it does not,
+    /// nothing is written, renamed or removed: that would happen in another directory.
     pub(crate) fn is_in_place(&self) -> bool {
         if self.usage.gone.load(Ordering::Relaxed) {
             return false;
         }
         let lock = self.lock.as_ref().map(DirectoryLock::is_in_place);
         let looks = [Some(self.disk.is_in_place()), lock];
-        // What cannot be found out now shows at the next write, or the next look.
+        // A check that fails says nothing: the next write or the next check finds out.
         let in_place = looks.into_iter().flatten().all(|look| look.unwrap_or(true));
         if !in_place && !self.usage.gone.swap(true, Ordering::Relaxed) {
             self.usage.failed.store(true, Ordering::Relaxed);

@@ -1,8 +1,8 @@
-//! Who this spool is: a uuid that lives as long as its counters do.
+//! The spool id: a uuid that lives as long as the spool's counters.
 //!
-//! Sequences and counts go on from segment to segment. A directory without a
-//! readable segment has lost them, and becomes another instance, so that what
-//! anybody remembers of the old one's sequences is never applied to new frames.
+//! Sequences and counts continue from segment to segment. A directory without a readable
+//! segment has lost them and gets a new id. So what the database knows of the old id's
+//! sequences is never applied to new records.
 
 use std::io;
 
@@ -14,15 +14,15 @@ use super::disk::{Disk, read_full, write_all};
 pub(crate) const FILE_NAME: &str = "instance";
 const TEMPORARY_NAME: &str = "instance.new";
 
-/// Files that are whole only once they are renamed end so.
+/// Suffix of files that are not complete until they are renamed.
 pub(crate) const LEFTOVER_SUFFIX: &str = ".new";
 
-/// Whether `name` is a file that a crash kept from being finished.
+/// Whether `name` is a file that a crash left incomplete.
 pub(crate) fn is_leftover(name: &str) -> bool {
     name.ends_with(LEFTOVER_SUFFIX)
 }
 
-/// Who the directory says it is; none in a new one.
+/// The spool id in the directory; `None` if it has none.
 pub(crate) fn read(disk: &dyn Disk) -> anyhow::Result<Option<Uuid>> {
     let file = match disk.open(FILE_NAME) {
         Ok(file) => file,
@@ -34,7 +34,7 @@ pub(crate) fn read(disk: &dyn Disk) -> anyhow::Result<Option<Uuid>> {
         read_full(file.as_ref(), &mut text, 0).context("cannot read the spool's instance file")?;
     match Uuid::try_parse_ascii(text[..read].trim_ascii()) {
         Ok(instance) => Ok(Some(instance)),
-        // Segments name their instance too, so nothing is lost with the file.
+        // Each segment holds the spool id too, so removing the file loses nothing.
         Err(_) => bail!(
             "the spool's instance file does not hold a uuid: remove the file, \
              it is written anew from what the segments say"
@@ -42,7 +42,7 @@ pub(crate) fn read(disk: &dyn Disk) -> anyhow::Result<Option<Uuid>> {
     }
 }
 
-/// Makes `instance` who the directory is, whole or not at all.
+/// Stores the spool id in the directory, atomically.
 pub(crate) fn write(disk: &dyn Disk, instance: Uuid) -> io::Result<()> {
     let file = disk.create(TEMPORARY_NAME, 0)?;
     write_all(file.as_ref(), format!("{instance}\n").as_bytes(), 0)?;

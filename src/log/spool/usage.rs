@@ -1,39 +1,38 @@
-//! How full the spool is, in numbers that anybody may read at any time.
+//! The spool's usage counters, readable at any time.
 //!
-//! Each number is right on its own; two read together may be a group apart.
+//! Each number is exact. Two of them read together may be one group apart.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::format::{Counts, STREAMS_MAX};
 
-/// How full the spool is.
+/// The usage of the spool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Usage {
     /// Bytes of all segment files.
     pub bytes: u64,
-    /// The most that they may have.
+    /// Limit on `bytes`.
     pub bytes_max: u64,
     /// Segment files.
     pub segments: u64,
-    /// Frames that are not yet retired, by stream.
+    /// Records that are not yet acked, by stream.
     pub frames: Counts,
-    /// Items that are not yet retired, by stream.
+    /// Items that are not yet acked, by stream.
     pub items: Counts,
-    /// Items that were made durable since the instance was born, by stream.
+    /// Items that were made durable under this spool id, by stream.
     pub accepted: Counts,
-    /// Items that were accepted since the instance was born and are neither
-    /// settled nor on disk. Before the ledger was read: those of which the
-    /// segments show that they are missing.
+    /// Items that were accepted under this spool id and are neither acked nor on disk. Until
+    /// the ledger is read: the items that the segments show to be missing.
     pub lost: u64,
     /// The same, by stream.
     pub lost_items: Counts,
-    /// Frames that were refused with nobody waiting for the answer, since the start.
+    /// Records that were refused without a receiver for the answer, since the start.
     pub refused: u64,
     /// The last attempt to write failed.
     pub failed: bool,
 }
 
-/// The numbers behind [`Usage`].
+/// The counters behind [`Usage`].
 #[derive(Debug)]
 pub(crate) struct UsageCounters {
     pub(crate) bytes: AtomicU64,
@@ -41,20 +40,20 @@ pub(crate) struct UsageCounters {
     pub(crate) frames: [AtomicU64; STREAMS_MAX],
     pub(crate) items: [AtomicU64; STREAMS_MAX],
     pub(crate) accepted: [AtomicU64; STREAMS_MAX],
-    /// Lost items as the start found them, by stream.
+    /// Lost items as found at start, by stream.
     pub(crate) found_lost: [AtomicU64; STREAMS_MAX],
-    /// Items that turned out to be damaged since then, by stream.
+    /// Items found to be lost since then, by stream.
     pub(crate) since_lost: [AtomicU64; STREAMS_MAX],
     pub(crate) refused: AtomicU64,
-    /// Bytes that still fit into the segment that is being written.
+    /// Bytes that still fit into the active segment.
     pub(crate) active_free: AtomicU64,
     /// Nothing can be written until the disk works again.
     pub(crate) failed: AtomicBool,
-    /// The file system has less free space than is to be left to others.
+    /// The file system has less free space than the reserve.
     pub(crate) reserve_reached: AtomicBool,
-    /// Free bytes of the file system, when last asked for.
+    /// Free bytes of the file system when last checked.
     pub(crate) free_bytes: AtomicU64,
-    /// The file system refused space though it says that some is free.
+    /// The file system refused space although it reports free space.
     pub(crate) no_space: AtomicBool,
     /// The directory was removed or replaced; nothing is written any more.
     pub(crate) gone: AtomicBool,
@@ -100,19 +99,19 @@ impl UsageCounters {
         }
     }
 
-    /// Frames and items of a stream that are not settled.
+    /// Records and items of a stream that are not acked.
     pub(crate) fn of_stream(&self, stream: usize) -> (u64, u64) {
         let load = |counts: &[AtomicU64; STREAMS_MAX]| counts[stream].load(Ordering::Relaxed);
         (load(&self.frames), load(&self.items))
     }
 
-    /// Frames that nobody has settled yet came in.
+    /// Counts records that came in and are not yet acked.
     pub(crate) fn add(&self, stream: usize, frames: u64, items: u64) {
         self.frames[stream].fetch_add(frames, Ordering::Relaxed);
         self.items[stream].fetch_add(items, Ordering::Relaxed);
     }
 
-    /// Frames were settled, or lost.
+    /// Counts records that were acked, or lost.
     pub(crate) fn take(&self, stream: usize, frames: u64, items: u64) {
         self.frames[stream].fetch_sub(frames, Ordering::Relaxed);
         self.items[stream].fetch_sub(items, Ordering::Relaxed);

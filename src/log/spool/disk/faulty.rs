@@ -1,10 +1,10 @@
-//! A disk in memory that fails, tears and forgets, as disks do.
+//! A disk in memory that fails, tears writes and loses what was not synced, as disks do.
 //!
-//! Keeps apart what was written and what is durable. After [`FaultyDisk::crash`]
-//! there is what a power cut could have left: each write since the last sync of
-//! its file kept, dropped or torn, each name since the last sync of the
-//! directory there or not, by seed. A sync that fails promises nothing for what
-//! came before it, however many syncs succeed later.
+//! Keeps apart what was written and what is durable. [`FaultyDisk::crash`] returns what a power
+//! loss could leave, chosen by seed: each write since the last sync of its file is kept,
+//! dropped or torn; each change of a name since the last sync of the directory is kept or
+//! dropped. After a failed sync the writes before it stay uncertain, however many syncs succeed
+//! later.
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
@@ -17,18 +17,18 @@ use rand::{RngExt, SeedableRng};
 
 use super::{Disk, DiskFile, FileId, Listed};
 
-/// What goes wrong, and when.
+/// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// The operation fails; a write may have been done in part.
+    /// The operation fails; a write may be done in part.
     Fails,
-    /// It and all that come after fail, having done nothing: the disk is gone.
+    /// This operation and all later ones fail without effect: the disk is gone.
     Freezes,
-    /// If it reads or writes, it is interrupted by a signal.
+    /// A read or write is interrupted by a signal.
     Interrupted,
-    /// It writes or reads less than it was asked to.
+    /// A read or write transfers fewer bytes than asked for.
     Short,
-    /// There is no space.
+    /// The disk is full.
     NoSpace,
 }
 
@@ -53,12 +53,12 @@ struct State {
 
 #[derive(Debug, Default)]
 struct File {
-    /// What a read sees.
+    /// What a read returns.
     live: Vec<u8>,
-    /// What has surely reached the disk.
+    /// What has reached the disk for certain.
     durable: Vec<u8>,
     unsynced: Vec<Write>,
-    /// Writes whose sync failed: they may be there or not, for ever.
+    /// Writes covered by a failed sync: a crash may keep or drop each of them, always.
     doubtful: Vec<Write>,
 }
 
@@ -84,13 +84,13 @@ struct OpenFile {
 const SECTOR: usize = 512;
 
 impl FaultyDisk {
-    /// Makes the `n`-th operation from now, counting from 1, go wrong.
+    /// Makes the `n`-th operation from now, counted from 1, go wrong.
     pub(crate) fn fail(&self, n: u64, fault: Fault) {
         let mut state = self.lock();
         state.fault = Some((state.operations + n, fault));
     }
 
-    /// Nothing goes wrong from now on.
+    /// No operation goes wrong from now on.
     pub(crate) fn mend(&self) {
         self.lock().fault = None;
     }
@@ -100,24 +100,24 @@ impl FaultyDisk {
         self.lock().operations
     }
 
-    /// Says how much space there is.
+    /// Sets the free space that the disk reports.
     pub(crate) fn set_free_bytes(&self, bytes: u64) {
         self.lock().free_bytes = Some(bytes);
     }
 
-    /// Another directory takes this one's place.
+    /// Another directory takes the place of this one.
     pub(crate) fn move_away(&self) {
         self.lock().moved_away = true;
     }
 
-    /// What a file reads as.
+    /// The content of a file, as a read returns it.
     pub(crate) fn content(&self, name: &str) -> Option<Vec<u8>> {
         let state = self.lock();
         let file = *state.live.get(name)?;
         Some(state.files[file].live.clone())
     }
 
-    /// Puts a file there, durably, or removes it.
+    /// Creates a file durably, or removes it.
     pub(crate) fn place(&self, name: &str, content: Option<&[u8]>) {
         let mut state = self.lock();
         state.live.remove(name);
@@ -134,7 +134,7 @@ impl FaultyDisk {
         }
     }
 
-    /// Changes bytes of a file as decay does: in place, under whoever has it open.
+    /// Flips a bit of a file in place, as bit rot does, also under open handles.
     pub(crate) fn rot(&self, name: &str, offset: usize) {
         let mut state = self.lock();
         let file = state.live[name];
@@ -147,7 +147,7 @@ impl FaultyDisk {
         self.lock().live.keys().cloned().collect()
     }
 
-    /// The disk as a power cut may have left it.
+    /// The disk as a power loss may leave it.
     pub(crate) fn crash(&self, seed: u64) -> Self {
         let state = self.lock();
         let mut random = StdRng::seed_from_u64(seed);
@@ -168,7 +168,7 @@ impl FaultyDisk {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts an operation, and says what goes wrong with it.
+    /// Counts an operation; returns what goes wrong with it.
     fn operate(&self) -> (MutexGuard<'_, State>, Option<Fault>) {
         let mut state = self.lock();
         state.operations += 1;
@@ -216,7 +216,7 @@ impl File {
                 1 => write.apply(&mut content, 0..write.bytes.len()),
                 2 => write.apply(&mut content, 0..random.random_range(0..=write.bytes.len())),
                 _ => {
-                    // Sectors are written whole, in whatever order.
+                    // Sectors are written whole, in any order.
                     let mut from = 0;
                     while from < write.bytes.len() {
                         let to =
@@ -326,8 +326,8 @@ impl Disk for FaultyDisk {
         Ok(state.free_bytes.unwrap_or(u64::MAX))
     }
 
-    // Looks that no fault is meant for: the spool looks by the clock, and the
-    // operations of a test should be the same each time.
+    // These two are not counted and never fail: the spool calls them by the clock, and a test's
+    // operations must be the same in each run.
     fn find(&self, name: &str) -> io::Result<Option<FileId>> {
         let state = self.lock();
         Ok(state.live.get(name).map(|&file| id_of(file)))

@@ -1,4 +1,4 @@
-//! The disk of the machine: a directory that no other process writes to.
+//! The local disk: a directory that no other process writes to.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -18,9 +18,9 @@ pub(crate) struct RealDisk {
 }
 
 impl RealDisk {
-    /// Opens the directory, which is made if it is not there.
+    /// Opens the directory, and creates it if it does not exist.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        // What events say of people is nobody else's business.
+        // Events hold personal data, so only the owner may read the directory.
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -28,7 +28,7 @@ impl RealDisk {
         Self::existing(path)
     }
 
-    /// Opens a directory that is there.
+    /// Opens a directory that exists.
     pub(crate) fn existing(path: &Path) -> io::Result<Self> {
         Ok(Self {
             path: path.to_owned(),
@@ -49,8 +49,8 @@ impl Disk for RealDisk {
         if bytes > 0
             && let Err(error) = set_aside(&file, bytes)
         {
-            // Nothing refers to the file yet; if it cannot go either, the next
-            // start clears it away.
+            // Nothing refers to the file yet. If it cannot be removed, the next start removes
+            // it.
             fs::remove_file(&path).ok();
             return Err(error);
         }
@@ -115,11 +115,11 @@ impl Disk for RealDisk {
     }
 }
 
-/// Which file or directory is at `path`; none if nothing is.
+/// The file or directory at `path`; `None` if there is none.
 pub(crate) fn file_at(path: &Path) -> io::Result<Option<FileId>> {
     match fs::metadata(path) {
         Ok(metadata) => Ok(Some(id_of(&metadata))),
-        // A network file system calls a directory stale that was removed elsewhere.
+        // A network file system reports a directory that was removed elsewhere as stale.
         Err(error)
             if matches!(
                 error.kind(),
@@ -159,17 +159,17 @@ impl DiskFile for File {
     }
 }
 
-/// Gives the file its size at once, so that later syncs need not write it.
+/// Allocates the whole file at once, so that later syncs need not write its size.
 ///
-/// Writing real zeros would spare the file system a note at each sync (0.11
-/// instead of 0.17 ms for 32 KiB on ext4), but costs 34 ms at once for 64 MiB,
-/// while everyone waits: more than it saves as soon as groups are large.
+/// Writing zeros instead would save the file system a metadata update at each sync (0.11
+/// instead of 0.17 ms for 32 KiB on ext4). But it takes 34 ms at once for 64 MiB, while all
+/// senders wait: more than it saves as soon as groups are large.
 fn set_aside(file: &File, bytes: u64) -> io::Result<()> {
     loop {
         return match fallocate(file, FallocateFlags::empty(), 0, bytes) {
             Ok(()) => Ok(()),
             Err(Errno::INTR) => continue,
-            // Not every file system can; the size alone is worth having.
+            // Not every file system supports fallocate; the size alone still helps.
             Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => file.set_len(bytes),
             Err(error) => Err(error.into()),
         };

@@ -1,4 +1,4 @@
-//! Whether the disk has room for the spool, in words that help.
+//! Reports a disk that has no room for the spool, with what to do.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ pub struct Shortage {
     free: u64,
     reserve: u64,
     segment: u64,
-    /// The least cap that the spool can work with.
+    /// The lowest `bytes_max` that the spool can work with.
     least_cap: u64,
 }
 
@@ -28,7 +28,8 @@ impl Shortage {
         }
     }
 
-    /// A cap in MiB with which the spool would work now: its segments are smaller.
+    /// A `bytes_max` in MiB with which the spool would work now, because its segments are
+    /// smaller.
     fn cap_that_fits(&self) -> Option<u64> {
         let usable = self.free.saturating_sub(self.reserve) / MIB;
         (usable * MIB >= self.least_cap && usable * MIB / 8 < self.segment).then_some(usable)
@@ -79,7 +80,7 @@ mod tests {
             "{small}"
         );
         assert!(words(51, 1).contains("--spool-bytes-max to 50MiB"));
-        // Below this the largest frame has no room.
+        // Below this the largest record does not fit.
         assert!(!words(30, 1).contains("--spool-bytes-max"));
     }
 }

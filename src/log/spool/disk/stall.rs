@@ -1,23 +1,23 @@
-//! For how long the disk has kept a thread of the spool waiting.
+//! For how long a thread of the spool has waited for the disk.
 //!
-//! A disk that hangs says nothing, and the thread that waits for it cannot
-//! either. So the thread notes when it began, and others look.
+//! A thread that waits for a hanging disk cannot report it. So it records when the wait began,
+//! and other threads read that.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// A sync takes milliseconds; this long it is worth a warning.
+/// A sync takes milliseconds; a wait this long is worth a warning.
 pub(crate) const TOLD_AFTER: Duration = Duration::from_millis(1500);
 
-/// From here on nothing more is taken, and waiting senders are answered: they
-/// have other instances, or their own queue, to turn to.
+/// After this long, new records are refused and waiting senders get an answer: they can send to
+/// another replica, or queue the events themselves.
 pub(crate) const REFUSED_AFTER: Duration = Duration::from_secs(5);
 
-/// When the disk was asked for what it has not answered yet.
+/// The start of the disk operation that has not returned yet.
 #[derive(Debug)]
 pub(crate) struct Stall {
     epoch: Instant,
-    /// Milliseconds since the epoch, plus 1; zero while nothing is asked.
+    /// Milliseconds since `epoch`, plus 1; zero while no operation runs.
     since: AtomicU64,
 }
 
@@ -29,17 +29,17 @@ impl Stall {
         }
     }
 
-    /// The disk is about to be asked.
+    /// A disk operation starts.
     pub(crate) fn begins(&self) {
         self.since.store(self.now() + 1, Ordering::Relaxed);
     }
 
-    /// It has answered.
+    /// The operation has returned.
     pub(crate) fn ends(&self) {
         self.since.store(0, Ordering::Relaxed);
     }
 
-    /// For how long the disk has not answered; zero if it is not asked.
+    /// For how long the current operation has run; zero if none does.
     pub(crate) fn lasts(&self) -> Duration {
         match self.since.load(Ordering::Relaxed) {
             0 => Duration::ZERO,
