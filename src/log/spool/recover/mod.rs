@@ -1,4 +1,5 @@
-//! What a start finds on disk: it is read, told, repaired, and then gone on from.
+//! What happens at start: the disk is scanned, the findings are logged and repaired, and the
+//! log continues after them.
 
 pub mod open;
 pub(crate) mod openings;

@@ -1,4 +1,4 @@
-//! Opening a spool: lock, look, tell, repair, then go on where it ended.
+//! Opens a spool: lock, scan, log the findings, repair, continue after the last record.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -27,25 +27,25 @@ use crate::log::spool::settings::Settings;
 use crate::log::spool::shared;
 use crate::log::spool::shared::{Shared, Spool};
 
-/// A spool, open.
+/// An open spool.
 #[derive(Debug)]
 pub struct Opened<L, R> {
-    /// For everyone.
+    /// The handle; clones go to all users.
     pub spool: Spool,
-    /// For a thread of its own.
+    /// Runs on a dedicated thread.
     pub committer: GroupCommitter<L, R>,
-    /// One to each stream, by number. There are more than were asked for if
-    /// earlier settings had more streams and frames of theirs are left.
+    /// One for each stream, in order of their numbers. Earlier settings may have had more
+    /// streams: those with records left get a reader too.
     pub readers: Vec<LaneReader<L, R>>,
-    /// What was found on disk.
+    /// What the scan found on disk.
     pub report: ScanReport,
 }
 
-/// Opens the spool in `directory`, which is made if it is not there. Entries
-/// come through `entries`, which should be bounded.
+/// Opens the spool in `directory`, which is created if it does not exist. Records come through
+/// `entries`, which should be bounded.
 ///
-/// Nothing is given or written before everything on disk was read; what was
-/// found is logged before anything is done about it.
+/// Nothing is delivered, and nothing but the lock file is written, before everything on disk is
+/// read. The findings are logged before anything is repaired.
 pub fn open<L, R>(
     directory: &Path,
     settings: Settings,
@@ -57,53 +57,53 @@ pub fn open<L, R>(
     open_on(Arc::new(disk), Some(lock), settings, entries).with_context(doing)
 }
 
-/// Reads what is in a spool's directory and changes nothing. While a service
-/// runs there, the end of the newest segment may look torn.
+/// Scans a spool's directory and changes nothing. While a service has it open, the end of the
+/// newest segment may look torn.
 pub fn inspect(directory: &Path) -> anyhow::Result<ScanReport> {
     let doing = || format!("cannot read the spool in {}", directory.display());
     let disk = RealDisk::existing(directory).with_context(doing)?;
     scan(&disk).with_context(doing)
 }
 
-/// Who has had the directory of spool `instance` open.
+/// The recorded openings of the directory of spool `instance`.
 pub fn history(directory: &Path, instance: Uuid) -> anyhow::Result<History> {
     let doing = || format!("cannot read the spool in {}", directory.display());
     let disk = RealDisk::existing(directory).with_context(doing)?;
     recorded(&disk, instance, true).with_context(doing)
 }
 
-/// What is recorded of openings; `used`: the directory holds frames.
+/// The recorded openings. `used`: the directory holds records.
 fn recorded(disk: &dyn Disk, instance: Uuid, used: bool) -> anyhow::Result<History> {
     let recorded = openings::read(disk, instance)?;
     Ok(recorded.unwrap_or_else(|| History::unrecorded(instance, used)))
 }
 
-/// What a spool's directory says of the items of one stream.
+/// Item counts of one stream in a spool's directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StreamAccount {
     /// The stream.
     pub number: u8,
-    /// Items that were made durable since the instance was born.
+    /// Items that were made durable under this spool id.
     pub accepted: u64,
-    /// Items of frames behind the settled ones.
+    /// Items of records after the committed sequence.
     pub unsettled: u64,
 }
 
-/// What a spool's directory says of all streams.
+/// Item counts of all streams in a spool's directory.
 #[derive(Clone, Debug)]
 pub struct Account {
-    /// Who has had the directory open.
+    /// The openings of the directory.
     pub history: History,
     /// Every stream that was ever used.
     pub streams: Vec<StreamAccount>,
 }
 
-/// A stream, the watermark that the database has for it, and who set that.
+/// A stream, the watermark that the database has for it, and the opening that set it.
 pub type Watermark = (u8, u64, Option<Uuid>);
 
-/// Reads what a spool's directory says of every stream that was ever used;
-/// frames that `watermarks` vouch for are settled. Changes nothing, and may run
-/// beside the service. Fails if the directory is not a spool of `instance`.
+/// Counts the items of every stream that was ever used. Records that `watermarks` vouch for are
+/// acked. Changes nothing, and may run while a service has the directory open. Fails if the
+/// directory does not hold the spool `instance`.
 pub fn account(
     directory: &Path,
     instance: Uuid,
@@ -153,8 +153,8 @@ fn account_on(
     Ok(Account { history, streams })
 }
 
-/// Makes a directory that began as a copy a spool by itself, with accounts in
-/// the database of its own; returns its lineage. No process may have it open.
+/// Turns a directory that began as a copy into an independent spool, with a separate account in
+/// the database; returns its lineage. Fails while a process has the directory open.
 pub fn fork(directory: &Path) -> anyhow::Result<Uuid> {
     let doing = || format!("cannot fork the spool in {}", directory.display());
     let disk = RealDisk::existing(directory).with_context(doing)?;
@@ -255,8 +255,7 @@ pub(crate) fn open_on<L, R>(
     })
 }
 
-/// Where the log goes on: always in a fresh segment, beyond every sequence
-/// that was ever seen.
+/// Where the log continues: in a new segment, after every sequence that was ever seen.
 fn resume(report: &ScanReport) -> Resume {
     let newest = report.segments.last();
     let seen = report
@@ -271,7 +270,7 @@ fn resume(report: &ScanReport) -> Resume {
             predecessor: Predecessor {
                 number: newest.header.number,
                 end: newest.end,
-                // Whether its last group was ever synced, nobody knows.
+                // The last group may not be synced.
                 whole: false,
             },
             has_void: newest.void_bytes > 0,
@@ -282,7 +281,7 @@ fn resume(report: &ScanReport) -> Resume {
     }
 }
 
-/// Records that this directory is being opened, before anyone else can hear of it.
+/// Records that this directory is being opened, before the database can see the opening.
 fn begin(
     disk: &dyn Disk,
     instance: Uuid,
@@ -301,7 +300,7 @@ fn begin(
     Ok(history)
 }
 
-/// Items of all frames that were found, by stream.
+/// Items of all records that were found, by stream.
 fn items(report: &ScanReport) -> Counts {
     let of = |stream: usize| {
         let segments = report.segments.iter();

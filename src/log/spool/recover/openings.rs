@@ -1,11 +1,11 @@
-//! Who has had this directory open, and from which sequence on each could write.
+//! The openings of this directory, and the sequence from which on each could write.
 //!
-//! A copy of a running spool has the spool's id and goes on with the same
-//! sequences, but with other frames. What the database says of sequences is
-//! therefore only believed for frames that the opening which said it can have had.
+//! A copy of a spool has the same spool id and continues with the same sequences, but with
+//! other records. So a watermark in the database only counts for records that the opening which
+//! set it can have had.
 //!
-//! Keeps one invariant: an opening is on disk here before the database hears of
-//! it. So an opening that is not listed is another copy's, or pruned.
+//! Invariant: an opening is on disk here before the database sees it. So an opening that is not
+//! listed belongs to another copy, or is pruned.
 
 use std::io;
 
@@ -19,18 +19,18 @@ pub(crate) const FILE_NAME: &str = "openings";
 const TEMPORARY_NAME: &str = "openings.new";
 const FIRST_LINE: &str = "recsys-ingest openings 1";
 
-/// Openings that are remembered. A directory has this many only if it was
-/// started a thousand times without reaching the database; what the oldest of
-/// them settled is then looked up row by row instead of being passed over.
+/// Openings that are kept. A directory reaches this many only if it is started a thousand times
+/// while its oldest segment stays. Records that a pruned opening has acked are looked up row by
+/// row instead of being skipped.
 const OPENINGS_MAX: usize = 1000;
 
-/// A damaged file must not make the start read for ever.
+/// A larger file is damaged, or is not this program's.
 const FILE_BYTES_MAX: usize = 1 << 20;
 
-/// Stands for all openings by versions that did not record them.
+/// Stands for all openings of a directory without a record of them.
 const UNRECORDED: Uuid = Uuid::nil();
 
-/// The openings of a directory, the present one last.
+/// The openings of a directory, the current one last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct History {
     instance: Uuid,
@@ -39,35 +39,35 @@ pub struct History {
     openings: Vec<Opening>,
 }
 
-/// From one start to the next.
+/// The time from one start to the next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Opening {
     id: Uuid,
-    /// No frame that it wrote has an earlier sequence.
+    /// No record that it wrote has a lower sequence.
     first: u64,
     /// Items of each stream that had been accepted when it began.
     accepted: Counts,
 }
 
-/// What a watermark in the database says of the frames in this directory.
+/// What a watermark in the database proves about the records in this directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Vouched {
-    /// All frames up to the watermark are settled.
+    /// All records up to the watermark are acked.
     UpToWatermark,
-    /// All frames up to `sequence` are settled. Later ones have the same
-    /// sequences as others that another copy settled.
+    /// All records up to `sequence` are acked. Later records share their sequences with those
+    /// that another copy has acked.
     UpTo {
-        /// The last frame that is settled.
+        /// The last record that is acked.
         sequence: u64,
         /// Items of each stream up to there.
         accepted: Counts,
     },
-    /// Nothing: it was set by an opening of another copy.
+    /// Nothing: an opening of another copy has set the watermark.
     Nothing,
 }
 
 impl History {
-    /// The openings of a directory without a record; `used`: it holds frames.
+    /// The openings of a directory without a record of them. `used`: it holds records.
     pub(crate) fn unrecorded(instance: Uuid, used: bool) -> Self {
         let before = Opening {
             id: UNRECORDED,
@@ -82,8 +82,8 @@ impl History {
         }
     }
 
-    /// The same directory as a lineage of its own, which has yet to account for
-    /// what lies in it: all items but `inherited` ones.
+    /// The same directory as another lineage. It accounts for all items except the `inherited`
+    /// ones.
     pub(crate) fn fork(self, inherited: Counts) -> Self {
         Self {
             lineage: Uuid::new_v4(),
@@ -92,8 +92,8 @@ impl History {
         }
     }
 
-    /// Another opening begins. Its frames get sequences from `next` on, or from
-    /// what this returns if that is later; none before `oldest` is on disk.
+    /// Begins an opening. Its records get sequences from the returned one on, which is `next`
+    /// or higher. No record on disk has a sequence below `oldest`.
     pub(crate) fn begin(&mut self, next: u64, accepted: Counts, oldest: Option<u64>) -> u64 {
         let first = next.max(self.openings.last().map_or(0, |last| last.first));
         self.openings.push(Opening {
@@ -106,49 +106,48 @@ impl History {
             let next = self.openings.get(at + 1);
             next.is_some_and(|next| next.first <= oldest)
         };
-        // The newest of those without frames on disk stays: it may be the one
-        // that settled them.
+        // The newest opening without records on disk stays: it may have set the watermark.
         let gone = (1..self.openings.len()).take_while(|&at| ended(at)).count();
         let surplus = self.openings.len().saturating_sub(OPENINGS_MAX);
         self.openings.drain(..gone.max(surplus));
         first
     }
 
-    /// Tells this directory, and copies of it, from those that were made spools
-    /// by themselves. Nil unless it was.
+    /// Identifies this directory and its copies, as opposed to directories that were forked.
+    /// Nil unless this one was forked.
     pub fn lineage(&self) -> Uuid {
         self.lineage
     }
 
-    /// The present opening.
+    /// The current opening.
     pub fn opening(&self) -> Uuid {
         self.openings.last().map_or(UNRECORDED, |last| last.id)
     }
 
-    /// Whether this directory has had `opening`; none stands for versions that
-    /// did not record theirs.
+    /// Whether `opening` is one of this directory's. `None`, an opening that was not recorded,
+    /// counts as one.
     pub fn knows(&self, opening: Option<Uuid>) -> bool {
         opening.is_none_or(|id| self.openings.iter().any(|known| known.id == id))
     }
 
-    /// Items of a stream that were accepted before this lineage began, and that
-    /// another one accounts for.
+    /// Items of a stream that were accepted before this lineage began. Another lineage accounts
+    /// for them.
     pub fn inherited(&self, stream: u8) -> u64 {
         let count = self.inherited.get(usize::from(stream));
         count.copied().unwrap_or(0)
     }
 
-    /// Items of a stream that had been accepted when the present opening began.
+    /// Items of a stream that had been accepted when the current opening began.
     pub(crate) fn accepted(&self, stream: u8) -> u64 {
         let last = self.openings.last();
         let count = last.and_then(|last| last.accepted.get(usize::from(stream)));
         count.copied().unwrap_or(0)
     }
 
-    /// What a watermark says that `by` has set; none: a version that did not
-    /// record openings.
+    /// What a watermark proves that the opening `by` has set; `None` stands for an opening that
+    /// was not recorded.
     pub fn vouched(&self, by: Option<Uuid>, watermark: u64) -> Vouched {
-        // A row that is new has nothing to say.
+        // A ledger row without a watermark contradicts nothing.
         if watermark == 0 && by.is_none() {
             return Vouched::UpToWatermark;
         }
@@ -158,7 +157,7 @@ impl History {
         };
         match self.openings.get(at + 1) {
             Some(next) if watermark >= next.first => match by {
-                // Whether that was a copy, no one recorded.
+                // No record tells whether that was a copy.
                 UNRECORDED => Vouched::Nothing,
                 _ => Vouched::UpTo {
                     sequence: next.first.saturating_sub(1),
@@ -222,7 +221,7 @@ impl History {
     }
 }
 
-/// Counts in words, each with a space before it, without the zeros at the end.
+/// Counts as decimal text, each after a space, without the trailing zeros.
 fn numbers(counts: &Counts) -> String {
     let used = counts.iter().rposition(|&count| count > 0);
     let used = &counts[..used.map_or(0, |last| last + 1)];
@@ -237,7 +236,7 @@ fn counts(text: &str) -> Option<Counts> {
     Some(counts)
 }
 
-/// The openings that `instance` has recorded; none if this directory has no record of them.
+/// The openings recorded for `instance`; `None` if this directory has no record of them.
 pub(crate) fn read(disk: &dyn Disk, instance: Uuid) -> anyhow::Result<Option<History>> {
     let file = match disk.open(FILE_NAME) {
         Ok(file) => file,
@@ -276,7 +275,7 @@ pub(crate) fn read(disk: &dyn Disk, instance: Uuid) -> anyhow::Result<Option<His
     Ok((history.instance == instance).then_some(history))
 }
 
-/// Makes `history` what the directory says, whole or not at all.
+/// Stores `history` in the directory, atomically.
 pub(crate) fn write(disk: &dyn Disk, history: &History) -> io::Result<()> {
     let file = disk.create(TEMPORARY_NAME, 0)?;
     write_all(file.as_ref(), history.encode().as_bytes(), 0)?;
@@ -338,15 +337,15 @@ mod tests {
             (Some(first), 19, Vouched::UpToWatermark),
             (Some(first), 20, up_to(19)),
             (Some(first), 500, up_to(19)),
-            // It wrote nothing here, and settled what was there.
+            // It wrote nothing here, and acked what it found.
             (Some(second), 19, Vouched::UpToWatermark),
             (Some(second), 20, up_to(19)),
             (Some(third), 500, Vouched::UpToWatermark),
-            // From before openings were recorded.
+            // An opening that was not recorded.
             (None, 9, Vouched::UpToWatermark),
             (None, 10, Vouched::Nothing),
             (Some(Uuid::new_v4()), 5, Vouched::Nothing),
-            // Its account is another's, though nothing is settled.
+            // The watermark is another copy's, even though nothing is acked.
             (Some(Uuid::new_v4()), 0, Vouched::Nothing),
             (None, 0, Vouched::UpToWatermark),
         ] {
@@ -359,7 +358,7 @@ mod tests {
         let mut history = used(&[10, 20, 30]);
         let before = ids(&history);
         history.begin(40, NONE, Some(20));
-        // Those before 10 and before 20 have no frames any more.
+        // Those before 10 and before 20 have no records any more.
         assert_eq!(ids(&history)[..3], before[1..]);
         history.begin(40, NONE, Some(19));
         assert_eq!(ids(&history)[..3], before[1..]);

@@ -1,8 +1,7 @@
-//! What is done about a scan's findings, after they were told.
+//! Repairs what a scan has found, after the findings are logged.
 //!
-//! Keeps one invariant: no byte that could be part of an event is destroyed.
-//! Torn tails stay where they are; that they are void is written into the next
-//! segment's header.
+//! Invariant: no byte that could be part of an event is destroyed. A torn tail stays where it
+//! is; the header of the next segment declares it discarded.
 
 use anyhow::Context;
 use tracing::{error, info};
@@ -14,8 +13,8 @@ use crate::log::spool::format::to_usize;
 use crate::log::spool::spool_id;
 use crate::log::spool::spool_id::LEFTOVER_SUFFIX;
 
-/// Sets aside what cannot be read, copies what is damaged, clears leftovers
-/// away, and says which instance this is from now on.
+/// Removes leftovers, renames what cannot be read, copies what is damaged; returns the spool id
+/// that holds from now on.
 pub(crate) fn repair(disk: &dyn Disk, report: &ScanReport) -> anyhow::Result<Uuid> {
     clear(disk, report)?;
     for Unreadable { name, .. } in &report.unreadable {
@@ -48,7 +47,7 @@ pub(crate) fn repair(disk: &dyn Disk, report: &ScanReport) -> anyhow::Result<Uui
     }
 }
 
-/// Renames a file so that it is no segment any more, over no other file.
+/// Renames a file so that it is no longer a segment. Replaces no other file.
 fn set_aside(disk: &dyn Disk, name: &str) -> anyhow::Result<()> {
     let taken = disk.list()?;
     let is_free = |aside: &String| taken.iter().all(|file| file.name != *aside);
@@ -59,7 +58,7 @@ fn set_aside(disk: &dyn Disk, name: &str) -> anyhow::Result<()> {
     Ok(disk.rename(name, &aside)?)
 }
 
-/// Clears leftovers away.
+/// Removes files that a crash left incomplete, and recycled segments.
 pub(crate) fn clear(disk: &dyn Disk, report: &ScanReport) -> anyhow::Result<()> {
     for leftover in &report.leftovers {
         disk.remove(leftover)
@@ -69,19 +68,19 @@ pub(crate) fn clear(disk: &dyn Disk, report: &ScanReport) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// Copies damaged bytes to a file of their own, which outlives the segment.
+/// Copies damaged bytes to a separate file, which outlives the segment.
 pub(crate) fn copy_damage(disk: &dyn Disk, segment: &str, damage: &Damage) -> anyhow::Result<()> {
     let stem = segment.strip_suffix(".seg").unwrap_or(segment);
     let copy = format!("damaged-{stem}-{}.bin", damage.offset);
     let doing = || format!("cannot copy damaged bytes of segment {segment} to {copy}");
     let known = disk.list().with_context(doing)?;
     if known.iter().any(|file| file.name == copy) {
-        return Ok(()); // Copied at an earlier start.
+        return Ok(()); // An earlier start copied it.
     }
     let mut bytes = vec![0; to_usize(damage.bytes)];
     let source = disk.open(segment).with_context(doing)?;
     let read = read_full(source.as_ref(), &mut bytes, damage.offset).with_context(doing)?;
-    // Under its name it is whole.
+    // A copy is complete once it has its final name.
     let unfinished = format!("{copy}{LEFTOVER_SUFFIX}");
     let file = disk.create(&unfinished, 0).with_context(doing)?;
     write_all(file.as_ref(), &bytes[..read], 0).with_context(doing)?;

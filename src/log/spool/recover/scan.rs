@@ -1,8 +1,8 @@
-//! What is on disk: read only, and told before anything is done about it.
+//! Reads what is on disk; the findings are logged before anything is repaired.
 //!
-//! Keeps one invariant: a frame is reported only if its header and its payload
-//! check out, and every byte that is neither a frame nor zero is reported too.
-//! Changes nothing; [`super::repair`] does.
+//! Invariant: a record is reported only if its header and its payload are sound, and every byte
+//! that is neither in a record nor zero is reported as well. Changes nothing; [`super::repair`]
+//! does.
 
 pub(crate) mod report;
 pub(crate) mod segment;
@@ -22,22 +22,22 @@ use crate::log::spool::format::{
 };
 use crate::log::spool::spool_id;
 
-/// Where it does not matter what is settled.
+/// For scans that do not ask which records are acked.
 const NOTHING_SETTLED: Counts = [0; STREAMS_MAX];
 
-/// How far beyond the sequences in sound headers the name of a file without one
-/// is believed: a million frames a second take nine years for that.
+/// How far a file's name may be ahead of the sequences in sound headers. A million records a
+/// second take nine years for that.
 const BELIEVED_AHEAD: u64 = 1 << 48;
 
 /// Reads all segments in the directory.
 ///
-/// Fails if the disk cannot be read, or holds what another version or another
-/// spool wrote: then guessing would lose events, and a person has to look.
+/// Fails if the disk cannot be read, or holds what another version or another spool wrote. To
+/// guess would lose events there, so a person has to look.
 pub(crate) fn scan(disk: &dyn Disk) -> anyhow::Result<ScanReport> {
     scan_beyond(disk, &NOTHING_SETTLED)
 }
 
-/// The same, telling apart what lies behind the given sequences, by stream.
+/// The same; also counts the items after the given sequence of each stream.
 pub(crate) fn scan_beyond(disk: &dyn Disk, settled: &Counts) -> anyhow::Result<ScanReport> {
     let mut report = ScanReport {
         instance: spool_id::read(disk)?,
@@ -59,8 +59,8 @@ pub(crate) fn scan_beyond(disk: &dyn Disk, settled: &Counts) -> anyhow::Result<S
                  start the version that wrote it and let it drain the spool first",
                 file.name
             ),
-            // A file gets a segment's name once its header is synced, so this
-            // one has lost it, even if there is nothing else to be seen in it.
+            // A file gets a segment's name after its header is synced. So this one has lost its
+            // header, even if it holds nothing else.
             Err(reason) => report.unreadable.push(Unreadable {
                 bytes: file.bytes,
                 name: file.name,
@@ -86,13 +86,13 @@ pub(crate) fn scan_beyond(disk: &dyn Disk, settled: &Counts) -> anyhow::Result<S
     Ok(report)
 }
 
-/// Sorts segments into the order in which they were begun. Of several with one
-/// number, as a copy of a file makes, one is taken.
+/// Sorts segments by number, the order in which they were created. Keeps one of several with
+/// the same number, which a copied file makes.
 fn put_in_order(
     report: &mut ScanReport,
     readable: &mut Vec<(Listed, SegmentHeader)>,
 ) -> anyhow::Result<()> {
-    // The one under its own name comes first.
+    // The file named as its header says comes first.
     readable.sort_by_key(|(file, header)| {
         let is_renamed = file.name != segment_name(header.first_sequence);
         (header.number, is_renamed, file.name.clone())
@@ -125,8 +125,8 @@ fn put_in_order(
     Ok(())
 }
 
-/// The last sequence that files without a readable header can hold. A name that
-/// is far beyond what the others say is no name of a segment.
+/// An upper bound on the sequences in files without a readable header. A name far ahead of the
+/// sound headers is not a segment's.
 fn last_sequence_at_most(unreadable: &[Unreadable], readable: &[(Listed, SegmentHeader)]) -> u64 {
     let known = readable
         .iter()
@@ -142,9 +142,8 @@ fn last_sequence_at_most(unreadable: &[Unreadable], readable: &[(Listed, Segment
         .unwrap_or(0)
 }
 
-/// Where headers count more items than the segments before them hold. These
-/// items were settled and their segments deleted, or they are lost: the ledger
-/// tells.
+/// Finds where a header counts more items than the segments before it hold. Those items were
+/// acked and their segments deleted, or they are lost: the ledger decides.
 fn gaps(segments: &[SegmentReport]) -> Vec<Gap> {
     let mut gaps = Vec::new();
     let mut reached: Counts = [0; STREAMS_MAX];
@@ -167,7 +166,7 @@ fn gaps(segments: &[SegmentReport]) -> Vec<Gap> {
     gaps
 }
 
-/// Scans one segment again, as it is now.
+/// Scans one segment again, up to its stated end.
 pub(crate) fn rescan(
     disk: &dyn Disk,
     name: &str,
@@ -182,7 +181,7 @@ pub(crate) fn rescan(
     scan_segment(name, &bytes, Some(stated), &NOTHING_SETTLED)
 }
 
-/// All segments are of one instance, and it is the one in the instance file.
+/// Checks that all segments have one spool id, and that it is the one in the spool id's file.
 fn check_instance(
     report: &mut ScanReport,
     readable: &[(Listed, SegmentHeader)],
@@ -206,7 +205,7 @@ fn check_instance(
     Ok(())
 }
 
-/// A segment that says where bytes of the one before become void must outlive it.
+/// A segment that declares the tail of the one before it discarded must not be deleted first.
 fn guard(report: &mut ScanReport) {
     for at in 0..report.segments.len() {
         let Some(predecessor) = report.segments[at].header.predecessor else {
@@ -220,7 +219,7 @@ fn guard(report: &mut ScanReport) {
     }
 }
 
-/// Reads the first bytes of a segment, at most so many.
+/// Reads at most the first `bytes_max` bytes of a segment.
 fn read_file(disk: &dyn Disk, file: &Listed, bytes_max: u64) -> anyhow::Result<Vec<u8>> {
     let name = &file.name;
     if file.bytes > SEGMENT_BYTES_MAX {

@@ -1,4 +1,4 @@
-//! What a scan found, in words and in numbers.
+//! The findings of a scan, and their log lines.
 
 use tracing::{error, info, warn};
 use uuid::Uuid;
@@ -6,124 +6,121 @@ use uuid::Uuid;
 use crate::log::spool::format::{Counts, HeaderError, STREAMS_MAX, SegmentHeader};
 use crate::log::spool::portion::Portion;
 
-/// What is in a spool's directory.
+/// The content of a spool's directory.
 #[derive(Clone, Debug, Default)]
 pub struct ScanReport {
-    /// Whose segments they are; none in a directory that was never used.
+    /// The spool id; `None` in a directory that was never used.
     pub instance: Option<Uuid>,
-    /// The segments, in the order in which they were begun.
+    /// The segments, in the order in which they were created.
     pub segments: Vec<SegmentReport>,
-    /// Files with a segment's name that cannot be taken for one.
+    /// Files with a segment's name that cannot be read as one.
     pub unreadable: Vec<Unreadable>,
     /// Files that are not yet, or no longer, segments.
     pub leftovers: Vec<String>,
-    /// No frame of a file without a readable header has a later sequence.
+    /// No record in a file without a readable header has a higher sequence.
     pub(crate) last_sequence_at_most: u64,
     /// Where items are missing between segments, or before the first one.
     pub(crate) gaps: Vec<Gap>,
 }
 
-/// Items that were accepted before a segment was begun, and that no earlier
-/// segment holds.
+/// Items that were accepted before a segment was created, and that no earlier segment holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Gap {
-    /// The segment before; none if there is none.
+    /// The segment before the gap; `None` if there is none.
     pub(crate) after: Option<String>,
-    /// The segment behind.
+    /// The segment after the gap.
     pub(crate) before: String,
-    /// All missing frames have earlier sequences.
+    /// All missing records have lower sequences.
     pub(crate) next_sequence: u64,
     /// Missing items, by stream.
     pub(crate) items: Counts,
 }
 
-/// What is in a segment.
+/// The content of a segment.
 #[derive(Clone, Debug)]
 pub struct SegmentReport {
-    /// Its file.
+    /// Its file name.
     pub name: String,
-    /// Bytes of the file.
+    /// Size of the file.
     pub bytes: u64,
-    /// Frames that are sound.
+    /// Sound records.
     pub frames: u64,
     /// Where the last of them ends.
     pub end: u64,
     /// What follows there.
     pub ending: Ending,
-    /// Ranges that hold no sound frame, with something sound, or promised, behind them.
+    /// Ranges without a sound record that were synced, or have a sound record after them.
     pub damage: Vec<Damage>,
-    /// Items of each stream that had been accepted and are lost, as far as
-    /// later frames tell.
+    /// Items of each stream that were accepted and are lost, as far as later records show.
     pub lost_items: Counts,
     /// One of the two copies of the header is damaged.
     pub header_copy_damaged: bool,
     pub(crate) header: SegmentHeader,
     pub(crate) streams: [Portion; STREAMS_MAX],
-    /// Items of each stream since the instance was born, at the end of this segment.
+    /// Items of each stream under this spool id, at the end of this segment.
     pub(crate) counts: Counts,
     pub(crate) last_sequence: u64,
-    /// Bytes behind `end` that are not zero.
+    /// Bytes from `end` to the last byte that is not zero.
     pub(crate) void_bytes: u64,
-    /// The segment before, if this one must not be deleted before it.
+    /// The segment before, if this one must not be deleted first.
     pub(crate) guards: Option<u64>,
 }
 
-/// What follows the last sound frame of a segment.
+/// What follows the last sound record of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
     /// Zeros, or the end of the file.
     Clean,
-    /// Bytes of frames that were being written when the power failed, or a
-    /// last frame that is damaged: from here the two look the same.
+    /// A write that a power loss has torn, or a corrupt last record: the two look the same.
     Torn,
-    /// The same, or bytes of a segment that the file held before.
+    /// The same, or bytes of the segment that the file held before.
     Stale,
-    /// Bytes whose write or sync had failed; their senders were told so.
+    /// The discarded tail: bytes whose write or sync failed, or that an earlier start
+    /// discarded.
     Void,
-    /// The file ends, or turns bad, before the place up to which it was synced.
+    /// The file ends, or is corrupt, before the offset up to which it was synced.
     Missing,
 }
 
-/// Bytes of a segment that hold no sound frame and should.
+/// Bytes of a segment that hold no sound record and should.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Damage {
     /// Where it begins in the segment.
     pub offset: u64,
-    /// How long it is.
+    /// Its length.
     pub bytes: u64,
-    /// What it is.
+    /// Its cause.
     pub kind: DamageKind,
 }
 
-/// What damage means.
+/// The cause of damage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DamageKind {
-    /// A hole in the last group, as a power cut leaves it. Most likely nobody
-    /// had been told that these frames were durable.
+    /// Torn: a hole in the last group, as a power loss leaves it. Most likely its records were
+    /// never answered `Ok`.
     Torn,
-    /// It had been synced, and is gone.
+    /// Corrupt: the bytes were synced and have changed since.
     Rotten,
 }
 
-/// A file with a segment's name and no header that can be believed. Its frames
-/// are lost with it.
+/// A file with a segment's name and without a valid header. Its records are lost.
 #[derive(Clone, Debug)]
 pub struct Unreadable {
-    /// Its file.
+    /// Its file name.
     pub name: String,
-    /// Bytes of the file.
+    /// Size of the file.
     pub bytes: u64,
-    /// What is wrong.
+    /// Why the header is not valid.
     pub reason: HeaderError,
 }
 
 impl ScanReport {
-    /// Frames that are sound.
+    /// Sound records.
     pub fn frames(&self) -> u64 {
         self.segments.iter().map(|segment| segment.frames).sum()
     }
 
-    /// Whether something that had been synced is gone.
+    /// Whether anything that was synced is corrupt or unreadable.
     pub fn is_damaged(&self) -> bool {
         let rotten = |damage: &Damage| damage.kind == DamageKind::Rotten;
         !self.unreadable.is_empty()
@@ -133,7 +130,7 @@ impl ScanReport {
                 .any(|segment| segment.damage.iter().any(rotten))
     }
 
-    /// Says it, loudly where a person should act.
+    /// Logs the findings, at error level where a person should act.
     pub fn log(&self) {
         for Unreadable {
             name,

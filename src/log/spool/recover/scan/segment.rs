@@ -1,4 +1,4 @@
-//! The frames of one segment, and what is wrong between them.
+//! Scans the frames of one segment and the damage between them.
 
 use std::ops::Range;
 
@@ -14,42 +14,42 @@ use crate::log::spool::portion::Portion;
 /// What lies at an offset.
 enum Seen {
     Frame(FrameHeader),
-    /// The header is sound, the payload is not.
+    /// The header is sound, the payload is corrupt.
     BadPayload(FrameHeader),
     Nothing,
 }
 
-/// A walk through the bytes of a segment.
+/// A scan through the bytes of a segment.
 struct Walk<'a> {
     bytes: &'a [u8],
     seed: Seed,
     at: usize,
-    /// Bad ranges with a sound frame behind them.
+    /// Bad ranges before a sound frame.
     gaps: Vec<Range<usize>>,
-    /// Where a bad range began that is still open.
+    /// The start of the current bad range.
     bad_from: Option<usize>,
-    /// The latest start of a group that a sound header told of.
+    /// The latest start of a group according to sound headers.
     last_group: usize,
     frames: u64,
     end: usize,
     last_sequence: u64,
     streams: [Portion; STREAMS_MAX],
-    /// Cumulative items of each stream at the last header seen of it.
+    /// Cumulative items of each stream at its last sound header.
     reached: Counts,
     missing: Vec<Missing>,
 }
 
-/// Items that later headers of their stream count, and no sound frame holds.
+/// Items that later headers of the stream count, and no sound frame holds.
 struct Missing {
     stream: usize,
     items: u64,
-    /// The first of the gaps in which they may have been.
+    /// The first of the gaps in which they can have been.
     since_gap: usize,
 }
 
-/// Reads a segment's frames. `stated` is what a later segment says of this one:
-/// nothing behind its end counts, everything before it should be there.
-/// `settled` tells the last settled sequence of each stream, where that matters.
+/// Reads the frames of a segment. `stated` is what a later segment states of this one: nothing
+/// after its end counts, and everything before it should be there. `settled` holds the
+/// committed sequence of each stream, where the caller needs `unsettled`.
 pub(crate) fn scan_segment(
     name: &str,
     bytes: &[u8],
@@ -64,7 +64,7 @@ pub(crate) fn scan_segment(
     let content = trimmed(bytes).min(limit);
     let start = to_usize(FRAMES_START);
     let mut walk = Walk {
-        // Zeros may be the end of a payload, so the walk may look at them.
+        // Trailing zeros may belong to a payload, so they are kept here.
         bytes: &bytes[..limit],
         seed: header.seed(),
         at: start,
@@ -130,7 +130,7 @@ impl Walk<'_> {
         let Some(frame) = FrameHeader::decode(here, self.seed, self.at as u64) else {
             return Seen::Nothing;
         };
-        // Sequences only grow; what does not is a relic, however sound.
+        // Sequences only increase; a sound frame with a lower one is stale.
         if frame.sequence <= self.last_sequence {
             return Seen::Nothing;
         }
@@ -138,12 +138,12 @@ impl Walk<'_> {
         match here.get(payload) {
             Some(payload) if crc32c::crc32c(payload) == frame.payload_crc => Seen::Frame(frame),
             Some(_) => Seen::BadPayload(frame),
-            // It reaches beyond the end: a frame cut short.
+            // A torn frame: it reaches beyond the end.
             None => Seen::Nothing,
         }
     }
 
-    /// Takes in what a sound header tells.
+    /// Takes over what a sound header states.
     fn pass(&mut self, frame: &FrameHeader, gaps_seen: &mut [usize; STREAMS_MAX]) {
         let stream = usize::from(frame.stream);
         let before = frame.cumulative - u64::from(frame.items);
@@ -170,8 +170,8 @@ impl Walk<'_> {
         both_copies: bool,
         stated: Option<Predecessor>,
     ) -> SegmentReport {
-        // Behind a whole segment everything had been synced; else, everything
-        // before the last group that began.
+        // In a whole segment everything was synced; otherwise, everything before the last
+        // group.
         let whole = stated.is_some_and(|stated| stated.whole);
         let kind = |from: usize| match whole || from < self.last_group {
             true => DamageKind::Rotten,
@@ -204,7 +204,7 @@ impl Walk<'_> {
         } else if let Some(from) = self.bad_from
             && kind(from) == DamageKind::Rotten
         {
-            // A sound header further on told of a later group, with a bad payload.
+            // A sound header further on belongs to a later group; its payload is bad.
             damage.push(range(from, trimmed(bytes).max(from)));
             Ending::Missing
         } else if header.recycled {
@@ -212,7 +212,7 @@ impl Walk<'_> {
         } else {
             Ending::Torn
         };
-        // What is missing in torn groups only was never accepted.
+        // Items that are only missing in torn groups were never accepted.
         let mut lost_items: Counts = [0; STREAMS_MAX];
         let mut counts = self.reached;
         for missing in &self.missing {
@@ -248,9 +248,9 @@ impl Walk<'_> {
     }
 }
 
-/// Length without the zeros at the end.
+/// Length without the trailing zeros.
 pub(crate) fn trimmed(bytes: &[u8]) -> usize {
-    // Most of a file that was set aside is zeros: compare them by the page.
+    // Most of a preallocated file is zeros: compare them page by page.
     const ZEROS: [u8; 4096] = [0; 4096];
     let mut end = bytes.len();
     while end >= ZEROS.len() && bytes[end - ZEROS.len()..end] == ZEROS {

@@ -53,7 +53,7 @@ fn scan(file: &[u8]) -> SegmentReport {
     scan_segment("test", file, None, &NOTHING_SETTLED).unwrap()
 }
 
-/// The frames that a report counts, as the places that no gap covers.
+/// The indexes of the frames that the report counts as sound.
 fn survivors(report: &SegmentReport, places: &[(usize, usize)]) -> Vec<usize> {
     let bad = |&(from, _): &(usize, usize)| {
         from as u64 >= report.end
@@ -66,7 +66,7 @@ fn survivors(report: &SegmentReport, places: &[(usize, usize)]) -> Vec<usize> {
 
 fn sample() -> (Vec<u8>, Vec<(usize, usize)>) {
     let text = |n: usize| vec![b'a' + u8::try_from(n).unwrap(); 20 + n];
-    // Payloads with zeros at the end, with a marker inside, and empty.
+    // Payloads with trailing zeros, with a marker inside, and empty.
     let marker = [&crate::log::spool::format::FRAME_MARKER[..], &[1; 60]].concat();
     segment(&[
         &[text(0)],
@@ -85,7 +85,7 @@ fn a_segment_cut_at_any_byte_keeps_the_frames_before_the_cut_and_nothing_else() 
             short.resize(cut + padding, 0);
             let report = scan(&short);
             let whole = places.iter().filter(|&&(_, end)| end <= cut).count() as u64;
-            // Zeros that are cut off a payload come back with the padding.
+            // Trailing zeros that the cut took from a payload come back with the padding.
             let with_zeros = whole + u64::from(padding > 0);
             assert!(
                 (whole..=with_zeros).contains(&report.frames),
@@ -115,7 +115,7 @@ fn a_bit_flipped_anywhere_costs_the_frame_that_it_is_in_and_is_told() {
         assert_eq!(survivors(&report, &places), expected, "bit {bit}");
         assert_eq!(report.frames, expected.len() as u64, "bit {bit}");
         match hit {
-            // The last frame's damage cannot be told from a torn write.
+            // Damage to the last frame looks the same as a torn write.
             Some(at) if at + 1 == places.len() => assert_eq!(report.ending, Ending::Torn),
             Some(at) => {
                 assert_eq!(report.damage.len(), 1, "bit {bit}");
@@ -192,7 +192,7 @@ proptest! {
         let (mut file, _) = segment(&[]);
         file.append(&mut bytes);
         prop_assert_eq!(scan(&file).frames, 0);
-        // Nor does a file that is no segment at all do any harm.
+        // A file that is not a segment is an error, not a panic.
         prop_assert!(scan_segment("test", &file[9000.min(file.len())..], None, &NOTHING_SETTLED).is_err());
     }
 }
