@@ -75,7 +75,7 @@ pub enum Ending {
     Torn,
     /// The same, or bytes of the segment that the file held before.
     Stale,
-    /// The discarded tail: bytes whose write or sync failed, or that an earlier start
+    /// The discarded tail: bytes of a write or sync that failed, or that an earlier start
     /// discarded.
     Void,
     /// The file ends, or is corrupt, before the offset up to which it was synced.
