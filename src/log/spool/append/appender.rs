@@ -1,9 +1,8 @@
-//! The log as it is written: one segment after the other, group by group.
+//! Appends to the log: one segment after the other, group by group.
 //!
-//! Keeps one invariant: a segment is closed for good before the next one's
-//! header, which states its end, can reach the disk. So no byte that was promised lies
-//! behind a stated end, and no byte of a failed group before it.
-//! Knows nothing of who waits for an answer.
+//! Invariant: a segment is closed for good before the header of the next one, which states its
+//! end, can reach the disk. So no acknowledged byte lies after a stated end, and no byte of a
+//! failed group before it. Knows nothing of the senders that wait for an answer.
 
 pub(crate) mod begin;
 
@@ -21,35 +20,36 @@ use crate::log::spool::format::{
 };
 use crate::log::spool::shared::Shared;
 
-/// The end of the log.
+/// The write end of the log.
 #[derive(Debug)]
 pub(crate) struct Appender {
     shared: Arc<Shared>,
     active: Option<ActiveSegment>,
-    /// The segment before the next one to be begun, unless that is the active one.
+    /// The segment before the next one, unless that is the active one.
     closed: Option<Closed>,
     next_number: u64,
     next_sequence: u64,
-    /// Sequences left out at the next beginning: names that attempts used up.
+    /// Sequences to skip when the next segment begins: failed attempts have used them in file
+    /// names.
     burnt: u64,
-    /// Items of each stream, those staged included.
+    /// Items of each stream, staged records included.
     counts: Counts,
-    /// The same without those staged.
+    /// The same without the staged records.
     durable_counts: Counts,
-    /// Staged frames, as they will be on disk.
+    /// The staged records, as they will be on disk.
     buffer: Vec<u8>,
     staged: Vec<Staged>,
-    /// Bytes written since free space was last asked for.
+    /// Bytes written since the last check of free space.
     unasked_bytes: u64,
-    /// Nobody tries to begin a segment before this.
+    /// No segment is begun before this.
     retry_at: Option<Instant>,
     pub(crate) retry_pause: Duration,
     full: bool,
-    /// That free space cannot be found out was said.
+    /// The failure of the free-space check was logged.
     blind: bool,
 }
 
-/// A frame that is encoded and will be, or was, written with its group.
+/// A record that is encoded for its group.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Staged {
     pub(crate) at: Position,
@@ -57,15 +57,15 @@ pub(crate) struct Staged {
     pub(crate) items: u32,
 }
 
-/// A segment that will not be written to again.
+/// A segment that is not written to any more.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Closed {
     pub(crate) predecessor: Predecessor,
-    /// There are bytes behind its end that are no zeros.
+    /// Bytes after its end are not all zero.
     pub(crate) has_void: bool,
 }
 
-/// Where a log goes on after a restart.
+/// Where the log continues after a restart.
 #[derive(Debug)]
 pub(crate) struct Resume {
     pub(crate) closed: Option<Closed>,
@@ -74,20 +74,20 @@ pub(crate) struct Resume {
     pub(crate) counts: Counts,
 }
 
-/// Why a frame cannot be staged.
+/// Why a record cannot be staged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NotStaged {
-    /// It does not fit into the segment: write what is staged, begin another.
+    /// It does not fit into the active segment: write what is staged, then begin another.
     NeedsSegment,
-    /// It cannot be taken.
+    /// It is refused.
     AppendError(AppendError),
 }
 
-/// Free space is asked for after so many bytes: seldom enough not to cost,
-/// and far less than any sensible reserve.
+/// Bytes between two checks of free space: too many for the check to cost anything, and far
+/// fewer than any sensible reserve.
 const ASK_AFTER_BYTES: u64 = 16 << 20;
 
-/// A disk that failed is given a moment.
+/// Pause before the next attempt on a disk that failed.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 impl Appender {
@@ -111,7 +111,7 @@ impl Appender {
         }
     }
 
-    /// Encodes a frame for the group to come.
+    /// Encodes a record for the next group.
     pub(crate) fn stage(
         &mut self,
         stream: u8,
@@ -161,8 +161,8 @@ impl Appender {
         Ok(())
     }
 
-    /// Makes what is staged durable: one write, one sync, all or nothing.
-    /// Hands out the frames in the order in which they were staged.
+    /// Makes the staged records durable: one write, one sync, all or nothing. Returns them in
+    /// the order of staging.
     pub(crate) fn write(&mut self) -> Result<Vec<Staged>, AppendError> {
         let staged = std::mem::take(&mut self.staged);
         let Some(active) = self.active.as_mut().filter(|_| !staged.is_empty()) else {
@@ -172,7 +172,7 @@ impl Appender {
         let (number, end, free) = (active.number(), active.end(), active.free());
         self.unasked_bytes += self.buffer.len() as u64;
         self.buffer.clear();
-        // One huge group is no reason to keep its memory.
+        // Releases the memory of an unusually large group.
         self.buffer.shrink_to(self.shared.settings.group_bytes_max);
         if let Err(error) = done {
             self.poisoned(&error);
@@ -206,9 +206,8 @@ impl Appender {
         Ok(staged)
     }
 
-    /// Looks after the log while nothing has to be written: sees whether its files
-    /// are still there and whether there is space, and tries to come back from a
-    /// failure.
+    /// Maintenance between groups: checks that the files are in place and that there is space,
+    /// and tries to recover from a failure.
     pub(crate) fn tick(&mut self) {
         if !self.is_in_place() {
             return;
@@ -222,20 +221,22 @@ impl Appender {
         if failing.iter().any(|flag| flag.load(Ordering::Relaxed))
             && let Err(refused @ (AppendError::AtCap | AppendError::NoSpace)) = self.begin(0)
         {
-            // Whether the disk works will show when there is room.
+            // Whether the disk works shows once there is room.
             self.note_full(refused);
         }
     }
 
-    /// Whether what is written here can be found again under its name. If not,
-    /// what was acknowledged before may be lost; nothing more is acknowledged.
+    /// Checks that the log's files are still at their paths. Returns `false` if the directory
+    /// is not: then the log is closed for good, and nothing more is acknowledged. If only the
+    /// active segment's file is missing, that segment fails, and the next record goes to a new
+    /// one.
     fn is_in_place(&mut self) -> bool {
         if !self.shared.is_in_place() {
             self.close(true);
             return false;
         }
         let look = |active: &ActiveSegment| active.is_in_place(self.shared.disk.as_ref());
-        // What cannot be found out now shows at the next write, or the next look.
+        // A check that fails says nothing: the next write or the next check finds out.
         let active_is_there = self
             .active
             .as_ref()
@@ -247,11 +248,11 @@ impl Appender {
         true
     }
 
-    /// Sees whether there is space for what comes next.
+    /// Checks that there is space for what comes next.
     pub(crate) fn look_for_space(&mut self) {
         let settings = &self.shared.settings;
         let full = self.shared.usage.reserve_reached.load(Ordering::Relaxed);
-        // An active segment has its space already, and so has a spare.
+        // The active segment and a recycled segment have their space already.
         let has_space = self.active.is_some() || self.shared.recycled.has(settings.segment_bytes);
         let more = match has_space && !full {
             true => 0,
@@ -260,12 +261,12 @@ impl Appender {
         self.ask_for_space(more);
     }
 
-    /// Says once that frames are being refused, and why.
+    /// Logs once that records are refused, and why.
     pub(crate) fn note_full(&mut self, refused: AppendError) {
         if std::mem::replace(&mut self.full, true) {
             return;
         }
-        // Want of space is said when it is found out.
+        // Lack of disk space is logged where it is found.
         if refused == AppendError::AtCap {
             warn!(
                 bytes = self.shared.usage.bytes.load(Ordering::Relaxed),
@@ -275,7 +276,8 @@ impl Appender {
         }
     }
 
-    /// A write or a sync failed: the segment ends where the group before ended.
+    /// Fails the active segment after a write or sync error: it ends after the last group that
+    /// succeeded.
     fn poisoned(&mut self, error: &std::io::Error) {
         self.counts = self.durable_counts;
         if let Some(active) = &self.active
@@ -287,7 +289,7 @@ impl Appender {
         self.failed("cannot write to the spool", error);
     }
 
-    /// Ends the active segment, for good.
+    /// Closes the active segment, for good.
     fn close(&mut self, has_void: bool) {
         if let Some(active) = self.active.take() {
             let predecessor = Predecessor {
@@ -303,7 +305,7 @@ impl Appender {
         }
     }
 
-    /// Says once that the disk fails.
+    /// Logs once that the disk fails.
     fn failed(&self, doing: &'static str, error: &std::io::Error) {
         if !self.shared.usage.failed.swap(true, Ordering::Relaxed) {
             error!(%error, "{doing}: events are refused until a fresh segment can be begun");

@@ -1,7 +1,7 @@
-//! The committing thread: group commit.
+//! The group committer.
 //!
-//! Keeps one invariant: nobody hears `Ok` before the sync that covers the frame has
-//! returned, and no writer sees a frame before that either.
+//! Invariant: `Ok` is answered, and a record is delivered, only after the sync that covers the
+//! record has returned.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,29 +18,28 @@ use crate::log::spool::deliver::lane::LaneSender;
 use crate::log::spool::format::{FRAME_HEADER_BYTES, to_usize};
 use crate::log::spool::shared::Shared;
 
-/// Takes entries, makes them durable group by group, and passes them on.
+/// Takes records, makes them durable group by group, and passes them to their lanes.
 #[derive(Debug)]
 pub struct GroupCommitter<L, R> {
     shared: Arc<Shared>,
     entries: flume::Receiver<Record<L, R>>,
     lanes: Vec<LaneSender<L, R>>,
     pub(crate) log: Appender,
-    /// Entries of the group that are staged, in the log's order.
+    /// Records that are staged, in the log's order.
     run: Vec<Record<L, R>>,
 }
 
-/// While small groups of several frames come, one begins no sooner than this
-/// after another: a sync costs the same CPU for one small frame as for thirty.
+/// The least time between the starts of small groups: one sync costs the same CPU for one small
+/// record as for thirty.
 const SMALL_GROUPS_EVERY: Duration = Duration::from_millis(1);
 
-/// Fewer frames come from senders of whom none should wait for another.
+/// Fewer records than this come from few senders, which should not wait for each other.
 const SEVERAL: usize = 4;
 
-/// A sync of more is worth its price, and those who wait for it may be all that
-/// there are: nobody else would come.
+/// Above this size one fdatasync is already amortised, and closed-loop senders would sit idle.
 const SMALL_GROUP_BYTES: usize = 32 << 10;
 
-/// Segments are deleted, and failures looked into, this often.
+/// How often segments are deleted and failures are checked.
 const TICK: Duration = Duration::from_secs(1);
 
 impl<L, R> GroupCommitter<L, R> {
@@ -59,9 +58,8 @@ impl<L, R> GroupCommitter<L, R> {
         }
     }
 
-    /// Commits until there are no more entries to come. Blocks: give it a
-    /// thread. When it returns, every entry has its answer, and the lanes end
-    /// after their last frames.
+    /// Runs until the channel of records is closed. Blocks: run it on a dedicated thread. When
+    /// it returns, every record has its answer, and the lanes end after their last records.
     pub fn run(mut self) {
         let mut group = Vec::new();
         let mut ticked = Instant::now();
@@ -93,7 +91,7 @@ impl<L, R> GroupCommitter<L, R> {
         self.shared.reclaim(false);
     }
 
-    /// Takes what waits, up to a group's worth; returns its bytes.
+    /// Takes the records that wait, up to the size of a group; returns their bytes.
     fn gather(&self, first: Record<L, R>, group: &mut Vec<Record<L, R>>) -> usize {
         let size = |entry: &Record<L, R>| entry.payload.len() + to_usize(FRAME_HEADER_BYTES);
         let mut bytes = size(&first);
@@ -108,7 +106,7 @@ impl<L, R> GroupCommitter<L, R> {
         bytes
     }
 
-    /// Makes a group durable, but for those that have to be refused.
+    /// Makes a group durable, except for the records that have to be refused.
     pub(crate) fn commit(&mut self, group: &mut Vec<Record<L, R>>) {
         for entry in group.drain(..) {
             if usize::from(entry.stream) >= self.lanes.len() {
@@ -127,7 +125,7 @@ impl<L, R> GroupCommitter<L, R> {
         self.flush();
     }
 
-    /// Deletes what is done with, and tries to mend what is not well.
+    /// Deletes segments without unacked records, and tries to recover from failures.
     pub(crate) fn tick(&mut self) {
         self.shared.reclaim(true);
         self.log.tick();
@@ -146,12 +144,12 @@ impl<L, R> GroupCommitter<L, R> {
         match self.log.stage(entry.stream, entry.items, &entry.payload) {
             Ok(()) => Ok(()),
             Err(NotStaged::AppendError(refused)) => Err(refused),
-            // The floor was raised in between; the next attempt is beyond it.
+            // The sequence floor was raised in between. The next attempt begins above it.
             Err(NotStaged::NeedsSegment) => Err(AppendError::Failed),
         }
     }
 
-    /// Writes what is staged, tells everyone, passes the frames on.
+    /// Writes what is staged, answers the senders, passes the records to their lanes.
     fn flush(&mut self) {
         match self.log.write() {
             Err(refused) => {
@@ -160,7 +158,7 @@ impl<L, R> GroupCommitter<L, R> {
                 }
             }
             Ok(staged) => {
-                // Answers first: somebody waits for them.
+                // The answers come first: senders wait for them.
                 for entry in &mut self.run {
                     if let Some(durable) = entry.durable.take() {
                         answer(durable, Ok(()));
@@ -198,6 +196,6 @@ impl<L, R> GroupCommitter<L, R> {
 }
 
 fn answer(durable: oneshot::Sender<Result<(), AppendError>>, result: Result<(), AppendError>) {
-    // Whoever asked may have left.
+    // The receiver may be gone.
     durable.send(result).ok();
 }

@@ -1,4 +1,4 @@
-//! The way in: records are staged into the open segment, written and synced group by group.
+//! Appending: records are staged for the active segment, written and synced group by group.
 
 pub(crate) mod appender;
 pub(crate) mod group_committer;

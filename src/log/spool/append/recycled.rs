@@ -1,12 +1,12 @@
-//! Segment files that are done with and wait to be used again.
+//! Recycled segments: files of deleted segments that wait to be used again.
 //!
-//! A file whose pages are in memory and whose blocks are written takes frames at
-//! half the price of a fresh one: in the middle of a full-rate load, writing and
-//! syncing was a quarter of the service's CPU.
+//! A file with its pages in memory and its blocks allocated costs half as much to write as a
+//! new one. With new files, writing and syncing took a quarter of the service's CPU at full
+//! rate.
 //!
-//! Keeps one invariant: spares and segments together never take more than the
-//! segments alone have taken before. A spare is a segment that went, and goes as
-//! soon as a file of another size is needed or the disk is short of space.
+//! Invariant: segments and recycled segments together never take more space than the segments
+//! alone have taken before. Recycled segments are removed as soon as a file of another size is
+//! needed or the disk is short of space.
 
 use std::io;
 use std::sync::Mutex;
@@ -19,16 +19,16 @@ use crate::log::spool::disk::Disk;
 use crate::log::spool::mutex::locked;
 use crate::log::spool::spool_id::LEFTOVER_SUFFIX;
 
-/// More would only wait: between two looks at what is done with, a disk fills
-/// no more files than this.
+/// The most files that are kept: a disk fills no more between two ticks, and the others would
+/// only wait.
 const RECYCLED_MAX: usize = 2;
 
-/// The name of a file that is to become, or was, the segment `name`.
+/// The name of a file before it becomes, or after it was, the segment `name`.
 pub(crate) fn blank_name(name: &str) -> String {
     format!("{name}{LEFTOVER_SUFFIX}")
 }
 
-/// The spares of one spool.
+/// The recycled segments of one spool.
 #[derive(Debug)]
 pub(crate) struct RecycledSegments {
     /// Bytes of a segment of the usual size; no others are kept.
@@ -44,9 +44,8 @@ impl RecycledSegments {
         }
     }
 
-    /// Takes the segments' names from them: of some so that they can be used
-    /// again, of the others for good. The directory is not synced; once it is,
-    /// call [`RecycledSegments::keep`] with what this returns.
+    /// Renames segments to recycled ones, and removes those that are not kept. Does not sync
+    /// the directory: call [`RecycledSegments::keep`] with the result once it is synced.
     pub(crate) fn ack(
         &self,
         disk: &dyn Disk,
@@ -76,7 +75,7 @@ impl RecycledSegments {
             };
             match done {
                 Ok(()) => {}
-                // An attempt before got this far, and nobody knows of its spare.
+                // An earlier attempt got this far and did not keep the recycled segment.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => remove(disk, &blank),
                 Err(error) => return Err(error),
             }
@@ -84,18 +83,19 @@ impl RecycledSegments {
         Ok(kept)
     }
 
-    /// The directory was synced: these have lost their old names for good.
+    /// Makes renamed files available: the directory is synced, so their old names are gone for
+    /// good.
     pub(crate) fn keep(&self, names: Vec<String>) {
         locked(&self.names).extend(names);
     }
 
-    /// Whether [`RecycledSegments::take`] would find one.
+    /// Whether [`RecycledSegments::take`] would find a file.
     pub(crate) fn has(&self, bytes: u64) -> bool {
         bytes == self.bytes && !locked(&self.names).is_empty()
     }
 
-    /// A file of `bytes` to begin a segment in. If there are only others, they
-    /// make room for the one that will be made.
+    /// A file of `bytes` for a new segment. For another size than the usual one, all recycled
+    /// segments are removed to make room.
     pub(crate) fn take(&self, disk: &dyn Disk, bytes: u64) -> Option<RecycledSegment> {
         if bytes != self.bytes {
             self.clear(disk);
@@ -113,7 +113,7 @@ impl RecycledSegments {
         None
     }
 
-    /// Gives the space back.
+    /// Removes all recycled segments.
     pub(crate) fn clear(&self, disk: &dyn Disk) {
         for name in std::mem::take(&mut *locked(&self.names)) {
             remove(disk, &name);
@@ -121,7 +121,7 @@ impl RecycledSegments {
     }
 }
 
-/// Removes a file that nobody refers to; if that fails, the next start does it.
+/// Removes a file that is not in use; if that fails, the next start removes it.
 pub(crate) fn remove(disk: &dyn Disk, name: &str) {
     match disk.remove(name) {
         Ok(()) => {}

@@ -1,23 +1,23 @@
-//! The segment that is being written.
+//! The active segment.
 //!
-//! Keeps one invariant: a write or a sync that failed is the last thing that
-//! was done to the file. The kernel may have dropped the pages and call them
-//! clean, so a second fdatasync would succeed and mean nothing.
+//! Invariant: after a write or sync that failed, the file is neither written nor synced again.
+//! The kernel may have dropped the dirty pages and marked them clean, so a second fdatasync
+//! would succeed without having written them.
 
 use std::io;
 
 use crate::log::spool::disk::{Disk, DiskFile, FileId, write_all};
 use crate::log::spool::format::{FRAMES_START, SEGMENT_HEADER_COPY_AT, Seed, SegmentHeader};
 
-/// A file that has no segment's name yet, or no longer.
+/// A file without a segment's name: new, or recycled.
 #[derive(Debug)]
 pub(crate) struct RecycledSegment {
     pub(crate) file: Box<dyn DiskFile>,
-    /// Its name until it is a segment; a start clears files of such names away.
+    /// Its name until it is a segment; a start removes files with such names.
     pub(crate) name: String,
 }
 
-/// A file of frames that is open at its end.
+/// A segment that is open for appending.
 #[derive(Debug)]
 pub(crate) struct ActiveSegment {
     file: Box<dyn DiskFile>,
@@ -32,8 +32,8 @@ pub(crate) struct ActiveSegment {
 }
 
 impl ActiveSegment {
-    /// Begins a segment called `name` in a blank of `bytes` bytes; when this
-    /// returns, the header and the name are durable.
+    /// Begins the segment `name` in the file `blank` of `bytes` bytes. When this returns, the
+    /// header and the name are durable.
     pub(crate) fn begin(
         disk: &dyn Disk,
         blank: RecycledSegment,
@@ -46,7 +46,7 @@ impl ActiveSegment {
         write_all(file.as_ref(), &encoded, 0)?;
         write_all(file.as_ref(), &encoded, SEGMENT_HEADER_COPY_AT)?;
         file.sync_data()?;
-        // Only now: whatever bears a segment's name has that segment's header.
+        // After the sync: a file with a segment's name always has that segment's header.
         disk.rename(&blank.name, name)?;
         disk.sync_dir()?;
         let id = file.id()?;
@@ -75,13 +75,13 @@ impl ActiveSegment {
         self.end
     }
 
-    /// Whether its name still leads to it. A sync of a file without a name
-    /// succeeds, and means nothing.
+    /// Whether its name still leads to it. A sync of a file without a name succeeds, and
+    /// protects nothing.
     pub(crate) fn is_in_place(&self, disk: &dyn Disk) -> io::Result<bool> {
         Ok(disk.find(&self.name)? == Some(self.id))
     }
 
-    /// Whether it holds no frame.
+    /// Whether it holds no record.
     pub(crate) fn is_empty(&self) -> bool {
         self.end == FRAMES_START
     }
@@ -91,7 +91,7 @@ impl ActiveSegment {
         self.bytes - self.end
     }
 
-    /// Appends a group and syncs it: all of it, or nothing ever again.
+    /// Appends a group and syncs it. After a failure the segment takes nothing more.
     pub(crate) fn append(&mut self, group: &[u8]) -> io::Result<()> {
         if self.failed {
             return Err(io::Error::other("the segment has failed before"));

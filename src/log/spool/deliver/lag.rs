@@ -1,24 +1,23 @@
-//! Whether a lane keeps up: the state machine, and nothing else.
+//! Whether a lane delivers from memory or from disk: the state machine alone.
 //!
-//! Keeps one invariant: each frame is given once, in order, either from memory
-//! or from disk. While a lane is behind nothing enters its memory, so memory
-//! that was found empty then stays empty until the lane has caught up; and
-//! nobody reads from disk what was not yet offered here, so nothing that was
-//! read can be offered to memory afterwards. Whoever shares it puts a mutex around.
+//! Invariant: each record is delivered once, in sequence order. While on disk, `offer` never
+//! enqueues, so an empty queue stays empty until `catch_up`. The disk reader stops at `last`,
+//! so nothing that it has read can be enqueued later. Not synchronised: callers hold the lane's
+//! mutex.
 
 use crate::log::spool::catalog::Position;
 
-/// How a lane's reader stands to its appender.
+/// The lag of a lane: in memory, or on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Lag {
     /// The last sequence that was offered; zero before the first.
     last: u64,
-    /// Where the frames begin that are only on disk; `None`: there are none.
+    /// Where the records begin that are only on disk; `None` while in memory.
     behind_from: Option<Position>,
 }
 
 impl Lag {
-    /// A lane with nothing on disk.
+    /// A lane without records on disk.
     pub(crate) fn caught_up() -> Self {
         Self {
             last: 0,
@@ -26,7 +25,7 @@ impl Lag {
         }
     }
 
-    /// A lane whose frames from `from` to `last` are on disk, as after a restart.
+    /// A lane with the records from `from` to `last` on disk, as after a restart.
     pub(crate) fn behind(from: Position, last: u64) -> Self {
         Self {
             last,
@@ -34,8 +33,8 @@ impl Lag {
         }
     }
 
-    /// A frame is durable. `enter` puts it into memory if there is room; says
-    /// whether it did.
+    /// Offers a durable record. `enter` enqueues it in memory if there is room; returns whether
+    /// it did.
     pub(crate) fn offer(&mut self, at: Position, enter: impl FnOnce() -> bool) -> bool {
         self.last = at.sequence;
         if self.behind_from.is_some() {
@@ -48,7 +47,7 @@ impl Lag {
         entered
     }
 
-    /// Where to read from, if the lane is behind.
+    /// Where to read from, while on disk.
     pub(crate) fn behind_from(&self) -> Option<Position> {
         self.behind_from
     }
@@ -58,8 +57,8 @@ impl Lag {
         self.last
     }
 
-    /// The reader has read up to and including `sequence`. If that is all there
-    /// is, frames come through memory again.
+    /// The reader has read up to and including `sequence`. If that is the last record offered,
+    /// the lane is in memory again. Returns whether it is.
     pub(crate) fn catch_up(&mut self, sequence: u64) -> bool {
         if sequence >= self.last {
             self.behind_from = None;

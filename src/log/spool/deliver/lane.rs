@@ -1,8 +1,8 @@
-//! A lane: the way of one stream's frames to their writer, through memory
-//! while the writer keeps up, over the disk while it does not.
+//! A lane: delivers one stream's records to their writer, from memory while it keeps up, from
+//! disk while it does not.
 //!
-//! Keeps one invariant: memory holds at most so many frames and bytes. Frames
-//! beyond that let go of theirs; who waits for their result is kept, by sequence.
+//! Invariant: memory holds a limited number of records and bytes. Records beyond that drop
+//! their payload. Their result senders are kept, by sequence.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -15,7 +15,7 @@ use crate::log::spool::catalog::Position;
 use crate::log::spool::mutex::locked;
 use crate::log::spool::usage::UsageCounters;
 
-/// What a lane's two ends share.
+/// The state that both ends of a lane share.
 #[derive(Debug)]
 pub(crate) struct Lane<R> {
     state: Mutex<LaneState<R>>,
@@ -27,13 +27,13 @@ pub(crate) struct LaneState<R> {
     /// Payload bytes in memory.
     pub(crate) queued_bytes: usize,
     waiting: HashMap<u64, oneshot::Sender<R>>,
-    /// Nothing is given any more.
+    /// The lane delivers nothing more.
     abandoned: bool,
-    /// When to look for those who gave up.
+    /// Number of result senders at which closed ones are removed.
     prune_at: usize,
 }
 
-/// The appender's end of a lane.
+/// The group committer's end of a lane.
 #[derive(Debug)]
 pub(crate) struct LaneSender<L, R> {
     lane: Arc<Lane<R>>,
@@ -42,7 +42,7 @@ pub(crate) struct LaneSender<L, R> {
     bytes_max: usize,
 }
 
-/// Fewer waiting than this are not worth a search for those who gave up.
+/// With fewer result senders than this, the closed ones are not worth a search.
 const PRUNE_AT_LEAST: usize = 1024;
 
 impl<R> Lane<R> {
@@ -64,20 +64,20 @@ impl<R> Lane<R> {
 }
 
 impl<R> LaneState<R> {
-    /// Who waits for the frame's result.
+    /// Takes the result sender of a record.
     pub(crate) fn waiting(&mut self, sequence: u64) -> Option<oneshot::Sender<R>> {
         self.waiting.remove(&sequence)
     }
 
-    /// Frames stay in the spool from here on, and no one waits for them.
+    /// Stops delivery: records stay in the spool, and every result receiver gets an error.
     pub(crate) fn abandon(&mut self) {
         self.abandoned = true;
         self.waiting.clear();
     }
 
-    /// Keeps `result` until the frame comes back from disk. Clients give up
-    /// long before a long outage ends: dropping those each time the map has
-    /// doubled bounds it by twice the number of clients.
+    /// Keeps `result` until the record is read from disk. Clients give up long before a long
+    /// outage ends. Removing their senders each time the map has doubled bounds it by twice the
+    /// number of clients.
     fn keep(&mut self, sequence: u64, result: oneshot::Sender<R>) {
         if self.waiting.len() >= self.prune_at {
             self.waiting.retain(|_, result| !result.is_closed());
@@ -102,7 +102,7 @@ impl<L, R> LaneSender<L, R> {
         }
     }
 
-    /// Passes a durable frame on: into memory, or as a place on disk.
+    /// Passes a durable record on: into memory, or as a position on disk.
     pub(crate) fn offer(
         &self,
         at: Position,
@@ -111,15 +111,15 @@ impl<L, R> LaneSender<L, R> {
     ) {
         let mut guard = self.lane.lock();
         let state = &mut *guard;
-        // Under the lock, so that a reader that catches up finds each frame
-        // counted that it was offered, and no other.
+        // Counted under the lock: a reader that catches up finds exactly the records counted
+        // that were offered to it.
         usage.add(self.stream, 1, u64::from(frame.items));
         if state.abandoned {
             return;
         }
         let queued = state.queued_bytes + frame.payload.len();
-        // An empty lane takes any frame: whoever falls behind must leave
-        // something in memory that wakes the reader.
+        // An empty lane takes any record: a lane that goes to disk must have something in
+        // memory that wakes the reader.
         let fits = state.queued_bytes == 0 || queued <= self.bytes_max;
         let mut frame = Some(frame);
         let entered = state.lag.offer(at, || {

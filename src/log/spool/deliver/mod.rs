@@ -1,4 +1,4 @@
-//! The way out: each stream's records reach their writer, from memory or from disk.
+//! Delivery: each stream's records reach their writer, from memory or from disk.
 
 pub(crate) mod lag;
 pub(crate) mod lane;

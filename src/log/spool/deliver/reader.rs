@@ -1,8 +1,7 @@
-//! The writer's end of a lane: frames of one stream, in order, each once.
+//! The writer's end of a lane: records of one stream, in order, each once.
 //!
-//! Knows when to take them from memory and when from disk; does not know what
-//! they are, nor on which thread it runs. Reading from disk blocks, and is a
-//! call of its own for that reason.
+//! Knows when to take them from memory and when from disk. Does not know what they hold, nor on
+//! which thread it runs. Reading from disk blocks, so it is a separate call.
 
 pub(crate) mod cursor;
 
@@ -18,33 +17,33 @@ use crate::log::spool::shared::Shared;
 use cursor::Cursor;
 use found::Found;
 
-/// The one reader of a lane.
+/// The only reader of a lane.
 #[derive(Debug)]
 pub struct LaneReader<L, R> {
     stream: usize,
     shared: Arc<Shared>,
     lane: Arc<Lane<R>>,
     frames: flume::Receiver<Delivered<Option<L>, R>>,
-    /// What [`LaneReader::wait`] took from memory.
+    /// A record that [`LaneReader::wait`] took from memory.
     peeked: Option<Delivered<Option<L>, R>>,
-    /// Where the reader is on disk while the lane is behind.
+    /// The position on disk, while the lane is on disk.
     cursor: Option<Cursor>,
-    /// Frames up to here are settled already, and are passed over.
+    /// Records up to here are acked and are skipped.
     skip: u64,
-    /// What the start found of this stream.
+    /// What the start has found of this stream.
     found: Found,
 }
 
 /// What a lane has for its writer.
 #[derive(Debug)]
 pub enum Next<L, R> {
-    /// A frame from memory.
+    /// A record from memory.
     Frame(Delivered<Option<L>, R>),
-    /// The next frames are on disk: call [`LaneReader::read_behind`].
+    /// The next records are on disk: call [`LaneReader::read_behind`].
     Behind,
-    /// Nothing yet: [`LaneReader::wait`].
+    /// Nothing yet: call [`LaneReader::wait`].
     Empty,
-    /// Nothing any more: intake has ended and every frame was given.
+    /// The end: no more records come in, and every record was delivered.
     Ended,
 }
 
@@ -68,20 +67,20 @@ impl<L, R> LaneReader<L, R> {
         }
     }
 
-    /// The stream whose frames these are.
+    /// The stream of these records.
     pub fn stream(&self) -> u8 {
         u8::try_from(self.stream).expect("there are fewer than 256 streams")
     }
 
-    /// The next frame, or where it will come from. Never blocks.
+    /// The next record, or where it comes from. Never blocks.
     pub fn try_next(&mut self) -> Next<L, R> {
         let lane = Arc::clone(&self.lane);
         let mut state = lane.lock();
         if let Some(frame) = self.peeked.take() {
             return Next::Frame(self.give(&mut state, frame));
         }
-        // Under the lane's lock nothing enters memory between these two looks:
-        // when it is empty and the lane is behind, it stays empty.
+        // Under the lane's lock nothing is enqueued between these two checks: an empty queue of
+        // a lane on disk stays empty.
         match self.frames.try_recv() {
             Ok(frame) => Next::Frame(self.give(&mut state, frame)),
             Err(_) if state.lag.behind_from().is_some() => Next::Behind,
@@ -90,30 +89,29 @@ impl<L, R> LaneReader<L, R> {
         }
     }
 
-    /// Waits until [`LaneReader::try_next`] has something else to say than
-    /// [`Next::Empty`]. May be dropped at any time; nothing is lost.
+    /// Waits until [`LaneReader::try_next`] returns something else than [`Next::Empty`]. Safe
+    /// to cancel.
     pub async fn wait(&mut self) {
         if self.peeked.is_some() || self.is_behind() {
             return;
         }
-        // A lane falls behind only while something is in its memory, so this
-        // wakes for that as well. An error is the end, and told by `try_next`.
+        // A lane only goes to disk while it holds something in memory, so this wakes for that
+        // too. An error is the end; `try_next` reports it.
         if let Ok(frame) = self.frames.recv_async().await {
             self.peeked = Some(frame);
         }
     }
 
-    /// Whether the next frames, after those in memory, are on disk.
+    /// Whether the next records, after those in memory, are on disk.
     pub fn is_behind(&self) -> bool {
         self.lane.lock().lag.behind_from().is_some()
     }
 
-    /// At start: all frames up to and including `sequence` are settled. They are
-    /// passed over and count as retired.
+    /// At start: all records up to and including `sequence` are acked. They are skipped and
+    /// count as acked.
     ///
-    /// Only frames of earlier lives are passed over: of a watermark that is
-    /// ahead of all that this directory ever held nothing is believed, and
-    /// `false` is returned.
+    /// Only records of earlier runs are skipped. A watermark above all sequences that this
+    /// directory has held is not believed; then this returns `false`.
     pub fn skip_to(&mut self, sequence: u64) -> bool {
         let known = sequence <= self.shared.found_last;
         if known {
@@ -122,9 +120,9 @@ impl<L, R> LaneReader<L, R> {
         known
     }
 
-    /// At start: the database has a watermark that another copy of this spool
-    /// has set. New frames get sequences beyond it; what was found is given, and
-    /// the key makes harmless what of it is stored already.
+    /// At start: the database has a watermark that another copy of this spool has set. New
+    /// records get sequences above it. The records found are delivered; the primary key
+    /// prevents that one is stored twice.
     pub fn number_beyond(&mut self, watermark: u64) {
         tracing::error!(
             stream = self.stream,
@@ -134,8 +132,8 @@ impl<L, R> LaneReader<L, R> {
              replaced by an older copy, or did another copy go on? What is in it is looked up \
              and stored where it is missing, nothing is skipped"
         );
-        // Nothing depends on it, so a number that would soon use up all
-        // sequences is not followed.
+        // Nothing depends on it, so a watermark that would soon use up all sequences is
+        // ignored.
         if watermark < NUMBER_MAX / 2 {
             self.shared
                 .sequence_floor
@@ -143,19 +141,18 @@ impl<L, R> LaneReader<L, R> {
         }
     }
 
-    /// Takes no more frames: they stay in the spool, and who waits for one
-    /// learns at once that there will be no result. Ends when intake does.
+    /// Stops delivery: records stay in the spool, and every result receiver gets an error at
+    /// once. Returns when the group committer has ended.
     pub async fn abandon(mut self) {
         self.lane.lock().abandon();
         self.peeked = None;
-        // Those that are in memory already are dropped here.
+        // Drops those that are in memory already.
         while self.frames.recv_async().await.is_ok() {}
     }
 
-    /// At start, after [`LaneReader::skip_to`] and before anything is read:
-    /// Postgres remembers that `settled_items` of the stream are settled, in all
-    /// lives. As soon as the reader has passed over the frames that are settled,
-    /// it is known what is lost.
+    /// At start, after [`LaneReader::skip_to`] and before the first read: `settled_items` of
+    /// the stream are acked according to Postgres, over all runs. The loss is counted once the
+    /// reader has skipped all acked records.
     pub fn reconcile(&mut self, settled_items: u64) {
         self.found.settled = Some(settled_items);
         if !self.is_behind() {
@@ -163,7 +160,7 @@ impl<L, R> LaneReader<L, R> {
         }
     }
 
-    /// Counts what is lost, once everything settled was passed over.
+    /// Counts the loss, once all acked records are skipped.
     fn reckon(&mut self) {
         if let Some(lost) = self.found.lost(self.skip) {
             self.shared.usage.found_lost[self.stream]

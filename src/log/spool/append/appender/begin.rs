@@ -1,4 +1,4 @@
-//! Beginning a segment: is there room, then the file, then its header.
+//! Begins a segment: room, file, header.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -20,9 +20,8 @@ use crate::log::spool::portion::Portion;
 use crate::log::spool::shared::Shared;
 
 impl Appender {
-    /// Begins a segment that has room for a frame of `frame_bytes`. Nothing may
-    /// be staged. If there is no room for a segment, the one before stays open
-    /// for frames that fit into it.
+    /// Begins a segment with room for a frame of `frame_bytes`. Nothing may be staged. If there
+    /// is no room for a segment, the one before stays open for records that fit into it.
     pub(crate) fn begin(&mut self, frame_bytes: u64) -> Result<(), AppendError> {
         debug_assert!(self.staged.is_empty(), "what is staged knows its segment");
         if self.retry_at.is_some_and(|at| Instant::now() < at) {
@@ -36,7 +35,7 @@ impl Appender {
         self.make_room(bytes)?;
         self.retry_at = None;
         let number = self.next_number;
-        // A segment without a frame has used its name, and none of its sequences.
+        // An empty segment has used its first sequence for its name only: skip it.
         if self.active.as_ref().is_some_and(ActiveSegment::is_empty) {
             self.burnt = self.burnt.max(1);
         }
@@ -48,7 +47,7 @@ impl Appender {
             return Err(self.cannot_begin(&error));
         }
         let name = segment_name(first_sequence);
-        // Whatever comes of this attempt, no other one has its number or name.
+        // Even if this attempt fails, its number and name are not used again.
         self.next_number += 1;
         self.burnt += 1;
         let spare = self.shared.recycled.take(self.shared.disk.as_ref(), bytes);
@@ -64,7 +63,7 @@ impl Appender {
             Err(error) => return Err(self.cannot_begin(&error)),
         };
         let blank_name = blank.name.clone();
-        // From here on the new header may reach the disk: the old segment ends.
+        // From here on the new header may reach the disk, so the old segment ends.
         self.close(false);
         let header = SegmentHeader {
             instance: self.shared.instance,
@@ -78,7 +77,7 @@ impl Appender {
         let active = match ActiveSegment::begin(disk, blank, &name, &header, bytes) {
             Ok(active) => active,
             Err(error) => {
-                // It holds nothing; left where it is it would do no harm either.
+                // It holds no record; leaving it would do no harm either.
                 for name in [&blank_name, &name] {
                     recycled::remove(disk, name);
                 }
@@ -116,14 +115,14 @@ impl Appender {
         Ok(())
     }
 
-    /// A new file, under a name that a start clears away.
+    /// Creates a file, with a name that a start removes.
     fn fresh(&self, name: &str, bytes: u64) -> io::Result<RecycledSegment> {
         let name = blank_name(name);
         let file = self.shared.disk.create(&name, bytes)?;
         Ok(RecycledSegment { file, name })
     }
 
-    /// Sees whether a file of `bytes` may be made.
+    /// Checks that a file of `bytes` may be created.
     fn make_room(&mut self, bytes: u64) -> Result<(), AppendError> {
         let fits = |log: &Self| {
             let used = log.shared.usage.bytes.load(Ordering::Relaxed);
@@ -132,7 +131,7 @@ impl Appender {
         if !fits(self) && (self.shared.reclaim(true) == 0 || !fits(self)) {
             return Err(AppendError::AtCap);
         }
-        // A spare has its space already.
+        // A recycled segment has its space already.
         let more = match self.shared.recycled.has(bytes) {
             true => 0,
             false => bytes,
@@ -143,8 +142,8 @@ impl Appender {
         }
     }
 
-    /// Asks the file system whether the reserve would be left after `bytes`
-    /// more, and says so to everyone.
+    /// Checks that the file system keeps its reserve after `bytes` more, and publishes the
+    /// result as usage.
     pub(crate) fn ask_for_space(&mut self, bytes: u64) -> bool {
         self.unasked_bytes = 0;
         let Shared {
@@ -159,7 +158,7 @@ impl Appender {
                 free
             }
             Err(error) => {
-                // Writing will tell soon enough.
+                // Lack of space then shows at the next write.
                 if !std::mem::replace(&mut self.blind, true) {
                     warn!(%error, "cannot find out how much disk space is free");
                 }

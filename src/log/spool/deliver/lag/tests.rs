@@ -1,7 +1,7 @@
-//! Every order in which an appender and a reader can take their steps.
+//! Explores every interleaving of an appender and a reader.
 //!
-//! A step is what one of them does under the lane's mutex, or without it. All
-//! states that can be reached are visited, each once.
+//! A step is what one of them does under the lane's mutex, or without it. Each reachable state
+//! is visited once.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -14,7 +14,7 @@ struct World {
     lag: Lag,
     memory: VecDeque<u64>,
     room: usize,
-    /// Frames up to this are on disk; the last one may not yet be offered.
+    /// Records up to this are on disk; the last one may not be offered yet.
     synced: u64,
     offered: u64,
     reader: Reader,
@@ -23,11 +23,11 @@ struct World {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Reader {
-    /// Asks for the next frame.
+    /// Calls `try_next`.
     Asks,
     /// Sleeps until something is in memory, or the end.
     Waits,
-    /// Reads from disk: what it has read, and up to where it may.
+    /// Reads from disk: up to where it has read, and up to where it may.
     Reads {
         read_to: u64,
         limit: u64,
@@ -49,7 +49,7 @@ impl World {
         self.given = sequence;
     }
 
-    /// The appender syncs a frame, or offers the one that it has synced.
+    /// The appender syncs a record, or offers the one that it has synced.
     fn append(&self) -> Option<Self> {
         let mut next = self.clone();
         if self.synced == self.offered {

@@ -1,7 +1,7 @@
-//! Reading a lane's frames back from disk.
+//! Reads the records of a lane back from disk.
 //!
-//! Reads only what is synced and was offered to the lane. What does not check
-//! out is scanned again, told, copied and passed over: never in silence.
+//! Reads only what is synced and was offered to the lane. A range that fails its checksum is
+//! scanned again, logged, copied and then skipped, never in silence.
 
 use std::io;
 
@@ -18,34 +18,34 @@ use crate::log::spool::format::{FRAME_HEADER_BYTES, FRAMES_START, FrameHeader, t
 use crate::log::spool::portion::Portion;
 use crate::log::spool::recover::{repair, scan};
 
-/// Small reads cost more calls than bytes.
+/// With smaller reads, system calls cost more than the bytes.
 const READ_BYTES_MIN: usize = 64 << 10;
 
-/// Frames of one read.
+/// The bytes of one read.
 struct Chunk {
     bytes: Bytes,
     offset: u64,
 }
 
-/// What came of looking at a chunk.
+/// The result of taking records from a chunk.
 enum Outcome {
-    /// It is used up, as far as it goes.
+    /// Every complete record that may be read is taken.
     Done,
-    /// What is at the cursor does not check out.
+    /// The bytes at the cursor are corrupt.
     Bad,
 }
 
 impl<L, R> LaneReader<L, R> {
-    /// Reads the next frames from disk, up to about `bytes_max` and at least one.
+    /// Reads the next records from disk, about `bytes_max` bytes and at least one record.
     ///
-    /// Blocks while it reads. None means that the next frame is, or will be, in memory: ask
-    /// [`LaneReader::try_next`]. After an error nothing is lost; call
-    /// again after a pause.
+    /// Blocks while it reads. An empty result means that the next record is, or will be, in
+    /// memory: call [`LaneReader::try_next`]. After an error nothing is lost: call again after
+    /// a pause.
     pub fn read_behind(
         &mut self,
         bytes_max: usize,
     ) -> anyhow::Result<Vec<Delivered<Option<L>, R>>> {
-        // Memory holds what comes before the first frame on disk.
+        // The records in memory come before the first one on disk.
         let in_memory = self.peeked.is_some() || !self.frames.is_empty();
         if self.cursor.is_none() && in_memory {
             return Ok(Vec::new());
@@ -84,14 +84,14 @@ impl<L, R> LaneReader<L, R> {
         if !out.is_empty() {
             self.reckon();
         }
-        // Frames that were read are given even if what follows cannot be read.
+        // Records that were read are delivered even if the next ones cannot be read.
         match read {
             Err(error) if out.is_empty() => Err(error),
             Ok(()) | Err(_) => Ok(out),
         }
     }
 
-    /// Reads once, and gives what is there of this stream.
+    /// Reads one chunk, and takes this stream's records from it.
     fn read_chunk(
         &mut self,
         cursor: &mut Cursor,
@@ -104,7 +104,7 @@ impl<L, R> LaneReader<L, R> {
             let Some((number, segment)) =
                 catalog.next_with(self.stream, cursor.segment, cursor.read_to)
             else {
-                // What was offered is in the catalog, unless it was lost.
+                // An offered record is in the catalog, unless it was lost.
                 cursor.read_to = limit;
                 return Ok(());
             };
@@ -140,15 +140,14 @@ impl<L, R> LaneReader<L, R> {
         let before = cursor.offset;
         match self.take_frames(cursor, &segment, &chunk, limit, out) {
             Outcome::Done if cursor.offset > before || cursor.offset == segment.end => Ok(()),
-            // Given before it is looked into; the next read begins with it.
+            // The records before the damage are delivered first; the next read begins with it.
             Outcome::Bad if !out.is_empty() => Ok(()),
-            // A file that ends too early leaves us where we were.
+            // A file that ends too early leaves the cursor in place.
             Outcome::Done | Outcome::Bad => self.rescan(cursor, &segment),
         }
     }
 
-    /// Takes this stream's frames from a chunk, and moves the cursor behind
-    /// what it has seen.
+    /// Takes this stream's records from a chunk, and moves the cursor past what it has seen.
     fn take_frames(
         &mut self,
         cursor: &mut Cursor,
@@ -212,7 +211,7 @@ impl<L, R> LaneReader<L, R> {
         }
     }
 
-    /// Passes over a segment that was settled as a whole in an earlier life.
+    /// Skips a segment if all its records of this stream are acked.
     fn skip_whole(&mut self, cursor: &mut Cursor, segment: &Segment) -> bool {
         let portion = segment.streams[self.stream];
         let skip = cursor.offset == FRAMES_START && portion.last <= self.skip;
@@ -225,8 +224,8 @@ impl<L, R> LaneReader<L, R> {
         skip
     }
 
-    /// A segment's file is gone: its frames of this stream are, too. They are
-    /// written off when the lane has caught up.
+    /// Drops this stream's records of a segment with a missing file. They are counted as lost
+    /// when the lane has caught up.
     fn give_up(&self, number: u64, name: &str) -> anyhow::Result<()> {
         if !self.shared.is_in_place() {
             bail!("the spool's directory was removed, moved or replaced: start the service again");
@@ -238,16 +237,16 @@ impl<L, R> LaneReader<L, R> {
         Ok(())
     }
 
-    /// What is at the cursor was sound when it was written and is not now:
-    /// finds out how far the damage goes.
+    /// Finds the extent of the damage at the cursor: the bytes there were sound when they were
+    /// written.
     fn rescan(&self, cursor: &mut Cursor, segment: &Segment) -> anyhow::Result<()> {
         let (name, place) = (&segment.name, (cursor.segment, cursor.offset));
         if cursor.rescanned == Some(place) {
             bail!("segment {name} reads differently each time: check the disk");
         }
         let disk = self.shared.disk.as_ref();
-        // Nothing may be appended between the scan and its consequences. That
-        // keeps the committing thread waiting, once in the life of a disk.
+        // The group committer waits for the catalog's lock: nothing may be appended between the
+        // scan and the correction. That is rare.
         let mut catalog = self.shared.catalog();
         let known = catalog
             .get_mut(cursor.segment)
@@ -266,7 +265,7 @@ impl<L, R> LaneReader<L, R> {
 }
 
 impl Chunk {
-    /// What the chunk holds from `offset` on.
+    /// The bytes of the chunk from `offset` on; `None` if there are none.
     fn from(&self, offset: u64) -> Option<&[u8]> {
         let at = usize::try_from(offset.checked_sub(self.offset)?).ok()?;
         self.bytes.get(at..).filter(|rest| !rest.is_empty())
@@ -279,7 +278,7 @@ fn read(file: &dyn DiskFile, offset: u64, end: u64, bytes_max: usize) -> io::Res
     let mut bytes = vec![0; left.min(bytes_max.max(READ_BYTES_MIN))];
     let mut filled = read_full(file, &mut bytes, offset)?;
     if let Some(length) = bytes.get(4..8) {
-        // Whether these are a frame's bytes is checked by whoever takes it.
+        // This may not be a frame; the caller checks it.
         let payload = u32::from_le_bytes(length.try_into().expect("four bytes"));
         let frame = to_usize(FRAME_HEADER_BYTES) + payload as usize;
         if frame > bytes.len() && frame <= left {

@@ -1,17 +1,17 @@
-//! Where a reader is on disk.
+//! The position of a reader on disk.
 
 use crate::log::spool::catalog::Position;
 use crate::log::spool::disk::DiskFile;
 
-/// A place on disk.
+/// A position on disk.
 #[derive(Debug)]
 pub(crate) struct Cursor {
     pub(super) segment: u64,
     pub(super) offset: u64,
-    /// Frames up to here were given, skipped, or are lost.
+    /// Records up to here were delivered, skipped, or are lost.
     pub(super) read_to: u64,
     pub(super) file: Option<Box<dyn DiskFile>>,
-    /// The damage at this place was just looked into.
+    /// The position that was scanned again last.
     pub(super) rescanned: Option<(u64, u64)>,
 }
 

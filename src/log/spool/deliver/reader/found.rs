@@ -1,9 +1,8 @@
-//! What a start found of one stream, and what of it is lost.
+//! What a start finds of one stream, and the loss that follows.
 //!
-//! Nothing remembers a loss: it is the difference between what the segments'
-//! headers say was accepted, what the ledger says is settled and what is on
-//! disk. So a restart finds the same loss again, and counts it once, wherever
-//! the gap has moved to and whether the segments around it still exist.
+//! No loss is recorded anywhere. It is computed: accepted according to the segments' headers,
+//! minus acked according to the ledger, minus what is on disk. So each restart finds the same
+//! loss and counts it once, even if the gap has moved or the segments around it are deleted.
 
 use tracing::{error, warn};
 
@@ -12,15 +11,15 @@ use crate::log::spool::recover::scan::report::{Gap, ScanReport};
 /// What the segments say of a stream.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
-    /// Items accepted since the instance was born.
+    /// Items accepted under this spool id.
     accepted: u64,
-    /// Items of sound frames on disk.
+    /// Items of sound records on disk.
     on_disk: u64,
     /// Where items are missing.
     missing: Vec<Missing>,
-    /// Items that the ledger calls settled, once it was asked.
+    /// Items acked according to the ledger, once it was read.
     pub(crate) settled: Option<u64>,
-    /// Items of frames on disk that the reader passed over as settled.
+    /// Items of records on disk that the reader skipped as acked.
     pub(crate) passed_over: u64,
 }
 
@@ -28,21 +27,20 @@ pub(crate) struct Found {
 #[derive(Debug)]
 struct Missing {
     place: String,
-    /// All missing frames have earlier sequences.
+    /// All missing records have lower sequences.
     next_sequence: u64,
 }
 
-/// What is lost of a stream.
+/// The loss of a stream.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Lost {
     pub(crate) items: u64,
-    /// Where it may have been; empty if that can no longer be told.
+    /// Where the items can have been; empty if no gap shows it any more.
     places: Vec<String>,
 }
 
-/// Items that were accepted and are neither settled nor on disk to be settled.
-/// A ledger that knows of more than was accepted is of another time, and says
-/// nothing about losses.
+/// Items that were accepted and are neither acked nor on disk. A ledger with more acked than
+/// accepted items belongs to another state of the spool, and proves no loss.
 fn lost(accepted: u64, settled: u64, unsettled: u64) -> u64 {
     accepted.saturating_sub(settled).saturating_sub(unsettled)
 }
@@ -75,8 +73,8 @@ impl Found {
         }
     }
 
-    /// What is lost, if that is known and was not told yet. Everything up to
-    /// `watermark` is settled, and what is on disk of it was passed over.
+    /// The loss, if it is known and was not returned before. Everything up to `watermark` is
+    /// acked, and what is on disk of it was skipped.
     pub(crate) fn lost(&mut self, watermark: u64) -> Option<Lost> {
         let settled = self.settled.take()?;
         let unsettled = self.on_disk.saturating_sub(self.passed_over);
@@ -127,7 +125,7 @@ mod tests {
             watermark in 0..50_usize,
             earlier_lost in 0..100_u64,
         ) {
-            // Frames in order of their sequences: items, and whether still on disk.
+            // Records in sequence order: items, and whether still on disk.
             let accepted = earlier_lost + frames.iter().map(|frame| frame.0).sum::<u64>();
             let (before, behind) = frames.split_at(watermark.min(frames.len()));
             let settled: u64 = before.iter().map(|frame| frame.0).sum();
