@@ -1,8 +1,7 @@
-//! Gathering the rows of many frames into a batch, in the order of the index, and
-//! laying them out for COPY.
+//! Gathers the rows of many records into a batch in index order, and lays them out for COPY.
 //!
-//! Does with the public rows and keys what `store::batch` and `store::copy` do
-//! inside; a change there belongs here too.
+//! Does with the public rows and keys what the writer's batch and `postgres::copy` do inside.
+//! Keep the two in step.
 
 use std::hint::black_box;
 
@@ -19,8 +18,8 @@ const CHUNK_BYTES: usize = 256 * 1024;
 
 type Place = (Key, usize, u32, u32);
 
-/// The rows of a batch, dealt out to frames in turn, so that neighbours in time
-/// arrive in different requests.
+/// The rows of a batch, dealt out to records in turn, so that rows that are close in time come
+/// from different requests.
 fn frames(table: Table, events_a_frame: usize) -> Vec<Rows> {
     let rows = sample::rows(table, ROWS);
     let all: Vec<&[u8]> = rows.iter().collect();

@@ -1,5 +1,5 @@
-//! From a body's bytes to rows: split, validate, hash, encode. One core's share of
-//! a request; what is left of a second after it is HTTP, the spool and Postgres.
+//! From the bytes of a body to rows: split, validate, hash, encode. This is the CPU time of a
+//! request without HTTP, the spool and Postgres.
 
 use std::hint::black_box;
 
@@ -15,7 +15,7 @@ fn decode(criterion: &mut Criterion) {
     for table in Table::ALL {
         let body = sample::body(table, EVENTS);
         let mut group = criterion.benchmark_group(format!("decode/{table}"));
-        // Once in events and once in bytes: a criterion group counts one of them.
+        // Measured twice, because a criterion group has one unit of throughput.
         for (name, throughput) in [
             ("events", Throughput::Elements(EVENTS as u64)),
             ("bytes", Throughput::Bytes(body.len() as u64)),

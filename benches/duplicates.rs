@@ -1,7 +1,7 @@
-//! Three ways to store a batch of which a share is stored already.
+//! Compares three ways to store a batch of which a share is stored already.
 //!
-//! `cargo bench --bench duplicates` starts a private PostgreSQL and prints rows
-//! per second for each way, medians of several rounds in alternation. Behind
+//! `cargo bench --bench duplicates` starts a private PostgreSQL and prints rows per second for
+//! each way: medians of several rounds that alternate. The numbers are in
 //! docs/decisions/0003-duplicates.md.
 
 #![expect(
@@ -36,7 +36,7 @@ struct Batch {
     rows: Vec<Vec<u8>>,
 }
 
-/// A batch of which `share` has keys of the batch that began after `old`.
+/// A batch; a `share` of its rows repeats keys of the batch that began after `old`.
 fn batch(serial: &mut u128, old: u128, share: f64) -> Batch {
     let mut batch = Batch {
         keys: Vec::new(),
@@ -184,7 +184,7 @@ async fn measure() {
     let mut serial = 1_000_000;
     for share in [0.0, 0.01, 0.3, 1.0] {
         let mut seconds = [const { Vec::new() }; 3];
-        // The first batch is what later ones repeat.
+        // Later batches repeat the keys of this one.
         let old = serial;
         copy(
             &session,
@@ -225,7 +225,7 @@ async fn measure() {
 }
 
 fn main() {
-    // `cargo test --benches` only wants to know that it builds; `cargo bench` says so.
+    // Without `--bench`, as from `cargo test --benches`, there is nothing to run.
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
     }

@@ -1,4 +1,4 @@
-//! Typed values to rows of binary COPY, without the decoding before it.
+//! Typed values to rows of binary COPY, without decoding.
 
 use std::hint::black_box;
 

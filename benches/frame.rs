@@ -1,7 +1,7 @@
-//! What a frame costs between a request and its batch: the checksum that the
-//! spool writes beside it, and reading it back after a restart.
+//! The cost of a record between a request and its batch: the checksum in the spool, the copy
+//! into the group's buffer, and parsing the rows and their keys.
 //!
-//! The disk itself is not in here: see benches/spool.rs.
+//! Does not include the disk: see benches/spool.rs.
 
 use std::hint::black_box;
 
@@ -21,7 +21,7 @@ fn frame(criterion: &mut Criterion) {
         group.bench_function("checksum", |bencher| {
             bencher.iter(|| crc32c::crc32c(black_box(rows.framed())));
         });
-        // What the group's write starts with: the payloads side by side.
+        // The group's buffer holds the payloads one after the other.
         let mut group_of_frames = Vec::with_capacity(64 * rows.framed().len());
         group.bench_function("append", |bencher| {
             bencher.iter(|| {

@@ -1,9 +1,9 @@
-//! Instructions an event, counted by callgrind: the same on a noisy machine as on
-//! a quiet one, so that a change of one percent shows.
+//! Counts instructions per event with callgrind. The count does not depend on the machine's
+//! load, so a change of one percent shows.
 //!
-//! `cargo bench --bench instructions` runs each case under valgrind twice, with
-//! different numbers of repetitions, and shares the difference out: start-up and
-//! set-up cancel out.
+//! `cargo bench --bench instructions` runs each case under valgrind twice, with different
+//! numbers of repetitions, and divides the difference by the events. So start-up and set-up
+//! cancel out.
 
 use std::hint::black_box;
 use std::process::Command;
@@ -19,7 +19,7 @@ const EVENTS: usize = 100;
 /// Repetitions of the shorter and the longer run.
 const REPETITIONS: [u64; 2] = [2, 12];
 
-/// A name and what is repeated under it.
+/// A name and the function that it runs.
 type Case = (&'static str, fn(u64));
 
 const CASES: [Case; 6] = [
@@ -68,7 +68,7 @@ fn sort(times: u64) {
     }
 }
 
-/// Runs this program under callgrind; returns the instructions that it took.
+/// Runs this program under callgrind; returns the number of instructions.
 fn count(case: &str, times: u64) -> Result<u64, String> {
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
     let output = Command::new("valgrind")
@@ -114,7 +114,7 @@ fn main() -> Result<(), String> {
             Ok(())
         }
         texts if texts.contains(&"--bench") => count_all(),
-        // `cargo test --benches` only wants to know that it builds.
+        // `cargo test --benches` only checks that it builds.
         _ => Ok(()),
     }
 }

@@ -1,8 +1,7 @@
-//! The JSON scanner on its own, beside serde_json doing the nearest it can.
+//! The JSON scanner alone, compared with the closest that serde_json offers.
 //!
-//! The scanner answers two questions of every event: where its members end, and
-//! whether jsonb would take them. serde_json finds the ends (`RawValue`) and has
-//! no answer to the second.
+//! The scanner finds for every event where its members end, and whether jsonb accepts them.
+//! serde_json only finds where they end (`RawValue`).
 
 use std::collections::HashMap;
 use std::hint::black_box;

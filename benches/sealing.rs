@@ -1,9 +1,9 @@
-//! Indexes kept up row by row, beside indexes built in bulk after the rows.
+//! Compares indexes that are kept up row by row with indexes that are built in bulk.
 //!
-//! `cargo bench --bench sealing` starts a private PostgreSQL, copies the same
-//! rows into a partition with all indexes and into one with its key only, seals
-//! the latter, and prints seconds, medians of several rounds in alternation.
-//! Behind docs/decisions/0005-sealing.md.
+//! `cargo bench --bench sealing` starts a private PostgreSQL, copies the same rows into a
+//! partition with all indexes and into one with its key only, seals the latter, and prints
+//! seconds: medians of several rounds that alternate. The numbers are in
+//! docs/decisions/0005-sealing.md.
 
 #![expect(clippy::unwrap_used, reason = "a measurement, not the service")]
 
@@ -26,10 +26,10 @@ const ROUNDS: usize = 5;
 /// Rows of one COPY, as the writers send them.
 const BATCH: usize = 10_000;
 
-/// Noon of a day that all rows belong to.
+/// A time of the day that all rows belong to.
 const NOON_US: i64 = 1_790_000_000_000_000;
 
-/// About 240 bytes a row: 20 tenants, 50,000 users, 20,000 items, in order of time.
+/// About 240 bytes per row: 20 tenants, 50,000 users, 20,000 items, in order of time.
 const INTERACTIONS: &str = "
     SELECT md5((n % 20)::text)::uuid AS tenant_id, at AS occurred_at, gen_random_uuid() AS event_id,
            at AS received_at, md5((n / 5)::text)::uuid AS request_id,
@@ -42,7 +42,7 @@ const INTERACTIONS: &str = "
       FROM generate_series(1, 300000) n,
            LATERAL (SELECT day + n * interval '0.25 s' AS at) t";
 
-/// About 1 kB a row: ten items each.
+/// About 1 kB per row, with ten items each.
 const EXPOSURES: &str = "
     SELECT md5((n % 20)::text)::uuid AS tenant_id, at AS occurred_at, gen_random_uuid() AS event_id,
            at AS received_at, gen_random_uuid() AS request_id,
@@ -77,7 +77,7 @@ async fn measure() {
         ("shared_buffers".into(), "256MB".into()),
         ("max_wal_size".into(), "4GB".into()),
     ];
-    // It blocks, and has a runtime of its own.
+    // `PrivatePostgres::start` blocks, so it runs outside the async threads.
     let server = tokio::task::spawn_blocking(move || PrivatePostgres::start(&options).unwrap())
         .await
         .unwrap();
@@ -128,7 +128,7 @@ async fn measure() {
         .unwrap();
 }
 
-/// Has the rows ready in files of one batch each, and returns how many there are.
+/// Writes the rows to files of one batch each; returns the number of rows.
 async fn write_files(session: &Session, table: Table, rows: &str) -> i64 {
     let client = &session.client;
     let day = Interval::Day.range_of(NOON_US).from_us / 1_000_000;
@@ -173,8 +173,7 @@ fn columns(table: Table) -> String {
     names.join(", ")
 }
 
-/// Copies all rows into a new partition, a transaction for each batch; returns
-/// the seconds.
+/// Copies all rows into a new partition, with one transaction per batch; returns the seconds.
 async fn copy(session: &mut Session, table: Table, profile: IndexProfile) -> f64 {
     let range = Interval::Day.range_of(NOON_US);
     let name = range.partition_name(table);
@@ -186,7 +185,7 @@ async fn copy(session: &mut Session, table: Table, profile: IndexProfile) -> f64
     ensure_with(&mut session.client, table, range, profile, "measurement")
         .await
         .unwrap();
-    // What was left to write by the round before is not this one's.
+    // The pages that the round before left to write do not count here.
     session.client.batch_execute("CHECKPOINT").await.unwrap();
     let count: i64 = session
         .client

@@ -1,9 +1,9 @@
-//! Group commit on a real directory: frames of 32 KiB made durable, in groups
-//! of so many.
+//! Group commit on a real directory: records of 32 KiB made durable, in groups of several
+//! sizes.
 //!
-//! The group's size is how many answers are awaited at once, as concurrent requests
-//! would. `SPOOL_BENCH_DIR` names another directory than the system's for
-//! temporary files, which may be no disk at all.
+//! The group's size is the number of answers awaited at once, as with concurrent requests.
+//! `SPOOL_BENCH_DIR` names another directory than the one for temporary files, which may be in
+//! memory.
 
 use std::path::PathBuf;
 use std::thread::{self, JoinHandle};
@@ -33,7 +33,7 @@ fn frame(payload: &Bytes) -> (Record<(), ()>, oneshot::Receiver<Result<(), Appen
     (entry, answer)
 }
 
-/// A writer that has nothing to do but to retire.
+/// A writer that only acks.
 fn drain(mut reader: LaneReader<(), ()>, spool: Spool) {
     loop {
         let last = match reader.try_next() {

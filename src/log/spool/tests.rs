@@ -1,4 +1,4 @@
-//! The spool as a whole, on a disk that can be made to fail.
+//! Tests of the whole spool on a disk that can be made to fail.
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 

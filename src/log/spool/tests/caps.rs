@@ -1,4 +1,4 @@
-//! Full is said early, clearly, and leaves nothing behind.
+//! A full spool refuses early, with a clear reason, and keeps nothing of what it refuses.
 
 use super::super::disk::faulty::{Fault, FaultyDisk};
 use super::super::settings::Settings;
@@ -31,7 +31,7 @@ fn at_its_cap_the_spool_refuses_what_does_not_fit_and_takes_the_rest() {
     assert_eq!(rig.spool.has_room(10), Ok(()));
     assert_eq!(rig.spool.usage().bytes, two_segments().bytes_max);
     assert_eq!(rig.take_all(), [vec![1, 2, 4], vec![5]]);
-    // Retiring the first makes room again.
+    // Acking the first makes room again.
     rig.spool.ack(0, 1);
     assert_eq!(rig.commit(&[(0, 6, 1000)]), [Ok(())]);
     assert_eq!(rig.take_all(), [vec![6], vec![]]);

@@ -1,4 +1,4 @@
-//! Every operation of the disk goes wrong once, and then the power fails.
+//! Each operation of the disk fails once; then the power fails.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,7 +6,7 @@ use super::super::disk::faulty::{Fault, FaultyDisk};
 use super::rig::{Rig, items};
 use crate::log::record::AppendError;
 
-/// What was promised and what was not, by stream.
+/// What was acknowledged, refused and acked, by stream.
 #[derive(Debug, Default)]
 struct Told {
     accepted: [Vec<u64>; 2],
@@ -14,8 +14,8 @@ struct Told {
     acked: [BTreeSet<u64>; 2],
 }
 
-/// Two streams, groups of several sizes, several segments, one frame with a
-/// segment of its own, deletions. Ends early if the spool cannot be opened.
+/// Two streams, groups of several sizes, several segments, a record larger than a segment,
+/// deletions. Ends early if the spool cannot be opened.
 fn script(disk: &FaultyDisk) -> Told {
     let mut told = Told::default();
     let Ok(mut rig) = Rig::open(disk) else {
@@ -42,7 +42,7 @@ fn script(disk: &FaultyDisk) -> Told {
                 Err(_) => drop(told.refused[stream].insert(id)),
             }
         }
-        // Stream 1 is looked after in every round, stream 0 later.
+        // Stream 1 is drained in every round, stream 0 only later.
         for stream in if round > 3 { 0..2 } else { 1..2 } {
             for frame in take_stubbornly(&mut rig, stream) {
                 given[stream].push(frame.1);
@@ -55,8 +55,8 @@ fn script(disk: &FaultyDisk) -> Told {
         }
         rig.committer.tick();
     }
-    // In this life what was accepted is given, once, in order, and nothing else,
-    // as soon as the disk can be read again.
+    // Once the disk can be read, this run has delivered exactly the accepted records, each once
+    // and in order.
     disk.mend();
     for (stream, mut given) in given.into_iter().enumerate() {
         let rest = take_stubbornly(&mut rig, stream);
@@ -88,7 +88,7 @@ fn take_stubbornly(rig: &mut Rig, stream: usize) -> Vec<(u64, u64)> {
     taken
 }
 
-/// Whatever the power cut left, what was promised is there.
+/// After any power loss, every acknowledged record is still on disk or acked.
 fn check_recovery(disk: &FaultyDisk, told: &Told, doing: &str) {
     let mut rig = Rig::open(disk).unwrap_or_else(|error| panic!("{doing}: {error:#}"));
     assert!(!rig.report.is_damaged(), "{doing}: {:#?}", rig.report);
@@ -122,7 +122,7 @@ fn check_recovery(disk: &FaultyDisk, told: &Told, doing: &str) {
             rig.report
         );
     }
-    // And it goes on from there.
+    // The spool continues from there.
     assert_eq!(rig.commit(&[(0, 1000, 50), (1, 1001, 50)]), [Ok(()); 2]);
     assert_eq!(rig.take_all(), [[1000], [1001]]);
     let left = rig.segments().len();
@@ -157,7 +157,7 @@ fn what_was_promised_survives_the_failure_of_any_operation_followed_by_a_power_c
             }
         }
     }
-    // The faults were felt, and most of them hurt nobody.
+    // Each entry counts at least one run.
     assert!(outcomes.values().all(|&count| count > 0), "{outcomes:?}");
 }
 
@@ -219,7 +219,7 @@ fn a_failed_sync_is_never_tried_again_and_the_next_group_gets_a_fresh_segment() 
     assert_eq!(rig.commit(&[(0, 4, 100)]), [Ok(())]);
     assert_eq!(rig.segments().len(), 2);
     assert!(!rig.spool.usage().failed);
-    // Those who were told no are not given, in this life or the next.
+    // Refused records are not delivered, in this run or the next.
     assert_eq!(rig.take_all(), [vec![1, 4], vec![]]);
     for seed in 0..50 {
         let mut after = Rig::open(&disk.crash(seed)).unwrap();
@@ -234,7 +234,7 @@ fn the_word_that_bytes_are_void_outlives_the_bytes() {
     assert_eq!(rig.commit(&[(0, 1, 100)]), [Ok(())]);
     disk.fail(2, Fault::Fails);
     assert_eq!(rig.commit(&[(1, 2, 100)]), [Err(AppendError::Failed)]);
-    // Three more segments of stream 1, all retired; stream 0's frame is not.
+    // Three more segments of stream 1, all acked. The record of stream 0 is not.
     for id in [3, 4, 5] {
         assert_eq!(rig.commit(&[(1, id, 2000)]), [Ok(())]);
     }
@@ -247,12 +247,12 @@ fn the_word_that_bytes_are_void_outlives_the_bytes() {
         assert_eq!(found[0], [1]);
         assert!(!found[1].contains(&2), "void bytes came back: {found:?}");
     }
-    // Once the void is gone, so is what guarded it.
+    // Once the segment with the discarded tail is gone, so is the one that guarded it.
     rig.take(0, 1);
     rig.spool.ack(0, u64::MAX);
     rig.committer.tick();
     assert_eq!(rig.segments().len(), 1);
-    // For good: it does not come back without its guard either.
+    // The discarded tail does not come back without its guard either.
     for seed in 0..100 {
         let mut after = Rig::open(&disk.crash(seed)).unwrap();
         assert!(!after.take_all()[1].contains(&2));

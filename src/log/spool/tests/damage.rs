@@ -1,4 +1,4 @@
-//! Bytes that were synced and are bad now.
+//! Bytes that were synced and are corrupt now.
 
 use super::super::disk::faulty::FaultyDisk;
 use super::super::recover::scan::report::{DamageKind, Ending};
@@ -31,7 +31,7 @@ fn damage_in_the_middle_costs_one_frame_and_its_bytes_are_copied() {
     assert_eq!(rig.take_all()[0], [1, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
     let fill = rig.spool.usage();
     assert_eq!(fill.lost, 3);
-    // Accepted is what was accepted; what is lost is known as lost.
+    // The accepted count includes the lost items.
     let accepted: u64 = (1..=12).map(|id| id % 7 + 1).sum();
     assert_eq!(fill.accepted[0], accepted);
     assert_eq!(fill.items[0], accepted - 3);
@@ -84,7 +84,7 @@ fn one_bad_copy_of_a_header_costs_nothing() {
 
 #[test]
 fn a_frame_that_rots_while_the_service_runs_is_passed_over_copied_and_counted_as_lost() {
-    // The last frame before the reader catches up, one in the middle, the first.
+    // The last record before the reader catches up, one in the middle, the first.
     for (lost, name, offset) in [
         (7, "0000000000000006.seg", 8192 + 300 + 50),
         (6, "0000000000000006.seg", 8192 + 10),
@@ -101,7 +101,7 @@ fn a_frame_that_rots_while_the_service_runs_is_passed_over_copied_and_counted_as
         assert_eq!(found[0], expected);
         assert_eq!(rig.spool.usage().lost, lost % 7 + 1);
         assert!(disk.names().iter().any(|name| name.starts_with("damaged-")));
-        // Life goes on, in memory again.
+        // The lane continues, in memory again.
         assert_eq!(rig.commit(&[(0, 13, 256)]), [Ok(())]);
         assert!(!rig.readers[0].is_behind());
         assert_eq!(rig.take_all()[0], [13]);

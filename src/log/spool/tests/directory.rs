@@ -1,4 +1,4 @@
-//! A real directory: the lock, the files, and those of earlier versions.
+//! A real directory: the lock, the files, and the fixtures of the format.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,9 +12,9 @@ use super::super::settings::Settings;
 use super::rig::{entry, ids, items, settings};
 use crate::log::record::Delivered;
 
-/// Set for the process that only holds a lock, to the directory.
+/// Set, to the directory, in the process that only holds the lock.
 const HOLD: &str = "SPOOL_TEST_HOLDS";
-/// Set to write the fixtures anew; only ever for a new version.
+/// Set to write the fixtures again; only for a new format version.
 const WRITE: &str = "SPOOL_TEST_WRITES_FIXTURES";
 
 fn open(directory: &Path) -> anyhow::Result<Opened<(), u64>> {
@@ -127,7 +127,7 @@ fn frames_come_back_from_a_real_directory_in_another_life() {
     let fill = opened.spool.usage();
     assert_eq!(fill.segments, 1);
     assert_eq!(fill.accepted[0], accepted[0]);
-    // Whoever looks in from outside changes nothing, and sees it.
+    // An inspection sees the content and changes nothing.
     let report = open::inspect(&path).unwrap();
     assert_eq!((report.instance, report.frames()), (Some(instance), 1));
 }
@@ -137,7 +137,7 @@ fn a_second_spool_in_one_directory_is_refused_with_the_directory_and_the_pid() {
     if let Some(directory) = std::env::var_os(HOLD) {
         let opened = open(Path::new(&directory)).unwrap();
         println!("held");
-        // Until the one who asked closes our stdin, or kills us.
+        // Until the parent closes stdin, or kills this process.
         std::io::read_to_string(std::io::stdin()).unwrap();
         drop(opened);
         return;
@@ -161,7 +161,7 @@ fn a_second_spool_in_one_directory_is_refused_with_the_directory_and_the_pid() {
         "{text}"
     );
     assert!(text.contains(&format!("process {}", holder.id())), "{text}");
-    // However it ends, the lock ends with it.
+    // The lock ends with the process, even when it is killed.
     holder.kill().unwrap();
     holder.wait().unwrap();
     open(directory.path()).unwrap();

@@ -1,4 +1,4 @@
-//! Lanes that fall behind and catch up, and what travels with their frames.
+//! Lanes that go to disk and catch up, and what is delivered with their records.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,7 +24,7 @@ fn a_lane_that_is_full_falls_behind_alone_and_comes_back_through_the_disk() {
     rig.commit(&[(1, 21, 100)]);
     assert!(rig.readers[0].is_behind());
     assert!(!rig.readers[1].is_behind());
-    // Three from memory, with what came with them; the rest from disk, without.
+    // Three from memory, with their `memory`; the rest from disk, without.
     let taken = rig.take(0, usize::MAX);
     assert_eq!(ids(&taken), (1..=20).collect::<Vec<_>>());
     let with_memory = taken.iter().filter(|frame| frame.memory.is_some()).count();
@@ -118,7 +118,8 @@ fn what_the_database_remembers_as_settled_is_not_given_again() {
         rig.commit(&[(u8::try_from(id % 2).unwrap(), id, 300)]);
     }
     let crashed = disk.crash(0);
-    // Sequences are the ids here. Within a segment, at its end, everything.
+    // Sequences equal the ids here. The watermark lies within a segment, at its end, or after
+    // everything.
     for watermark in 0..=20 {
         let disk = crashed.crash(0);
         let mut rig = Rig::open(&disk).unwrap();
@@ -182,7 +183,7 @@ fn nothing_can_be_retired_before_it_was_given() {
     assert_eq!(rig.take_all()[0], (3..=9).collect::<Vec<_>>());
 }
 
-/// Gathers as a writer does, with pauses now and then, and retires in batches.
+/// Takes records as a writer does, with pauses now and then, and acks them in batches.
 async fn write(
     mut reader: LaneReader<(), u64>,
     spool: super::super::shared::Spool,
@@ -204,7 +205,7 @@ async fn write(
                 .map(&mut take)
                 .last(),
             Next::Empty => {
-                // Dropped half-way at times, as by a timer in a select.
+                // Cancelled at times, as by a timer in a select.
                 let patience = Duration::from_micros(round % 50);
                 drop(tokio::time::timeout(patience, reader.wait()).await);
                 None
@@ -250,7 +251,7 @@ fn while_lanes_fall_behind_and_catch_up_nothing_is_given_twice_or_skipped() {
                 result: None,
             };
             sender.send(frame).unwrap();
-            // Bursts, so that lanes get a chance to catch up.
+            // Bursts with pauses give the lanes a chance to catch up.
             if id % 500 == 0 {
                 std::thread::sleep(Duration::from_millis(15));
             }

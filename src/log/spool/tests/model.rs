@@ -1,4 +1,4 @@
-//! Random lives of a spool, side by side with a model of a few lines.
+//! Random runs of a spool, compared with a small model.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,16 +10,16 @@ use crate::log::record::Delivered;
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// Commits frames of these streams and sizes as one group.
+    /// Commits records of these streams and sizes as one group.
     Commit(Vec<(u8, usize)>),
-    /// A writer takes so many frames.
+    /// A writer of this stream takes this many records.
     Take(usize, usize),
-    /// A writer settles so many of those that it took.
+    /// A writer of this stream acks this many of those that it holds.
     Retire(usize, usize),
     Tick,
     /// The n-th operation from now goes wrong.
     Fault(u64, Fault),
-    /// The power fails; the database remembers each stream's watermark, or not.
+    /// The power fails, with this seed. The flag: the database kept each stream's watermark.
     Crash(u64, bool),
 }
 
@@ -41,22 +41,22 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What should be true of one stream.
+/// The expected state of one stream.
 #[derive(Debug, Default)]
 struct Stream {
-    /// Frames that were promised and are not known to be settled.
+    /// Records that were acknowledged and are not known to be acked.
     promised: BTreeSet<u64>,
-    /// Frames that may come back after a crash though nobody promised it.
+    /// Records that a crash may bring back without a promise.
     possible: BTreeSet<u64>,
-    /// Frames that a writer has and has not settled: sequence and id.
+    /// Records that a writer holds and has not acked: sequence and id.
     held: Vec<(u64, u64)>,
-    /// The last sequence that a writer settled.
+    /// The last sequence that a writer acked.
     watermark: u64,
-    /// The last id that was given in this life.
+    /// The last id that was delivered in this run.
     last_given: u64,
-    /// Items of all frames that were promised, or came back.
+    /// Items of all records that were acknowledged, or came back.
     accepted: u64,
-    /// Items of all frames that were settled.
+    /// Items of all acked records.
     settled_items: u64,
 }
 
@@ -64,10 +64,9 @@ struct World {
     rig: Rig,
     streams: [Stream; 2],
     next_id: u64,
-    /// The sequence that a frame was given with, in whatever life.
+    /// The sequence that each record was delivered with, in any run.
     sequences: BTreeMap<u64, u64>,
-    /// Every life so far passed over what was settled, so that nothing was
-    /// settled twice.
+    /// Every run so far skipped the acked records, so none was acked twice.
     is_exact: bool,
 }
 
@@ -98,7 +97,7 @@ impl World {
             let id = id_of(&frame.payload);
             assert!(id > stream.last_given, "{id} again, or out of order");
             assert_eq!(frame.items, items(id));
-            // Nothing that was promised is left out on the way.
+            // No acknowledged record is skipped.
             let skipped = stream.promised.range(stream.last_given + 1..id).next();
             assert_eq!(skipped, None, "left out");
             assert!(stream.promised.contains(&id), "{id} was not to be given");
@@ -123,7 +122,7 @@ impl World {
             for (_, id) in settled {
                 stream.promised.remove(&id);
                 stream.settled_items += u64::from(items(id));
-                // Its segment may outlive it.
+                // Its segment may stay on disk longer.
                 stream.possible.insert(id);
             }
         }
@@ -134,7 +133,7 @@ impl World {
         let disk = self.rig.disk.crash(seed);
         self.rig = Rig::open(&disk).unwrap();
         assert!(!self.rig.report.is_damaged(), "{:#?}", self.rig.report);
-        // What came back is read once, to know it, from a copy of the disk.
+        // A copy of the disk shows what came back.
         let mut copy = Rig::open(&disk.crash(0)).unwrap();
         for (at, found) in copy.take_all().into_iter().enumerate() {
             let stream = &mut self.streams[at];
@@ -170,7 +169,7 @@ impl World {
         let fill = self.rig.spool.usage();
         for (at, stream) in self.streams.iter().enumerate() {
             assert_eq!(fill.accepted[at], stream.accepted, "stream {at}");
-            // Frames to be skipped count until they are.
+            // Records to be skipped count until they are.
             assert!(fill.frames[at] >= stream.promised.len() as u64);
         }
         assert_eq!(fill.lost, 0);
@@ -206,13 +205,13 @@ fn live(steps: &[Step]) {
         }
         world.check();
     }
-    // In the end everything can be drained, and then nothing is left.
+    // At the end everything can be drained, and then nothing is left.
     world.rig.disk.mend();
     for stream in 0..2 {
         world.take(stream, usize::MAX);
         world.ack(stream, usize::MAX);
     }
-    // The first may begin a segment, to see whether the disk works again.
+    // The first tick may begin a segment, to see whether the disk works again.
     world.rig.committer.tick();
     world.rig.committer.tick();
     let fill = world.rig.spool.usage();

@@ -1,4 +1,4 @@
-//! Names, headers and numbers that no spool of this directory has written.
+//! Names, headers and numbers that no spool in this directory has written.
 
 use proptest::prelude::*;
 use uuid::Uuid;
@@ -11,7 +11,7 @@ use super::super::format::{
 use super::rig::{Rig, segments, settings};
 use crate::log::record::AppendError;
 
-/// Ids 1 to 4 of stream 0 in two segments, and the spool's id.
+/// Ids 1 to 4 of stream 0 in two segments, and the spool id.
 fn filled() -> (FaultyDisk, Uuid) {
     let disk = FaultyDisk::default();
     let mut rig = Rig::open(&disk).unwrap();
@@ -41,7 +41,7 @@ fn header(instance: Uuid) -> SegmentHeader {
     }
 }
 
-/// What is there is given, in this life and the next, and so is what comes.
+/// The records found are delivered, in this run and the next, and so are new ones.
 fn assert_goes_on(disk: &FaultyDisk) {
     let mut rig = Rig::open(disk).unwrap();
     assert_eq!(rig.take_all()[0], [1, 2, 3, 4]);
@@ -68,7 +68,7 @@ fn a_file_of_random_bytes_is_set_aside_and_its_name_is_not_believed() {
         assert_goes_on(&disk);
         let aside = format!("{name}.damaged");
         assert_eq!(disk.content(&aside).unwrap(), [0xa7; 9000]);
-        // Another one of that name does not take its place.
+        // Another file with that name does not replace it.
         disk.place(&name, Some(&[1; 10]));
         Rig::open(&disk).unwrap();
         assert_eq!(disk.content(&aside).unwrap(), [0xa7; 9000]);
@@ -165,7 +165,8 @@ fn a_segment_that_was_begun_and_not_used_does_not_share_its_name_with_the_next()
     assert_eq!(rig.commit(&[(0, 1, 100)]), [Ok(())]);
     disk.fail(2, super::super::disk::faulty::Fault::Fails);
     assert_eq!(rig.commit(&[(0, 2, 100)]), [Err(AppendError::Failed)]);
-    // Begins a segment to see whether the disk works, which the frame outgrows.
+    // This begins a segment to see whether the disk works. The next record does not fit into
+    // it.
     rig.committer.tick();
     assert_eq!(rig.commit(&[(0, 3, 2500)]), [Ok(())]);
     let before = rig.segments();
@@ -187,7 +188,7 @@ proptest! {
         let (disk, instance) = filled();
         for (name, kind, bytes, numbers) in files {
             let [a, b, c, d, e, f] = numbers;
-            // Small and absurd ones alike.
+            // Small numbers and impossible ones.
             let some = |n: u64| n >> (n % 64);
             let content = match kind {
                 0 => bytes,
@@ -249,7 +250,7 @@ fn a_newest_segment_that_was_removed_takes_no_frame_any_more() {
     let newest = rig.segments().pop().unwrap();
     disk.place(&newest, None);
     rig.committer.tick();
-    // A fresh one does.
+    // A new segment takes records.
     assert_eq!(rig.commit(&[(0, 2, 100)]), [Ok(())]);
     assert_ne!(rig.segments(), [newest]);
     assert_eq!(Rig::open(&disk.crash(0)).unwrap().take_all()[0], [2]);

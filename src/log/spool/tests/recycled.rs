@@ -1,11 +1,11 @@
-//! Files that are done with are used again, and nobody ever notices.
+//! Recycled segments: what a file held before is never delivered.
 
 use super::super::disk::faulty::{Fault, FaultyDisk};
 use super::super::recover::scan::report::Ending;
 use super::rig::{Rig, settings};
 use crate::log::record::AppendError;
 
-/// Fills segments with one large frame each and settles all but the last.
+/// Fills segments with one large record each and acks all; the newest segment stays.
 fn settle_all_but_the_last(rig: &mut Rig, ids: std::ops::Range<u64>) {
     for id in ids {
         assert_eq!(rig.commit(&[(0, id, 1400)]), [Ok(())]);
@@ -28,7 +28,7 @@ fn a_file_that_is_done_with_is_used_again_and_what_it_held_is_never_given() {
     let mut rig = Rig::open(&disk).unwrap();
     settle_all_but_the_last(&mut rig, 1..5);
     assert_eq!(recycled(&disk).len(), 2, "{:?}", disk.names());
-    // A small frame at the start of a file that was full of another one.
+    // A small record at the start of a file that a larger one had filled.
     assert_eq!(rig.commit(&[(0, 5, 1400), (0, 6, 40)]), [Ok(()); 2]);
     assert_eq!(recycled(&disk).len(), 0, "{:?}", disk.names());
     assert_eq!(rig.take_all(), [vec![5, 6], vec![]]);
@@ -50,10 +50,10 @@ fn spares_never_take_more_space_than_the_segments_had() {
     let mut rig = Rig::open(&disk).unwrap();
     settle_all_but_the_last(&mut rig, 1..9);
     assert_eq!(recycled(&disk).len(), 2, "{:?}", disk.names());
-    // A frame that needs a file of its own size drives them out.
+    // A record that needs a file of another size removes the recycled segments.
     assert_eq!(rig.commit(&[(0, 9, 2500)]), [Ok(())]);
     assert_eq!(recycled(&disk).len(), 0, "{:?}", disk.names());
-    // And so does the end of the service.
+    // The end of the service removes them too.
     settle_all_but_the_last(&mut rig, 10..14);
     assert_eq!(recycled(&disk).len(), 2, "{:?}", disk.names());
     rig.spool.reclaim();
@@ -68,7 +68,7 @@ fn a_file_whose_sync_failed_is_not_used_again() {
     disk.fail(2, Fault::Fails);
     assert_eq!(rig.commit(&[(0, 2, 100)]), [Err(AppendError::Failed)]);
     settle_all_but_the_last(&mut rig, 3..5);
-    // Of the three files that are done with, the one that failed is gone.
+    // Two files are no longer needed: one is recycled, the one with the failed sync is removed.
     let names = disk.names();
     assert_eq!(recycled(&disk).len(), 1, "{names:?}");
     assert_eq!(rig.segments().len(), 1, "{names:?}");

@@ -1,4 +1,4 @@
-//! A spool whose thread is the test's own, so that a test decides what happens when.
+//! A spool without a committer thread: the test calls each step itself.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ pub(crate) struct Rig {
     pub(crate) report: ScanReport,
 }
 
-/// Small enough for a few frames to fill anything.
+/// Small enough that a few records fill anything.
 pub(crate) fn settings() -> Settings {
     Settings {
         streams: 2,
@@ -41,7 +41,7 @@ pub(crate) fn settings() -> Settings {
     }
 }
 
-/// A payload that says which one it is in every byte.
+/// A payload that depends on the id in every byte.
 pub(crate) fn payload(id: u64, bytes: usize) -> Bytes {
     let mut payload = id.to_le_bytes().to_vec();
     let mut state = id.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
@@ -54,7 +54,7 @@ pub(crate) fn payload(id: u64, bytes: usize) -> Bytes {
     payload.into()
 }
 
-/// Which payload it is; it must be whole.
+/// The id of a payload, which must be whole.
 pub(crate) fn id_of(payload_found: &Bytes) -> u64 {
     let id = u64::from_le_bytes(payload_found[..8].try_into().unwrap());
     assert_eq!(
@@ -82,7 +82,7 @@ pub(crate) fn entry(
     (entry, receiver)
 }
 
-/// Items of the frame with this id.
+/// Items of the record with this id.
 pub(crate) fn items(id: u64) -> u32 {
     u32::try_from(id % 7 + 1).unwrap()
 }
@@ -119,7 +119,7 @@ impl Rig {
             .collect()
     }
 
-    /// Takes at most `frames_max` frames, until the lane has no more for now.
+    /// Takes records until there are `frames_max`, or the lane has no more for now.
     pub(crate) fn take(
         &mut self,
         stream: usize,
@@ -137,7 +137,7 @@ impl Rig {
         taken
     }
 
-    /// Takes all frames of all streams, as ids.
+    /// Takes all records of all streams, as ids.
     pub(crate) fn take_all(&mut self) -> Vec<Vec<u64>> {
         (0..self.readers.len())
             .map(|stream| ids(&self.take(stream, usize::MAX)))
