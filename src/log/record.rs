@@ -52,7 +52,8 @@ pub enum AppendError {
     TooLarge,
     /// The disk failed. The record is not delivered in this run of the process. If the process
     /// ends before the disk works again, the next run may find the record on disk and deliver
-    /// it, once.
+    /// it, once. Also the error for a stream that the log was not opened with, and for numbers
+    /// that have run out.
     #[error("the spool's disk failed; try again later")]
     Failed,
     /// The disk has not answered for longer than a sender should wait. Nothing of the record is

@@ -1,8 +1,8 @@
 //! The disk as the spool sees it: one directory and its files.
 //!
-//! Tests replace it by a disk that fails, tears writes and loses what was not synced. Promises
-//! no more than a disk does: a write is durable after its file is synced, a name after the
-//! directory is. Knows nothing of segments.
+//! Tests replace it by a disk that fails, tears writes and loses what was not synced. The trait
+//! promises no more than a disk does: a write is durable after its file is synced, a name after
+//! the directory is. Knows nothing of segments.
 
 pub(crate) mod real;
 pub(crate) mod space;

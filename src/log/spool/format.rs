@@ -29,7 +29,7 @@
 //!            32   number           u64      unique and increasing within the spool id
 //!            40   first sequence   u64      of the first frame, if there is one
 //!            48   predecessor      u64      the number of the segment before
-//!            56   its end          u64      bytes after it are the discarded tail
+//!            56   its end          u64      from there on: the discarded tail
 //!            64   counts           16 × u64 items of each stream before this segment
 //!            192  zeros
 //!            508  crc32c of 0..508
@@ -65,7 +65,7 @@
 //! - A group is what one write and one sync cover. A frame of a later group proves that
 //!   everything before that group was synced. So a hole there is corruption, while a hole in
 //!   the last group is what a power loss leaves.
-//! - A segment states where the one before it ends. So bytes after a failed write or sync are
+//! - A segment states where the one before it ends. So the bytes of a failed write or sync are
 //!   discarded for good, without another write to the file that failed.
 
 use uuid::Uuid;

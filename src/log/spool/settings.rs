@@ -34,12 +34,12 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             streams: 1,
-            // Space is freed by deleting whole files. 64 MiB drain soon, and creating a file
-            // that seldom costs nothing that shows.
+            // Space is freed by deleting whole files. 64 MiB drain soon, and files are created
+            // too seldom for the cost to show.
             segment_bytes: 64 << 20,
             frame_bytes_max: PAYLOAD_BYTES_MAX,
             frame_bytes_least: PAYLOAD_BYTES_MAX,
-            // 1 MiB takes about a millisecond, so the next group waits only a few.
+            // 1 MiB takes about a millisecond, so the next group waits about 4.
             group_bytes_max: 4 << 20,
             bytes_max: 8 << 30,
             disk_reserve_bytes: 1 << 30,

@@ -170,7 +170,7 @@ impl Spool {
     }
 
     /// Deletes the segments without unacked records and the recycled ones; returns how many
-    /// segments. The group committer does this while it runs. After it has returned, call this.
+    /// segments. The group committer does this while it runs; later the caller has to.
     pub fn reclaim(&self) -> usize {
         self.shared.reclaim(false)
     }

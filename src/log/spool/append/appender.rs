@@ -1,8 +1,8 @@
 //! Appends to the log: one segment after the other, group by group.
 //!
 //! Invariant: a segment is closed for good before the header of the next one, which states its
-//! end, can reach the disk. So no acknowledged byte lies after a stated end, and no byte of a
-//! failed group before it. Knows nothing of the senders that wait for an answer.
+//! end, can reach the disk. So no byte of an accepted record lies after a stated end, and no
+//! byte of a failed group before it. Knows nothing of the senders that wait for an answer.
 
 pub(crate) mod begin;
 
@@ -45,7 +45,7 @@ pub(crate) struct Appender {
     retry_at: Option<Instant>,
     pub(crate) retry_pause: Duration,
     full: bool,
-    /// The failure of the free-space check was logged.
+    /// The free-space check fails, and that was logged.
     blind: bool,
 }
 
@@ -227,7 +227,7 @@ impl Appender {
     }
 
     /// Checks that the log's files are still at their paths. Returns `false` if the directory
-    /// is not: then the log is closed for good, and nothing more is acknowledged. If only the
+    /// is not: then the log is closed for good, and nothing more is accepted. If only the
     /// active segment's file is missing, that segment fails, and the next record goes to a new
     /// one.
     fn is_in_place(&mut self) -> bool {

@@ -1,4 +1,4 @@
-//! The group committer.
+//! The group committer: one write and one fdatasync for all records that wait.
 //!
 //! Invariant: `Ok` is answered, and a record is delivered, only after the sync that covers the
 //! record has returned.

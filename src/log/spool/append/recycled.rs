@@ -19,7 +19,7 @@ use crate::log::spool::disk::Disk;
 use crate::log::spool::mutex::locked;
 use crate::log::spool::spool_id::LEFTOVER_SUFFIX;
 
-/// The most files that are kept: a disk fills no more between two ticks, and the others would
+/// The most files that are kept: a disk fills no more segments between two ticks, so more would
 /// only wait.
 const RECYCLED_MAX: usize = 2;
 
@@ -31,7 +31,7 @@ pub(crate) fn blank_name(name: &str) -> String {
 /// The recycled segments of one spool.
 #[derive(Debug)]
 pub(crate) struct RecycledSegments {
-    /// Bytes of a segment of the usual size; no others are kept.
+    /// Bytes of a regular segment; files of other sizes are not kept.
     bytes: u64,
     names: Mutex<Vec<String>>,
 }
@@ -94,7 +94,7 @@ impl RecycledSegments {
         bytes == self.bytes && !locked(&self.names).is_empty()
     }
 
-    /// A file of `bytes` for a new segment. For another size than the usual one, all recycled
+    /// A file of `bytes` for a new segment. If that is not the regular size, all recycled
     /// segments are removed to make room.
     pub(crate) fn take(&self, disk: &dyn Disk, bytes: u64) -> Option<RecycledSegment> {
         if bytes != self.bytes {

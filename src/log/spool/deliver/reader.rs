@@ -107,8 +107,8 @@ impl<L, R> LaneReader<L, R> {
         self.lane.lock().lag.behind_from().is_some()
     }
 
-    /// At start: all records up to and including `sequence` are acked. They are skipped and
-    /// count as acked.
+    /// At start: the database has all records up to and including `sequence`. They are skipped
+    /// and count as acked.
     ///
     /// Only records of earlier runs are skipped. A watermark above all sequences that this
     /// directory has held is not believed; then this returns `false`.
@@ -121,8 +121,8 @@ impl<L, R> LaneReader<L, R> {
     }
 
     /// At start: the database has a watermark that another copy of this spool has set. New
-    /// records get sequences above it. The records found are delivered; the primary key
-    /// prevents that one is stored twice.
+    /// records get sequences above it. The records found are delivered; the primary key keeps
+    /// them from being stored twice.
     pub fn number_beyond(&mut self, watermark: u64) {
         tracing::error!(
             stream = self.stream,

@@ -72,7 +72,7 @@ impl Disk for RealDisk {
         for entry in fs::read_dir(&self.path)? {
             let entry = entry?;
             let Ok(name) = entry.file_name().into_string() else {
-                continue; // Not a name of ours.
+                continue; // The spool writes no such name.
             };
             let metadata = match entry.metadata() {
                 Ok(metadata) => metadata,

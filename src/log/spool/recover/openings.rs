@@ -39,7 +39,7 @@ pub struct History {
     openings: Vec<Opening>,
 }
 
-/// The time from one start to the next.
+/// One opening: from a start to the next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Opening {
     id: Uuid,

@@ -37,7 +37,7 @@ pub(crate) fn scan(disk: &dyn Disk) -> anyhow::Result<ScanReport> {
     scan_beyond(disk, &NOTHING_SETTLED)
 }
 
-/// The same; also counts the items after the given sequence of each stream.
+/// Like [`scan`]; also counts the items after the given sequence of each stream.
 pub(crate) fn scan_beyond(disk: &dyn Disk, settled: &Counts) -> anyhow::Result<ScanReport> {
     let mut report = ScanReport {
         instance: spool_id::read(disk)?,

@@ -6,7 +6,7 @@ use super::super::disk::faulty::{Fault, FaultyDisk};
 use super::rig::{Rig, items};
 use crate::log::record::AppendError;
 
-/// What was acknowledged, refused and acked, by stream.
+/// Ids that were accepted, refused and acked, by stream.
 #[derive(Debug, Default)]
 struct Told {
     accepted: [Vec<u64>; 2],
@@ -88,7 +88,7 @@ fn take_stubbornly(rig: &mut Rig, stream: usize) -> Vec<(u64, u64)> {
     taken
 }
 
-/// After any power loss, every acknowledged record is still on disk or acked.
+/// After any power loss, every accepted record is still on disk or acked.
 fn check_recovery(disk: &FaultyDisk, told: &Told, doing: &str) {
     let mut rig = Rig::open(disk).unwrap_or_else(|error| panic!("{doing}: {error:#}"));
     assert!(!rig.report.is_damaged(), "{doing}: {:#?}", rig.report);

@@ -44,9 +44,9 @@ fn step() -> impl Strategy<Value = Step> {
 /// The expected state of one stream.
 #[derive(Debug, Default)]
 struct Stream {
-    /// Records that were acknowledged and are not known to be acked.
+    /// Records that were accepted and are not known to be acked.
     promised: BTreeSet<u64>,
-    /// Records that a crash may bring back without a promise.
+    /// Records that may come back after a crash, because they were refused or are acked.
     possible: BTreeSet<u64>,
     /// Records that a writer holds and has not acked: sequence and id.
     held: Vec<(u64, u64)>,
@@ -54,7 +54,7 @@ struct Stream {
     watermark: u64,
     /// The last id that was delivered in this run.
     last_given: u64,
-    /// Items of all records that were acknowledged, or came back.
+    /// Items of all records that were accepted, or came back.
     accepted: u64,
     /// Items of all acked records.
     settled_items: u64,
@@ -97,7 +97,7 @@ impl World {
             let id = id_of(&frame.payload);
             assert!(id > stream.last_given, "{id} again, or out of order");
             assert_eq!(frame.items, items(id));
-            // No acknowledged record is skipped.
+            // No accepted record is skipped.
             let skipped = stream.promised.range(stream.last_given + 1..id).next();
             assert_eq!(skipped, None, "left out");
             assert!(stream.promised.contains(&id), "{id} was not to be given");

@@ -1,7 +1,7 @@
 //! Reads the records of a lane back from disk.
 //!
-//! Reads only what is synced and was offered to the lane. A range that fails its checksum is
-//! scanned again, logged, copied and then skipped, never in silence.
+//! Reads only up to the `end` of a segment, and only what was offered to the lane. A range that
+//! fails its checksum is scanned again, logged, copied and then skipped, never in silence.
 
 use std::io;
 

@@ -1,8 +1,9 @@
 //! What a start finds of one stream, and the loss that follows.
 //!
 //! No loss is recorded anywhere. It is computed: accepted according to the segments' headers,
-//! minus acked according to the ledger, minus what is on disk. So each restart finds the same
-//! loss and counts it once, even if the gap has moved or the segments around it are deleted.
+//! minus acked according to the ledger, minus what is on disk and not acked. So each restart
+//! finds the same loss and counts it once, even if the gap has moved or the segments around it
+//! are deleted.
 
 use tracing::{error, warn};
 

@@ -13,7 +13,7 @@ pub struct ScanReport {
     pub instance: Option<Uuid>,
     /// The segments, in the order in which they were created.
     pub segments: Vec<SegmentReport>,
-    /// Files with a segment's name that cannot be read as one.
+    /// Files with a segment's name that cannot be used as one.
     pub unreadable: Vec<Unreadable>,
     /// Files that are not yet, or no longer, segments.
     pub leftovers: Vec<String>,
@@ -103,14 +103,15 @@ pub enum DamageKind {
     Rotten,
 }
 
-/// A file with a segment's name and without a valid header. Its records are lost.
+/// A file with a segment's name that cannot be used: its header is not valid, so its records are
+/// lost, or another file holds the same segment.
 #[derive(Clone, Debug)]
 pub struct Unreadable {
     /// Its file name.
     pub name: String,
     /// Size of the file.
     pub bytes: u64,
-    /// Why the header is not valid.
+    /// Why it cannot be used.
     pub reason: HeaderError,
 }
 
@@ -120,7 +121,7 @@ impl ScanReport {
         self.segments.iter().map(|segment| segment.frames).sum()
     }
 
-    /// Whether anything that was synced is corrupt or unreadable.
+    /// Whether bytes that were synced are corrupt, or a file cannot be used.
     pub fn is_damaged(&self) -> bool {
         let rotten = |damage: &Damage| damage.kind == DamageKind::Rotten;
         !self.unreadable.is_empty()
