@@ -101,8 +101,8 @@ async fn readiness(service: &Service) -> (String, String) {
     (status, reply.json["reasons"].to_string())
 }
 
-/// Runs `quarantine retry` until its output contains `expected`: at first a partition's locks may
-/// be taken.
+/// Runs `quarantine retry` until its output contains `expected`: at first another session may hold
+/// a partition's locks.
 async fn retry(database: &Database, arguments: &[&str], expected: &str) -> String {
     let started = Instant::now();
     loop {

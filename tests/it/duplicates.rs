@@ -1,4 +1,4 @@
-//! Promise: an event is stored once, however often it is posted, and to any instance.
+//! Promise: an event is stored once, however often it is posted and to whichever instance.
 
 use recsys_ingest::tenants::role::Role;
 use serde_json::{Value, json};
