@@ -1,11 +1,11 @@
-//! Promise: accepted = stored + duplicates + quarantined + still spooled, and
-//! `verify` proves it, or says what is amiss.
+//! Promise: accepted = stored + duplicates + quarantined + spooled, and `verify` proves it or
+//! names the account that is wrong.
 
 use serde_json::json;
 
 use crate::harness::{Audit, Mix, Plan, Rig, Stored, eventually};
 
-/// A rig with a little of everything in its accounts.
+/// A rig with stored, duplicate and quarantined rows in its accounts.
 async fn with_history() -> Rig {
     let mut rig = Rig::start(|settings| settings).await;
     crate::poison::refuse_poison(&rig.database).await;
@@ -142,7 +142,7 @@ async fn a_service_that_stops_without_its_server_says_what_it_leaves_behind() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_accounts_balance_while_everything_moves() {
-    // Segments come and go all the time.
+    // A small cap keeps segments coming and going.
     let rig = Rig::start(|settings| settings.with("--spool-bytes-max", "36MiB")).await;
     let traffic = rig.traffic(Plan {
         bodies: 100_000,

@@ -1,15 +1,15 @@
 //! A measurement: what an honest client notices while others attack.
 //!
-//! For each attack a fresh service; calm and attack alternate. The honest client
-//! posts single events with `durable`, 100 a second on new connections and 100 on
-//! kept ones, each counted from when it was due. Attackers run on threads apart from
-//! it. Prints a line for each attack:
+//! Each attack gets a fresh service; phases of calm and of attack alternate. The honest client
+//! posts single events with `durable`: 100 a second on new connections and 100 a second on kept
+//! ones. Latency counts from when a request was due. The attackers run on a separate thread. Each
+//! attack prints a line:
 //!
 //! ```sh
 //! cargo test --release --test it attacks -- --ignored --nocapture
 //! ```
 //!
-//! `ATTACKS` (part of a name), `ATTACK_ROUNDS` and `ATTACK_SECONDS` make it shorter.
+//! `ATTACKS` (a part of a name), `ATTACK_ROUNDS` and `ATTACK_SECONDS` make it shorter.
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -28,16 +28,16 @@ use crate::harness::{Database, Process, Settings, click, key};
 
 const INTERACTIONS: &str = "/v1/interactions";
 
-/// Time between two requests of one kind.
+/// Interval between two requests on the same kind of connection.
 const EVERY: Duration = Duration::from_millis(10);
 
-/// An answer that takes longer counts as none.
+/// A request without an answer in this time counts as refused.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 
-/// What the service may have held at its peak.
+/// The service's peak memory has to stay below this.
 const MEMORY_MAX: u64 = 300 << 20;
 
-/// A name, flags of the service, and one attacker of so many.
+/// An attack: its name, the service's flags, the number of attackers, and what each one does.
 struct Attack {
     name: &'static str,
     flags: &'static [(&'static str, &'static str)],
@@ -172,7 +172,7 @@ fn attacks_of_all_kinds_and_an_honest_client() {
             .with("--spool-bytes-max", "2GiB");
         let (process, client) = Process::serve(&settings);
         let address = client.address;
-        // The first requests make a partition and warm everything up.
+        // The first requests create a partition and warm the caches.
         honest.block_on(posts(address, Duration::from_secs(1)));
         let mut seen: Vec<[Seen; 2]> = Vec::new();
         for _ in 0..rounds {
@@ -232,11 +232,11 @@ fn first(seen: &Seen) -> Option<&String> {
 struct Seen {
     sent: usize,
     refusals: Vec<String>,
-    /// On new and on kept connections.
+    /// On new connections and on kept ones.
     p99: [Duration; 2],
 }
 
-/// Posts for a time, at a fixed rate whatever the answers.
+/// Posts at a fixed rate, however slow the answers are.
 async fn posts(address: SocketAddr, time: Duration) -> Seen {
     let kept: Arc<Mutex<Vec<TcpStream>>> = Arc::default();
     let start = Instant::now();
@@ -304,14 +304,14 @@ async fn post(
         if stream.read_buf(&mut answer).await? == 0 {
             return Err(std::io::Error::other("closed without an answer"));
         }
-        // Answers of this size come in one piece.
+        // An answer this small arrives in one piece.
         if answer.ends_with(b"}") {
             return Ok((String::from_utf8_lossy(&answer).into_owned(), stream));
         }
     }
 }
 
-/// Attackers at work.
+/// Running attackers.
 struct Attackers {
     stop: CancellationToken,
     tasks: JoinSet<()>,
@@ -332,7 +332,7 @@ impl Attackers {
                             () = stop.cancelled() => one.shutdown().await,
                             _ = one.join_next() => {}
                         }
-                        // An attacker that is thrown out comes back.
+                        // An attacker that is disconnected comes back.
                         tokio::time::sleep(Duration::from_millis(50)).await;
                     }
                 },
@@ -356,7 +356,7 @@ fn head(role: Role) -> String {
 }
 
 async fn open(address: SocketAddr) -> Option<TcpStream> {
-    // Attackers have an address of their own.
+    // Attackers connect from another address than the honest client: limits are per address.
     let socket = TcpSocket::new_v4().ok()?;
     socket.bind("127.0.0.2:0".parse().unwrap()).ok()?;
     socket.connect(address).await.ok()
@@ -368,7 +368,7 @@ async fn until_closed(stream: &mut TcpStream) {
     while matches!(stream.read(&mut byte).await, Ok(1..)) {}
 }
 
-/// Opens a connection, sends something, and waits until it is closed.
+/// Opens a connection, sends `bytes`, and waits until the service closes it.
 fn sends(address: SocketAddr, tasks: &mut JoinSet<()>, bytes: Vec<u8>) {
     tasks.spawn(async move {
         let Some(mut stream) = open(address).await else {
@@ -439,7 +439,7 @@ fn keyless_flood(address: SocketAddr, tasks: &mut JoinSet<()>) {
     });
 }
 
-/// Posts a body again and again, on new connections, and reads the answers.
+/// Posts a body on a new connection and reads the answer; the attacker's loop repeats it.
 fn posts_again(
     address: SocketAddr,
     tasks: &mut JoinSet<()>,
@@ -483,13 +483,13 @@ fn many_fields(address: SocketAddr, tasks: &mut JoinSet<()>) {
     posts_again(address, tasks, "gzip", gzip.finish().unwrap());
 }
 
-/// A small body whose every event gets a verdict.
+/// A small body of 10,000 invalid events: each one gets a result in the answer.
 fn verdicts() -> Vec<u8> {
     let body = format!("[{}0]", "0,".repeat(9_999));
     zstd::encode_all(body.as_bytes(), 19).unwrap()
 }
 
-/// Sends requests and reads nothing; the kernel takes little for the answers.
+/// Sends requests and never reads; a small receive buffer fills up quickly.
 fn reads_nothing(address: SocketAddr, tasks: &mut JoinSet<()>, requests: Vec<u8>) {
     tasks.spawn(async move {
         let socket = TcpSocket::new_v4().unwrap();
@@ -499,7 +499,8 @@ fn reads_nothing(address: SocketAddr, tasks: &mut JoinSet<()>, requests: Vec<u8>
             return;
         };
         drop(stream.write_all(&requests).await);
-        // A read would make room; a write finds out that the service has gone.
+        // Never read here: it would free the buffer. A write fails once the service has closed
+        // the connection.
         while stream.write_all(b"\r\n").await.is_ok() {
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
@@ -523,7 +524,7 @@ fn unread_pages(address: SocketAddr, tasks: &mut JoinSet<()>) {
     reads_nothing(address, tasks, get.repeat(50).into_bytes());
 }
 
-/// An HTTP/2 connection of an attacker.
+/// An attacker's HTTP/2 connection.
 async fn http2(
     address: SocketAddr,
     window: u32,
@@ -618,14 +619,14 @@ fn rapid_reset(address: SocketAddr, tasks: &mut JoinSet<()>) {
     });
 }
 
-/// Frames that no client library sends, as fast as they are taken.
+/// Sends HTTP/2 frames that no client library sends, as fast as the service accepts them.
 fn frames(address: SocketAddr, tasks: &mut JoinSet<()>, beginning: Vec<u8>, frame: &'static [u8]) {
     tasks.spawn(async move {
         let Some(stream) = open(address).await else {
             return;
         };
         let (mut read, mut write) = stream.into_split();
-        // Answers are read, or the service would stop to read.
+        // Read the answers: a service with blocked writes would stop reading.
         let mut reader = JoinSet::new();
         reader.spawn(async move {
             let mut space = vec![0; 1 << 16];
@@ -646,7 +647,7 @@ fn pings(address: SocketAddr, tasks: &mut JoinSet<()>) {
 }
 
 fn tiny_data(address: SocketAddr, tasks: &mut JoinSet<()>) {
-    // POST of /v1/interactions, by literals without indexing.
+    // HEADERS of a POST to /v1/interactions, as literal fields without indexing.
     let mut block = vec![0x83, 0x86];
     for (name, value) in [
         (":path", INTERACTIONS.to_owned()),

@@ -1,5 +1,5 @@
-//! Promise: past its bounds the service refuses at once and says when to come
-//! back; nothing hangs, nothing is dropped in silence.
+//! Promise: beyond its limits the service refuses at once and says when to come back. Requests do
+//! not hang, and acknowledged events are not dropped.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,8 @@ use crate::harness::{
     Plan, Process, RawConnection, Rig, Sent, SmallDisk, Told, Traffic, click, eventually,
 };
 
-/// Takes the server away under load, and waits until the spool is full.
+/// Crashes the server under load and waits until the spool is full: no body is acknowledged for a
+/// second.
 pub fn fill_up(rig: &mut Rig, senders: u64) -> Traffic {
     rig.cluster.crash();
     let traffic = rig.traffic(Plan {
@@ -26,7 +27,8 @@ pub fn fill_up(rig: &mut Rig, senders: u64) -> Traffic {
     traffic
 }
 
-/// Ends a time of refusals: the server comes back, and so many more bodies are taken.
+/// Ends an overload: restarts the server, waits until `more` bodies are acknowledged, stops the
+/// traffic and waits until the service is ready.
 pub async fn refuses(rig: &mut Rig, traffic: Traffic, more: u64) -> Sent {
     assert_eq!(rig.ready().await, (503, "unready".to_owned()));
     rig.cluster.restart();
@@ -47,7 +49,7 @@ async fn a_full_spool_refuses_at_once_and_forgets_nothing() {
     assert!(!sent.tally.refusals.is_empty());
     assert_eq!(sent.tally.without_retry_after, 0);
     assert_eq!(Vec::from_iter(sent.tally.codes.keys()), ["spool_full"]);
-    // A tenth of a second is generous: the machine does other things as well.
+    // A tenth of a second is generous: the machine is shared.
     let within = sent.tally.refused_within(0.9);
     assert!(within < Duration::from_millis(100), "{within:?}");
     assert_eq!(sent.count(Told::Unknown), 0);
@@ -56,7 +58,7 @@ async fn a_full_spool_refuses_at_once_and_forgets_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_small_memory_and_many_writers_ride_out_an_outage_on_disk() {
-    // All lanes together may hold far more than the budget, if they are let.
+    // Without the memory limit, the lanes together could hold far more than 32 MiB.
     let mut rig = Rig::start(|settings| {
         settings
             .with("--queue-bytes-max", "32MiB")
@@ -137,7 +139,7 @@ async fn a_disk_without_space_for_postgres_is_waited_for() {
     let sent = traffic.stop();
     assert_eq!(sent.tally.codes, std::collections::BTreeMap::new());
     rig.assert_kept(&[&sent]).await;
-    // The server cannot keep a file system that is about to go.
+    // The tablespace's file system is unmounted when the test ends: stop the server first.
     rig.cluster.crash();
 }
 

@@ -1,5 +1,5 @@
-//! Promise: a bad row harms itself alone, whatever its SQLSTATE; a fault of the
-//! table sets nothing aside.
+//! Promise: a bad row affects no other row, for any SQLSTATE; a fault of the table quarantines
+//! nothing.
 
 use std::time::{Duration, Instant};
 
@@ -10,8 +10,8 @@ use crate::harness::{
     Database, SOON, Service, Settings, click, eventually, one, rows_as_text, shown, texts,
 };
 
-/// Codes that a trigger may raise for one row. The last ones are those of lost
-/// connections, transactions and resources, which a trigger can borrow.
+/// Codes that a trigger may raise for one row. The last ones normally mean a lost connection, a
+/// failed transaction or a lack of resources; a trigger can raise them too.
 const CODES: [&str; 33] = [
     "21000", "22012", "22P03", "23000", "23505", "23514", "0A000", "2F005", "38000", "39000",
     "42P01", "42501", "44000", "54000", "55000", "57000", "P0001", "P0002", "XX000", "XX001",
@@ -19,7 +19,7 @@ const CODES: [&str; 33] = [
     "53100", "28000", "58030",
 ];
 
-/// Raises the code that the row itself names.
+/// Raises the code that the row's mark names.
 const RAISE: &str = "
     CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
     DECLARE mark text := coalesce(to_jsonb(NEW) ->> 'item_id', to_jsonb(NEW) ->> 'surface');
@@ -58,7 +58,7 @@ fn path(table: Table) -> &'static str {
     }
 }
 
-/// `count` events, of which those at `bad` bear the mark.
+/// `count` events; those at the indexes `bad` carry the mark.
 fn body(table: Table, name: &str, count: usize, bad: &[usize], mark: &str) -> Value {
     (0..count)
         .map(|n| {
@@ -71,7 +71,7 @@ fn body(table: Table, name: &str, count: usize, bad: &[usize], mark: &str) -> Va
         .collect()
 }
 
-/// Indexes and codes of the events that an answer calls quarantined.
+/// Indexes and codes of the events that an answer lists as quarantined.
 fn quarantined(reply: &crate::harness::Reply) -> Vec<(u64, String)> {
     let all = reply.json["quarantined"].as_array();
     all.unwrap_or_else(|| panic!("{} {}", reply.status, reply.text))
@@ -101,8 +101,8 @@ async fn readiness(service: &Service) -> (String, String) {
     (status, reply.json["reasons"].to_string())
 }
 
-/// Tries rows in quarantine again until it comes to this; a partition's locks may
-/// be taken at first.
+/// Runs `quarantine retry` until its output contains `expected`: at first another session may hold
+/// a partition's locks.
 async fn retry(database: &Database, arguments: &[&str], expected: &str) -> String {
     let started = Instant::now();
     loop {
@@ -117,13 +117,15 @@ async fn retry(database: &Database, arguments: &[&str], expected: &str) -> Strin
     }
 }
 
-/// Runs a statement that may meet the service's own looks at the table.
+/// Repeats a statement until it succeeds: the service's own checks may hold a lock on the table
+/// at first.
 async fn execute_anyway(database: &Database, sql: &str) {
     let client = database.connect().await;
     eventually(sql, async || client.batch_execute(sql).await.is_ok()).await;
 }
 
-/// A code from every class, in bodies of many rows and of one, at both levels.
+/// Raises each of `CODES` in a batch of many rows, in a batch of one row, and at `durable`. The
+/// trigger is on the parent or on a leaf.
 async fn every_code_is_set_aside_alone(table: Table, timing: &str, on_a_leaf: bool) {
     let service = service().await;
     let database = &service.database;
@@ -179,7 +181,7 @@ async fn every_code_is_set_aside_alone(table: Table, timing: &str, on_a_leaf: bo
     .await;
     assert_eq!(database.count(table.as_str()).await, good);
 
-    // Put back while the trigger is there, and after it is gone.
+    // Retried while the trigger exists, and again after it is dropped.
     let still = format!("0 stored, 0 were stored already, {bad} still refused");
     retry(database, &["--all"], &still).await;
     assert_eq!(database.count("ingest_quarantine").await, bad);
@@ -250,7 +252,7 @@ async fn what_postgres_itself_refuses_in_a_row_is_set_aside_alone() {
         )
         .await;
     let mut events: Vec<_> = (0..20).map(|n| click(&format!("good {n}"))).collect();
-    // More than a third of a page, and nothing that compresses.
+    // More than a third of a page, and incompressible: too large for an index entry.
     let pad: String = (0..3000_u32)
         .map(|n| char::from_u32(0x4e00 + n.wrapping_mul(2_654_435_761) % 20_000).unwrap())
         .collect();
@@ -303,7 +305,7 @@ async fn a_row_that_fails_alone_is_judged_by_the_rows_behind_it() {
                 FOR EACH ROW EXECUTE FUNCTION refuse()"
         ))
         .await;
-    // The table is empty: nothing tells yet whether the row or the table is at fault.
+    // The table is empty: the service cannot know yet whether the row or the table is at fault.
     let client = service.client().query("ack=durable");
     let bad = event(Table::Interactions, "bad", Some("poison P0001"));
     assert_eq!(client.post("/v1/interactions", &bad).await.status, 202);
@@ -313,17 +315,17 @@ async fn a_row_that_fails_alone_is_judged_by_the_rows_behind_it() {
     })
     .await;
     assert_eq!(database.count("ingest_quarantine").await, 0);
-    // The row behind it goes through.
+    // The row behind it is stored.
     let reply = service.interactions(&click("good")).await;
     assert_eq!(reply.settled(), (1, 0, 0, 0), "{}", reply.text);
     assert_eq!(database.count("ingest_quarantine").await, 1);
     eventually("readiness", async || readiness(&service).await.0 == "ready").await;
-    // From now on a row that is there tells.
+    // From now on a stored row proves that the table takes rows.
     let bad = event(Table::Interactions, "bad too", Some("poison P0001"));
     assert_eq!(service.interactions(&bad).await.settled(), (0, 0, 1, 0));
 }
 
-/// A table that takes nothing until it is mended.
+/// A broken table quarantines nothing, and takes all rows once it is mended.
 async fn nothing_is_set_aside(service: &Service, breaks: &str, mends: &str) {
     let database = &service.database;
     execute_anyway(database, breaks).await;
@@ -464,7 +466,7 @@ async fn a_row_that_a_trigger_leaves_out_is_set_aside_and_never_called_committed
             let alone = event(table, "alone", Some("skip"));
             let reply = service.client().post(path(table), &alone).await;
             assert_eq!(reply.settled(), (0, 0, 1, 0), "{}", reply.text);
-            // Sent again, it is there once.
+            // Sent again: good rows are duplicates, and quarantine holds each refused row once.
             let reply = service.client().post(path(table), &many).await;
             assert_eq!(reply.settled(), (0, 17, 3, 0), "{}", reply.text);
             assert_eq!(database.count("ingest_quarantine").await, 4);

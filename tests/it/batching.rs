@@ -1,5 +1,4 @@
-//! Promise: a batch is written when it is large enough or old enough, whichever
-//! comes first.
+//! Promise: a batch is written when it is large enough or old enough.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +8,7 @@ use crate::harness::{Service, click, eventually};
 
 const TABLE: &str = "{table=\"interaction_events\"}";
 
-/// Batches written and rows in them.
+/// Number of batches written, and of rows in them.
 async fn batches(service: &Service) -> (f64, f64) {
     (
         service
@@ -45,7 +44,7 @@ async fn a_batch_is_written_when_it_has_enough_rows() {
     })
     .await;
     assert_eq!(service.database.count("interaction_events").await, 100);
-    // The other ninety wait until there are a hundred, or until the end.
+    // The other ninety wait for ten more rows, or for the stop.
     assert_eq!(batches(&service).await, (1.0, 100.0));
     let database = service.database.clone();
     service.stop().await.unwrap();
@@ -101,6 +100,6 @@ async fn a_batch_is_written_soon_once_somebody_waits_for_it() {
     let started = Instant::now();
     assert_eq!(service.interactions(&click("now")).await.settled().0, 1);
     assert!(started.elapsed() < Duration::from_secs(20));
-    // What came before came along.
+    // The rows that were waiting are in the same batch.
     assert_eq!(batches(&service).await, (1.0, 31.0));
 }

@@ -1,5 +1,5 @@
-//! Promise: what a body costs is bounded by its bytes, in time, in memory and in the
-//! answer, and every event still has its verdict.
+//! Promise: time, memory and the size of the answer are bounded by the bytes of the body, and
+//! each event still gets its result.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -27,7 +27,7 @@ impl Tenants for Nobody {
     }
 }
 
-/// The shortest of a few times that decoding a body takes.
+/// The shortest of five runs of decoding a body.
 fn time_to_decode(table: Table, body: &str) -> Duration {
     let pseudonymizer = Pseudonymizer::new(b"salt");
     let at = Micros::parse("2026-03-10T08:00:00Z").unwrap();
@@ -59,7 +59,7 @@ fn time_to_decode(table: Table, body: &str) -> Duration {
     (0..5).map(|_| once()).min().unwrap()
 }
 
-/// `inner` with `depth` objects or arrays around it.
+/// `inner` inside `depth` nested objects or arrays.
 fn nested(depth: usize, open: &str, close: &str, inner: &str) -> String {
     format!("{}{inner}{}", open.repeat(depth), close.repeat(depth))
 }
@@ -97,7 +97,7 @@ fn decoding_takes_as_long_as_the_bytes_say_however_deep_they_nest() {
     }
 }
 
-/// The indexes that `events` of a summary stand for, such as "3,7-9".
+/// The indexes in the `events` field of a summary, such as "3,7-9".
 fn indexes(events: &str) -> Vec<u64> {
     let part = |part: &str| {
         let (from, to) = part.split_once('-').unwrap_or((part, part));
@@ -106,7 +106,7 @@ fn indexes(events: &str) -> Vec<u64> {
     events.split(',').flat_map(part).collect()
 }
 
-/// Every verdict of a kind that an answer holds, in full or in a summary.
+/// All results of one kind in an answer, listed or summarised: index and code.
 fn verdicts(reply: &Reply, kind: &str) -> BTreeMap<u64, String> {
     let mut all = BTreeMap::new();
     let none = Vec::new();
@@ -142,7 +142,7 @@ async fn an_answer_is_bounded_by_its_body_and_tells_the_verdict_of_every_event()
         r#"{{"user_id_hash":"x","event_type":"{}"}}"#,
         "y".repeat(50)
     );
-    // Events in turn, and the code of each.
+    // Events that repeat in turn, each with its expected code.
     let cases: [&[(&str, &str)]; 6] = [
         &[("0", "not_an_object")],
         &[("0", "not_an_object"), ("{}", "missing_field")],
@@ -172,7 +172,7 @@ async fn an_answer_is_bounded_by_its_body_and_tells_the_verdict_of_every_event()
             );
             assert_eq!(reply.status, if accepted > 0 { 202 } else { 422 });
             assert_eq!(verdicts(&reply, "rejected"), expected, "{at} {count}");
-            // The first ones are told in full.
+            // The first results carry a message.
             if let Some(first) = reply.json["rejected"].get(0) {
                 assert!(!first["message"].as_str().unwrap().is_empty());
             }
@@ -198,7 +198,7 @@ async fn lines_of_two_bytes_are_answered_within_the_bound_too() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_in_quarantine_are_answered_within_the_bound_and_in_order() {
-    // A machine that is busy takes a while to single out so many rows.
+    // A busy machine takes a while to isolate 200 bad rows.
     let service = Service::with(|s| s.with("--commit-timeout", "60s")).await;
     service
         .database
@@ -225,7 +225,7 @@ async fn rows_in_quarantine_are_answered_within_the_bound_and_in_order() {
     assert!(reply.json["quarantined"].as_array().unwrap().len() <= 100);
 }
 
-/// An event that grows to about six times its bytes.
+/// An event with a row of about six times its bytes: each raw id becomes a hash.
 fn growing(id: usize, ids: usize) -> String {
     let mut text =
         format!(r#"{{"event_id":"g{id}","event_type":"click","item_id":"a","meta":{{"l":["#);
@@ -241,7 +241,7 @@ fn growing(id: usize, ids: usize) -> String {
 async fn rows_that_outgrow_a_record_are_413_with_the_number_of_events_that_fit() {
     let service = Service::with(|s| s.with("--body-bytes-max", "256KiB")).await;
     let client = service.client();
-    // Fourfold is within the limit.
+    // Rows of four times the body limit still fit into a record.
     let body: Vec<_> = (0..100).map(|n| growing(n, 100)).collect();
     let text = format!("[{}]", body.join(","));
     let reply = client.post_bytes(INTERACTIONS, text).await;
@@ -281,7 +281,7 @@ async fn an_event_of_very_many_fields_is_rejected_alone() {
     let reply = service.client().post_bytes(INTERACTIONS, body).await;
     assert_eq!(reply.settled(), (2, 0, 0, 1));
     assert_eq!(reply.rejection(), ("too_many_fields", ""));
-    // Too large is said of what is too large, however many fields it has.
+    // Many fields do not make a body too large: the status is 422, not 413.
     let body = format!("[{},{}]", many, "1".repeat(5));
     let reply = service.client().post_bytes(INTERACTIONS, body).await;
     assert_eq!(reply.status, 422, "{}", reply.text);
@@ -295,7 +295,8 @@ async fn decoding_takes_its_memory_from_the_budget() {
             .with("--body-bytes-max", "2MiB")
     })
     .await;
-    // 1 MB of short fields takes many times that to be decoded: said so, not tried.
+    // Decoding almost 1 MiB of short fields needs many times that memory: refused before it
+    // starts.
     let event = format!("{{{}}}", vec![r#""a":1"#; 900].join(","));
     let body = format!("[{}]", vec![event.as_str(); 180].join(","));
     assert!(body.len() < 1 << 20);

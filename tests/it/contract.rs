@@ -1,4 +1,4 @@
-//! Promise: every answer has the status, the code and the shape that clients rely on.
+//! Promise: each answer has the status, the code and the shape that clients rely on.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use crate::harness::{Client, Database, RawConnection, Reply, Service, click, eve
 const INTERACTIONS: &str = "/v1/interactions";
 const EXPOSURES: &str = "/v1/exposures";
 
-/// Holds an answer to the shape that all problems have.
+/// Asserts the shape that all problems share.
 fn assert_problem(reply: &Reply, status: u16, code: &str) {
     assert_eq!(reply.problem(), (status, code), "{}", reply.text);
     assert_eq!(reply.header("content-type"), "application/problem+json");
@@ -164,7 +164,7 @@ async fn callers_without_a_valid_key_are_401() {
         (client.role("demo", Role::Admin), "invalid_api_key"),
     ];
     for (client, code) in cases {
-        // Whoever has no key learns nothing else of what is wrong.
+        // A caller without a valid key learns nothing about other errors in the request.
         let reply = client.query("ack=forever").post_bytes(EXPOSURES, "[").await;
         assert_problem(&reply, 401, code);
         assert!(reply.header("www-authenticate").starts_with("Basic "));
@@ -267,7 +267,7 @@ async fn what_is_too_large_is_413() {
         Service::with(|s| s.with("--body-bytes-max", "2KiB").with("--events-max", "3")).await;
     let large = json!({"pad": "x".repeat(3000)});
     assert_problem(&service.interactions(&large).await, 413, "body_too_large");
-    // A body of unknown length is counted as it comes.
+    // A chunked body has no declared length: its bytes are counted as they arrive.
     let mut chunked = RawConnection::open(service.client().address).await;
     chunked
         .send_head(INTERACTIONS, &[("transfer-encoding", "chunked")])
@@ -330,7 +330,7 @@ async fn a_spent_byte_budget_is_503_at_once_and_says_when_to_come_back() {
             .with("--body-bytes-max", "64KiB")
     })
     .await;
-    // A body holds the memory of what has come.
+    // A body reserves memory for the bytes that have arrived.
     let mut holder = RawConnection::open(service.client().address).await;
     holder
         .send_head(INTERACTIONS, &[("content-length", "60000")])
@@ -346,7 +346,7 @@ async fn a_spent_byte_budget_is_503_at_once_and_says_when_to_come_back() {
     assert_problem(&reply, 503, "overloaded");
     assert!(reply.header("retry-after").parse::<u32>().unwrap() >= 1);
     assert!(started.elapsed() < Duration::from_secs(2), "nothing hangs");
-    // Small ones still find room, and all of it comes back with its holder.
+    // A small body still fits, and all memory is released when the holder disconnects.
     assert_eq!(
         service.interactions(&click("a")).await.settled(),
         (1, 0, 0, 0)

@@ -1,5 +1,5 @@
-//! Promise: `committed` is only said of rows that are in the table, whatever
-//! copies of a spool's directory are in use, and however old they are.
+//! Promise: `committed` is answered only for rows that are in the table, even if several copies
+//! of a spool directory are in use, however old they are.
 
 use std::path::{Path, PathBuf};
 
@@ -7,8 +7,7 @@ use serde_json::Value;
 
 use crate::harness::{Client, DEMO, Process, Rig, Settings, click, eventually, one, uuid_of};
 
-/// Copies a spool's directory as an operator might: file by file, beside the
-/// process that uses it.
+/// Copies a spool directory as an operator might: file by file, while a process uses it.
 pub fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     let mut names: Vec<PathBuf> = std::fs::read_dir(from)
@@ -17,13 +16,12 @@ pub fn copy(from: &Path, to: &Path) {
         .collect();
     names.sort();
     for path in names {
-        // Files come and go while it runs.
+        // The service may remove a file after it was listed.
         drop(std::fs::copy(&path, to.join(path.file_name().unwrap())));
     }
 }
 
-/// Posts an event at `ack`; returns the status, and the code of a refusal or
-/// the level that was reached.
+/// Posts an event at `ack`; returns the status, and the ack level or the code of the refusal.
 async fn post(client: &Client, ack: &str, name: &str) -> (u16, String) {
     let client = client.query(&format!("ack={ack}"));
     let reply = client.post("/v1/interactions", &click(name)).await;
@@ -47,7 +45,7 @@ fn with_directory(settings: &Settings, directory: &Path) -> Settings {
     settings.clone().with("--spool-dir", directory.display())
 }
 
-/// Runs `spool fork` on a directory; says whether it went well.
+/// Runs `spool fork` on a directory; returns whether it succeeded.
 fn fork(directory: &Path) -> bool {
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_recsys-ingest"))
         .args(["spool", "fork", "--spool-dir"])
@@ -57,7 +55,7 @@ fn fork(directory: &Path) -> bool {
     output.status.success()
 }
 
-/// The line of the log that says who was fenced off, by whom.
+/// The log line that names the service that was fenced off and the one that took over.
 fn fenced_off(process: &Process) -> Option<String> {
     let log = process.log();
     let mut lines = log.lines().filter(|line| line.contains("fenced off: "));
@@ -102,7 +100,7 @@ async fn of_two_services_on_copies_of_a_spool_only_the_later_one_says_committed(
     let elsewhere = tempfile::tempdir().unwrap();
     let directory = elsewhere.path().join("copy");
     copy(rig.settings.spool.path(), &directory);
-    // Of what the first one stores after that the copy knows nothing.
+    // Stored after the copy was made: the copy does not contain it.
     commit(&rig.client, "between").await;
     let settings = with_directory(&rig.settings, &directory);
     let (mut second, client) = Process::serve(&settings);
@@ -122,14 +120,14 @@ async fn of_two_services_on_copies_of_a_spool_only_the_later_one_says_committed(
             }
         }
     }
-    // None is durable if its lanes found out while they were idle.
+    // `durable` may be empty: idle lanes can notice the fence before the first post.
     assert!(refused > 0, "{durable:?}");
     for n in 0..6 {
         let name = format!("second {n}");
         commit(&client, &name).await;
         assert!(is_stored(&rig, &name).await, "{name}");
     }
-    // It says who it is, and who the other one is.
+    // The log line names both processes and their directories.
     let said = fenced_off(&rig.process).expect("it is said");
     let own = rig.settings.spool.path().display().to_string();
     for (pid, place) in [
@@ -153,7 +151,7 @@ async fn of_two_services_on_copies_of_a_spool_only_the_later_one_says_committed(
     );
     assert!(readiness.text.contains("fenced off"), "{}", readiness.text);
     assert_eq!(readiness.json["reasons"].as_array().unwrap().len(), 1);
-    // What it took is in its spool, and its accounts say so.
+    // The acknowledged events stay in its spool, and its accounts count them.
     let [_, _, _, _, spooled] = rig.rows().await;
     assert_eq!(spooled, durable.len() as u64);
     let (code, text) = rig.settings.verify();
@@ -163,7 +161,7 @@ async fn of_two_services_on_copies_of_a_spool_only_the_later_one_says_committed(
     assert!(rig.process.stop().success());
     assert_eq!(rig.process.report()["spooled"], durable.len() as u64);
 
-    // As a spool by itself it goes on, and so does the other one.
+    // After `spool fork` both directories can be used.
     assert!(fork(rig.settings.spool.path()));
     rig.serve();
     settled(&rig.client).await;
@@ -187,7 +185,7 @@ async fn a_start_on_the_one_that_was_fenced_off_stores_what_it_kept() {
     let elsewhere = tempfile::tempdir().unwrap();
     copy(rig.settings.spool.path(), elsewhere.path());
     let settings = with_directory(&rig.settings, elsewhere.path());
-    // Its batch waits for the table while the other one takes the accounts over.
+    // The lock holds the batch back while the second service takes over the ledger's rows.
     let holder = rig.database.connect().await;
     let hold = "BEGIN; LOCK TABLE interaction_events IN SHARE ROW EXCLUSIVE MODE";
     holder.batch_execute(hold).await.unwrap();
@@ -203,7 +201,7 @@ async fn a_start_on_the_one_that_was_fenced_off_stores_what_it_kept() {
     }
     second.kill();
     rig.process.kill();
-    // Its frame has a sequence that the other one has settled long since.
+    // The record has a sequence number that the second service has committed past.
     rig.serve();
     settled(&rig.client).await;
     assert!(is_stored(&rig, "kept").await);
@@ -233,7 +231,7 @@ async fn copies_that_took_events_while_postgres_was_away_lose_none_of_them() {
                 names.push(name);
             }
         }
-        // Frames with equal sequences and other events are in both now.
+        // Both spools now hold different records with equal sequence numbers.
         rig.process.kill();
         second.kill();
         rig.serve();
@@ -307,7 +305,8 @@ async fn what_a_version_without_openings_has_settled_is_passed_over() {
     assert_eq!(restart(&mut rig).await, 0);
     let log = rig.process.log();
     assert!(!log.contains("\"level\":\"ERROR\""), "{log}");
-    // Where only the record is lost, each row is looked up.
+    // Only the `openings` file is lost: the ledger's watermark is not trusted, and all ten rows
+    // turn out to be duplicates.
     std::fs::remove_file(rig.settings.spool.path().join("openings")).unwrap();
     assert_eq!(restart(&mut rig).await, 10);
     assert_eq!(rig.database.count("interaction_events").await, 10);
@@ -317,7 +316,7 @@ async fn what_a_version_without_openings_has_settled_is_passed_over() {
 async fn a_ledger_from_a_backup_is_taken_over_again() {
     let rig = Rig::start(|settings| settings.with("--writers", 1)).await;
     commit(&rig.client, "before").await;
-    // An older epoch of another opening, as a backup from before this start has it.
+    // An older epoch of another opening, as in a backup from before this start.
     rig.database
         .execute(
             "UPDATE ingest_holders SET epoch = 0, opening = gen_random_uuid();
@@ -329,7 +328,7 @@ async fn a_ledger_from_a_backup_is_taken_over_again() {
     }
     let log = rig.process.log();
     assert!(log.contains("restored from a backup"), "{log}");
-    // Without a row, as in a database that was emptied.
+    // A ledger without rows, as in a database that was emptied.
     rig.database
         .execute("DELETE FROM ingest_ledger; DELETE FROM ingest_holders")
         .await;

@@ -6,21 +6,21 @@ use crate::harness::{BODY_EVENTS, Mix, Plan, Rig, Sent, Told};
 /// Crashes under load.
 #[derive(Clone, Copy, Debug)]
 pub struct Crashes {
-    /// Kill -9 of the service.
+    /// Times that the service is killed with SIGKILL.
     pub service: u64,
-    /// Immediate stops of PostgreSQL.
+    /// Times that PostgreSQL is stopped with an immediate shutdown.
     pub postgres: u64,
-    /// Events that are acknowledged at least.
+    /// Events that have to be acknowledged.
     pub events: u64,
-    /// Senders.
+    /// Number of senders.
     pub senders: u64,
 }
 
-/// Has a service and its server crash while senders go on, and lets them end.
+/// Crashes a service and its server while senders go on; returns what was sent.
 pub fn crash(rig: &mut Rig, crashes: Crashes) -> Sent {
     let bodies = crashes.events / BODY_EVENTS;
     let traffic = rig.traffic(Plan {
-        // Some are given up, so there have to be more than are acknowledged.
+        // Some bodies are abandoned, so the plan has more bodies than are acknowledged.
         bodies: bodies * 4 + 100_000,
         senders: crashes.senders,
         ..Plan::default()
@@ -28,13 +28,13 @@ pub fn crash(rig: &mut Rig, crashes: Crashes) -> Sent {
     let every = crashes.service.div_ceil(crashes.postgres.max(1)).max(1);
     let mut postgres_left = crashes.postgres;
     for cycle in 0..crashes.service {
-        // At different moments of the groups and batches each time.
+        // Each crash hits another moment of a group commit and of a batch.
         let share = bodies / crashes.service;
         traffic.reach(cycle * share + share / 2 + cycle * 7 % share.max(1) / 2);
         let takes_postgres_along = cycle % every == every / 2 && postgres_left > 0;
         match (takes_postgres_along, postgres_left % 3) {
             (false, _) => rig.kill(&traffic),
-            // One after the other, in either order, and both at once.
+            // PostgreSQL first, the service first, or both at once.
             (true, 0) => {
                 rig.crash_postgres();
                 rig.kill(&traffic);
@@ -105,7 +105,7 @@ async fn fewer_writers_after_a_restart_still_store_what_all_streams_hold() {
     rig.settings = rig.settings.clone().with("--writers", 1);
     rig.serve();
     rig.assert_kept(&[&sent]).await;
-    // And more again.
+    // More writers again.
     rig.settings = rig.settings.clone().with("--writers", 3);
     assert!(rig.process.stop().success());
     rig.serve();

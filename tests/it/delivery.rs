@@ -1,5 +1,5 @@
-//! Promise: an event that was acknowledged is stored once, whatever becomes of
-//! the connections between its sender, the service and PostgreSQL.
+//! Promise: an acknowledged event is stored once, however the connections between its sender, the
+//! service and PostgreSQL break.
 
 use std::time::Duration;
 
@@ -8,8 +8,7 @@ use crate::harness::{
     Traffic, Wire, click, eventually,
 };
 
-/// A rig whose service reaches its server by way of a proxy, and a body that
-/// it has stored already.
+/// A rig with a proxy between the service and its server, and the one body that it has stored.
 pub async fn behind_proxy(change: impl FnOnce(Settings) -> Settings) -> (Rig, Proxy, Sent) {
     let cluster = Cluster::start(&[("autovacuum", "off")]);
     let proxy = Proxy::start(&cluster).await;
@@ -18,7 +17,7 @@ pub async fn behind_proxy(change: impl FnOnce(Settings) -> Settings) -> (Rig, Pr
         change(settings.with("--database-url", url))
     })
     .await;
-    // Partitions are made first, so that later COMMITs are those of batches.
+    // Create the partitions first, so that later COMMITs are those of batches.
     let warm_up = Plan {
         first: 1000,
         bodies: 1,
@@ -34,7 +33,7 @@ pub async fn behind_proxy(change: impl FnOnce(Settings) -> Settings) -> (Rig, Pr
     (rig, proxy, warm_up)
 }
 
-/// Sends events that are new and events that are not through COMMITs that are cut off.
+/// Sends new and duplicate events while COMMITs are cut off.
 async fn cut_at_commit(cut: Cut) {
     let (rig, proxy, warm_up) =
         behind_proxy(|settings| settings.with("--commit-timeout", "60s")).await;
@@ -54,7 +53,7 @@ async fn cut_at_commit(cut: Cut) {
     let sent = traffic.finish();
     assert_eq!(sent.count(Told::Committed), 200);
     rig.assert_kept(&[&warm_up, &sent]).await;
-    // Answers, ledger and metrics agree with the tables to the row.
+    // Answers, ledger and metrics agree with the row counts of the tables.
     let [accepted, stored, duplicates, quarantined, spooled] = rig.rows().await;
     assert_eq!((accepted, spooled, quarantined), (20_100, 0, 0));
     assert_eq!((stored, duplicates), (14_100, 6_000));
@@ -63,7 +62,7 @@ async fn cut_at_commit(cut: Cut) {
     assert_counted(&rig, 14_100, 6_000).await;
 }
 
-/// Holds the counters of events to these numbers.
+/// Asserts the values of the event counters.
 async fn assert_counted(rig: &Rig, stored: u64, duplicates: u64) {
     let text = rig.client.get("/metrics").await.text;
     for (outcome, number) in [("stored", stored), ("duplicate", duplicates)] {
@@ -82,7 +81,7 @@ async fn a_batch_takes_three_round_trips() {
     for name in ["one", "two", "three"] {
         let reply = committed.post("/v1/interactions", &click(name)).await;
         assert_eq!(reply.status, 200, "{}", reply.text);
-        // BEGIN and COPY, the rows and their entry in the ledger, COMMIT.
+        // BEGIN and COPY; the rows and the ledger's row; COMMIT.
         assert_eq!(proxy.round_trips(), 3, "{name}");
     }
 }
@@ -101,7 +100,7 @@ async fn a_commit_whose_answer_was_lost_is_not_done_again() {
 async fn a_commit_that_is_still_under_way_when_its_connection_breaks_counts_once() {
     let (rig, proxy, warm_up) =
         behind_proxy(|settings| settings.with("--commit-timeout", "60s")).await;
-    // COMMITs take their time, and go on without anyone who waits for them.
+    // Each COMMIT takes a second, and continues after its client has disconnected.
     rig.database
         .execute(
             "CREATE FUNCTION linger() RETURNS trigger LANGUAGE plpgsql AS
@@ -125,7 +124,7 @@ async fn a_commit_that_is_still_under_way_when_its_connection_breaks_counts_once
     assert_eq!(sent.tally.settled, (420, 180, 0));
     assert_eq!(rig.rows().await, [700, 520, 180, 0, 0]);
     assert_counted(&rig, 520, 180).await;
-    // Nobody is called to mend what is not broken.
+    // An error in the log calls an operator; here there is nothing to repair.
     let log = rig.process.log();
     assert!(!log.contains("\"level\":\"ERROR\""), "{log}");
 }
@@ -150,12 +149,12 @@ async fn a_wire_that_delays_throttles_resets_and_swallows_costs_time_and_nothing
     ] {
         proxy.set(wire);
         tokio::time::sleep(Duration::from_millis(700)).await;
-        // Whatever is wrong behind it, intake goes on.
+        // The service accepts events during every fault.
         let now = traffic.acknowledged();
         assert!(now > taken + 20, "{wire:?}: {taken} bodies, then {now}");
         assert_eq!(rig.ready().await.0, 200, "{wire:?}");
         taken = now;
-        // Routers forget; what was swallowed does not come out again.
+        // Like a router that forgets its connections: the swallowed bytes never arrive.
         if wire == Wire::BlackHole {
             proxy.reset();
         }
@@ -180,7 +179,7 @@ async fn two_instances_on_one_database_store_what_both_were_given_once() {
         senders: 4,
         ..Plan::default()
     };
-    // Every body goes to both, at about the same time.
+    // Both instances get each body, at about the same time.
     let traffic = addresses.map(|address| Traffic::start(address, plan));
     let sent = traffic.map(Traffic::finish);
     let total = sent.iter().fold((0, 0), |total, sent| {

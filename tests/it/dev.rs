@@ -1,5 +1,5 @@
-//! Promise: one command runs everything on a machine that has no Postgres set up,
-//! and what it keeps outlives it, however it ends.
+//! Promise: one command runs everything on a machine without Postgres, and its data outlives it,
+//! however it ends.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -13,7 +13,7 @@ use tokio_postgres::NoTls;
 
 use crate::harness::{Client, Process, blocking, click, env_file, eventually, pg_bin, pg_cache};
 
-/// A data directory; a server that a killed `dev` left in it is ended at last.
+/// A data directory. Dropping it ends a server that a killed `dev` left behind.
 struct DataDir(TempDir);
 
 impl DataDir {
@@ -49,10 +49,10 @@ impl DataDir {
         (process, env)
     }
 
-    /// What `dev` says once it is ready.
+    /// The variables of `dev.env`.
     fn env(&self, process: &Process) -> HashMap<String, String> {
         let path = self.path().join("dev.env");
-        // Written once everything is ready, in one step.
+        // `dev` writes the file atomically once everything is ready.
         let mut waited = 0;
         while !path.exists() {
             assert!(waited < 6000, "no dev.env:\n{}", process.log());
@@ -62,7 +62,7 @@ impl DataDir {
         env_file(&path)
     }
 
-    /// The servers that run on this directory, by the command lines of all processes.
+    /// Command lines of the servers that run on this directory, from /proc.
     fn servers(&self) -> Vec<String> {
         let dir = self.path().join("postgres");
         let place = std::fs::read_to_string(dir.join("cluster-is-in"))
@@ -88,7 +88,7 @@ impl Drop for DataDir {
                 cache_dir: Some(pg_cache()),
                 ..Options::new(dir)
             };
-            // The test has said what it had to say.
+            // A failure to clean up does not change the result of the test.
             drop(blocking(|| {
                 PrivatePostgres::start(&options).and_then(PrivatePostgres::delete)
             }));
@@ -109,7 +109,7 @@ async fn count(env: &HashMap<String, String>) -> i64 {
     crate::harness::one(&client, "SELECT count(*) FROM interaction_events").await
 }
 
-/// What has to be the same at every start.
+/// Variables that are the same after each start.
 fn kept(env: &HashMap<String, String>) -> Vec<&String> {
     [
         "INGEST_API_KEY", "INGEST_SERVICE_KEY", "INGEST_PUBLISH_KEY", "INGEST_ADMIN_KEY",
@@ -119,7 +119,7 @@ fn kept(env: &HashMap<String, String>) -> Vec<&String> {
     .to_vec()
 }
 
-/// `serve` beside a running `dev`, with nothing but what `dev.env` says.
+/// Runs `serve` next to a running `dev`, with the settings of `dev.env`.
 fn serve_with(env: &HashMap<String, String>) -> (Process, Client) {
     let flag = |flag: &str, name: &str| OsString::from(format!("--{flag}={}", env[name]));
     let process = Process::run([
@@ -202,7 +202,7 @@ async fn a_running_dev_keeps_its_port_and_directory_and_takes_second_instances()
         .unwrap()
         .to_owned();
 
-    // The port, even for a directory of its own.
+    // The port is in use, for any data directory.
     let elsewhere = DataDir::new();
     let mut second = Process::run(elsewhere.arguments(&address));
     assert!(!second.wait().success());
@@ -210,7 +210,7 @@ async fn a_running_dev_keeps_its_port_and_directory_and_takes_second_instances()
     assert!(log.contains(&address) && log.contains("--listen"), "{log}");
     assert!(!elsewhere.path().exists(), "nothing was made for it");
 
-    // The directory, even on a port of its own.
+    // The directory is in use, on any port.
     let mut second = Process::run(dir.arguments("127.0.0.1:0"));
     assert!(!second.wait().success());
     let log = second.log();
@@ -220,7 +220,7 @@ async fn a_running_dev_keeps_its_port_and_directory_and_takes_second_instances()
         "who uses it: {log}"
     );
 
-    // Its database takes another instance of the service.
+    // The database can be shared with another instance of the service.
     let (mut beside, other) = serve_with(&env);
     let mut event = click("a");
     event["occurred_at"] = jiff::Timestamp::now().to_string().into();
@@ -240,7 +240,7 @@ async fn a_running_dev_keeps_its_port_and_directory_and_takes_second_instances()
     );
     assert!(beside.stop().success(), "{}", beside.log());
 
-    // None of it has disturbed the first.
+    // The first instance is undisturbed.
     assert_eq!(
         client(&env)
             .post("/v1/interactions?ack=committed", &event)
@@ -251,7 +251,7 @@ async fn a_running_dev_keeps_its_port_and_directory_and_takes_second_instances()
     assert!(process.stop().success(), "{}", process.log());
 }
 
-/// Whether a text names a directory, however its links are resolved.
+/// Whether a text contains the path, with symbolic links resolved or not.
 fn names(text: &str, path: &Path) -> bool {
     let real = std::fs::canonicalize(path).unwrap();
     text.contains(&*real.to_string_lossy()) || text.contains(&*path.to_string_lossy())
@@ -261,7 +261,7 @@ fn names(text: &str, path: &Path) -> bool {
 async fn no_signal_that_can_be_caught_leaves_the_server_behind() {
     for signal in [Signal::HUP, Signal::QUIT, Signal::INT] {
         let dir = DataDir::new();
-        // As of a terminal that was closed: the log is not read any more.
+        // The log is a pipe without a reader, as after a terminal was closed.
         let (reader, log) = std::io::pipe().unwrap();
         let mut process = Process::logging_to(log.into(), dir.arguments("127.0.0.1:0"));
         drop(reader);
@@ -297,7 +297,7 @@ async fn a_second_signal_ends_dev_and_its_server_at_once() {
     let status = process.wait();
     assert_eq!(status.code(), Some(143), "{status}\n{}", process.log());
     assert_eq!(dir.servers(), [""; 0]);
-    // What was acknowledged is stored by the next start.
+    // The next start stores what was acknowledged.
     let (mut process, env) = dir.start();
     eventually("the event to be stored", async || count(&env).await == 1).await;
     assert!(process.stop().success(), "{}", process.log());
@@ -325,7 +325,7 @@ async fn a_start_that_fails_leaves_no_server_behind() {
     let dir = DataDir::new();
     let (mut process, _) = dir.start();
     assert!(process.stop().success(), "{}", process.log());
-    // A spool that is not one: found out only once PostgreSQL runs.
+    // A file in place of the spool directory: the start fails only after PostgreSQL runs.
     let spool = dir.path().join("spool");
     std::fs::remove_dir_all(&spool).unwrap();
     std::fs::write(&spool, "not a directory").unwrap();

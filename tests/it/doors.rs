@@ -1,5 +1,5 @@
-//! Promise: no client can shut out another, by what it sends, by what it does not
-//! send, or by what it does not read; and messages are read as RFC 9112 says.
+//! Promise: no client can shut out another one by what it sends, does not send, or does not read.
+//! Messages are parsed as RFC 9112 requires.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use crate::harness::{
 
 const INTERACTIONS: &str = "/v1/interactions";
 
-/// An address of this machine from which no honest client connects.
+/// A loopback address from which only attackers connect.
 const STRANGER: &str = "127.0.0.2";
 
 struct Served {
@@ -65,7 +65,7 @@ impl Served {
     }
 }
 
-/// The head of a POST under the key of a role, with more headers.
+/// The head of a POST with the key of a role, and more headers.
 fn head(role: Role, more: &str) -> String {
     format!(
         "POST {INTERACTIONS} HTTP/1.1\r\nhost: test\r\nx-api-key: {}\r\ncontent-type: application/json\r\n{more}\r\n",
@@ -73,7 +73,7 @@ fn head(role: Role, more: &str) -> String {
     )
 }
 
-/// An HTTP/2 connection that reads what comes; windows as large as `window`.
+/// An HTTP/2 connection with an initial window of `window` bytes; a task reads its frames.
 async fn http2(address: SocketAddr, window: u32) -> SendRequest<Bytes> {
     let stream = tokio::net::TcpStream::connect(address).await.unwrap();
     let (client, connection) = h2::client::Builder::new()
@@ -109,7 +109,7 @@ async fn bodies_that_were_announced_and_do_not_come_hold_no_memory() {
         connection.write(b"[").await;
         slow.push(connection);
     }
-    // Let the service begin with all of them.
+    // Time for the service to begin all of them.
     tokio::time::sleep(Duration::from_millis(300)).await;
     for n in 0..20 {
         assert_eq!(served.post(&n.to_string()).await.settled(), (1, 0, 0, 0));
@@ -135,7 +135,7 @@ async fn bodies_that_do_not_end_hold_a_share_and_shut_out_their_own_key_alone() 
         connection.write(&part).await;
         slow.push(connection);
     }
-    // A quarter of the budget is room for three of them.
+    // One key may hold a quarter of the memory limit, 1 MiB: room for three of these bodies.
     let reply = slow.pop().unwrap().reply().await;
     assert_eq!(reply.problem(), (503, "too_many_slow_bodies"));
     assert!(reply.header("retry-after").parse::<u32>().unwrap() >= 1);
@@ -182,7 +182,7 @@ async fn many_slow_streams_of_one_connection_count_like_many_connections() {
     }
     let held = served.sample("recsys_ingest_queue_bytes").await;
     assert!(held <= 1_100_000.0, "{held}");
-    // Those over the share were told so, at once.
+    // Streams beyond the share are refused at once.
     let mut refused = 0;
     for answer in answers {
         let answer = tokio::time::timeout(Duration::from_millis(100), answer).await;
@@ -292,7 +292,7 @@ async fn a_head_that_does_not_come_ends_the_connection() {
         assert_eq!(connection.read_to_end().await, "", "{beginning}");
         assert!(started.elapsed() < Duration::from_secs(10), "{beginning}");
     }
-    // Not even if it goes on coming.
+    // The limit is for the whole head: one that keeps dripping in is ended too.
     let mut drip = served.connect().await;
     let started = Instant::now();
     drip.write(b"POST /v1/interactions HTTP/1.1\r\n").await;
@@ -304,7 +304,7 @@ async fn a_head_that_does_not_come_ends_the_connection() {
     assert_eq!(served.closed_for("head_timeout").await, 6.0);
 }
 
-/// Opens connections whose requests are in progress, and stay so.
+/// Opens connections with a request in progress that never ends.
 async fn busy(source: &str, address: SocketAddr, count: usize) -> Vec<RawConnection> {
     let mut all = Vec::new();
     for _ in 0..count {
@@ -360,7 +360,7 @@ async fn beyond_the_cap_health_is_answered_and_the_rest_told_to_come_back() {
     })
     .await;
     let held = busy("127.0.0.1", served.address(), 4).await;
-    // More than there is room for beyond the cap; the newest are answered.
+    // More connections than the places beyond the cap: the newest ones are answered.
     let mut silent = Vec::new();
     for _ in 0..40 {
         silent.push(served.connect().await);
@@ -410,7 +410,7 @@ async fn answers_that_are_not_read_end_the_connection() {
         served.closed_for("write_timeout").await == 1.0
     })
     .await;
-    // A client that reads gets them all.
+    // A client that reads gets all its answers.
     let mut patient = served.connect().await;
     let get = "GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nhost: test\r\n";
     for _ in 0..10 {
@@ -432,7 +432,7 @@ async fn http2_answers_for_which_there_is_no_window_end_the_connection() {
         answers.push(answer);
     }
     for answer in answers {
-        // The heads are not held up by windows.
+        // Flow-control windows do not apply to HEADERS.
         let mut body = answer.await.unwrap().into_body();
         let ended = tokio::time::timeout(Duration::from_secs(20), body.data()).await;
         assert!(ended.expect("the connection stays open").unwrap().is_err());
@@ -453,7 +453,7 @@ async fn a_body_without_a_key_is_thrown_away_up_to_a_cap() {
     while started.elapsed() < Duration::from_secs(20) && flood.try_write(chunk.as_bytes()).await {
         sent += chunk.len();
     }
-    // What is thrown away, and what the sockets on the way hold.
+    // The discarded bytes and what the socket buffers hold.
     assert!(sent < 64 << 20, "{} MiB", sent >> 20);
     assert_eq!(served.post("a").await.settled(), (1, 0, 0, 0));
 }
@@ -512,7 +512,7 @@ async fn a_message_that_rfc_9112_forbids_is_refused_and_ends_its_connection() {
             400,
         ),
         ("GET /healthz HTTP/1.0\r\n\r\n".to_owned(), 200),
-        // Both framings: the chunks count, and nothing follows on the connection.
+        // Both framings: the chunks count, and the connection is closed after the answer.
         (
             format!(
                 "{get}host: a\r\ncontent-length: 9\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"
@@ -526,7 +526,7 @@ async fn a_message_that_rfc_9112_forbids_is_refused_and_ends_its_connection() {
         let line = text.lines().next().unwrap_or_default();
         assert!(line.contains(&format!(" {status} ")), "{request:?}: {text}");
     }
-    // Also on a connection that had good requests before.
+    // Also on a kept connection, after valid requests.
     let mut kept = served.connect().await;
     for _ in 0..2 {
         kept.write(format!("{get}host: a\r\n\r\n").as_bytes()).await;
@@ -555,7 +555,7 @@ async fn a_client_that_half_closes_after_its_request_gets_the_answer() {
         "nothing stays half open"
     );
     assert_eq!(served.database.count("interaction_events").await, 1);
-    // Nor after half a request.
+    // A half-close before the body: 400, and the connection ends too.
     let mut connection = served.connect().await;
     connection.write(head.as_bytes()).await;
     connection.end_writing().await;
@@ -609,7 +609,8 @@ async fn an_idle_connection_ends_in_time() {
     assert_eq!(served.closed_for("idle").await, 2.0);
 }
 
-/// Frames of HTTP/2 that no client library sends, after a proper beginning.
+/// Sends HTTP/2 frames that no client library sends, after a valid preface and SETTINGS; returns
+/// the bytes sent.
 async fn frames(served: &Served, frame: &[u8], seconds: u64) -> (usize, RawConnection) {
     let mut connection = served.connect().await;
     connection.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
@@ -631,8 +632,7 @@ async fn frames(served: &Served, frame: &[u8], seconds: u64) -> (usize, RawConne
 async fn floods_of_http2_frames_take_no_memory() {
     let served = serve(|s| s).await;
     let before = served.process.memory("VmHWM");
-    // A head that never ends: HEADERS without END_HEADERS is followed by one
-    // CONTINUATION after the other.
+    // A head that never ends: HEADERS without END_HEADERS, followed by CONTINUATION frames.
     let mut connection = served.connect().await;
     connection.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
     connection.write(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await;
@@ -647,7 +647,7 @@ async fn floods_of_http2_frames_take_no_memory() {
             "an endless head"
         );
     }
-    // Pings and settings whose answers are not read: the service stops to read them.
+    // PING and SETTINGS frames with answers that are not read: the service stops reading.
     for frame in [
         &[0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8][..],
         &[0, 0, 0, 4, 0, 0, 0, 0, 0],

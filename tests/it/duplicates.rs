@@ -1,11 +1,11 @@
-//! Promise: an event is stored once, however often and wherever it is posted.
+//! Promise: an event is stored once, however often it is posted and to whichever instance.
 
 use recsys_ingest::tenants::role::Role;
 use serde_json::{Value, json};
 
 use crate::harness::{Database, Service, click, shown};
 
-/// A body of every format, by the endpoint that takes it, and how many events it has.
+/// A body of each format: its endpoint, and one element for each event.
 fn bodies() -> Vec<(&'static str, Value)> {
     let at = "2026-05-24T10:00:00.5Z";
     let service = json!({"schema_version": "v1", "timestamp": at, "request_id": "r1",
@@ -34,7 +34,7 @@ fn bodies() -> Vec<(&'static str, Value)> {
         ("/v1/interactions", json!([click("a"), click("b")])),
         (
             "/v1/interactions",
-            // A version 7 id says when, too.
+            // A version 7 id carries the time.
             json!([{"event_id": "019cd6c2-8c7b-7000-8000-000000000001", "event_type": "view",
                     "item_id": "a"}]),
         ),
@@ -57,7 +57,7 @@ async fn any_body_posted_again_is_all_duplicates() {
     assert_eq!(service.database.count("exposure_events").await, 6);
     assert_eq!(service.database.count("interaction_events").await, 4);
     for (table, stored, duplicate) in [
-        // As rows, of which a list of lines is one.
+        // The counter counts rows; the lines of one list become one row.
         ("exposure_events", 6.0, 12.0),
         ("interaction_events", 4.0, 8.0),
     ] {
@@ -74,7 +74,7 @@ async fn an_event_twice_in_one_body_is_stored_once() {
     let service = Service::start().await;
     let body = json!([click("a"), click("b"), click("a"), click("a")]);
     assert_eq!(service.interactions(&body).await.settled(), (2, 2, 0, 0));
-    // A UUID and the same in another spelling.
+    // A UUID in two spellings.
     let mut upper = click("0190163D-8694-439B-AEA5-966C26F8AD91");
     upper["item_id"] = json!("second");
     let body = json!([click("0190163d-8694-439b-aea5-966c26f8ad91"), upper]);
@@ -112,7 +112,7 @@ async fn the_same_id_in_another_tenant_table_or_time_is_another_event() {
     let other = service.client().role("other", Role::Ingest);
     let reply = other.post("/v1/interactions", &click("a")).await;
     assert_eq!(reply.settled().0, 1);
-    // The same instant in another zone is the same time.
+    // The same instant in another time zone.
     let mut zoned = click("a");
     zoned["occurred_at"] = json!("2026-03-10T10:30:00.0000009+02:30");
     assert_eq!(service.interactions(&zoned).await.settled(), (0, 1, 0, 0));
@@ -128,7 +128,7 @@ async fn clients_that_race_through_two_instances_store_each_event_once() {
     const EVENTS: usize = 600;
     let mut posts = tokio::task::JoinSet::new();
     for n in 0..8 {
-        // Everyone has all events, each in an order and in portions of their own.
+        // Each client posts all events, in another order and in chunks of another size.
         let mut events: Vec<_> = (0..EVENTS).map(|e| click(&format!("e {e}"))).collect();
         events.rotate_left(n * 70);
         if n % 2 == 1 {

@@ -1,5 +1,5 @@
-//! Promise: events arrive in every framing and every compression, and a body
-//! that lies about itself costs no more memory than an honest one.
+//! Promise: events arrive in each framing and each compression, and a body that lies about its
+//! size uses no more memory than an honest one.
 
 use std::io::Write as _;
 use std::sync::LazyLock;
@@ -12,7 +12,7 @@ use crate::harness::{Database, Process, Service, Settings, click};
 
 const PATH: &str = "/v1/interactions";
 
-/// Content-Encoding, how it is made, and what to call it.
+/// Content-Encoding, encoder, and the name in messages.
 type Encoding = (&'static str, fn(&[u8]) -> Vec<u8>, &'static str);
 
 const ENCODINGS: [Encoding; 9] = [
@@ -57,13 +57,13 @@ fn zstd_frames(bytes: &[u8]) -> Vec<u8> {
     bytes.chunks(bytes.len() / 3 + 1).flat_map(zstd).collect()
 }
 
-/// A brotli stream of meta-blocks that are not compressed (RFC 7932, 9.2): all
-/// that can be written in a few lines. `BROTLI_BOMB` is a compressor's.
+/// A brotli stream of uncompressed meta-blocks (RFC 7932, 9.2): the part of the format that takes
+/// a few lines to write. `BROTLI_BOMB` comes from a real compressor.
 fn brotli(bytes: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     for (n, chunk) in bytes.chunks(1 << 16).enumerate() {
-        // ISLAST 0, MNIBBLES 00, MLEN-1, ISUNCOMPRESSED 1; the first one after
-        // WBITS, which is a 0.
+        // ISLAST 0, MNIBBLES 00, MLEN-1, ISUNCOMPRESSED 1. In front of the first one stands
+        // WBITS, a single 0 bit.
         let header = u32::try_from(chunk.len() - 1).unwrap() << 3 | 1 << 19;
         let header = if n == 0 { header << 1 } else { header };
         out.extend_from_slice(&header.to_le_bytes()[..3]);
@@ -74,10 +74,10 @@ fn brotli(bytes: &[u8]) -> Vec<u8> {
     out
 }
 
-/// 64 MiB of spaces, by the reference encoder.
+/// 64 MiB of spaces, from the reference encoder.
 const BROTLI_BOMB: &str = "cbffff3ff82540e2b14020f7fe8fffff7ff04b00c4611180eefd1fffffffe0970088c30200ddfb3ffeffffc12f0110870500baf77ffcffff835f02200e0b0074effff8ffff07bf04401c1600e8defff1ffff0f7e0980382c00d0bdffcbffff3ffc1200715800a07bff07";
 
-/// A click, and a body with it or with two of them.
+/// A body in each framing: name, Content-Type, text, and number of events.
 fn bodies(name: &str) -> Vec<(&'static str, &'static str, String, u64)> {
     let (a, b) = (click(&format!("{name} a")), click(&format!("{name} b")));
     let c = click(&format!("{name} c"));
@@ -131,7 +131,7 @@ async fn every_framing_works_in_every_compression() {
     let service = Service::start().await;
     let mut expected = 0;
     for (encoding, encode, how) in ENCODINGS {
-        // Every combination has events of its own.
+        // Each combination posts new events.
         for (n, (framing, kind, _, _)) in bodies("").into_iter().enumerate() {
             let (_, _, body, events) = bodies(&format!("{how} {framing}")).remove(n);
             let client = service
@@ -156,7 +156,7 @@ async fn a_compressed_body_cut_at_any_byte_is_400_and_stores_nothing() {
     let service = Service::start().await;
     let body = json!([click("a"), click("b")]).to_string();
     for (encoding, encode, how) in ENCODINGS {
-        // A cut between two members or frames leaves a whole body.
+        // A cut between two members or frames leaves a valid body.
         if matches!(how, "identity" | "gzip in capitals") || how.contains("several") {
             continue;
         }
@@ -196,7 +196,7 @@ async fn damage_that_a_checksum_shows_is_400() {
     assert_eq!(service.database.count("interaction_events").await, 0);
 }
 
-/// Small bodies that inflate to 10 MiB and more.
+/// Small bodies that inflate to 10 MiB or more.
 static BOMBS: LazyLock<Vec<(&str, Vec<u8>)>> = LazyLock::new(|| {
     let blank = vec![b' '; 1 << 20];
     let piece = gzip(&blank);
@@ -217,7 +217,7 @@ async fn a_small_body_that_inflates_to_a_large_one_is_413() {
         let client = service.client().header("content-encoding", encoding);
         let reply = client.post_bytes(PATH, bomb.as_slice()).await;
         assert_eq!(reply.problem(), (413, "body_too_large"), "{encoding}");
-        // What it held is free again.
+        // Its memory is released.
         assert_eq!(service.metric("recsys_ingest_queue_bytes").await, 0.0);
     }
 }
@@ -252,7 +252,7 @@ async fn bombs_from_many_clients_at_once_take_no_memory_that_is_not_lent() {
         }
     }
     for reply in posts.join_all().await {
-        // Too large, or no room to find that out.
+        // 413 once it is inflated, or 503 because the memory limit is reached.
         assert!(matches!(reply.status, 413 | 503), "{}", reply.text);
     }
     let grown = peak_bytes(process.pid()) - before;
@@ -261,7 +261,7 @@ async fn bombs_from_many_clients_at_once_take_no_memory_that_is_not_lent() {
     assert!(process.stop().success());
 }
 
-/// The most memory that a process ever held.
+/// The peak memory of a process.
 #[cfg(target_os = "linux")]
 fn peak_bytes(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();

@@ -1,12 +1,12 @@
-//! Promise: connections to PostgreSQL end with a goodbye, whatever ends them;
-//! its log names no client that vanished.
+//! Promise: connections to PostgreSQL end with a Terminate message, whether a command succeeds,
+//! fails or is interrupted; the server's log reports no client that vanished.
 
 use std::ffi::OsString;
 
 use crate::harness::{Cluster, Database, Process, Settings, click, eventually, one};
 
-/// What a server says of a client that went without a word. Some of it only at
-/// `debug1`: outside of a transaction it is no news to most.
+/// What a server logs about a client that vanished. Outside of a transaction some of it appears
+/// only at `debug1`.
 const VANISHED: [&str; 6] = [
     "unexpected EOF",
     "could not receive data",
@@ -26,7 +26,7 @@ async fn server() -> (Cluster, Database) {
     (cluster, database)
 }
 
-/// Fails if a client vanished; says how many came.
+/// Fails if a client vanished; returns the number of connections in the log.
 fn clients(log: &str) -> usize {
     let bad = |line: &&str| VANISHED.iter().any(|words| line.contains(words));
     let vanished: Vec<_> = log.lines().filter(bad).collect();
@@ -48,7 +48,7 @@ async fn every_command_says_goodbye_to_the_server() {
         &["migrate"],
         &["tenants", "list"],
         &["tenants", "create", "another"],
-        // One that fails, too.
+        // A command that fails.
         &["tenants", "create", "another"],
         &["keys", "list"],
         &["keys", "create", "another", "--role", "ingest", secret],

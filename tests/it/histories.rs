@@ -1,6 +1,6 @@
-//! Promise: no history of two services on copies of one spool, of kills, copies
-//! and lost connections loses an event or tells a lie. The same histories as
-//! those of `store::decision`, with real processes and a real server.
+//! Promise: in no history of two services on copies of one spool, with kills, copies and lost
+//! connections, is an event lost or an answer false. The tests of `writer::decision` simulate
+//! such histories; here they run with real processes and a real server.
 
 use std::time::Duration;
 
@@ -13,14 +13,14 @@ use crate::harness::{
     Client, Cluster, DEMO, Database, Process, Settings, click, eventually, uuid_of,
 };
 
-/// A history's events by what was said of them.
+/// The acknowledged events of a history.
 #[derive(Default)]
 struct Told {
     durable: Vec<String>,
     committed: u64,
 }
 
-/// Posts an event; what is said of it is held against the table at once.
+/// Posts an event; an answer of `committed` is checked against the table at once.
 async fn post(
     random: &mut StdRng,
     client: &Client,
@@ -38,7 +38,7 @@ async fn post(
     };
     let asks = client.query(&format!("ack={ack}"));
     let body = click(&name).to_string().into_bytes();
-    // It may be killed, or fenced off.
+    // A broken connection is no answer: nothing was promised.
     let Ok(reply) = asks.try_send(Method::POST, "/v1/interactions", body).await else {
         return;
     };
@@ -129,7 +129,7 @@ async fn histories(seeds: std::ops::Range<u64>) {
     let database = Database::on(&cluster).await;
     let (mut durable, mut committed) = (0, 0);
     for seed in seeds.clone() {
-        // What one history stores is in the next one's way in `verify`, not in its truth.
+        // The histories share a database: event names contain the seed, so they do not collide.
         let told = tokio::time::timeout(Duration::from_secs(120), history(&database, seed));
         let told = told.await.expect("a history ends");
         durable += told.durable.len() as u64;
@@ -152,7 +152,7 @@ async fn a_few_histories_of_two_services_on_copies_of_a_spool_lose_and_invent_no
     histories(0..8).await;
 }
 
-/// A thousand of them, or as many as INGEST_HISTORIES says:
+/// A thousand histories, or as many as INGEST_HISTORIES says:
 /// `cargo test --test it -- --ignored --nocapture histories`.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes half an hour"]

@@ -1,17 +1,17 @@
-//! Promise: what the scanner lets through, PostgreSQL's jsonb takes.
+//! Promise: PostgreSQL's jsonb takes each text that the scanner accepts.
 
 use proptest::prelude::*;
 use recsys_ingest::event::json::scan::Scanner;
 
 use crate::harness::{Database, generated, texts};
 
-/// Whether the scanner finds one value, storable, and nothing behind it.
+/// Whether the scanner finds exactly one value, and a storable one.
 fn is_let_through(text: &str) -> bool {
     let mut scanner = Scanner::new(text);
     scanner.value(0).is_ok_and(|value| value.flaw.is_none()) && scanner.peek().is_none()
 }
 
-/// Pieces of JSON in no order at all.
+/// Pieces of JSON in random order.
 fn soup() -> BoxedStrategy<String> {
     let piece = prop_oneof![
         proptest::sample::select(vec![
@@ -29,7 +29,7 @@ fn soup() -> BoxedStrategy<String> {
         .boxed()
 }
 
-/// The inside of a string, with every kind of escape.
+/// The inside of a string, with all kinds of escapes.
 fn inside() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         4 => any::<char>().prop_map(|c| match c {
@@ -58,7 +58,7 @@ fn number() -> impl Strategy<Value = String> {
     ]
 }
 
-/// JSON, mostly, with hostile strings, numbers and depths.
+/// Mostly valid JSON, with hostile strings, numbers and depths.
 fn nearly_json() -> BoxedStrategy<String> {
     let leaf = prop_oneof![
         inside().prop_map(|inside| format!("\"{inside}\"")),
@@ -89,7 +89,7 @@ async fn whatever_the_scanner_lets_through_casts_to_jsonb() {
     all.extend(generated(nearly_json(), 12_000));
     all.extend((0..66).map(|depth| format!("{}{}", "[".repeat(depth), "]".repeat(depth))));
     let (through, held): (Vec<_>, Vec<_>) = all.into_iter().partition(|text| is_let_through(text));
-    // The test is worth something only if both are many.
+    // The test says nothing unless both groups are large.
     assert!(through.len() > 5_000, "{} let through", through.len());
     assert!(held.len() > 5_000, "{} held back", held.len());
 
@@ -119,7 +119,7 @@ async fn whatever_the_scanner_lets_through_casts_to_jsonb() {
         let refused: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
         assert_eq!(refused, Vec::<String>::new());
     }
-    // The asking works: PostgreSQL does refuse what it ought to.
+    // PostgreSQL does refuse what it should, so an empty result above is meaningful.
     let sql = r#"SELECT * FROM refused(ARRAY['"\u0000"', '1e131072', '{"a":1}', '["\ud800"]'])"#;
     assert_eq!(texts(&client, sql).await.len(), 3);
 }

@@ -8,7 +8,7 @@ use crate::harness::{Client, Cluster, Database, Process, Settings, click, eventu
 
 const PATH: &str = "/v1/interactions";
 
-/// Runs `serve` on a port that is known beforehand: the log does not tell it.
+/// Runs `serve` on a port that is chosen beforehand: the test cannot read it from the log.
 async fn serve(settings: &Settings, stderr: Stdio) -> (Process, Client) {
     let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = free.local_addr().unwrap();
@@ -30,7 +30,7 @@ async fn serve(settings: &Settings, stderr: Stdio) -> (Process, Client) {
     (process, client)
 }
 
-/// Requests, an outage with its warnings, a stop: all as if there were a log.
+/// Requests, an outage with its warnings, and a stop work as with a log.
 async fn lives_without_a_log(stderr: Stdio) {
     let mut cluster = Cluster::start(&[]);
     let database = Database::on(&cluster).await;
@@ -76,7 +76,7 @@ async fn a_log_whose_reader_does_not_read_stops_nothing_and_what_is_lost_is_coun
     let database = Database::with_tenants().await;
     let settings = Settings::new(&database);
     let (mut process, client) = serve(&settings, writer.into()).await;
-    // An id is repeated in the log, so that it is full soon.
+    // The log repeats the request id, so the pipe fills up quickly.
     let client = client.header("x-request-id", &"x".repeat(120));
     let lost = async || {
         let text = client.get("/metrics").await.text;
@@ -95,7 +95,7 @@ async fn a_log_whose_reader_does_not_read_stops_nothing_and_what_is_lost_is_coun
     }
     let reply = client.post(PATH, &click("a")).await;
     assert_eq!(reply.status, 200, "{}", reply.text);
-    // Once it is read again, the log goes on and says how much is missing.
+    // Once the pipe is read again, the log continues and says how many lines are missing.
     let reading = std::thread::spawn(move || {
         let mut log = Vec::new();
         reader.read_to_end(&mut log).unwrap();

@@ -1,5 +1,5 @@
-//! Promise: events that were accepted and are lost from the disk are counted,
-//! once, and said; a file that is no segment of the spool costs no event.
+//! Promise: accepted events that are lost from the disk are counted once and reported; a file
+//! that is not a segment of the spool costs no event.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use crate::harness::{Client, Process, Rig, click, eventually};
 
 const ROWS: u64 = 600;
 
-/// Posts `ROWS` events that are to be durable.
+/// Posts `ROWS` events with `ack=durable`.
 async fn post(client: &Client, name: &str) {
     let body: Vec<Value> = (0..ROWS).map(|n| click(&format!("{name} {n}"))).collect();
     let reply = client
@@ -20,8 +20,8 @@ async fn post(client: &Client, name: &str) {
     assert_eq!(reply.status, 202, "{}", reply.text);
 }
 
-/// A service that crashed, without Postgres, at the end of each of its lives.
-/// Each life's events are in another segment.
+/// A rig with a service that was killed `lives` times while Postgres was away. Each life wrote
+/// another segment.
 async fn crashed(lives: usize) -> Rig {
     let mut rig = Rig::start(|settings| settings.with("--writers", 1)).await;
     let keys = rig.settings.spool.path().join("keys");
@@ -31,7 +31,7 @@ async fn crashed(lives: usize) -> Rig {
         if life > 0 {
             rig.serve();
         }
-        // In small frames: a cut leaves some of them.
+        // In small records, so that a cut leaves some of them intact.
         for part in 0..12 {
             let body: Vec<Value> = (0..ROWS / 12)
                 .map(|n| click(&format!("{life} {part} {n}")))
@@ -82,14 +82,14 @@ fn cut(path: &Path, bytes: u64) {
     file.set_len(bytes).unwrap();
 }
 
-/// Where the frames of a segment end.
+/// The end of the last record in a segment: behind it are only zeros.
 fn end(path: &Path) -> u64 {
     let bytes = fs::read(path).unwrap();
     bytes.iter().rposition(|&byte| byte != 0).unwrap() as u64 + 1
 }
 
-/// What `/readyz?verbose` says once nothing is spooled: lost rows by the
-/// accounts and by the spool, the status, and the reasons.
+/// State once the spool is drained: lost rows by the accounts and by the spool, status, and
+/// reasons.
 async fn told(rig: &Rig) -> (u64, u64, String, String) {
     eventually("everything to be settled", async || {
         let [.., spooled] = rig.rows().await;
@@ -107,7 +107,7 @@ async fn told(rig: &Rig) -> (u64, u64, String, String) {
     )
 }
 
-/// A way to lose something, and the words of the log that name it.
+/// A name, a way to lose records, and the words of the log that report it.
 type Loss = (&'static str, fn(&[PathBuf]), &'static str);
 
 #[tokio::test(flavor = "multi_thread")]
@@ -174,12 +174,12 @@ async fn what_is_lost_from_the_disk_is_counted_once_named_and_degrades() {
             assert_eq!(code, 1, "{what}: {text}");
             assert!(text.contains(&format!("{lost} lost")), "{what}: {text}");
         }
-        // Another start counts the same loss again, and no more.
+        // Another start counts the same loss, and no more.
         assert!(rig.process.stop().success());
         rig.serve();
         let again = told(&rig).await;
         assert_eq!((again.0, again.1), (lost, lost), "{what}");
-        // Also when the gap is behind the oldest segment by now.
+        // Also once the gap lies before the oldest segment.
         post(&rig.client, what).await;
         assert_eq!(told(&rig).await.0, lost, "{what}");
         assert!(rig.process.stop().success());
@@ -198,7 +198,8 @@ async fn a_loss_of_what_was_stored_already_is_no_loss() {
     post(&rig.client, "spooled").await;
     rig.process.kill();
     rig.cluster.restart();
-    // The first frame of the segment is settled; only the second one is not.
+    // The first record of the segment is acknowledged, the second one is not. The first one is
+    // damaged.
     let segment = segments(rig.settings.spool.path())[0].clone();
     flip(&segment, &[8192 + 100]);
     rig.serve();

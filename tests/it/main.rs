@@ -1,8 +1,8 @@
-//! What the service promises, held against real PostgreSQL servers.
+//! The promises of the service, tested against real PostgreSQL servers.
 //!
-//! One binary, so that all tests share one server; one file per promise; a
-//! database per test. Needs no set-up: the server is started by the same
-//! launcher as `recsys-ingest dev`, and ends with this process.
+//! One binary, so that all tests can share one server; one file for each promise; one database
+//! for each test. No set-up is necessary: `private-postgres` starts the server, as it does for
+//! `recsys-ingest dev`, and the server ends with this process.
 #![allow(
     clippy::cast_possible_wrap,
     clippy::cast_precision_loss,

@@ -1,4 +1,4 @@
-//! Promise: no body, however broken, gets more than a 4xx or leaves a trace.
+//! Promise: a broken body gets a 4xx and leaves nothing behind.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,8 @@ use crate::harness::{RawConnection, Service, click, shown};
 const BODIES: usize = 10_000;
 const CONNECTIONS: usize = 4;
 
-/// The same sequence in every run: xorshift64*.
+/// A generator with a fixed seed for each connection, xorshift64*: each run sends the same
+/// bodies.
 struct Random(u64);
 
 impl Random {
@@ -47,7 +48,7 @@ fn broken(random: &mut Random) -> Broken {
     };
     let mut headers = Vec::new();
     let body = match random.below(10) {
-        // Noise, which is no JSON once it begins like none.
+        // Random bytes; the leading `x` ensures that they are not JSON.
         0 => {
             let length = random.below(300);
             let mut bytes = random.bytes(length);
@@ -60,7 +61,7 @@ fn broken(random: &mut Random) -> Broken {
             whole.as_bytes()[..cut].to_vec()
         }
         2 => {
-            // A required field of a wrong type, or gone.
+            // Fields of a wrong type, or empty.
             let mut event = good;
             let names = [
                 "request_id", "surface", "items", "event_type", "item_id", "occurred_at",
@@ -95,13 +96,14 @@ fn broken(random: &mut Random) -> Broken {
             format!("{},\"n\":{number}}}", &text[..text.len() - 1]).into_bytes()
         }
         5 => {
-            // NUL as a byte and as an escape, halves of pairs, stray escapes.
+            // NUL as a byte and as an escape, unpaired surrogates, an invalid escape, a raw line
+            // feed.
             let odd = random.one_of(&["\0", "\\u0000", "\\ud800", "\\udfff\\ud800", "\\x41", "\n"]);
             let text = good.to_string();
             format!("{},\"s{odd}\":\"a{odd}\"}}", &text[..text.len() - 1]).into_bytes()
         }
         6 => {
-            // Bytes that are not UTF-8, in the middle of an event.
+            // Bytes that are not UTF-8, inside an event.
             let mut bytes = good.to_string().into_bytes();
             let at = 1 + random.below(bytes.len() - 1);
             bytes.insert(at, 0x80 | random.next().to_le_bytes()[0]);
@@ -114,14 +116,15 @@ fn broken(random: &mut Random) -> Broken {
             ));
             let length = 1 + random.below(200);
             let mut bytes = random.bytes(length);
-            // What happens to inflate is not JSON either; a magic number goes further.
+            // Random bytes that happen to inflate are not JSON. Half of the bodies begin with
+            // gzip's header, so that decoding gets further.
             if random.below(2) == 0 {
                 bytes.splice(0..0, [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3]);
             }
             bytes
         }
         8 => {
-            // Lines of which none is an event.
+            // Lines that are no events.
             headers.push(("content-type", "application/x-ndjson"));
             let lines: Vec<Vec<u8>> = (0..1 + random.below(20))
                 .map(|_| {
@@ -174,7 +177,8 @@ async fn ten_thousand_malformed_bodies_get_only_4xx_and_leave_no_rows() {
                     reply.text
                 );
                 assert!(reply.json["code"].is_string(), "{} {what:?}", reply.text);
-                // And the connection goes on, also after an answer in mid-body.
+                // The connection is used again, also after an answer that came before the end of
+                // the body.
             }
         });
     }
@@ -190,7 +194,7 @@ async fn ten_thousand_malformed_bodies_get_only_4xx_and_leave_no_rows() {
         assert_eq!(service.database.count(table).await, 0, "{table}");
     }
     assert_eq!(service.metric("recsys_ingest_queue_bytes").await, 0.0);
-    // And the service is none the worse for it.
+    // The service still works.
     assert_eq!(
         service.interactions(&click("a")).await.settled(),
         (1, 0, 0, 0)

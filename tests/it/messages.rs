@@ -1,6 +1,5 @@
-//! Promise: whatever becomes of each message of the exchange that stores a batch,
-//! an event that is said to be committed is in the table, once, and one that is
-//! said to be durable gets there.
+//! Promise: whichever message of the exchange that stores a batch is lost, refused or late, a
+//! committed event is in the table once, and a durable event gets there.
 
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ const STEPS: [Step; 5] = [
     Step::Commit,
 ];
 
-/// A rig behind a relay, with its partitions made.
+/// A rig behind a relay; its partitions exist.
 async fn behind_relay() -> (Rig, Relay) {
     let cluster = Cluster::start(&[("autovacuum", "off")]);
     let relay = Relay::start(&cluster);
@@ -32,7 +31,7 @@ async fn behind_relay() -> (Rig, Relay) {
     (rig, relay)
 }
 
-/// Has a fault happen to a step while events come in; each is stored once.
+/// Applies a fault to a step while events arrive; each event is stored once.
 async fn strike(rig: &Rig, relay: &Relay, step: Step, fault: Fault) {
     let before = rig.database.count("interaction_events").await;
     let hits = relay.hits();
@@ -61,7 +60,7 @@ async fn strike(rig: &Rig, relay: &Relay, step: Step, fault: Fault) {
     rig.settle().await;
     let stored = rig.database.count("interaction_events").await;
     assert_eq!(stored, before + 5, "{step:?} {fault:?}");
-    // The relay has to go on while `verify` runs.
+    // `verify` runs as a process and blocks this thread.
     tokio::task::block_in_place(|| rig.settings.assert_verified());
 }
 
@@ -80,17 +79,16 @@ async fn each_message_of_a_batch_may_be_refused_late_or_the_last_of_its_connecti
             strike(&rig, &relay, step, fault).await;
         }
     }
-    // Without its BEGIN, neither rows nor entry commit by themselves.
+    // Without its BEGIN, neither the rows nor the ledger's row may commit.
     strike(&rig, &relay, Step::Begin, Fault::Lose).await;
     eventually("ready", async || rig.ready().await.1 == "ready").await;
-    // Not one row was there before its entry was.
+    // No duplicates: no row was committed without the ledger's row.
     assert_eq!(rig.rows().await[2], 0);
 }
 
-/// Each message lost, and each answer, while the connection stays: the service
-/// gives up on it after a minute. Three cases at once:
-/// `cargo test --test it -- --ignored messages`.
-// Starting a service blocks its thread, and the relays of the others must go on.
+/// Each message is lost, and each answer, while the connection stays open: the service gives up
+/// on it after a minute. Runs three cases at once: `cargo test --test it -- --ignored messages`.
+// Starting a service blocks its thread, and other cases run at the same time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 16)]
 #[ignore = "takes five minutes"]
 async fn each_message_of_a_batch_and_each_answer_may_be_lost() {

@@ -1,5 +1,5 @@
-//! Promise: while PostgreSQL is away events go on being taken, and afterwards
-//! they are all stored; whatever way it is away.
+//! Promise: while PostgreSQL is away, in any way, events are accepted; afterwards all of them are
+//! stored.
 
 use std::time::{Duration, Instant};
 
@@ -13,18 +13,19 @@ use crate::harness::{
 /// How a server is away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Away {
-    /// It crashed: connections break, and there is nobody to connect to.
+    /// It crashed: connections break, and new ones are refused.
     Crashed,
-    /// It is frozen, all its processes: connections stay open and nothing answers.
+    /// All its processes are frozen: connections stay open and get no answers.
     Frozen,
 }
 
-/// How much comes in.
+/// The rate of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Load {
-    /// As much as is stored: what goes in faster would be a backlog without any outage.
+    /// The rate at which rows are stored. A higher rate would build up a backlog without an
+    /// outage.
     AsStored,
-    /// As much as the service takes.
+    /// As much as the service accepts.
     AsTaken,
 }
 
@@ -33,45 +34,45 @@ pub enum Load {
 pub struct Outage {
     /// How the server is away.
     pub how: Away,
-    /// How much comes in, before it and until the backlog is looked at.
+    /// The rate of events from the start of the outage until the drain rate is measured.
     pub load: Load,
-    /// Time before it, to see the steady rate.
+    /// Time before the outage, to measure the steady rate.
     pub steady: Duration,
     /// Time without a server.
     pub away: Duration,
-    /// Time after it, to see the rate at which the backlog drains.
+    /// Time after the outage, to measure the rate at which the backlog drains.
     pub drain: Duration,
-    /// Senders.
+    /// Number of senders.
     pub senders: u64,
 }
 
-/// What was seen.
+/// What was measured.
 #[derive(Clone, Debug)]
 pub struct Seen {
-    /// Rows stored a second before the outage, under as much load as goes in.
+    /// Rows stored a second before the outage, at full load.
     pub steady_per_second: f64,
-    /// Rows stored a second after it, with intake going on.
+    /// Rows stored a second after the outage, while events keep arriving.
     pub drained_per_second: f64,
     /// Rows in the spool when the server came back.
     pub backlog: u64,
-    /// The most memory that the service ever had.
+    /// The peak memory of the service.
     pub memory_bytes: u64,
-    /// Answers that were a 503.
+    /// Answers with 503.
     pub refusals: u64,
-    /// What `/readyz` said at the end of the time without a server.
+    /// `/readyz` at the end of the time without a server.
     pub readiness: (u16, String),
-    /// What became of every event.
+    /// The comparison of answers and tables.
     pub audit: Audit,
 }
 
-/// Takes the server away under load, brings it back, and compares everything.
+/// Takes the server away under load, brings it back, and measures and compares everything.
 pub async fn outage(rig: &mut Rig, plan: Outage) -> Seen {
     let traffic = rig.traffic(Plan {
         bodies: 800_000,
         senders: plan.senders,
         ..Plan::default()
     });
-    // Partitions are made, caches are warm.
+    // Creates partitions and warms caches.
     tokio::time::sleep(plan.steady / 3).await;
     let steady_per_second = stored_per_second(rig, plan.steady).await;
     if plan.load == Load::AsStored {
@@ -93,7 +94,7 @@ pub async fn outage(rig: &mut Rig, plan: Outage) -> Seen {
     .await;
     let backlog = rig.rows().await[4];
     let drained_per_second = stored_per_second(rig, plan.drain).await;
-    // Now less comes than is stored, and the backlog goes.
+    // Now fewer rows arrive than are stored, so the backlog drains.
     pace(&traffic, steady_per_second / 4.0);
     eventually_drained(rig, &traffic).await;
     let memory_bytes = rig.process.memory("VmHWM");
@@ -127,7 +128,7 @@ async fn stored_per_second(rig: &Rig, during: Duration) -> f64 {
     f64::from(stored) / started.elapsed().as_secs_f64()
 }
 
-/// Waits until next to nothing is in the spool, with traffic going on.
+/// Waits until the spool is almost empty while traffic goes on.
 async fn eventually_drained(rig: &Rig, traffic: &Traffic) {
     let mut least = (Instant::now(), u64::MAX);
     loop {
@@ -172,7 +173,8 @@ async fn an_outage_under_load_refuses_nothing_and_loses_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn committed_survives_a_crash_of_a_server_that_does_not_wait_for_its_disk() {
-    // Its log is written long after it crashed.
+    // With these settings a COMMIT returns long before its WAL is on disk, unless the session
+    // turns `synchronous_commit` on.
     let lazy = [("synchronous_commit", "off"), ("wal_writer_delay", "10s")];
     let mut rig = Rig::on(Cluster::start(&lazy), |settings| settings).await;
     let plan = Plan {
@@ -187,8 +189,8 @@ async fn committed_survives_a_crash_of_a_server_that_does_not_wait_for_its_disk(
     rig.assert_kept(&[&sent]).await;
 }
 
-/// Holds a rig to this: while `trouble` goes on every sender is served, and
-/// afterwards all is stored.
+/// Asserts that each sender is served during `trouble`, and that all events are stored
+/// afterwards.
 async fn rides_out(rig: &mut Rig, trouble: impl AsyncFnOnce(&mut Rig, &Traffic)) {
     let traffic = rig.traffic(Plan {
         bodies: 100_000,
@@ -203,7 +205,7 @@ async fn rides_out(rig: &mut Rig, trouble: impl AsyncFnOnce(&mut Rig, &Traffic))
     assert_eq!(sent.tally.refusals.len(), 0, "{:?}", sent.tally.codes);
     assert_eq!(sent.tally.broken, 0);
     rig.assert_kept(&[&sent]).await;
-    // Lanes without traffic find out at their next ping.
+    // Lanes without traffic notice at their next ping.
     eventually("all lanes to find their server", async || {
         rig.ready().await == (200, "ready".to_owned())
     })
@@ -228,7 +230,7 @@ async fn a_server_that_is_frozen_is_waited_for() {
 async fn readiness_notices_a_server_that_has_fallen_silent() {
     let mut rig = Rig::start(|settings| settings).await;
     rig.cluster.suspend();
-    // Without anything to store, nobody has asked the server.
+    // Without rows to store, no request goes to the server yet.
     assert_eq!(rig.ready().await, (200, "ready".to_owned()));
     let durable = rig.client.query("ack=durable");
     let reply = durable.post("/v1/interactions", &click("one")).await;
@@ -239,7 +241,7 @@ async fn readiness_notices_a_server_that_has_fallen_silent() {
     .await;
     rig.cluster.resume();
     rig.settle().await;
-    // The account is settled a moment before the writer is done with the batch.
+    // The row counts change a moment before the writer has finished the batch.
     eventually("the service to be ready", async || {
         rig.ready().await == (200, "ready".to_owned())
     })
@@ -283,7 +285,7 @@ async fn a_server_without_a_free_connection_is_waited_for() {
         let admin = rig.database.connect().await;
         let url = rig.database.url();
         let mut greedy = Vec::new();
-        // Whatever the service lets go is taken.
+        // Takes each connection that the service gives up.
         let terminate = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
                           WHERE application_name = 'recsys-ingest'";
         for _ in 0..200 {
@@ -306,7 +308,7 @@ async fn a_server_without_a_free_connection_is_waited_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_is_locked_does_not_stall_the_other() {
-    // As little memory as makes the point: one table's rows must not take it all.
+    // Little memory, so that the test shows that the rows of one table cannot take all of it.
     let rig = Rig::start(|settings| {
         settings
             .with("--queue-bytes-max", "24MiB")
@@ -350,7 +352,7 @@ async fn a_connection_that_died_in_silence_is_given_up_once_and_ended_at_the_ser
     let copying = "SELECT count(*) FROM pg_stat_activity
                     WHERE application_name = 'recsys-ingest' AND state = 'active'
                       AND query LIKE 'COPY%'";
-    // Slow enough for the server to be in the middle of a COPY when its client is gone.
+    // Slow, so that the server is in the middle of a COPY when its client disappears.
     proxy.set(Wire::Throttle(200_000));
     let sent = rig.traffic(Plan {
         first: 2000,
@@ -386,7 +388,7 @@ async fn a_session_that_the_server_ends_for_its_age_is_one_that_is_away() {
     use recsys_ingest::postgres::sqlstate::passes_by_itself;
     let database = crate::harness::Database::empty().await;
     let client = database.connect().await;
-    // 25P02: what is left of a session after an error that was told already.
+    // 25P02 is the state of a session after an error that was already reported.
     for code in ["25P02", "25P03", "25P04", "57P05", "57P01"] {
         let sql = format!("DO $$ BEGIN RAISE EXCEPTION 'over' USING ERRCODE = '{code}'; END $$");
         let error = client.batch_execute(&sql).await.unwrap_err();

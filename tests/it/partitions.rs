@@ -1,11 +1,11 @@
-//! Promise: an insert never fails for a missing partition, and a wrong clock
-//! cannot make thousands of tables.
+//! Promise: an insert never fails because a partition is missing, and a wrong clock cannot create
+//! thousands of tables.
 
 use serde_json::{Value, json};
 
 use crate::harness::{Database, Rig, Service, click, eventually, one, shown, texts};
 
-/// Clicks at these times, with ids of their own.
+/// Clicks at these times; the time is also the id.
 fn clicks_at(times: impl IntoIterator<Item = impl ToString>) -> Value {
     times
         .into_iter()
@@ -18,7 +18,7 @@ fn clicks_at(times: impl IntoIterator<Item = impl ToString>) -> Value {
         .collect()
 }
 
-/// Where the rows of a table lie, in the order of their time.
+/// Time and partition of each row, in the order of time.
 async fn places(database: &Database, table: &str) -> Vec<String> {
     let sql = format!(
         "SELECT occurred_at::text || ' ' || tableoid::regclass FROM {table} ORDER BY occurred_at"
@@ -26,7 +26,8 @@ async fn places(database: &Database, table: &str) -> Vec<String> {
     texts(&database.connect().await, &sql).await
 }
 
-/// The partitions of a table with their bounds, of times outside of this year's run.
+/// Names and bounds of the partitions that match `like`, which leaves out those made ahead of
+/// time.
 async fn bounds(database: &Database, table: &str, like: &str) -> Vec<String> {
     let sql = format!(
         "SELECT c.relname || ' ' || pg_get_expr(c.relpartbound, c.oid)
@@ -43,9 +44,9 @@ async fn events_on_either_side_of_midnight_lie_in_their_own_days() {
     let events = clicks_at([
         "2026-03-10T23:59:59.999999Z",
         "2026-03-11T00:00:00Z",
-        // Below the microsecond it is still yesterday.
+        // Digits below a microsecond are cut off, so this is still the same day.
         "2026-03-11T23:59:59.9999999Z",
-        // Midnight elsewhere is not midnight.
+        // Midnight at +05:30; partitions begin at midnight in UTC.
         "2026-03-13T00:00:00+05:30",
         "2026-02-28T23:59:59.999999Z",
         "2026-03-01T00:00:00Z",
@@ -188,7 +189,7 @@ async fn rows_beyond_the_partition_budget_wait_in_quarantine_and_harm_no_others(
         service.exposures(&now),
     );
     assert_eq!(good.settled(), (2, 0, 0, 0), "{}", good.text);
-    // One event each is of a day that may not have its partition yet.
+    // One event of each body needs a partition that the budget does not allow.
     assert_eq!(bad.status, 200, "{}", bad.text);
     assert_eq!(bad.json["committed"], 1, "{}", bad.text);
     assert_eq!(bad.json["quarantined"][0]["index"], 1, "{}", bad.text);
@@ -200,7 +201,7 @@ async fn rows_beyond_the_partition_budget_wait_in_quarantine_and_harm_no_others(
     );
     assert_eq!(service.database.count("interaction_events").await, 5);
     assert_eq!(service.database.count("ingest_quarantine").await, 2);
-    // Partitions that are there, or are made ahead of time, cost nothing of it.
+    // Partitions that exist or are made ahead of time do not count against the budget.
     let now = clicks_at([jiff::Timestamp::now()]);
     assert_eq!(service.interactions(&now).await.settled().0, 1);
 }

@@ -1,8 +1,8 @@
-//! Promise: a row that PostgreSQL refuses costs no other row anything.
+//! Promise: a row that PostgreSQL refuses affects no other row.
 
 use crate::harness::{Database, Mix, POISON, Plan, Rig};
 
-/// Has the table refuse poisoned rows.
+/// Makes the table refuse poisoned rows.
 pub async fn refuse_poison(database: &Database) {
     database
         .execute(&format!(
@@ -24,7 +24,7 @@ async fn exactly_the_poisoned_rows_are_set_aside() {
     let sent = rig.traffic(plan).finish();
     let audit = rig.assert_kept(&[&sent]).await;
     assert_eq!(audit.acknowledged, 20_000);
-    // As the senders were told, event by event.
+    // What the senders were told, event by event.
     assert_eq!(sent.tally.settled, (19_980, 0, 20));
     assert_eq!(rig.database.count("ingest_quarantine").await, 20);
     assert_eq!(rig.rows().await, [20_000, 19_980, 0, 20, 0]);

@@ -1,4 +1,4 @@
-//! Promise: a raw user, anonymous or session id is never stored, wherever it stands.
+//! Promise: a raw user, anonymous or session id is never stored, in any field.
 
 use serde_json::{Value, json};
 
@@ -11,7 +11,7 @@ fn ids() -> Value {
     json!({"user_id": RAW[0], "anonymous_id": RAW[1], "session_id": RAW[2]})
 }
 
-/// `event` with raw ids at its top.
+/// `event` with raw ids as top-level fields.
 fn with_ids(mut event: Value) -> Value {
     for (name, value) in ids().as_object().unwrap() {
         event[name] = value.clone();
@@ -19,7 +19,7 @@ fn with_ids(mut event: Value) -> Value {
     event
 }
 
-/// Events of all formats that say who it was wherever one can.
+/// Exposures of all formats, with raw ids in each field that can hold one.
 fn exposures() -> Value {
     let at = "2026-03-10T08:00:00Z";
     let nested = json!({"user": ids(), "subject": ids(), "deep": [{"user": ids()}, [ids()]]});
@@ -79,7 +79,7 @@ async fn no_raw_id_is_in_any_column_of_any_table() {
     assert_eq!(reply.settled(), (5, 0, 0, 0), "{}", reply.text);
     let reply = service.interactions(&interactions()).await;
     assert_eq!(reply.settled(), (2, 0, 0, 0), "{}", reply.text);
-    // What PostgreSQL refuses is kept too.
+    // Rows that PostgreSQL refuses are stored in quarantine.
     let text = interactions().to_string();
     let poisoned = text.replace("\"item_id\":\"a\"", "\"item_id\":\"poison\"");
     let reply = service

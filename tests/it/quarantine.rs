@@ -1,10 +1,10 @@
-//! Promise: a row that PostgreSQL refuses is set aside alone.
+//! Promise: a row that PostgreSQL refuses is quarantined alone.
 
 use serde_json::{Value, json};
 
 use crate::harness::{DEMO, Service, click, rows_as_text, texts, uuid_of};
 
-/// `count` clicks, of which those at `poisoned` have an item that the table refuses.
+/// `count` clicks; the table refuses the items of those at `poisoned`.
 fn body(name: &str, count: usize, poisoned: &[usize]) -> Value {
     (0..count)
         .map(|n| {
@@ -38,7 +38,7 @@ async fn poisoned_rows_are_quarantined_and_all_others_of_all_clients_are_stored(
             let mut bad_rows = 0;
             for round in 0..6_usize {
                 let count = 20 + client;
-                // None, one at an edge, some in the middle, neighbours, nearly all.
+                // None, one at an edge, a few in the middle, every second one, all but one.
                 let poisoned: Vec<usize> = match (client + round) % 6 {
                     0 => vec![],
                     1 => vec![0],
@@ -110,7 +110,7 @@ async fn a_quarantined_row_is_kept_whole_and_once_and_can_be_put_back() {
     );
     assert_eq!(service.database.count("interaction_events").await, 0);
 
-    // Once the table takes it, the row goes back as it was.
+    // Once the table takes the row, it can be copied back unchanged.
     service
         .database
         .execute(
@@ -133,7 +133,7 @@ async fn duplicates_and_poison_in_one_body_are_told_apart() {
     let service = with_a_stricter_table().await;
     let first = body("x", 10, &[]);
     assert_eq!(service.interactions(&first).await.settled(), (10, 0, 0, 0));
-    // The first five again, five new ones, of which one is poisoned, and one twice.
+    // Five known events, five new ones, one of them poisoned, and a repeat of a new one.
     let mut second: Vec<Value> = first.as_array().unwrap()[..5].to_vec();
     second.extend(body("y", 5, &[2]).as_array().unwrap().clone());
     second.push(second[6].clone());

@@ -1,4 +1,4 @@
-//! What the README says of settings and codes is what the program has.
+//! The README's tables of settings and codes match the program.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -7,7 +7,7 @@ use clap::CommandFactory as _;
 use recsys_ingest::cli::Cli;
 use recsys_ingest::event::rejection::Code;
 
-/// Set to write the tables instead of comparing them.
+/// If this variable is set, the tables are written instead of compared.
 const UPDATE: &str = "UPDATE_README";
 
 fn settings() -> String {
@@ -66,7 +66,7 @@ fn the_readmes_tables_are_those_of_the_program() {
     if std::env::var_os(UPDATE).is_some() {
         std::fs::write(&path, &expected).unwrap();
     } else {
-        // The two texts in full would bury what to do.
+        // `assert_eq!` would print both texts in full and bury this advice.
         assert!(
             readme == expected,
             "README.md differs from the program: run {UPDATE}=1 cargo test --test it readme"

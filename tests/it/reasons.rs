@@ -1,4 +1,4 @@
-//! Promise: a refusal is right, its reason is the true one, and it is counted.
+//! Promise: a refusal is right, gives the true reason, and is counted.
 
 use recsys_ingest::tenants::role::Role;
 use serde_json::json;

@@ -1,4 +1,4 @@
-//! Promise: one bad event never costs another one anything, and is told why.
+//! Promise: a bad event is rejected alone, with its reason.
 
 use std::collections::HashSet;
 
@@ -9,8 +9,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Service, click, shown};
 
-/// A bad event: what is wrong with it, where it is posted, its text, and the
-/// field that is named.
+/// A bad event: its code, its table, its text, and the field that the answer names.
 type Example = (Code, Table, Vec<u8>, &'static str);
 
 /// `event` with some fields changed.
@@ -21,7 +20,7 @@ fn changed(mut event: Value, changes: Value) -> Vec<u8> {
     event.to_string().into_bytes()
 }
 
-/// `event` as text with something put before its end.
+/// The text of `event` with `more` before its closing brace.
 fn spliced(event: &Value, more: &str) -> Vec<u8> {
     let text = event.to_string();
     format!("{},{more}}}", text.strip_suffix('}').unwrap()).into_bytes()
@@ -217,7 +216,7 @@ async fn every_code_is_reached_by_an_event_that_harms_no_other() {
         };
         let good = |side: &str| good(&format!("{side} {n}")).to_string().into_bytes();
         let body = [good("before"), bad.clone(), good("after")].join(&b'\n');
-        // Only a key that may name tenants can name a wrong one.
+        // Only a key that may name a tenant can name a wrong one.
         let role = match code {
             Code::UnknownTenant | Code::TenantNotActive => Role::Service,
             _ => Role::Ingest,

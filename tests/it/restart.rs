@@ -1,5 +1,5 @@
-//! Promise: a restart while PostgreSQL is away goes on taking events, from
-//! everyone whose key was known; but not for ever, and not by a broken copy.
+//! Promise: after a restart while PostgreSQL is away, events are accepted with all keys of the
+//! key cache file, up to a maximum age, and never with a damaged file.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use recsys_ingest::tenants::role::Role;
 
 use crate::harness::{Client, Process, Reply, Rig, click, eventually, key};
 
-/// Where the keys are kept.
+/// The path of the key cache file.
 fn copy(rig: &Rig) -> PathBuf {
     rig.settings.spool.path().join("keys")
 }
@@ -19,13 +19,13 @@ async fn written(rig: &Rig) -> Vec<u8> {
     std::fs::read(copy(rig)).unwrap()
 }
 
-/// Posts one event that is to be durable.
+/// Posts one event with `ack=durable`.
 async fn post(client: &Client, name: &str) -> Reply {
     let durable = client.query("ack=durable");
     durable.post("/v1/interactions", &click(name)).await
 }
 
-/// A refusal: status and code.
+/// Status and code of a refusal.
 fn problem(reply: &Reply) -> (u16, &str) {
     (
         reply.status,
@@ -33,7 +33,7 @@ fn problem(reply: &Reply) -> (u16, &str) {
     )
 }
 
-/// Starts the service, which is not expected to become ready.
+/// Starts the service without waiting until it is ready.
 fn serve_unready(rig: &mut Rig) {
     rig.process = Process::run(rig.settings.arguments());
     rig.client = Client::new(rig.process.listening());
@@ -52,7 +52,7 @@ async fn ready_again(rig: &Rig) {
     .await;
 }
 
-/// Who was shut out after the keys were read.
+/// A client with the key that the test revokes later.
 fn revoked(rig: &Rig) -> Client {
     rig.client.role("demo", Role::Service)
 }
@@ -66,7 +66,7 @@ async fn a_restart_without_postgres_knows_the_keys_that_it_knew() {
     }
     let mode = std::fs::metadata(copy(&rig)).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
-    // Not noticed before the crash: tests read the keys once an hour.
+    // The service does not notice before the crash: in tests it reads the keys once an hour.
     let revoke = "UPDATE tenant_api_keys SET revoked_at = now() WHERE 'service' = ANY(roles)";
     rig.database.execute(revoke).await;
     rig.cluster.crash();
@@ -82,7 +82,8 @@ async fn a_restart_without_postgres_knows_the_keys_that_it_knew() {
     let reply = post(&rig.client, "one").await;
     assert_eq!(reply.status, 202, "{}", reply.text);
     assert_eq!(reply.json["ack"], "durable");
-    // What was revoked since then still works, and what is new is not denied.
+    // A key that was revoked since then still works; an unknown key gets 503, since it may be a
+    // new one.
     assert_eq!(post(&revoked(&rig), "two").await.status, 202);
     let unknown = rig.client.header("x-api-key", "nobody's");
     let reply = post(&unknown, "three").await;
@@ -98,7 +99,7 @@ async fn a_restart_without_postgres_knows_the_keys_that_it_knew() {
     assert_eq!(post(&unknown, "six").await.status, 401);
     let verbose = rig.client.get("/readyz?verbose").await.json;
     assert_eq!(verbose["keys"]["from"], "database", "{verbose}");
-    // And the copy is the newer one by now.
+    // The key cache file is replaced as well.
     eventually("a new copy", async || {
         written(&rig).await != text.as_bytes()
     })
@@ -154,7 +155,7 @@ async fn a_copy_that_is_damaged_or_of_another_version_is_ignored_and_replaced() 
     ready_again(&rig).await;
     assert_eq!(post(&rig.client, "one").await.status, 202);
     rig.cluster.crash();
-    // As whole as the first one, and not the newer one that was put there last.
+    // A complete file, and not the one of version 2 that the test has written.
     eventually("a sound copy", async || {
         let copy = written(&rig).await;
         copy.len() == sound.len() && copy.starts_with(b"recsys-ingest keys 1 ")
@@ -163,7 +164,7 @@ async fn a_copy_that_is_damaged_or_of_another_version_is_ignored_and_replaced() 
     rig.process.kill();
     rig.serve();
     assert_eq!(post(&rig.client, "two").await.status, 202);
-    // For whoever holds this against the tables.
+    // Drains the spool, so that the rows can be counted.
     rig.cluster.restart();
     rig.settle().await;
     assert_eq!(rig.database.count("interaction_events").await, 2);
@@ -204,7 +205,7 @@ async fn no_copy_is_kept_where_none_is_wanted() {
     rig.cluster.crash();
     rig.process.kill();
     serve_unready(&mut rig);
-    // Longer than a copy would take to be put in force.
+    // Longer than it takes to load a key cache file.
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_unready(&rig).await;
     assert!(!copy(&rig).exists());

@@ -1,5 +1,5 @@
-//! Promise: a partition whose time is over gets its indexes, whatever happens
-//! meanwhile, and a hot one pays for none.
+//! Promise: a partition gets its indexes after its time range has ended, even if a build is
+//! interrupted, and a hot partition has only its key.
 
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -28,7 +28,7 @@ const DAY: &str = "2026-03-10";
 const EXPOSURES: &str = "exposure_events_2026_03_10";
 const INTERACTIONS: &str = "interaction_events_2026_03_10";
 
-/// Rows of every kind: some have a user and a request, some do not.
+/// Rows of all kinds: with and without a user, with and without a request.
 const ROWS: &str = r#"
     INSERT INTO interaction_events
         (tenant_id, occurred_at, event_id, received_at, request_id, user_key, event_type, item_id, meta)
@@ -46,7 +46,7 @@ const ROWS: &str = r#"
            jsonb_build_object('n', n), jsonb_build_object('m', n)
       FROM generate_series(1, 5000) n"#;
 
-/// A database with a day of rows in both tables, long over.
+/// A database with rows of a day long past in both tables.
 async fn with_an_old_day() -> Database {
     let database = Database::migrated().await;
     let mut client = database.connect().await;
@@ -63,7 +63,7 @@ async fn session(database: &Database) -> Session {
         .unwrap()
 }
 
-/// What is due after a grace.
+/// Selects what is due after a grace of `after`.
 fn due(after: Duration) -> Selection {
     Selection::Due {
         profile: IndexProfile::Deferred,
@@ -72,7 +72,7 @@ fn due(after: Duration) -> Selection {
     }
 }
 
-/// Seals what is due without a grace.
+/// Seals what is due, without a grace.
 async fn seal_due(database: &Database) -> Result<SealReport, Error> {
     seal(
         &mut session(database).await,
@@ -83,7 +83,7 @@ async fn seal_due(database: &Database) -> Result<SealReport, Error> {
     .await
 }
 
-/// Seals, as far as nobody else does, and leaves nothing out.
+/// Seals until no other sealer is busy; fails if a partition cannot be sealed.
 async fn seal_to_the_end(database: &Database) -> Vec<String> {
     let mut sealed = Vec::new();
     loop {
@@ -108,8 +108,7 @@ async fn state(database: &Database, partition: &str) -> Option<IndexState> {
     panic!("there is no {partition}");
 }
 
-/// The definitions of a relation's indexes, from USING on, and the names of
-/// those that are not valid.
+/// The definitions of a relation's indexes, from USING on, and the names of the invalid ones.
 async fn indexes(client: &Client, relation: &str) -> (Vec<String>, Vec<String>) {
     let definitions = format!(
         "SELECT substr(indexdef, strpos(indexdef, 'USING ') + 6) FROM pg_indexes
@@ -125,7 +124,7 @@ async fn indexes(client: &Client, relation: &str) -> (Vec<String>, Vec<String>) 
     )
 }
 
-/// The log's entries about sealing, as partition and reason.
+/// The rows of `ingest_partition_log` about sealing, as partition and reason.
 async fn log(client: &Client) -> Vec<String> {
     texts(
         client,
@@ -279,7 +278,7 @@ async fn the_indexes_are_of_use() {
 #[tokio::test]
 async fn events_come_in_while_an_index_is_built_and_are_in_it() {
     let database = with_an_old_day().await;
-    // A writer that does not end keeps the first build waiting for it.
+    // An open transaction of a writer holds up the first build.
     let mut writer = database.connect().await;
     let writing = writer.transaction().await.unwrap();
     writing
@@ -315,7 +314,7 @@ async fn events_come_in_while_an_index_is_built_and_are_in_it() {
     assert_eq!(one::<i64>(&client, found).await, 51);
 }
 
-/// Waits until some session waits inside CREATE INDEX CONCURRENTLY.
+/// Waits until a session waits inside CREATE INDEX CONCURRENTLY.
 async fn wait_for_a_build(client: &Client) {
     let building = "SELECT count(*) FROM pg_stat_progress_create_index
                      WHERE datname = current_database() AND phase LIKE 'waiting for%'";
@@ -455,7 +454,7 @@ async fn an_adopted_database_has_its_indexes_already_and_its_default_partition_s
 async fn with_the_full_profile_partitions_have_their_indexes_from_the_start() {
     let database = Database::with_tenants().await;
     let hot = Interval::Day.range_of(clock::now().0);
-    // One that was made before the profile was switched.
+    // A partition from before the profile was switched.
     let mut client = database.connect().await;
     ensure(&mut client, Table::Exposures, hot, "test")
         .await
@@ -491,7 +490,7 @@ async fn with_the_full_profile_partitions_have_their_indexes_from_the_start() {
 async fn rows_that_waited_in_a_default_partition_are_indexed_with_their_new_one() {
     let (database, _) = adopted().await;
     let mut client = database.connect().await;
-    // Its parent's index is the one that the suite's operator dropped.
+    // The parent lacks its GIN index, as after an operator dropped it.
     client
         .batch_execute(
             "DO $$ DECLARE x text; BEGIN
@@ -603,7 +602,7 @@ async fn the_command_lists_what_is_hot_and_seals_what_is_named_or_due() {
         "{words}"
     );
 
-    // Named: no grace.
+    // A partition that is named is sealed without a grace.
     let sealed = partitions(&database, &["seal", EXPOSURES]);
     assert!(sealed.status.success(), "{sealed:?}");
     assert_eq!(column(&sealed, EXPOSURES, 3), "5 indexes built");

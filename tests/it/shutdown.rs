@@ -16,8 +16,7 @@ use crate::harness::{
 
 const PATH: &str = "/v1/interactions";
 
-/// Posts bodies one after the other until the server is gone; returns the names
-/// of all events that were accepted.
+/// Posts bodies until the server is gone; returns the names of all accepted events.
 async fn post_until_gone(client: Client, name: String, posted: Arc<AtomicU32>) -> Vec<String> {
     let mut accepted = Vec::new();
     for round in 0.. {
@@ -31,7 +30,7 @@ async fn post_until_gone(client: Client, name: String, posted: Arc<AtomicU32>) -
                 posted.fetch_add(1, Ordering::Relaxed);
             }
             Ok(reply) => assert_eq!(reply.status, 503, "{}", reply.text),
-            // No answer, no promise.
+            // Without an answer nothing was promised.
             Err(_) => break,
         }
     }
@@ -52,7 +51,7 @@ async fn whatever_was_accepted_before_a_signal_is_stored_and_the_exit_code_is_0(
         let posted = Arc::new(AtomicU32::new(0));
         let mut clients = tokio::task::JoinSet::new();
         for n in 0..6 {
-            // Those who wait for the commit, and those who do not.
+            // Clients that wait for the commit, and clients that do not.
             let ack = ["ack=committed", "ack=received"][n % 2];
             let client = client.query(ack);
             let posted = Arc::clone(&posted);
@@ -85,7 +84,7 @@ async fn a_request_that_is_under_way_is_finished_and_new_ones_find_nobody() {
     let length = body.len().to_string();
     slow.send_head(PATH, &[("content-length", &length)]).await;
     slow.write(&body.as_bytes()[..10]).await;
-    // The head has to have arrived: what has not begun is not finished.
+    // Let the head arrive: a stop finishes only requests that have begun.
     tokio::time::sleep(Duration::from_millis(200)).await;
     service.begin_stop();
     tokio::time::sleep(Duration::from_millis(200)).await;
@@ -142,7 +141,7 @@ async fn a_busy_port_is_reported_with_its_number_and_what_to_do() {
     assert!(log.contains("--listen"), "{log}");
 }
 
-/// A port where nothing listens.
+/// A port without a listener.
 const NO_DATABASE: &str = "postgresql://nobody@127.0.0.1:1/nothing";
 
 #[tokio::test]
@@ -188,7 +187,7 @@ async fn the_grace_counts_once_for_requests_and_backlog_together() {
     })
     .await;
     rig.cluster.suspend();
-    // A request that waits for its COMMIT takes all of the grace.
+    // A request that waits for its COMMIT takes the whole grace.
     let address = rig.address();
     let mut waiting = RawConnection::open(address).await;
     let body = click("a").to_string();

@@ -1,9 +1,9 @@
-//! The figures that are promised, measured: `cargo test --release --test it -- --ignored soak`.
+//! Measurements of the promised figures: `cargo test --release --test it -- --ignored soak`.
 //!
-//! Takes about half an hour and 20 GB of disk. Each figure is printed as a
-//! line, `soak: <name>: asked … measured …`, and one that is not met is a
-//! failure. One at a time, on a server that waits for its disk. The tests of
-//! the same promises in small are beside these, in the files of the promises.
+//! Takes about half an hour and 20 GB of disk. Each figure is printed as a line,
+//! `soak: <name>: asked … measured …`; one that is not met is a failure. One measurement runs at
+//! a time, on a server that waits for its disk. Small tests of the same promises are in the files
+//! of those promises.
 
 mod durability;
 
@@ -21,7 +21,7 @@ use crate::outage::{Away, Load, Outage, outage};
 use crate::poison::refuse_poison;
 use durability::{Durability, Postgres};
 
-/// Measurements do not go on beside one another.
+/// Lets one measurement run at a time.
 async fn alone() -> MutexGuard<'static, ()> {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
     ONE_AT_A_TIME.lock().await
@@ -39,7 +39,7 @@ fn figure(name: &str, asked: impl Display, measured: impl Display, met: bool) {
     unmet.assert_none();
 }
 
-/// Figures that were not met, for tests that print all of theirs before they fail.
+/// The figures that were not met, for tests that print all figures before they fail.
 #[derive(Default)]
 struct Unmet {
     lines: String,
@@ -61,7 +61,7 @@ impl Unmet {
     }
 }
 
-/// A note beside the figures.
+/// Prints a note between the figures.
 fn note(text: impl Display) {
     let line = format!("soak: ({text})\n");
     std::io::stdout().write_all(line.as_bytes()).unwrap();
@@ -116,7 +116,7 @@ async fn crashes_lose_nothing_and_store_nothing_twice() {
 #[ignore = "takes minutes; see the head of this file"]
 async fn an_outage_of_a_minute_is_ridden_out() {
     let _alone = alone().await;
-    // Room for a minute and more of everything.
+    // Room for more than a minute of events.
     let mut rig = rig(|settings| settings.with("--spool-bytes-max", "16GiB")).await;
     let found = outage(
         &mut rig,
@@ -158,7 +158,7 @@ async fn an_outage_of_a_minute_is_ridden_out() {
 #[ignore = "takes minutes; see the head of this file"]
 async fn a_server_that_is_frozen_for_half_a_minute_is_waited_for() {
     let _alone = alone().await;
-    // Room for all that can be taken meanwhile: it is not the cap that is tested.
+    // Room for all events of the freeze: the cap is not what is tested.
     let mut rig = rig(|settings| settings.with("--spool-bytes-max", "24GiB")).await;
     let found = outage(
         &mut rig,
@@ -172,7 +172,7 @@ async fn a_server_that_is_frozen_for_half_a_minute_is_waited_for() {
         },
     )
     .await;
-    // All was stored by now, or there would be no audit.
+    // `outage` has waited until all rows were stored.
     note(format!("{found:?}"));
     let Audit { missing, twice, .. } = found.audit;
     let mib = found.memory_bytes >> 20;
@@ -273,7 +273,7 @@ async fn duplicates_cost_little() {
     note(format!("{audit:?}"));
     let [_, stored, duplicates, ..] = rig.rows().await;
     figure("duplicates", 300_000, duplicates, duplicates == 300_000);
-    // Seven tenths of a million, the clean ones, and those in between.
+    // 70 % of a million from the mix, a million clean ones, and those sent in between.
     let expected = 700_000 + 1_000_000 + ROUNDS * FORGET_BODIES * BODY_EVENTS;
     figure("stored beside them", expected, stored, stored == expected);
     figure(
@@ -290,16 +290,17 @@ async fn duplicates_cost_little() {
     );
 }
 
-/// A million events of a mix and as many clean ones, by turns; returns the
-/// median of the mix's rate over the clean one's, each until all is stored.
+/// Sends a million events of a mix and a million clean ones, in alternating rounds; returns the
+/// median of the mix's rate over the clean rate. A rate counts until all rows are stored.
 async fn alternate(rig: &Rig, mix: Mix) -> (f64, Vec<Sent>) {
     let (mut shares, mut all) = (Vec::new(), Vec::new());
     for round in 0..ROUNDS {
         let mixed = send(rig, mix, round * BODIES, BODIES, &mut all).await;
-        // Beyond all numbers of the mix.
+        // Above all numbers of the mix.
         let first = ROUNDS * BODIES + round * (BODIES + FORGET_BODIES);
-        // Writers look out for duplicates for a while after they saw some. What
-        // is clean is measured once they have stopped, or it would look slow.
+        // After a batch with duplicates, a writer checks each batch for duplicates before it
+        // stores it, until 16 in a row had none. Clean bodies are measured only after that, since
+        // the check takes time.
         send(rig, Mix::Clean, first, FORGET_BODIES, &mut all).await;
         let before = probes(rig).await;
         let clean = send(rig, Mix::Clean, first + FORGET_BODIES, BODIES, &mut all).await;
@@ -316,7 +317,7 @@ async fn alternate(rig: &Rig, mix: Mix) -> (f64, Vec<Sent>) {
     (median(shares), all)
 }
 
-/// The samples of batches that were checked for duplicates first.
+/// The samples of the counter of batches that were checked for duplicates first.
 async fn probes(rig: &Rig) -> Vec<String> {
     let text = rig.client.get("/metrics").await.text;
     let of_probes = |line: &&str| line.starts_with("recsys_ingest_checked_batches_total");
@@ -325,10 +326,10 @@ async fn probes(rig: &Rig) -> Vec<String> {
 
 /// Rounds of [`alternate`].
 const ROUNDS: u64 = 5;
-/// Bodies that are measured at a time.
+/// Bodies of one measurement.
 const BODIES: u64 = 2000;
-/// Clean bodies after which no writer expects duplicates any more: two writers,
-/// sixteen batches of twenty thousand rows each, and some more.
+/// Clean bodies after which no writer checks for duplicates any more: two writers with 16 batches
+/// of 20,000 rows each make 640,000 events, and these are 800,000.
 const FORGET_BODIES: u64 = 8000;
 
 /// Sends bodies; returns the rate at which they were stored.
@@ -346,24 +347,24 @@ async fn send(rig: &Rig, mix: Mix, first: u64, bodies: u64, all: &mut Vec<Sent>)
     per_second(bodies * BODY_EVENTS, started.elapsed())
 }
 
-/// What waiting for the disk costs depends on who else wants the machine, so it
-/// is measured three ways, with 16 and with 64 senders.
+/// What waiting for the disk costs depends on the other load of the machine, so it is measured in
+/// three ways, with 16 and with 64 senders.
 ///
-/// On two cores `received` takes events in faster than Postgres stores them: its
-/// answers cost nothing but memory, Postgres gets what CPU the senders leave, and
-/// the rest of the work comes after the last answer. `durable` has its senders
-/// wait for the disk, and Postgres stores meanwhile, so fewer are acknowledged a
-/// second though as many are done with. The rate *until stored* is the one that
-/// can go on for ever, and is asked of 16 senders. The rate *until acknowledged*
-/// is asked of 64, who fill the disk's groups: with few it is their own waiting
-/// that is measured, and Postgres that fills it. With *PostgreSQL out of the way*
-/// the cores belong to the service and its senders, and the price of waiting for
-/// the disk is all that is left.
+/// On two cores `received` accepts events faster than Postgres stores them: its answers cost only
+/// memory, Postgres gets the CPU that the senders leave, and the rest of the work follows after
+/// the last answer. With `durable`, senders wait for the disk while Postgres stores, so fewer
+/// events are acknowledged a second though as many are stored.
+///
+/// The rate *until stored* is the sustainable one and is asked of 16 senders. The rate *until
+/// acknowledged* is asked of 64 senders, which fill the groups of the group commit: with few
+/// senders, their own waiting is measured, and Postgres uses that time. With PostgreSQL *frozen*,
+/// the cores belong to the service and its senders, and only the price of waiting for the disk is
+/// left.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes; see the head of this file"]
 async fn durability_costs_little() {
     let _alone = alone().await;
-    // Room for everything that is sent while nothing is stored.
+    // Room for all that is sent while nothing is stored.
     let mut rig = rig(|settings| settings.with("--spool-bytes-max", "24GiB")).await;
     let (mut next, mut all) = (0, Vec::new());
     let mut beside = Durability::on(&rig, Postgres::Stores, &mut next, &mut all);
@@ -413,7 +414,7 @@ async fn durability_costs_little() {
 async fn a_connection_that_died_unnoticed_does_not_block_its_successor() {
     let _alone = alone().await;
     let (rig, proxy, warm_up) = behind_proxy(|settings| settings).await;
-    // The server goes on holding the rows of a transaction that nobody will end.
+    // The server keeps the locks of a transaction that its client can no longer end.
     proxy.cut(Cut::Swallow, 1);
     let started = Instant::now();
     let plan = Plan {

@@ -1,5 +1,5 @@
-//! Promise: what the spool's disk does (it hangs, it goes, it is too small) is
-//! said within seconds, and no answer says durable of what is not on it.
+//! Promise: trouble with the spool's disk (it hangs, disappears, or is too small) is reported
+//! within seconds, and no answer says `durable` of events that are not on it.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ fn lines(log: &str, words: &str) -> usize {
     log.lines().filter(|line| line.contains(words)).count()
 }
 
-/// Something that happens to the directory of a running service.
+/// A name, and what happens to the directory of a running service.
 type Removal = (&'static str, fn(&Path));
 
 #[tokio::test(flavor = "multi_thread")]
@@ -62,7 +62,7 @@ async fn a_spool_directory_that_goes_is_noticed_within_two_seconds() {
         assert!(ready.text.contains("directory"), "{what}: {}", ready.text);
         let log = rig.process.log();
         assert_eq!(lines(&log, "\"level\":\"ERROR\""), 1, "{what}: {log}");
-        // What was accepted before is in memory, and gets there.
+        // Events accepted before are still in memory, and are stored.
         eventually("what came before", async || {
             rig.database.count("interaction_events").await == 1
         })
@@ -122,7 +122,7 @@ async fn a_disk_that_hangs_degrades_then_refuses_at_once_and_recovers() {
     })
     .await;
     assert_eq!(post(&client, "four").await.status, 202);
-    // A short hang costs no refusal.
+    // A short hang causes no refusal.
     disk.hang();
     let (reply, ()) = tokio::join!(post(&client, "five"), async {
         tokio::time::sleep(Duration::from_secs(3)).await;
@@ -148,7 +148,7 @@ async fn a_disk_that_hangs_does_not_hold_up_a_stop() {
     tokio::time::sleep(Duration::from_millis(300)).await;
     let began = Instant::now();
     let status = process.stop();
-    // Two graces today, and a second for the rest.
+    // The grace is 2 s; the rest is slack for a busy machine.
     assert!(
         began.elapsed() < Duration::from_secs(8),
         "{:?}",
@@ -194,7 +194,7 @@ async fn a_disk_that_is_too_small_is_said_at_the_start_with_numbers_and_what_to_
     }
     assert_eq!(code(&post(&client, "one").await), (503, "spool_full"));
     process.stop();
-    // What it says to set is right.
+    // The value that the log suggests works.
     let to_set = log.split("--spool-bytes-max to ").nth(1).unwrap();
     let to_set = to_set
         .split(|c: char| !c.is_ascii_alphanumeric())
@@ -230,7 +230,7 @@ async fn a_disk_that_fills_up_while_no_one_posts_is_said() {
     assert_eq!(post(&rig.client, "two").await.status, 202);
 }
 
-/// A process that ends with its test.
+/// A process that is killed when dropped.
 struct Guard(std::process::Child);
 
 impl Drop for Guard {
@@ -257,7 +257,7 @@ async fn nothing_that_is_made_can_be_read_by_others_whatever_the_umask() {
     let program = env!("CARGO_BIN_EXE_recsys-ingest");
     for umask in ["022", "000"] {
         let parent = tempfile::tempdir().unwrap();
-        // All users may pass, as in /srv.
+        // Other users may enter the parent, as in /srv.
         std::fs::set_permissions(parent.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         let data = parent.path().join("data");
         let child = Command::new("/bin/sh")
@@ -280,7 +280,7 @@ async fn nothing_that_is_made_can_be_read_by_others_whatever_the_umask() {
         eventually("dev.env", async || data.join("dev.env").exists()).await;
         let env = crate::harness::env_file(&data.join("dev.env"));
         let client = client.header("x-api-key", &env["INGEST_API_KEY"]);
-        // `dev` takes no event that is months old.
+        // `dev` rejects events that are months old.
         let mut now = click("one");
         now["occurred_at"] = jiff::Timestamp::now().to_string().into();
         let reply = client.post("/v1/interactions", &now).await;
@@ -298,7 +298,8 @@ async fn nothing_that_is_made_can_be_read_by_others_whatever_the_umask() {
         assert!(found.len() >= 8, "{found:?}");
         for (path, mode, is_dir) in found {
             let expected = if is_dir { 0o700 } else { 0o600 };
-            // PostgreSQL makes its socket for all, in a directory for none.
+            // PostgreSQL creates its socket for all users, in a directory that only its owner may
+            // enter.
             if path.to_string_lossy().contains("socket/") || path.ends_with("cluster") {
                 continue;
             }

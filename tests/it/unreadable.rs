@@ -1,5 +1,5 @@
-//! Promise: a frame that this version cannot read is kept and said loudly; what
-//! came before it is stored, and what comes after it is taken.
+//! Promise: a record that this version cannot read is kept and reported; records before it are
+//! stored, and events after it are accepted.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use recsys_ingest::log::spool;
 
 use crate::harness::{Client, Process, Rig, click, eventually};
 
-/// Appends a frame of interactions in a row format of the future.
+/// Appends a record of interactions with a row format of a future version.
 fn append_frame_of_the_future(directory: &Path) {
     let (sender, entries) = flume::bounded::<Record<(), ()>>(1);
     let settings = spool::settings::Settings {
@@ -57,7 +57,7 @@ async fn a_frame_of_another_version_stops_its_lane_and_costs_no_event() {
         rig.database.count("interaction_events").await == 1
     })
     .await;
-    // Storing that went well does not hide it.
+    // A successful store does not hide the fault.
     eventually("the fault to be told", async || {
         let reply = rig.client.get("/readyz?verbose").await;
         reply.status == 200 && reply.text.contains("until an operator mends something")

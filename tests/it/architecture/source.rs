@@ -1,15 +1,15 @@
-//! Which file of the program uses which: read from the source, not from the compiler.
+//! Which file of the crate uses which, read from the source and not from the compiler.
 //!
-//! A path counts if it begins with `crate`, `super` or `self`, with a child module, or
-//! with a module that the file imports. It leads to the file that defines the item, through
-//! every `pub use` on the way. Test modules do not count, and a macro's arguments do.
+//! A path counts if it begins with `crate`, `super` or `self`, with a child module, or with a
+//! name that the file imports. It leads to the file that defines the item, through all
+//! re-exports in between. Test modules do not count; the arguments of macros do.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use proc_macro2::{Delimiter, Group, TokenStream, TokenTree};
 
-/// A path as its segments, from the root of the crate.
+/// The segments of a path, from the root of the crate.
 type Segments = Vec<String>;
 
 /// The modules of one crate.
@@ -20,21 +20,21 @@ pub struct Source {
 
 #[derive(Debug, Default)]
 struct Module {
-    /// The file that holds the module, below the crate's folder.
+    /// The file that holds the module, relative to the crate's folder.
     file: PathBuf,
     children: BTreeSet<String>,
-    /// What the module passes on under a name of its own.
+    /// Items that the module re-exports by name, and their paths.
     exports: Vec<(String, Segments)>,
-    /// What the module passes on under all its names.
+    /// Modules that it re-exports with `*`.
     glob_exports: Vec<Segments>,
-    /// Names that `use` brings in.
+    /// Names that `use` brings in, and their paths.
     imports: BTreeMap<String, Segments>,
-    /// Paths that the module names, in full.
+    /// Full paths that the module uses.
     paths: BTreeSet<Segments>,
 }
 
 impl Source {
-    /// Reads a crate from the file of its root.
+    /// Reads a crate, beginning with its root file.
     pub fn read(root: &Path) -> Self {
         let mut source = Self::default();
         let folder = root.parent().unwrap();
@@ -42,12 +42,12 @@ impl Source {
         source
     }
 
-    /// The uses of one file by another: first the user.
+    /// Pairs of files: the first one uses the second one.
     pub fn edges(&self) -> BTreeSet<(PathBuf, PathBuf)> {
         let mut edges = BTreeSet::new();
         for (name, module) in &self.modules {
             let passed_on = module.exports.iter().map(|(_, path)| path);
-            // To pass on what a module below defines is no use of it.
+            // Re-exporting an item of a child module is not a use of it.
             let elsewhere = passed_on
                 .chain(&module.glob_exports)
                 .filter(|path| !path.starts_with(name));
@@ -62,7 +62,7 @@ impl Source {
         edges
     }
 
-    /// The file that defines the item at `path`; none for a module as such.
+    /// The file that defines the item at `path`; `None` for a module itself.
     fn definition(&self, path: &[String], depth: usize) -> Option<PathBuf> {
         assert!(depth < 20, "{path:?} is passed on in a circle");
         let known = (0..=path.len())
@@ -139,7 +139,7 @@ impl Source {
 }
 
 impl Module {
-    /// A path from the crate's root; none if it leads out of the crate.
+    /// The path from the crate's root; `None` if it leads out of the crate.
     fn in_full(&self, name: &[String], path: Segments) -> Option<Segments> {
         let (first, rest) = path.split_first()?;
         let base = match first.as_str() {
@@ -163,7 +163,7 @@ impl Module {
 struct Reader<'m> {
     module: &'m mut Module,
     name: &'m [String],
-    /// The modules below: with their tokens if they stand in this file.
+    /// Child modules, with their tokens if they are inline.
     inside: &'m mut Vec<(String, Option<TokenStream>)>,
     mentions: Vec<Segments>,
 }
@@ -215,7 +215,7 @@ impl Reader<'_> {
                     }
                 }
                 TokenTree::Group(group) => self.items(group.stream()),
-                // What follows a dot or two colons is the middle of something.
+                // A name behind a dot is a field or a method, not the start of a path.
                 TokenTree::Punct(punct) if punct.as_char() == '.' => {
                     tokens.next_if(|next| matches!(next, TokenTree::Ident(_)));
                 }
@@ -225,7 +225,7 @@ impl Reader<'_> {
         }
     }
 
-    /// One `use`, or a part of one in braces.
+    /// One `use`, or one part of a group in braces.
     fn use_tree(&mut self, tree: TokenStream, before: &[String], is_public: bool) {
         let mut path = before.to_vec();
         let mut named = None;
@@ -303,7 +303,7 @@ fn is_punct(token: &TokenTree, wanted: char) -> bool {
     matches!(token, TokenTree::Punct(punct) if punct.as_char() == wanted)
 }
 
-/// The next segment, if two colons follow and a name.
+/// The next segment of a path, if `::` and a name follow.
 fn path_goes_on(tokens: &mut Tokens) -> Option<String> {
     tokens.next_if(|next| is_punct(next, ':'))?;
     tokens.next_if(|next| is_punct(next, ':'))?;
@@ -313,7 +313,7 @@ fn path_goes_on(tokens: &mut Tokens) -> Option<String> {
     }
 }
 
-/// Passes over an item: it ends at a semicolon or with braces.
+/// Skips an item: it ends with a semicolon or with a block in braces.
 fn skip_item(tokens: &mut Tokens) {
     for token in tokens {
         match token {

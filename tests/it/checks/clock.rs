@@ -1,4 +1,4 @@
-//! A clock that is wrong.
+//! A service with a wrong clock.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,14 +44,16 @@ async fn each_refresh_of_the_keys_compares_the_clocks() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_that_is_days_ahead_is_said_and_seals_and_makes_nothing() {
     let database = Database::with_tenants().await;
-    // Today's partition is there, and old enough for a service two days ahead.
+    // The service creates today's partition. By a clock two days ahead its day has ended, and it
+    // would be due.
     let settings = Settings::new(&database).with("--seal-after", "0s");
     let Some(process) = Process::run_off(2 * DAY, settings.arguments()) else {
         return;
     };
     let client = Client::new(process.listening());
     let sentence = "the clock of this machine is 2 days ahead of PostgreSQL's";
-    // 2 days less the milliseconds in between would be one.
+    // The offset may be a few milliseconds short of 2 days and then reads as 1 day, so the number
+    // is not checked here.
     says(
         &process,
         &client,
@@ -89,7 +91,7 @@ async fn a_clock_that_is_days_ahead_is_said_and_seals_and_makes_nothing() {
     let from = "SELECT count(*) FROM ingest_partition_log
                  WHERE range_from > now() + interval '4 days' OR range_to < now()";
     assert_eq!(crate::harness::one::<i64>(&client, from).await, 0);
-    // A sealer that looks at once finds nothing due.
+    // A sealer that starts at once finds nothing due.
     tokio::time::sleep(Duration::from_secs(2)).await;
     let sealed = database
         .count("ingest_partition_log WHERE action = 'sealed'")

@@ -1,4 +1,4 @@
-//! Readiness while no events come.
+//! Readiness without traffic.
 
 use super::{is_ready, readiness};
 use crate::harness::{Rig, click, eventually};

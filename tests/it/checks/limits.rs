@@ -1,4 +1,4 @@
-//! What the operating system allows.
+//! Limits of the operating system.
 
 use std::time::Duration;
 
@@ -38,7 +38,8 @@ async fn strangers_do_not_take_the_files_that_spool_and_postgres_need() {
     );
 
     let mut ours = RawConnection::open(address).await;
-    // Some wait in the backlog, and some are not let in at all.
+    // More connections than the service accepts: the others wait in the listen backlog or are
+    // refused.
     let mut strangers = tokio::task::JoinSet::new();
     for _ in 0..300 {
         strangers.spawn(async move {
@@ -55,7 +56,7 @@ async fn strangers_do_not_take_the_files_that_spool_and_postgres_need() {
             > 64
     })
     .await;
-    // Each body of a megabyte and more begins another segment.
+    // Each body of more than a megabyte begins another segment.
     for n in 0..20 {
         let mut event = click(&format!("event {n}"));
         event["meta"] = serde_json::json!({"pad": "x".repeat(200_000)});

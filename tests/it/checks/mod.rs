@@ -1,5 +1,5 @@
-//! Promise: what would not work is said before the first acknowledgement, with
-//! the true reason, and what is mended is noticed.
+//! Promise: what cannot work is reported before the first acknowledgement, with the true reason;
+//! a repair is noticed.
 
 mod clock;
 mod idle;
@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::harness::{Client, Process, eventually};
 
-/// What `/readyz` says: the status and all sentences in one text.
+/// The status of `/readyz`, and all its reasons and notes as one text.
 async fn readiness(client: &Client) -> (String, String) {
     let reply = client.get("/readyz").await.json;
     let sentences = |name: &str| -> Vec<String> {
@@ -27,7 +27,7 @@ async fn readiness(client: &Client) -> (String, String) {
     (reply["status"].as_str().unwrap().to_owned(), all.join("\n"))
 }
 
-/// Waits until `/readyz` has this status and says this.
+/// Waits until `/readyz` has this status and contains this sentence.
 async fn says(process: &Process, client: &Client, status: &str, sentence: &str) {
     let mut last = None;
     let seen = tokio::time::timeout(crate::harness::SOON, async {
@@ -48,13 +48,13 @@ async fn says(process: &Process, client: &Client, status: &str, sentence: &str) 
     );
 }
 
-/// Waits until `/readyz` says `ready`.
+/// Waits until `/readyz` is `ready`.
 async fn is_ready(process: &Process, client: &Client) {
     says(process, client, "ready", "").await;
 }
 
-/// Waits until events are refused because they cannot be stored; returns why. Until
-/// the keys are known they are refused because of that.
+/// Waits until an event is refused with `cannot_store`, and returns the answer. Until the keys
+/// are known, refusals have another code.
 async fn refusal(client: &Client, path: &str, event: &Value) -> String {
     let client = client.query("ack=durable");
     let mut last = None;
@@ -69,7 +69,7 @@ async fn refusal(client: &Client, path: &str, event: &Value) -> String {
     last.unwrap()
 }
 
-/// The findings of `/readyz?verbose` with a code.
+/// The findings of `/readyz?verbose` that have this code.
 async fn findings(client: &Client, code: &str) -> Vec<Value> {
     let reply = client.get("/readyz?verbose").await.json;
     let all = reply["findings"].as_array().cloned().unwrap_or_default();
@@ -78,7 +78,7 @@ async fn findings(client: &Client, code: &str) -> Vec<Value> {
         .collect()
 }
 
-/// Waits until all that was accepted is stored.
+/// Waits until `rows` rows are stored.
 async fn is_stored(client: &Client, rows: u64) {
     eventually("the rows to be stored", async || {
         let reply = client.get("/readyz?verbose").await.json;

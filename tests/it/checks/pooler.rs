@@ -15,7 +15,7 @@ struct PgBouncer {
 }
 
 impl PgBouncer {
-    /// In front of a database; none where there is no PgBouncer.
+    /// In front of a database; `None` if there is no PgBouncer.
     fn start(database: &Database, mode: &str) -> Option<Self> {
         if Command::new("pgbouncer").arg("--version").output().is_err() {
             println!("skipped: there is no pgbouncer");
@@ -41,7 +41,7 @@ impl PgBouncer {
         std::fs::write(&file, text).unwrap();
         let mut command = Command::new("pgbouncer");
         if rustix::process::geteuid().is_root() {
-            // It refuses root, and has to read its file as another user.
+            // PgBouncer refuses to run as root; as `postgres` it has to be able to read its file.
             let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
             std::fs::set_permissions(dir.path(), open).unwrap();
             command.args(["-u", "postgres"]);

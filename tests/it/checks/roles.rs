@@ -1,4 +1,4 @@
-//! What the service's role may do.
+//! Privileges of the service's role.
 
 use recsys_ingest::clock;
 use recsys_ingest::event::table::Table;
@@ -12,14 +12,14 @@ use serde_json::Value;
 use super::{is_ready, readiness, refusal, says};
 use crate::harness::{Database, Process, Settings, one, shown};
 
-/// What was shown just now: there is a partition for it.
+/// An exposure of now: its partition exists.
 fn shown_now(event_id: &str) -> Value {
     let mut event = shown(event_id);
     event["occurred_at"] = jiff::Timestamp::now().to_string().into();
     event
 }
 
-/// What docs/postgres.md says that a role needs which makes no partitions.
+/// The grants of docs/postgres.md for a role that creates no partitions.
 const GRANTS: &str = "
     GRANT USAGE ON SCHEMA public TO $role;
     GRANT SELECT, INSERT ON exposure_events, interaction_events TO $role;
@@ -28,9 +28,9 @@ const GRANTS: &str = "
     GRANT SELECT, INSERT ON ingest_partition_log TO $role;
     GRANT SELECT ON tenants, tenant_api_keys, ingest_schema_history TO $role";
 
-/// A database as a role of few rights sees it, and that role.
+/// A database, and a role with few privileges on it.
 struct Limited {
-    /// As the superuser sees it.
+    /// The database as the superuser sees it.
     database: Database,
     role: String,
 }
@@ -70,7 +70,7 @@ impl Limited {
         Database::by(url)
     }
 
-    /// Code and severity of all findings.
+    /// Code, severity and text of all findings.
     async fn found(&self) -> Vec<(&'static str, Severity, String)> {
         let client = self.as_role().connect().await;
         let found = inspect(&client, 7).await.unwrap();
@@ -98,7 +98,7 @@ async fn a_role_that_may_not_create_is_ready_on_a_schema_that_is_up_to_date() {
         );
         assert!(sentences.contains(&sentence), "{sentences}");
     }
-    // An event of a time without a partition costs the others nothing.
+    // An event without a partition affects no other event.
     let mut old = shown("b");
     old["occurred_at"] = "2020-01-01T00:00:00Z".into();
     let reply = client.post("/v1/exposures", &old).await;
@@ -176,7 +176,7 @@ async fn each_right_that_is_missing_is_named_with_what_it_keeps_from_working() {
         limited.execute(GRANTS).await;
         assert!(note(&limited.found().await), "{revoke}");
     }
-    // Rights on columns are enough.
+    // Privileges on columns are enough.
     limited
         .execute(
             "REVOKE INSERT, SELECT ON interaction_events FROM $role;
@@ -224,7 +224,7 @@ async fn a_right_that_is_missing_at_the_start_takes_no_event_until_it_is_granted
 #[tokio::test(flavor = "multi_thread")]
 async fn row_level_security_is_a_fault_where_copy_is_refused_and_nowhere_else() {
     let limited = Limited::new().await;
-    // COPY goes through the parent, so the partitions' own policies say nothing.
+    // COPY goes through the parent, so policies of the partitions do not apply.
     limited
         .execute(
             "DO $$ DECLARE leaf regclass; BEGIN
@@ -252,7 +252,7 @@ async fn row_level_security_is_a_fault_where_copy_is_refused_and_nowhere_else() 
         limited.role
     );
     says(&process, &client, "degraded", &sentence).await;
-    // A start under it takes nothing.
+    // A service that starts now accepts no event.
     let (second, other) = Process::listen(&Settings::new(&limited.as_role()));
     says(&second, &other, "unready", &sentence).await;
     limited.execute("ALTER ROLE $role BYPASSRLS").await;

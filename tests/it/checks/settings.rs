@@ -1,15 +1,15 @@
-//! Settings that make no sense.
+//! Invalid settings.
 
 use std::time::{Duration, Instant};
 
 use crate::harness::{Database, Process, SOON, Settings};
 
-/// How the program ends with a setting, and what it says.
+/// Runs the program with an invalid setting; returns its log.
 fn refusal(database: &Database, flag: &str, value: &str) -> String {
     let settings = Settings::new(database).with(flag, value);
     let mut process = Process::run(settings.arguments());
     let status = process.wait();
-    // What it wrote last may still be on its way through the pipe.
+    // The last lines may still be in the pipe.
     let started = Instant::now();
     while process.log().is_empty() && started.elapsed() < SOON {
         std::thread::sleep(Duration::from_millis(10));

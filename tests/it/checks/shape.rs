@@ -1,4 +1,4 @@
-//! Encoding, columns and tables.
+//! Encoding, tables and columns.
 
 use recsys_ingest::finding::{Finding, Severity};
 use recsys_ingest::postgres::checks::inspect;
@@ -9,7 +9,7 @@ use crate::schema::words::adopted;
 
 const ENOUGH: u32 = 7;
 
-/// The types of columns that a view shows cannot change.
+/// Drops the views: PostgreSQL does not change the type of a column that a view uses.
 const NO_VIEWS: &str =
     "DROP VIEW IF EXISTS recsys_exposures, recsys_outcomes, experiment_assignments CASCADE";
 
@@ -179,7 +179,7 @@ async fn everything_that_rows_would_meet_is_named_with_table_column_and_type() {
             panic!("{sql}: {found:?}");
         };
         assert_eq!((finding.severity, finding.code), (severity, code), "{sql}");
-        // A column of another name is one too many as well.
+        // A renamed column is reported as missing and as an extra column.
         assert!(
             found.len() == 1 || sql.contains("RENAME item_id"),
             "{sql}: {found:?}"
@@ -221,7 +221,7 @@ async fn a_column_of_another_type_at_the_start_takes_no_event_until_it_is_mended
         panic!("{}", client.get("/readyz?verbose").await.text);
     };
     assert_eq!(finding["severity"], "fault");
-    // The other table has nothing to do with it.
+    // The other table is not affected.
     let taken = client.post("/v1/exposures", &shown("a")).await;
     assert_eq!(taken.status, 200, "{}", taken.text);
     database

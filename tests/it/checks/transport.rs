@@ -1,4 +1,4 @@
-//! Connections that were to have TLS, and have none.
+//! Connections without TLS where TLS was asked for.
 
 use super::{findings, is_ready, says};
 use crate::directory::server::Server;
@@ -34,7 +34,7 @@ async fn prefer_that_ends_in_clear_text_says_so_and_stays_ready() {
     assert_eq!(warnings.count(), 1, "{log}");
     let stored = client.post("/v1/interactions", &click("a")).await;
     assert_eq!(stored.settled(), (1, 0, 0, 0));
-    // Who says that it is meant is not told.
+    // `sslmode=disable` is a deliberate choice, so it is no finding.
     let (process, client) = Process::listen(&settings("sslmode=disable"));
     is_ready(&process, &client).await;
     assert_eq!(findings(&client, "clear_text").await.len(), 0);

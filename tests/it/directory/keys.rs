@@ -1,4 +1,4 @@
-//! Tenants and keys, from the operator's hand to the snapshot.
+//! Tenants and keys, from the commands to the snapshot.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -342,7 +342,8 @@ async fn however_often_it_is_woken_the_tables_are_read_once_a_second() {
             .run(target(&database), hour, checks(), stopped),
     );
     eventually("the first reading", async || directory.age().is_some()).await;
-    // Every reading resets the age; ages that went down count readings.
+    // Each reading resets the age, so an age that is smaller than the last one counts as a
+    // reading.
     let (mut readings, mut last) = (0, Duration::ZERO);
     let started = Instant::now();
     while started.elapsed() < Duration::from_millis(2500) {
@@ -353,7 +354,7 @@ async fn however_often_it_is_woken_the_tables_are_read_once_a_second() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert!((1..=3).contains(&readings), "{readings} readings");
-    // A sender that is gone stops the loop too.
+    // Dropping the sender stops the loop too.
     drop(stop);
     tokio::time::timeout(Duration::from_secs(5), running)
         .await

@@ -1,4 +1,4 @@
-//! Connections and the tenant directory against real PostgreSQL servers.
+//! Connections and the tenant cache, against real PostgreSQL servers.
 
 mod keys;
 pub(crate) mod server;

@@ -1,5 +1,5 @@
-//! A PostgreSQL of its own for one test, on a Unix socket and a loopback port,
-//! with certificates and access rules of the test's choice.
+//! A separate PostgreSQL server for one test, on a Unix socket and a loopback port, with
+//! certificates and `pg_hba.conf` lines of the test's choice.
 
 use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt, chown};
@@ -15,7 +15,7 @@ use crate::harness::{Cluster, Database, one};
 
 /// A running server; stopped and removed when dropped.
 pub struct Server {
-    /// What a test put there: certificates.
+    /// Holds the certificates.
     pub dir: TempDir,
     pub port: u16,
     pub socket: PathBuf,
@@ -35,7 +35,8 @@ impl Server {
             ("port", &port.to_string()),
         ]);
         let dir = tempfile::tempdir().unwrap();
-        // As root we run the server as someone else, who has to get in.
+        // Tests that run as root start the server as another user, who has to read this
+        // directory.
         std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
         let socket: String = one(
             &Database::of(&cluster).connect().await,
@@ -50,9 +51,8 @@ impl Server {
         }
     }
 
-    /// With TLS by a certificate of [`certificates`], and `hba` lines before the
-    /// one that trusts everybody. None where this PostgreSQL was built without TLS
-    /// or there is no `openssl`.
+    /// With TLS and a certificate of [`certificates`], and with `hba` lines before the ones that
+    /// trust all connections. `None` if this PostgreSQL has no TLS or there is no `openssl`.
     pub async fn with_tls(certificate: &str, hba: &str) -> Option<Self> {
         let server = Self::plain().await;
         if Command::new("openssl").arg("version").output().is_err() {
@@ -89,7 +89,7 @@ impl Server {
         Some(server)
     }
 
-    /// The server's first database, with our schema, tenants and keys.
+    /// The server's first database, with the schema, tenants and keys.
     pub async fn database(&self) -> Database {
         Database::on(&self.cluster).await
     }
@@ -121,9 +121,9 @@ pub fn open(connection: Connection) -> Client {
     connection.client
 }
 
-/// A CA, a server certificate for db.test and 127.0.0.1 made by it, another CA of
-/// the same name, a self-signed certificate, and a client's; keys that only the
-/// owner of `owned_like` can read, as PostgreSQL wants it.
+/// Creates a CA, a server certificate for db.test and 127.0.0.1 issued by it, another CA of the
+/// same name, a self-signed certificate, and a client certificate. The keys are readable only for
+/// the owner of `owned_like`, as PostgreSQL requires.
 fn certificates(dir: &Path, owned_like: &Path) {
     let script = r"set -e; cd $1
          ca() { openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes \
@@ -154,7 +154,7 @@ fn certificates(dir: &Path, owned_like: &Path) {
     let owner = std::fs::metadata(owned_like).unwrap();
     for entry in std::fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
-        // Fails for an ordinary user, whose files they are already.
+        // Fails for an ordinary user, who owns the files already.
         drop(chown(&path, Some(owner.uid()), Some(owner.gid())));
     }
 }

@@ -1,4 +1,4 @@
-//! TLS and its failures against a PostgreSQL with certificates of its own.
+//! TLS and its failures, against a PostgreSQL server with test certificates.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use recsys_ingest::postgres::connect::{Target, prepare_session};
 use super::server::{Server, open};
 use crate::harness::Database;
 
-/// Whether the session is encrypted, or why there is none.
+/// Whether the session is encrypted, or why the connection failed.
 async fn session(target: &Target) -> Result<bool, ConnectError> {
     let client = open(target.connect().await?);
     let row = client
@@ -80,13 +80,13 @@ async fn each_sslmode_checks_what_libpq_checks() {
         assert!(!error.is_away(), "{refused}: {error}");
         assert!(error.to_string().contains(why), "{refused}: {error}");
     }
-    // prefer falls back to the clear, as libpq does.
+    // `prefer` falls back to an unencrypted connection, as libpq does.
     assert!(
         !outcome(format!("{right} sslmode=prefer {other}"))
             .await
             .unwrap()
     );
-    // A Unix socket never has TLS, whatever the mode says.
+    // A Unix socket never uses TLS, in any mode.
     assert!(
         !outcome(format!(
             "host={} sslmode=verify-full {ca}",
@@ -177,7 +177,7 @@ async fn passwords_channel_binding_and_client_certificates_work_over_tls() {
         .await
         .unwrap_err();
     assert!(error.to_string().contains("pg_hba.conf"), "{error}");
-    // Admitted in the clear only: prefer finds that way, require does not take it.
+    // pg_hba.conf admits this user only without TLS: `prefer` falls back, `require` fails.
     let plain = "host=127.0.0.1 user=plain";
     assert!(!session(&server.target_with(plain)).await.unwrap());
     let error = session(&server.target_with(&format!("{plain} sslmode=require")))

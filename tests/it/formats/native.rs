@@ -1,4 +1,4 @@
-//! Native events, and what all events have in common.
+//! Native events, and what all formats share.
 
 use recsys_ingest::tenants::admin;
 use recsys_ingest::tenants::key::ApiKeyHasher;
@@ -214,7 +214,7 @@ async fn every_event_type_and_its_other_name() {
 #[tokio::test]
 async fn an_event_without_a_time_has_its_ids_or_that_of_its_arrival() {
     let events = json!([
-        // Version 7, made at 2026-03-10T08:00:00.123Z.
+        // Version 7, generated at 2026-03-10T08:00:00.123Z.
         {"event_id": "019cd6c2-8c7b-7000-8000-000000000001", "event_type": "view", "item_id": "v7"},
         {"event_id": "named", "event_type": "view", "item_id": "now"},
         {"event_type": "view", "item_id": "neither"}

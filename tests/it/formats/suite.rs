@@ -1,4 +1,4 @@
-//! The formats that the suite's other components write.
+//! The formats of the suite's other components.
 
 use recsys_ingest::tenants::role::Role;
 use serde_json::{Value, json};
@@ -32,7 +32,7 @@ async fn service_v1_as_recsys_service_logs_a_recommendation() {
     let mut found = exposures(&event, Role::Service).await;
     take_made_id(&mut found[0], 5);
     let meta = &mut found[0]["response"]["meta"];
-    // The suite's own response says these things of itself.
+    // The suite's own responses carry these fields in `meta`.
     for (name, value) in [
         ("tenant_id", "demo"),
         ("surface", "home"),
@@ -76,7 +76,7 @@ async fn service_v1_as_recsys_service_logs_a_recommendation() {
 #[tokio::test]
 async fn service_v1_as_recsys_service_logs_similar_items_and_visitors() {
     let events = json!([
-        // No subject, no experiment, no context, and an empty list left out.
+        // No subject, no experiment, no context, and no list of items.
         {"schema_version": "v1", "timestamp": "2026-05-24T10:00:00Z", "request_id": A_UUID,
          "surface": "pdp"},
         {"schema_version": "v1", "timestamp": "2026-05-24T10:00:01Z", "request_id": "r1",
@@ -207,11 +207,13 @@ async fn pipelines_v1_lines_become_the_lists_that_were_shown() {
         line
     };
     let events = json!([
-        // One request, whatever stands between its lines and however far apart they are.
+        // Lines with one request id form one list, with other lines in between and at any
+        // distance in time.
         line("09.5", "b", Some(1), Some("req-1")),
         line("30", "x", None, None),
         line("01.25", "a", Some(0), Some("req-1")),
-        // No request id: lines of one session and surface that are close in time.
+        // Without a request id, lines of one session and surface that are close in time form a
+        // list.
         line("30.2", "y", None, None),
         line("50", "z", None, None),
     ]);
@@ -219,7 +221,7 @@ async fn pipelines_v1_lines_become_the_lists_that_were_shown() {
     for row in &mut found {
         take_made_id(row, 5);
     }
-    // A made-up request id is one of its own for each list.
+    // Each list without a request id gets its own generated one.
     let made: Vec<_> = found[1..]
         .iter_mut()
         .map(|row| {
@@ -290,7 +292,7 @@ async fn outcome_v1_becomes_clicks_and_purchases() {
     purchase["meta"]["extra"] = json!({"note": "x"});
     let mut nobodys = row(2, Value::Null);
     nobodys["event_type"] = json!("purchase");
-    // Nothing is not the same as no value.
+    // The value 0 is stored as 0, not as NULL.
     nobodys["value"] = json!("0.000000");
     nobodys["item_id"] = json!("b");
     nobodys["request_id"] = json!(A_UUID);
@@ -306,7 +308,7 @@ async fn outcome_v1_becomes_clicks_and_purchases() {
 #[tokio::test]
 async fn the_named_format_counts_and_not_the_look_of_the_event() {
     let service = Service::start().await;
-    // Has what marks a native event, and is an outcome all the same.
+    // Looks like a native event, but the query names `outcome_v1`.
     let event = json!({"occurred_at": "x", "ts": "2026-05-24T10:00:00Z", "item_id": "a",
                        "event_type": "conversion", "request_id": "r1", "user_id": "r1"});
     let client = service.client().query("format=outcome_v1");

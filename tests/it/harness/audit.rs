@@ -1,7 +1,8 @@
-//! The other half of the delivery tests' oracle: what the tables hold.
+//! Compares what the tables hold with what senders were told: one half of the delivery tests'
+//! oracle. `traffic` is the other half.
 //!
-//! Knows how the service promises, not how it works: compares what senders
-//! were told with the ids that are stored. Memory is a byte for each number.
+//! Knows what the service promises, not how it works. Uses one byte of memory for each event
+//! number.
 
 use futures_util::StreamExt as _;
 use std::pin::pin;
@@ -10,35 +11,34 @@ use super::bodies::{BODY_EVENTS, number_of};
 use super::database::Database;
 use super::traffic::{Sent, Told};
 
-/// How often each number is stored.
+/// How often each event number is stored.
 #[derive(Debug)]
 pub struct Stored {
     counts: Vec<u8>,
-    /// Ids that nobody sent.
+    /// Stored ids that do not belong to the test's numbers.
     pub foreign: u64,
 }
 
-/// Differences between what was promised and what is there, in events.
+/// Differences between what was promised and what is stored, in events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Audit {
     /// Events that were acknowledged as durable or committed.
     pub acknowledged: u64,
-    /// Of those, events that are neither stored nor, if poisoned, in quarantine.
+    /// Of those, events that are neither in the table nor in quarantine.
     pub missing: u64,
-    /// Events that are there more than once.
+    /// Events that are stored more than once.
     pub twice: u64,
-    /// Events that are there though no one sent them, or the only answers to
-    /// their bodies were refusals.
+    /// Events that are stored though they were never sent, or though each answer to their body
+    /// was a refusal.
     pub uncalled_for: u64,
-    /// Bodies of unknown fate of which a part is there.
+    /// Bodies without an acknowledgement of durability that are stored in part.
     pub torn: u64,
-    /// Events that are on the wrong side: poisoned and in the table, or sound
-    /// and in quarantine.
+    /// Events in the wrong place: poisoned ones in the table, or sound ones in quarantine.
     pub misplaced: u64,
 }
 
 impl Stored {
-    /// Reads all event ids of a table, or of what a query gives.
+    /// Reads all event ids of a table or a subquery.
     pub async fn read(database: &Database, from: &str, numbers: u64) -> Self {
         let client = database.connect().await;
         let sql = format!("COPY (SELECT event_id FROM {from}) TO STDOUT (FORMAT binary)");
@@ -47,7 +47,7 @@ impl Stored {
             counts: vec![0; usize::try_from(numbers).unwrap()],
             foreign: 0,
         };
-        // What was not taken apart yet: the header, then rows of one field.
+        // Bytes that are not parsed yet: a header of 19 bytes, then rows of one field.
         let (mut rest, mut skip) = (Vec::new(), 19);
         while let Some(chunk) = stream.next().await {
             rest.extend_from_slice(&chunk.unwrap());
@@ -76,14 +76,14 @@ impl Stored {
         self.counts.get(at).copied().unwrap_or(0)
     }
 
-    /// Events that are there.
+    /// Number of distinct events that are stored.
     pub fn events(&self) -> u64 {
         self.counts.iter().filter(|&&count| count > 0).count() as u64
     }
 }
 
 impl Audit {
-    /// Compares what senders were told with what is there.
+    /// Compares what the senders were told with what is stored.
     pub fn of(all: &[&Sent], stored: &Stored, quarantine: Option<&Stored>) -> Self {
         let set_aside = |number| quarantine.map_or(0, |quarantine| quarantine.of(number));
         let there = |number| u64::from(stored.of(number)) + u64::from(set_aside(number));
@@ -124,7 +124,7 @@ impl Audit {
         audit
     }
 
-    /// Whether every promise was kept.
+    /// Whether all promises were kept.
     pub fn is_good(&self) -> bool {
         let Self {
             acknowledged: _,

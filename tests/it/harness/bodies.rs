@@ -1,24 +1,25 @@
-//! Bodies of a hundred events that are made by patching a template.
+//! Bodies of a hundred events, made by patching a template.
 //!
-//! Keeps one invariant: an event's number is in its id, and everything else of
-//! the event follows from the number, so the same number is always the same
-//! row. Cheap on purpose: sender, service and server share a few cores.
+//! Invariant: an event's id contains its number, and all its other fields follow from the number,
+//! so a number always gives the same row. Patching is cheap, because senders, service and server
+//! share a few cores.
 
 use recsys_ingest::event::table::Table;
 
 /// Events in a body.
 pub const BODY_EVENTS: u64 = 100;
 
-/// The position by which a row is known to be poisoned.
+/// The position that marks a poisoned row.
 pub const POISON: u64 = 999;
 
-/// All ids begin with this; the number follows, in twelve hex digits.
+/// The prefix of all ids; the number follows in twelve hex digits.
 const ID_PREFIX: &str = "019cd6c2-8c7b-7000-8000-";
 const NUMBER_SLOT: &str = "############";
 const TIME_SLOT: &str = "@@:@@:@@.@@@";
 const POSITION_SLOT: &str = "$$$";
 
-/// Between two events, so that eighty million fit into a day.
+/// Milliseconds between two events: 86 million events fit into one day, and so into one
+/// partition.
 const STEP_MS: u64 = 1;
 
 /// Which events a body holds.
@@ -27,23 +28,23 @@ pub enum Mix {
     /// Each event is sent once.
     #[default]
     Clean,
-    /// The first thirty of a body are of the one that came this many before it.
+    /// The first thirty events of a body repeat events of an earlier body.
     Repeats {
-        /// How many bodies before.
+        /// How many bodies earlier.
         back: u64,
     },
-    /// One event in this many is poisoned.
+    /// One event in `every` is poisoned.
     Poisoned {
-        /// How many events it is one of.
+        /// The distance between two poisoned events.
         every: u64,
     },
 }
 
-/// Of a body's events, so many are repeats.
+/// Events at the start of a body that are repeats.
 const REPEATS: u64 = 30;
 
 impl Mix {
-    /// The number of the event at place `at` of a body.
+    /// The number of the event at index `at` of a body.
     pub fn number(self, body: u64, at: u64) -> u64 {
         match self {
             Mix::Clean | Mix::Poisoned { .. } => body * BODY_EVENTS + at,
@@ -57,12 +58,12 @@ impl Mix {
         }
     }
 
-    /// Whether an event has the position that a test's constraint refuses.
+    /// Whether an event has the position that the test's constraint refuses.
     pub fn is_poisoned(self, number: u64) -> bool {
         matches!(self, Mix::Poisoned { every } if number % every == every / 2)
     }
 
-    /// Beyond every number of the first `bodies` bodies.
+    /// A number above all numbers of the first `bodies` bodies.
     pub fn numbers(self, bodies: u64) -> u64 {
         match self {
             Mix::Clean | Mix::Poisoned { .. } => bodies * BODY_EVENTS,
@@ -71,7 +72,7 @@ impl Mix {
     }
 }
 
-/// A body, with room for any hundred numbers.
+/// A body with slots for ids, times and positions.
 #[derive(Clone, Debug)]
 pub struct Template {
     table: Table,
@@ -81,7 +82,7 @@ pub struct Template {
 }
 
 impl Template {
-    /// Of events of a table, in their native format.
+    /// A template of native events for `table`.
     pub fn new(table: Table) -> Self {
         let (from, to) = match table {
             Table::Interactions => (
@@ -109,7 +110,7 @@ impl Template {
         }
     }
 
-    /// The path that takes such bodies.
+    /// The endpoint for these bodies.
     pub fn path(&self) -> &'static str {
         match self.table {
             Table::Interactions => "/v1/interactions",
@@ -117,7 +118,7 @@ impl Template {
         }
     }
 
-    /// The body with this number, in a mix.
+    /// Fills in the events of body number `body` in a mix.
     pub fn fill(&mut self, mix: Mix, body: u64) -> &[u8] {
         let mut event = 1;
         for at in 0..BODY_EVENTS {
@@ -138,7 +139,7 @@ impl Template {
     }
 }
 
-/// The number in an event's id, if the id is one of ours.
+/// The number in an event's id, if this module made the id.
 pub fn number_of(id: &[u8; 16]) -> Option<u64> {
     let prefix = ID_PREFIX.replace('-', "");
     let prefix = u128::from_str_radix(&prefix, 16).unwrap() << 48;

@@ -1,14 +1,14 @@
-//! PostgreSQL servers for tests; each ends with this process, however it ends.
+//! PostgreSQL servers for tests. Each one ends with this process, even if it is killed.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use private_postgres::{LaunchError, Options, PrivatePostgres};
 
-/// Runs of the tests that may go on at once in one target directory.
+/// Servers that can run at once in one target directory.
 const SLOTS: usize = 64;
 
-/// The server that the tests share: started by the first, kept by none.
+/// The server that the tests share. The first test starts it; it ends with the process.
 pub fn cluster() -> &'static Cluster {
     static SHARED: OnceLock<Cluster> = OnceLock::new();
     SHARED.get_or_init(|| {
@@ -21,21 +21,20 @@ pub fn cluster() -> &'static Cluster {
     })
 }
 
-/// A server for tests.
+/// A PostgreSQL server.
 pub struct Cluster {
     postgres: PrivatePostgres,
 }
 
 impl Cluster {
-    /// Starts a server with `settings` on top of what makes tests fast.
+    /// Starts a server with `settings`, in addition to those that make tests fast.
     ///
-    /// Its directory is one of a fixed few, so that killed runs leave no heap
-    /// of directories behind.
+    /// Its directory is one of `SLOTS`, so killed runs do not pile up directories.
     pub fn start(settings: &[(&str, &str)]) -> Self {
         Self::launch(false, settings)
     }
 
-    /// Starts a server that waits for the disk, as a real one does: for measurements.
+    /// Starts a server that waits for the disk, as in production: for measurements.
     pub fn durable(settings: &[(&str, &str)]) -> Self {
         Self::launch(true, settings)
     }
@@ -70,12 +69,12 @@ impl Cluster {
             .replace("/recsys?", &format!("/{database}?"))
     }
 
-    /// The server's process id.
+    /// The process id of the server.
     pub fn pid(&self) -> u32 {
         self.postgres.pid()
     }
 
-    /// What the server has logged.
+    /// The server's log.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.postgres.log_path()).unwrap()
     }
@@ -86,12 +85,12 @@ impl Cluster {
         blocking(move || postgres.stop_immediate()).unwrap();
     }
 
-    /// Freezes the server: connections stay open and nothing answers.
+    /// Freezes the server: connections stay open and get no answers.
     pub fn suspend(&mut self) {
         self.postgres.suspend().unwrap();
     }
 
-    /// Ends what `suspend` began.
+    /// Ends `suspend`.
     pub fn resume(&mut self) {
         self.postgres.resume().unwrap();
     }
@@ -103,7 +102,7 @@ impl Cluster {
     }
 }
 
-/// PostgreSQL's programs, where the environment names them.
+/// The directory of PostgreSQL's programs, if the environment names one.
 #[expect(
     clippy::disallowed_methods,
     reason = "the one setting of the tests: which PostgreSQL to test against"
@@ -112,12 +111,12 @@ pub fn pg_bin() -> Option<PathBuf> {
     std::env::var("INGEST_PG_BIN").ok().map(PathBuf::from)
 }
 
-/// Where PostgreSQL's programs are kept if they have to be fetched: once for all servers.
+/// Where downloaded PostgreSQL programs are kept, for all servers.
 pub fn pg_cache() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("postgres-programs")
 }
 
-/// Runs something that blocks, and may run a runtime of its own, on a thread of its own.
+/// Runs blocking work, which may start a runtime, on another thread.
 pub fn blocking<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| scope.spawn(work).join().unwrap())
 }

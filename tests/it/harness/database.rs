@@ -1,4 +1,4 @@
-//! Databases for tests: a fresh one each, copied from templates that are made once.
+//! Databases for tests: a fresh one for each test, copied from templates that are made once.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -11,19 +11,19 @@ use tokio_postgres::{Client, NoTls};
 use super::cluster::{Cluster, cluster};
 use super::settings::{ASLEEP, DEMO, OTHER, PEPPER, key};
 
-/// A database of a test's own.
+/// A database.
 #[derive(Clone, Debug)]
 pub struct Database {
     url: String,
 }
 
 impl Database {
-    /// With nothing in it.
+    /// An empty database.
     pub async fn empty() -> Self {
         Self::copy_of("template0").await
     }
 
-    /// With our schema, and nothing else.
+    /// With the schema only.
     pub async fn migrated() -> Self {
         static MADE: tokio::sync::OnceCell<()> = tokio::sync::OnceCell::const_new();
         MADE.get_or_init(|| async {
@@ -34,7 +34,7 @@ impl Database {
         Self::copy_of("migrated").await
     }
 
-    /// With our schema, tenants, and a key for each role.
+    /// With the schema, tenants, and a key for each role.
     pub async fn with_tenants() -> Self {
         static MADE: tokio::sync::OnceCell<()> = tokio::sync::OnceCell::const_new();
         MADE.get_or_init(|| async {
@@ -46,25 +46,25 @@ impl Database {
         Self::copy_of("with_tenants").await
     }
 
-    /// With nothing in it, in another encoding than UTF-8.
+    /// An empty database in another encoding than UTF-8.
     pub async fn in_encoding(encoding: &str) -> Self {
         let how = format!("template0 ENCODING '{encoding}' LOCALE 'C'");
         Self::copy_of(&how).await
     }
 
-    /// The same database by another URL.
+    /// The database behind `url`.
     pub fn by(url: String) -> Self {
         Self { url }
     }
 
-    /// The first database of a server, as it is.
+    /// The first database of a server, unchanged.
     pub fn of(cluster: &Cluster) -> Self {
         Self {
             url: cluster.url("recsys"),
         }
     }
 
-    /// On a server of the test's own, with our schema, tenants and keys.
+    /// The first database of a server, with the schema, tenants and keys.
     pub async fn on(cluster: &Cluster) -> Self {
         let database = Self::of(cluster);
         database.migrate().await;
@@ -79,7 +79,7 @@ impl Database {
     }
 
     async fn create(name: &str, template: &str) -> Self {
-        // Two at once disagree about who may read the template.
+        // Concurrent CREATE DATABASE from one template can fail: one at a time.
         static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
         let _guard = ONE_AT_A_TIME.lock().await;
         let admin = connect(&cluster().url("postgres")).await;
@@ -96,7 +96,7 @@ impl Database {
         let (mut client, driver) = connect_driven(&self.url).await;
         migrate(&mut client).await.unwrap();
         drop(client);
-        // The session has to be over before anyone copies the database.
+        // A database with an open session cannot be a template: wait until the session has ended.
         driver.await.unwrap();
     }
 
@@ -107,7 +107,7 @@ impl Database {
             admin::tenants::create_tenant(&client, name, name)
                 .await
                 .unwrap();
-            // A fixed id, so that expectations can be written down.
+            // A fixed id, so that tests can name it in expected values.
             let sql = format!("UPDATE tenants SET id = '{id}' WHERE external_id = '{name}'");
             client.batch_execute(&sql).await.unwrap();
             for role in Role::ALL {
@@ -125,17 +125,17 @@ impl Database {
         driver.await.unwrap();
     }
 
-    /// How to connect.
+    /// The URL of the database.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// A connection, open until dropped.
+    /// A new connection; it ends when the client is dropped.
     pub async fn connect(&self) -> Client {
         connect(&self.url).await
     }
 
-    /// How many rows a table has.
+    /// Number of rows in a table.
     pub async fn count(&self, table: &str) -> i64 {
         one(
             &self.connect().await,
@@ -165,7 +165,7 @@ async fn connect_driven(url: &str) -> (Client, tokio::task::JoinHandle<()>) {
     (client, driver)
 }
 
-/// The first column of the one row that `sql` gives.
+/// The first column of the only row.
 pub async fn one<T>(client: &Client, sql: &str) -> T
 where
     T: for<'a> tokio_postgres::types::FromSql<'a>,

@@ -1,9 +1,9 @@
-//! Values from proptest's strategies, many at once: a body holds hundreds of them.
+//! Many values from a proptest strategy at once: a body holds hundreds of them.
 
 use proptest::strategy::{Strategy, ValueTree as _};
 use proptest::test_runner::{Config, TestRng, TestRunner};
 
-/// `count` values, the same in every run.
+/// `count` values, the same ones in each run.
 pub fn generated<T: std::fmt::Debug>(strategy: impl Strategy<Value = T>, count: usize) -> Vec<T> {
     let config = Config::default();
     let rng = TestRng::deterministic_rng(config.rng_algorithm);

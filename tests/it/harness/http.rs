@@ -1,4 +1,4 @@
-//! A small HTTP client: one connection per request, answers read whole.
+//! A small HTTP client: one connection for each request, answers read in full.
 
 use std::net::SocketAddr;
 
@@ -69,7 +69,7 @@ impl Client {
         changed
     }
 
-    /// The same client with something in the query, such as `ack=received`.
+    /// The same client with a query, such as `ack=received`.
     pub fn query(&self, query: &str) -> Self {
         let mut changed = self.clone();
         changed.query = format!("?{query}");
@@ -92,7 +92,7 @@ impl Client {
         self.try_send(method, path, body).await.unwrap()
     }
 
-    /// As [`send`](Self::send), for those who expect the server to go away.
+    /// As [`send`](Self::send), but returns an error if the connection breaks.
     pub async fn try_send(
         &self,
         method: Method,
@@ -117,19 +117,19 @@ impl Client {
 }
 
 impl Reply {
-    /// A header's text, or nothing.
+    /// The text of a header, or an empty text.
     pub fn header(&self, name: &str) -> &str {
         self.headers
             .get(name)
             .map_or("", |value| value.to_str().unwrap())
     }
 
-    /// What the answer says of committed, duplicate, quarantined and rejected events;
-    /// fails unless it is a 200.
+    /// The numbers of committed, duplicate, quarantined and rejected events; fails unless the
+    /// answer is a 200 at `committed`.
     pub fn settled(&self) -> (u64, u64, usize, usize) {
         assert_eq!(self.status, StatusCode::OK.as_u16(), "{}", self.text);
         assert_eq!(self.json["ack"], "committed", "{}", self.text);
-        // Those that are told one by one, and those that are told in short.
+        // Events that are listed, and events that a `_more` summary counts.
         let all = |told: &str, more: &str| {
             let told = self.json[told].as_array().unwrap().len();
             let more = self.json[more].as_array().into_iter().flatten();
@@ -144,7 +144,7 @@ impl Reply {
         )
     }
 
-    /// The code and field of the one event that was rejected, with all others or alone.
+    /// Code and field of the only rejected event.
     pub fn rejection(&self) -> (&str, &str) {
         let rejected = self.json["rejected"].as_array();
         let [one] = rejected.map_or(&[][..], |all| &all[..]) else {
@@ -156,13 +156,13 @@ impl Reply {
         )
     }
 
-    /// The status and the problem's code.
+    /// The status, and the code of the problem.
     pub fn problem(&self) -> (u16, &str) {
         (self.status, self.json["code"].as_str().unwrap_or_default())
     }
 }
 
-/// A connection on which a test writes what it likes, when it likes.
+/// A connection that sends any bytes at any time.
 pub struct RawConnection {
     stream: tokio::net::TcpStream,
     unread: Vec<u8>,
@@ -178,7 +178,7 @@ impl RawConnection {
         }
     }
 
-    /// From another address of this machine, such as 127.0.0.2.
+    /// Connects from another loopback address, such as 127.0.0.2.
     pub async fn open_from(source: &str, address: SocketAddr) -> Self {
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
         socket
@@ -192,20 +192,20 @@ impl RawConnection {
         }
     }
 
-    /// Says that nothing more will be sent.
+    /// Half-closes the connection: nothing more will be sent.
     pub async fn end_writing(&mut self) {
         self.stream.shutdown().await.unwrap();
     }
 
-    /// Writes, and says whether the connection still takes it.
+    /// Writes; returns whether the connection is still open.
     pub async fn try_write(&mut self, bytes: &[u8]) -> bool {
         self.stream.write_all(bytes).await.is_ok()
     }
 
-    /// Reads until the service closes the connection; what it sent before.
+    /// Reads until the service closes the connection; returns the rest.
     pub async fn read_to_end(&mut self) -> String {
         let rest = async {
-            // A reset is an end as well.
+            // A reset ends the connection too.
             while matches!(self.stream.read_buf(&mut self.unread).await, Ok(1..)) {}
         };
         tokio::time::timeout(super::SOON, rest)
@@ -214,7 +214,7 @@ impl RawConnection {
         String::from_utf8_lossy(&std::mem::take(&mut self.unread)).into_owned()
     }
 
-    /// Whether the service has closed the connection; bytes that came are kept.
+    /// Whether the service has closed the connection; received bytes are kept.
     pub fn is_closed(&mut self) -> bool {
         loop {
             match self.stream.try_read_buf(&mut self.unread) {
@@ -225,8 +225,8 @@ impl RawConnection {
         }
     }
 
-    /// Sends the head of a POST by `demo` with the role `ingest`, as JSON unless
-    /// `headers` say otherwise.
+    /// Sends the head of a POST by `demo` with the role `ingest`, as JSON unless `headers`
+    /// contain a content type.
     pub async fn send_head(&mut self, path: &str, headers: &[(&str, &str)]) {
         let mut head = format!(
             "POST {path} HTTP/1.1\r\nhost: test\r\nx-api-key: {}\r\n",
@@ -242,12 +242,12 @@ impl RawConnection {
         self.write(head.as_bytes()).await;
     }
 
-    /// Writes, unless the server has closed the connection: it may answer early.
+    /// Writes, and ignores an error: the server may answer early and close the connection.
     pub async fn write(&mut self, bytes: &[u8]) {
         drop(self.stream.write_all(bytes).await);
     }
 
-    /// A whole request.
+    /// Sends a request and reads the answer.
     pub async fn post(&mut self, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
         let length = body.len().to_string();
         let mut all = headers.to_vec();
@@ -264,7 +264,7 @@ impl RawConnection {
             .expect("no answer")
     }
 
-    /// Reads a head without a body, such as 100's.
+    /// Reads a head without a body, such as 100 Continue.
     pub async fn interim(&mut self) -> String {
         let head = async {
             while find(&self.unread, b"\r\n\r\n").is_none() {

@@ -1,6 +1,6 @@
-//! What the tests have in common: a server, databases, services, clients, rows.
+//! What the tests share: a server, databases, services, clients, rows.
 //!
-//! Knows nothing of any one promise.
+//! Knows nothing about a particular promise.
 
 mod audit;
 mod bodies;
@@ -40,10 +40,10 @@ pub use traffic::{Plan, Sent, Told, Traffic};
 
 use std::time::{Duration, Instant};
 
-/// Longest wait for something that ought to happen soon.
+/// The longest wait for something that should happen soon.
 pub const SOON: Duration = Duration::from_secs(30);
 
-/// Waits until `holds` is true, or fails in words.
+/// Waits until `holds` returns true; fails with `what` after `SOON`.
 pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let started = Instant::now();
     while !holds().await {

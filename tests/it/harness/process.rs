@@ -1,4 +1,4 @@
-//! The program itself, as a process with real signals.
+//! The program as a process, with real signals.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -18,7 +18,7 @@ use super::{SOON, Settings};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_recsys-ingest");
 
-/// A running `recsys-ingest`; killed if a test forgets it.
+/// A running `recsys-ingest`; dropping it kills the process.
 pub struct Process {
     child: Child,
     log: Arc<Mutex<String>>,
@@ -48,7 +48,7 @@ impl Process {
         Self::start(Stdio::piped(), Command::new(PROGRAM), arguments)
     }
 
-    /// The same, with some variables of the environment.
+    /// As `run`, with more environment variables.
     pub fn run_with(
         arguments: impl IntoIterator<Item = OsString>,
         environment: Vec<(&'static str, OsString)>,
@@ -58,7 +58,8 @@ impl Process {
         Self::start(Stdio::piped(), command, arguments)
     }
 
-    /// Runs any command with its log going elsewhere; a pipe is read.
+    /// Runs any command with `stderr` as its standard error. Only a `Stdio::piped()` is collected
+    /// as its log.
     pub fn logging_to(stderr: Stdio, arguments: impl IntoIterator<Item = OsString>) -> Self {
         Self::start(stderr, Command::new(PROGRAM), arguments)
     }
@@ -71,8 +72,7 @@ impl Process {
         Self::start(Stdio::piped(), shell, arguments)
     }
 
-    /// Runs any command with a clock that is off by some seconds; none where there
-    /// is no libfaketime.
+    /// Runs any command with a clock that is off by `seconds`; `None` if libfaketime is missing.
     pub fn run_off(seconds: i64, arguments: impl IntoIterator<Item = OsString>) -> Option<Self> {
         let library = glob_library("libfaketimeMT.so.1")?;
         let mut command = Command::new(PROGRAM);
@@ -111,19 +111,19 @@ impl Process {
         }
     }
 
-    /// Waits until events are accepted; returns where.
+    /// Waits until the service is ready; returns its address.
     pub fn ready(&self) -> SocketAddr {
         self.message("ready");
         self.listening()
     }
 
-    /// Waits until it listens; returns where.
+    /// Waits until the service listens; returns its address.
     pub fn listening(&self) -> SocketAddr {
         let listening = self.message("listening");
         listening["address"].as_str().unwrap().parse().unwrap()
     }
 
-    /// Waits for a line of the log.
+    /// Waits for a message in the log; returns its line.
     pub fn message(&self, message: &str) -> Value {
         let started = Instant::now();
         loop {
@@ -142,23 +142,23 @@ impl Process {
         }
     }
 
-    /// What it has written to standard error.
+    /// What the process has written to standard error.
     pub fn log(&self) -> String {
         self.log.lock().unwrap().clone()
     }
 
-    /// What it has written to standard output.
+    /// What the process has written to standard output.
     pub fn answer(&self) -> String {
         self.answer.lock().unwrap().clone()
     }
 
-    /// The line of JSON with which `serve` ends.
+    /// The JSON line that `serve` prints at its end.
     pub fn report(&self) -> Value {
         let answer = self.answer();
         serde_json::from_str(answer.trim()).unwrap_or_else(|e| panic!("{e}: '{answer}'"))
     }
 
-    /// A line of its memory's accounts in the kernel, such as `VmHWM`, in bytes.
+    /// A field of /proc/PID/status, such as `VmHWM`, in bytes.
     pub fn memory(&self, line: &str) -> u64 {
         let path = format!("/proc/{}/status", self.pid());
         let status = std::fs::read_to_string(path).unwrap();
@@ -170,7 +170,7 @@ impl Process {
         kib.parse::<u64>().unwrap() * 1024
     }
 
-    /// Kill -9: no last words.
+    /// SIGKILL: the process cannot clean up.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -185,12 +185,12 @@ impl Process {
         kill_process(pid, signal).unwrap();
     }
 
-    /// Waits for its end.
+    /// Waits until the process ends.
     pub fn wait(&mut self) -> ExitStatus {
         let started = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
-                // The last lines may still be on their way through the pipe.
+                // The last lines may still be in the pipe.
                 std::thread::sleep(Duration::from_millis(20));
                 return status;
             }
@@ -199,13 +199,13 @@ impl Process {
         }
     }
 
-    /// Waits for its end, and how long that took.
+    /// Waits until the process ends; returns how long that took.
     pub fn wait_timed(&mut self) -> (ExitStatus, Duration) {
         let started = Instant::now();
         (self.wait(), started.elapsed())
     }
 
-    /// SIGTERM, and its end.
+    /// Sends SIGTERM and waits until the process ends.
     pub fn stop(&mut self) -> ExitStatus {
         self.signal(Signal::TERM);
         self.wait()
@@ -219,7 +219,8 @@ impl Drop for Process {
     }
 }
 
-/// A library of Debian's multiarch layout, or of others'.
+/// Finds a library of libfaketime in the directories of Debian's multiarch layout, or directly
+/// below /usr/lib.
 fn glob_library(name: &str) -> Option<PathBuf> {
     let places = ["x86_64-linux-gnu", "aarch64-linux-gnu", "."];
     let paths = places.map(|place| {
@@ -243,7 +244,7 @@ fn collect(from: impl Read, into: &Mutex<String>) {
     }
 }
 
-/// Reads lines until one contains `words`; the rest is read and dropped.
+/// Reads lines until one contains `words`; a thread drains the rest.
 pub fn read_until(from: impl Read + Send + 'static, words: &str) -> String {
     let mut lines = BufReader::new(from).lines();
     let mut log = String::new();

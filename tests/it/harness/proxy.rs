@@ -1,8 +1,8 @@
-//! A wire between the service and PostgreSQL that can be bent, blocked and cut.
+//! A proxy between the service and PostgreSQL that can delay, throttle, block and cut
+//! connections.
 //!
-//! Listens on a loopback port and passes everything on to the server's Unix
-//! socket. Understands just enough of the protocol to know a COMMIT when it
-//! comes by. Ends with its owner.
+//! Listens on a loopback port and forwards to the server's Unix socket. Understands only as much
+//! of the protocol as it takes to recognise a COMMIT. Ends when it is dropped.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -17,32 +17,32 @@ use tokio::task::JoinHandle;
 
 use super::cluster::Cluster;
 
-/// What becomes of bytes.
+/// What happens to bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wire {
-    /// They are passed on.
+    /// Forwarded at once.
     Pass,
-    /// They are passed on after so long.
+    /// Forwarded after this time.
     Delay(Duration),
-    /// They are passed on, so many a second.
+    /// Forwarded at this rate, in bytes a second.
     Throttle(u64),
-    /// They are swallowed: connections stay open and nothing answers.
+    /// Held: connections stay open and get no answers.
     BlackHole,
-    /// Connections are closed, new ones as soon as they come.
+    /// Connections are closed, and new ones too.
     Reset,
 }
 
 /// Where a COMMIT is cut off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
-    /// Before the server hears of it: it did not happen.
+    /// Before the server gets it: the transaction is rolled back.
     Before,
-    /// After the server heard of it, before the answer: it happened, and nobody knows.
+    /// After the server has executed it, before the answer: the client cannot know the result.
     After,
-    /// As soon as the server heard of it, however long it takes there.
+    /// As soon as the server has got it, while it executes.
     During,
-    /// Before the server hears of it, and nobody is told: both sides go on
-    /// waiting, as when something in between forgets the connection.
+    /// Before the server gets it, and the connection stays open: both sides keep waiting, as when
+    /// a router forgets the connection.
     Swallow,
 }
 
@@ -55,9 +55,9 @@ pub struct Proxy {
 
 struct State {
     wire: watch::Sender<Wire>,
-    /// Raised to close all connections that are open.
+    /// Incremented to close all open connections.
     generation: watch::Sender<u64>,
-    /// Raised to forget all connections that are open.
+    /// Incremented to forget all open connections.
     forgotten: watch::Sender<u64>,
     cut: Mutex<Option<(Cut, u64)>>,
     cuts: AtomicU64,
@@ -65,14 +65,15 @@ struct State {
     round_trips: AtomicU64,
 }
 
-/// Bytes of a piece while throttled: a fiftieth of a second's worth at least.
+/// The read buffer, which is also the unit of throttling: at 200 kB/s a full one takes a third of
+/// a second.
 const PIECE: usize = 64 * 1024;
 
 /// The message that ends a transaction, as the service sends it.
 const COMMIT: &[u8] = b"Q\0\0\0\x0bCOMMIT\0";
 
 impl Proxy {
-    /// In front of a cluster.
+    /// Starts a proxy in front of a cluster.
     pub async fn start(cluster: &Cluster) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -93,7 +94,7 @@ impl Proxy {
         }
     }
 
-    /// A database's URL, by way of the proxy.
+    /// The URL of the same database through the proxy.
     pub fn url(&self, url: &str) -> String {
         let (_, rest) = url.split_once("@/").expect("a URL of our launcher's");
         let (database, _) = rest.split_once('?').unwrap();
@@ -103,7 +104,7 @@ impl Proxy {
         )
     }
 
-    /// Bends the wire, of open connections too.
+    /// Sets what happens to bytes, also on open connections.
     pub fn set(&self, wire: Wire) {
         self.state.wire.send_replace(wire);
         if wire == Wire::Reset {
@@ -111,15 +112,15 @@ impl Proxy {
         }
     }
 
-    /// Closes all connections that are open.
+    /// Closes all open connections.
     pub fn reset(&self) {
         self.state
             .generation
             .send_modify(|generation| *generation += 1);
     }
 
-    /// Forgets all connections that are open: both sides keep them, and nothing
-    /// passes any more. New ones work.
+    /// Forgets all open connections: both sides keep them open, but nothing is forwarded any
+    /// more. New connections work.
     pub fn forget(&self) {
         self.state.forgotten.send_modify(|count| *count += 1);
     }
@@ -129,18 +130,18 @@ impl Proxy {
         *self.state.cut.lock().unwrap() = Some((cut, times));
     }
 
-    /// How many COMMITs were cut off.
+    /// Number of COMMITs that were cut off.
     pub fn cuts(&self) -> u64 {
         self.state.cuts.load(Ordering::Relaxed)
     }
 
-    /// How many COMMITs came by.
+    /// Number of COMMITs that the proxy has seen.
     pub fn commits(&self) -> u64 {
         self.state.commits.load(Ordering::Relaxed)
     }
 
-    /// How often the client of the last COMMIT spoke after the server had, since
-    /// its COMMIT before. Counts whole round trips while the wire delays.
+    /// Round trips of the last transaction: how often its client sent after an answer, since the
+    /// COMMIT before. Exact only while the wire delays.
     pub fn round_trips(&self) -> u64 {
         self.state.round_trips.load(Ordering::Relaxed)
     }
@@ -176,14 +177,14 @@ async fn accept(listener: TcpListener, socket: PathBuf, state: Arc<State>) {
                 _ = forgotten.wait_for(|now| *now != before) => true,
             };
             if is_forgotten {
-                // Not polled, not dropped: the sockets stay open.
+                // Not polled and not dropped: the sockets stay open.
                 drop(generation.wait_for(|now| *now != opened_in).await);
             }
         });
     }
 }
 
-/// Passes bytes on in both directions, until one side ends or a COMMIT is cut.
+/// Forwards in both directions until one side ends or a COMMIT is cut.
 async fn pass_on(client: TcpStream, server: UnixStream, state: &State) {
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
@@ -255,7 +256,7 @@ impl State {
         Some(cut)
     }
 
-    /// Waits as long as the wire makes so many bytes wait.
+    /// Waits as long as the wire holds this number of bytes.
     async fn bend(&self, bytes: usize) {
         let wire = *self.wire.borrow();
         match wire {
@@ -266,7 +267,7 @@ impl State {
                 tokio::time::sleep(Duration::from_micros(micros)).await;
             }
             Wire::BlackHole => {
-                // Whoever waits here is as good as dead, until the hole closes.
+                // Bytes wait here until the wire is no longer a black hole.
                 let mut wire = self.wire.subscribe();
                 drop(wire.wait_for(|wire| *wire != Wire::BlackHole).await);
             }
@@ -274,8 +275,8 @@ impl State {
     }
 }
 
-/// Whether a piece of what a client says ends in a COMMIT. The service waits
-/// for the answer to it, so nothing follows; and it comes in one piece.
+/// Whether a piece of the client's bytes ends in a COMMIT. The service waits for its answer, so
+/// nothing follows it, and it arrives in one piece.
 fn ends_in_commit(bytes: &[u8]) -> bool {
     bytes.ends_with(COMMIT)
 }

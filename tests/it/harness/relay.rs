@@ -1,8 +1,8 @@
-//! A wire between the service and PostgreSQL that understands messages.
+//! A proxy between the service and PostgreSQL that understands messages.
 //!
-//! Where `proxy` bends a stream of bytes, this one picks out the messages with
-//! which a batch is stored, and loses, refuses, delays or answers late exactly one
-//! of them. The connection goes on. Ends with its owner.
+//! `proxy` works on a stream of bytes; this one finds the messages that store a batch, and loses,
+//! refuses or delays exactly one of them or its answer, or ends the connection there. Ends when
+//! it is dropped.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ use tokio::sync::watch;
 
 use super::cluster::Cluster;
 
-/// A part of the exchange that stores a batch.
+/// A step of the exchange that stores a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// BEGIN.
@@ -27,28 +27,28 @@ pub enum Step {
     Copy,
     /// The rows, up to CopyDone and Sync.
     Rows,
-    /// Bind, Execute and Sync of the entry in the ledger.
+    /// Bind, Execute and Sync of the update of the ledger's row.
     Entry,
     /// COMMIT.
     Commit,
 }
 
-/// What becomes of it.
+/// What happens to a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The server never hears of it, and no one is told.
+    /// The server never gets it, and both sides keep waiting.
     Lose,
-    /// The server never hears of it; the client gets an error.
+    /// The server never gets it; the client gets an error.
     Refuse,
-    /// The server hears of it after so long.
+    /// The server gets it after this time.
     Delay(Duration),
-    /// The server hears of it, and its answer takes so long.
+    /// The server gets it; the answer is held for this time.
     AnswerLate(Duration),
-    /// The server hears of it; the client never gets the answer.
+    /// The server gets it; the client never gets the answer.
     LoseAnswer,
-    /// The connection ends before the server hears of it.
+    /// The connection ends before the server gets it.
     CutBefore,
-    /// The connection ends when the server has answered it.
+    /// The connection ends after the server has answered, before the client gets the answer.
     CutAfter,
 }
 
@@ -66,7 +66,7 @@ struct State {
     hits: AtomicU64,
 }
 
-/// Refused as if memory had run out: that passes.
+/// The error of a refusal: `out_of_memory`, which is retried.
 const REFUSAL: &[(u8, &str)] = &[
     (b'S', "ERROR"),
     (b'V', "ERROR"),
@@ -75,7 +75,7 @@ const REFUSAL: &[(u8, &str)] = &[
 ];
 
 impl Relay {
-    /// In front of a cluster.
+    /// Starts a relay in front of a cluster.
     pub fn start(cluster: &Cluster) -> Self {
         let socket = super::proxy::socket(cluster);
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -84,7 +84,7 @@ impl Relay {
         let state = Arc::new(State::default());
         let shared = Arc::clone(&state);
         let (task, ended) = tokio::sync::oneshot::channel::<()>();
-        // A thread of its own: it goes on while tests block theirs.
+        // A separate thread: the relay continues while a test blocks its runtime.
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -104,7 +104,7 @@ impl Relay {
         }
     }
 
-    /// A database's URL, by way of the relay.
+    /// The URL of the same database through the relay.
     pub fn url(&self, url: &str) -> String {
         let (_, rest) = url.split_once("@/").expect("a URL of our launcher's");
         let (database, _) = rest.split_once('?').unwrap();
@@ -114,12 +114,12 @@ impl Relay {
         )
     }
 
-    /// Has this happen to the next such step.
+    /// The next `step` gets this fault.
     pub fn plan(&self, step: Step, fault: Fault) {
         *self.state.planned.lock().unwrap() = Some((step, fault));
     }
 
-    /// How many faults have happened.
+    /// Number of faults that have happened.
     pub fn hits(&self) -> u64 {
         self.state.hits.load(Ordering::Relaxed)
     }
@@ -145,7 +145,7 @@ impl State {
     }
 }
 
-/// What becomes of the server's next answer, up to its ReadyForQuery.
+/// What happens to an answer of the server, up to its ReadyForQuery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Answer {
     Pass,
@@ -154,12 +154,12 @@ enum Answer {
     Cut,
 }
 
-/// What both directions of a connection share.
+/// State that both directions of a connection share.
 struct Wire {
     to_client: tokio::sync::Mutex<OwnedWriteHalf>,
-    /// Answers that have come in whole.
+    /// Number of answers that have arrived in full.
     answered: watch::Sender<u64>,
-    /// By the number of the answer.
+    /// Answers with a plan, by their number.
     answers: Mutex<HashMap<u64, Answer>>,
 }
 
@@ -177,7 +177,7 @@ async fn pass_on(client: TcpStream, server: UnixStream, state: Arc<State>) {
     }
 }
 
-/// Reads a message: its type and the whole of it.
+/// Reads a message: its type, and all its bytes.
 async fn message(from: &mut (impl tokio::io::AsyncRead + Unpin)) -> std::io::Result<(u8, Vec<u8>)> {
     let mut whole = vec![0; 5];
     from.read_exact(&mut whole).await?;
@@ -200,7 +200,7 @@ async fn up(
     startup.resize(length, 0);
     from.read_exact(&mut startup[4..]).await?;
     to.write_all(&startup).await?;
-    // The startup has an answer too.
+    // Answer 0 belongs to the startup message.
     let mut asked = 1;
     let mut statements: HashMap<Vec<u8>, Step> = HashMap::new();
     let (mut step, mut held) = (None, Vec::new());
@@ -234,7 +234,7 @@ async fn up(
             _ => {}
         }
         held.extend_from_slice(&bytes);
-        // Rows come between a Sync that begins the COPY and the one that ends it.
+        // Rows carry no Sync: they are held until the Sync that ends the COPY.
         let whole = matches!(kind, b'S' | b'Q') || kind == b'X';
         let Some(this) = step else {
             to.write_all(&std::mem::take(&mut held)).await?;
@@ -246,7 +246,7 @@ async fn up(
         }
         step = None;
         let held = std::mem::take(&mut held);
-        // The Sync behind the Execute of a COPY is answered after the rows.
+        // The Sync behind the Execute of a COPY is answered only after the rows.
         let number = asked;
         let answered = this != Step::Copy;
         let Some(fault) = state.take(this) else {
@@ -257,7 +257,7 @@ async fn up(
         match fault {
             Fault::Lose => {}
             Fault::Refuse if this == Step::Rows => {
-                // The server is told that the rows do not come.
+                // CopyFail tells the server that no rows follow.
                 to.write_all(b"f\0\0\0\x0crefused\0S\0\0\0\x04").await?;
                 asked += 1;
             }

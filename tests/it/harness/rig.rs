@@ -1,4 +1,4 @@
-//! The program, its spool and a server of their own, to be broken and mended.
+//! The program, its spool and a separate server, for tests that break them.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use super::process::Process;
 use super::settings::Settings;
 use super::traffic::{Plan, Sent, Traffic};
 
-/// A service with everything that it needs.
+/// A service and everything that it needs.
 pub struct Rig {
     pub cluster: Cluster,
     pub database: Database,
@@ -23,12 +23,12 @@ pub struct Rig {
 }
 
 impl Rig {
-    /// On a server that forgets when the machine does, with the tests' settings.
+    /// Starts a rig on a server without durability, with settings changed by `change`.
     pub async fn start(change: impl FnOnce(Settings) -> Settings) -> Self {
         Self::on(Cluster::start(&[("autovacuum", "off")]), change).await
     }
 
-    /// On a given server.
+    /// Starts a rig on a given server.
     pub async fn on(cluster: Cluster, change: impl FnOnce(Settings) -> Settings) -> Self {
         let database = Database::on(&cluster).await;
         let settings = change(Settings::new(&database).with("--spool-bytes-max", "8GiB"));
@@ -42,41 +42,41 @@ impl Rig {
         }
     }
 
-    /// Where the service listens.
+    /// The service's address.
     pub fn address(&self) -> SocketAddr {
         self.client.address
     }
 
-    /// Begins to send.
+    /// Starts senders.
     pub fn traffic(&self, plan: Plan) -> Traffic {
         Traffic::start(self.address(), plan)
     }
 
-    /// Kill -9, and a new start on the same spool; the traffic goes there.
+    /// Kills the service and restarts it on the same spool; the traffic follows it.
     pub fn kill(&mut self, traffic: &Traffic) {
         self.process.kill();
         self.serve();
         traffic.aim(self.address());
     }
 
-    /// Starts the service, after its end.
+    /// Starts the service again, after it has ended.
     pub fn serve(&mut self) {
         (self.process, self.client) = Process::serve(&self.settings);
     }
 
-    /// Has a server crash and come back.
+    /// Crashes the server and restarts it.
     pub fn crash_postgres(&mut self) {
         self.cluster.crash();
         self.cluster.restart();
     }
 
-    /// What `/readyz` says: status and text.
+    /// The HTTP status of `/readyz`, and the status in its body.
     pub async fn ready(&self) -> (u16, String) {
         let reply = self.client.get("/readyz").await;
         (reply.status, reply.json["status"].as_str().unwrap().into())
     }
 
-    /// What `/readyz?verbose` says of all rows: accepted, stored, duplicates,
+    /// Row counts of `/readyz?verbose`, over all tables: accepted, stored, duplicates,
     /// quarantined, spooled.
     pub async fn rows(&self) -> [u64; 5] {
         let reply = self.client.get("/readyz?verbose").await;
@@ -88,7 +88,7 @@ impl Rig {
         ["accepted", "stored", "duplicates", "quarantined", "spooled"].map(sum)
     }
 
-    /// Waits until nothing is left in the spool.
+    /// Waits until the spool holds no rows.
     pub async fn settle(&self) {
         let mut last = (Instant::now(), u64::MAX);
         loop {
@@ -110,8 +110,8 @@ impl Rig {
         }
     }
 
-    /// Waits until all is stored, then compares it with what the senders were
-    /// told, and has `verify` do the accounts.
+    /// Waits until the spool is empty, checks the accounts with `verify`, and compares the tables
+    /// with what the senders were told.
     pub async fn audit(&self, sent: &[&Sent]) -> Audit {
         self.settle().await;
         self.settings.assert_verified();
@@ -134,7 +134,7 @@ impl Rig {
         Audit::of(sent, &stored, Some(&set_aside))
     }
 
-    /// As [`audit`](Self::audit), and fails if any promise was broken.
+    /// As [`audit`](Self::audit), and fails if a promise was broken.
     pub async fn assert_kept(&self, sent: &[&Sent]) -> Audit {
         let audit = self.audit(sent).await;
         assert!(audit.is_good(), "{audit:?}\n{}", self.process.log());

@@ -1,18 +1,17 @@
-//! Rows as PostgreSQL gives them back: text, and jsonb read as JSON.
+//! Rows as PostgreSQL returns them: text, and jsonb as JSON.
 
 use serde_json::{Map, Value};
 use tokio_postgres::SimpleQueryMessage;
 
 use super::database::Database;
 
-/// A row by its columns; every value but jsonb is the text that PostgreSQL shows.
+/// The columns of a row; each value is PostgreSQL's text, except jsonb.
 pub type Row = Map<String, Value>;
 
-/// The columns that hold jsonb.
+/// The columns of type jsonb.
 const JSON: [&str; 3] = ["request", "response", "meta"];
 
-/// All rows of a table by time and id, complete but for `received_at`, which has
-/// to be about now.
+/// All rows of a table by time and id, without `received_at`, which has to be close to now.
 pub async fn rows(database: &Database, table: &str) -> Vec<Row> {
     let all = rows_as_text(
         database,
@@ -36,7 +35,7 @@ pub async fn rows(database: &Database, table: &str) -> Vec<Row> {
     all.into_iter().map(typed).collect()
 }
 
-/// What `sql` gives, all of it as text.
+/// The result of `sql`, all of it as text.
 pub async fn rows_as_text(database: &Database, sql: &str) -> Vec<Row> {
     let client = database.connect().await;
     let messages = client

@@ -1,4 +1,4 @@
-//! Valid events of which a test changes what it is about.
+//! Valid events for tests to modify.
 
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -18,7 +18,7 @@ pub fn shown(id: &str) -> Value {
     })
 }
 
-/// The column `event_id` of an event that a tenant named so.
+/// The `event_id` of an event with this name in this tenant.
 pub fn uuid_of(tenant: &str, name: &str) -> String {
     Uuid::new_v5(&tenant.parse().unwrap(), name.as_bytes()).to_string()
 }

@@ -1,4 +1,4 @@
-//! A service inside the test's own process.
+//! A service inside the test's process.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use super::database::Database;
 use super::http::{Client, Reply};
 use super::settings::Settings;
 
-/// A running service; it stops with the test.
+/// A running service; dropping it begins the stop.
 pub struct Service {
     pub database: Database,
     client: Client,
@@ -26,22 +26,22 @@ pub struct Service {
 }
 
 impl Service {
-    /// On a database of its own, with the tests' defaults.
+    /// On a new database, with the tests' defaults.
     pub async fn start() -> Self {
         Self::with(|settings| settings).await
     }
 
-    /// On a database of its own, with other settings.
+    /// On a new database, with other settings.
     pub async fn with(change: impl FnOnce(Settings) -> Settings) -> Self {
         let database = Database::with_tenants().await;
         Self::on(&database, change).await
     }
 
-    /// On a database that others use too.
+    /// On a shared database.
     pub async fn on(database: &Database, change: impl FnOnce(Settings) -> Settings) -> Self {
         let settings = change(Settings::new(database));
         let config: Serve = settings.parse();
-        // Shows the service's log to those who ask for it with RUST_LOG.
+        // Shows the service's log if RUST_LOG is set.
         drop(
             tracing_subscriber::fmt()
                 .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
@@ -72,17 +72,17 @@ impl Service {
         &self.client
     }
 
-    /// Posts JSON to the endpoint of exposures.
+    /// Posts JSON to the endpoint for exposures.
     pub async fn exposures(&self, body: &Value) -> Reply {
         self.client.post("/v1/exposures", body).await
     }
 
-    /// Posts JSON to the endpoint of interactions.
+    /// Posts JSON to the endpoint for interactions.
     pub async fn interactions(&self, body: &Value) -> Reply {
         self.client.post("/v1/interactions", body).await
     }
 
-    /// The value of one sample in `/metrics`, 0 if it is not there.
+    /// The value of a sample in `/metrics`, 0 if it is missing.
     pub async fn metric(&self, sample: &str) -> f64 {
         let text = self.client.get("/metrics").await.text;
         let found = text.lines().find_map(|line| {
@@ -92,12 +92,12 @@ impl Service {
         found.unwrap_or(0.0)
     }
 
-    /// Tells the service to stop; does not wait for it.
+    /// Tells the service to stop; does not wait.
     pub fn begin_stop(&self) {
         self.stopping.cancel();
     }
 
-    /// Stops the service and says how it ended.
+    /// Stops the service and returns how it ended.
     pub async fn stop(mut self) -> Result<Report> {
         self.stopping.cancel();
         let running = self.running.take().unwrap();

@@ -11,17 +11,17 @@ use tempfile::TempDir;
 
 use super::database::Database;
 
-/// The tenant whose keys most tests use.
+/// The tenant that most tests use.
 pub const DEMO: &str = "00000000-0000-4000-8000-000000000001";
 /// Another active tenant.
 pub const OTHER: &str = "00000000-0000-4000-8000-000000000002";
 /// A suspended tenant.
 pub const ASLEEP: &str = "00000000-0000-4000-8000-000000000003";
-/// The contract's vectors were made with these.
+/// The secrets of the contract's test vectors.
 pub const SALT: &str = "salt";
 pub const PEPPER: &str = "pepper";
 
-/// The API key of a tenant's role.
+/// The API key of a tenant with a role.
 pub fn key(tenant: &str, role: Role) -> String {
     format!("{tenant}-{}-key", role.name())
 }
@@ -30,12 +30,12 @@ pub fn key(tenant: &str, role: Role) -> String {
 #[derive(Clone, Debug)]
 pub struct Settings {
     flags: Vec<(String, String)>,
-    /// Gone with the last service that uses it.
+    /// Removed after the last service that uses it.
     pub spool: Arc<TempDir>,
 }
 
 impl Settings {
-    /// Defaults, except for what a test needs to be repeatable.
+    /// Defaults, except for what makes a test repeatable.
     pub fn new(database: &Database) -> Self {
         let spool = Arc::new(tempfile::tempdir().unwrap());
         let spool_dir = spool.path().display().to_string();
@@ -51,21 +51,21 @@ impl Settings {
         .with("--database-url", database.url())
         .with("--api-key-hash-secret", PEPPER)
         .with("--exposure-hash-salt", SALT)
-        // Events with literal times stay acceptable for as long as these tests live.
+        // Events with literal times have to stay acceptable in the years to come.
         .with("--horizon-past", "20000d")
         .with("--horizon-future", "20000d")
         .with("--key-refresh", "1h")
         .with("--shutdown-grace", "20s")
     }
 
-    /// Sets a flag, or sets it anew.
+    /// Sets or replaces a flag.
     pub fn with(mut self, flag: &str, value: impl ToString) -> Self {
         self.flags.retain(|(known, _)| known != flag);
         self.flags.push((flag.to_owned(), value.to_string()));
         self
     }
 
-    /// As a command line, from `serve` on.
+    /// The command line, from `serve` on.
     pub fn arguments(&self) -> Vec<OsString> {
         let flags = self
             .flags
@@ -77,8 +77,8 @@ impl Settings {
             .collect()
     }
 
-    /// Runs `verify` on the spool and the database of these settings; says how it
-    /// ended and what it printed.
+    /// Runs `verify` on the spool and the database of these settings; returns its exit code and
+    /// its output.
     pub fn verify(&self) -> (i32, String) {
         let flag = |name: &str| {
             let value = self.flags.iter().find(|(flag, _)| flag == name);
@@ -93,13 +93,13 @@ impl Settings {
         (output.status.code().unwrap_or(-1), text)
     }
 
-    /// Fails unless `verify` finds every account right.
+    /// Fails unless `verify` succeeds.
     pub fn assert_verified(&self) {
         let (code, text) = self.verify();
         assert_eq!(code, 0, "{text}");
     }
 
-    /// As the program reads them.
+    /// The settings as the program parses them.
     pub fn parse(&self) -> Serve {
         let arguments = self.arguments();
         let cli = Cli::try_parse_from(std::iter::once("recsys-ingest".into()).chain(arguments));

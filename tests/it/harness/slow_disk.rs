@@ -1,4 +1,4 @@
-//! A disk on which `fdatasync` does not return until it is told to.
+//! A disk that hangs in `fdatasync` on demand.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -6,7 +6,8 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-/// Put before the C library's function: waits for as long as a file is there.
+/// Replaces the C library's `fdatasync` by LD_PRELOAD: it waits while the file in SLOW_DISK
+/// exists.
 const SOURCE: &str = r#"
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -23,13 +24,13 @@ int fdatasync(int fd) {
 }
 "#;
 
-/// Slows down the processes that are started with its environment.
+/// Slows down processes that run with its environment.
 pub struct SlowDisk {
     dir: TempDir,
 }
 
 impl SlowDisk {
-    /// `None`, and a word about it, where there is no C compiler.
+    /// `None`, with a message, if there is no C compiler.
     pub fn make() -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         let source = dir.path().join("slow.c");
@@ -48,7 +49,7 @@ impl SlowDisk {
         }
     }
 
-    /// The environment of a process that is to have this disk.
+    /// The environment variables for a process on this disk.
     pub fn environment(&self) -> Vec<(&'static str, OsString)> {
         vec![
             ("LD_PRELOAD", self.dir.path().join("slow.so").into()),
@@ -56,12 +57,12 @@ impl SlowDisk {
         ]
     }
 
-    /// From now on no sync returns.
+    /// From now on `fdatasync` does not return.
     pub fn hang(&self) {
         std::fs::write(self.flag(), "").unwrap();
     }
 
-    /// All syncs return.
+    /// Lets all waiting calls return.
     pub fn release(&self) {
         std::fs::remove_file(self.flag()).unwrap();
     }

@@ -1,4 +1,4 @@
-//! A file system that is soon full.
+//! A small file system.
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::Path;
@@ -8,14 +8,13 @@ use tempfile::TempDir;
 
 use super::cluster::Cluster;
 
-/// A file system in memory, of a few MiB; gone when dropped.
+/// A tmpfs of a few MiB; unmounted when dropped.
 pub struct SmallDisk {
     dir: TempDir,
 }
 
 impl SmallDisk {
-    /// Mounts one of so many MiB. `None`, and a word about it, where this
-    /// process may not mount anything.
+    /// Mounts a file system of `mib` MiB. `None`, with a message, if this process may not mount.
     pub fn mount(mib: u32) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         let size = format!("size={mib}m,mode=0755");
@@ -25,7 +24,7 @@ impl SmallDisk {
             .output();
         match mounted {
             Ok(output) if output.status.success() => {
-                // A server's own user has to get here, too.
+                // The user of a PostgreSQL server needs access too.
                 let open = std::fs::Permissions::from_mode(0o755);
                 std::fs::set_permissions(dir.path(), open).unwrap();
                 Some(Self { dir })
@@ -37,12 +36,12 @@ impl SmallDisk {
         }
     }
 
-    /// Where it is.
+    /// The mount point.
     pub fn path(&self) -> &Path {
         self.dir.path()
     }
 
-    /// Makes a directory `space` that belongs to a server.
+    /// Creates a directory `space` that belongs to the server's user.
     pub fn give_to(&self, cluster: &Cluster) {
         let space = self.path().join("space");
         std::fs::create_dir(&space).unwrap();
@@ -51,7 +50,7 @@ impl SmallDisk {
         chown(&space, Some(owner.uid()), Some(owner.gid())).unwrap();
     }
 
-    /// Changes its size.
+    /// Changes the size.
     pub fn resize(&self, mib: u32) {
         let status = Command::new("mount")
             .args(["-o", &format!("remount,size={mib}m")])
@@ -64,7 +63,7 @@ impl SmallDisk {
 impl Drop for SmallDisk {
     fn drop(&mut self) {
         let path = self.path();
-        // Lazily: somebody may still have a file open.
+        // Lazily: a process may still have a file open.
         drop(Command::new("umount").arg("-l").arg(path).status());
     }
 }

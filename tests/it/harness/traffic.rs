@@ -1,9 +1,9 @@
-//! Many senders that remember what they were told: half of the delivery tests' oracle.
+//! Senders that remember what they were told: one half of the delivery tests' oracle. `audit` is
+//! the other half and compares.
 //!
-//! Each sender has a thread and a keep-alive connection, and does what a
-//! careful client does: it sends a body again until it is taken. Now and then
-//! one gives up instead, so that bodies remain of which nobody knows whether
-//! they arrived. Knows nothing of tables; `audit` compares.
+//! Each sender has a thread and a keep-alive connection, and behaves like a careful client: it
+//! repeats a body until it is acknowledged. Some senders give up on a broken request instead, so
+//! that the fate of some bodies is unknown. Knows nothing about tables.
 
 mod wire;
 
@@ -21,24 +21,24 @@ use wire::Wire;
 /// What is sent, and how.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
-    /// The table that the events are of.
+    /// The table of the events.
     pub table: Table,
-    /// What the query asks for.
+    /// The `ack` parameter.
     pub ack: &'static str,
-    /// Which events.
+    /// Which events the bodies hold.
     pub mix: Mix,
-    /// The first body's number.
+    /// The number of the first body.
     pub first: u64,
-    /// No more bodies than this; the senders stop by themselves.
+    /// Number of bodies; the senders stop after the last one.
     pub bodies: u64,
-    /// Senders.
+    /// Number of senders.
     pub senders: u64,
-    /// Bodies a second, all senders together; zero: as fast as they can.
+    /// Bodies a second of all senders together; 0 means no limit.
     pub bodies_per_second: u64,
-    /// One sender in this many gives a broken request up instead of repeating
-    /// it; zero: none does.
+    /// One sender in this many gives up on a broken request instead of repeating it; 0 means
+    /// none.
     pub abandon_every: u64,
-    /// Pause after a refusal. Less than a polite client's: it is to be busy.
+    /// Pause before a body is repeated. Shorter than a polite client's, to keep the service busy.
     pub pause: Duration,
 }
 
@@ -58,31 +58,31 @@ impl Default for Plan {
     }
 }
 
-/// What the sender of a body knows of it; later words outrank earlier ones.
+/// What the sender knows about a body. Of several answers the highest counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Told {
     /// It was never sent.
     Nothing,
-    /// It was refused, every time.
+    /// All answers were refusals.
     Refused,
-    /// It was sent, and the answer did not come.
+    /// It was sent, and no answer arrived.
     Unknown,
-    /// It was acknowledged at this level.
+    /// Acknowledged as received.
     Received,
-    /// It was acknowledged at this level.
+    /// Acknowledged as durable.
     Durable,
-    /// It was acknowledged at this level.
+    /// Acknowledged as committed.
     Committed,
 }
 
-/// Senders at work.
+/// Running senders.
 pub struct Traffic {
     shared: Arc<Shared>,
     senders: Vec<JoinHandle<Tally>>,
 }
 
-/// What senders share.
+/// State that the senders share.
 struct Shared {
     plan: Plan,
     address: Mutex<SocketAddr>,
@@ -94,36 +94,36 @@ struct Shared {
     bodies_per_second: AtomicU64,
 }
 
-/// What came of it.
+/// The result of the senders.
 #[derive(Debug, Default)]
 pub struct Sent {
-    /// What was sent.
+    /// The plan.
     pub plan: Plan,
-    /// By body, from the plan's first on.
+    /// By body, from the plan's first one on.
     pub told: Vec<Told>,
-    /// Of all senders.
+    /// The sum over all senders.
     pub tally: Tally,
 }
 
-/// Numbers of one sender, or of all.
+/// Counts of one sender, or of all.
 #[derive(Debug, Default)]
 pub struct Tally {
-    /// How long each refusal took.
+    /// The latency of each refusal.
     pub refusals: Vec<Duration>,
-    /// Refusals that did not say when to come back.
+    /// Refusals without a Retry-After.
     pub without_retry_after: u64,
-    /// Answers that were neither a 2xx nor a 503.
+    /// Answers that were neither 200, 202 nor 503.
     pub strange: Vec<String>,
-    /// Codes of refusals, with how often.
+    /// How often each code was refused.
     pub codes: std::collections::BTreeMap<String, u64>,
-    /// Connections that broke.
+    /// Connections that broke after a request was sent.
     pub broken: u64,
-    /// What answers at `committed` say: new, duplicates, quarantined.
+    /// What `committed` answers count: new, duplicate, quarantined.
     pub settled: (u64, u64, u64),
 }
 
 impl Traffic {
-    /// Begins to send to `address`.
+    /// Starts the senders.
     pub fn start(address: SocketAddr, plan: Plan) -> Self {
         let shared = Arc::new(Shared {
             plan,
@@ -144,7 +144,7 @@ impl Traffic {
         Self { shared, senders }
     }
 
-    /// Where the service is from now on.
+    /// Changes the address of the service.
     pub fn aim(&self, address: SocketAddr) {
         *self.shared.address.lock().unwrap() = address;
     }
@@ -155,12 +155,12 @@ impl Traffic {
         rate.store(bodies_per_second, Ordering::Relaxed);
     }
 
-    /// Bodies that were acknowledged so far.
+    /// Number of bodies acknowledged so far.
     pub fn acknowledged(&self) -> u64 {
         self.shared.acknowledged.load(Ordering::Relaxed)
     }
 
-    /// Waits until so many bodies are acknowledged.
+    /// Waits until this number of bodies is acknowledged.
     pub fn reach(&self, bodies: u64) {
         let mut last = (Instant::now(), 0);
         while self.acknowledged() < bodies {
@@ -176,7 +176,7 @@ impl Traffic {
         }
     }
 
-    /// Lets the senders finish the plan.
+    /// Waits until the senders have finished the plan.
     pub fn finish(self) -> Sent {
         let mut last = (Instant::now(), 0);
         while !self.senders.iter().all(JoinHandle::is_finished) {
@@ -191,7 +191,7 @@ impl Traffic {
         self.join()
     }
 
-    /// Lets the senders finish what they are at, and no more.
+    /// Waits until the senders have finished their current body.
     pub fn stop(self) -> Sent {
         self.shared.stopping.store(true, Ordering::Relaxed);
         self.join()
@@ -252,13 +252,13 @@ impl Shared {
         tally
     }
 
-    /// The next body, when it is time for it.
+    /// The next body, when it is due.
     fn turn(&self) -> Option<u64> {
         let rate = self.bodies_per_second.load(Ordering::Relaxed);
         if rate > 0 {
             let due = {
                 let mut pace = self.pace.lock().unwrap();
-                // What was missed while nobody could send is not made up for.
+                // Bodies that were due more than 100 ms ago are not made up for.
                 let due = (*pace).max(Instant::now() - Duration::from_millis(100));
                 *pace = due + Duration::from_secs(1) / u32::try_from(rate).unwrap();
                 due
@@ -293,7 +293,7 @@ impl Tally {
                 self.without_retry_after += u64::from(!answer.has_retry_after);
                 let code = answer.text("code").to_owned();
                 *self.codes.entry(code).or_default() += 1;
-                // Of these alone the answer says that they may be stored.
+                // The only refusal after which the events may still be stored.
                 match answer.text("code") {
                     "disk_stalled" => Told::Unknown,
                     _ => Told::Refused,
@@ -337,7 +337,7 @@ impl Tally {
 }
 
 impl Sent {
-    /// Bodies that were told this.
+    /// Number of bodies with this result.
     pub fn count(&self, told: Told) -> u64 {
         self.told.iter().filter(|&&one| one == told).count() as u64
     }

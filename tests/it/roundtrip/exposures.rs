@@ -1,4 +1,4 @@
-//! Exposures with everything that is hard to carry.
+//! Exposures with hostile values.
 
 use proptest::collection::vec;
 use proptest::option::of;
@@ -88,7 +88,7 @@ async fn hostile_exposures_read_back_as_they_were_sent() {
     )
     .await;
     let odd = sent.iter().map(|(.., (_, extra, _))| extra);
-    // A field that is null is a field that is not there.
+    // A field with the value null counts as absent.
     let odd = odd.map(|value| {
         if value.is_null() {
             "null".to_owned()

@@ -1,4 +1,4 @@
-//! Interactions with everything that is hard to carry.
+//! Interactions with hostile values.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -69,7 +69,7 @@ fn interactions() -> impl Strategy<Value = Interaction> {
         )
 }
 
-/// Millionths as a decimal, without a float.
+/// Millionths as a decimal, without a detour through a float.
 fn decimal(micros: i64) -> String {
     let sign = if micros < 0 { "-" } else { "" };
     let (whole, rest) = (
@@ -94,14 +94,15 @@ async fn hostile_interactions_read_back_as_they_were_sent() {
                 "session_id": e.session, "surface": e.surface, "segment": e.segment,
                 "position": e.position, "meta": {"note": e.note}
             });
-            // serde_json's numbers are floats; ours go into the text below.
+            // serde_json would make a float of the value: a placeholder is replaced in the text
+            // below.
             if e.micros.is_some() {
                 event["value"] = json!(format!("@{n}@"));
             }
             event
         })
         .collect();
-    // Numbers as text, so that no float stands between.
+    // Values are written as text, so that they never become floats.
     for (n, portion) in events.chunks(BODY).enumerate() {
         let texts: Vec<String> = portion
             .iter()
@@ -160,7 +161,7 @@ async fn hostile_interactions_read_back_as_they_were_sent() {
     .await;
 }
 
-/// Every string and name in a JSON value, in order.
+/// All strings and member names of a JSON value, in order.
 fn strings(value: &Value) -> Vec<String> {
     match value {
         Value::String(text) => vec![text.clone()],

@@ -1,4 +1,4 @@
-//! Promise: what PostgreSQL holds is what was sent, to the last character and digit.
+//! Promise: PostgreSQL holds what was sent, to the last character and digit.
 
 mod exposures;
 mod interactions;
@@ -16,8 +16,8 @@ use crate::harness::{Row, SALT, Service, rows};
 const EVENTS: usize = 3000;
 const BODY: usize = 500;
 
-/// Strings of everything that is not NUL: control characters, quotes, backslashes,
-/// COPY's own markers, combining and astral characters, byte order marks.
+/// Strings of all characters except NUL: control characters, quotes, backslashes, COPY's markers,
+/// combining and astral characters, byte order marks.
 fn hostile() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         any::<String>(),
@@ -43,7 +43,7 @@ fn hostile() -> impl Strategy<Value = String> {
     })
 }
 
-/// A string that is not blank, since blank ones count as absent.
+/// A string that is not blank: blank ones count as absent.
 fn filled() -> impl Strategy<Value = String> {
     hostile().prop_filter("blank", |text| !text.trim().is_empty())
 }
@@ -61,7 +61,7 @@ fn path_safe() -> impl Strategy<Value = String> {
     })
 }
 
-/// Any JSON that can be stored, as PostgreSQL's own parser is asked to read it.
+/// Any JSON that can be stored; PostgreSQL's own parser decides what it means.
 fn any_json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -78,11 +78,11 @@ fn any_json() -> impl Strategy<Value = Value> {
                 .prop_map(|members| Value::Object(members.into_iter().collect())),
         ]
     })
-    // Raw ids are hashed, which is another promise's test.
+    // Raw ids are hashed: `privacy` tests that.
     .prop_filter("names ids", |value| !value.to_string().contains("_id"))
 }
 
-/// JSON text with some characters written as escapes, as senders may.
+/// JSON text with some characters as escapes, which senders may use.
 fn spelled(value: &Value, seed: u64) -> String {
     let mut out = String::new();
     let mut state = seed | 1;
@@ -90,7 +90,7 @@ fn spelled(value: &Value, seed: u64) -> String {
         state = state
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1);
-        // Outside of ASCII characters only stand inside of strings.
+        // Non-ASCII characters occur only inside strings, where an escape is valid.
         if !c.is_ascii() && state >> 62 == 0 {
             for unit in c.encode_utf16(&mut [0; 2]) {
                 out.push_str(&format!("\\u{unit:04X}"));
@@ -102,7 +102,7 @@ fn spelled(value: &Value, seed: u64) -> String {
     out
 }
 
-/// Posts events in large bodies, spelled in odd ways.
+/// Posts events in large bodies, with random escapes.
 async fn post_all(service: &Service, path: &str, events: &[Value]) {
     for (n, portion) in events.chunks(BODY).enumerate() {
         let body: Vec<String> = portion
@@ -136,7 +136,7 @@ fn time(us: i64) -> jiff::Timestamp {
     jiff::Timestamp::from_microsecond(us).unwrap()
 }
 
-/// As PostgreSQL shows it.
+/// The text that PostgreSQL shows for a timestamptz.
 fn shown_time(at: jiff::Timestamp) -> String {
     at.to_string().replace('T', " ").replace('Z', "+00")
 }
@@ -152,13 +152,13 @@ fn stored_request(named: &str) -> String {
         .to_string()
 }
 
-/// The days of a month: many partitions in each batch.
+/// The days of one month: each batch needs many partitions.
 fn occurred() -> impl Strategy<Value = i64> {
     1_767_225_600_000_000..1_769_904_000_000_000_i64
 }
 
-/// Compares jsonb with what PostgreSQL itself makes of the text that was sent,
-/// event by event: numbers too are equal to their last digit.
+/// Compares jsonb with PostgreSQL's own parse of the text that was sent, event by event: numbers
+/// are equal to the last digit.
 async fn assert_json_equal(service: &Service, table: &str, column: &str, texts: Vec<String>) {
     let ids: Vec<Uuid> = (0..texts.len())
         .map(|n| Uuid::from_u128(n as u128 + 1))

@@ -1,4 +1,4 @@
-//! Promise: a database that the suite built goes on as it is, and takes our rows.
+//! Promise: a database that the suite created keeps working, and takes the service's rows.
 
 use recsys_ingest::event::table::Table;
 use recsys_ingest::partitions::catalog::list;
@@ -98,7 +98,7 @@ async fn rows_in_the_default_partition_move_into_the_partition_that_is_made_for_
     assert_eq!(counts, "4 1 3");
     let reason: String = one(&client, "SELECT reason FROM ingest_partition_log").await;
     assert_eq!(reason, "test; moved 3 rows out of exposure_events_default");
-    // The foreign key came with ATTACH, and so did the sequence with LIKE.
+    // The foreign key came with ATTACH, the sequence with LIKE.
     let refused = client
         .execute(
             "INSERT INTO exposure_events (tenant_id, occurred_at, request_id, surface, segment, algo_version, request, response)

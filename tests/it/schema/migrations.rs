@@ -1,4 +1,4 @@
-//! Promise: any database, any number of instances, one schema.
+//! Promise: from any database, and with any number of instances, migrations lead to one schema.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Promise: there is a partition for every row, made from what the catalog says.
+//! Promise: each row has a partition; the service creates it from what the catalog says.
 
 use recsys_ingest::event::table::Table;
 use recsys_ingest::partitions::catalog::{list, read_coverage};
@@ -220,7 +220,7 @@ async fn partitions_are_made_ahead_and_only_where_they_are_missing() {
             .unwrap()
             .is_empty()
     );
-    // A change of interval keeps what there is and fills up the rest of the month.
+    // A new interval keeps the partitions that exist and fills up the rest of the month.
     let made = ensure_ahead(&mut client, Table::Interactions, Interval::Month, now, 1)
         .await
         .unwrap();

@@ -1,4 +1,5 @@
-//! Promise: making partitions disturbs nobody, and any number may try at once.
+//! Promise: creating a partition blocks no reader or writer, and any number of instances may try
+//! at once.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,7 @@ async fn a_long_reading_transaction_and_a_new_partition_do_not_wait_for_each_oth
         .await
         .unwrap();
 
-    // A reader, and a writer, that stay open: ensure passes them.
+    // An open transaction that has read and written: `ensure` does not wait for it.
     let mut reader = database.connect().await;
     let reading = reader.transaction().await.unwrap();
     reading
@@ -40,7 +41,7 @@ async fn a_long_reading_transaction_and_a_new_partition_do_not_wait_for_each_oth
         start.elapsed()
     );
 
-    // An ensure that is held up after it attached: reader and writer pass it.
+    // An `ensure` that is held up after ATTACH: readers and writers do not wait for it.
     let mut blocker = database.connect().await;
     let blocking = blocker.transaction().await.unwrap();
     blocking

@@ -1,4 +1,4 @@
-//! Words to ask the schema with.
+//! Helpers for the tests of the schema.
 
 use recsys_ingest::event::table::Table;
 use recsys_ingest::partitions::catalog::list;
@@ -12,7 +12,7 @@ use crate::harness::Database;
 pub const TENANT: &str = "00000000-0000-4000-8000-000000000001";
 const SUITE_SCHEMA: &str = include_str!("../fixtures/suite_schema.sql");
 
-/// A database that the suite built, migrated by us.
+/// A database that the suite created and the service's migrations have adopted.
 pub async fn adopted() -> (Database, Report) {
     let database = Database::empty().await;
     let mut client = database.connect().await;

@@ -1,7 +1,7 @@
-//! What waiting for the disk costs: `durable` against `received`, three ways.
+//! What waiting for the disk costs: `durable` against `received`, measured in three ways.
 //!
-//! A share is the rate at `durable` over the rate at `received` of the same
-//! round; what counts is the median of the rounds. Knows nothing of what is asked.
+//! A share is the rate at `durable` over the rate at `received` in the same round; the result is
+//! the median of the rounds. Does not know the figures that are asked.
 
 use std::time::Instant;
 
@@ -9,26 +9,26 @@ use super::{median, note, per_second};
 use crate::harness::{BODY_EVENTS, Plan, Rig, Sent};
 
 const ROUNDS: u64 = 5;
-/// Bodies of one measurement: more than twice what fits into memory, or it would
-/// not be the disk that is measured, and forty of them within four minutes. Without
-/// optimization there is nothing to measure, and fewer try the way as well.
+/// Bodies of one measurement. 8,000 are more than twice what fits into memory, so that the disk
+/// is measured, and forty measurements take less than four minutes. In a build without
+/// optimization 600 are enough to exercise the code: its figures mean nothing.
 const BODIES: u64 = if cfg!(debug_assertions) { 600 } else { 8_000 };
 
-/// Medians of the rounds' shares.
+/// Medians over the rounds.
 #[derive(Clone, Copy, Debug)]
 pub struct Shares {
-    /// Of the rate at which events are acknowledged.
+    /// Share of the rate at which events are acknowledged.
     pub acknowledged: f64,
-    /// Of the rate at which they get into Postgres; none if that was frozen.
+    /// Share of the rate at which rows are stored; `None` if Postgres is frozen.
     pub stored: Option<f64>,
 }
 
 /// Whether Postgres takes part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Postgres {
-    /// It stores what comes, beside the service and on the same cores.
+    /// It stores rows, on the same cores as the service.
     Stores,
-    /// It is frozen, so nothing but the service and the senders runs.
+    /// It is frozen, so only the service and the senders run.
     Frozen,
 }
 
@@ -36,9 +36,9 @@ pub enum Postgres {
 pub struct Durability<'a> {
     rig: &'a Rig,
     postgres: Postgres,
-    /// The next number of a body.
+    /// The number of the next body.
     next: &'a mut u64,
-    /// Everything that was sent.
+    /// All that was sent.
     all: &'a mut Vec<Sent>,
 }
 
@@ -55,7 +55,7 @@ impl<'a> Durability<'a> {
         }
     }
 
-    /// Measures both levels by turns, with so many senders.
+    /// Measures both levels in alternating order, with this number of senders.
     pub async fn shares(&mut self, senders: u64) -> Shares {
         let mut rounds = Vec::new();
         for round in 0..ROUNDS {
@@ -126,7 +126,7 @@ impl<'a> Durability<'a> {
 }
 
 impl Shares {
-    /// Of rounds of durable and received: both saw the same machine.
+    /// Compares within a round, where both levels saw the same machine.
     fn of(rounds: &[[Rates; 2]]) -> Self {
         let stored = |[durable, received]: &[Rates; 2]| Some(durable.1? / received.1?);
         let stored: Option<Vec<f64>> = rounds.iter().map(stored).collect();

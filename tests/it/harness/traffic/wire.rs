@@ -1,4 +1,4 @@
-//! One keep-alive connection that posts bodies, with as little work as can be.
+//! A keep-alive connection that posts bodies with little work.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -8,10 +8,10 @@ use recsys_ingest::tenants::role::Role;
 
 use crate::harness::key;
 
-/// Longest wait for an answer: longer than any limit of the service's own.
+/// Longest wait for an answer; then the connection counts as broken.
 const ANSWER_MAX: Duration = Duration::from_secs(60);
 
-/// A connection, opened when it is needed.
+/// A connection, opened on demand.
 pub(super) struct Wire {
     head: String,
     stream: Option<(SocketAddr, TcpStream)>,
@@ -26,7 +26,7 @@ pub(super) struct Answer<'a> {
     body: &'a str,
 }
 
-/// The answer did not come.
+/// No answer arrived.
 pub(super) struct Broken {
     /// Whether the request may have arrived.
     pub(super) sent: bool,
@@ -45,7 +45,7 @@ impl Wire {
         }
     }
 
-    /// Posts a body; opens the connection anew if it has to.
+    /// Posts a body; reconnects if necessary.
     pub(super) fn post(&mut self, to: SocketAddr, body: &[u8]) -> Result<Answer<'_>, Broken> {
         if self.stream.as_ref().is_none_or(|(at, _)| *at != to) {
             let stream = TcpStream::connect(to).map_err(|_| Broken { sent: false })?;
@@ -75,7 +75,7 @@ impl Wire {
         })
     }
 
-    /// Reads an answer; returns where its body begins and ends.
+    /// Reads an answer; returns the start and the end of its body.
     fn read(&mut self, stream: &mut TcpStream) -> Option<(usize, usize)> {
         let mut filled = 0;
         loop {
@@ -103,27 +103,27 @@ impl Wire {
 }
 
 impl<'a> Answer<'a> {
-    /// A field of text, or nothing.
+    /// The value of a text field, or an empty text.
     pub(super) fn text(&self, name: &str) -> &'a str {
         self.after(name)
             .and_then(|rest| rest.strip_prefix('"')?.split('"').next())
             .unwrap_or_default()
     }
 
-    /// A field that is a number, or 0.
+    /// The value of a numeric field, or 0.
     pub(super) fn number(&self, name: &str) -> u64 {
         let digits = self.after(name).unwrap_or_default();
         let digits = digits.split(|c: char| !c.is_ascii_digit()).next();
         digits.unwrap_or_default().parse().unwrap_or(0)
     }
 
-    /// How many events are listed as quarantined.
+    /// Number of events that are listed as quarantined.
     pub(super) fn quarantined(&self) -> u64 {
         let list = self.after("quarantined").unwrap_or_default();
         list.matches("\"index\":").count() as u64
     }
 
-    /// All of it, for messages.
+    /// The whole answer, for messages.
     pub(super) fn whole(&self) -> String {
         format!("{} {}", self.status, self.body)
     }
