@@ -23,7 +23,7 @@ pub(crate) struct Statements {
 impl Statements {
     pub(crate) async fn prepare(client: &Client, table: Table) -> Result<Self, Error> {
         // A scalar subquery is one index probe per key, pruned to one partition at run time,
-        // whatever array length the planner assumes.
+        // for any array length that the planner assumes.
         let stored = format!(
             "SELECT wanted.n
                FROM unnest($1::uuid[], $2::timestamptz[], $3::uuid[])

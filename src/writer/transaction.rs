@@ -27,8 +27,8 @@ pub(crate) const STATEMENT_LIMIT: Duration = Duration::from_secs(60);
 /// Makes a session read-only outside of [`BEGIN`].
 pub(crate) const READ_ONLY_UNLESS_BEGUN: &str = "SET default_transaction_read_only = on";
 
-/// READ COMMITTED also if the database's default is another: a read after a wait for a row lock sees the
-/// newest row.
+/// READ COMMITTED, not the database's default: a read after a wait for a row lock sees the newest
+/// row.
 pub(crate) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE";
 
 /// How to store a batch.
