@@ -4,7 +4,7 @@
 //! because operators, pg_partman and the suite's own helper also create partitions. Nothing here
 //! takes a lock on a parent table that conflicts with a reader or a COPY.
 //!
-//! Never removes a partition. The lanes quarantine rows that have no partition; [`maintain`]
+//! Never removes a partition. The lanes quarantine rows that have no partition; `maintain`
 //! retries those.
 
 pub(crate) mod bound;

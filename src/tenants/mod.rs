@@ -2,9 +2,9 @@
 //!
 //! All tenants and keys are in memory as a [`Snapshot`](snapshot::Snapshot) that
 //! [`TenantCache`](refresh::TenantCache) replaces in one step. No request waits for the database,
-//! and none sees half a change. An operator's commands are in [`admin`]. The
-//! [`KeyCacheFile`](cache_file::KeyCacheFile) in the spool directory is used when the service
-//! starts without the database.
+//! and none sees half a change. An operator's commands are in [`admin`]. The key
+//! cache file in the spool directory (`cache_file`) is used when the service starts without the
+//! database.
 //!
 //! Invariant: a snapshot is one consistent reading of both tables, and stays in force until a newer
 //! one was read completely.

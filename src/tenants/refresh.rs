@@ -3,7 +3,7 @@
 //! [`TenantCache::run`] reads both tables at an interval, or early when woken, and reconnects after
 //! a lost connection. If a refresh fails, the last snapshot stays in force, and its age says how
 //! stale it is. Until the first refresh the key cache file of an earlier run may be used, see
-//! [`KeyCacheFile`](super::cache_file::KeyCacheFile); after it, never again.
+//! `cache_file`; after it, never again.
 //!
 //! Every wait has a limit. The caller runs the loop.
 
