@@ -33,7 +33,7 @@ pub enum Source {
     Transport,
     /// The clock's offset from the server.
     Clock,
-    /// The first check, for what may change by itself.
+    /// Notes of the check at the start, about what may change by itself.
     Start,
     /// The operating system's limits on this process.
     Process,

@@ -1,6 +1,7 @@
 //! Why a batch could not be stored.
 //!
-//! Each error has an [`ErrorKind`], and only that decides how the batch is retried.
+//! Maps each error to the [`ErrorKind`] that decides how `lane` retries the batch. Only
+//! [`Error::Moved`] and [`Error::Fenced`] are handled there before their kind is asked for.
 
 use tokio_postgres::error::DbError;
 
