@@ -148,8 +148,8 @@ impl Quarantine<'_> {
     async fn put_bytes(&self, (at, bad): &(usize, RejectedRow)) -> Result<usize, Error> {
         let table = self.batch.table();
         let (key, row) = (self.batch.key(*at), self.batch.row(*at));
-        // A time that Postgres refuses would keep the row out of quarantine. The range of jiff lies
-        // within that of Postgres.
+        // A time that Postgres refuses would keep the row out of quarantine: omit one outside the
+        // years −9999 to 9999.
         let received_at =
             received_at(row).filter(|at| jiff::Timestamp::from_microsecond(at.0).is_ok());
         let column = bad.column.as_deref().map(ascii);
