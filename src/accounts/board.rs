@@ -1,7 +1,7 @@
 //! The findings in force.
 //!
-//! Each source replaces its own findings as a whole. A finding is logged when it
-//! comes and when it goes, however often it is found in between.
+//! Each source replaces its own findings as a whole. A finding is logged when it appears and when
+//! it is gone, however often it is found in between.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,28 +20,28 @@ use crate::postgres::checks::clock;
 use crate::postgres::checks::pooler::pooler;
 use crate::postgres::error::Error;
 
-/// Where findings come from.
+/// The check that a finding comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// What the catalog says.
+    /// The catalog and settings of the database.
     Database,
-    /// The schema could not be brought up to date.
+    /// A migration that failed.
     Migration,
     /// A pooler that hands one server connection to several sessions.
     Pooler,
-    /// How the last connection was made.
+    /// The transport of the last connection: TLS or clear text.
     Transport,
-    /// The clock.
+    /// The clock's offset from the server.
     Clock,
-    /// What the first look found that may change by itself.
+    /// Notes of the check at the start, about what may change by itself.
     Start,
-    /// What the operating system allows this process.
+    /// The operating system's limits on this process.
     Process,
 }
 
 const SOURCES: usize = 7;
 
-/// Holds what was found, for readiness, metrics and the log.
+/// Holds the findings for readiness, metrics and the log.
 #[derive(Debug)]
 pub struct Board {
     metrics: Arc<Metrics>,
@@ -49,15 +49,15 @@ pub struct Board {
     /// Connections that the service keeps open.
     connections: u32,
     found: Mutex<[Vec<Finding>; SOURCES]>,
-    /// A bit for each table that events are not taken for.
+    /// A bit for each table that refuses events.
     refused: AtomicU8,
-    /// A bit for each table that was found fit once.
+    /// A bit for each table that has passed the checks once.
     was_fit: AtomicU8,
     is_prepared: watch::Sender<bool>,
 }
 
 impl Board {
-    /// A board with nothing on it.
+    /// A board without findings.
     pub fn new(metrics: Arc<Metrics>, now: fn() -> Micros, connections: u32) -> Self {
         Self {
             metrics,
@@ -93,8 +93,8 @@ impl Board {
         if source == Source::Database && *self.is_prepared.borrow() {
             self.was_fit.fetch_or(!stopped, Ordering::Relaxed);
         }
-        // Once rows of a table were storable, a fault is mended before the spool
-        // is full, so its events go on being taken. Before that they may never be.
+        // Events of a table that was fit once are still accepted: the spool keeps them, and the
+        // fault may be fixed before the spool is full. A table that was never fit may never be.
         let was_fit = self.was_fit.load(Ordering::Relaxed);
         self.refused.store(stopped & !was_fit, Ordering::Relaxed);
     }
@@ -111,14 +111,14 @@ impl Board {
         })
     }
 
-    /// All findings, the worst first.
+    /// All findings, the most severe first.
     pub fn all(&self) -> Vec<Finding> {
         let mut all: Vec<Finding> = self.found().iter().flatten().cloned().collect();
         all.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
         all
     }
 
-    /// Why events of `table` are not taken, if they are not.
+    /// Why events of `table` are refused, or `None` if they are accepted.
     pub fn refusal(&self, table: Table) -> Option<Finding> {
         if self.refused.load(Ordering::Relaxed) & bit(table) == 0 {
             return None;
@@ -128,8 +128,8 @@ impl Board {
         all.find(|finding| finding.stops(table)).cloned()
     }
 
-    /// Checks a connection, and puts up what it finds. From then on the schema
-    /// counts as prepared: as far as this service can bring it.
+    /// Checks the database and replaces its findings. From then on the schema counts as prepared:
+    /// the service has migrated as far as it can.
     ///
     /// # Errors
     /// When the connection is lost.
@@ -140,8 +140,8 @@ impl Board {
         Ok(())
     }
 
-    /// Checks again while something is to be mended: writers look when they connect,
-    /// and what is mended need not break a connection.
+    /// Repeats the check while it has findings. Lanes check only when they connect, and fixing a
+    /// fault need not break a connection.
     ///
     /// # Errors
     /// When the connection is lost.
@@ -154,9 +154,8 @@ impl Board {
         Ok(())
     }
 
-    /// Checks a writer's new connection: an error is also what keeps the rows of
-    /// its table from being stored. Waits for the schema to be brought up to
-    /// date, where that is why.
+    /// Checks a lane's new connection. Fails with a fault that keeps rows of `table` from being
+    /// stored. If there is a fault and the schema is not prepared yet, waits for that first.
     pub(crate) async fn admit(
         &self,
         client: &Client,
@@ -170,7 +169,7 @@ impl Board {
         {
             let mut prepared = self.is_prepared.subscribe();
             if !*prepared.borrow_and_update() {
-                // Past the limit the writer says what it sees.
+                // After the limit the lane reports the present findings.
                 drop(tokio::time::timeout(wait_max, prepared.wait_for(|done| *done)).await);
                 findings = crate::postgres::checks::inspect(client, self.connections).await?;
             }
@@ -202,8 +201,8 @@ impl Board {
         Ok(())
     }
 
-    /// Says how a connection was made: `clear_text` is why it has no TLS though
-    /// TLS was preferred.
+    /// Records how a connection was made: `clear_text` is the reason for no TLS where TLS was
+    /// preferred.
     pub(crate) fn note_transport(&self, clear_text: Option<&str>) {
         let finding = clear_text.map(|reason| {
             Finding::new(
@@ -217,11 +216,12 @@ impl Board {
         self.put(Source::Transport, finding.into_iter().collect());
     }
 
-    /// Looks at an error for what names its cause better than its words do.
+    /// Adds the pooler finding if the error comes from a transaction pooler, which its message does
+    /// not name.
     pub fn note_error(&self, error: &Error) {
         let is_pooler = match error {
             Error::Unfit(finding) => *finding == pooler(),
-            // Our statements and their names are known to our session alone.
+            // Only our own session knows our prepared statements.
             Error::Statement { source, .. } => source
                 .code()
                 .is_some_and(|code| matches!(code.code(), "26000" | "42P05")),
@@ -233,7 +233,7 @@ impl Board {
     }
 
     fn found(&self) -> MutexGuard<'_, [Vec<Finding>; SOURCES]> {
-        // Lists are replaced as a whole, so a panic elsewhere has not left one half done.
+        // Lists are replaced as a whole, so a panic elsewhere leaves none half written.
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

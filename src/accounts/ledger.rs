@@ -1,4 +1,4 @@
-//! The ledger's rows: how far each stream has come, and who may move it on.
+//! The ledger rows: each stream's watermark and counts, and the opening that may advance it.
 
 use std::fmt;
 
@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 use crate::event::table::Table;
 
-/// Of one stream, or of all. Cheap: an idle lane can ask every other second
-/// whether it is still the holder; see [`Stream::read`] and [`super::decision::decide`].
+/// For one stream, or for all. Cheap, so an idle lane can ask every other second whether it still
+/// holds its row; see [`Stream::read`] and `writer::decision`.
 const READ: &str = "
     SELECT mine.settled, mine.stored, mine.duplicates, mine.quarantined, mine.dropped,
            mine.inherited, mine.opening, mine.epoch, holder.host, holder.pid, holder.directory,
@@ -20,12 +20,12 @@ const READ: &str = "
      WHERE mine.instance_id = $1 AND mine.lineage = $2 AND mine.stream = coalesce($3, mine.stream)
      ORDER BY mine.stream";
 
-/// A stream of this spool, and the table that it goes into.
+/// A stream of this spool, and the table of its rows.
 #[derive(Clone, Copy, Debug)]
 pub struct Stream {
     /// The spool's id.
     pub instance: Uuid,
-    /// Which of the spools with this id; see [`crate::spool::History::lineage`].
+    /// Which of the spools with this id; see `log::spool::recover::openings`.
     pub lineage: Uuid,
     /// The stream's number in the spool.
     pub number: u8,
@@ -34,7 +34,7 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// How far the stream has come, as of the last COMMIT, and who holds it.
+    /// The stream's ledger row as of the last COMMIT.
     pub(crate) async fn read(&self, client: &Client) -> Result<Option<LedgerRow>, Error> {
         let number = i16::from(self.number);
         let parameters: [&(dyn ToSql + Sync); 3] = [&self.instance, &self.lineage, &Some(number)];
@@ -43,21 +43,21 @@ impl Stream {
     }
 }
 
-/// What the ledger says of a stream.
+/// A stream's watermark and counts in the ledger.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// The last frame that is settled; all before it are too.
+    /// The watermark: all records up to this sequence are committed.
     pub settled: u64,
-    /// Rows that were new.
+    /// Rows that were stored.
     pub stored: u64,
-    /// Rows that were there already.
+    /// Rows that were already stored.
     pub duplicates: u64,
-    /// Rows that were set aside.
+    /// Rows that were quarantined.
     pub quarantined: u64,
-    /// Rows that an operator threw away.
+    /// Rows that an operator discarded from quarantine.
     pub dropped: u64,
-    /// Accepted rows that another lineage accounts for; below zero: rows of
-    /// other copies of the spool that are in this account.
+    /// Accepted rows that another lineage counts. Negative: rows of other copies of the spool that
+    /// this row counts.
     pub inherited: i64,
 }
 
@@ -73,34 +73,34 @@ impl Totals {
         }
     }
 
-    /// Accepted rows that are no longer in the spool, as this account has it.
+    /// Accepted rows that are no longer in the spool, according to this row.
     pub fn decided(&self) -> i128 {
         let counted = [self.stored, self.duplicates, self.quarantined, self.dropped];
         i128::from(self.inherited) + counted.iter().copied().map(i128::from).sum::<i128>()
     }
 
-    /// The same as a count.
+    /// [`decided`](Self::decided) as a count.
     pub fn decided_items(&self) -> u64 {
         u64::try_from(self.decided().max(0)).unwrap_or(u64::MAX)
     }
 
-    /// Of so many accepted rows, those that are still in the spool.
+    /// Of `accepted` rows, the number that is still in the spool.
     pub fn spooled(&self, accepted: u64) -> u64 {
         let spooled = i128::from(accepted) - self.decided();
         u64::try_from(spooled.max(0)).unwrap_or(u64::MAX)
     }
 }
 
-/// A process that had, or has, a spool open.
+/// A process that has, or had, a spool open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {
-    /// Its machine.
+    /// Its host name.
     pub host: String,
-    /// Its process.
+    /// Its process id.
     pub pid: i64,
     /// Its spool directory.
     pub directory: String,
-    /// Since when it holds the ledger's rows, in UTC.
+    /// When it took over the ledger rows, in UTC.
     pub since: String,
 }
 
@@ -124,7 +124,7 @@ impl fmt::Display for Holder {
 pub(crate) struct LedgerRow {
     pub(crate) totals: Totals,
     pub(crate) mark: Mark,
-    /// Who may move it on; unknown for a row from before openings were recorded.
+    /// The process that may advance the row; `None` for a row from before openings were recorded.
     pub(crate) holder: Option<Holder>,
 }
 
@@ -149,7 +149,7 @@ impl LedgerRow {
     }
 }
 
-/// The rows of all streams of a spool, with their numbers.
+/// The ledger rows of all streams of a spool, with their numbers.
 pub(crate) async fn read_all(
     client: &Transaction<'_>,
     instance: Uuid,
@@ -168,13 +168,13 @@ pub(crate) fn count(row: &Row, at: usize) -> u64 {
     u64::try_from(row.get::<_, i64>(at)).unwrap_or(0)
 }
 
-/// A stream's row in the ledger, as far as it decides anything.
+/// The part of a stream's ledger row that decides whether a batch may be stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Mark {
-    /// All frames up to here are settled, in the directory of the opening.
+    /// The watermark, in the sequences of the opening's directory.
     pub(crate) settled: u64,
-    /// Who may move it; none: a row that no opening has taken over yet.
+    /// The opening that may advance it; `None` for a row that no opening has taken over.
     pub(crate) opening: Option<Uuid>,
-    /// Raised with each opening.
+    /// Rises with each take-over.
     pub(crate) epoch: u64,
 }

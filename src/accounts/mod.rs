@@ -1,5 +1,5 @@
-//! What is known of the rows: how the lanes get on, what the ledger and the tables say, what
-//! is in quarantine, and what the checks found.
+//! What is known about the stored rows: the lanes' status, the ledger, the counts of the tables,
+//! the quarantine, and the findings of the checks.
 
 pub(crate) mod ledger;
 

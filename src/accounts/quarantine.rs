@@ -1,7 +1,7 @@
-//! What an operator does with rows that were set aside.
+//! What an operator does with quarantined rows.
 //!
-//! Keeps one invariant: a row leaves quarantine in the transaction that stores
-//! it, or counts it as thrown away, in the ledger.
+//! Invariant: a row leaves quarantine in the same transaction that stores it or counts it as
+//! dropped in the ledger.
 
 use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
@@ -20,44 +20,44 @@ use crate::partitions::range::{Interval, Range};
 
 use crate::event::result::{LEFT_OUT, LEFT_OUT_MESSAGE, PARTITION_BUDGET};
 
-/// The ledger's rows of operators: not an instance's, and a stream for each table.
+/// The spool id of the ledger rows that count what operators do, with one stream for each table.
 const OPERATOR: Uuid = Uuid::nil();
 
-/// Which rows an operator means.
+/// The rows that an operator selects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Selection {
-    /// These.
+    /// Rows with these ids.
     Ids(Vec<i64>),
-    /// All with this code.
+    /// All rows with this SQLSTATE.
     Code(String),
-    /// All.
+    /// All rows.
     All,
 }
 
-/// A row that was set aside.
+/// A row in quarantine.
 #[derive(Clone, Debug)]
 pub struct Quarantined {
-    /// Its number.
+    /// Its id in the quarantine.
     pub id: i64,
-    /// The table that it was for.
+    /// The table of the row.
     pub table: String,
     /// The tenant's external id, or its UUID if it is unknown.
     pub tenant: String,
     /// The event's id.
     pub event_id: Uuid,
-    /// When it was set aside.
+    /// When it was quarantined.
     pub at: Micros,
-    /// Postgres's code, or ours.
+    /// The SQLSTATE, or a code of this service.
     pub sqlstate: String,
-    /// Why, in words.
+    /// The message of the error.
     pub message: String,
-    /// The column or constraint, where one was named.
+    /// The column or constraint, if the error named one.
     pub place: Option<String>,
-    /// The row, as JSON text; its bytes in hexadecimal where they are no row.
+    /// The row as JSON text, or its bytes in hexadecimal if they cannot be read as a row.
     pub row: String,
 }
 
-/// What a retry came to.
+/// The result of a retry.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Retried {
     /// Rows that are stored now.
@@ -75,7 +75,7 @@ const SELECT: &str = "
       FROM ingest_quarantine AS q
       LEFT JOIN tenants AS t ON t.id = q.tenant_id";
 
-/// The latest rows that were set aside.
+/// The rows that were quarantined last.
 pub async fn list(client: &Client, limit: i64) -> Result<Vec<Quarantined>> {
     let rows = client
         .query(&format!("{SELECT} ORDER BY q.id DESC LIMIT $1"), &[&limit])
@@ -84,7 +84,7 @@ pub async fn list(client: &Client, limit: i64) -> Result<Vec<Quarantined>> {
     Ok(rows.iter().map(entry).collect())
 }
 
-/// One row that was set aside.
+/// One row in quarantine.
 pub async fn show(client: &Client, id: i64) -> Result<Quarantined> {
     let row = client
         .query_opt(&format!("{SELECT} WHERE q.id = $1"), &[&id])
@@ -98,7 +98,7 @@ pub async fn show(client: &Client, id: i64) -> Result<Quarantined> {
     }
 }
 
-/// Tries to store rows again, one by one, so that one bad row keeps no other.
+/// Retries rows one by one, so that a bad row does not stop the others.
 pub async fn retry(
     client: &mut Client,
     selection: &Selection,
@@ -110,7 +110,7 @@ pub async fn retry(
         match retry_one(client, id, interval, &mut coverage).await {
             Ok(Fate::Stored) => retried.stored += 1,
             Ok(Fate::Duplicate) => retried.duplicates += 1,
-            // Someone else was quicker.
+            // It was retried or discarded elsewhere.
             Ok(Fate::Gone) => {}
             Ok(Fate::Refused(words)) => retried.refused.push((id, words)),
             Err(error) => match error.downcast_ref::<tokio_postgres::Error>() {
@@ -125,7 +125,7 @@ pub async fn retry(
     Ok(retried)
 }
 
-/// One instant for each table and day of rows that wait for a partition.
+/// One instant for each table and day with rows that wait for a partition.
 pub(crate) async fn waiting_for_partition(client: &Client) -> Result<Vec<(Table, Micros)>> {
     let rows = client
         .query(
@@ -143,7 +143,7 @@ pub(crate) async fn waiting_for_partition(client: &Client) -> Result<Vec<(Table,
         .collect()
 }
 
-/// The rows of one range that wait for its partition.
+/// The ids of rows in one range that wait for its partition.
 pub(crate) async fn waiting_in(client: &Client, table: Table, range: Range) -> Result<Vec<i64>> {
     let rows = client
         .query(
@@ -163,7 +163,7 @@ pub(crate) async fn waiting_in(client: &Client, table: Table, range: Range) -> R
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
-/// Throws rows away; returns how many.
+/// Discards rows. Returns how many.
 pub async fn discard(client: &mut Client, selection: &Selection) -> Result<u64> {
     let mut dropped = 0;
     for id in ids(client, selection).await? {
@@ -216,14 +216,14 @@ async fn ids(client: &Client, selection: &Selection) -> Result<Vec<i64>> {
     Ok(ids)
 }
 
-/// What became of a row that was tried again.
+/// The result of retrying one row.
 enum Fate {
     Stored,
-    /// It was stored before.
+    /// It was already stored.
     Duplicate,
-    /// It is not in quarantine any more.
+    /// It is no longer in quarantine.
     Gone,
-    /// It stays.
+    /// It stays in quarantine.
     Refused(String),
 }
 
@@ -249,13 +249,13 @@ async fn retry_one(
     };
     let table = table_named(found.get(0))?;
     let key: RowKey = (found.get(2), found.get(3), found.get(4));
-    // Making sure of a partition takes a lock, also where it is there.
+    // `ensure` takes a lock even if the partition exists, so look first.
     let coverage = &mut coverage[table as usize];
     if !coverage.covers(found.get(1)) {
         *coverage = read_coverage(client, table).await?;
     }
     if !coverage.covers(found.get(1)) {
-        // An operator asked for this row: its partition is not on demand.
+        // An operator asked for this row, so the partition does not count against the hourly limit.
         let range = interval.range_of(found.get(1));
         match ensure(client, table, range, "for a row in quarantine").await {
             Ok(_) => *coverage = read_coverage(client, table).await?,
@@ -276,7 +276,7 @@ async fn retry_one(
     let Some(taken) = taken else {
         return Ok(Fate::Gone);
     };
-    // What is put off until COMMIT is refused there, and the row stays all the same.
+    // A deferred constraint fails at COMMIT; then the row also stays in quarantine.
     let stored = match (taken.get(0), taken.get(1)) {
         (Some(json), _) => insert(&transaction, table, json).await?,
         (None, Some(bytes)) => match copy_in(&transaction, table, &key, bytes).await? {
@@ -302,11 +302,11 @@ async fn retry_one(
     })
 }
 
-/// Inserts a row that is kept as JSON; `false` if nothing was inserted.
+/// Inserts a row that is kept as JSON. `false` if nothing was inserted.
 async fn insert(transaction: &Transaction<'_>, table: Table, json: &str) -> Result<bool> {
     let columns: Vec<_> = table.columns().iter().map(|column| column.name).collect();
     let columns = columns.join(", ");
-    // Of the key alone: a row that another unique index refuses is no duplicate.
+    // Only for a conflict on the key: a row that violates another unique index is no duplicate.
     let inserted = transaction
         .execute(
             &format!(
@@ -320,8 +320,8 @@ async fn insert(transaction: &Transaction<'_>, table: Table, json: &str) -> Resu
     Ok(inserted > 0)
 }
 
-/// Copies a row that is kept as bytes; `false` if nothing was stored, `None` if
-/// the bytes are no row.
+/// Copies a row that is kept as bytes. `false` if nothing was stored, `None` if the bytes are no
+/// row.
 async fn copy_in(
     transaction: &Transaction<'_>,
     table: Table,
@@ -357,7 +357,7 @@ async fn is_stored(transaction: &Transaction<'_>, table: Table, key: &RowKey) ->
     Ok(row.get(0))
 }
 
-/// Moves a row from the quarantined to the stored, duplicate or dropped ones.
+/// Moves a row's count in the ledger from quarantined to stored, duplicate or dropped.
 async fn enter(
     transaction: &Transaction<'_>,
     table: Table,

@@ -1,4 +1,4 @@
-//! How a lane gets on, for readiness and metrics.
+//! A lane's status, for readiness and metrics.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,25 +6,25 @@ use std::time::{Duration, Instant};
 
 use super::ledger::{Stream, Totals};
 
-/// What can be said of a lane.
+/// The health of a lane, from good to worst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Health {
     /// Batches are stored.
     Good,
-    /// Batches are settled, but all of their rows are set aside.
+    /// Batches are committed, but all of their rows go to quarantine.
     SettingAside,
-    /// Postgres is away or busy; the lane waits for it.
+    /// Postgres is unreachable or busy; the lane retries.
     Away,
-    /// Postgres refuses rows; the lane waits for more, to tell why.
+    /// Postgres refuses rows; the lane waits for more rows to decide why.
     Undecided,
-    /// An operator has to mend something; the lane tries again now and then.
+    /// An operator has to act; the lane retries every few seconds.
     Fault,
 }
 
-/// What a lane's writer says of itself.
+/// What a lane reports about itself.
 #[derive(Debug)]
 pub struct LaneStatus {
-    /// The stream that the lane carries.
+    /// The stream that the lane stores.
     pub stream: Stream,
     health: AtomicU8,
     was_reached: AtomicBool,
@@ -34,17 +34,17 @@ pub struct LaneStatus {
 #[derive(Debug, Default)]
 struct Progress {
     totals: Totals,
-    /// When the batch was begun that is being stored.
+    /// When the batch that is being stored was begun.
     storing_since: Option<Instant>,
 }
 
-/// A batch takes well under a second. When one takes this long, Postgres is away
-/// without having said so: frozen, or behind a network that swallows everything.
+/// A batch takes well under a second. After this long Postgres is away without an error: frozen, or
+/// behind a network that drops packets.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
 
 impl LaneStatus {
-    /// A lane that was not heard of yet. Until the database is reached the keys
-    /// are not read, so that readiness does not hang on the lane's word.
+    /// The status of a lane before its first attempt. It starts as good: until the database is
+    /// reached, readiness fails because the tenants are unread.
     pub fn new(stream: Stream) -> Self {
         Self {
             stream,
@@ -54,7 +54,7 @@ impl LaneStatus {
         }
     }
 
-    /// How the lane got on at its last attempt, or gets on if that takes long.
+    /// The health after the last attempt, or of the current one if that takes too long.
     pub fn health(&self) -> Health {
         let last = Health::of(self.health.load(Ordering::Relaxed));
         let since = self.progress().storing_since;
@@ -64,22 +64,22 @@ impl LaneStatus {
         }
     }
 
-    /// What the ledger said after the last batch.
+    /// The ledger's totals after the last batch.
     pub fn totals(&self) -> Totals {
         self.progress().totals
     }
 
-    /// A batch is about to be stored, or is.
+    /// Records whether a batch is being stored.
     pub(crate) fn is_storing(&self, storing: bool) {
         self.progress().storing_since = storing.then(Instant::now);
     }
 
-    /// Makes the health no better than `health`; returns what it was.
+    /// Makes the health at least as bad as `health`; returns the health before.
     pub(crate) fn raise(&self, health: Health) -> Health {
         Health::of(self.health.fetch_max(health as u8, Ordering::Relaxed))
     }
 
-    /// Makes the health good if it was `health`, and says whether it was.
+    /// Makes the health good if it is `health`. Returns whether it was.
     pub(crate) fn clear(&self, health: Health) -> bool {
         let good = Health::Good as u8;
         self.health
@@ -87,12 +87,12 @@ impl LaneStatus {
             .is_ok()
     }
 
-    /// Sets the health; returns what it was.
+    /// Sets the health; returns the health before.
     pub(crate) fn set(&self, health: Health) -> Health {
         Health::of(self.health.swap(health as u8, Ordering::Relaxed))
     }
 
-    /// Whether the ledger was ever read: before that nothing of the lane is.
+    /// Whether the ledger was ever read. Until then the totals are unknown.
     pub fn was_reached(&self) -> bool {
         self.was_reached.load(Ordering::Relaxed)
     }
@@ -103,7 +103,7 @@ impl LaneStatus {
     }
 
     fn progress(&self) -> MutexGuard<'_, Progress> {
-        // Each part is replaced as a whole, so a panic elsewhere has not left it half done.
+        // Each part is replaced as a whole, so a panic elsewhere leaves none half written.
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,7 +1,7 @@
-//! Checks that every accepted row is where the accounts say it is.
+//! Checks that every accepted row is where the ledger says it is.
 //!
-//! Reads the accounts and the tables as of one moment, and may run beside the
-//! service. Changes nothing.
+//! Reads the ledger and the tables in one snapshot, and may run while the service does. Changes
+//! nothing.
 
 use anyhow::{Context as _, Result};
 use tokio_postgres::{Client, IsolationLevel, Transaction};
@@ -11,14 +11,14 @@ use crate::event::table::Table;
 
 use super::ledger::{Holder, LedgerRow, Totals};
 
-/// What the database says.
+/// The ledger of a spool, and the counts that it is checked against.
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
-    /// The streams of the spool that was asked for.
+    /// The streams of the spool.
     pub streams: Vec<StreamLedger>,
-    /// Both tables.
+    /// The counts of both tables; empty unless they were asked for.
     pub tables: Vec<TableCheck>,
-    /// Rows in quarantine, and as many as there should be.
+    /// The rows in quarantine, and the ledger's count of them.
     pub quarantine: Option<(i64, i64)>,
 }
 
@@ -27,23 +27,23 @@ pub struct Ledger {
 pub struct StreamLedger {
     /// The stream.
     pub number: u8,
-    /// What became of its rows.
+    /// The stream's watermark and counts.
     pub totals: Totals,
-    /// Who may move it on; none: a row from before openings were recorded.
+    /// The opening that may advance the row; `None` for a row from before openings were recorded.
     pub opening: Option<Uuid>,
-    /// The same, as a process.
+    /// The process of that opening.
     pub holder: Option<Holder>,
 }
 
-/// A table's rows, counted and accounted for by all instances and operators.
+/// A table's rows: counted, and according to the ledger of all spools and operators.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TableCheck {
     /// The table.
     pub table: Table,
-    /// Rows that are there. Rows without an event id, from before this service
-    /// was put in front of an existing database, do not count.
+    /// Rows with an event id. Rows from before this service was put in front of an existing
+    /// database have none and do not count.
     pub counted: i64,
-    /// Rows that were stored, as the ledger says.
+    /// Rows that the ledger counts as stored.
     pub stored: i64,
 }
 

@@ -1,19 +1,19 @@
-//! What a partition says it holds, as Postgres writes it.
+//! The bound of a partition, in the form that Postgres prints.
 
 use super::literal::parse_timestamp;
 use super::range::Range;
 
-/// What a partition says it holds.
+/// The bound of a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Bound {
-    /// Rows of this time.
+    /// Rows of this range.
     Range(Range),
-    /// Whatever no other partition holds.
+    /// Rows that no other partition holds.
     Default,
 }
 
-/// Reads what `pg_get_expr` says of a partition's bound, in a session whose
-/// time zone is UTC and whose date style is ISO. None if it is no such bound.
+/// Parses the output of `pg_get_expr` for a partition's bound, in a session with time zone UTC and
+/// date style ISO. `None` if it is not a range of time.
 pub(crate) fn parse_bound(text: &str) -> Option<Bound> {
     if text == "DEFAULT" {
         return Some(Bound::Default);

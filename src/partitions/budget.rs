@@ -1,8 +1,7 @@
-//! How many partitions may be made on demand.
+//! Limits how many partitions are created on demand.
 //!
-//! Invariant: no more than `per_hour` in any hour, however wrong the clocks of
-//! those who send events. Pure: time is passed in. Knows no tables; what is made
-//! ahead of time by the calendar does not spend from it.
+//! Invariant: no more than `per_hour` in any hour, however wrong the senders' clocks are. Pure:
+//! time is passed in. Knows no tables. Partitions that are created ahead of time do not count.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -13,11 +12,11 @@ const HOUR: Duration = Duration::from_secs(3600);
 #[derive(Clone, Debug)]
 pub struct CreationBudget {
     per_hour: usize,
-    /// When each creation of the last hour was, oldest first.
+    /// The time of each creation in the last hour, oldest first.
     spent: VecDeque<Instant>,
 }
 
-/// Too many creations in the last hour; the events wait in quarantine.
+/// The limit of creations per hour is reached; the events wait in quarantine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "made {per_hour} partitions on demand within an hour, the next may be made in {retry_after:?}: \
@@ -26,12 +25,12 @@ pub struct CreationBudget {
 pub struct Exhausted {
     /// The limit that was reached.
     pub per_hour: usize,
-    /// How long until a creation is free again.
+    /// Time until the next creation is allowed.
     pub retry_after: Duration,
 }
 
 impl CreationBudget {
-    /// A budget of `per_hour` creations in any hour.
+    /// A limit of `per_hour` creations in any hour.
     pub fn new(per_hour: usize) -> Self {
         Self {
             per_hour,
@@ -39,7 +38,7 @@ impl CreationBudget {
         }
     }
 
-    /// Spends one creation, or says how long to wait for one.
+    /// Counts one creation, or returns how long to wait for one.
     pub fn spend(&mut self, now: Instant) -> Result<(), Exhausted> {
         while let Some(&oldest) = self.spent.front()
             && now.saturating_duration_since(oldest) >= HOUR

@@ -1,30 +1,27 @@
-//! Days and dates, in the Gregorian calendar extended backwards, as Postgres
-//! has it.
+//! Days and dates in the proleptic Gregorian calendar, as Postgres has it.
 //!
-//! Invariant: total on the days of every `i64` of microseconds, so that no clock
-//! of a sender, however wrong, can bring us down; and its own inverse.
-//! Knows no time zone: all days are UTC.
+//! Invariant: every `i64` of microseconds has a date, so that no sender's clock can crash the
+//! service, and the two functions are inverse. Knows no time zone: all days are UTC.
 
 /// Microseconds in a second.
 pub(crate) const SECOND_US: i64 = 1_000_000;
-/// Microseconds in a day; UTC has no leap seconds as Postgres counts.
+/// Microseconds in a day. Like Postgres, this ignores leap seconds.
 pub(crate) const DAY_US: i64 = 86_400 * SECOND_US;
 
-/// Days in 400 years of the Gregorian calendar, after which it repeats.
+/// Days in 400 years, after which the Gregorian calendar repeats.
 const ERA_DAYS: i64 = 146_097;
 
-/// The date of a day counted from 1970-01-01, in the Gregorian calendar
-/// extended backwards, as Postgres has it.
+/// The date of a day counted from 1970-01-01.
 ///
-/// Years are reckoned from March, so that the leap day is a year's last.
+/// Years are counted from March, so that the leap day is the last day of a year.
 pub(crate) fn civil_of_day(day: i64) -> (i64, i64, i64) {
     let day = day + MARCH_0_TO_EPOCH_DAYS;
     let (era, day_of_era) = (day.div_euclid(ERA_DAYS), day.rem_euclid(ERA_DAYS));
-    // Take the leap days out: one in 4 years, none in 100, one again in 400.
+    // Subtract the leap days: one in 4 years, none in 100, one again in 400.
     let year_of_era =
         (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / (ERA_DAYS - 1)) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    // Five months from March on have 153 days, whichever five.
+    // Any five consecutive months without February have 153 days.
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day_of_month = day_of_year - days_before_month(month_from_march) + 1;
     let (month, carry) = if month_from_march < 10 {

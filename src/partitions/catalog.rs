@@ -1,10 +1,10 @@
-//! The partitions that there are, as Postgres' catalog has them.
+//! The existing partitions, read from the Postgres catalog.
 //!
-//! Invariant: bounds are read in a transaction whose time zone and date style
-//! are pinned, so the session's own settings cannot change what a bound means.
+//! Invariant: bounds are read in a transaction with a pinned time zone and date style, so the
+//! session's own settings cannot change their meaning.
 //!
-//! Does not look below a partition that is itself partitioned: it counts as
-//! holding its whole range, and its own parts are its maker's business.
+//! Does not look below a partition that is itself partitioned. It counts as covering its whole
+//! range; the operator who created it maintains its parts.
 
 use tokio_postgres::{Client, IsolationLevel, Transaction};
 
@@ -14,23 +14,23 @@ use super::error::Error;
 use super::indexes::{IndexState, read_indexes, state};
 use crate::event::table::Table;
 
-/// One partition, for people to look at.
+/// One partition, as a list shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PartitionInfo {
     /// The partition's name, without its schema.
     pub name: String,
-    /// The first instant inside; None if it has no beginning.
+    /// The first instant inside; `None` if it has no beginning.
     pub from_us: Option<i64>,
-    /// The first instant after it; None if it has no end.
+    /// The first instant after it; `None` if it has no end.
     pub to_us: Option<i64>,
-    /// Rows, as the last VACUUM or ANALYZE found them; None before the first.
+    /// Rows at the last VACUUM or ANALYZE; `None` before the first.
     pub rows_estimate: Option<i64>,
     /// Bytes on disk, with indexes and TOAST.
     pub bytes: i64,
-    /// Whether it takes what no other partition holds.
+    /// Whether it holds the rows that no other partition holds.
     pub is_default: bool,
-    /// Which of the indexes of a sealed partition it has; None if it is never
-    /// sealed: a default partition, or one that is itself partitioned.
+    /// Which indexes of a sealed partition it has. `None` if it is never sealed: a default
+    /// partition, or one that is not a plain table.
     pub index_state: Option<IndexState>,
 }
 
@@ -43,7 +43,7 @@ pub(crate) struct Parent {
     pub(crate) schema_oid: u32,
 }
 
-/// A partition as the catalog has it.
+/// A partition in the catalog.
 #[derive(Clone, Debug)]
 pub(crate) struct Partition {
     pub(crate) oid: u32,
@@ -54,7 +54,7 @@ pub(crate) struct Partition {
     pub(crate) is_detaching: bool,
 }
 
-/// Reads which stretches of time a table has partitions for.
+/// Reads the ranges of time that a table has partitions for.
 pub async fn read_coverage(client: &mut Client, table: Table) -> Result<Coverage, Error> {
     let tx = begin(client, table, true).await?;
     let parent = read_parent(&tx, table).await?;
@@ -63,7 +63,7 @@ pub async fn read_coverage(client: &mut Client, table: Table) -> Result<Coverage
     Ok(coverage_of(&partitions))
 }
 
-/// Lists a table's partitions in order of time, the default one last.
+/// Lists a table's partitions in order of time, the default partition last.
 pub async fn list(client: &mut Client, table: Table) -> Result<Vec<PartitionInfo>, Error> {
     let tx = begin(client, table, true).await?;
     let parent = read_parent(&tx, table).await?;
@@ -72,7 +72,7 @@ pub async fn list(client: &mut Client, table: Table) -> Result<Vec<PartitionInfo
     let indexes = read_indexes(&tx, table, &oids).await?;
     let mut infos = Vec::with_capacity(partitions.len());
     for partition in partitions {
-        // A partition that is itself partitioned has its rows in its leaves.
+        // If a partition is itself partitioned, its rows are in its leaves.
         let row = tx
             .query_one(
                 "SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint,
@@ -114,10 +114,9 @@ pub async fn list(client: &mut Client, table: Table) -> Result<Vec<PartitionInfo
     Ok(infos)
 }
 
-/// Begins a transaction in which bounds read as they are parsed here.
+/// Begins a transaction in which bounds are printed as [`parse_bound`] reads them.
 ///
-/// READ COMMITTED, because what is read after waiting for a lock must be newer
-/// than the lock.
+/// READ COMMITTED, because a read after a wait for a lock must see what its holder did.
 pub(crate) async fn begin(
     client: &mut Client,
     table: Table,
@@ -141,7 +140,7 @@ pub(crate) async fn begin(
     Ok(tx)
 }
 
-/// Ends a transaction that only read.
+/// Ends a read-only transaction.
 pub(crate) async fn end(tx: Transaction<'_>, table: Table) -> Result<(), Error> {
     tx.commit().await.map_err(|source| Error::Postgres {
         doing: "read the partitions",
@@ -150,8 +149,8 @@ pub(crate) async fn end(tx: Transaction<'_>, table: Table) -> Result<(), Error> 
     })
 }
 
-/// Finds a table through the search_path and makes sure that it is partitioned
-/// the way we think.
+/// Finds a table through the search_path, and checks that it is partitioned by `RANGE
+/// (occurred_at)`.
 pub(crate) async fn read_parent(tx: &Transaction<'_>, table: Table) -> Result<Parent, Error> {
     let row = tx
         .query_opt(
@@ -189,7 +188,7 @@ pub(crate) async fn read_parent(tx: &Transaction<'_>, table: Table) -> Result<Pa
     }
 }
 
-/// Reads a parent's partitions with their bounds.
+/// Reads the partitions of a parent with their bounds.
 pub(crate) async fn read_partitions(
     tx: &Transaction<'_>,
     parent: &Parent,
@@ -235,7 +234,7 @@ pub(crate) async fn read_partitions(
         .collect()
 }
 
-/// What partitions cover together.
+/// The times that partitions cover together.
 pub(crate) fn coverage_of(partitions: &[Partition]) -> Coverage {
     Coverage::of(
         partitions

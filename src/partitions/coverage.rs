@@ -2,13 +2,13 @@
 
 use super::range::Range;
 
-/// The stretches of time for which a table has partitions.
+/// The ranges of time for which a table has partitions.
 ///
-/// A default partition counts for nothing here: rows in it are accepted, but
-/// they stand in the way of the partition that they belong to.
+/// A default partition does not count: it accepts rows, but those rows are in the way of the
+/// partition that they belong to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Coverage {
-    /// Sorted, apart from each other: neighbours are merged. Usually one.
+    /// Sorted, with neighbours merged. Usually one range.
     stretches: Vec<Range>,
 }
 
@@ -37,8 +37,7 @@ impl Coverage {
         after > 0 && self.stretches[after - 1].contains(occurred_us)
     }
 
-    /// Those of `wanted` that are not covered from end to end, each once, in
-    /// order of time.
+    /// The ranges of `wanted` that are not fully covered, each once, in order of time.
     pub fn missing(&self, wanted: impl IntoIterator<Item = Range>) -> Vec<Range> {
         let mut missing: Vec<Range> = wanted
             .into_iter()
@@ -49,7 +48,7 @@ impl Coverage {
         missing
     }
 
-    /// The stretches inside `range` for which there is no partition.
+    /// The parts of `range` that have no partition.
     pub fn gaps(&self, range: Range) -> Vec<Range> {
         let mut gaps = Vec::new();
         let mut from_us = range.from_us;
@@ -71,14 +70,14 @@ impl Coverage {
         gaps
     }
 
-    /// Adds a range that has become covered.
+    /// Adds a range that is now covered.
     pub fn add(&mut self, range: Range) {
         let stretches = std::mem::take(&mut self.stretches);
         *self = Self::of(stretches.into_iter().chain([range]));
     }
 
-    /// How far the cover reaches from an instant on without a hole: the first
-    /// instant that has no partition. `occurred_us` itself if it has none.
+    /// The end of the covered time from an instant on: the first instant without a partition.
+    /// `occurred_us` itself if it has none.
     pub fn end_from(&self, occurred_us: i64) -> i64 {
         self.stretches
             .iter()

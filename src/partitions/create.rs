@@ -1,12 +1,12 @@
-//! Makes the partitions that are missing, beside running readers and writers.
+//! Creates missing partitions while readers and writers run.
 //!
-//! Invariant: the parent is never locked harder than SHARE UPDATE EXCLUSIVE,
-//! which SELECT and COPY do not notice. `CREATE TABLE … PARTITION OF` would take
-//! ACCESS EXCLUSIVE and queue everyone behind the longest reader, so a partition
-//! is made as a table of its own and then attached. Any number of instances may
-//! want the same range at once: one makes it, all succeed.
+//! Invariant: the lock on the parent is never stronger than SHARE UPDATE EXCLUSIVE, which does not
+//! conflict with SELECT or COPY. `CREATE TABLE … PARTITION OF` would take ACCESS EXCLUSIVE, and
+//! every statement would queue behind the longest reader. So a partition is created as a separate
+//! table and then attached. Any number of processes may want the same range at once: one creates
+//! it, all succeed.
 //!
-//! Does not know how many partitions are too many: see the creation budget.
+//! Does not limit the number of partitions: see the creation budget.
 
 use std::time::Duration;
 
@@ -25,43 +25,42 @@ use super::range::{Interval, Range};
 use crate::event::table::Table;
 use crate::postgres::ident::qualified;
 
-/// How long one attempt waits for a lock. A COPY that wants the default
-/// partition queues behind us meanwhile, so it is short.
+/// The lock timeout of one attempt. Short, because a COPY into the default partition queues behind
+/// this lock request.
 const LOCK_WAIT_MS: u32 = 3_000;
 
-/// Attempts before the table counts as busy; with pauses between them, others
-/// that queue behind us get their turn.
+/// Attempts before the table counts as busy. In the pauses between them, the statements in the
+/// queue get their turn.
 const ATTEMPTS: u32 = 4;
 
-/// High half of the advisory lock's key ("part" in ASCII); the low half is the
-/// parent's oid, so each table has a lock of its own.
+/// High half of the advisory lock's key ("part" in ASCII). The low half is the parent's oid, so
+/// each table has a separate lock.
 const LOCK_CLASS: i64 = (u32::from_be_bytes(*b"part") as i64) << 32;
 
-/// A partition that was made.
+/// A partition that was created.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Created {
     /// Its name, without its schema.
     pub name: String,
-    /// What it holds.
+    /// Its range.
     pub range: Range,
-    /// Rows that were waiting for it in a default partition.
+    /// Rows that were moved into it from the default partition.
     pub moved_rows: u64,
 }
 
-/// How a wanted range came to be covered.
+/// How a wanted range was covered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ensured {
-    /// There were partitions for all of it.
+    /// Partitions already covered all of it.
     Existed,
-    /// There was none for any of it; now there is one.
+    /// No partition covered any of it; now one does.
     Created(Created),
-    /// Partitions of other sizes hold parts of it; the gaps between them were
-    /// filled, one partition each.
+    /// Partitions of other sizes covered parts of it. Each gap between them got one partition.
     Filled(Vec<Created>),
 }
 
 impl Ensured {
-    /// The partitions that were made.
+    /// The partitions that were created.
     pub fn created(&self) -> &[Created] {
         match self {
             Ensured::Existed => &[],
@@ -71,11 +70,11 @@ impl Ensured {
     }
 }
 
-/// Makes sure that all of `range` has a partition of `table`.
+/// Ensures that all of `range` has a partition of `table`.
 ///
-/// Runs in short transactions of its own. `why` goes into `ingest_partition_log`
-/// with each partition that is made, beside the connection's application name.
-/// Waits for locks, but never long: past a few attempts it is [`Error::Busy`].
+/// Runs in short transactions that it begins itself. `why` is recorded in `ingest_partition_log`
+/// for each partition that is created, with the connection's application name. Each wait for a lock
+/// is short: after a few attempts the result is [`Error::Busy`].
 pub async fn ensure(
     client: &mut Client,
     table: Table,
@@ -85,7 +84,7 @@ pub async fn ensure(
     ensure_with(client, table, range, IndexProfile::Deferred, why).await
 }
 
-/// [`ensure`], with the indexes that the profile wants from the start.
+/// [`ensure`] with an index profile for the new partitions.
 pub async fn ensure_with(
     client: &mut Client,
     table: Table,
@@ -109,8 +108,8 @@ pub async fn ensure_with(
     }
 }
 
-/// Makes sure that the current range of `interval` and the `ahead` next ones
-/// have partitions; returns those that it made.
+/// Ensures that the current range of `interval` and the next `ahead` ranges have partitions.
+/// Returns those that were created.
 pub async fn ensure_ahead(
     client: &mut Client,
     table: Table,
@@ -127,15 +126,15 @@ pub async fn ensure_ahead(
     Ok(created)
 }
 
-/// Somebody else held a lock for too long.
+/// Another session held a lock for too long.
 fn is_contention(error: &tokio_postgres::Error) -> bool {
     error.code().is_some_and(|code| {
         *code == SqlState::LOCK_NOT_AVAILABLE || *code == SqlState::T_R_DEADLOCK_DETECTED
     })
 }
 
-/// Another look at the catalog may find the matter settled: contention, or
-/// somebody without our lock (an operator, another tool) who was quicker.
+/// Whether another attempt may succeed or find the partition: after contention, or after a session
+/// without our advisory lock (an operator, another tool) created it first.
 fn is_passing(error: &tokio_postgres::Error) -> bool {
     is_contention(error)
         || error.code().is_some_and(|code| {
@@ -158,7 +157,7 @@ async fn attempt_once(
     let parent = read_parent(&tx, table).await?;
     lock_parent(&tx, &parent).await?;
 
-    // Only what is read under the locks is true until the commit.
+    // Only a read under the locks stays true until the COMMIT.
     let partitions = read_partitions(&tx, &parent).await?;
     let gaps = coverage_of(&partitions).gaps(range);
     if gaps.is_empty() {
@@ -196,11 +195,11 @@ async fn attempt_once(
     })
 }
 
-/// Keeps everyone else from changing the parent's partitions.
+/// Keeps other sessions from changing the parent's partitions.
 ///
-/// Our own kind queues at the advisory lock, in order and without a relation
-/// lock that others would pile up behind; operators and other tools are kept
-/// out by the relation lock, the very one that ATTACH takes.
+/// Other processes of this service wait for the advisory lock, in order and without a relation lock
+/// that other statements would queue behind. Operators and other tools are kept out by the relation
+/// lock, the one that ATTACH takes anyway.
 async fn lock_parent(tx: &Transaction<'_>, parent: &Parent) -> Result<(), Error> {
     let failed = |source| Error::Postgres {
         doing: "lock the partitions",
@@ -224,7 +223,7 @@ async fn lock_parent(tx: &Transaction<'_>, parent: &Parent) -> Result<(), Error>
     .map_err(failed)
 }
 
-/// Makes one partition; the parent is locked and `range` is free.
+/// Creates one partition. The parent is locked and no partition overlaps `range`.
 async fn create(
     tx: &Transaction<'_>,
     parent: &Parent,
@@ -245,9 +244,9 @@ async fn create(
     let (from, to) = (timestamp(range.from_us), timestamp(range.to_us));
     let inside = format!("occurred_at >= '{from}' AND occurred_at < '{to}'");
 
-    // The indexes come with LIKE, so ATTACH finds them and builds none; the
-    // check tells it that no row needs to be looked at. An identity column is
-    // left out: partitions take theirs from the parent when they are attached.
+    // LIKE copies the indexes, so ATTACH finds them and builds none. The CHECK constraint lets it
+    // skip the scan of the rows. Identity columns are not copied: a partition takes them from the
+    // parent when it is attached.
     tx.batch_execute(&format!(
         "CREATE TABLE {child} (
              LIKE {above} INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING GENERATED
@@ -261,7 +260,7 @@ async fn create(
         Some(default) => move_rows(tx, parent, default, &child, &inside).await?,
         None => 0,
     };
-    // After the rows that moved in, which are then indexed in bulk.
+    // After the moved rows, which are then indexed in bulk.
     if profile == IndexProfile::Full {
         add_missing(tx, parent.table, &parent.schema, &name).await?;
     }
@@ -279,12 +278,11 @@ async fn create(
     })
 }
 
-/// Moves the rows of a new partition out of the default one, where they would
-/// forbid it to be attached.
+/// Moves the rows of a new partition out of the default partition, where they would prevent ATTACH.
 ///
-/// ATTACH locks the default partition against everyone to look through it;
-/// locking it that way now instead of later means that no row can slip in
-/// between, and that there is no weaker lock to be upgraded into a deadlock.
+/// ATTACH takes ACCESS EXCLUSIVE on the default partition to scan it. Taking that lock already here
+/// means that no row can be inserted in between, and that no weaker lock has to be upgraded, which
+/// could deadlock.
 async fn move_rows(
     tx: &Transaction<'_>,
     parent: &Parent,
@@ -301,7 +299,7 @@ async fn move_rows(
     tx.batch_execute(&format!("LOCK TABLE {leaf} IN ACCESS EXCLUSIVE MODE"))
         .await
         .map_err(failed)?;
-    // By name: a table that was attached may have its columns in another order.
+    // By name: an attached table may have its columns in another order.
     let columns: Option<String> = tx
         .query_one(
             "SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute
@@ -323,8 +321,8 @@ async fn move_rows(
     .map_err(failed)
 }
 
-/// The name for a partition, with a number behind it if something else has it:
-/// a partition that was detached and kept, or a table that is none of ours.
+/// A free name for a partition, with a number appended if the name is taken: by a partition that
+/// was detached and kept, or by an unrelated table.
 async fn free_name(tx: &Transaction<'_>, parent: &Parent, range: Range) -> Result<String, Error> {
     let stem = range.partition_name(parent.table);
     let mut name = stem.clone();
@@ -351,7 +349,7 @@ async fn free_name(tx: &Transaction<'_>, parent: &Parent, range: Range) -> Resul
     }
 }
 
-/// Notes who made the partition and why, in the transaction that makes it.
+/// Records who created the partition and why, in the transaction that creates it.
 async fn log_created(
     tx: &Transaction<'_>,
     table: Table,

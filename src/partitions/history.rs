@@ -1,7 +1,7 @@
 //! `ingest_partition_log`: what was done to partitions, when, and why.
 //!
-//! Invariant: an entry is written after, or in the transaction of, what it
-//! tells of; so what stands here has happened, and what is missing may have.
+//! Invariant: an entry is written in the transaction of the change, or after it. So every entry is
+//! true, but a change may lack its entry.
 
 use std::collections::HashMap;
 
@@ -12,11 +12,11 @@ use super::literal::timestamp;
 use super::range::Range;
 use crate::event::table::Table;
 
-/// What was done.
+/// A change to a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     Create,
-    /// All its indexes were there, and it was analyzed.
+    /// All its indexes exist, and it was analyzed.
     Sealed,
 }
 
@@ -29,16 +29,16 @@ impl Action {
     }
 }
 
-/// What the log knows of one partition.
+/// The log's entries for one partition.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct History {
-    /// When it was made; None if somebody else made it.
+    /// When it was created; `None` if this service did not create it.
     pub(crate) made_us: Option<i64>,
-    /// Whether it was sealed since.
+    /// Whether it has been sealed since then.
     pub(crate) is_sealed: bool,
 }
 
-/// Enters what was done to a partition.
+/// Records a change to a partition.
 pub(crate) async fn note(
     client: &impl GenericClient,
     table: Table,
@@ -71,8 +71,8 @@ pub(crate) async fn note(
     Ok(())
 }
 
-/// What the log knows of a table's partitions, by name. A name may have had
-/// several partitions in the course of time: the latest counts.
+/// The log's entries for a table's partitions, by name. Several partitions may have had the same
+/// name over time: the latest counts.
 pub(crate) async fn histories(
     client: &impl GenericClient,
     table: Table,

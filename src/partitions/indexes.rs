@@ -1,11 +1,10 @@
-//! The indexes that a partition has beside its key, and those it should have.
+//! The indexes that a partition has in addition to its key, and those it should have.
 //!
-//! Invariant: an index counts as there by what it indexes and how, never by its
-//! name: the suite's own, inherited from an adopted parent, are as good as ours.
-//! All of them stand on the partition and none on the parent, which would force
-//! them on every hot partition.
+//! Invariant: an index is identified by its method, columns and predicate, never by its name.
+//! Indexes of the suite, inherited from an adopted parent, count as well. All are on partitions and
+//! none on the parent, which would force them on every hot partition.
 //!
-//! Does not know when a partition is to have them; see the sealing.
+//! Does not decide when a partition gets them: see [`seal`](super::seal).
 
 use std::collections::HashMap;
 use std::fmt;
@@ -18,20 +17,20 @@ use crate::event::table::Table;
 use crate::postgres::ident::qualified;
 use crate::postgres::ident::quoted;
 
-/// Longest name that Postgres keeps whole.
+/// The longest name that Postgres does not truncate.
 const NAME_BYTES_MAX: usize = 63;
 
-/// When partitions get the indexes beside their key.
+/// When a partition gets the indexes in addition to its key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum IndexProfile {
-    /// When they are sealed: a hot partition carries its key only.
+    /// When it is sealed: a hot partition has only its key.
     #[default]
     Deferred,
-    /// When they are made.
+    /// When it is created.
     Full,
 }
 
-/// A profile that is none of ours.
+/// An unknown index profile.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("there is no index profile {0:?}: it is deferred or full")]
 pub struct UnknownProfile(String);
@@ -60,14 +59,14 @@ impl fmt::Display for IndexProfile {
 /// An index that a sealed partition has.
 #[derive(Debug, PartialEq, Eq)]
 pub struct SecondaryIndex {
-    /// What its name ends with, after the partition's.
+    /// The last part of its name, after the partition's name.
     pub suffix: &'static str,
-    /// Method, columns and predicate, letter by letter as Postgres writes them
-    /// back: it makes the index and finds it.
+    /// Method, columns and predicate, exactly as `pg_get_indexdef` prints them. Used both to create
+    /// the index and to find it.
     pub shape: &'static str,
 }
 
-/// The suite's indexes, but for `(tenant_id, occurred_at DESC)`: the key serves that.
+/// The suite's indexes, without `(tenant_id, occurred_at DESC)`: the key serves its queries.
 const EXPOSURES: [SecondaryIndex; 5] = [
     SecondaryIndex {
         suffix: "request_id",
@@ -110,7 +109,7 @@ const INTERACTIONS: [SecondaryIndex; 4] = [
     },
 ];
 
-/// The indexes that a sealed partition of `table` has beside its key.
+/// The indexes that a sealed partition of `table` has in addition to its key.
 pub const fn secondary_indexes(table: Table) -> &'static [SecondaryIndex] {
     match table {
         Table::Exposures => &EXPOSURES,
@@ -119,8 +118,8 @@ pub const fn secondary_indexes(table: Table) -> &'static [SecondaryIndex] {
 }
 
 impl SecondaryIndex {
-    /// Its name on a partition. One that would be too long is cut, and told
-    /// from others that begin alike by a checksum.
+    /// Its name on a partition. A name that would be too long is cut, and a checksum keeps it
+    /// distinct.
     pub fn name_on(&self, partition: &str) -> String {
         let name = format!("{partition}_{}", self.suffix);
         if name.len() <= NAME_BYTES_MAX {
@@ -142,11 +141,11 @@ impl SecondaryIndex {
 /// Which of the indexes a partition has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IndexState {
-    /// None: every row that comes in pays for its key only.
+    /// None: a new row updates only the key.
     Hot,
-    /// Some: its sealing is under way, or was interrupted.
+    /// Some: its sealing is in progress or was interrupted.
     Partly {
-        /// Indexes that are there and can be used.
+        /// Wanted indexes that exist and are valid.
         there: usize,
         /// Indexes that a sealed partition has.
         wanted: usize,
@@ -165,24 +164,24 @@ impl fmt::Display for IndexState {
     }
 }
 
-/// An index as the catalog has it.
+/// An index in the catalog.
 #[derive(Clone, Debug)]
 pub(crate) struct FoundIndex {
     pub(crate) name: String,
-    /// What it is, in the words of [`SecondaryIndex::shape`].
+    /// Its definition in the form of [`SecondaryIndex::shape`].
     pub(crate) shape: String,
-    /// Whether queries may use it: what an interrupted build leaves behind is not.
+    /// Whether queries may use it. An interrupted build leaves an invalid index.
     pub(crate) is_valid: bool,
 }
 
 impl FoundIndex {
-    /// Whether it does for `wanted`.
+    /// Whether it is a valid index of the wanted shape.
     pub(crate) fn serves(&self, wanted: &SecondaryIndex) -> bool {
         self.is_valid && self.shape == wanted.shape
     }
 }
 
-/// Which of the table's indexes are among those found on a partition.
+/// Which of the table's indexes a partition has.
 pub(crate) fn state(table: Table, found: &[FoundIndex]) -> IndexState {
     let all = secondary_indexes(table);
     let there = all
@@ -199,14 +198,14 @@ pub(crate) fn state(table: Table, found: &[FoundIndex]) -> IndexState {
     }
 }
 
-/// Reads the indexes of partitions, by the partition's oid. Those that no index
-/// can be built on in our way (partitioned once more, or foreign) are left out.
+/// Reads the indexes of partitions, by the partition's oid. Partitions that are not plain tables
+/// (partitioned or foreign) are left out: `CREATE INDEX CONCURRENTLY` does not work on them.
 pub(crate) async fn read_indexes(
     client: &impl GenericClient,
     table: Table,
     partitions: &[u32],
 ) -> Result<HashMap<u32, Vec<FoundIndex>>, Error> {
-    // What comes after USING is the shape; storage parameters do not change it.
+    // The text after USING is the shape. Storage parameters are removed from it.
     let rows = client
         .query(
             r"SELECT c.oid, x.relname::text, i.indisvalid AND i.indisready AND i.indislive,
@@ -232,7 +231,7 @@ pub(crate) async fn read_indexes(
     for row in rows {
         let of_partition = indexes.entry(row.get(0)).or_default();
         let (name, shape): (Option<String>, Option<String>) = (row.get(1), row.get(3));
-        // No shape: it was dropped while we looked.
+        // Without a shape, the index was dropped during the query.
         if let (Some(name), Some(shape)) = (name, shape) {
             of_partition.push(FoundIndex {
                 name,
@@ -244,7 +243,7 @@ pub(crate) async fn read_indexes(
     Ok(indexes)
 }
 
-/// Gives a partition that nobody else can see yet the indexes that it lacks.
+/// Adds the missing indexes to a new partition, which no other session sees yet.
 pub(crate) async fn add_missing(
     tx: &Transaction<'_>,
     table: Table,
@@ -262,7 +261,7 @@ pub(crate) async fn add_missing(
         .await
         .map_err(failed)?
         .get(0);
-    // An adopted parent's came with the partition.
+    // LIKE has already copied those of an adopted parent.
     let found = read_indexes(tx, table, &[oid]).await?;
     let found = found.get(&oid).map_or(&[][..], |found| &found[..]);
     for wanted in secondary_indexes(table) {

@@ -1,6 +1,6 @@
-//! The partitions that can be sealed, with all that decides what to do with them.
+//! The partitions that can be sealed, with what decides the next step.
 //!
-//! Knows no order and no time of day: it reads, others decide.
+//! Only reads: order and time are decided elsewhere.
 
 use tokio_postgres::Client;
 
@@ -12,7 +12,7 @@ use super::indexes::{FoundIndex, read_indexes};
 use super::range::Range;
 use crate::event::table::Table;
 
-/// A partition of plain rows and of a range of time.
+/// A partition that is a plain table with a range of time.
 #[derive(Clone, Debug)]
 pub(crate) struct Leaf {
     pub(crate) table: Table,
@@ -21,15 +21,14 @@ pub(crate) struct Leaf {
     pub(crate) name: String,
     pub(crate) range: Range,
     pub(crate) indexes: Vec<FoundIndex>,
-    /// When it was made; None if somebody else made it.
+    /// When it was created; `None` if this service did not create it.
     pub(crate) made_us: Option<i64>,
-    /// The log says that it was sealed, so it was analyzed, too.
+    /// The log says that it was sealed, so it was also analyzed.
     pub(crate) is_logged_sealed: bool,
 }
 
-/// Reads them. Left out is what has no end or cannot have our indexes: default
-/// partitions, those that are partitioned once more or foreign, and those that
-/// are on their way out.
+/// Reads them. Left out are default partitions, partitions that are being detached, and those that
+/// are not plain tables.
 pub(crate) async fn leaves(client: &mut Client, table: Table) -> Result<Vec<Leaf>, Error> {
     let tx = begin(client, table, true).await?;
     let parent = read_parent(&tx, table).await?;

@@ -1,13 +1,11 @@
-//! Instants and partition bounds as Postgres writes them.
+//! Instants in the form that Postgres prints and reads.
 //!
-//! Invariant: what is written here is read the same in any session; what is
-//! read here was written with time zone UTC and date style ISO, and anything
-//! else is refused rather than guessed at.
+//! Invariant: the output is read the same in any session. The input must be printed with time zone
+//! UTC and date style ISO; any other text is refused.
 
 use super::calendar::{DAY_US, SECOND_US, civil_of_day, day_of_civil};
 
-/// An instant as Postgres reads it, in any session, whatever its time zone and
-/// date style.
+/// An instant in a form that Postgres reads the same in any session.
 pub(crate) fn timestamp(us: i64) -> String {
     match us {
         i64::MIN => return "-infinity".to_owned(),
@@ -18,7 +16,7 @@ pub(crate) fn timestamp(us: i64) -> String {
     let time_us = us.rem_euclid(DAY_US);
     let (seconds, fraction) = (time_us / SECOND_US, time_us % SECOND_US);
     let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    // There is no year 0: the year before 1 AD is 1 BC.
+    // There is no year 0: 1 BC is the year before 1 AD.
     let (year, era) = if year > 0 {
         (year, "")
     } else {
@@ -32,7 +30,7 @@ pub(crate) fn timestamp(us: i64) -> String {
     format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}{fraction}+00{era}")
 }
 
-/// Reads a timestamp as Postgres writes it under the same settings.
+/// Parses a timestamp that Postgres printed with time zone UTC and date style ISO.
 pub(crate) fn parse_timestamp(text: &str) -> Option<i64> {
     match text {
         "-infinity" => return Some(i64::MIN),

@@ -1,8 +1,8 @@
-//! Sees to it that every row finds its partition, before it is copied.
+//! Ensures that the partition of each row exists before the row is copied.
 //!
-//! Keeps one invariant: a writer copies only into times that the keeper has
-//! seen covered, and new ones are made on demand at a bounded pace. Shared by
-//! all writers; asking it is one read of a snapshot.
+//! Invariant: a lane copies only rows of times that are covered as far as this service has read,
+//! and partitions are created on demand only at a bounded rate. All lanes share it; the usual check
+//! is one read of a snapshot.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -30,67 +30,67 @@ use crate::postgres::session::Session;
 
 const DAY_US: f64 = 86_400e6;
 
-/// How often the partitions of the days to come are looked after.
+/// The interval at which partitions are created ahead of time.
 const TICK: Duration = Duration::from_secs(600);
 
-/// How soon a tick that failed is tried again.
+/// The pause after a failed tick.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// One look, with all that it makes. The limits of its statements are the server's,
-/// and a connection that died in silence has none.
+/// The limit of one tick, with all that it creates. Statement timeouts run at the server, so a dead
+/// connection needs this limit.
 const TICK_LIMIT: Duration = Duration::from_secs(600);
 
-/// Partitions are DDL: long, but not for ever.
+/// Creating a partition is DDL, which may take long but has to end.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// While the budget is spent the catalog is read once in so long, however many batches
-/// come: another instance or an operator may have made what is missing.
+/// While the budget is exhausted the catalog is read at most this often, for any number of batches:
+/// another process or an operator may have created what is missing.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
-/// Why rows are set aside while the budget is spent.
+/// The message of rows that are quarantined while the budget is exhausted.
 const BUDGET_SPENT: &str =
     "needs a new partition, and no more may be made this hour; it is stored as soon as one may";
 
-/// How long a role that may not make partitions is not asked to: its rights
-/// change by an operator's hand.
+/// How long to assume that the role still may not create partitions: only an operator changes its
+/// privileges.
 const DENIED_FOR: Duration = Duration::from_secs(60);
 
-/// A range of time whose partition is not made now.
+/// A range of time without a partition, for which none is created now.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Uncovered {
     /// The range.
     pub(crate) range: Range,
-    /// Why, in words for the quarantine.
+    /// The reason, as the message in quarantine.
     pub(crate) why: &'static str,
 }
 
-/// How partitions are laid out.
+/// Which partitions to create.
 #[derive(Clone, Copy, Debug)]
 pub struct PartitionPolicy {
-    /// The time that one partition holds.
+    /// The range of one partition.
     pub interval: Interval,
-    /// Partitions to have ready beyond the current one.
+    /// The number of partitions after the current one to create ahead of time.
     pub ahead: u32,
-    /// Partitions that events may bring about in an hour.
+    /// The number of partitions per hour that may be created on demand.
     pub on_demand_per_hour: usize,
-    /// Whether new partitions get all indexes, or their key only.
+    /// Whether new partitions get all indexes or only their key.
     pub indexes: IndexProfile,
 }
 
-/// The partitions of both tables, as far as writers need to know.
+/// Creates partitions for the lanes, and remembers what both tables cover.
 #[derive(Debug)]
 pub struct PartitionMaintainer {
     policy: PartitionPolicy,
     coverage: [ArcSwap<Coverage>; 2],
     budget: Mutex<CreationBudget>,
-    /// When the role was last found to lack the right to make a partition.
+    /// When Postgres last refused to let the role create a partition.
     denied: Mutex<Option<Instant>>,
     shortage: Mutex<Shortage>,
     metrics: Arc<Metrics>,
 }
 
 impl PartitionMaintainer {
-    /// A keeper that has seen nothing yet.
+    /// A maintainer that has read nothing yet.
     pub fn new(policy: PartitionPolicy, metrics: Arc<Metrics>) -> Self {
         Self {
             budget: Mutex::new(CreationBudget::new(policy.on_demand_per_hour)),
@@ -102,8 +102,8 @@ impl PartitionMaintainer {
         }
     }
 
-    /// Makes the partitions that rows at `times` need; returns the ranges that
-    /// may not be made now.
+    /// Creates the partitions that rows at `times` need. Returns the ranges that may not be created
+    /// now.
     pub(crate) async fn ensure(
         &self,
         session: &mut Session,
@@ -119,7 +119,7 @@ impl PartitionMaintainer {
             let refused = wanted.into_iter().map(|range| Uncovered { range, why });
             return Ok(refused.collect());
         }
-        // Someone else may have made them since we looked.
+        // Another process may have created them since the last read.
         self.read(session, table).await?;
         let mut refused = Vec::new();
         let mut has_made = false;
@@ -160,11 +160,12 @@ impl PartitionMaintainer {
         *self.denied.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
-    /// Why rows of `range` are set aside while the role may not make partitions.
+    /// Why rows of `range` are quarantined while the role may not create partitions.
     ///
     /// # Errors
-    /// Where `range` is to be there ahead of time: then all rows need it, and wait
-    /// in the spool until it is made.
+    ///
+    /// When `range` should exist ahead of time: then all current rows need it, and they wait in the
+    /// spool until it is created.
     async fn only_waits(&self, session: &Session, range: Range) -> Result<&'static str, Error> {
         let now = server_time(&session.client).await?;
         let policy = self.policy;
@@ -180,7 +181,8 @@ impl PartitionMaintainer {
         }
     }
 
-    /// Spends from the budget; says so once when it is spent, and once when it no longer is.
+    /// Takes one creation from the budget. Logs once when it is exhausted, and once when it no
+    /// longer is.
     fn may_make(&self, table: Table, range: Range) -> bool {
         let now = Instant::now();
         let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
@@ -210,7 +212,7 @@ impl PartitionMaintainer {
         self.shortage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Forgets what is known of a table, because Postgres knows better.
+    /// Forgets what a table covers, after Postgres reported a missing partition.
     pub(crate) fn forget(&self, table: Table) {
         self.coverage[table as usize].store(Arc::default());
         self.shortage().forget(table);
@@ -260,14 +262,14 @@ impl PartitionMaintainer {
         Ok(())
     }
 
-    /// Has the partitions of the days to come ready.
+    /// Creates the partitions of the next days ahead of time.
     pub async fn look_ahead(&self, session: &mut Session, now: Micros) -> Result<(), Error> {
         for table in Table::ALL {
             self.read(session, table).await?;
             let ahead = self.policy.interval.ranges_ahead(now.0, self.policy.ahead);
             for range in self.coverage[table as usize].load().missing(ahead) {
                 match self.make(session, table, range, "ahead of time").await {
-                    // The checks say so, with what to do.
+                    // The checks report this, with what to do.
                     Err(error) if error.is_denied() => break,
                     made => made?,
                 }
@@ -287,7 +289,7 @@ impl PartitionMaintainer {
         Ok(())
     }
 
-    /// Stores rows that had to wait for a partition, as far as new ones may be made.
+    /// Retries quarantined rows once their partition exists or may be created.
     async fn retry_waiting(&self, session: &mut Session) -> anyhow::Result<()> {
         let waiting = crate::accounts::quarantine::waiting_for_partition(&session.client).await?;
         for (table, at) in waiting {
@@ -309,8 +311,8 @@ impl PartitionMaintainer {
         Ok(())
     }
 
-    /// Looks ahead every so often, until dropped. Goes by the server's clock: all
-    /// instances share the partitions.
+    /// Runs a tick at an interval, until dropped. Uses the server's clock, because all processes
+    /// share the partitions.
     pub async fn run(&self, target: &Target) {
         let mut failed = false;
         loop {
@@ -351,29 +353,29 @@ impl PartitionMaintainer {
     }
 }
 
-/// What is known while no more partitions may be made on demand.
+/// What is known while the budget is exhausted.
 #[derive(Debug, Default)]
 struct Shortage {
-    /// Set while the budget is spent: when to try it again.
+    /// While the budget is exhausted: when to try it again.
     until: Option<Instant>,
-    /// When the catalog was last read, by table; never, or Postgres knows better.
+    /// When the catalog was last read, by table; `None` if never or forgotten since.
     read_at: [Option<Instant>; 2],
 }
 
 impl Shortage {
-    /// Whether what was missing at the last reading can be taken to be missing still.
+    /// Whether what was missing at the last read can still be assumed missing.
     fn holds(&self, table: Table, now: Instant) -> bool {
         let is_fresh = |at: Instant| now.saturating_duration_since(at) < LOOK_AGAIN;
         self.until.is_some_and(|until| now < until)
             && self.read_at[table as usize].is_some_and(is_fresh)
     }
 
-    /// The budget is spent; true if it was not before.
+    /// Records that the budget is exhausted. True if it was not before.
     fn begin(&mut self, until: Instant) -> bool {
         self.until.replace(until).is_none()
     }
 
-    /// The budget is not spent; true if it was before.
+    /// Records that the budget is not exhausted. True if it was before.
     fn end(&mut self) -> bool {
         self.until.take().is_some()
     }

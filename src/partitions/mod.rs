@@ -1,12 +1,11 @@
-//! Partitions: which there are, which are missing, and how they come to be.
+//! Partitions: which exist, which are missing, and how they are created and sealed.
 //!
-//! Invariant: what exists is read from the bounds in Postgres' catalog, never
-//! from names: operators, pg_partman and the suite's own helper make partitions
-//! too. And nothing here takes a lock on a parent table that a reader or a COPY
-//! would wait for.
+//! Invariant: what exists is read from the bounds in the Postgres catalog, never from names,
+//! because operators, pg_partman and the suite's own helper also create partitions. Nothing here
+//! takes a lock on a parent table that conflicts with a reader or a COPY.
 //!
-//! Knows no rows and no queue: it neither decides which events wait for a
-//! partition nor removes old ones.
+//! Never removes a partition. The lanes quarantine rows that have no partition; `maintain`
+//! retries those.
 
 pub(crate) mod bound;
 pub mod coverage;

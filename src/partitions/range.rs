@@ -1,8 +1,8 @@
-//! Time ranges, and the intervals that cut time into them.
+//! Time ranges, and the intervals that divide time into them.
 //!
-//! Invariant: the ranges of an interval tile the time line: every instant lies
-//! in exactly one, and each begins where the one before it ends. All of it is
-//! UTC and half-open. Pure: knows no database and no clock.
+//! Invariant: the ranges of an interval tile the time line: every instant is in exactly one, and
+//! each begins where the one before it ends. All ranges are half-open and in UTC. Pure: knows no
+//! database and no clock.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,7 +11,7 @@ use super::calendar::{DAY_US, SECOND_US, civil_of_day, day_of_civil};
 use super::literal::timestamp;
 use crate::event::table::Table;
 
-/// How much time one partition holds.
+/// The length of a partition's range.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Interval {
     /// A day from midnight UTC.
@@ -23,10 +23,9 @@ pub enum Interval {
     Month,
 }
 
-/// A half-open stretch of time, in microseconds since the UNIX epoch, UTC.
+/// A half-open range of time, in microseconds since the UNIX epoch, UTC.
 ///
-/// The far ends of `i64` stand for what lies beyond all time (`MINVALUE`,
-/// `-infinity` and their opposites).
+/// The extremes of `i64` stand for an open end (`MINVALUE`, `-infinity` and their opposites).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Range {
     /// The first instant inside.
@@ -35,7 +34,7 @@ pub struct Range {
     pub to_us: i64,
 }
 
-/// An interval that is none of ours.
+/// An unknown partition interval.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("there is no partition interval {0:?}: it is day, week or month")]
 pub struct UnknownInterval(String);
@@ -64,16 +63,15 @@ impl fmt::Display for Interval {
 }
 
 impl Interval {
-    /// The range of this interval that holds an instant.
+    /// The range of this interval that contains an instant.
     ///
-    /// Total: at the far ends of `i64`, where no calendar reaches, the range is
-    /// cut off at the end.
+    /// Total: at the extremes of `i64` the range is cut off.
     pub fn range_of(self, occurred_us: i64) -> Range {
         let day = occurred_us.div_euclid(DAY_US);
         let (first, next) = match self {
             Interval::Day => (day, day + 1),
             Interval::Week => {
-                // Day 0 was a Thursday, so day -3 was a Monday.
+                // Day 0 is a Thursday, so day -3 is a Monday.
                 let monday = day - (day + 3).rem_euclid(7);
                 (monday, monday + 7)
             }
@@ -96,7 +94,7 @@ impl Interval {
         }
     }
 
-    /// The range that holds `now_us`, and the `ahead` ranges after it.
+    /// The range that contains `now_us`, and the next `ahead` ranges.
     pub fn ranges_ahead(self, now_us: i64, ahead: u32) -> Vec<Range> {
         let mut range = self.range_of(now_us);
         let mut ranges = vec![range];
@@ -109,19 +107,18 @@ impl Interval {
 }
 
 impl Range {
-    /// Whether an instant lies inside.
+    /// Whether an instant is inside.
     pub fn contains(self, occurred_us: i64) -> bool {
         self.from_us <= occurred_us && occurred_us < self.to_us
     }
 
-    /// Whether there is an instant that lies in both.
+    /// Whether an instant is in both.
     pub fn overlaps(self, other: Range) -> bool {
         self.from_us.max(other.from_us) < self.to_us.min(other.to_us)
     }
 
-    /// The name of the partition of `table` for this range: `_YYYY_MM` for a
-    /// calendar month, `_YYYY_MM_DD` for whole days, with the time of day added
-    /// for anything finer.
+    /// The name of the partition of `table` for this range: `_YYYY_MM` for a calendar month,
+    /// `_YYYY_MM_DD` for whole days, with the time of day added for anything finer.
     pub fn partition_name(self, table: Table) -> String {
         let (day, time_us) = (
             self.from_us.div_euclid(DAY_US),

@@ -1,11 +1,11 @@
-//! One PostgreSQL server to talk to, and connections to it.
+//! Connections to one PostgreSQL server.
 //!
-//! A [`Target`] is a parsed connection string; [`Target::connect`] makes one
-//! connection with TLS as libpq's `sslmode` means it, and always ends within a
-//! limit. Nothing here spawns: the caller owns the driver that moves the bytes.
+//! A [`Target`] is a parsed connection string. [`Target::connect`] opens one connection, with TLS
+//! as libpq's `sslmode` defines it, within a time limit. Nothing here spawns: the caller polls the
+//! driver that moves the bytes.
 //!
-//! Invariant: neither a `Target` nor an error made here ever shows the password.
-//! Knows nothing of tables, pools or retries, and does not read the environment.
+//! Invariant: neither a `Target` nor an error made here shows the password. Knows nothing of
+//! tables, pools or retries, and does not read the environment.
 
 pub mod connection;
 
@@ -33,26 +33,25 @@ use dsn::Dsn;
 use endpoint::Endpoint;
 use tls::{Mode, Tls};
 
-/// A dead peer under unacknowledged data is noticed after this long, instead of
-/// the kernel's quarter of an hour.
+/// A dead peer with unacknowledged data is noticed after this time, instead of the kernel's fifteen
+/// minutes.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The same at the server, for its half: as long as its keepalives take.
+/// The same setting at the server: as long as its keepalives take (10 s + 3 × 5 s).
 const SERVER_USER_TIMEOUT: Duration = Duration::from_secs(25);
 
-/// Idle connections are probed well within the five minutes after which common
-/// NAT gateways and load balancers forget a flow.
+/// Probes idle connections well within the five minutes after which common NAT gateways and load
+/// balancers drop a flow.
 const KEEPALIVES_IDLE: Duration = Duration::from_secs(30);
 const KEEPALIVES_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVES_RETRIES: u32 = 3;
 
-/// The settings of a session are a single round trip; a server that takes
-/// longer is not worth having.
+/// The settings of a session take a single round trip. A server that takes longer is not usable.
 const PREPARE_LIMIT: Duration = Duration::from_secs(10);
 
 const APPLICATION_NAME: &str = "recsys-ingest";
 
-/// Where PostgreSQL is and how to get in: a parsed `DATABASE_URL`.
+/// The address and credentials of PostgreSQL: a parsed `DATABASE_URL`.
 #[derive(Clone)]
 pub struct Target {
     endpoints: Vec<Endpoint>,
@@ -61,15 +60,16 @@ pub struct Target {
 }
 
 impl Target {
-    /// Reads a connection string: `postgres://user:password@host:5432/database`
-    /// or `host=… user=…`, with libpq's parameters, TLS ones included.
+    /// Parses a connection string: `postgres://user:password@host:5432/database` or `host=…
+    /// user=…`, with libpq's parameters, including those for TLS.
     ///
-    /// There is no `FromStr` on purpose: argument parsers that use it print the
-    /// whole text, password and all, when it is wrong.
+    /// There is no `FromStr` on purpose: argument parsers that use it print a wrong text in full,
+    /// with the password.
     ///
     /// # Errors
-    /// When the text is malformed, names no host, or its TLS parameters
-    /// contradict each other. The message never repeats a value.
+    ///
+    /// When the text is malformed, names no host, or has contradictory TLS parameters. The message
+    /// never repeats a value.
     pub fn parse(text: &str) -> Result<Self> {
         let dsn = Dsn::parse(text)?;
         let tls = Tls::from_dsn(&dsn)?;
@@ -95,7 +95,7 @@ impl Target {
         }
         config.ssl_mode(match tls.mode {
             Mode::Disable => SslMode::Disable,
-            // `prefer` as well: the library would go on in the clear without a word.
+            // `prefer` as well: the library would silently fall back to clear text.
             Mode::Prefer | Mode::Require | Mode::VerifyCa | Mode::VerifyFull => SslMode::Require,
         });
         if tls.mode < Mode::Require && config.get_ssl_negotiation() == SslNegotiation::Direct {
@@ -109,7 +109,7 @@ impl Target {
         })
     }
 
-    /// The name of the database that the first host is asked for.
+    /// The database name of the first host.
     #[must_use]
     pub fn database(&self) -> &str {
         self.first()
@@ -121,11 +121,12 @@ impl Target {
 
     /// Opens a connection, trying the hosts in turn.
     ///
-    /// Ends within three connect timeouts per host (15 s by default): two dead
-    /// addresses of a name may time out and a third one still be reached.
+    /// Ends within three connect timeouts per host (15 s by default): two dead addresses of a name
+    /// may time out, and a third can still be reached.
     ///
     /// # Errors
-    /// See [`ConnectError`]; with several hosts, why the last one failed.
+    ///
+    /// See [`ConnectError`]; with several hosts, the error of the last one.
     pub async fn connect(&self) -> Result<Connection, ConnectError> {
         let mut endpoints: Vec<&Endpoint> = self.endpoints.iter().collect();
         if self.shuffle {
@@ -150,15 +151,16 @@ impl Target {
         Err(failure.expect("a target has at least one endpoint: `parse` saw to it"))
     }
 
-    /// Asks the server to stop the statement that `token`'s connection runs.
+    /// Asks the server to cancel the statement that `token`'s connection runs.
     ///
-    /// Ends within the same limit as a connect. Success means that the request
-    /// was sent; the statement may have ended by itself meanwhile.
+    /// Ends within the same limit as a connect. Success means that the request was sent; the
+    /// statement may have ended by itself.
     ///
     /// # Errors
+    ///
     /// When the server cannot be reached.
     pub async fn cancel(&self, token: &CancelToken) -> Result<()> {
-        // The token knows whether its own connection used TLS, and where it went.
+        // The token knows its connection's server, and whether it used TLS.
         let connector = self.connector(self.first()).await?;
         match timeout(self.first().limit(), token.cancel_query(connector)).await {
             Ok(sent) => sent.context("cannot send a cancel request to PostgreSQL"),
@@ -192,7 +194,7 @@ impl Target {
                         clear_text,
                         ..connection
                     }),
-                    // What to report is why the preferred way failed, if there was one.
+                    // If TLS was offered, report why it failed.
                     Err(_) if error::is_tls_offered(&error) => Err(explain(error)),
                     Err(error) => Err(explain(error)),
                 }
@@ -204,11 +206,11 @@ impl Target {
     async fn connector(&self, endpoint: &Endpoint) -> Result<MakeRustlsConnect> {
         let tls = self.tls.clone();
         let direct = endpoint.config.get_ssl_negotiation() == SslNegotiation::Direct;
-        // Reading a system's CA certificates takes tens of milliseconds.
+        // Reading the system's CA certificates takes tens of milliseconds.
         tokio::task::spawn_blocking(move || tls.connector(direct))
             .await
             .unwrap_or_else(|error| match error.try_into_panic() {
-                // A panic goes on to the task that asked, which has a name.
+                // Passes a panic on to the calling task, which has a name.
                 Ok(panic) => std::panic::resume_unwind(panic),
                 Err(_) => bail!("reading TLS certificates was broken off"),
             })
@@ -237,7 +239,7 @@ impl fmt::Debug for Target {
     }
 }
 
-/// The session was another's before, and nothing was reset.
+/// The server connection was used by another session and was not reset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a connection pooler in transaction mode stands between the service and PostgreSQL; \
@@ -245,34 +247,35 @@ impl fmt::Debug for Target {
 )]
 pub struct Reused;
 
-/// Gives a fresh session the settings that our SQL relies on.
+/// Sets what our SQL relies on in a fresh session.
 ///
-/// `statement_timeout: None` leaves what the server, database or role says.
+/// `statement_timeout: None` keeps the setting of the server, database or role.
 ///
 /// # Errors
+///
 /// When the server refuses, or does not answer within ten seconds.
 pub async fn prepare_session(client: &Client, statement_timeout: Option<Duration>) -> Result<()> {
-    // A new session has no mark. One that has is another's: a pooler hands it
-    // around without cleaning it up.
+    // A new session has no mark. A mark is from an earlier session: a pooler passes the server
+    // connection on without a reset.
     let mut settings = String::from(
         "SELECT current_setting('recsys_ingest.session', true);
          SET recsys_ingest.session = 'taken';
          SET TimeZone = 'UTC'; SET DateStyle = 'ISO'; SET client_encoding = 'UTF8';",
     );
-    // A COMMIT that a crash of the server can undo would make a liar of whoever
-    // passes it on. Where it waits for more than the disk, it goes on doing so.
+    // `synchronous_commit = off` can lose a commit that was acknowledged: turn it on. Leave
+    // stronger settings alone.
     settings.push_str(
         " SELECT set_config('synchronous_commit', 'on', false)
            WHERE current_setting('synchronous_commit') = 'off';",
     );
-    // When a connection dies unnoticed, the server would hold its transaction, and
-    // the rows in it, for hours: our next attempt would wait for our last one. We
-    // are never idle within a transaction for longer than a statement takes.
+    // If a connection dies unnoticed, the server would keep its transaction and its row locks for
+    // hours, and the retry would wait for them. A session is never idle in a transaction for longer
+    // than a statement takes.
     settings.push_str(
         " SET idle_in_transaction_session_timeout = '30s'; SET tcp_keepalives_idle = 10;
           SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3;",
     );
-    // Keepalives are not sent while an answer waits to be acknowledged.
+    // Keepalives are not sent while sent data is unacknowledged.
     settings.push_str(&format!(
         " SET tcp_user_timeout = {};",
         SERVER_USER_TIMEOUT.as_millis()
@@ -301,8 +304,8 @@ pub async fn prepare_session(client: &Client, statement_timeout: Option<Duration
     }
 }
 
-/// `prefer` goes on in the clear, as libpq does, when TLS cannot be agreed on or
-/// when pg_hba.conf admits this client only without it.
+/// Like libpq, `prefer` falls back to clear text if the TLS handshake fails, or if pg_hba.conf
+/// admits this client only without TLS.
 fn may_do_without_tls(error: &tokio_postgres::Error) -> bool {
     error::is_tls(error) || error.code() == Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION)
 }

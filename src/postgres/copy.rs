@@ -1,4 +1,4 @@
-//! COPY in its binary form, one row after the other.
+//! Binary COPY, row by row.
 
 use std::pin::pin;
 
@@ -9,23 +9,22 @@ use tokio_postgres::{CopyInSink, Error};
 use crate::event::row::Key;
 use crate::event::table::Table;
 
-/// Bytes handed to the connection at once. Below 128 KiB the hop to its task
-/// shows, above 512 KiB the copies no longer fit the cache.
+/// Bytes handed to the connection at once. Below 128 KiB the cost of the hop to its task is
+/// measurable; above 512 KiB the copies no longer fit the cache.
 const CHUNK_BYTES: usize = 256 * 1024;
 
-/// What COPY reads before the first row: a signature, flags and an extension
-/// length (both zero).
+/// The header before the first row: a signature, flags and an extension length (both zero).
 const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 
-/// The COPY of rows into `table`.
+/// The COPY statement for rows of `table`.
 pub(crate) fn statement(table: Table) -> String {
     let columns: Vec<_> = table.columns().iter().map(|column| column.name).collect();
     let columns = columns.join(", ");
     format!("COPY {table} ({columns}) FROM STDIN (FORMAT binary)")
 }
 
-/// Sends rows through a COPY that has begun; returns how many Postgres counts.
-/// On an error it has taken none of them.
+/// Sends rows through a COPY that has begun. Returns how many Postgres counts. After an error it
+/// has stored none of them.
 pub(crate) async fn send<'r>(
     sink: CopyInSink<Bytes>,
     rows: impl Iterator<Item = &'r [u8]>,
@@ -45,7 +44,7 @@ pub(crate) async fn send<'r>(
     sink.finish().await
 }
 
-/// The one row of a binary `COPY … TO`; none if it holds no row of `table`.
+/// The only row of a binary `COPY … TO`; `None` if it is not exactly one row of `table`.
 pub(crate) fn only_row(table: Table, copied: &[u8]) -> Option<Vec<u8>> {
     let row = copied.strip_prefix(HEADER)?.strip_suffix(&[0xff, 0xff])?;
     let columns = row.first_chunk().map(|count| i16::from_be_bytes(*count))?;

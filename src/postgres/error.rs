@@ -1,4 +1,4 @@
-//! Why something could not be done with Postgres, whatever it was.
+//! Why an operation with Postgres failed.
 
 use std::error::Error as _;
 use std::fmt;
@@ -11,35 +11,35 @@ use crate::finding::Finding;
 /// Why a connection or a statement failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// There is no connection.
+    /// No connection could be opened.
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    /// There is a connection that cannot be set up.
+    /// The connection could not be set up.
     #[error("cannot set up the connection")]
     Session(#[source] anyhow::Error),
-    /// There is a connection through which nothing can be stored.
+    /// The checks found that nothing can be stored through the connection.
     #[error(transparent)]
     Unfit(#[from] Finding),
     /// A statement failed.
     #[error("cannot {doing}: {}", describe(source))]
     Statement {
-        /// What we were doing, as in "cannot copy a batch".
+        /// The operation, as in "cannot copy a batch".
         doing: &'static str,
-        /// What Postgres said.
+        /// Postgres's error.
         source: tokio_postgres::Error,
     },
-    /// A statement took too long.
+    /// A statement got no answer in time.
     #[error("gave up to {doing} after {seconds} s without an answer")]
     TimedOut {
-        /// What we were doing.
+        /// The operation.
         doing: &'static str,
-        /// How long we waited.
+        /// The limit.
         seconds: u64,
     },
 }
 
 impl Error {
-    /// Whether the server is away or busy. Any other error has to be mended by an operator.
+    /// Whether the server is unreachable or busy. For any other error an operator has to act.
     pub fn is_away(&self) -> bool {
         match self {
             Error::Connect(error) => error.is_away(),
@@ -49,7 +49,7 @@ impl Error {
         }
     }
 
-    /// Whether the server said no and goes on: the statement had no effect, for sure.
+    /// Whether Postgres refused the statement and the session goes on: the statement had no effect.
     pub(crate) fn is_refusal(&self) -> bool {
         match self {
             Error::Statement { source, .. } => {
@@ -60,8 +60,8 @@ impl Error {
     }
 }
 
-/// Bounds one statement: `statement_timeout` does not run while a COPY waits
-/// for us, nor while nobody answers.
+/// Limits one statement at the client: `statement_timeout` does not run while a COPY waits for
+/// data, and does not help if the server never answers.
 pub(crate) async fn limited<T>(
     doing: &'static str,
     limit: Duration,
@@ -91,7 +91,7 @@ impl fmt::Display for ErrorChain<'_> {
     }
 }
 
-/// An error of Postgres in one line: the server's words, without the library's.
+/// An error of Postgres in one line: the server's message, without the library's.
 pub fn describe(error: &tokio_postgres::Error) -> String {
     match error.as_db_error() {
         Some(db) => {

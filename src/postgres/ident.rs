@@ -1,11 +1,11 @@
 //! Identifiers as SQL text.
 
-/// An identifier, quoted.
+/// A quoted identifier.
 pub(crate) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// A table's full name, quoted.
+/// A table's qualified name, quoted.
 pub(crate) fn qualified(schema: &str, name: &str) -> String {
     format!("{}.{}", quoted(schema), quoted(name))
 }

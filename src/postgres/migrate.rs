@@ -1,12 +1,11 @@
-//! Brings a database to the schema that this program writes.
+//! Migrates a database to the schema that this program writes.
 //!
-//! Invariant: at most one instance changes the schema of a database at a time.
-//! It holds an advisory lock of its own session while it does, and it has seen
-//! in `pg_locks` that the lock is its own: behind a transaction pooler the lock
-//! would belong to a connection that others use as well, and protect nothing.
+//! Invariant: at most one process changes the schema of a database at a time. It holds a
+//! session-level advisory lock, and checks in `pg_locks` that its own backend holds it: behind a
+//! transaction pooler the lock would belong to a shared server connection and protect nothing.
 //!
-//! Knows neither settings nor partitions: the event tables it leaves behind are
-//! empty of both rows and partitions, unless the suite made them before.
+//! Knows neither settings nor partitions. New event tables have no partitions; those that the suite
+//! created keep theirs.
 
 use std::fmt;
 use std::hash::{Hash as _, Hasher as _};
@@ -20,23 +19,23 @@ use tokio_postgres::error::SqlState;
 
 use crate::event::table::Table;
 
-/// Key of the advisory lock: "ingestDB" in ASCII, so that an operator who finds
-/// it in `pg_locks` can tell whose it is.
+/// Key of the advisory lock: "ingestDB" in ASCII, so that an operator can recognise it in
+/// `pg_locks`.
 const LOCK_KEY: i64 = i64::from_be_bytes(*b"ingestDB");
 
-/// Where the applied migrations are recorded; the suite keeps its own history
-/// in `schema_migrations`, and the two must not meet.
+/// The table of applied migrations. The suite has a separate history in `schema_migrations`, and
+/// the two must not mix.
 const HISTORY_TABLE: &str = "ingest_schema_history";
 
-/// How long one instance waits for another that is migrating. Adopting a large
-/// database builds a unique index under the lock, which takes minutes.
+/// How long to wait for another process that is migrating. Adopting a large database builds a
+/// unique index under the lock, which takes minutes.
 const WAIT_MAX: Duration = Duration::from_secs(300);
 
-/// How often a waiting instance asks for the lock again.
+/// The interval at which to ask for the lock again.
 const WAIT_STEP: Duration = Duration::from_millis(100);
 
-/// How long a migration may wait for a table lock: everything that comes after
-/// it for the same table waits as well, so it must give up before users notice.
+/// The lock timeout of a migration. Every later statement on the same table queues behind its lock
+/// request, so it must give up before users notice.
 const TABLE_LOCK_WAIT_MS: u32 = 10_000;
 
 /// A file of `migrations/`.
@@ -58,8 +57,8 @@ macro_rules! migrations {
     };
 }
 
-/// All migrations, oldest first. One that ran anywhere is never changed: its checksum
-/// is in the history of that database.
+/// All migrations, oldest first. A migration that was applied anywhere is never changed: its
+/// checksum is in the history of that database.
 static MIGRATIONS: [Migration; 6] = migrations![
     1 "suite_schema",
     2 "event_tables",
@@ -91,36 +90,35 @@ struct Applied {
     checksum: String,
 }
 
-/// What a call to [`migrate`] found and did.
+/// The result of [`migrate`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// The migrations that ran now, oldest first, as `V2__event_tables`.
+    /// The migrations that this call applied, oldest first, as `V2__event_tables`.
     pub applied: Vec<String>,
-    /// The event tables that another program made before us: they keep its
-    /// primary key, foreign keys, indexes and partitions.
+    /// The event tables that another program created. They keep their primary key, foreign keys,
+    /// indexes and partitions.
     pub adopted: Vec<Table>,
 }
 
 impl Report {
-    /// Whether the event tables were found rather than made by us.
+    /// Whether another program created the event tables.
     pub fn is_adopted(&self) -> bool {
         !self.adopted.is_empty()
     }
 }
 
-/// Runs the migrations that `client`'s database has not had yet.
+/// Applies the missing migrations to `client`'s database.
 ///
-/// Looks first: where nothing is missing, nothing is asked of the role but to
-/// read the history.
+/// Checks first: if nothing is missing, the role needs only SELECT on the history.
 ///
-/// Takes a connection of its own, not one of a pool: it holds a session lock,
-/// and it sets `lock_timeout` on the session while it runs. Safe to call from
-/// any number of instances at once; the later ones wait and find nothing to do.
+/// Needs a dedicated connection, not one of a pool: it holds a session lock, and sets
+/// `lock_timeout` on the session while it runs. Any number of processes may call it at once; the
+/// later ones wait and find nothing to do.
 pub async fn migrate(client: &mut Client) -> anyhow::Result<Report> {
     migrate_within(client, WAIT_MAX).await
 }
 
-/// [`migrate`] with another limit on the wait for an instance that is migrating.
+/// [`migrate`] with another limit on the wait for a process that is migrating.
 pub async fn migrate_within(client: &mut Client, wait_max: Duration) -> anyhow::Result<Report> {
     if look(client).await? == History::Current {
         return Ok(Report {
@@ -131,22 +129,22 @@ pub async fn migrate_within(client: &mut Client, wait_max: Duration) -> anyhow::
     let backend = lock(client, wait_max).await?;
     let outcome = run(client).await;
     let unlocked = unlock(client, backend).await;
-    // The first failure is the cause; a lost lock only matters if nothing failed.
+    // The first failure is the cause. A lost lock matters only if nothing failed.
     let report = outcome?;
     unlocked?;
     Ok(report)
 }
 
-/// What the history of migrations says, against the migrations of this program.
+/// The history of migrations compared with the migrations of this program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum History {
-    /// Exactly ours ran.
+    /// Exactly the migrations of this program were applied.
     Current,
-    /// Some of ours did not run yet: these.
+    /// These migrations were not applied yet.
     Behind(Vec<String>),
-    /// Others ran that this program does not have.
+    /// Migrations were applied that this program does not have.
     Foreign,
-    /// The role may not read it.
+    /// The role may not read the history.
     Unreadable,
 }
 
@@ -202,7 +200,7 @@ async fn history(client: &Client) -> anyhow::Result<Vec<Applied>> {
     Ok(applied.collect())
 }
 
-/// Waits for the advisory lock, and returns the pid of the backend that holds it.
+/// Waits for the advisory lock. Returns the pid of the backend that holds it.
 async fn lock(client: &Client, wait_max: Duration) -> anyhow::Result<i32> {
     let deadline = Instant::now() + wait_max;
     loop {
@@ -229,7 +227,7 @@ async fn lock(client: &Client, wait_max: Duration) -> anyhow::Result<i32> {
     }
 }
 
-/// Fails unless the backend that answers now is `backend` and holds the lock.
+/// Fails unless the current backend is `backend` and holds the lock.
 async fn assert_held(client: &Client, backend: i32) -> anyhow::Result<()> {
     let row = client
         .query_one(
@@ -254,7 +252,7 @@ async fn assert_held(client: &Client, backend: i32) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Who holds the lock, in words.
+/// The backend that holds the lock, for a message.
 async fn holder(client: &Client) -> anyhow::Result<String> {
     let row = client
         .query_opt(
@@ -277,7 +275,7 @@ async fn holder(client: &Client) -> anyhow::Result<String> {
     ))
 }
 
-/// Gives the lock back, and says if it was not ours any longer.
+/// Releases the lock. Fails if this session no longer holds it.
 async fn unlock(client: &Client, backend: i32) -> anyhow::Result<()> {
     assert_held(client, backend).await?;
     client
@@ -287,7 +285,7 @@ async fn unlock(client: &Client, backend: i32) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs what is missing; the lock is held.
+/// Applies the missing migrations; the lock is held.
 async fn run(client: &mut Client) -> anyhow::Result<Report> {
     client
         .batch_execute(&format!("SET lock_timeout = {TABLE_LOCK_WAIT_MS}"))
@@ -303,7 +301,7 @@ async fn run(client: &mut Client) -> anyhow::Result<Report> {
     })
 }
 
-/// Applies what is missing, each migration in one transaction with its row of the history.
+/// Applies each missing migration in one transaction with its row of the history.
 async fn apply_missing(client: &mut Client) -> anyhow::Result<Vec<String>> {
     let make_history = format!(
         "CREATE TABLE IF NOT EXISTS {HISTORY_TABLE} (
@@ -361,7 +359,7 @@ async fn apply(client: &mut Client, migration: &Migration) -> Result<(), tokio_p
     transaction.commit().await
 }
 
-/// Adds what to do to the failures that an operator can mend.
+/// Adds advice to the failures that an operator can fix.
 fn explain(error: tokio_postgres::Error, doing: String) -> anyhow::Error {
     let advice = match error.code() {
         Some(code) if *code == SqlState::LOCK_NOT_AVAILABLE => format!(
@@ -378,10 +376,10 @@ fn explain(error: tokio_postgres::Error, doing: String) -> anyhow::Error {
     anyhow::Error::new(error).context(doing).context(advice)
 }
 
-/// The event tables of somebody else's making.
+/// The event tables that another program created.
 ///
-/// Told by their shape, not by a note of ours, so that the answer is the same on
-/// every start: a table of ours has a NOT NULL `event_id`, an adopted one cannot.
+/// Recognised by their columns, not by a record, so that the answer is the same at every start: a
+/// table of these migrations has a NOT NULL `event_id`, an adopted one cannot.
 async fn adopted(client: &Client) -> anyhow::Result<Vec<Table>> {
     let mut adopted = Vec::new();
     for table in Table::ALL {

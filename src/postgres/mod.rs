@@ -1,6 +1,6 @@
-//! Connections to PostgreSQL, what its errors mean, the schema, and whether a database is fit.
+//! Connections to PostgreSQL, the meaning of its errors, the schema, and the checks of a database.
 //!
-//! Knows nothing of batches, partitions and tenants.
+//! Does not store batches, create partitions or read tenants.
 
 pub(crate) mod copy;
 pub(crate) mod ident;

@@ -1,10 +1,9 @@
-//! A connection that drives itself for as long as someone holds it.
+//! A connection with its driver task.
 //!
-//! Invariant: a session that is let go ends at the server as well, and within a
-//! bounded time here. One that is idle says goodbye. A statement that still runs
-//! is cancelled. A session that was given up is dropped without another word to
-//! it, and ended from a second connection: the server may not know yet that the
-//! first is dead, and would keep its transaction, and the rows in it, from us.
+//! Invariant: a dropped session also ends at the server, and within a bounded time here. An idle
+//! one is closed with a Terminate message. A running statement is cancelled. A session that was
+//! given up is dropped without another message and ended from a second connection: the server may
+//! not know yet that the first is dead, and would keep its transaction and row locks.
 
 use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
@@ -20,45 +19,45 @@ use super::connect::connection::{Connection, Driver};
 use super::connect::{Reused, Target, prepare_session};
 use super::error::{Error, describe};
 
-/// A goodbye is one small message; more only if a statement still runs.
+/// The Terminate message is small. A close takes longer only if a statement still runs.
 const GOODBYE_LIMIT: Duration = Duration::from_secs(1);
 
-/// A cancel request is a connection; no statement waits for it.
+/// A cancel request needs a new connection; no statement waits for it.
 const CANCEL_LIMIT: Duration = Duration::from_secs(5);
 
 /// Time for the server to notice that a connection was closed.
 const NOTICE: Duration = Duration::from_secs(1);
 
-/// Attempts to end what was left at the server, with a pause that doubles: five
-/// minutes in all. After that its own limits have to do.
+/// Attempts to end a leftover session at the server, with a pause that doubles: about five minutes
+/// in all. After that the server's own timeouts end it.
 const TERMINATE_ATTEMPTS: u32 = 8;
 
-/// Drivers of all sessions of the process, so that it can wait for their ends.
+/// The drivers of all sessions, so that the process can wait for their end.
 static DRIVERS: LazyLock<TaskTracker> = LazyLock::new(TaskTracker::new);
 
-/// An open connection, set up for our statements; dropping it closes it.
+/// An open connection that is set up for our statements. Dropping it closes it.
 #[derive(Debug)]
 pub struct Session {
-    /// What statements are sent with.
+    /// The client that sends statements.
     pub client: Client,
-    /// Why there is no TLS, where it was preferred.
+    /// Why there is no TLS although it was preferred.
     pub(crate) clear_text: Option<String>,
     end: End,
 }
 
-/// The session's hold on its driver.
+/// Ends the driver when the session is dropped.
 #[derive(Debug)]
 struct End {
-    /// Cancelled when the session is let go.
+    /// Cancelled when the session is dropped.
     let_go: CancellationToken,
-    /// Cancelled before that if nothing more is to be sent.
+    /// Cancelled before that if nothing more may be sent.
     given_up: CancellationToken,
-    /// Cancelled once the connection is over.
+    /// Cancelled once the connection has ended.
     over: CancellationToken,
     backend: Arc<OnceLock<Backend>>,
 }
 
-/// A session as the server knows it. Process ids come up again, with a later start.
+/// Identifies the session at the server. Process ids are reused, with a later start.
 #[derive(Clone, Debug)]
 struct Backend {
     pid: String,
@@ -93,8 +92,8 @@ impl Session {
             backend: Arc::clone(&end.backend),
         };
         let over = end.over.clone().drop_guard();
-        // A task outside of the service's sets: it ends soon after the session that
-        // holds it, and `sessions_ended` joins it.
+        // This task is not in the service's sets. It ends soon after its session is dropped, and
+        // `sessions_ended` waits for it.
         DRIVERS.spawn(async move {
             let _over = over;
             driven.run(driver).await;
@@ -116,18 +115,18 @@ impl Session {
         Ok(session)
     }
 
-    /// Waits until the connection is over, at whichever side it was ended.
+    /// Waits until the connection has ended, on either side.
     pub async fn over(&self) {
         self.end.over.cancelled().await;
     }
 
-    /// Drops a connection from which an answer was waited for in vain.
+    /// Drops a connection that did not answer in time.
     pub fn give_up(self) {
         self.end.given_up.cancel();
     }
 }
 
-/// Waits until every session that was let go has ended, at most for `limit`.
+/// Waits until all dropped sessions have ended, at most for `limit`.
 pub async fn sessions_ended(limit: Duration) {
     DRIVERS.close();
     if timeout(limit, DRIVERS.wait()).await.is_err() {
@@ -138,7 +137,7 @@ pub async fn sessions_ended(limit: Duration) {
     }
 }
 
-/// What a driver needs to end its connection well.
+/// What the driver task needs to close its connection.
 struct Driven {
     target: Target,
     cancel: CancelToken,
@@ -151,7 +150,7 @@ impl Driven {
     async fn run(self, mut driver: Driver) {
         let is_given_up = tokio::select! {
             ended = &mut driver => {
-                // Also the result of the statement that was waiting, if one was.
+                // A waiting statement gets this error, too.
                 if let Err(error) = ended {
                     debug!(error = describe(&error), "a connection to Postgres broke");
                 }
@@ -159,7 +158,7 @@ impl Driven {
             }
             () = self.let_go.cancelled() => self.given_up.is_cancelled(),
         };
-        // The client is gone, so the driver says goodbye once nothing is running.
+        // The client is dropped, so the driver sends Terminate once nothing is running.
         if !is_given_up && timeout(GOODBYE_LIMIT, &mut driver).await.is_ok() {
             return;
         }
@@ -178,7 +177,7 @@ impl Driven {
         }
     }
 
-    /// Ends the session at the server, unless it is over by itself.
+    /// Ends the session at the server, unless it has ended by itself.
     async fn terminate(&self) {
         let Some(backend) = self.backend.get() else {
             return;

@@ -1,46 +1,45 @@
-//! What an SQLSTATE says about where the cause of an error lies.
+//! Where the cause of an error lies, by its SQLSTATE.
 //!
-//! The one place where SQLSTATEs are read. An error that came with rows may be the fault
-//! of one of them; the same code from any other statement may not.
+//! An error of a statement with rows may be caused by one of them; the same code from any other
+//! statement may not. A single code with a special meaning, such as a duplicate key, is compared
+//! where its statement runs.
 
 use tokio_postgres::error::{DbError, Severity};
 
-/// Where the cause of an error can lie that came with rows.
+/// Where the cause of an error may lie for a statement with rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
     /// In the server or its load: it passes.
     Server,
-    /// In the server; if it lasts, in a row.
+    /// In the server; if it persists, in a row.
     ServerThenRow,
-    /// In the session or in the shape of the table: every row meets it.
+    /// In the session or the table definition: every row fails.
     Schema,
-    /// In a row; if all fail, in the table.
+    /// In a row; if all rows fail, in the table.
     Row,
 }
 
 impl Cause {
-    /// The table of SQLSTATEs, and of classes where a class has one cause.
+    /// The causes of SQLSTATEs, and of classes with one cause.
     ///
-    /// What is not listed can come from one row: a trigger may run anything, and
-    /// may raise any code.
+    /// Any other code may come from one row: a trigger may run anything and raise any code.
     pub(crate) fn of(code: &str) -> Self {
         match code {
-            // lock_not_available: the holder lets go.
+            // lock_not_available: the lock will be released.
             "55P03" => Cause::Server,
-            // A session that was ended for its age, or what such an end left behind.
+            // A session or transaction timeout ended the transaction, or it had already failed.
             "25P02" | "25P03" | "25P04" => Cause::Server,
-            // Its BEGIN was lost or refused, and what may not be without one was
-            // refused after it; see `transaction`.
+            // read_only_sql_transaction: its BEGIN was lost or refused, and the session is
+            // read-only outside of one; see `writer::transaction`.
             "25006" => Cause::Server,
             // protocol_violation as an ERROR, invalid_binary_representation and
-            // bad_copy_file_format: our bytes are of another type than a column.
+            // bad_copy_file_format: a column's type does not match our bytes.
             "08P01" | "22P03" | "22P04" => Cause::Schema,
             _ => match &code[..2] {
                 // Transaction rollback, insufficient resources, system error.
                 "40" | "53" | "58" => Cause::Server,
-                // As an ERROR, 08 is the connection of a trigger to elsewhere, and 57
-                // a statement that was cancelled: by an operator, or because it
-                // takes too long.
+                // As an ERROR, 08 is a connection that a trigger opened, and 57 a statement that
+                // was cancelled: by an operator, or by a timeout.
                 "08" | "57" => Cause::ServerThenRow,
                 // Transaction state, prepared statements, authorization.
                 "25" | "26" | "28" => Cause::Schema,
@@ -49,10 +48,10 @@ impl Cause {
         }
     }
 
-    /// The cause of an error that came with rows.
+    /// The cause of an error of a statement with rows.
     pub(crate) fn of_rows(db: &DbError) -> Self {
         match (Self::of(db.code().code()), is_raised(db)) {
-            // A trigger may pass on what it caught, such as a deadlock.
+            // A trigger may raise again what it caught, such as a deadlock.
             (Cause::Server, true) => Cause::ServerThenRow,
             (Cause::Schema, true) => Cause::Row,
             (cause, _) => cause,
@@ -60,12 +59,12 @@ impl Cause {
     }
 }
 
-/// Whether a PL/pgSQL function raised the error, with a code of its choice.
+/// Whether a PL/pgSQL function raised the error, with any code.
 pub(crate) fn is_raised(db: &DbError) -> bool {
     db.routine() == Some("exec_stmt_raise")
 }
 
-/// Whether the server has ended the connection with this error, whatever its code.
+/// Whether the server ended the connection with this error.
 pub(crate) fn ends_connection(db: &DbError) -> bool {
     matches!(
         db.parsed_severity(),
@@ -73,8 +72,8 @@ pub(crate) fn ends_connection(db: &DbError) -> bool {
     )
 }
 
-/// Whether the error of a statement that carries no rows passes by itself: the server is
-/// away or busy. Any other has to be mended by an operator.
+/// Whether the error of a statement without rows passes by itself: the server is unreachable or
+/// busy. For any other error an operator has to act.
 pub fn passes_by_itself(error: &tokio_postgres::Error) -> bool {
     let Some(db) = error.as_db_error() else {
         return true;

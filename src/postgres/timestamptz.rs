@@ -1,7 +1,7 @@
 //! [`Micros`] as a `timestamptz`, in parameters and in results.
 //!
-//! Takes every value that the column can hold: a key that expires at `infinity`, or
-//! beyond the years of a calendar library, must not stop other keys from being read.
+//! Accepts every value of the column: a key that expires at `infinity`, or outside the range of a
+//! calendar library, must not stop other keys from being read.
 
 use bytes::{BufMut as _, BytesMut};
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
@@ -12,7 +12,7 @@ type Error = Box<dyn std::error::Error + Sync + Send>;
 
 impl<'a> FromSql<'a> for Micros {
     fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Error> {
-        // The infinities are the ends of i64: the sum saturates.
+        // The infinities are the extremes of `i64`: the sum saturates.
         Ok(Self::from_postgres(i64::from_be_bytes(raw.try_into()?)))
     }
 

@@ -1,9 +1,10 @@
-//! A copy of the directory in a file, for a start without the database.
+//! The key cache file: tenants and key hashes for a start without the database.
 //!
-//! Keeps two invariants: under its name the file is whole or absent, and nothing
-//! is in force from it once it is older than it may be, or once the database was
-//! read. Holds hashes of keys, never a key. What is wrong with it is logged and
-//! costs nothing but the copy. The decision is docs/decisions/0007.
+//! Two invariants. Under its name the file is complete or absent. Its content is not used once it
+//! is older than the maximum age, or once the database was read.
+//!
+//! Holds hashes of keys, never a key. An error with the file is logged and costs only the cache.
+//! See docs/decisions/0007.
 
 pub(crate) mod format;
 
@@ -23,22 +24,22 @@ use super::snapshot::Snapshot;
 use crate::event::time::Micros;
 
 const FILE_NAME: &str = "keys";
-/// With the spool's suffix for files that a crash kept from being finished:
-/// opening the spool clears it away.
+/// Ends in the spool's suffix for unfinished files, so that opening the spool removes what a crash
+/// left.
 const UNFINISHED_NAME: &str = "keys.new";
 
-/// Time for the database to answer before the copy is taken. A sound one takes a
-/// tenth of a second; longer than this nobody should have to wait for a restart.
+/// Time for the database to answer before the file is used. A healthy one takes a tenth of a
+/// second, and a restart should not be delayed longer than this.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// The copy is confirmed so many times within its age: hourly in a day.
+/// The file is confirmed this many times within its maximum age: hourly for a day.
 const CONFIRMATIONS: u32 = 24;
 
-/// Two clocks that are kept right differ by less; a copy from further ahead was
-/// written under a wrong clock, and would be trusted for too long.
+/// Two synchronised clocks differ by less. A file from further ahead was written under a wrong
+/// clock and would be trusted for too long.
 const SKEW_MAX: Duration = Duration::from_secs(300);
 
-/// The file and who may rely on it.
+/// The key cache file and how long it may be used.
 #[derive(Clone, Debug)]
 pub struct KeyCacheFile {
     directory: PathBuf,
@@ -46,7 +47,7 @@ pub struct KeyCacheFile {
     hasher: ApiKeyHasher,
 }
 
-/// What the file held.
+/// The content of the file.
 #[derive(Debug)]
 struct Copied {
     snapshot: Snapshot,
@@ -55,8 +56,8 @@ struct Copied {
 }
 
 impl KeyCacheFile {
-    /// A copy in a directory that belongs to this process alone. No `max_age`
-    /// means that there is to be none.
+    /// The key cache file in a directory that belongs to this process alone. A `max_age` of zero
+    /// means no file.
     #[must_use]
     pub fn new(directory: &Path, max_age: Duration, hasher: ApiKeyHasher) -> Self {
         Self {
@@ -66,8 +67,8 @@ impl KeyCacheFile {
         }
     }
 
-    /// Has the copy stand in while the database was not read yet, and keeps it up
-    /// to date once it is. Ends only where no copy is wanted.
+    /// Uses the file until the database is read, and rewrites it from then on. Returns only if no
+    /// file is wanted; that removes an old one.
     pub async fn run(self, keys: TenantCache, now: fn() -> Micros) {
         let path = self.path();
         if self.max_age.is_zero() {
@@ -80,7 +81,7 @@ impl KeyCacheFile {
         tokio::join!(self.stand_in(&keys, now), self.keep(&keys, now));
     }
 
-    /// Puts the copy in force if the database keeps silent, for as long as it may be.
+    /// Puts the file in force if the database does not answer, until the maximum age.
     async fn stand_in(&self, keys: &TenantCache, now: fn() -> Micros) {
         sleep(PATIENCE).await;
         if keys.age().is_some() {
@@ -118,8 +119,8 @@ impl KeyCacheFile {
         }
     }
 
-    /// Writes the copy after each reading that changed something, and now and then
-    /// after one that did not: its age counts from when it was last confirmed.
+    /// Writes the file after each refresh that changed something, and at intervals after one that
+    /// did not: its age counts from the last confirmation.
     async fn keep(&self, keys: &TenantCache, now: fn() -> Micros) {
         let mut written: Option<(Arc<Snapshot>, Instant)> = None;
         let mut said_so = false;
@@ -159,10 +160,10 @@ impl KeyCacheFile {
             .with_context(|| format!("cannot write the copy of them to {}", path.display()))
     }
 
-    /// The new bytes, or the old ones, whenever the power goes.
+    /// Leaves the new bytes or the old ones, whenever the power fails.
     fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let unfinished = self.directory.join(UNFINISHED_NAME);
-        // What is left of an earlier try may have other permissions.
+        // A file that an earlier attempt left may have other permissions.
         remove_if_there(&unfinished)?;
         let mut file = OpenOptions::new()
             .write(true)
@@ -175,7 +176,7 @@ impl KeyCacheFile {
         File::open(&self.directory)?.sync_all()
     }
 
-    /// The copy, if there is one; an error says what it is or does that it should not.
+    /// The content of the file, if there is one. An error says why the file cannot be used.
     fn read(&self, now_us: i64) -> Result<Option<Copied>> {
         let bytes = match fs::read(self.path()) {
             Ok(bytes) => bytes,
@@ -218,18 +219,18 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Whole seconds: nobody reads the rest.
+/// In whole seconds, which is enough for a message.
 fn in_words(duration: Duration) -> humantime::FormattedDuration {
     humantime::format_duration(Duration::from_secs(duration.as_secs()))
 }
 
-/// Waits for the disk where no request waits behind it.
+/// Runs `work` on a thread that may block on the disk.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
-        // A panic goes on to the task that asked, which has a name.
+        // Passes a panic on to the calling task, which has a name.
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
             Err(_) => bail!("was interrupted"),
@@ -261,7 +262,7 @@ mod tests {
         assert_eq!(after(59).unwrap().unwrap().age.as_secs(), 59);
         let error = after(60).unwrap_err().to_string();
         assert!(error.contains("last confirmed 1m ago"), "{error}");
-        // Clocks that are kept right differ by a little.
+        // Synchronised clocks differ by a little.
         assert_eq!(after(-300).unwrap().unwrap().age, Duration::ZERO);
         let error = after(-301).unwrap_err().to_string();
         assert!(error.contains("from the future"), "{error}");

@@ -1,25 +1,24 @@
-//! From an API key to the hash that the database knows it by.
+//! From an API key to its hash in the database.
 //!
-//! The suite's convention: HMAC-SHA256 under a pepper, or plain SHA-256 where the
-//! pepper is empty, of the trimmed key. Keys are compared as bytes; hex exists
-//! only where SQL is spoken. Keeps nothing of a key.
+//! The suite's convention: HMAC-SHA256 of the trimmed key under a pepper, or plain SHA-256 if the
+//! pepper is empty. Keys are compared as bytes; hex exists only in SQL. No key is stored here.
 
 use std::fmt;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::{Digest as _, Sha256};
 
-/// What an API key is known by.
+/// The hash that identifies an API key.
 ///
-/// Looked up in an ordinary map: without the pepper nobody can steer a hash
-/// towards another one, so the time of a lookup says nothing of use.
+/// It is looked up in an ordinary map. With a pepper a caller cannot choose a key by its hash, so
+/// the time of a lookup reveals nothing useful.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct KeyHash([u8; 32]);
 
 /// Hashes API keys under one pepper.
 #[derive(Clone)]
 pub struct ApiKeyHasher {
-    /// The HMAC with its key already taken in; cloning it is a copy of two hash states.
+    /// The HMAC with its key absorbed; cloning it copies two hash states.
     keyed: Option<Hmac<Sha256>>,
 }
 
@@ -32,14 +31,13 @@ impl ApiKeyHasher {
         Self { keyed }
     }
 
-    /// The hash of a key as the client sent it; white space around it does not count.
+    /// The hash of a key as the client sent it; surrounding white space is ignored.
     #[must_use]
     pub fn hash(&self, raw: &str) -> KeyHash {
         KeyHash(self.digest(raw.trim().as_bytes()))
     }
 
-    /// What tells that `bytes` were written by someone with the same pepper, and
-    /// were not damaged since. With an empty pepper it tells the latter only.
+    /// A checksum of `bytes`. With a pepper it also proves that the writer had the same pepper.
     pub(crate) fn seal(&self, bytes: &[u8]) -> [u8; 32] {
         self.digest(bytes)
     }
@@ -69,7 +67,7 @@ impl fmt::Debug for ApiKeyHasher {
 }
 
 impl KeyHash {
-    /// Reads the `key_hash` column; none unless it is 64 hex digits.
+    /// Reads the `key_hash` column; `None` unless it is 64 hex digits.
     #[must_use]
     pub fn from_hex(text: &str) -> Option<Self> {
         let mut bytes = [0; 32];
@@ -86,8 +84,8 @@ impl KeyHash {
 }
 
 impl fmt::Debug for KeyHash {
-    /// Four bytes tell hashes apart in a log; the rest stays out of it, because
-    /// with an empty pepper a weak key could be guessed from its hash.
+    /// Shows four bytes, enough to tell hashes apart in a log. The rest is omitted: with an empty
+    /// pepper a weak key could be guessed from its hash.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "KeyHash({}…)", hex::encode(&self.0[..4]))
     }

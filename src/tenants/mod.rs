@@ -1,13 +1,15 @@
-//! Who may call: tenants, API keys and their roles.
+//! Tenants, their API keys, and the keys' roles.
 //!
-//! The whole directory is held in memory as a [`Snapshot`] that [`TenantCache`]
-//! replaces in one step, so that no request waits for the database and none sees
-//! half a change. What an operator does to it is in [`admin`]. A file beside the
-//! spool, [`KeyCacheFile`], stands in when a start finds no database.
+//! All tenants and keys are in memory as a [`Snapshot`](snapshot::Snapshot) that
+//! [`TenantCache`](refresh::TenantCache) replaces in one step. No request waits for the database,
+//! and none sees half a change. An operator's commands are in [`admin`]. The key
+//! cache file in the spool directory (`cache_file`) is used when the service starts without the
+//! database.
 //!
-//! Keeps one invariant: a snapshot is one consistent reading of both tables, and
-//! stays in force until a newer one was read completely.
-//! Knows nothing of HTTP; callers bring the key and the time.
+//! Invariant: a snapshot is one consistent reading of both tables, and stays in force until a newer
+//! one was read completely.
+//!
+//! Knows nothing of HTTP; callers pass the key and the time.
 
 pub mod admin;
 pub(crate) mod cache_file;

@@ -1,10 +1,9 @@
 //! Keeps the snapshot in force up to date.
 //!
-//! [`TenantCache::run`] reads both tables every so often, or early when woken, and
-//! reconnects when the database went away. Whatever fails, the last snapshot
-//! stays in force and its age says how far it can be relied on. Until the first
-//! reading a copy of an earlier run may stand in, see [`super::KeyCacheFile`]; once
-//! the database was read, never again.
+//! [`TenantCache::run`] reads both tables at an interval, or early when woken, and reconnects after
+//! a lost connection. If a refresh fails, the last snapshot stays in force, and its age says how
+//! stale it is. Until the first refresh the key cache file of an earlier run may be used, see
+//! `cache_file`; after it, never again.
 //!
 //! Every wait has a limit. The caller runs the loop.
 
@@ -26,8 +25,8 @@ use crate::event::time::Micros;
 use crate::postgres::connect::Target;
 use crate::postgres::session::Session;
 
-/// Wakes are honoured at most this often: anyone can present an unknown key, and
-/// must not be able to make us read the tables in a loop.
+/// The minimum time between two refreshes. Any client can send an unknown key, and must not be able
+/// to make the service read the tables in a loop.
 const REFRESH_GAP: Duration = Duration::from_secs(1);
 
 /// Reading a hundred thousand keys takes well under a second.
@@ -36,7 +35,7 @@ const REFRESH_LIMIT: Duration = Duration::from_secs(30);
 const BACKOFF_MIN: Duration = Duration::from_millis(250);
 const BACKOFF_MAX: Duration = Duration::from_secs(15);
 
-/// The directory in force: a handle, cheap to clone and to read.
+/// The tenants and keys in force: a handle, cheap to clone and to read.
 #[derive(Clone, Debug)]
 pub struct TenantCache {
     shared: Arc<Shared>,
@@ -45,45 +44,45 @@ pub struct TenantCache {
 #[derive(Debug)]
 struct Shared {
     snapshot: ArcSwap<Snapshot>,
-    /// When this directory was made; what `read_ms` counts from.
+    /// When this cache was created; `read_ms` counts from here.
     started: Instant,
-    /// End of the last complete reading, in ms after `started` and at least 1; 0 means never.
+    /// End of the last complete refresh, in ms after `started` and at least 1; 0 means never.
     read_ms: AtomicU64,
-    /// When the copy that stands in was last confirmed, in µs since 1970; none if
-    /// none does. Whoever changes where the snapshot comes from holds this.
+    /// When the key cache file in force was last confirmed, in µs since 1970; `None` if it is not
+    /// in force. Every change of the snapshot's source holds this lock.
     copied: Mutex<Option<i64>>,
     wake: Notify,
-    /// For the one who keeps the copy: a reading was completed.
+    /// Notifies the writer of the key cache file: a refresh is complete.
     was_read: Notify,
 }
 
-/// Where the snapshot in force comes from.
+/// The source of the snapshot in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeySource {
-    /// From nowhere: it is empty.
+    /// None: the snapshot is empty.
     Unread,
-    /// From the copy of an earlier run.
+    /// The key cache file of an earlier run.
     Copied {
         /// When the database last confirmed it, in µs since 1970.
         confirmed_at_us: i64,
     },
-    /// From the database.
+    /// The database.
     Read {
-        /// How long ago that was read completely.
+        /// Time since the last complete refresh.
         age: Duration,
     },
 }
 
-/// What a refresh found.
+/// The result of a refresh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Changed {
-    /// Whether anything differs from the snapshot before.
+    /// Whether anything differs from the previous snapshot.
     pub anything: bool,
-    /// Tenants there are now.
+    /// The number of tenants.
     pub tenants: usize,
-    /// Keys there are now.
+    /// The number of keys.
     pub keys: usize,
-    /// Keys left out because their hash is not 64 hex digits.
+    /// Keys left out because their hash is not 64 hex digits or their tenant is missing.
     pub skipped_keys: usize,
 }
 
@@ -94,7 +93,7 @@ impl Default for TenantCache {
 }
 
 impl TenantCache {
-    /// An empty directory that was never read: it knows no key, and [`Self::age`] is none.
+    /// A cache without tenants or keys; [`Self::age`] is `None`.
     #[must_use]
     pub fn new() -> Self {
         let shared = Shared {
@@ -110,16 +109,16 @@ impl TenantCache {
         }
     }
 
-    /// The snapshot in force. Take it once per request, so that all answers agree.
+    /// The snapshot in force. Take it once per request, so that all lookups agree.
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.shared.snapshot.load_full()
     }
 
-    /// How long ago the database was last read completely; none if it never was.
+    /// Time since the database was last read completely; `None` if it never was.
     ///
-    /// Without a reading, or with a very old one, an unknown key proves nothing
-    /// about the caller: that is our error (503), not theirs (401).
+    /// Without a reading, or with a very old one, an unknown key proves nothing about the caller:
+    /// that is an error of the service (503), not of the caller (401).
     #[must_use]
     pub fn age(&self) -> Option<Duration> {
         let read_ms = self.shared.read_ms.load(Ordering::Acquire);
@@ -131,7 +130,7 @@ impl TenantCache {
         })
     }
 
-    /// Where the snapshot in force comes from.
+    /// The source of the snapshot in force.
     #[must_use]
     pub fn standing(&self) -> KeySource {
         let copied = self.copied();
@@ -147,7 +146,7 @@ impl TenantCache {
         copied.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a copy in force, unless the database was read; says whether it did.
+    /// Puts the key cache file in force, unless the database was read. Returns whether it did.
     pub(crate) fn stand_in(&self, snapshot: Snapshot, confirmed_at_us: i64) -> bool {
         let mut copied = self.copied();
         if self.age().is_some() {
@@ -158,7 +157,7 @@ impl TenantCache {
         true
     }
 
-    /// Puts the copy out of force, if one still stands in; says whether it did.
+    /// Takes the key cache file out of force. Returns whether it was in force.
     pub(crate) fn dismiss(&self) -> bool {
         let mut copied = self.copied();
         let dismissed = copied.take().is_some();
@@ -168,21 +167,22 @@ impl TenantCache {
         dismissed
     }
 
-    /// Waits for the next reading, or the last one that nobody waited for.
+    /// Waits for the next refresh. Returns at once if one completed since the last call.
     pub(crate) async fn was_read(&self) {
         self.shared.was_read.notified().await;
     }
 
-    /// Asks the running loop for an early refresh. Cheap, and safe to call for
-    /// every unknown key: the tables are read at most once a second.
+    /// Asks the running loop for an early refresh. Cheap, and safe to call for every unknown key:
+    /// the tables are read at most once a second.
     pub fn wake(&self) {
         self.shared.wake.notify_one();
     }
 
-    /// Reads both tables as of one moment and puts the result in force.
+    /// Reads both tables in one snapshot and puts the result in force.
     ///
     /// # Errors
-    /// When the database refuses or is away; the old snapshot then stays.
+    ///
+    /// When the database refuses or is unreachable; the old snapshot then stays.
     pub async fn refresh(&self, client: &mut Client) -> Result<Changed> {
         let snapshot = read(client).await?;
         let mut copied = self.copied();
@@ -205,10 +205,10 @@ impl TenantCache {
         Ok(changed)
     }
 
-    /// Refreshes about every `every` and on [`Self::wake`], until `stop` turns
-    /// true or its sender is gone. Never gives up on the database.
+    /// Refreshes about every `every` and on [`Self::wake`], until `stop` turns true or its sender
+    /// is dropped. Retries the database for ever.
     ///
-    /// With each reading goes a comparison of the clocks.
+    /// Each refresh also compares the clocks, and repeats the checks that have findings.
     pub async fn run(
         self,
         target: Target,
@@ -217,7 +217,7 @@ impl TenantCache {
         mut stop: watch::Receiver<bool>,
     ) {
         tokio::select! {
-            // A sender that is gone means the same as a stop.
+            // A dropped sender means the same as a stop.
             _ = stop.wait_for(|stopped| *stopped) => {}
             () = self.refresh_for_ever(&target, every.max(REFRESH_GAP), &checks) => {}
         }
@@ -238,7 +238,7 @@ impl TenantCache {
             if self.shared.read_ms.load(Ordering::Acquire) != reads_before {
                 backoff = BACKOFF_MIN;
             }
-            // Once per outage: the age is a metric, and every attempt would say the same.
+            // Logged once per outage: the age is a metric, and every attempt would log the same.
             if !said_so {
                 said_so = true;
                 tracing::warn!(
@@ -247,13 +247,13 @@ impl TenantCache {
                     "cannot refresh tenants and API keys; the last ones read stay in force"
                 );
             }
-            // Half fixed, half random, so that instances do not come back in step.
+            // Half fixed, half random, so that services do not reconnect at the same time.
             sleep(backoff.mul_f64(rand::random_range(0.5..=1.0))).await;
             backoff = (backoff * 2).min(BACKOFF_MAX);
         }
     }
 
-    /// Ends only with the error that ended the connection.
+    /// Returns only the error that ended the connection.
     async fn refresh_while_connected(
         &self,
         target: &Target,
@@ -306,7 +306,7 @@ impl TenantCache {
     }
 }
 
-/// Both tables, as of one moment: a key must not be seen without its tenant.
+/// Reads both tables in one snapshot: a key must not be seen without its tenant.
 async fn read(client: &mut Client) -> Result<Snapshot> {
     let transaction = client
         .build_transaction()

@@ -1,19 +1,20 @@
 //! What an API key may do.
 //!
-//! A set of roles is one byte. Names outside the known ones grant nothing and
-//! disturb nothing: the table is shared with a suite that has its own.
-//! Knows nothing of keys or tenants; what a role permits is decided by the API.
+//! A set of roles is one byte. Unknown names grant nothing and are ignored: the table is shared
+//! with a suite that has other roles.
+//!
+//! Knows nothing of keys or tenants; the API decides what a role permits.
 
 use std::fmt;
 
-/// One thing that a key may be used for.
+/// One use of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
-    /// Both kinds of event, own tenant.
+    /// Both kinds of event, for the key's own tenant.
     Ingest,
-    /// Interactions only; safe to ship in a browser.
+    /// Interactions only; safe in a browser.
     Publish,
-    /// May name the tenant of each event: recsys-service itself.
+    /// May name the tenant of each event: for recsys-service.
     Service,
     /// Reads the admin API.
     Viewer,
@@ -28,7 +29,7 @@ pub enum Role {
 pub struct Roles(u8);
 
 impl Role {
-    /// Every role there is.
+    /// Every role.
     pub const ALL: [Self; 6] = [
         Self::Ingest,
         Self::Publish,
@@ -51,7 +52,7 @@ impl Role {
         }
     }
 
-    /// The role of that name, in any case, or none.
+    /// The role with that name, in any case.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         let name = name.trim();

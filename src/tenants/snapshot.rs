@@ -1,8 +1,8 @@
-//! All tenants and keys at one moment, made for looking up.
+//! All tenants and keys at one moment, indexed for lookup.
 //!
-//! Immutable once built, and pure: the time comes in as a value. A key that
-//! could not be used safely (its hash unreadable, its tenant missing) is left
-//! out and counted, never guessed at. Knows nothing of how it was read.
+//! Immutable once built, and pure: the time is passed in. A key that cannot be used safely (its
+//! hash is unreadable, its tenant is missing) is left out and counted. Knows nothing of how it was
+//! read.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,55 +12,56 @@ use uuid::Uuid;
 use super::key::KeyHash;
 use super::role::Roles;
 
-/// Someone whose events we keep apart from everyone else's.
+/// A customer, with events that are kept apart from those of other tenants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tenant {
-    /// The key of every event row.
+    /// The tenant id in every event row.
     pub id: Uuid,
     /// The name that people and other services use.
     pub external_id: String,
-    /// Whether it may be used at present.
+    /// Whether its keys work.
     pub status: TenantStatus,
 }
 
-/// Whether a tenant may be used.
+/// Whether a tenant's keys work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TenantStatus {
     /// In use.
     Active,
-    /// Shut out for now; its data stays.
+    /// Refused for now; its data stays.
     Suspended,
-    /// Gone for good; its data may still be there.
+    /// Removed; its data may still exist.
     Deleted,
 }
 
-/// Someone who presented a valid key.
+/// The holder of a valid key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
-    /// Which key it was.
+    /// The id of the key.
     pub key_id: Uuid,
-    /// Whose key it is.
+    /// The tenant of the key.
     pub tenant: Arc<Tenant>,
     /// What the key may be used for.
     pub roles: Roles,
 }
 
-/// Why a key was turned away.
+/// Why a key was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// No such key in this snapshot; it may be newer, see [`super::TenantCache::wake`].
+    /// No such key in this snapshot. It may be newer, see
+    /// [`TenantCache::wake`](super::refresh::TenantCache::wake).
     #[error("the API key is not known")]
     Unknown,
-    /// An operator took it back.
+    /// An operator revoked it.
     #[error("the API key has been revoked")]
     Revoked,
-    /// Its time is over.
+    /// It has expired.
     #[error("the API key has expired")]
     Expired,
-    /// The key is good, its tenant is shut out.
+    /// The key is valid, but its tenant is suspended.
     #[error("the tenant is suspended")]
     TenantSuspended,
-    /// The key is good, its tenant is gone.
+    /// The key is valid, but its tenant is deleted.
     #[error("the tenant has been deleted")]
     TenantDeleted,
 }
@@ -83,7 +84,7 @@ struct Key {
     revoked: bool,
 }
 
-/// A row of `tenant_api_keys`, as far as it matters here.
+/// The columns of `tenant_api_keys` that matter here.
 #[derive(Clone, Debug)]
 pub(crate) struct KeyRow<'a> {
     pub(crate) id: Uuid,
@@ -95,7 +96,7 @@ pub(crate) struct KeyRow<'a> {
 }
 
 impl TenantStatus {
-    /// A status that we do not know shuts the tenant out: someone set it for a reason.
+    /// An unknown status suspends the tenant: it was set for a reason.
     #[must_use]
     pub fn from_name(name: &str) -> Self {
         match name {
@@ -117,7 +118,7 @@ impl TenantStatus {
 }
 
 impl Snapshot {
-    /// A snapshot with these tenants and no key yet.
+    /// A snapshot with these tenants and no keys yet.
     pub(crate) fn new(tenants: impl IntoIterator<Item = Tenant>) -> Self {
         let mut snapshot = Self::default();
         for tenant in tenants.into_iter().map(Arc::new) {
@@ -148,11 +149,12 @@ impl Snapshot {
         }
     }
 
-    /// Who presents this key, at `now_us` (microseconds since 1970).
+    /// The caller with this key, at `now_us` (microseconds since 1970).
     ///
     /// # Errors
-    /// [`KeyError`], with the reason. `Unknown` may also mean that the snapshot
-    /// is old: see [`super::TenantCache::age`].
+    ///
+    /// [`KeyError`], with the reason. `Unknown` may also mean that the snapshot is old: see
+    /// [`TenantCache::age`](super::refresh::TenantCache::age).
     pub fn lookup(&self, key: KeyHash, now_us: i64) -> Result<Caller, KeyError> {
         let key = self.keys.get(&key).ok_or(KeyError::Unknown)?;
         if key.revoked {
@@ -175,25 +177,26 @@ impl Snapshot {
         }
     }
 
-    /// The tenant of that name, whatever its status: `external_id = named OR
-    /// id::text = named`, and the external id wins if both exist.
+    /// The tenant of that name, with any status: `external_id = named OR id::text = named`. The
+    /// external id wins if both exist.
     #[must_use]
     pub fn tenant(&self, named: &str) -> Option<&Arc<Tenant>> {
         self.by_external_id.get(named).or_else(|| {
             let id = Uuid::try_parse(named).ok()?;
-            // Postgres writes one form only; other spellings of a UUID are other names.
+            // Only the form that Postgres writes is an id; other spellings of a UUID are other
+            // names.
             let mut text = Uuid::encode_buffer();
             let canonical = id.hyphenated().encode_lower(&mut text) == named;
             self.by_id.get(&id).filter(|_| canonical)
         })
     }
 
-    /// Every tenant, in no order.
+    /// All tenants, in no order.
     pub(crate) fn each_tenant(&self) -> impl Iterator<Item = &Tenant> {
         self.by_id.values().map(|tenant| &**tenant)
     }
 
-    /// Hands every key to `with`, in no order, as the row that [`Self::add_key`] takes.
+    /// Calls `with` for each key, in no order, with the row that [`Self::add_key`] takes.
     pub(crate) fn each_key(&self, mut with: impl FnMut(&KeyRow<'_>)) {
         for (hash, key) in &self.keys {
             with(&KeyRow {
@@ -207,19 +210,20 @@ impl Snapshot {
         }
     }
 
-    /// How many tenants there are.
+    /// The number of tenants.
     #[must_use]
     pub fn tenants(&self) -> usize {
         self.by_id.len()
     }
 
-    /// How many keys there are, revoked and expired ones included.
+    /// The number of keys, with revoked and expired ones.
     #[must_use]
     pub fn keys(&self) -> usize {
         self.keys.len()
     }
 
-    /// How many keys were left out because their hash is not 64 hex digits.
+    /// The number of keys left out because their hash is not 64 hex digits or their tenant is
+    /// missing.
     #[must_use]
     pub fn skipped_keys(&self) -> usize {
         self.skipped_keys

@@ -1,5 +1,4 @@
-//! The rows of several frames, in the order in which the index wants them, and
-//! what became of each.
+//! The rows of several records in key order, and the result of each row.
 
 use crate::admission::record::Delivered;
 use crate::event::result::{QuarantinedRow, RecordResult};
@@ -9,16 +8,16 @@ use crate::event::time::Micros;
 
 use crate::writer::error::RejectedRow;
 
-/// Frames that go into one transaction: a stretch of one stream, in order.
+/// Records that go into one transaction: a contiguous part of one stream, in order.
 #[derive(Debug)]
 pub(crate) struct Batch {
     table: Table,
     frames: Vec<Delivered>,
-    /// All rows of all frames, sorted by key.
+    /// All rows of all records, sorted by key.
     rows: Vec<BatchRow>,
 }
 
-/// Where one row of a batch lies.
+/// Where one row of a batch is: its record, its place there, and its bytes.
 #[derive(Clone, Copy, Debug)]
 struct BatchRow {
     key: Key,
@@ -28,21 +27,21 @@ struct BatchRow {
     to: u32,
 }
 
-/// What became of a batch: every row that is not listed here is stored.
+/// The result of a batch. Every row that is not listed here is stored.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct BatchResult {
-    /// Rows that were there before, by their place in the batch.
+    /// Rows that are already stored or repeat an earlier row, by their index in the batch.
     pub(crate) duplicates: Vec<usize>,
-    /// Rows that were set aside, by their place in the batch.
+    /// Quarantined rows, by their index in the batch.
     pub(crate) quarantined: Vec<(usize, RejectedRow)>,
-    /// How many of those were set aside before.
+    /// How many of them were in quarantine already.
     pub(crate) quarantined_before: usize,
 }
 
 impl BatchResult {
-    /// Rows that were there before, and rows that are in quarantine only now.
+    /// Counts the duplicates and the rows that are newly quarantined.
     ///
-    /// A row that was set aside before counts as a duplicate: it is kept once.
+    /// A row that was already in quarantine counts as a duplicate: it is kept once.
     pub(crate) fn counts(&self) -> (usize, usize) {
         let before = self.quarantined_before;
         (
@@ -53,11 +52,10 @@ impl BatchResult {
 }
 
 impl Batch {
-    /// Gathers the rows of `frames`, which are all of one table.
+    /// Sorts the rows of `frames`, which are all of one table, by key.
     ///
-    /// Sorted by key, neighbours in the batch are neighbours in the index, equal
-    /// keys stand side by side, and two writers with overlapping batches take
-    /// their locks in the same order.
+    /// Neighbours in the batch are then neighbours in the index, equal keys are adjacent, and two
+    /// writers with overlapping batches take their locks in the same order.
     pub(crate) fn new(table: Table, frames: Vec<Delivered>) -> Self {
         let place = |at: usize| u32::try_from(at).expect("a batch is far smaller than 4 GiB");
         let mut rows = Vec::with_capacity(frames.iter().map(|frame| frame.memory.rows.len()).sum());
@@ -73,7 +71,7 @@ impl Batch {
                 });
             }
         }
-        // Stable: of rows with equal keys the one that came first is stored.
+        // Stable: of rows with equal keys the earliest is stored.
         rows.sort_by_key(|row| row.key);
         Self {
             table,
@@ -82,12 +80,12 @@ impl Batch {
         }
     }
 
-    /// The frames, to be gathered again with others.
+    /// The records, to be gathered again with others.
     pub(crate) fn into_frames(self) -> Vec<Delivered> {
         self.frames
     }
 
-    /// The last frame's place in the spool.
+    /// The sequence of the last record.
     pub(crate) fn last_sequence(&self) -> u64 {
         self.frames.last().map_or(0, |frame| frame.sequence)
     }
@@ -118,17 +116,17 @@ impl Batch {
         &self.frames[row.frame as usize].memory.rows.framed()[row.from as usize..row.to as usize]
     }
 
-    /// When the rows happened, tenant by tenant in ascending order.
+    /// The rows' `occurred_at`, in key order: ascending for each tenant.
     pub(crate) fn times(&self) -> impl Iterator<Item = Micros> {
         self.rows.iter().map(|row| row.key.occurred_at)
     }
 
-    /// The first of each group of equal keys, and the others.
+    /// The first row of each key, and the repeats.
     pub(crate) fn split_repeats(&self) -> (Vec<usize>, Vec<usize>) {
         (0..self.rows.len()).partition(|&at| at == 0 || self.rows[at].key != self.rows[at - 1].key)
     }
 
-    /// Tells every frame what became of its rows.
+    /// Sends each record the result of its rows.
     pub(crate) fn settle(self, settled: BatchResult) {
         let mut results = vec![RecordResult::default(); self.frames.len()];
         for at in settled.duplicates {

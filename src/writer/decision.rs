@@ -1,49 +1,51 @@
-//! What the ledger's row means for a batch: settle, store, take over, or stop.
+//! What the ledger row means for a batch: committed, store, take over, or fenced.
 //!
-//! Keeps one invariant: a batch is settled only by a COMMIT that this opening
-//! sent for it and that the row still shows. A watermark that is further than
-//! this opening's frames never is a reason: it may be another copy's.
-//! Pure: no IO, no clock, no async. Simulated histories drive it in the tests.
+//! Invariant: a batch is acknowledged only after a COMMIT that this opening sent for it and that
+//! the ledger row still shows. A watermark beyond this opening's records proves nothing: another
+//! copy of the spool may have set it.
+//!
+//! Pure: no IO, no clock, no async. Tests drive it with simulated histories.
 
 use uuid::Uuid;
 
 use crate::accounts::ledger::Mark;
 use crate::log::spool::recover::openings::{History, Vouched};
 
-/// An opening that has taken over its rows.
+/// An opening that has taken over its ledger rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Opening {
-    /// Tells it from all others.
+    /// Identifies the opening.
     pub(crate) id: Uuid,
-    /// Its place among them: later ones fence earlier ones off.
+    /// Orders the openings: a later one fences earlier ones.
     pub(crate) epoch: u64,
 }
 
 /// What to do with a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Decision {
-    /// The COMMIT whose answer is missing took effect: take the result that was kept.
+    /// The COMMIT with the lost answer took effect: use the saved result.
     Committed,
-    /// Store it. The entry is made on condition that the watermark is this.
+    /// Store it. The ledger update requires that the watermark is still `seen`.
     Store {
-        /// The watermark as it is.
+        /// The current watermark.
         seen: u64,
     },
-    /// The row is older than this opening: the database was restored. Take it
-    /// over again, and ask again.
+    /// The ledger row is older than this opening: the database was restored. Take the rows over
+    /// again, then read again.
     TakeOver,
-    /// A later opening holds the row. The batch is neither settled nor dropped.
+    /// A later opening holds the row. The batch is neither acknowledged nor dropped.
     Fenced,
 }
 
-/// Decides on a batch that ends with frame `last`. `sent`: this opening has sent
-/// a COMMIT for that very batch and does not know what came of it.
+/// Decides on a batch that ends with record `last`.
+///
+/// `sent`: this opening sent a COMMIT for exactly this batch and does not know its result.
 pub(crate) fn decide(row: Option<Mark>, me: Opening, last: u64, sent: bool) -> Decision {
     let Some(row) = row else {
         return Decision::TakeOver;
     };
     match row.opening {
-        // The number is only for order: a restored database repeats numbers.
+        // The epoch is only an order: a restored database repeats epochs.
         Some(opening) if opening == me.id => match sent && row.settled == last {
             true => Decision::Committed,
             false => Decision::Store { seen: row.settled },
@@ -53,20 +55,20 @@ pub(crate) fn decide(row: Option<Mark>, me: Opening, last: u64, sent: bool) -> D
     }
 }
 
-/// What an opening makes of a row that it takes over.
+/// How an opening continues a ledger row that it takes over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TakenOver {
-    /// The watermark from here on: frames up to it are passed over.
+    /// The new watermark: records up to it are skipped.
     pub(crate) settled: u64,
-    /// The watermark that was found is another copy's, in whole or in part: of
-    /// the stream's accepted items so many lie before those that are given.
-    /// What the account holds beyond that is other copies' work.
+    /// Set if another copy of the spool set the watermark that was found, or part of it. The number
+    /// of the stream's accepted items that come before those delivered from now on. What the ledger
+    /// counts beyond it is the work of other copies.
     pub(crate) passed: Option<u64>,
 }
 
-/// Takes over a row: how much of what it says is true of this directory.
+/// Takes over a ledger row: how much of its watermark is true of this directory.
 ///
-/// `passed` are the stream's items that are no longer in the directory.
+/// `passed` is the number of the stream's items that are no longer in the directory.
 pub(crate) fn take_over(row: Mark, history: &History, stream: u8, passed: u64) -> TakenOver {
     match history.vouched(row.opening, row.settled) {
         Vouched::UpToWatermark => TakenOver {

@@ -1,6 +1,7 @@
-//! Why a batch could not be stored, and what that means for it.
+//! Why a batch could not be stored.
 //!
-//! The one place where retries are decided.
+//! Maps each error to the [`ErrorKind`] that decides how `lane` retries the batch. Only
+//! [`Error::Moved`] and [`Error::Fenced`] are handled there before their kind is asked for.
 
 use tokio_postgres::error::DbError;
 
@@ -13,41 +14,41 @@ use crate::postgres::sqlstate::{Cause, ends_connection, is_raised};
 /// What to do with a batch after an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// Postgres is away or busy: keep the batch, back off, try again.
+    /// Postgres is unreachable or busy: keep the batch, back off, try again.
     Away,
-    /// A partition is missing: make it, try again.
+    /// A partition is missing: create it, try again.
     NoPartition,
-    /// A row is stored already: find out which, leave them out.
+    /// A row is already stored: find out which, leave it out.
     Duplicate,
-    /// A row may be at fault: find it, set it aside.
+    /// A row may be at fault: find it, quarantine it.
     RejectedRow(RejectedRow),
-    /// Rows are refused, and none went through that would tell whether they or
-    /// the table are at fault: try again with the rows behind them.
+    /// Rows are refused, and no row was stored that would show whether they or the table are at
+    /// fault: try again with the rows that follow.
     Undecided,
-    /// Something that an operator has to mend: grants, tables, passwords.
+    /// An operator has to act: grants, tables, passwords.
     Fault,
 }
 
-/// What Postgres said of a row that it refused.
+/// Postgres's error for a row that it refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RejectedRow {
-    /// The line of the COPY, from 1, where Postgres names it.
+    /// The line of the COPY, from 1, if Postgres names it.
     pub line: Option<usize>,
-    /// The five-character code.
+    /// The five-character SQLSTATE.
     pub sqlstate: String,
     /// The message.
     pub message: String,
-    /// The column, where Postgres names it.
+    /// The column, if Postgres names it.
     pub column: Option<String>,
-    /// The constraint, where Postgres names it.
+    /// The constraint, if Postgres names it.
     pub constraint: Option<String>,
-    /// Whether the error itself speaks of a value of the row. Any other is the
-    /// row's only if another row goes through.
+    /// Whether the error itself is about a value of the row. Any other error is blamed on the row
+    /// only if another row can be stored.
     pub is_evident: bool,
 }
 
 impl RejectedRow {
-    /// A row that violates a unique index which is not the key.
+    /// A row that violates a unique index other than the key.
     pub(crate) fn of_duplicate(trouble: &Error) -> Self {
         match trouble {
             Error::Rows { source, table, .. } => source
@@ -60,7 +61,7 @@ impl RejectedRow {
 
     fn of(db: &DbError, table: Table) -> Self {
         let code = db.code().code();
-        // A column that no row carries is missing from all of them.
+        // A column that our rows do not carry is missing from every row.
         let is_of_a_row = db
             .column()
             .is_none_or(|name| table.columns().iter().any(|column| column.name == name));
@@ -78,7 +79,7 @@ impl RejectedRow {
 }
 
 impl ErrorKind {
-    /// The class's name in metrics.
+    /// The kind's name in metrics.
     pub const fn as_str(&self) -> &'static str {
         match self {
             ErrorKind::Away => "away",
@@ -90,8 +91,8 @@ impl ErrorKind {
         }
     }
 
-    /// Classifies an error that came with rows of `table`, and has come back
-    /// again and again if it `lasts`.
+    /// Classifies an error of a statement with rows of `table`. `lasts`: the batch has failed
+    /// several times in a row.
     fn of_rows(error: &tokio_postgres::Error, table: Table, lasts: bool) -> Self {
         let Some(db) = error.as_db_error() else {
             return ErrorKind::Away;
@@ -100,8 +101,8 @@ impl ErrorKind {
             return ErrorKind::Away;
         }
         let code = db.code().code();
-        // The routine's name is never translated. Below a partition that is itself
-        // partitioned, the table is that partition, and none is made there.
+        // The routine's name is never translated. In a partition that is itself partitioned, the
+        // error names that partition as the table; none is created there.
         if code == "23514"
             && db.routine() == Some("ExecFindPartition")
             && db.table() == Some(table.as_str())
@@ -122,23 +123,23 @@ impl ErrorKind {
 /// Why an attempt to store a batch failed as a whole.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Something failed that has nothing to do with rows.
+    /// A failure that is not about rows.
     #[error(transparent)]
     Postgres(#[from] postgres::Error),
-    /// A partition cannot be read or made.
+    /// A partition cannot be read or created.
     #[error(transparent)]
     Partition(#[from] partitions::Error),
-    /// Rows were refused: by the COPY, or by a check that was put off until later.
+    /// Postgres refused rows: in the COPY, or in a deferred constraint.
     #[error("cannot {doing}: {}", describe(source))]
     Rows {
-        /// What we were doing.
+        /// The operation that failed.
         doing: &'static str,
         /// The rows' table.
         table: Table,
-        /// What Postgres said.
+        /// Postgres's error.
         source: tokio_postgres::Error,
     },
-    /// The COPY took fewer rows than it was given, without an error.
+    /// The COPY stored fewer rows than it was given, without an error.
     #[error("{table} took {copied} of {given} rows")]
     LeftOut {
         /// The rows' table.
@@ -148,7 +149,7 @@ pub enum Error {
         /// Rows that it was given.
         given: usize,
     },
-    /// Too few rows were refused to blame the table, and none went through.
+    /// Rows were refused and none was stored, but too few to blame the table.
     #[error(
         "Postgres refuses {rows} rows for {table}, and none has gone through since: the next events tell whether the rows or the table are at fault; the last error was: {} ({})",
         last.message, last.sqlstate
@@ -158,10 +159,10 @@ pub enum Error {
         table: Table,
         /// Rows that were refused one by one.
         rows: usize,
-        /// What Postgres said of the last one.
+        /// Postgres's error for the last row.
         last: Box<RejectedRow>,
     },
-    /// So many rows were refused, and none went through, that it is the table.
+    /// No row was stored, and enough were refused to blame the table.
     #[error(
         "Postgres refuses every row for {table} ({rows} were tried one by one), so the table or a trigger on it is at fault, not a row: {} ({})",
         last.message, last.sqlstate
@@ -171,19 +172,19 @@ pub enum Error {
         table: Table,
         /// Rows that were refused one by one.
         rows: usize,
-        /// What Postgres said of the last one.
+        /// Postgres's error for the last row.
         last: Box<RejectedRow>,
     },
-    /// The ledger's row is not as it was when it was read; reading it again tells why.
+    /// The ledger row has changed since it was read. Reading it again shows why.
     #[error("the ledger was changed since it was read")]
     Moved,
-    /// A later opening of this spool holds the ledger's rows.
+    /// A later opening of this spool holds the ledger rows.
     #[error("fenced off by a later opening of this spool")]
     Fenced(Option<Holder>),
-    /// A frame on disk is not rows.
+    /// The payload of a record on disk is not rows.
     #[error("cannot read the rows of frame {sequence} back from the spool")]
     Frame {
-        /// The frame's place in the spool.
+        /// The record's sequence.
         sequence: u64,
         /// What is wrong with it.
         source: crate::event::row::rows::NotRows,
@@ -212,7 +213,7 @@ impl Error {
         }
     }
 
-    /// [`class`](Self::class) for an error that has come back again and again.
+    /// [`class`](Self::class), for a batch that has failed several times in a row if it `lasts`.
     pub(crate) fn class_if_it_lasts(&self, lasts: bool) -> ErrorKind {
         match self {
             Error::Rows { source, table, .. } => ErrorKind::of_rows(source, *table, lasts),
@@ -220,7 +221,7 @@ impl Error {
         }
     }
 
-    /// Whether the server said no and goes on: the statement had no effect, for sure.
+    /// Whether Postgres refused the statement and the session goes on: the statement had no effect.
     pub(crate) fn is_refusal(&self) -> bool {
         match self {
             Error::Postgres(error) => error.is_refusal(),
@@ -236,14 +237,14 @@ impl Error {
         matches!(self, Error::Postgres(postgres::Error::TimedOut { .. }))
     }
 
-    /// Whether rows from behind the batch may bring the decision.
+    /// Whether the rows that follow the batch may decide what is at fault.
     pub(crate) fn asks_for_more_rows(&self) -> bool {
         matches!(self, Error::Undecided { .. } | Error::EveryRow { .. })
     }
 }
 
-/// The line in "COPY interaction_events, line 12", which may follow the lines of
-/// PL/pgSQL functions, and whose own text may hold anything: ours is the last one.
+/// The line in "COPY interaction_events, line 12". Lines of PL/pgSQL functions may come before it,
+/// and they quote arbitrary text, so the last match is the right one.
 fn copy_line(context: &str, table: &str) -> Option<usize> {
     context.lines().rev().find_map(|text| {
         let rest = text.strip_prefix("COPY ")?.strip_prefix(table)?;
@@ -269,7 +270,7 @@ mod tests {
             line("COPY interaction_events, line 7, column meta: \"x, line 9\""),
             Some(7)
         );
-        // Functions and what they run come first, whatever they hold.
+        // The context of functions and their statements comes first, with any text.
         let context = "PL/pgSQL function refuse() line 3 at RAISE\n\
                        SQL statement \"SELECT '\nCOPY interaction_events, line 9\n'\"\n\
                        COPY elsewhere, line 4\n\

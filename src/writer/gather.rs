@@ -1,8 +1,7 @@
-//! Where a writer's frames come from, and the batch that they become.
+//! Where a lane's records come from, and the batch that they become.
 //!
-//! Keeps one invariant: whoever waits here may be dropped at any time, and no
-//! frame is lost or given twice. That is what lets a writer gather the next
-//! batch while it stores the one before.
+//! Invariant: every wait here is cancel safe. Dropping it loses no record and delivers none twice,
+//! so a lane can gather the next batch while it stores the current one.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -19,49 +18,49 @@ use crate::log::record;
 use crate::log::spool::deliver::reader::{LaneReader, Next};
 use crate::writer::error::Error;
 
-/// When a batch is large or old enough to be written.
+/// When a batch is large or old enough to be stored.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchLimits {
     /// Rows.
     pub rows_max: usize,
     /// Bytes of rows.
     pub bytes_max: usize,
-    /// Time since its first frame arrived.
+    /// Time since its first record arrived.
     pub flush_after: Duration,
-    /// Time since the first frame arrived that somebody waits for.
+    /// Time since the first record arrived with a request that waits for its COMMIT.
     pub flush_waited_after: Duration,
 }
 
-/// The frames of a lane, as this service spools them.
+/// The records of a lane.
 pub type Records = LaneReader<InMemory, RecordResult>;
 
-/// A lane's frames, from memory or from disk.
+/// A lane's records, from memory or from disk.
 pub(crate) struct Source {
     reader: Reader,
-    /// Frames that were read from disk and are not in a batch yet.
+    /// Records that were read from disk and are not in a batch yet.
     read: VecDeque<Delivered>,
 }
 
-/// The lane's reader, which is elsewhere while it reads from disk.
+/// The lane's reader, which a blocking thread owns while it reads from disk.
 enum Reader {
     Here(Box<Records>),
     Away(JoinHandle<(Box<Records>, Read)>),
-    /// A frame came that this program cannot read.
+    /// A record came that this program cannot read. Nothing comes after it.
     Stuck,
 }
 
 type Read = anyhow::Result<Vec<FromLog>>;
 
-/// A record as the log gives it: without rows if it was read from disk.
+/// A record as the log delivers it: without parsed rows if it was read from disk.
 type FromLog = record::Delivered<Option<InMemory>, RecordResult>;
 
-/// The frames of the next batch.
+/// The records of the next batch.
 #[derive(Default)]
 pub(crate) struct Gathered {
     frames: Vec<Delivered>,
     rows: usize,
     bytes: usize,
-    /// When the batch is written at the latest; none while it is empty.
+    /// The latest time to store the batch; `None` while it is empty.
     pub(crate) due: Option<Instant>,
     is_waited_for: bool,
 }
@@ -74,7 +73,7 @@ impl Source {
         }
     }
 
-    /// The lane's reader, before anything was read.
+    /// The lane's reader. It is always here before anything was read.
     pub(crate) fn reader(&mut self) -> Option<&mut Records> {
         match &mut self.reader {
             Reader::Here(frames) => Some(frames),
@@ -82,26 +81,26 @@ impl Source {
         }
     }
 
-    /// Leaves all frames in the spool until there are no more to come. Who waits
-    /// for one learns at once that there is no verdict.
+    /// Leaves all records in the spool and returns when the log ends. A request that waits for a
+    /// result learns at once that there is none.
     pub(crate) async fn abandon(self) {
         let frames = match self.reader {
             Reader::Here(frames) => frames,
             Reader::Away(reading) => reading.await.expect("reading does not panic").0,
             Reader::Stuck => return std::future::pending().await,
         };
-        // Its frames' verdicts go with what was read.
+        // Dropping the records closes the channels of their results.
         drop(self.read);
         frames.abandon().await;
     }
 
-    /// Whether a frame came that this program cannot read. Nothing comes after it.
+    /// Whether a record came that this program cannot read. Nothing comes after it.
     pub(crate) fn is_stuck(&self) -> bool {
         matches!(self.reader, Reader::Stuck)
     }
 
-    /// Takes one frame, or waits until there may be one; `false`: there is
-    /// nothing more to come. Call it again after an error.
+    /// Takes one record, or waits until there may be one. `false`: the log has ended. May be called
+    /// again after an error.
     pub(crate) async fn step(
         &mut self,
         gathered: &mut Gathered,
@@ -134,8 +133,8 @@ impl Source {
         Ok(true)
     }
 
-    /// Begins to read frames that were too many for memory, or are from an
-    /// earlier life, on a thread that may block.
+    /// Reads records that did not fit into memory, or that an earlier process wrote, on a thread
+    /// that may block.
     fn read_behind(&mut self, bytes_max: usize) {
         if let Reader::Here(mut frames) = std::mem::replace(&mut self.reader, Reader::Stuck) {
             self.reader = Reader::Away(tokio::task::spawn_blocking(move || {
@@ -145,7 +144,7 @@ impl Source {
         }
     }
 
-    /// A record from the log, as rows again.
+    /// Parses the rows of a record that was read from disk.
     fn readable(&mut self, record: FromLog) -> Result<Delivered, Error> {
         let sequence = record.sequence;
         let memory = match record.memory {
@@ -175,8 +174,8 @@ impl Gathered {
     fn push(&mut self, frame: Delivered, limits: &BatchLimits) {
         self.rows += frame.memory.rows.len();
         self.bytes += frame.memory.rows.framed().len();
-        // Nobody sees when a row that nobody waits for gets there. Letting it
-        // wait for others makes a trickle of single events much cheaper.
+        // Only a waiting request notices when a row is stored. Other rows wait longer for company,
+        // which makes a trickle of single events much cheaper.
         if self.frames.is_empty() {
             self.due = Some(Instant::now() + limits.flush_after);
         }
@@ -188,7 +187,7 @@ impl Gathered {
         self.frames.push(frame);
     }
 
-    /// The frames of a batch that is not stored yet, as gathered ones.
+    /// The records of a batch that is not stored yet, to be gathered again.
     pub(crate) fn of(batch: Batch, limits: &BatchLimits) -> Self {
         let mut gathered = Self::default();
         for frame in batch.into_frames() {
@@ -197,8 +196,8 @@ impl Gathered {
         gathered
     }
 
-    /// Moves frames from the front of `behind` here until this is full: they
-    /// come next in the stream.
+    /// Moves records from the front of `behind`, which come next in the stream, until this batch is
+    /// full.
     pub(crate) fn take_from(&mut self, behind: &mut Self, limits: &BatchLimits) {
         let mut frames = std::mem::take(behind).frames.into_iter();
         while !self.is_full(limits)
@@ -215,7 +214,7 @@ impl Gathered {
         self.rows >= limits.rows_max || self.bytes >= limits.bytes_max
     }
 
-    /// What was gathered, as a batch; none if nothing was.
+    /// The gathered records as a batch; `None` if there are none.
     pub(crate) fn batch(&mut self, table: Table) -> Option<Batch> {
         let Self { frames, .. } = std::mem::take(self);
         (!frames.is_empty()).then(|| Batch::new(table, frames))

@@ -1,13 +1,13 @@
-//! Finds the rows that Postgres refuses, and tells whether they or the table are
-//! at fault.
+//! Finds the rows that Postgres refuses, and decides whether they or the table are at fault.
 //!
-//! Invariant: a row is called bad only after another one went through in the same
-//! transaction, or if the error itself speaks of a value of the row. Otherwise
-//! the batch is not decided, and nothing is set aside.
+//! Invariant: a row with an error is quarantined only if another row was stored in the same
+//! transaction, if the table still takes another row, or if the error itself is about a value of
+//! the row. Otherwise the batch is undecided and nothing is quarantined.
 //!
-//! Rows are copied in spans under a savepoint, and a span that fails is split. A
-//! span is at most twice as long as the rows that lately went before a bad one,
-//! so that many bad rows cost what they weigh, not that times the batch.
+//! Rows are copied in spans under a savepoint, and a span that fails is split. After a failure at
+//! line `n` a span has at most `2n` rows (and at least [`SPAN_ROWS_MIN`]); each span that passes
+//! doubles the limit. So the cost grows with the number of rejected rows, not with that number
+//! times the batch.
 
 use std::time::Duration;
 
@@ -24,24 +24,24 @@ use crate::postgres::copy::only_row;
 use crate::postgres::error::{self as postgres, limited};
 use crate::writer::error::{Error, ErrorKind, RejectedRow};
 
-/// So many rows that failed in one way, and none that passed, are the table's fault.
+/// This many rows with one SQLSTATE, while no row is stored, suggest that the table is at fault.
 const SCHEMA_ROWS: usize = 20;
 
-/// The same for rows that fail in many ways.
+/// The same for rows with different SQLSTATEs.
 const SCHEMA_ROWS_ANY_WAY: usize = 100;
 
 /// Rows from the rest of the batch that are tried before the table is blamed.
 const SAMPLE_ROWS: usize = 20;
 
-/// A span shorter than this costs its round trips, not its rows.
+/// Below this length a span costs its round trips, not its rows.
 const SPAN_ROWS_MIN: usize = 16;
 
 /// Rows that still have to be copied.
 #[derive(Debug)]
 struct Spans {
-    /// The next one is last.
+    /// The next span is the last element.
     stack: Vec<Vec<usize>>,
-    /// How many rows to try at once.
+    /// The maximum length of a span.
     rows_max: usize,
 }
 
@@ -65,13 +65,13 @@ impl Spans {
         Some(span)
     }
 
-    /// A span went through.
+    /// Doubles the limit after a span that was stored.
     fn grow(&mut self) {
         self.rows_max = self.rows_max.saturating_mul(2);
     }
 
-    /// Splits rows around the bad one: at the line that Postgres names, which is
-    /// three pieces, or else in the middle.
+    /// Splits rows around the bad one: into three at the line that Postgres names, or else into
+    /// halves.
     fn split(&mut self, mut rows: Vec<usize>, line: Option<usize>) {
         match line {
             Some(line) if (1..=rows.len()).contains(&line) => {
@@ -87,15 +87,15 @@ impl Spans {
         }
     }
 
-    /// Narrows down which of `rows` is bad; returns it once that is certain.
+    /// Narrows down which of `rows` is bad. Returns it once that is certain.
     fn narrow(&mut self, rows: Vec<usize>, bad: RejectedRow) -> Option<(usize, RejectedRow)> {
         match (rows.as_slice(), bad.line) {
             ([only], _) => Some((*only, bad)),
-            // What is wrong with a value, and in which line, Postgres knows for sure.
+            // For an error about a value, the line that Postgres names is reliable.
             (all, Some(line)) if bad.is_evident && (1..=all.len()).contains(&line) => {
                 let only = rows[line - 1];
                 self.split(rows, bad.line);
-                // Of the three pieces it is the one in the middle.
+                // The bad row is the middle one of the three pieces.
                 let place = self.stack.len() - 2;
                 self.stack[place].clear();
                 Some((only, bad))
@@ -107,8 +107,8 @@ impl Spans {
         }
     }
 
-    /// Some of the rows that still have to be copied, from all over them; others
-    /// each time, so that a row that passes is found in the end.
+    /// A random sample across the rows that still have to be copied. It differs each time, so that
+    /// a row that passes is found in the end.
     fn sample(&self) -> Vec<usize> {
         let left: Vec<usize> = self.stack.concat();
         let count = left.len().min(SAMPLE_ROWS);
@@ -118,12 +118,12 @@ impl Spans {
     }
 }
 
-/// Rows that failed alone, before any went through.
+/// Rows that were refused, before any was stored.
 #[derive(Debug, Default)]
 struct RejectedRows(Vec<(usize, RejectedRow)>);
 
 impl RejectedRows {
-    /// Whether the last one makes it so many that it looks like the table's fault.
+    /// Whether there are enough of them to suspect the table.
     fn looks_like_the_table(&self) -> bool {
         let Some((_, last)) = self.0.last() else {
             return false;
@@ -136,13 +136,13 @@ impl RejectedRows {
     }
 }
 
-/// What stands between one span and the next; sent with the next COPY, so that a
-/// span costs two round trips.
+/// The statement between two spans. It is sent with the next COPY, so that a span costs two round
+/// trips.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Tidy {
-    /// The savepoint is set, and nothing happened since.
+    /// The savepoint is fresh.
     Nothing,
-    /// Keep what the last span stored.
+    /// Keep the rows of the last span.
     Keep,
     /// Undo the last span, which failed.
     Undo,
@@ -153,34 +153,34 @@ impl Tidy {
         match self {
             Tidy::Nothing => None,
             Tidy::Keep => Some("RELEASE span; SAVEPOINT span"),
-            // The savepoint stays.
+            // `ROLLBACK TO` keeps the savepoint.
             Tidy::Undo => Some("ROLLBACK TO span"),
         }
     }
 }
 
-/// What a COPY of some rows came to.
+/// The result of a COPY without an error.
 enum Copied {
-    /// All are stored, except for those that something in the database left out.
+    /// All rows are stored, except for these, which something in the database left out.
     Without(Vec<usize>),
-    /// Fewer are stored than were given; these keys are missing, and may be for
-    /// another reason.
+    /// COPY counted fewer rows than it was given. These keys are missing, perhaps because a trigger
+    /// changed them.
     Unclear(Vec<usize>),
 }
 
-/// What a row that is stored already says of the table.
+/// What a copy of a row that is already stored shows about the table.
 enum Probed {
-    /// Another one like it goes through.
+    /// The table takes it.
     Passes,
-    /// Another one like it is refused.
+    /// The table refuses it with the same SQLSTATE.
     RejectedRows,
-    /// There is none, or it says nothing.
+    /// There is no such row, or the result proves nothing.
     Silent,
 }
 
 impl Transaction<'_> {
-    /// Copies `rows`, which are not stored yet, except for those that are bad.
-    /// The transaction is open, with the savepoint `span`, and puts no check off.
+    /// Copies `rows`, which are not stored yet, and quarantines those that Postgres refuses. The
+    /// transaction is open, has the savepoint `span`, and defers no constraint.
     pub(crate) async fn isolate(
         self,
         rows: Vec<usize>,
@@ -213,16 +213,16 @@ impl Transaction<'_> {
                     ErrorKind::RejectedRow(bad) => refused.0.extend(spans.narrow(rows, bad)),
                     ErrorKind::Duplicate => {
                         self.tidy(&mut tidy).await?;
-                        // Another writer has stored some of these rows since we asked; by
-                        // the time of the error it has committed, so asking again finds
-                        // them. However often that happens, the span has fewer rows each time.
+                        // Another writer has stored some of these rows since the last check. It had
+                        // committed by the time of the error, so checking again finds them. This
+                        // ends: the span gets shorter each time.
                         let asked = rows.len();
                         let rows = self.leave_out_stored(rows, settled).await?;
                         if rows.len() < asked {
                             spans.stack.push(rows);
                             continue;
                         }
-                        // Not the key, then, but a unique index of somebody else's.
+                        // Then it is not the key, but a unique index that an operator added.
                         let bad = RejectedRow::of_duplicate(&error);
                         settled.quarantined.extend(spans.narrow(rows, bad));
                     }
@@ -246,8 +246,7 @@ impl Transaction<'_> {
         Ok(())
     }
 
-    /// Whether rows that failed alone, in a batch of which nothing went through,
-    /// are bad.
+    /// Decides whether refused rows are bad if no row of the batch was stored.
     async fn judge(self, refused: &RejectedRows) -> Result<(), Error> {
         let is_bad = match self.probe(refused).await? {
             None | Some(Probed::Passes) => true,
@@ -278,7 +277,7 @@ impl Transaction<'_> {
         }
     }
 
-    /// Copies rows, and says which of them are not there.
+    /// Copies rows and returns which of them are missing from the table.
     async fn copy_span(self, tidy: Tidy, rows: &[usize]) -> Result<Copied, Error> {
         let bytes = rows.iter().map(|&at| self.batch.row(at));
         let copied = self.copy_rows(tidy.sql(), bytes).await?;
@@ -286,9 +285,9 @@ impl Transaction<'_> {
             return Ok(Copied::Without(Vec::new()));
         }
         let missing = self.missing(rows).await?;
-        // A row that a trigger gave another key is missing and counted, one that a
-        // trigger stored by itself neither. Where nothing was counted, none is missing
-        // for the first reason.
+        // COPY counts a row that a trigger gave another key, though its own key is missing. It does
+        // not count a row that a trigger stored by itself, though its key is there. If COPY counted
+        // no row, no key was changed.
         Ok(match missing.is_empty() || copied == 0 || rows.len() == 1 {
             true => Copied::Without(missing),
             false => Copied::Unclear(missing),
@@ -302,7 +301,7 @@ impl Transaction<'_> {
         }
     }
 
-    /// The rows whose keys are not in the table.
+    /// The rows that have no row with their key in the table.
     async fn missing(self, rows: &[usize]) -> Result<Vec<usize>, Error> {
         let asking = self.statements.stored(self.client, self.batch, rows);
         let stored = limited("look for rows that were left out", STATEMENT_LIMIT, asking).await?;
@@ -310,7 +309,7 @@ impl Transaction<'_> {
         Ok(rows.iter().copied().filter(is_missing).collect())
     }
 
-    /// Whether any of these rows can be stored, each alone; stores none.
+    /// Whether any of these rows can be stored alone. Stores none.
     async fn any_passes(self, rows: &[usize]) -> Result<bool, Error> {
         for &at in rows {
             if let Ok(true) = self.passes(self.batch.row(at)).await? {
@@ -320,7 +319,7 @@ impl Transaction<'_> {
         Ok(false)
     }
 
-    /// Whether a row can be stored, or its error; does not store it.
+    /// Whether a row can be stored, or its error. Does not store it.
     async fn passes(self, row: &[u8]) -> Result<Result<bool, RejectedRow>, Error> {
         let tried = self.copy_rows(None, std::iter::once(row)).await;
         let passes = match tried {
@@ -335,9 +334,10 @@ impl Transaction<'_> {
         Ok(passes)
     }
 
-    /// Tries a row that the table has already, under another id, and undoes it:
-    /// single events are the rule, and nothing may come behind one for hours.
-    /// `None`: there is nothing to judge.
+    /// Tries a copy of a row that is already stored, under a new id, and undoes it. Batches of a
+    /// single event are common, and the next event may be hours away.
+    ///
+    /// `None`: no row was refused.
     async fn probe(self, refused: &RejectedRows) -> Result<Option<Probed>, Error> {
         let Some((at, _)) = refused.0.first() else {
             return Ok(None);
@@ -348,7 +348,7 @@ impl Transaction<'_> {
         Ok(Some(match self.passes(&row).await? {
             Ok(true) => Probed::Passes,
             Ok(false) => Probed::Silent,
-            // What it says may be about its own values: a unique index is.
+            // The error may be about the copy's own values, as with a unique index.
             Err(bad) if matches!(bad.sqlstate.as_str(), "23505" | "23P01") => Probed::Silent,
             Err(bad) => match refused
                 .0
@@ -361,7 +361,7 @@ impl Transaction<'_> {
         }))
     }
 
-    /// A row of the table under a new id, by preference the tenant's newest.
+    /// A row of the table under a new id, preferably the tenant's newest.
     async fn stored_row(self, key: &Key) -> Result<Option<Vec<u8>>, Error> {
         let table = self.batch.table();
         let id = Uuid::now_v7();
@@ -370,7 +370,7 @@ impl Transaction<'_> {
             .iter()
             .map(|column| match column.name {
                 "event_id" => format!("'{id}'::uuid"),
-                // Rows of the suite's own writers have none.
+                // Rows of the suite's other writers have no `received_at`.
                 "received_at" => "coalesce(received_at, occurred_at)".to_owned(),
                 name => name.to_owned(),
             })
@@ -390,7 +390,7 @@ impl Transaction<'_> {
         };
         match limited("read a row that is stored", PROBE_LIMIT, reading).await {
             Ok(read) => Ok(only_row(table, &read.concat())),
-            // The role may write and not read: then rows from behind have to tell.
+            // The role may write but not read: then the rows that follow have to decide.
             Err(error) if error.is_refusal() => {
                 self.tidy(&mut Tidy::Undo).await?;
                 Ok(None)
@@ -399,7 +399,7 @@ impl Transaction<'_> {
         }
     }
 
-    /// Copies bytes of rows, after `first`; returns how many rows Postgres counts.
+    /// Sends `first`, then copies rows. Returns how many rows Postgres counts.
     pub(crate) async fn copy_rows<'r>(
         self,
         first: Option<&str>,
@@ -436,7 +436,7 @@ impl Transaction<'_> {
         }
     }
 
-    /// Runs what has rows checked: its errors may be theirs.
+    /// Runs a statement that checks rows: its errors may be about them.
     pub(crate) async fn execute_rows(self, doing: &'static str, sql: &str) -> Result<(), Error> {
         let table = self.batch.table();
         execute(self.client, doing, sql)
@@ -470,11 +470,11 @@ mod tests {
         assert_eq!(pieces(4, Some(3)), [vec![0, 1], vec![2], vec![3]]);
         assert_eq!(pieces(4, Some(1)), [vec![], vec![0], vec![1, 2, 3]]);
         assert_eq!(pieces(4, None), [vec![0, 1], vec![2, 3]]);
-        // A line that cannot be is as good as none.
+        // A line outside the span is ignored.
         assert_eq!(pieces(3, Some(9)), [vec![0], vec![1, 2]]);
     }
 
-    /// Isolates without Postgres; returns the bad rows, and how many were sent.
+    /// Isolates without Postgres. Returns the bad rows, and the number of rows sent.
     fn isolated(
         rows: usize,
         is_bad: impl Fn(usize) -> bool,
@@ -498,7 +498,7 @@ mod tests {
         for every in [1, 2, 3, 10, 100, 1000] {
             let (bad, sent) = isolated(20_000, |at| at % every == every - 1, true);
             assert_eq!(bad.len(), 20_000 / every);
-            // Each bad row: the span that it ends, what was good before it, itself.
+            // Per bad row: its span, the good rows before it, and the row itself.
             let bound = 20_000 * 4 + bad.len() * (SPAN_ROWS_MIN + 2) + 40_000;
             assert!(sent < bound, "every {every}: {sent} rows sent");
             let (bad, sent) = isolated(20_000, |at| at % every == every - 1, false);

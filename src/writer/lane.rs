@@ -1,9 +1,8 @@
-//! A lane: frames of one stream in, batches into Postgres, verdicts back.
+//! A lane: records of one stream in, batches into Postgres, results back.
 //!
-//! One writer to a lane, with a connection of its own. It ends when its frames
-//! end, after the last batch has committed. Keeps a batch for as long as
-//! Postgres is away; what comes meanwhile stays in the spool. Stops when a later
-//! opening of the spool has fenced this one off; then all frames stay there.
+//! Each lane has one writer with one connection. It ends after its last record has committed. It
+//! keeps a batch while Postgres is unreachable; new records stay in the spool. It stops when a
+//! later opening of the spool fences this one; then all records stay there.
 
 pub(crate) mod idle;
 
@@ -41,65 +40,66 @@ use crate::writer::error::{Error, ErrorKind, RejectedRow};
 /// The one writer of a lane.
 #[derive(Debug)]
 pub struct Writer {
-    /// The stream that the lane carries.
+    /// The stream that the lane stores.
     pub stream: Stream,
-    /// Where Postgres is.
+    /// How to reach Postgres.
     pub target: Target,
-    /// When to write.
+    /// When a batch is stored.
     pub limits: BatchLimits,
-    /// The hold on the ledger's rows, which all lanes share.
+    /// The take-over of the ledger rows, which all lanes share.
     pub opening: Arc<Opening>,
-    /// Makes partitions.
+    /// Creates partitions.
     pub maintainer: Arc<PartitionMaintainer>,
-    /// Where settled frames are let go.
+    /// Receives the acks.
     pub spool: Spool,
-    /// Measures how fast they are.
+    /// Measures the drain rate.
     pub drain: Arc<DrainRate>,
-    /// Counts.
+    /// Counts batches, rows and errors.
     pub metrics: Arc<Metrics>,
-    /// Says how it goes.
+    /// The lane's health and totals.
     pub status: Arc<LaneStatus>,
-    /// Looks at each connection before anything is written through it.
+    /// Checks each connection before anything is written through it.
     pub checks: Arc<Board>,
 }
 
-/// After this many batches without a duplicate, writing goes the straight way
-/// again. A replay is thousands of batches of them, a client's retry is one.
+/// After this many batches without a duplicate, the lane uses the fast path again. A replay is
+/// thousands of batches of duplicates, a client's retry is one.
 const CLEAN_BATCHES_TO_TRUST: u32 = 16;
 
-/// Making a partition may move rows of a default partition into it.
+/// Creating a partition may move rows from a DEFAULT partition into it.
 const COVER_LIMIT: Duration = Duration::from_secs(600);
 
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
-/// What an operator has to mend is not mended in a second.
+/// An operator needs longer than a second.
 const FAULT_BACKOFF: Duration = Duration::from_secs(5);
 
-/// A batch that failed this often in a row with errors that pass by themselves,
-/// within about a second, is taken apart: one of its rows may bring them about.
+/// A batch with this many failed attempts, within about a second, goes to the checked path even if
+/// its error usually passes by itself: one of its rows may cause it.
 const FAILURES_THAT_LAST: u32 = 4;
 
-/// So many rows set aside one after the other, or so many batches of nothing
-/// else, are worth an operator's look.
+/// This many quarantined rows with no stored row between them, or this many batches of them, turn
+/// the lane's health to `SettingAside`.
 const SET_ASIDE_ROWS: usize = 10;
 const SET_ASIDE_BATCHES: u32 = 3;
 
-/// What a writer writes through.
+/// The lane's connection, and what it remembers of the last batches.
 #[derive(Default)]
 struct LaneConnection {
     open: Option<OpenConnection>,
-    /// Batches to come that are to be checked for duplicates first.
+    /// The number of batches that still have to be checked for duplicates first.
     checks_left: u32,
-    /// Attempts that failed since a batch was settled, and the pause after the last.
+    /// Failed attempts since the last committed batch.
     failures: u32,
+    /// The first pause for a batch that was handed back to take in more rows.
     backoff: Duration,
-    /// Rows that were set aside since one was stored, and batches of them.
+    /// Quarantined rows since a row was stored, and the batches that they came in.
     set_aside_rows: usize,
     set_aside_batches: u32,
 }
 
 impl LaneConnection {
-    /// How the lane gets on, right after a batch was settled.
+    /// The lane's health right after a batch was committed.
     fn health(&self) -> Health {
         match self.set_aside_rows >= SET_ASIDE_ROWS || self.set_aside_batches >= SET_ASIDE_BATCHES {
             true => Health::SettingAside,
@@ -107,7 +107,7 @@ impl LaneConnection {
         }
     }
 
-    /// Counts the rows of a batch.
+    /// Counts the quarantined rows of a batch. A stored row resets the count.
     fn count(&mut self, rows: usize, settled: &BatchResult) {
         let set_aside = settled.quarantined.len();
         if settled.duplicates.len() + set_aside < rows {
@@ -120,7 +120,7 @@ impl LaneConnection {
 }
 
 impl LaneConnection {
-    /// Closes the connection after an error.
+    /// Closes the connection after an error. After a timeout its session is ended at the server.
     fn let_go(&mut self, error: &Error) {
         let Some(open) = self.open.take() else { return };
         if error.is_timeout() {
@@ -129,20 +129,20 @@ impl LaneConnection {
     }
 }
 
-/// A writer's connection.
+/// A connection that passed the checks, with its statements and its take-over.
 struct OpenConnection {
     session: Session,
     statements: Statements,
     held: Arc<Held>,
-    /// The watermark that the next entry replaces.
+    /// The watermark that the next ledger update replaces.
     seen: u64,
 }
 
-/// A later opening holds the ledger's rows.
+/// A later opening holds the ledger rows.
 struct FencedOff(Option<Holder>);
 
 impl Writer {
-    /// Writes frames until there are no more to come.
+    /// Stores records until the log ends or a later opening fences this one.
     pub async fn run(self, frames: Records) {
         let mut source = Source::new(frames);
         let fenced = tokio::select! {
@@ -158,8 +158,8 @@ impl Writer {
         }
     }
 
-    /// While one batch is stored the next one is gathered and sorted, so that
-    /// Postgres does not wait for us between two batches.
+    /// While one batch is stored the next one is gathered and sorted, so that Postgres does not
+    /// wait between two batches.
     async fn work(&self, source: &mut Source) -> Result<(), FencedOff> {
         let mut connection = self.resume(source).await?;
         let mut gathered = Gathered::default();
@@ -188,7 +188,7 @@ impl Writer {
                 }
             };
             if let Some(batch) = undecided {
-                // The rows behind it tell whether its rows or the table are at fault.
+                // The rows that follow decide whether its rows or the table are at fault.
                 if let Some(behind) = next.take() {
                     gathered = Gathered::of(behind, &self.limits);
                 }
@@ -197,14 +197,14 @@ impl Writer {
                 next = grown.batch(self.stream.table);
             }
             if source.is_stuck() {
-                // Storing went well, but it is all that could be.
+                // Storing works, but the lane cannot get past the unreadable record.
                 self.status.set(Health::Fault);
             }
         }
     }
 
-    /// Takes the ledger's rows over and finds out how far the stream was settled
-    /// in an earlier life, before any of its frames is looked at.
+    /// Takes the ledger rows over and reads the stream's watermark, before any of its records is
+    /// read.
     async fn resume(&self, source: &mut Source) -> Result<LaneConnection, FencedOff> {
         let mut backoff = BACKOFF_MIN;
         loop {
@@ -229,14 +229,14 @@ impl Writer {
         }
     }
 
-    /// Gathers until the batch is full or due, or there is nothing more to come.
+    /// Gathers until the batch is full or due, or the log has ended.
     async fn gather(&self, source: &mut Source, gathered: &mut Gathered) {
         while !gathered.is_full(&self.limits) {
             let due = gathered.due;
             let step = self.step(source, gathered);
             let more = match due {
                 None => step.await,
-                // Too late is as good as nothing more.
+                // The batch is due: store it as if the log had ended.
                 Some(due) => tokio::time::timeout_at(due, step).await.unwrap_or(false),
             };
             if !more {
@@ -245,19 +245,18 @@ impl Writer {
         }
     }
 
-    /// Gathers until the batch is full, or there is nothing more to come. May
-    /// be dropped at any time; nothing is lost.
+    /// Gathers until the batch is full or the log has ended. Cancel safe.
     async fn fill(&self, source: &mut Source, gathered: &mut Gathered) {
         while !gathered.is_full(&self.limits) && self.step(source, gathered).await {}
     }
 
-    /// Takes a frame, or waits for one; `false`: there is nothing more to come.
+    /// Takes a record, or waits for one. `false`: the log has ended.
     async fn step(&self, source: &mut Source, gathered: &mut Gathered) -> bool {
         match source.step(gathered, &self.limits).await {
             Ok(more) => more,
             Err(error @ Error::Frame { .. }) => {
-                // Nothing that this program can do helps: keep what is there, say
-                // so, and leave it to an operator. What came before is stored.
+                // This program cannot read the record, and a retry cannot help. Keep it for an
+                // operator. The records before it are stored.
                 self.status.set(Health::Fault);
                 error!(table = %self.stream.table, error = %ErrorChain(&error), "cannot go on storing events of this lane; restart with a version that can");
                 true
@@ -270,8 +269,8 @@ impl Writer {
         }
     }
 
-    /// Stores a batch, however long it takes. Gives it back, after a pause, if
-    /// only the rows behind it can tell what is wrong.
+    /// Stores a batch, however long it takes. Hands it back, after a pause, if only the rows that
+    /// follow can show what is wrong.
     async fn store(
         &self,
         mut batch: Batch,
@@ -279,7 +278,7 @@ impl Writer {
     ) -> Result<Option<Batch>, FencedOff> {
         let mut backoff = connection.backoff.max(BACKOFF_MIN);
         let mut moved = false;
-        // What the last attempt came to, if only the answer to its COMMIT is missing.
+        // The result of the last attempt if the answer to its COMMIT was lost.
         let mut outcome = None;
         self.status.is_storing(true);
         loop {
@@ -300,20 +299,19 @@ impl Writer {
                     return Ok(None);
                 }
                 Err(Error::Fenced(by)) => return Err(FencedOff(by)),
-                // A COMMIT that was under way when its connection broke has been
-                // carried out since, or another lane took the rows over again. The
-                // ledger says so to those who ask again.
+                // A COMMIT without an answer took effect later, or another lane took the rows over
+                // again. A new connection reads the ledger, which tells.
                 Err(Error::Moved) if !std::mem::replace(&mut moved, true) => connection.open = None,
                 Err(error) => {
                     connection.failures = connection.failures.saturating_add(1);
                     match error.class() {
                         ErrorKind::NoPartition => self.maintainer.forget(self.stream.table),
-                        // The connection works.
+                        // The connection works: keep it.
                         ErrorKind::Undecided => {}
                         _ => connection.let_go(&error),
                     }
                     self.pause_after(&error, &mut backoff).await;
-                    // Not while a COMMIT may be under way: it is of this batch as it is.
+                    // Not while a COMMIT may be under way: it is for exactly this batch.
                     if error.asks_for_more_rows() && outcome.is_none() {
                         connection.backoff = backoff;
                         return Ok(Some(batch));
@@ -323,7 +321,7 @@ impl Writer {
         }
     }
 
-    /// Says what is wrong, once per change for the worse, and waits.
+    /// Logs the error if it makes the lane's health worse, and waits.
     async fn pause_after(&self, error: &Error, backoff: &mut Duration) {
         let table = self.stream.table;
         if let Error::Postgres(error) = error {
@@ -359,7 +357,7 @@ impl Writer {
         *backoff = (*backoff * 2).min(BACKOFF_MAX);
     }
 
-    /// Stores a batch, or says why not.
+    /// Tries once to store a batch.
     async fn attempt(
         &self,
         batch: &mut Batch,
@@ -428,8 +426,8 @@ impl Writer {
         Ok(settled)
     }
 
-    /// Connects, and asks the ledger what to do with the batch that ends with
-    /// frame `last`. `sent`: a COMMIT was sent for it that has no answer.
+    /// Connects and decides from the ledger what to do with the batch that ends with record `last`.
+    /// `sent`: a COMMIT was sent for it and its answer was lost.
     async fn connect_and_ask(
         &self,
         last: u64,
@@ -466,14 +464,14 @@ impl Writer {
                     };
                     return Ok((open, decision));
                 }
-                // Ends: each time the epoch is higher than the row's was.
+                // This ends: each take-over gives a higher epoch than the row had.
                 Decision::TakeOver => held = self.opening.take(client, Some(held.me.epoch)).await?,
                 Decision::Fenced => return Err(Error::Fenced(row.and_then(|row| row.holder))),
             }
         }
     }
 
-    /// What the ledger says of the stream.
+    /// Reads the stream's ledger row.
     async fn read(&self, client: &Client) -> Result<Option<LedgerRow>, Error> {
         let reading = self.stream.read(client);
         Ok(limited("read the ledger", STATEMENT_LIMIT, reading).await?)
@@ -513,8 +511,8 @@ impl Writer {
     }
 }
 
-/// Has a lane's frames that are settled passed over. `false`: what is found may be
-/// stored already, by another copy of this spool.
+/// Skips the lane's records that the ledger shows as stored. `false`: records in the directory may
+/// be stored already, by another copy of this spool.
 fn is_passed_over(frames: &mut Records, held: &Held, stream: Stream) -> bool {
     let Some(found) = held.found(stream.number) else {
         return false;
@@ -523,7 +521,7 @@ fn is_passed_over(frames: &mut Records, held: &Held, stream: Stream) -> bool {
     if !trusted {
         frames.number_beyond(found.watermark);
     }
-    // A fork's rows begin without a watermark, though its frames may be stored.
+    // A fork's ledger rows begin without a watermark, though its records may be stored.
     trusted && (stream.lineage.is_nil() || found.watermark > 0)
 }
 
@@ -535,7 +533,7 @@ fn waits_for_partition(why: &str) -> RejectedRow {
     }
 }
 
-/// Between half of `pause` and all of it, so that writers do not come back all at once.
+/// Between half of `pause` and all of it, so that the lanes do not all retry at once.
 fn jitter(pause: Duration) -> Duration {
     pause.mul_f64(rand::random_range(0.5..=1.0))
 }

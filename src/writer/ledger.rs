@@ -1,10 +1,9 @@
-//! What became of every accepted row, kept in the transaction that decides it.
+//! What became of every accepted row, recorded in the transaction that stores it.
 //!
-//! One row of `ingest_ledger` for each stream of each spool says how far the
-//! stream is settled, and which opening of the spool may move it on. So a batch
-//! is settled exactly when the ledger says so: after a crash the settled part of
-//! the spool is passed over, and after a lost answer to COMMIT there is someone
-//! to ask. What its answer means is decided in [`super::decision`].
+//! Invariant: a batch is committed exactly if the ledger says so. One row of `ingest_ledger` for
+//! each stream of each spool holds the stream's watermark, and the opening of the spool that may
+//! advance it. After a crash the records up to the watermark are skipped; after a lost answer to
+//! COMMIT the ledger has the answer. [`super::decision`] says what the row means.
 
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Statement};
@@ -15,8 +14,8 @@ use crate::accounts::ledger::Totals;
 
 use super::batch::{Batch, BatchResult};
 
-/// Changes no row unless the row still is as this opening left it. May set the
-/// watermark back: after a restored backup, or in a restored older directory.
+/// Updates no row unless it is as this opening left it. May set the watermark back: after the
+/// database or the directory was restored from a backup.
 const ENTER: &str = "
     UPDATE ingest_ledger
        SET settled = $6,
@@ -27,16 +26,16 @@ const ENTER: &str = "
      WHERE instance_id = $1 AND lineage = $2 AND stream = $3 AND opening = $4 AND settled = $5
  RETURNING settled, stored, duplicates, quarantined, dropped, inherited";
 
-/// On what condition a batch is entered.
+/// The condition for entering a batch into the ledger.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Claim {
     /// The opening that enters it.
     pub(crate) opening: Uuid,
-    /// The watermark as it was last seen.
+    /// The watermark when it was last read.
     pub(crate) seen: u64,
 }
 
-/// What one batch adds.
+/// What one batch adds to the ledger row.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LedgerEntry<'s> {
     stream: &'s Stream,
@@ -48,7 +47,7 @@ pub(crate) struct LedgerEntry<'s> {
 }
 
 impl Stream {
-    /// What a settled batch adds to the stream's row.
+    /// The ledger update for a committed batch.
     pub(crate) fn enter(
         &self,
         claim: Claim,
@@ -73,7 +72,7 @@ impl LedgerEntry<'_> {
         client.prepare(ENTER).await
     }
 
-    /// Enters the batch; `None` if the row is not as the claim has it.
+    /// Updates the ledger row. `None` if it no longer matches the claim.
     pub(crate) async fn write(
         &self,
         client: &Client,
@@ -90,7 +89,7 @@ impl LedgerEntry<'_> {
     }
 }
 
-/// A sequence as the ledger has it.
+/// A sequence in the ledger's type.
 pub(crate) fn sequence(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }

@@ -1,9 +1,8 @@
-//! This process's hold on its spool's rows in the ledger.
+//! This process's hold on the ledger rows of its spool.
 //!
-//! Keeps one invariant: no frame of any stream is looked at before all rows of
-//! the spool were taken over by this opening, in one transaction. From then on
-//! no earlier opening can enter anything, and a later one fences this one off:
-//! then all lanes stop, and the frames stay in the spool.
+//! Invariant: no record of any stream is read before this opening has taken over all ledger rows of
+//! the spool, in one transaction. From then on no earlier opening can enter a batch. A later
+//! opening fences this one: then all lanes stop, and the records stay in the spool.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -44,8 +43,8 @@ const MAKE: &str = "
       FROM unnest($3::smallint[], $4::text[], $5::bigint[]) AS made (stream, table_name, inherited)
         ON CONFLICT DO NOTHING";
 
-/// Locks the rows: an earlier opening's transaction that has entered a batch
-/// is waited for, and one that comes later finds another opening.
+/// Locks the rows. An earlier opening's open transaction that has entered a batch ends first; a
+/// later one finds the new opening and enters nothing.
 const FIND: &str = "
     SELECT stream, settled, opening, epoch
       FROM ingest_ledger
@@ -53,9 +52,8 @@ const FIND: &str = "
      ORDER BY stream
        FOR UPDATE";
 
-/// Where the account was another copy's, its rows that are beyond what this
-/// directory has given away are other copies' work. What is missing from it
-/// stays missing: `verify` tells.
+/// If another copy of the spool wrote the row, the counts beyond what this directory has delivered
+/// are that copy's work. A shortfall stays: `verify` reports it.
 const TAKE: &str = "
     UPDATE ingest_ledger AS mine
        SET opening = $3,
@@ -69,7 +67,7 @@ const TAKE: &str = "
         AS taken (stream, settled, passed, inherited)
      WHERE mine.instance_id = $1 AND mine.lineage = $2 AND mine.stream = taken.stream";
 
-/// The hold that all lanes of a process share.
+/// The take-over that all lanes of a process share.
 #[derive(Debug)]
 pub struct Opening {
     spool: Spool,
@@ -80,10 +78,10 @@ pub struct Opening {
     closed: Arc<AtomicBool>,
 }
 
-/// Where this process is.
+/// Identifies this process for an operator.
 #[derive(Clone, Debug)]
 pub struct Place {
-    /// Its machine.
+    /// Its host name.
     pub host: String,
     /// Its process id.
     pub pid: u32,
@@ -91,7 +89,7 @@ pub struct Place {
     pub directory: String,
 }
 
-/// What was found when the rows were taken over.
+/// The result of a take-over.
 #[derive(Debug)]
 pub(crate) struct Held {
     pub(crate) me: decision::Opening,
@@ -99,7 +97,7 @@ pub(crate) struct Held {
     streams: Vec<FoundStream>,
 }
 
-/// What was found in a stream's row.
+/// What the take-over found in a stream's ledger row.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FoundStream {
     stream: i16,
@@ -108,8 +106,9 @@ pub(crate) struct FoundStream {
 }
 
 impl Opening {
-    /// The hold of a spool that was just opened, for these of its streams.
-    /// `closed` is set when it is lost: then no more events are to be taken.
+    /// The hold of a spool that was just opened, for these streams.
+    ///
+    /// `closed` is set when a later opening takes the rows: then no more events are accepted.
     pub fn new(
         spool: Spool,
         streams: impl IntoIterator<Item = u8>,
@@ -117,8 +116,8 @@ impl Opening {
         closed: Arc<AtomicBool>,
     ) -> Self {
         let mut streams: Vec<u8> = streams.into_iter().collect();
-        // What a fork has inherited is in its accounts, whether or not the stream
-        // is in use now.
+        // A fork's inherited counts belong to its ledger rows, even for a stream that is not in use
+        // now.
         let inherits = |number: &u8| spool.history().inherited(*number) > 0;
         streams.extend((0..u8::MAX).filter(inherits));
         streams.sort_unstable();
@@ -138,7 +137,7 @@ impl Opening {
         self.fenced.cancelled().await;
     }
 
-    /// A later opening holds the rows: says so, once, and stops all lanes.
+    /// Stops all lanes because a later opening holds the rows. Logs it once.
     pub(crate) async fn fence(&self, by: Option<Holder>) {
         let held = self.held.lock().await;
         if self.closed.swap(true, Ordering::Relaxed) {
@@ -159,10 +158,10 @@ impl Opening {
         self.fenced.cancel();
     }
 
-    /// Takes all rows of the spool over, or says what was found when that was
-    /// done. `since`: again, if it was not done after this epoch.
+    /// Takes over all ledger rows of the spool, or returns the last take-over. `since`: takes over
+    /// again unless the last one has a later epoch.
     ///
-    /// On an error the connection is in a transaction: close it.
+    /// After an error the connection is in a transaction: close it.
     pub(crate) async fn take(
         &self,
         client: &Client,
@@ -207,7 +206,7 @@ impl Opening {
         } = self.place.clone();
         let pid = i64::from(pid);
         client.batch_execute(BEGIN).await?;
-        // Those who take over at the same time wait for each other here.
+        // The upsert locks the holder's row: concurrent take-overs run one after the other.
         let last = sequence(again.unwrap_or(0));
         let row = client
             .query_one(
@@ -239,7 +238,8 @@ impl Opening {
             .collect();
         let passed: Vec<Option<i64>> = streams
             .iter()
-            // Later than at the start, what was given since then is not counted.
+            // `passed` counts items at the start of the process. After a later take-over it would
+            // leave out what was delivered since.
             .map(|found| found.taken.passed.filter(|_| again.is_none()).map(sequence))
             .collect();
         let inherited: Vec<i64> = numbers.iter().map(inherited_by).collect();
@@ -285,7 +285,7 @@ impl Opening {
 }
 
 impl Held {
-    /// What was found in a stream's row.
+    /// What the take-over found in a stream's ledger row.
     pub(crate) fn found(&self, stream: u8) -> Option<FoundStream> {
         let mut streams = self.streams.iter();
         streams
@@ -295,7 +295,7 @@ impl Held {
 }
 
 impl Place {
-    /// Of this process, with this spool directory.
+    /// This process, with this spool directory.
     pub fn here(directory: &std::path::Path) -> Self {
         let directory = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
         Self {

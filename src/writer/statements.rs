@@ -1,4 +1,4 @@
-//! One binary COPY, and the question which rows are there already.
+//! The statements of a lane: the binary COPY, the ledger update, and the search for stored rows.
 
 use bytes::Bytes;
 use tokio_postgres::{Client, CopyInSink, Error, Statement};
@@ -12,7 +12,7 @@ use super::batch::Batch;
 use super::ledger::LedgerEntry;
 use crate::accounts::ledger::Totals;
 
-/// The statements that a writer runs, prepared once on its connection.
+/// The statements of a lane, prepared once for its connection.
 #[derive(Debug)]
 pub(crate) struct Statements {
     copy: Statement,
@@ -22,8 +22,8 @@ pub(crate) struct Statements {
 
 impl Statements {
     pub(crate) async fn prepare(client: &Client, table: Table) -> Result<Self, Error> {
-        // A scalar subquery is one index probe a key, pruned to one partition at
-        // run time, whatever the planner believes about the array's length.
+        // A scalar subquery is one index probe per key, pruned to one partition at run time,
+        // for any array length that the planner assumes.
         let stored = format!(
             "SELECT wanted.n
                FROM unnest($1::uuid[], $2::timestamptz[], $3::uuid[])
@@ -42,14 +42,14 @@ impl Statements {
         })
     }
 
-    /// Begins a COPY. What Postgres refuses here, it refuses before it has seen a row.
+    /// Begins a COPY. An error here comes before Postgres has seen a row.
     ///
     /// Dropping the sink aborts the COPY.
     pub(crate) async fn begin_copy(&self, client: &Client) -> Result<CopyInSink<Bytes>, Error> {
         client.copy_in(&self.copy).await
     }
 
-    /// Enters a batch into the ledger; `None` if its row was changed since it was read.
+    /// Enters a batch into the ledger. `None` if its row has changed since it was read.
     pub(crate) async fn enter(
         &self,
         client: &Client,
@@ -58,7 +58,7 @@ impl Statements {
         entry.write(client, &self.enter).await
     }
 
-    /// Which of the given rows are stored already, in ascending order.
+    /// The rows that are already stored, in ascending order.
     pub(crate) async fn stored(
         &self,
         client: &Client,

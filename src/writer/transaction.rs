@@ -1,15 +1,13 @@
-//! Stores one batch in one transaction, whatever is in it.
+//! Stores one batch in one transaction.
 //!
-//! The straight way is BEGIN, COPY, an entry in the ledger, COMMIT, in three round
-//! trips. Only when Postgres objects to a row, or takes fewer than it was given,
-//! does the careful way begin: ask which rows are there already, copy the rest
-//! under savepoints (`isolate`), and set aside the rows that cannot be stored.
-//! Either way all of the batch is settled by the one COMMIT.
+//! The fast path is BEGIN, COPY, the ledger update and COMMIT, in three round trips. If Postgres
+//! refuses a row or stores fewer than it was given, the checked path follows: find the rows that
+//! are already stored, copy the rest under savepoints (`isolate`), and quarantine the rows that
+//! cannot be stored. On both paths one COMMIT decides the whole batch.
 //!
-//! Keeps one invariant: nothing is written outside the transaction that a BEGIN
-//! of this file has begun. Sessions are read-only but for those: where a BEGIN is
-//! lost or refused and its connection goes on, Postgres refuses the COPY and the
-//! entry that were sent after it, so that neither commits by itself.
+//! Invariant: nothing is written outside a transaction that [`BEGIN`] has opened. The session is
+//! read-only by default. If a BEGIN is lost or refused and the connection goes on, Postgres refuses
+//! the COPY and the ledger update sent after it, so neither commits alone.
 
 use std::time::Duration;
 
@@ -23,37 +21,37 @@ use crate::accounts::ledger::{Stream, Totals};
 use crate::postgres::error::{self as postgres, limited};
 use crate::writer::error::{Error, ErrorKind, RejectedRow};
 
-/// A batch takes well under a second; a minute means that nobody is there.
+/// A batch takes well under a second. After a minute the connection is dead.
 pub(crate) const STATEMENT_LIMIT: Duration = Duration::from_secs(60);
 
-/// For a session that writes nothing unless within [`BEGIN`].
+/// Makes a session read-only outside of [`BEGIN`].
 pub(crate) const READ_ONLY_UNLESS_BEGUN: &str = "SET default_transaction_read_only = on";
 
-/// READ COMMITTED whatever the database's default: what is read after waiting
-/// for a row is newer than the wait.
+/// READ COMMITTED, not the database's default: a read after a wait for a row lock sees the newest
+/// row.
 pub(crate) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE";
 
 /// How to store a batch.
 #[derive(Debug)]
 pub(crate) struct Plan<'p> {
-    /// Ask first which rows are there already.
+    /// Check for stored rows before the COPY.
     pub(crate) probe: bool,
-    /// Rows that cannot be stored now, by their place in the batch.
+    /// Rows that cannot be stored now, by their index in the batch.
     pub(crate) held_back: Vec<(usize, RejectedRow)>,
-    /// Whose stream the batch is a stretch of.
+    /// The batch's stream.
     pub(crate) stream: &'p Stream,
-    /// Whether errors that pass by themselves have not passed.
+    /// Whether the batch has failed several times in a row.
     pub(crate) lasts: bool,
-    /// On what condition the batch is entered into the ledger.
+    /// The condition for entering the batch into the ledger.
     pub(crate) claim: Claim,
 }
 
-/// Stores `batch` and says what became of its rows.
+/// Stores `batch` and returns the result of its rows.
 ///
-/// `outcome` is set before the COMMIT is sent: if the answer to that is lost,
-/// the ledger tells whether it took effect, and `outcome` what it was. It stays
-/// until another COMMIT is sent, because the first may still be under way: then
-/// the ledger refuses this entry once that one is through.
+/// `outcome` is set before the COMMIT is sent. If the answer is lost, the ledger shows whether the
+/// COMMIT took effect, and `outcome` has its result. It stays set until another COMMIT is sent,
+/// because the first may still be under way: once it has taken effect, the ledger refuses the
+/// second update.
 pub(crate) async fn store(
     client: &Client,
     statements: &Statements,
@@ -82,7 +80,7 @@ pub(crate) async fn store(
     let refused = match written {
         Ok(entered) => match transaction.commit(entered, &settled, outcome).await {
             Ok(totals) => return Ok((settled, totals)),
-            // A check was put off until now. The transaction is over.
+            // A deferred constraint failed. The transaction is over.
             Err(error) if transaction.is_about_rows(&error) => error,
             Err(error) => return Err(error),
         },
@@ -96,7 +94,7 @@ pub(crate) async fn store(
     match transaction.checked_path(&held, &mut settled).await {
         Ok(entered) => match transaction.commit(entered, &settled, outcome).await {
             Ok(totals) => Ok((settled, totals)),
-            // Every check of every row has run, so this is about something else.
+            // No constraint is deferred here, so this is not about a row.
             Err(Error::Rows { doing, source, .. }) => {
                 Err(postgres::Error::Statement { doing, source }.into())
             }
@@ -106,9 +104,8 @@ pub(crate) async fn store(
     }
 }
 
-/// Rolls back after an error, which counts, and not what becomes of a transaction
-/// that is lost anyway. A connection that does not answer is given up once: no other
-/// statement follows on it.
+/// Rolls back and returns the first error, not one of the ROLLBACK. After a timeout nothing more is
+/// sent: the connection would only time out again.
 async fn rolled_back(client: &Client, error: Error) -> Error {
     if !error.is_timeout() {
         drop(execute(client, "roll back", "ROLLBACK").await);
@@ -116,12 +113,12 @@ async fn rolled_back(client: &Client, error: Error) -> Error {
     error
 }
 
-/// The rows to be copied: not those that are held back, and of equal keys the
-/// first; the others are duplicates.
+/// The rows to copy: without those that are held back, and only the first of equal keys. The
+/// repeats are duplicates.
 fn candidates(batch: &Batch, held: &[usize], settled: &mut BatchResult) -> Vec<usize> {
     let (mut rows, mut repeats) = batch.split_repeats();
     if !held.is_empty() {
-        // A repeat of a row that is held back is held back with it, as it has its time.
+        // A repeat has the time of its first row, so it is held back with it.
         rows.retain(|at| held.binary_search(at).is_err());
         repeats.retain(|at| held.binary_search(at).is_err());
     }
@@ -129,7 +126,7 @@ fn candidates(batch: &Batch, held: &[usize], settled: &mut BatchResult) -> Vec<u
     rows
 }
 
-/// One batch on its way into a transaction, which is left open.
+/// One batch and its transaction, which these methods leave open.
 #[derive(Clone, Copy)]
 pub(crate) struct Transaction<'w> {
     pub(crate) client: &'w Client,
@@ -140,12 +137,12 @@ pub(crate) struct Transaction<'w> {
     claim: Claim,
 }
 
-/// What the ledger says with a batch entered; none if its row was changed since it was read.
+/// The stream's totals after the batch; `None` if the ledger row has changed since it was read.
 type Entered = Option<Totals>;
 
 impl Transaction<'_> {
-    /// Copies rows and enters the batch without waiting for an answer in between:
-    /// to a server that is not on this machine, each wait is a round trip.
+    /// Copies rows and enters the batch without waiting for answers in between: each wait is a
+    /// round trip to the server.
     async fn fast_path(self, rows: &[usize], settled: &BatchResult) -> Result<Entered, Error> {
         let (begun, copied, entered) = tokio::join!(
             biased;
@@ -154,14 +151,14 @@ impl Transaction<'_> {
             self.enter(settled),
         );
         begun?;
-        // After a row that Postgres refuses, it refuses the entry as well. After one
-        // that something left out it does not: the entry counts that row as stored.
+        // If Postgres refuses a row, it also refuses the ledger update. If a trigger leaves a row
+        // out, it does not, and the update counts that row as stored.
         self.assert_all(copied?, rows)?;
         entered
     }
 
-    /// The same for a batch with rows that may be there already, or cannot be
-    /// stored now.
+    /// The fast path's statements one by one, for a batch with rows that may be stored already or
+    /// cannot be stored now.
     async fn by_steps(
         self,
         mut rows: Vec<usize>,
@@ -176,13 +173,13 @@ impl Transaction<'_> {
         self.set_aside_and_enter(settled).await
     }
 
-    /// Settles every row, however bad some are.
+    /// Decides on every row, whichever are refused.
     async fn checked_path(
         self,
         held: &[usize],
         settled: &mut BatchResult,
     ) -> Result<Entered, Error> {
-        // Checks that were put off would fail at COMMIT, when nothing tells which row it was.
+        // A deferred constraint would fail at COMMIT, without naming the row.
         execute(self.client, "begin a transaction", BEGIN).await?;
         let begin = "SET CONSTRAINTS ALL IMMEDIATE; SAVEPOINT span";
         execute(self.client, "begin a transaction", begin).await?;
@@ -192,7 +189,7 @@ impl Transaction<'_> {
         self.set_aside_and_enter(settled).await
     }
 
-    /// Commits; leaves in `outcome` what is to be said if the answer is lost.
+    /// Commits. Sets `outcome` to the result, in case the answer is lost.
     async fn commit(
         self,
         entered: Entered,
@@ -208,13 +205,13 @@ impl Transaction<'_> {
         committed.map(|()| totals)
     }
 
-    /// Whether the careful way may settle what the fast one could not.
+    /// Whether the checked path may store what failed.
     fn is_about_rows(self, error: &Error) -> bool {
         let class = error.class_if_it_lasts(self.lasts);
         matches!(class, ErrorKind::Duplicate | ErrorKind::RejectedRow(_))
     }
 
-    /// Fails if a trigger or the like left rows out.
+    /// Fails if something in the database left rows out.
     fn assert_all(self, copied: usize, rows: &[usize]) -> Result<(), Error> {
         match copied == rows.len() {
             true => Ok(()),
@@ -226,7 +223,7 @@ impl Transaction<'_> {
         }
     }
 
-    /// Moves the rows that are stored already to the duplicates; returns the others.
+    /// Moves the rows that are already stored to the duplicates; returns the others.
     pub(crate) async fn leave_out_stored(
         self,
         rows: Vec<usize>,
@@ -242,7 +239,7 @@ impl Transaction<'_> {
         Ok(fresh)
     }
 
-    /// Copies rows; returns how many Postgres counts.
+    /// Copies rows. Returns how many Postgres counts.
     pub(crate) async fn copy(self, rows: &[usize]) -> Result<usize, Error> {
         self.copy_rows(None, rows.iter().map(|&at| self.batch.row(at)))
             .await

@@ -1,8 +1,8 @@
-//! The lock that makes sealers of a database take turns, step by step.
+//! The lock that lets one sealer of a database run at a time, step by step.
 //!
-//! Invariant: nobody ever waits inside Postgres for it. A session that waits
-//! for an advisory lock holds a snapshot, `CREATE INDEX CONCURRENTLY` waits for
-//! all snapshots to go, and the two would wait for each other.
+//! Invariant: no session waits inside Postgres for it. A session that waits for an advisory lock
+//! holds a snapshot, and `CREATE INDEX CONCURRENTLY` waits for all snapshots: the two would
+//! deadlock.
 
 use std::fmt;
 
@@ -10,16 +10,16 @@ use tokio_postgres::Client;
 
 use crate::postgres::error::Error;
 
-/// Key of the advisory lock: "ingestIX" in ASCII, so that an operator who finds
-/// it in `pg_locks` can tell whose it is.
+/// Key of the advisory lock: "ingestIX" in ASCII, so that an operator can recognise it in
+/// `pg_locks`.
 const LOCK_KEY: i64 = i64::from_be_bytes(*b"ingestIX");
 
-/// The session that seals now.
+/// The session that holds the lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {
     /// Its backend's process id.
     pub pid: i32,
-    /// What it calls itself.
+    /// Its application name.
     pub name: String,
 }
 
@@ -29,7 +29,7 @@ impl fmt::Display for Holder {
     }
 }
 
-/// Takes the lock for this session, if nobody has it.
+/// Takes the lock for this session. `false` if another session holds it.
 pub(crate) async fn try_lock(client: &Client) -> Result<bool, Error> {
     let row = client
         .query_one("SELECT pg_try_advisory_lock($1)", &[&LOCK_KEY])
@@ -41,7 +41,7 @@ pub(crate) async fn try_lock(client: &Client) -> Result<bool, Error> {
     Ok(row.get(0))
 }
 
-/// Gives the lock back.
+/// Releases the lock.
 pub(crate) async fn unlock(client: &Client) -> Result<(), Error> {
     client
         .execute("SELECT pg_advisory_unlock($1)", &[&LOCK_KEY])
@@ -53,7 +53,7 @@ pub(crate) async fn unlock(client: &Client) -> Result<(), Error> {
     Ok(())
 }
 
-/// Who seals now, if anybody does.
+/// The session that holds the lock, if any.
 pub async fn holder(client: &Client) -> Result<Option<Holder>, Error> {
     let row = client
         .query_opt(

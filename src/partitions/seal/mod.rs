@@ -1,16 +1,15 @@
-//! Sealing: the indexes of a partition whose time is over, built in bulk.
+//! Sealing: the indexes of a partition that gets no more current rows, built in bulk.
 //!
-//! A hot partition carries its key only, so that a row costs little. Once its
-//! time is over, and a grace for what comes late, it gets the suite's indexes,
-//! one `CREATE INDEX CONCURRENTLY` at a time, and its statistics.
+//! A hot partition has only its key, so that an insert is cheap. After the end of its range and a
+//! grace for late rows it gets the suite's indexes, one `CREATE INDEX CONCURRENTLY` at a time, and
+//! its statistics.
 //!
-//! Invariant: what is left to do is read from the catalog before every step,
-//! under a lock that one sealer in a database holds. So there is no state that a
-//! crash could lose, an index that was not finished is dropped and built again,
-//! and any number of instances may try at once.
+//! Invariant: the remaining work is read from the catalog before every step, under a lock that one
+//! sealer per database holds. So a crash loses no state, an unfinished index is dropped and built
+//! again, and any number of processes may try at once.
 //!
-//! Rows that come in during or after the sealing are inserted like any other;
-//! they pay for all indexes that are there.
+//! Rows that arrive during or after sealing are inserted as usual, at the cost of all existing
+//! indexes.
 
 pub mod lock;
 pub mod plan;

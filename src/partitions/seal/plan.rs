@@ -1,4 +1,4 @@
-//! What to do next with a partition: decided from what the catalog says of it.
+//! Decides the next step for a partition from its catalog state.
 //!
 //! Pure: no database, no clock.
 
@@ -9,36 +9,36 @@ use crate::event::time::Micros;
 use crate::partitions::indexes::{IndexProfile, SecondaryIndex, secondary_indexes};
 use crate::partitions::leaf::Leaf;
 
-/// Which partitions to seal.
+/// The partitions to seal.
 #[derive(Clone, Debug)]
 pub enum Selection {
-    /// Those whose time is over.
+    /// Partitions with a range that is over.
     Due {
-        /// With [`IndexProfile::Full`], hot ones are to have all indexes, too.
+        /// With [`IndexProfile::Full`], hot partitions get all indexes, too.
         profile: IndexProfile,
-        /// The grace, from the end of the range, or from when the partition was
-        /// made if that was later: history that is being imported is not over.
+        /// The grace after the end of the range, or after the creation of the partition if that was
+        /// later: an import of history may still be running.
         after: Duration,
-        /// The time it is.
+        /// The current time.
         now: Micros,
     },
-    /// Those with these names, whatever the time.
+    /// Partitions with these names, at any time.
     Named(Vec<String>),
 }
 
-/// One step of a sealing.
+/// One step of sealing a partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// Drop what an interrupted build left behind.
+    /// Drop the invalid index of an interrupted build.
     Drop(String),
     /// Build an index.
     Build(&'static SecondaryIndex),
-    /// All indexes are there: gather statistics, and note that it is sealed.
+    /// All indexes exist: run ANALYZE, and record that it is sealed.
     Finish,
 }
 
 impl Selection {
-    /// The next step with a partition, if there is any.
+    /// The next step for a partition, if there is one.
     pub(crate) fn step(&self, leaf: &Leaf) -> Option<Step> {
         let (is_over, wants_indexes) = match self {
             Selection::Due {
@@ -64,12 +64,12 @@ impl Selection {
 fn is_over(leaf: &Leaf, after: Duration, now: Micros) -> bool {
     let since_us = leaf.range.to_us.max(leaf.made_us.unwrap_or(i64::MIN));
     let after_us = i64::try_from(after.as_micros()).unwrap_or(i64::MAX);
-    // A range without an end is never over, not even at the end of time.
+    // A range without an end is never over.
     leaf.range.to_us != i64::MAX && since_us.saturating_add(after_us) <= now.0
 }
 
-/// What is first: a leftover costs every row that comes in, and has the name
-/// that the new index needs.
+/// Leftovers of interrupted builds come first: each costs every insert, and it has the name that
+/// the new index needs.
 fn index_step(leaf: &Leaf) -> Option<Step> {
     let wanted = secondary_indexes(leaf.table);
     let leftover = leaf.indexes.iter().find(|index| {
@@ -132,7 +132,7 @@ mod tests {
         let mut leaf = leaf(&[]);
         assert_eq!(early.step(&leaf), None);
         assert!(matches!(late.step(&leaf), Some(Step::Build(_))));
-        // The import of an old day began just now.
+        // The import of an old day has just begun.
         leaf.made_us = Some(30 * HOUR_US);
         assert_eq!(due(IndexProfile::Deferred, 30).step(&leaf), None);
         assert!(due(IndexProfile::Deferred, 31).step(&leaf).is_some());
@@ -156,7 +156,7 @@ mod tests {
             late.step(&leaf(&all)),
             Some(Step::Drop("p_item_time".to_owned()))
         );
-        // An index of somebody else's that is not valid is theirs to drop, and of no use.
+        // An invalid index with a foreign name is not ours to drop, and does not count.
         all[2].0 = "theirs";
         assert_eq!(late.step(&leaf(&all)), Some(Step::Build(&wanted[2])));
         all[2].2 = true;

@@ -1,6 +1,6 @@
-//! Whether this instance has better things to do than to build indexes.
+//! Whether this process is too loaded to build indexes.
 //!
-//! Knows this instance only: others that are behind are not seen from here.
+//! Knows only this process, not the lanes of others.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,18 +12,18 @@ use crate::log::spool::shared::Spool;
 
 use crate::accounts::status::{Health, LaneStatus};
 
-/// A lane with more batches than this before it is behind: one is being stored,
-/// one is being gathered, and the rest is half a second's work.
+/// A lane with more spooled batches than this lags: one is being stored, one is being gathered, and
+/// the rest is half a second's work.
 const BATCHES_MAX: u64 = 8;
 
-/// Longest wait before an index. Under a load that never ends indexes would
-/// never come, and readers need them as well.
+/// The longest wait before a step. Under constant load indexes would otherwise never be built, and
+/// readers need them as well.
 const WAIT_MAX: Duration = Duration::from_secs(15 * 60);
 
-/// How often to look while waiting.
+/// The polling interval while waiting.
 const STEP: Duration = Duration::from_millis(500);
 
-/// How far the lanes are behind.
+/// How far the lanes lag.
 #[derive(Clone, Debug)]
 pub struct Pressure {
     lanes: Vec<Arc<LaneStatus>>,
@@ -32,7 +32,7 @@ pub struct Pressure {
 }
 
 impl Pressure {
-    /// That of these lanes; `batch_rows` is what they store at a time.
+    /// The pressure of these lanes. `batch_rows` is the maximum of rows in a batch.
     pub fn new(lanes: Vec<Arc<LaneStatus>>, spool: Spool, batch_rows: usize) -> Self {
         Self {
             lanes,
@@ -41,14 +41,14 @@ impl Pressure {
         }
     }
 
-    /// Whether a lane is behind, or does not get through to Postgres.
+    /// Whether a lane lags or cannot store to Postgres.
     pub fn is_high(&self) -> bool {
         let rows = self.spool.usage().items;
         rows.iter().any(|&rows| rows > self.rows_max)
             || self.lanes.iter().any(|lane| lane.health() >= Health::Away)
     }
 
-    /// Waits until the lanes keep up, but not for ever.
+    /// Waits until the lanes keep up, at most for [`WAIT_MAX`].
     pub(crate) async fn wait_until_low(&self) {
         let started = Instant::now();
         while self.is_high() {

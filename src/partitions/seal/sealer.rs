@@ -1,4 +1,4 @@
-//! The task that seals what is due, for as long as the service runs.
+//! The task that seals due partitions while the service runs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,17 +20,17 @@ use crate::postgres::error as postgres;
 use crate::postgres::error::ErrorChain;
 use crate::postgres::session::Session;
 
-/// How often to look for partitions that are due. They come once a day; what
-/// was passed over comes again, and a build that gave up is not a cheap one.
+/// The interval at which to look for due partitions. They become due once a day. A partition that
+/// failed is tried again at this interval, and an abandoned build is expensive.
 const TICK: Duration = Duration::from_secs(300);
 
-/// How soon to try again where there was no connection.
+/// The pause after a failure to connect or to read the catalog.
 const RETRY: Duration = Duration::from_secs(15);
 
 /// When partitions are sealed.
 #[derive(Clone, Copy, Debug)]
 pub struct Policy {
-    /// Whether hot partitions are to have all indexes, too.
+    /// Whether hot partitions get all indexes, too.
     pub profile: IndexProfile,
     /// The grace after the end of a partition's range.
     pub after: Duration,
@@ -45,7 +45,7 @@ pub struct Sealer {
 }
 
 impl Sealer {
-    /// A sealer that makes way for the lanes of this instance.
+    /// A sealer that yields to the lanes of this process.
     pub fn new(policy: Policy, pressure: Pressure, metrics: Arc<Metrics>) -> Self {
         Self {
             policy,
@@ -54,8 +54,8 @@ impl Sealer {
         }
     }
 
-    /// Seals what is due every so often, until dropped. Goes by the server's
-    /// clock: all instances share the partitions.
+    /// Seals due partitions at an interval, until dropped. Uses the server's clock, because all
+    /// processes share the partitions.
     pub async fn run(&self, target: &Target) {
         let mut failed = false;
         loop {
@@ -79,9 +79,9 @@ impl Sealer {
     }
 
     async fn once(&self, target: &Target) -> Result<SealReport, Error> {
-        // No limit on statements: what they may wait for has its own.
+        // No statement timeout: an index build is long. Waits for locks have a limit.
         let mut session = Session::open(target, None).await?;
-        // A role that owns no table can seal none; the checks say so.
+        // A role that owns no table cannot seal; the checks report that.
         if !owns_tables(&session.client).await? {
             return Ok(SealReport::default());
         }

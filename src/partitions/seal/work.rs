@@ -21,27 +21,27 @@ use crate::postgres::ident::qualified;
 use crate::postgres::ident::quoted;
 use crate::postgres::session::Session;
 
-/// One build at a time with little memory and no helpers: nobody waits for it,
-/// and the lanes want the machine. A lock is waited for as long as a report may
-/// run, for a build that gives up has to be done all over again.
+/// Builds one index at a time, with little memory and no parallel workers: it is not urgent, and
+/// the lanes need the machine. The lock timeout allows for a long report, because an abandoned
+/// build has to start again.
 const SESSION: &str = "
     SET statement_timeout = 0;
     SET lock_timeout = '10min';
     SET maintenance_work_mem = '64MB';
     SET max_parallel_maintenance_workers = 0";
 
-/// Has the server look whether we are still there, or a build whose owner died
-/// would keep its locks to its end. Not every platform can; there it does.
+/// Makes the server check during a statement that the client is connected. Otherwise an orphaned
+/// build keeps its locks to its end. Some platforms do not support this.
 const NOTICE_OUR_DEATH: &str = "SET client_connection_check_interval = '5s'";
 
-/// What came of a sealing.
+/// The result of a sealing run.
 #[derive(Debug, Default)]
 pub struct SealReport {
-    /// Partitions that are sealed now and were not before.
+    /// Partitions that this run sealed.
     pub sealed: Vec<Sealed>,
-    /// Partitions that were passed over, and why.
+    /// Partitions that failed, and why.
     pub failed: Vec<Failed>,
-    /// Somebody else is sealing; what is left is left to them.
+    /// Another sealer holds the lock; it does the remaining work.
     pub is_busy: bool,
 }
 
@@ -52,9 +52,9 @@ pub struct Sealed {
     pub table: Table,
     /// Its name, without its schema.
     pub name: String,
-    /// Indexes that were built for it.
+    /// Indexes that this run built.
     pub built: u32,
-    /// The time that its steps took.
+    /// The duration of its steps.
     pub took: Duration,
 }
 
@@ -67,19 +67,20 @@ pub struct Failed {
     pub error: Error,
 }
 
-/// What was done for a partition so far.
+/// What this run has done for a partition so far.
 #[derive(Clone, Copy, Debug, Default)]
 struct Progress {
     built: u32,
     took: Duration,
 }
 
-/// Seals the selected partitions, the latest first: it is the one most asked for.
+/// Seals the selected partitions, the latest first: most queries are about that one.
 ///
-/// Before each step it waits until `pressure` is low. A partition that cannot be
-/// sealed costs the others nothing; it is tried again by the next call.
+/// Before each step it waits until `pressure` is low. A partition that fails does not hold up the
+/// others; the next call tries it again.
 ///
 /// # Errors
+///
 /// When the connection is lost, or the catalog cannot be read.
 pub async fn seal(
     session: &mut Session,
@@ -91,7 +92,7 @@ pub async fn seal(
     let mut outcome = SealReport::default();
     let mut passed_over = Vec::new();
     let mut progress: HashMap<u32, Progress> = HashMap::new();
-    // A look without the lock: usually there is nothing to do.
+    // First without the lock: usually there is nothing to do.
     while next(session, selection, &passed_over, metrics)
         .await?
         .is_some()
@@ -103,7 +104,7 @@ pub async fn seal(
             outcome.is_busy = true;
             break;
         }
-        // Others may have taken the step while we waited.
+        // Another sealer may have taken the step during the wait.
         let Some((leaf, step)) = next(session, selection, &passed_over, metrics).await? else {
             unlock(&session.client).await?;
             break;
@@ -151,12 +152,12 @@ async fn prepare(client: &Client) -> Result<(), Error> {
             doing: "set up the session of the sealer",
             source,
         })?;
-    // A lost connection shows at the next statement.
+    // An unsupported setting is ignored; a lost connection shows at the next statement.
     drop(client.batch_execute(NOTICE_OUR_DEATH).await);
     Ok(())
 }
 
-/// The next step, and the partition that it is for.
+/// The next step and its partition.
 async fn next(
     session: &mut Session,
     selection: &Selection,
@@ -186,8 +187,7 @@ async fn next(
         .max_by_key(|(leaf, _)| (leaf.range, leaf.oid)))
 }
 
-/// Takes one step. A step that was cut short leaves nothing that the next look
-/// would not see.
+/// Takes one step. The catalog shows what an interrupted step left.
 async fn take(client: &Client, leaf: &Leaf, step: &Step, so_far: Progress) -> Result<(), Error> {
     let partition = qualified(&leaf.schema, &leaf.name);
     let run = async |doing, sql: String| {
@@ -244,7 +244,7 @@ async fn take(client: &Client, leaf: &Leaf, step: &Step, so_far: Progress) -> Re
 }
 
 impl SealReport {
-    /// Says in the log what was passed over.
+    /// Logs the partitions that failed.
     pub(crate) fn log_failures(&self) {
         for Failed { name, error } in &self.failed {
             warn!(

@@ -1,4 +1,4 @@
-//! This machine's clock against PostgreSQL's.
+//! Compares this machine's clock with PostgreSQL's.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use crate::event::time::Micros;
 use crate::finding::{Finding, Severity};
 use crate::postgres::error::{Error, limited};
 
-/// Clocks that are kept by NTP are milliseconds apart.
+/// Clocks that NTP synchronises are milliseconds apart.
 const APART_MAX_US: i64 = 60_000_000;
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -18,15 +18,15 @@ const LIMIT: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Offset {
     pub(crate) ahead_us: i64,
-    /// The answer was made at some time within the round trip.
+    /// Half of the round trip: the server read its clock at some time within it.
     pub(crate) tolerance_us: i64,
 }
 
-/// What time it is at the server. What is shared by all instances goes by this
-/// one clock: an instance with a wrong clock would seal, or make partitions,
-/// for all of them.
+/// The server's time. Work that all processes share uses this one clock: a process with a wrong
+/// clock would seal or create partitions for all of them.
 ///
 /// # Errors
+///
 /// When the connection is lost.
 pub async fn server_time(client: &Client) -> Result<Micros, Error> {
     let asking = client.query_one(
@@ -69,8 +69,8 @@ pub(crate) fn judge(offset: Offset) -> Option<Finding> {
     })
 }
 
-/// A span in its largest unit, so that the sentence stays the same from one
-/// comparison to the next.
+/// A duration in its largest unit, so that the message stays the same from one comparison to the
+/// next.
 fn rounded(us: i64) -> String {
     let seconds = us / 1_000_000;
     let (number, unit) = match seconds {
@@ -105,7 +105,7 @@ mod tests {
             seen(-61_000_001, 0).as_deref(),
             Some("the clock of this machine is more than a minute behind PostgreSQL's")
         );
-        // A slow answer proves less.
+        // The tolerance of a slow answer is larger.
         assert_eq!(seen(-61_000_001, 2_000_000), None);
         assert!(seen(i64::MIN, 0).is_some());
     }

@@ -1,4 +1,4 @@
-//! The columns of the event tables, against what the row format writes.
+//! Checks the columns of the event tables against the row format.
 
 use crate::event::row::{Column, Kind};
 use crate::event::table::Table;
@@ -6,10 +6,10 @@ use crate::event::table::Table;
 use super::facts::{ColumnFacts, Facts};
 use crate::finding::{Finding, Severity};
 
-/// Columns of the key: rows are looked up by them.
+/// The columns of the key, by which rows are looked up.
 const KEY: [&str; 3] = ["tenant_id", "occurred_at", "event_id"];
 
-/// Columns that no row leaves empty, key included.
+/// Columns that are never null in a row, with the key.
 const NEVER_NULL: [&str; 12] = [
     "tenant_id",
     "occurred_at",
@@ -20,18 +20,18 @@ const NEVER_NULL: [&str; 12] = [
     "response",
     "event_type",
     "item_id",
-    // Of exposures only.
+    // Only in exposures.
     "exposure_events.request_id",
     "exposure_events.surface",
     "exposure_events.segment",
 ];
 
-/// What an interaction can be.
+/// The types of an interaction.
 const EVENT_TYPES: [&str; 5] = ["impression", "view", "click", "add_to_cart", "purchase"];
 
-/// `numeric(18,6)`: the digits of a value before the point …
+/// `numeric(18,6)`: the digits before the decimal point …
 const DECIMAL_WHOLE_DIGITS: i32 = 12;
-/// … and behind it.
+/// … and after it.
 const DECIMAL_SCALE: i32 = 6;
 
 /// Timestamps have microseconds.
@@ -203,7 +203,7 @@ fn is_never_null(table: Table, name: &str) -> bool {
         })
 }
 
-/// Whether COPY reads what rows carry into this column.
+/// Whether COPY accepts this kind of value for the column.
 fn has_kind(column: &Column, found: &ColumnFacts) -> bool {
     match column.kind {
         Kind::Uuid => found.base == "uuid",
@@ -219,7 +219,7 @@ fn has_kind(column: &Column, found: &ColumnFacts) -> bool {
     }
 }
 
-/// What a length or precision that is too small does to events.
+/// The effect of a length or precision that is too small.
 fn limit(column: &Column, found: &ColumnFacts) -> Option<(Severity, &'static str)> {
     let modifier = found.modifier;
     if modifier < 0 {
@@ -238,7 +238,7 @@ fn limit(column: &Column, found: &ColumnFacts) -> Option<(Severity, &'static str
             Some((Severity::Degraded, "times are rounded when they are stored"))
         }
         Kind::Decimal => {
-            // As numeric.c packs them.
+            // The encoding of a numeric type modifier in `numeric.c`.
             let precision = ((modifier - 4) >> 16) & 0xffff;
             let scale = (((modifier - 4) & 0x7ff) ^ 1024) - 1024;
             if scale < DECIMAL_SCALE {
@@ -259,7 +259,7 @@ fn limit(column: &Column, found: &ColumnFacts) -> Option<(Severity, &'static str
     }
 }
 
-/// The values that a column of few values may get.
+/// The values of a column that may be an enum.
 fn labels_of(column: &Column) -> &'static [&'static str] {
     match column.name {
         "event_type" => &EVENT_TYPES,

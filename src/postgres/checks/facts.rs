@@ -1,12 +1,11 @@
-//! What the catalog says, read in one round trip.
+//! Facts from the catalog, read in one round trip.
 //!
-//! Knows no right or wrong.
+//! Does not judge them.
 
 use tokio_postgres::{Client, Error, SimpleQueryMessage, SimpleQueryRow};
 
-/// One simple query, so that its three answers cost one round trip and nothing
-/// is prepared: behind a transaction-mode pooler a prepared statement may be gone
-/// before it runs.
+/// One simple query, so that its three results cost one round trip and nothing is prepared: behind
+/// a transaction pooler a prepared statement may be gone before it runs.
 const FACTS: &str = "
 SELECT current_setting('server_encoding') AS encoding,
        session_user::text AS role,
@@ -89,7 +88,7 @@ SELECT wanted.name AS table_name,
        SELECT * FROM step WHERE typbasetype = 0) AS base
  ORDER BY wanted.name, a.attnum";
 
-/// All that is judged.
+/// All facts that are judged.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Facts {
     pub(crate) server: Server,
@@ -97,7 +96,7 @@ pub(crate) struct Facts {
     pub(crate) columns: Vec<ColumnFacts>,
 }
 
-/// The server, the database, and the role that we are.
+/// The server, the database, and the role of the session.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Server {
     pub(crate) encoding: String,
@@ -105,22 +104,22 @@ pub(crate) struct Server {
     pub(crate) database: String,
     pub(crate) is_superuser: bool,
     pub(crate) connections_max: i64,
-    /// Kept for superusers and other reserved roles.
+    /// Reserved for superusers and other reserved roles.
     pub(crate) connections_reserved: i64,
-    /// -1 is no limit, here and below.
+    /// -1 means no limit, here and below.
     pub(crate) role_connections_max: i64,
     pub(crate) database_connections_max: i64,
-    /// Without the one that asks, here and below.
+    /// Without the session that asks, here and below.
     pub(crate) connections_used: i64,
     pub(crate) role_connections_used: i64,
     pub(crate) database_connections_used: i64,
 }
 
-/// A table by the name that our statements use.
+/// A table by the name in our statements.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Relation {
     pub(crate) name: String,
-    /// None: there is no such table on the search path.
+    /// `None`: there is no such table on the search path.
     pub(crate) schema: Option<String>,
     pub(crate) kind: String,
     pub(crate) partition_key: Option<String>,
@@ -134,9 +133,9 @@ pub(crate) struct Relation {
     pub(crate) may_delete: bool,
     /// A unique index on tenant_id, occurred_at and event_id.
     pub(crate) has_key: bool,
-    /// Where else there is a table of that name: schemas off the search path.
+    /// Schemas off the search path that have a table of that name.
     pub(crate) usable_schemas: Option<String>,
-    /// The same: schemas that the role may not use.
+    /// The same for schemas that the role may not use.
     pub(crate) closed_schemas: Option<String>,
 }
 
@@ -145,13 +144,13 @@ pub(crate) struct Relation {
 pub(crate) struct ColumnFacts {
     pub(crate) table: String,
     pub(crate) name: String,
-    /// As people write it.
+    /// The type as SQL text.
     pub(crate) full_type: String,
-    /// The name of the type below all domains.
+    /// The base type's name, below all domains.
     pub(crate) base: String,
-    /// Its category, `S` for strings.
+    /// The base type's category, `S` for strings.
     pub(crate) category: String,
-    /// Its length or precision, -1 without one.
+    /// Its length or precision, -1 if none.
     pub(crate) modifier: i32,
     pub(crate) is_not_null: bool,
     pub(crate) has_default: bool,

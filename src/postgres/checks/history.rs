@@ -1,8 +1,8 @@
-//! The history of migrations, as findings.
+//! The history of migrations as findings.
 
 use crate::finding::{Finding, Severity};
 
-/// Migrations have not run, and this service is not to run them.
+/// Migrations are missing, and this service does not apply them.
 pub fn behind(names: &[String]) -> Finding {
     Finding::new(
         Severity::Fault,
@@ -13,7 +13,7 @@ pub fn behind(names: &[String]) -> Finding {
     )
 }
 
-/// The migrations were tried and refused.
+/// The migrations were tried and failed.
 pub fn not_migrated(error: &anyhow::Error) -> Finding {
     Finding::new(
         Severity::Fault,

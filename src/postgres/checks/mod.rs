@@ -1,12 +1,9 @@
-//! What this service needs of a database, and what it finds instead.
+//! What this service needs of a database, and what is wrong with it.
 //!
-//! [`inspect`] looks at one connection and returns a list of [`Finding`]s, so
-//! that `serve` can say at its start what could never be stored, instead of
-//! after the first acknowledgement. It changes nothing. A [`Board`] holds the
+//! [`inspect`] checks one connection and returns a list of [`Finding`]s, so that `serve` can report
+//! at its start what could never be stored, instead of after the first acknowledgement. It changes
+//! nothing, and judges only the catalog, never an error message. `accounts::board` holds the
 //! findings in force, for readiness, metrics and the log.
-//!
-//! Invariant: a finding is made from what the catalog says, never from an error
-//! message.
 
 pub(crate) mod pooler;
 
@@ -29,16 +26,17 @@ use facts::Facts;
 /// Reading the catalog takes milliseconds.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Looks at everything, in one round trip; the service needs `connections` of them open at once.
+/// Runs all checks, in one round trip. The service needs `connections` of them open at once.
 ///
 /// # Errors
+///
 /// When the connection is lost or the catalog cannot be read.
 pub async fn inspect(client: &Client, connections: u32) -> Result<Vec<Finding>, Error> {
     let facts = limited("check the database", LIMIT, facts::read(client)).await?;
     Ok(judge(&facts, connections))
 }
 
-/// What the facts mean. Pure.
+/// Judges the facts. Pure.
 fn judge(facts: &Facts, connections: u32) -> Vec<Finding> {
     let mut findings = Vec::new();
     findings.extend(server::encoding(&facts.server));

@@ -1,8 +1,8 @@
-//! Poolers that hand one server connection to several sessions.
+//! Poolers in transaction mode: they share one server connection between several sessions.
 
 use crate::finding::{Finding, Severity};
 
-/// Something hands one server connection to several of our sessions.
+/// A pooler shares one server connection between several of our sessions.
 pub(crate) fn pooler() -> Finding {
     Finding::new(
         Severity::Fault,

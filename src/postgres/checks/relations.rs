@@ -1,16 +1,16 @@
-//! The tables that statements name: whether they are there, and what may be done.
+//! Checks the tables in our statements: whether they exist, and the privileges on them.
 
 use crate::event::table::Table;
 
 use super::facts::{Facts, Relation};
 use crate::finding::{Finding, Severity};
 
-/// What the service's statements need of a table that is no event table.
+/// The privileges that the service needs on a table that is not an event table.
 struct Need {
     table: &'static str,
     privileges: &'static [&'static str],
     severity: Severity,
-    /// What happens without.
+    /// The effect of a missing privilege.
     meaning: &'static str,
 }
 
@@ -88,7 +88,7 @@ fn event_table(relation: &Relation) -> Option<Table> {
         .find(|table| table.as_str() == relation.name)
 }
 
-/// How bad it is when a table that is no event table does not work at all.
+/// The severity if a table that is not an event table does not work at all.
 fn worst(relation: &Relation) -> Severity {
     let needs = NEEDS.iter().filter(|need| need.table == relation.name);
     let worst = needs.map(|need| need.severity).max();
@@ -169,7 +169,7 @@ fn shape(table: Table, relation: &Relation) -> Vec<Finding> {
     findings
 }
 
-/// What it takes to make partitions. Without it others may make them.
+/// Checks what the role needs to create partitions. Without it another role may create them.
 fn partitions(table: Table, relation: &Relation, role: &str) -> Option<Finding> {
     let schema = relation.schema.as_deref().unwrap_or_default();
     let owner = &relation.owner;
@@ -200,8 +200,8 @@ fn partitions(table: Table, relation: &Relation, role: &str) -> Option<Finding> 
     )
 }
 
-/// COPY refuses a table under row-level security, and other statements see only
-/// the rows that a policy shows.
+/// COPY refuses a table with active row-level security, and other statements see only the rows that
+/// a policy permits.
 fn row_security(relation: &Relation, role: &str, table: Option<Table>) -> Option<Finding> {
     let name = &relation.name;
     relation.has_row_security.then(|| {

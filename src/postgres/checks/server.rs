@@ -1,4 +1,4 @@
-//! The server and what stands before it: encoding, connections, poolers.
+//! Checks the server: encoding, connections, poolers.
 
 use std::time::Duration;
 
@@ -8,21 +8,21 @@ use crate::postgres::connect::Target;
 use crate::postgres::error::Error;
 use crate::postgres::session::Session;
 
-/// Longest wait of a start for the database. One that takes longer counts as
-/// away: events are taken all the same, and the checks run once it is there.
+/// How long a start waits for the database. After that the database counts as unreachable: events
+/// are accepted, and the checks run once it answers.
 const FIRST_CONTACT_MAX: Duration = Duration::from_secs(2);
 
-/// What a first look at the database found.
+/// The result of the first check.
 #[derive(Clone, Debug, Default)]
 pub struct FirstContact {
-    /// What no operator mends under a running service: a start makes no sense.
+    /// A fault that cannot be fixed while the service runs: refuse to start.
     pub refusal: Option<Finding>,
-    /// What is worth knowing.
+    /// Findings that are only reported.
     pub notes: Vec<Finding>,
 }
 
-/// Looks at the database before anything is accepted; the service is going to
-/// need as many `connections`. A database that is away is no finding.
+/// Checks the database before anything is accepted. The service needs this many `connections`. An
+/// unreachable database is not a finding.
 pub async fn first_contact(target: &Target, connections: u32) -> FirstContact {
     tokio::time::timeout(FIRST_CONTACT_MAX, look(target, connections))
         .await
@@ -31,8 +31,8 @@ pub async fn first_contact(target: &Target, connections: u32) -> FirstContact {
 
 async fn look(target: &Target, connections: u32) -> FirstContact {
     let mut found = FirstContact::default();
-    // Two sessions, one after the other: what the first leaves on its server
-    // connection shows in the second one where a pooler does not clean up.
+    // Two sessions, one after the other: the second one sees what the first left on a server
+    // connection that a pooler does not reset.
     for _ in 0..2 {
         let session = match Session::open(target, None).await {
             Ok(session) => session,
@@ -55,7 +55,7 @@ async fn look(target: &Target, connections: u32) -> FirstContact {
     found
 }
 
-/// Text goes into COPY as UTF-8, and nothing converts it.
+/// COPY gets text as UTF-8, and nothing converts it.
 pub(crate) fn encoding(server: &Server) -> Option<Finding> {
     let Server {
         encoding, database, ..
@@ -71,8 +71,7 @@ pub(crate) fn encoding(server: &Server) -> Option<Finding> {
     })
 }
 
-/// The connections that may be open at once, against those that are needed: too
-/// few even if there were no others.
+/// Compares the limits on connections with the number needed: too low even without other clients.
 pub(crate) fn connections(server: &Server, needed: u32) -> Option<Finding> {
     limits(server).into_iter().find_map(|limit| {
         (limit.max < i64::from(needed)).then(|| {
@@ -87,7 +86,7 @@ pub(crate) fn connections(server: &Server, needed: u32) -> Option<Finding> {
     })
 }
 
-/// The same with what others use now. Some may leave, so it is a note.
+/// The same with the connections of other clients now. They may close, so this is a note.
 fn free_connections(server: &Server, needed: u32) -> Option<Finding> {
     limits(server).into_iter().find_map(|limit| {
         let Limit { max, used, .. } = limit;
@@ -104,10 +103,10 @@ fn free_connections(server: &Server, needed: u32) -> Option<Finding> {
     })
 }
 
-/// A limit on connections that applies to us.
+/// A limit on connections that applies to the role.
 struct Limit {
     max: i64,
-    /// Without the one that asks.
+    /// Without the session that asks.
     used: i64,
     holder: String,
     remedy: String,
@@ -115,7 +114,7 @@ struct Limit {
 
 fn limits(server: &Server) -> Vec<Limit> {
     let Server { role, database, .. } = server;
-    // A superuser is not held to reserves, nor to the limits of role and database.
+    // Reserved connections and the limits of role and database do not apply to a superuser.
     let reserved = match server.is_superuser {
         true => 0,
         false => server.connections_reserved,

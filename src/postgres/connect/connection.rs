@@ -1,4 +1,4 @@
-//! An open connection, before anything drives it.
+//! An open connection, before its driver is polled.
 
 use std::fmt;
 use std::future::Future;
@@ -9,14 +9,14 @@ use tokio_postgres::Client;
 /// The future that moves a connection's bytes; it ends when the connection does.
 pub type Driver = Pin<Box<dyn Future<Output = Result<(), tokio_postgres::Error>> + Send>>;
 
-/// An open connection. The client stands still unless the driver is polled.
+/// An open connection. The client makes progress only while the driver is polled.
 #[must_use = "dropping a connection closes it"]
 pub struct Connection {
-    /// What statements are sent with.
+    /// The client that sends statements.
     pub client: Client,
-    /// To be polled, usually as a task of its own, until it ends.
+    /// To be polled until it ends, usually in a separate task.
     pub driver: Driver,
-    /// Why there is no TLS, where it was preferred.
+    /// Why there is no TLS although it was preferred.
     pub clear_text: Option<String>,
 }
 

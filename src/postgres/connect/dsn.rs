@@ -1,19 +1,20 @@
-//! A connection string, split into what tokio-postgres understands and what it refuses.
+//! Splits a connection string into what tokio-postgres understands and what this service
+//! implements.
 //!
-//! Reads both of libpq's forms (URL and `key=value`) into pairs, takes out the
-//! parameters that this service implements itself, translates those that
-//! tokio-postgres spells or counts differently, and writes the rest back.
+//! Reads both of libpq's forms (URL and `key=value`) into pairs, takes out the parameters that this
+//! service implements, translates those that tokio-postgres spells or counts differently, and
+//! writes the rest back.
 //!
-//! No message made here repeats a value, or a name that could be a piece of a
-//! password: connection strings end up in logs through their errors.
-//! Knows nothing of certificates and opens nothing.
+//! No message made here repeats a value, or a name that could be part of a password: error messages
+//! of connection strings end up in logs. Knows nothing of certificates and opens no connection.
 
 use anyhow::{Context as _, Result, bail};
 
-/// A connection string whose parameters have been told apart.
+/// A connection string with its parameters separated.
 #[derive(Default)]
 pub(crate) struct Dsn {
-    /// For `tokio_postgres::Config`: no TLS parameter beyond its own, no unit it misreads.
+    /// For `tokio_postgres::Config`: only TLS parameters that it knows, and no unit that it
+    /// misreads.
     pub(crate) rest: String,
     pub(crate) sslmode: Option<String>,
     pub(crate) sslrootcert: Option<String>,
@@ -21,11 +22,11 @@ pub(crate) struct Dsn {
     pub(crate) sslkey: Option<String>,
     /// libpq counts this in milliseconds, tokio-postgres in seconds.
     pub(crate) tcp_user_timeout_ms: Option<u64>,
-    /// tokio-postgres does not tell a given value from its default of two hours.
+    /// tokio-postgres does not distinguish a given value from its default of two hours.
     pub(crate) names_keepalives_idle: bool,
 }
 
-/// Names that tokio-postgres takes as they are.
+/// Names that tokio-postgres accepts as they are.
 const PASSED_ON: &[&str] = &[
     "application_name", "channel_binding", "connect_timeout", "dbname", "host", "hostaddr",
     "keepalives", "keepalives_idle", "keepalives_interval", "keepalives_retries",
@@ -33,8 +34,8 @@ const PASSED_ON: &[&str] = &[
     "user",
 ];
 
-/// Names that libpq knows and that make no difference here: we always speak
-/// UTF-8, never compress, always send the host name in the TLS hello and never use GSS.
+/// Names of libpq that have no effect here: the encoding is always UTF-8, nothing is compressed,
+/// SNI is always sent, and GSS is never used.
 const WITHOUT_EFFECT: &[&str] = &[
     "client_encoding",
     "fallback_application_name",
@@ -65,7 +66,7 @@ impl Dsn {
         }
         let mut dsn = Self::default();
         for (name, value) in key_values(text)? {
-            // A name may be the tail of an unquoted password with a space in it: not repeated.
+            // The name may be the end of an unquoted password with a space in it: do not repeat it.
             let Some((name, value)) = dsn.take(&name, value)? else {
                 continue;
             };
@@ -106,19 +107,20 @@ impl Dsn {
             }
             kept.push(format!("{name}={}", percent_encoded(&value)));
         }
-        // tokio-postgres takes the first `@` anywhere for the end of the credentials.
+        // tokio-postgres takes the first `@` anywhere as the end of the credentials.
         let place = place.replace('@', "%40");
         dsn.rest = format!("postgres://{credentials}{place}?{}", kept.join("&"));
         Ok(dsn)
     }
 
-    /// Keeps what is ours; hands back, under the name that tokio-postgres uses, what is not.
+    /// Keeps a parameter of this service. Returns any other one under the name that tokio-postgres
+    /// uses.
     fn take(&mut self, name: &str, value: String) -> Result<Option<(String, String)>> {
         match name {
             "sslmode" => self.sslmode = Some(value),
-            // libpq's own translation of the JDBC spelling.
+            // libpq also translates this JDBC spelling.
             "ssl" if value == "true" => self.sslmode = Some("require".to_owned()),
-            // An empty value means "the default" in libpq.
+            // An empty value means the default in libpq.
             "sslrootcert" => self.sslrootcert = Some(value).filter(|path| !path.is_empty()),
             "sslcert" => self.sslcert = Some(value).filter(|path| !path.is_empty()),
             "sslkey" => self.sslkey = Some(value).filter(|path| !path.is_empty()),
@@ -142,7 +144,7 @@ impl Dsn {
     }
 }
 
-/// `key = value` pairs; values may stand in `'` quotes, `\` escapes one character.
+/// `key = value` pairs. A value may be in `'` quotes; `\` escapes one character.
 fn key_values(text: &str) -> Result<Vec<(String, String)>> {
     let mut pairs = Vec::new();
     let mut rest = text.trim_start();

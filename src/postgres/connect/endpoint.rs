@@ -1,8 +1,7 @@
-//! The hosts of a connection string, each with a config of its own.
+//! The hosts of a connection string, each with a separate config.
 //!
-//! One config for all would not do: a Unix socket among the hosts must not ask
-//! for TLS, and each host has a limit and a name in error messages.
-//! Knows nothing of certificates; whoever connects brings the connector.
+//! A Unix socket among the hosts must not ask for TLS, and each host has a limit and a name in
+//! error messages. Knows nothing of certificates; the caller passes the connector.
 
 use std::time::Duration;
 
@@ -12,21 +11,21 @@ use tokio_postgres::{Config, NoTls};
 
 use super::connection::Connection;
 
-/// Long enough for a handshake across an ocean with a lost packet or two.
+/// Long enough for a handshake across an ocean with one or two lost packets.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// One host of a target; they are tried in turn.
+/// One host of a target.
 #[derive(Clone)]
 pub(crate) struct Endpoint {
     pub(crate) config: Config,
-    /// For people: user, host, port and database.
+    /// For messages: user, host, port and database.
     pub(crate) place: String,
-    /// TLS is for TCP; PostgreSQL does not offer it on Unix sockets.
+    /// PostgreSQL does not offer TLS on Unix sockets.
     pub(crate) unix: bool,
 }
 
 impl Endpoint {
-    /// One config per host, because a Unix socket among them needs another `sslmode`.
+    /// One config per host, because a Unix socket needs another `sslmode`.
     pub(crate) fn of(config: &Config) -> Result<Vec<Self>> {
         let (hosts, addresses, ports) = (
             config.get_hosts(),
@@ -73,7 +72,7 @@ impl Endpoint {
                     (false, name.clone())
                 }
                 (None, Some(address)) => {
-                    // TLS wants a name; the address is the one we have, and certificates can carry it.
+                    // TLS needs a name. Use the address, which a certificate can contain.
                     one.host(address.to_string());
                     (false, address.to_string())
                 }
@@ -89,7 +88,7 @@ impl Endpoint {
         Ok(endpoints)
     }
 
-    /// How long one attempt may take, all of its addresses and round trips together.
+    /// The limit of one attempt, with all its addresses and round trips.
     pub(crate) fn limit(&self) -> Duration {
         self.config
             .get_connect_timeout()
@@ -100,7 +99,7 @@ impl Endpoint {
 
     pub(crate) async fn connect_plain(&self) -> Result<Connection, tokio_postgres::Error> {
         let mut config = self.config.clone();
-        // Direct negotiation is refused without TLS, even where TLS never comes up.
+        // Direct negotiation is refused without TLS, even if TLS is never used.
         config
             .ssl_mode(SslMode::Disable)
             .ssl_negotiation(SslNegotiation::Postgres);
@@ -113,7 +112,7 @@ impl Endpoint {
     }
 }
 
-/// A copy without host, hostaddr and port, which a `Config` can only collect, never drop.
+/// A copy without host, hostaddr and port, which a `Config` can only append to.
 fn without_hosts(config: &Config) -> Config {
     let mut copy = Config::new();
     if let Some(user) = config.get_user() {

@@ -1,8 +1,7 @@
-//! Why a connection could not be made, in one sentence with a way out.
+//! Why a connection failed, in one sentence with a remedy.
 //!
-//! Keeps one invariant: a sentence names host, database and user, never the
-//! password. Tells apart only what a caller treats apart: error that may pass
-//! by itself, and error that waits for a person.
+//! Invariant: a sentence names host, database and user, never the password. Distinguishes only what
+//! a caller treats differently: an error that may pass by itself, and one that needs an operator.
 
 use std::error::Error as _;
 use std::io;
@@ -10,23 +9,22 @@ use std::io;
 use rustls::CertificateError;
 use tokio_postgres::error::SqlState;
 
-/// A connection that was not made.
+/// A connection that could not be opened.
 ///
-/// The sentence already holds the innermost cause, so there is no `source()`
-/// that would say it twice.
+/// The sentence contains the innermost cause, so there is no `source()` that would repeat it.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The server is away, starting or full: try again soon.
+    /// The server is unreachable, starting or full: retry soon.
     #[error("{sentence}")]
     Away {
-        /// What happened and what to do, complete in itself.
+        /// The cause and the remedy, complete in itself.
         sentence: String,
     },
-    /// Credentials, database name or certificates are wrong: a person has to
-    /// act, so say it loudly and try again slowly.
+    /// Credentials, database name or certificates are wrong: an operator has to act, so report it
+    /// as a fault and retry slowly.
     #[error("{sentence}")]
     Misconfigured {
-        /// What happened and what to do, complete in itself.
+        /// The cause and the remedy, complete in itself.
         sentence: String,
     },
 }
@@ -62,7 +60,7 @@ impl ConnectError {
         let innermost = innermost(error);
         if is_tls(error) {
             return match io_error(error) {
-                // Cut off in the middle of the handshake: a restart looks just so.
+                // The connection broke during the handshake, as in a restart of the server.
                 Some(io) => Self::away(
                     place,
                     &format!("the TLS handshake broke off: {io}"),
@@ -126,20 +124,20 @@ impl ConnectError {
     }
 }
 
-/// Whether TLS could not be agreed on.
+/// Whether the TLS handshake failed.
 ///
-/// The kind of a tokio-postgres error is private, its text is what there is; a
-/// test against a server without TLS pins it.
+/// The kind of a tokio-postgres error is private, so this compares its text. A test with a server
+/// without TLS pins it.
 pub(crate) fn is_tls(error: &tokio_postgres::Error) -> bool {
     error.to_string() == "error performing TLS handshake"
 }
 
-/// Whether the server began to speak TLS, or would for others.
+/// Whether the server offers TLS, at least to other clients.
 pub(crate) fn is_tls_offered(error: &tokio_postgres::Error) -> bool {
     !is_tls(error) || io_error(error).is_some()
 }
 
-/// Why a connection is made in the clear that was to have TLS.
+/// Why a connection that prefers TLS is in clear text.
 pub(crate) fn why_no_tls(error: &tokio_postgres::Error) -> String {
     match (error.as_db_error(), rustls_error(error)) {
         (Some(refusal), _) => format!("with TLS the server said: {}", refusal.message()),

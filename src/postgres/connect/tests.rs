@@ -1,4 +1,4 @@
-//! What a connection string means, without a server.
+//! Parsing of connection strings, without a server.
 
 use std::time::Duration;
 

@@ -8,12 +8,12 @@
 //! | `verify-ca` | yes | chain |
 //! | `verify-full` | yes | chain and host name |
 //!
-//! Keeps one invariant: the server has always proved that it holds the key of
-//! the certificate it showed, even where the certificate itself is not checked;
-//! otherwise SCRAM channel binding could be fooled with a copied certificate.
+//! Invariant: the server has always proved that it holds the key of its certificate, even if the
+//! certificate itself is not checked. Otherwise a copied certificate could defeat SCRAM channel
+//! binding.
 //!
-//! Stricter than libpq in one point: names are matched against subjectAltName
-//! only, never against the common name. Knows nothing of SQL or of passwords.
+//! Stricter than libpq in one point: names are matched against subjectAltName only, never against
+//! the common name. Knows nothing of SQL or passwords.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -40,7 +40,7 @@ use x509_cert::der::{Decode as _, Encode as _};
 
 use super::dsn::Dsn;
 
-/// How much TLS a connection needs, weakest first; see the table above.
+/// The required level of TLS, weakest first; see the table above.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
 pub(crate) enum Mode {
     Disable,
@@ -50,7 +50,7 @@ pub(crate) enum Mode {
     VerifyFull,
 }
 
-/// Whose signature on a server certificate counts.
+/// The CAs that are trusted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Roots {
     Unset,
@@ -58,17 +58,17 @@ enum Roots {
     File(PathBuf),
 }
 
-/// The TLS half of a connection string. Files are read at each connect, so a
-/// certificate that was rotated is picked up without a restart.
+/// The TLS part of a connection string. Files are read at each connect, so a rotated certificate is
+/// used without a restart.
 #[derive(Clone, Debug)]
 pub(crate) struct Tls {
     pub(crate) mode: Mode,
     roots: Roots,
-    /// Certificate chain and key that we show if the server asks.
+    /// The client's certificate chain and key, in case the server asks for them.
     identity: Option<(PathBuf, PathBuf)>,
 }
 
-/// What of a server certificate is checked.
+/// What is checked of a server certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Check {
     Nothing,
@@ -80,9 +80,9 @@ enum Check {
 struct Verifier {
     check: Check,
     roots: RootCertStore,
-    /// The certificates of `sslrootcert`: a server that shows one of these very
-    /// certificates is trusted, as OpenSSL does. (webpki alone would refuse the
-    /// usual self-signed server certificate, because it is a CA as well.)
+    /// The certificates of `sslrootcert`. A server with exactly one of these certificates is
+    /// trusted, as in OpenSSL. (webpki alone refuses the usual self-signed server certificate,
+    /// because it is also a CA.)
     given: Vec<CertificateDer<'static>>,
     algorithms: WebPkiSupportedAlgorithms,
 }
@@ -126,8 +126,8 @@ impl Tls {
             None if roots == Roots::System => Mode::VerifyFull,
             None => Mode::Prefer,
         };
-        // Anyone can get a certificate that a public CA signed, so without the
-        // name such a signature proves nothing.
+        // Any site can get a certificate from a public CA, so without a check of the name it proves
+        // nothing.
         if roots == Roots::System && mode != Mode::VerifyFull {
             bail!(
                 "sslmode={} proves nothing with sslrootcert=system; use sslmode=verify-full",
@@ -152,7 +152,7 @@ impl Tls {
         })
     }
 
-    /// Reads the certificates and builds what a handshake needs. Blocks on files.
+    /// Reads the certificates and builds the connector. Blocks on files.
     pub(crate) fn connector(&self, direct: bool) -> Result<MakeRustlsConnect> {
         let provider = Arc::new(ring::default_provider());
         let verifier = self.verifier(&provider)?;
@@ -195,7 +195,7 @@ impl Tls {
                 }
             }
             Roots::System | Roots::Unset if check != Check::Nothing => {
-                // Some unreadable certificates among many are normal in a system store.
+                // In a system store a few unreadable certificates are normal.
                 roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
                 if roots.is_empty() {
                     bail!(
@@ -261,8 +261,8 @@ impl ServerCertVerifier for Verifier {
             Ok(_) => return verify_tls13_signature(message, cert, dss, &self.algorithms),
             Err(error) => error,
         };
-        // webpki reads X.509 version 3 only; `openssl x509 -req` without extensions
-        // makes version 1. Where the certificate is not checked, its key is enough.
+        // webpki reads X.509 version 3 only; `openssl x509 -req` without extensions makes version
+        // 1. If the certificate is not checked, its key is enough.
         let key = x509_cert::Certificate::from_der(cert)
             .and_then(|cert| cert.tbs_certificate.subject_public_key_info.to_der());
         match key {
@@ -281,8 +281,7 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// webpki looks at dates only while it walks a chain, and a certificate that is
-/// trusted by itself has none.
+/// webpki checks dates only along a chain, and a certificate that is trusted directly has none.
 fn check_dates(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), rustls::Error> {
     let certificate =
         x509_cert::Certificate::from_der(certificate).map_err(|_| CertificateError::BadEncoding)?;
@@ -297,7 +296,7 @@ fn check_dates(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), ru
     Ok(())
 }
 
-/// What we show to a server that asks who we are.
+/// The client certificate and its key.
 fn identity(cert: &Path, key: &Path, provider: &CryptoProvider) -> Result<CertifiedKey> {
     let chain = certificates(cert, "sslcert")?;
     let key = PrivateKeyDer::from_pem_slice(&read(key, "sslkey")?).with_context(|| {
@@ -311,7 +310,7 @@ fn identity(cert: &Path, key: &Path, provider: &CryptoProvider) -> Result<Certif
         .load_private_key(key)
         .context("sslkey is not usable")?;
     let identity = CertifiedKey::new(chain, key);
-    // A version 1 certificate cannot be compared here; the server will judge it.
+    // The key of a version 1 certificate cannot be compared here; the server checks it.
     if let Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) =
         identity.keys_match()
     {

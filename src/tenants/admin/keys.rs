@@ -1,8 +1,8 @@
-//! Making, listing and revoking API keys.
+//! Creates, lists and revokes API keys.
 //!
-//! Keeps one invariant: a secret is shown once, to whoever created it; the
-//! database gets its hash and a short prefix to recognise it by, and no message
-//! repeats what may have been a secret. Knows nothing of what a role permits.
+//! Invariant: a secret is shown once, to the operator who creates it. The database gets its hash
+//! and a short prefix to recognise it by, and no message repeats what may be a secret. Knows
+//! nothing of what a role permits.
 
 use std::fmt;
 
@@ -19,36 +19,36 @@ use crate::event::time::Micros;
 use crate::tenants::key::ApiKeyHasher;
 use crate::tenants::role::Role;
 
-/// Enough to recognise a key in a list, too little to guess it from.
+/// Enough to recognise a key in a list, too little to guess it.
 const PREFIX_CHARS: usize = 8;
 
-/// A key, as a list shows it. The secret itself is not known to anyone but its holder.
+/// A key as a list shows it. Only its holder knows the secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyEntry {
-    /// What to revoke it by.
+    /// The id to revoke it by.
     pub id: Uuid,
     /// The external id of its tenant.
     pub tenant: String,
-    /// What it is for.
+    /// The purpose of the key.
     pub name: Option<String>,
-    /// How its secret begins.
+    /// The first characters of its secret.
     pub key_prefix: Option<String>,
-    /// As in the database, unknown ones included.
+    /// The roles in the database, with unknown ones.
     pub roles: Vec<String>,
     /// When it was created.
     pub created_at: Option<Timestamp>,
-    /// When it stops working; none is never.
+    /// When it expires; `None` means never.
     pub expires_at: Option<Timestamp>,
-    /// When it was taken back, if it was.
+    /// When it was revoked, if it was.
     pub revoked_at: Option<Timestamp>,
 }
 
-/// A key that was just made. The only place where its secret ever appears.
+/// A new key. The only place where its secret appears.
 #[derive(Clone, PartialEq, Eq)]
 pub struct NewKey {
-    /// What to revoke it by.
+    /// The id to revoke it by.
     pub id: Uuid,
-    /// What the client sends; cannot be had again.
+    /// What the client sends; cannot be shown again.
     pub secret: String,
 }
 
@@ -60,13 +60,14 @@ impl fmt::Debug for NewKey {
     }
 }
 
-/// Makes a key with a fresh secret from the operating system's random source.
+/// Creates a key with a secret from the operating system's random source.
 ///
 /// `tenant` is an external id or the text of a UUID.
 ///
 /// # Errors
-/// When the tenant does not exist or is deleted, no role is given, the key would
-/// have expired already, or the database is away.
+///
+/// When the tenant does not exist or is deleted, no role is given, the key would already have
+/// expired, or the database is unreachable.
 pub async fn create_key(
     client: &Client,
     hasher: &ApiKeyHasher,
@@ -103,12 +104,12 @@ pub async fn create_key(
     }
 }
 
-/// Sees to it that `secret` is a key of `tenant` with these roles.
+/// Ensures that `secret` is a key of `tenant` with these roles.
 ///
-/// Doing it again changes nothing, so a development set-up can have the same key
-/// at every start.
+/// Idempotent, so that a development set-up can have the same key at every start.
 ///
 /// # Errors
+///
 /// As [`create_key`]; also when the secret belongs to another tenant or was revoked.
 pub async fn insert_key(
     client: &Client,
@@ -125,7 +126,7 @@ pub async fn insert_key(
     let tenant = usable_tenant(client, tenant).await?;
     let roles = role_names(roles)?;
     let hash = hasher.hash(secret).to_hex();
-    // The update touches nothing of another tenant and brings nothing back to life.
+    // The update changes no key of another tenant and revives no revoked key.
     let row = client
         .query_opt(
             "INSERT INTO tenant_api_keys AS k (tenant_id, name, key_prefix, key_hash, roles) \
@@ -145,10 +146,11 @@ pub async fn insert_key(
     }
 }
 
-/// The keys of one tenant, or all of them, oldest first within a tenant.
+/// The keys of one tenant or of all, oldest first within a tenant.
 ///
 /// # Errors
-/// When the tenant does not exist, or the database is away.
+///
+/// When the tenant does not exist, or the database is unreachable.
 pub async fn list_keys(client: &Client, tenant: Option<&str>) -> Result<Vec<KeyEntry>> {
     let tenant_id = match tenant {
         Some(named) => Some(find_tenant(client, named).await?.id),
@@ -182,11 +184,12 @@ pub async fn list_keys(client: &Client, tenant: Option<&str>) -> Result<Vec<KeyE
         .collect()
 }
 
-/// Takes a key back, by id or by `key_prefix`. Doing it again changes nothing:
-/// the key keeps the time at which it was first revoked.
+/// Revokes a key, by id or by `key_prefix`. Idempotent: the key keeps the time at which it was
+/// first revoked.
 ///
 /// # Errors
-/// When no key or more than one matches, or the database is away.
+///
+/// When no key or more than one matches, or the database is unreachable.
 pub async fn revoke_key(client: &Client, id_or_prefix: &str) -> Result<Uuid> {
     let wanted = id_or_prefix.trim();
     if wanted.is_empty() {
@@ -216,7 +219,7 @@ pub async fn revoke_key(client: &Client, id_or_prefix: &str) -> Result<Uuid> {
                 .context("cannot revoke the API key")?;
             Ok(id)
         }
-        // What was typed may be the secret itself, so it is not repeated.
+        // The argument may be the secret itself, so it is not repeated.
         [] => bail!("no API key has that id or prefix; `keys list` shows both"),
         _ => {
             let ids: Vec<String> = ids.iter().map(Uuid::to_string).collect();
@@ -249,7 +252,7 @@ fn fresh_secret() -> Result<String> {
     Ok(format!("rik_{}", hex::encode(bytes)))
 }
 
-/// The first characters of a secret, and of a short one never more than half.
+/// The first characters of a secret, at most half of a short one.
 fn prefix(secret: &str) -> String {
     let half = secret.chars().count() / 2;
     secret.chars().take(half.min(PREFIX_CHARS)).collect()

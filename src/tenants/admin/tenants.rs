@@ -1,7 +1,7 @@
-//! Creating, listing and finding tenants.
+//! Creates, lists and finds tenants.
 //!
-//! Keeps one invariant: an external id made here is safe in a path, a header and
-//! a URL. Knows nothing of keys, except how many a tenant has.
+//! Invariant: an external id created here is safe in a path, a header and a URL. Knows nothing of
+//! keys, except how many a tenant has.
 
 use anyhow::{Context as _, Result, bail};
 use jiff::Timestamp;
@@ -12,23 +12,24 @@ use crate::tenants::snapshot::{Tenant, TenantStatus};
 
 const EXTERNAL_ID_BYTES_MAX: usize = 128;
 
-/// A tenant, as a list shows it.
+/// A tenant as a list shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TenantEntry {
-    /// The tenant itself.
+    /// The tenant.
     pub tenant: Tenant,
     /// Its name for people.
     pub name: String,
-    /// When it was created; none if outside the years −9999 to 9999.
+    /// When it was created; `None` if outside the years −9999 to 9999.
     pub created_at: Option<Timestamp>,
-    /// Keys that were not revoked, expired ones included.
+    /// Keys that are not revoked, with expired ones.
     pub keys: i64,
 }
 
 /// Creates a tenant. A blank `name` becomes the external id.
 ///
 /// # Errors
-/// When the external id is not usable or exists already, or the database is away.
+///
+/// When the external id is not usable or already exists, or the database is unreachable.
 pub async fn create_tenant(client: &Client, external_id: &str, name: &str) -> Result<Tenant> {
     check_external_id(external_id)?;
     let name = if name.trim().is_empty() {
@@ -53,7 +54,8 @@ pub async fn create_tenant(client: &Client, external_id: &str, name: &str) -> Re
 /// All tenants, by external id.
 ///
 /// # Errors
-/// When the database refuses or is away.
+///
+/// When the database refuses or is unreachable.
 pub async fn list_tenants(client: &Client) -> Result<Vec<TenantEntry>> {
     let rows = client
         .query(
@@ -77,8 +79,8 @@ pub async fn list_tenants(client: &Client) -> Result<Vec<TenantEntry>> {
         .collect()
 }
 
-/// Tenant ids turn up in paths of exported files and in HTTP headers where commas
-/// and spaces separate several.
+/// Tenant ids appear in paths of exported files, and in HTTP headers where commas and spaces
+/// separate several.
 fn check_external_id(external_id: &str) -> Result<()> {
     if external_id.is_empty() {
         bail!("the tenant's external id is empty; give one, for example \"demo\"");
@@ -102,7 +104,7 @@ fn check_external_id(external_id: &str) -> Result<()> {
     Ok(())
 }
 
-/// A tenant that keys may be made for.
+/// Finds a tenant that keys may be created for.
 pub(crate) async fn usable_tenant(client: &Client, named: &str) -> Result<Tenant> {
     let tenant = find_tenant(client, named).await?;
     if tenant.status == TenantStatus::Deleted {
@@ -114,7 +116,7 @@ pub(crate) async fn usable_tenant(client: &Client, named: &str) -> Result<Tenant
     Ok(tenant)
 }
 
-/// The tenant of that name, whatever its status.
+/// Finds the tenant of that name, with any status.
 pub(crate) async fn find_tenant(client: &Client, named: &str) -> Result<Tenant> {
     let row = client
         .query_opt(

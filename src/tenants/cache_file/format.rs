@@ -1,8 +1,7 @@
-//! The bytes of the copy: a line that says what it is, then JSON.
+//! The format of the key cache file: a header line, then JSON.
 //!
-//! The line names the version, so that another program's file is told from a
-//! damaged one, and seals the rest. Pure; knows nothing of files and of how old
-//! a copy may be.
+//! The header has a version and a checksum of the JSON, so that the file of another version is
+//! distinguished from a damaged one. Pure; knows nothing of files and of their maximum age.
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
@@ -15,7 +14,7 @@ use crate::tenants::snapshot::{KeyRow, Snapshot, Tenant, TenantStatus};
 const NAME: &str = "recsys-ingest keys";
 const VERSION: &str = "1";
 
-/// What is kept.
+/// The JSON of the file.
 #[derive(Debug, Serialize, Deserialize)]
 struct Document {
     confirmed_at_us: i64,
@@ -40,7 +39,7 @@ struct KeyEntry {
     revoked: bool,
 }
 
-/// A snapshot as bytes; the same one gives the same bytes.
+/// Encodes a snapshot. The same snapshot gives the same bytes.
 pub(crate) fn encode(
     snapshot: &Snapshot,
     confirmed_at_us: i64,
@@ -80,7 +79,7 @@ pub(crate) fn encode(
     Ok(bytes)
 }
 
-/// The snapshot and when it was confirmed, in µs since 1970.
+/// Decodes the snapshot and the time of its last confirmation, in µs since 1970.
 pub(crate) fn decode(bytes: &[u8], hasher: &ApiKeyHasher) -> Result<(Snapshot, i64)> {
     let rest = bytes
         .strip_prefix(NAME.as_bytes())

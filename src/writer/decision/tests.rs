@@ -1,8 +1,8 @@
-//! Simulated histories: several copies of a spool and one database, and every
-//! way to be cut off, copied, restored and killed that the code is made for.
+//! Simulated histories: several copies of a spool and one database, with every disconnect, copy,
+//! restore and crash that the code handles.
 //!
-//! The processes here do what `lane` and `opening` do, with the same pure
-//! functions; the database is a handful of rows with the one lock that matters.
+//! The simulated processes do what `lane` and `opening` do, with the same pure functions. The
+//! database is a few rows with the one lock that matters.
 
 #![expect(
     clippy::cast_possible_wrap,
@@ -16,17 +16,17 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use super::*;
 
-/// Histories that each run of the tests lives through.
+/// Histories in each run of the tests.
 const HISTORIES: u64 = 100_000;
-/// What may happen in one of them.
+/// Steps in a history.
 const STEPS: usize = 48;
-/// Directories of one spool.
+/// Directories with copies of one spool.
 const DIRECTORIES: usize = 3;
 const STREAM: u8 = 0;
 
 type Event = u32;
 
-/// A row of the ledger, with its account.
+/// A ledger row with its counts.
 #[derive(Clone, Copy, Debug)]
 struct Row {
     mark: Mark,
@@ -35,7 +35,7 @@ struct Row {
     inherited: i64,
 }
 
-/// What a database remembers.
+/// The state of the database.
 #[derive(Clone, Debug, Default)]
 struct Database {
     table: BTreeSet<Event>,
@@ -43,14 +43,14 @@ struct Database {
     epochs: BTreeMap<Uuid, u64>,
 }
 
-/// A transaction whose COMMIT was sent and has no answer yet. It holds the row.
+/// A transaction with a COMMIT that has no answer yet. It holds the row.
 #[derive(Clone, Debug)]
 struct Pending {
     lineage: Uuid,
     entry: Entry,
 }
 
-/// What a transaction writes.
+/// The writes of a transaction.
 #[derive(Clone, Debug)]
 struct Entry {
     fresh: Vec<Event>,
@@ -67,17 +67,17 @@ struct TenantCache {
     accepted: u64,
 }
 
-/// A process that has a directory open.
+/// A process with an open directory.
 #[derive(Clone, Debug)]
 struct Life {
     me: Option<Opening>,
-    /// Items that were not in the directory any more when it was opened.
+    /// Items that were no longer in the directory when it was opened.
     passed: u64,
-    /// Frames up to here are settled, or were skipped.
+    /// Records up to here are committed or were skipped.
     done: u64,
     connected: bool,
     seen: u64,
-    /// The last frame of the batch in hand.
+    /// The last record of the current batch.
     batch: Option<u64>,
     sent: bool,
     fenced: bool,
@@ -94,12 +94,12 @@ struct World {
     lives: [Option<Life>; DIRECTORIES],
     events: Event,
     durable: BTreeSet<Event>,
-    /// Events that an operator destroyed, or a restored database lost.
+    /// Events that an operator deleted, or that a restored database lost.
     exempt: BTreeSet<Event>,
     database_restored: bool,
-    /// A directory was copied between its start and the take-over. If the copy
-    /// takes over first, the original's account becomes the copy's: its totals may
-    /// then be short, though nothing is lost.
+    /// A directory was copied between its start and the take-over. If the copy takes over first,
+    /// the original's counts become the copy's: its totals may then be short, though nothing is
+    /// lost.
     copied_early: bool,
 }
 
@@ -160,7 +160,7 @@ impl World {
         if !serves {
             return;
         }
-        // Now and then a sender posts an event again, to one process or another.
+        // Sometimes a sender posts an event again, to any process.
         let event = match self.events > 0 && self.chance(6) {
             true => self.random.random_range(0..self.events),
             false => {
@@ -173,7 +173,7 @@ impl World {
         directory.next += 1;
         directory.accepted += 1;
         self.durable.insert(event);
-        // Sent again after it was lost, it is there again.
+        // An event that was lost and is sent again is durable again.
         self.exempt.remove(&event);
     }
 
@@ -206,7 +206,7 @@ impl World {
         }
     }
 
-    /// A copy of a directory, whether a process has it open or not.
+    /// Copies a directory, whether or not a process has it open.
     fn copy(&mut self, from: usize) {
         let to = (from + 1) % DIRECTORIES;
         if self.directories[to].is_none() {
@@ -220,7 +220,7 @@ impl World {
         self.copied_early |= life.is_some_and(|life| life.me.is_none());
     }
 
-    /// A directory is put back as it was, after its process has ended.
+    /// Saves a directory, or ends its process and restores the saved copy.
     fn save_or_restore(&mut self, at: usize) {
         match self.saved.take() {
             None => {
@@ -265,8 +265,7 @@ impl World {
         }
     }
 
-    /// A COMMIT under way takes effect, or its transaction ends without; those of
-    /// `lineage` are waited for.
+    /// Each open COMMIT takes effect or its transaction aborts: all of them, or those of `lineage`.
     fn resolve(&mut self, lineage: Option<Uuid>) {
         let wanted = |pending: &Pending| lineage.is_none_or(|lineage| pending.lineage == lineage);
         while let Some(at) = self.pending.iter().position(wanted) {
@@ -277,7 +276,7 @@ impl World {
         }
     }
 
-    /// One thing that a lane does.
+    /// One step of a lane.
     fn work(&mut self, at: usize) {
         let Some(life) = self.lives[at].clone().filter(|life| !life.fenced) else {
             return;
@@ -301,7 +300,7 @@ impl World {
         let Some(last) = last else { return };
         let batch = waiting.iter().filter(|&&(sequence, _)| sequence <= last);
         let batch: Vec<Event> = batch.map(|&(_, event)| event).collect();
-        // Rows of a transaction that has not ended are waited for, whatever its stream.
+        // The COPY waits for every open transaction with equal keys, whichever its stream.
         self.resolve(None);
         let mut fresh: Vec<Event> = Vec::new();
         for &event in &batch {
@@ -322,7 +321,7 @@ impl World {
         let life = self.lives[at].as_mut().expect("it was there");
         life.batch = Some(last);
         if !entered || fate == 0 {
-            // Refused, or cut off before the COMMIT.
+            // Refused, or disconnected before the COMMIT.
             life.connected = false;
             return;
         }
@@ -330,12 +329,12 @@ impl World {
         match fate {
             // The COMMIT never arrived.
             1 => life.connected = false,
-            // Its answer was lost.
+            // The answer was lost.
             2 | 3 => {
                 life.connected = false;
                 self.database.commit(lineage, entry);
             }
-            // It is under way when the connection breaks.
+            // The COMMIT is still under way when the connection breaks.
             4 => {
                 life.connected = false;
                 self.pending.push(Pending { lineage, entry });
@@ -427,7 +426,7 @@ impl World {
         taken
     }
 
-    /// Those who wait for a batch are told that it is committed.
+    /// Acknowledges a batch.
     fn committed(&mut self, at: usize, batch: &[Event], last: u64) {
         for event in batch {
             assert!(
@@ -437,14 +436,14 @@ impl World {
         }
         let life = self.lives[at].as_mut().expect("it was there");
         (life.done, life.batch, life.sent) = (last, None, false);
-        // Segments go some time after their frames.
+        // A segment is deleted some time after its records are acknowledged.
         if self.chance(2) {
             let directory = self.directories[at].as_mut().expect("it is open");
             directory.frames.retain(|&(sequence, _)| sequence > last);
         }
     }
 
-    /// Whether a process has nothing more to do.
+    /// Whether a process has stored all its records.
     fn is_done(&self, at: usize) -> bool {
         let (Some(life), Some(directory)) = (&self.lives[at], &self.directories[at]) else {
             return true;
@@ -453,7 +452,7 @@ impl World {
         life.fenced || (life.me.is_some() && last <= life.done)
     }
 
-    /// Each directory in turn is opened and left to itself.
+    /// Opens each directory in turn and lets it finish.
     fn end(&mut self) {
         self.lives = [const { None }; DIRECTORIES];
         for at in 0..DIRECTORIES {
@@ -558,19 +557,19 @@ fn a_batch_is_settled_only_by_a_commit_of_this_opening_that_the_row_still_shows(
     let store = |seen| Decision::Store { seen };
     for (row, sent, expected) in [
         (mark(10, 1, 5), true, Decision::Committed),
-        // None was sent: however far the watermark is, it is no reason.
+        // No COMMIT was sent, so no watermark counts as an answer.
         (mark(10, 1, 5), false, store(10)),
         (mark(99, 1, 5), false, store(99)),
         (mark(7, 1, 5), true, store(7)),
         (mark(99, 1, 5), true, store(99)),
-        // This one's row whatever the number, which a restored database repeats.
+        // The opening's own row, at any epoch: a restored database repeats epochs.
         (mark(10, 1, 3), true, Decision::Committed),
         (mark(10, 1, 9), false, store(10)),
-        // Another's.
+        // A later opening's row.
         (mark(10, 2, 6), true, Decision::Fenced),
         (mark(99, 2, 6), false, Decision::Fenced),
         (mark(10, 2, 5), true, Decision::Fenced),
-        // Older than this one.
+        // A row older than this opening.
         (mark(10, 2, 4), true, Decision::TakeOver),
         (None, true, Decision::TakeOver),
     ] {

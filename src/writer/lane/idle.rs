@@ -1,8 +1,8 @@
-//! What a writer does while there is nothing to write: it sees whether Postgres
-//! is still there, and whether this opening still holds the spool's rows.
+//! What a lane does while it has nothing to store: it checks whether Postgres answers, and whether
+//! this opening still holds the ledger rows.
 //!
-//! Readiness then tells that Postgres is away before the next event comes, and
-//! that it is back without one. Under load none of this runs.
+//! Readiness then shows that Postgres is away before the next event comes, and that it is back
+//! without one. Under load none of this runs.
 
 use std::time::Duration;
 
@@ -14,19 +14,19 @@ use crate::postgres::error::{ErrorChain, limited};
 use crate::writer::decision::{Decision, decide};
 use crate::writer::error::{Error, ErrorKind};
 
-/// Two seconds idle and two without an answer: known within five.
+/// Two seconds idle and two without an answer: a failure is known within five seconds.
 const PING_AFTER: Duration = Duration::from_secs(2);
 const PING_LIMIT: Duration = Duration::from_secs(2);
 
 impl Writer {
-    /// Waits for `gathering`; pings the connection, or makes one, as long as
-    /// that takes.
+    /// Waits for `gathering`. Until it ends, pings the connection, or opens one.
     ///
-    /// A ping that is under way when the wait ends is left to its answer:
-    /// statements of one connection are carried out in turn.
+    /// A ping under way when the wait ends is not cancelled: Postgres answers it before the next
+    /// statement of the connection.
     ///
     /// # Errors
-    /// A later opening holds the spool's rows.
+    ///
+    /// A later opening holds the spool's ledger rows.
     pub(super) async fn ping_while(
         &self,
         gathering: impl Future<Output = ()>,
@@ -41,7 +41,8 @@ impl Writer {
 
     async fn ping_for_ever(&self, connection: &mut LaneConnection) -> FencedOff {
         let table = self.stream.table;
-        // What a failed ping made of the lane's health; what a batch made of it stays.
+        // The health that a failed ping has set. Only that one is cleared: any other came from a
+        // batch.
         let mut raised = None;
         loop {
             tokio::time::sleep(PING_AFTER).await;
@@ -82,7 +83,7 @@ impl Writer {
         }
     }
 
-    /// Sees whether Postgres answers, and whether this opening still holds its row.
+    /// Checks that Postgres answers, and that this opening still holds its ledger row.
     async fn ping(&self, open: &OpenConnection) -> Result<(), Error> {
         let reading = self.stream.read(&open.session.client);
         let row = limited("see whether Postgres answers", PING_LIMIT, reading).await?;

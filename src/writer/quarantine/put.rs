@@ -1,7 +1,7 @@
-//! Sets rows aside.
+//! Quarantines rows.
 //!
-//! A row is kept as JSON, which people can read. Where that is refused, for what
-//! the row or the message holds, it is kept as bytes with a message in ASCII.
+//! A row is kept as JSON, which people can read. If Postgres refuses that because of a value or the
+//! message, the row is kept as bytes, with an ASCII message.
 
 use std::time::Duration;
 
@@ -16,14 +16,13 @@ use crate::writer::error::RejectedRow;
 
 const STATEMENT_LIMIT: Duration = Duration::from_secs(30);
 
-/// Rows, and bytes of their JSON, that one statement sets aside: more make it no
-/// cheaper.
+/// Rows, and bytes of rows, in one statement: more do not make it cheaper.
 const ROWS_MAX: usize = 500;
 const BYTES_MAX: usize = 1 << 20;
 
 const DOING: &str = "set a row aside in ingest_quarantine, so its batch stays in the spool";
 
-/// A row that is set aside twice (its sender tried again) is there once.
+/// A row that is quarantined twice, because its sender tried again, is kept once.
 const PUT: &str = "
     INSERT INTO ingest_quarantine
         (table_name, tenant_id, occurred_at, event_id, received_at, sqlstate, message,
@@ -43,8 +42,8 @@ const PUT_BYTES: &str = "
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
         ON CONFLICT DO NOTHING";
 
-/// Sets rows aside, within the caller's transaction; says how many of them were
-/// there before.
+/// Quarantines rows within the caller's transaction. Returns how many of them were in quarantine
+/// already.
 pub(crate) async fn put(
     client: &Client,
     batch: &Batch,
@@ -71,7 +70,7 @@ pub(crate) async fn put(
     Ok(bad_rows.len().saturating_sub(new))
 }
 
-/// The quarantine, within a transaction that has the savepoint `aside`.
+/// The quarantine in a transaction that has the savepoint `aside`.
 struct Quarantine<'b> {
     client: &'b Client,
     batch: &'b Batch,
@@ -79,7 +78,7 @@ struct Quarantine<'b> {
 }
 
 impl Quarantine<'_> {
-    /// How many of the first rows one statement takes, at least one.
+    /// How many of the first rows fit one statement, at least one.
     fn portion(&self, rows: &[(usize, RejectedRow)]) -> usize {
         let mut bytes = 0;
         let fitting = rows.iter().take(ROWS_MAX).take_while(|(at, _)| {
@@ -89,15 +88,14 @@ impl Quarantine<'_> {
         fitting.count().max(1)
     }
 
-    /// Sets rows aside together; if that is refused, each alone. Returns how many
-    /// were not there before.
+    /// Quarantines rows together, or each alone if that is refused. Returns how many are new.
     async fn put(&self, rows: &[(usize, RejectedRow)]) -> Result<usize, Error> {
         if let Some(new) = self.put_json(rows).await? {
             return Ok(new);
         }
         let mut new = 0;
         for row in rows {
-            // One that was refused alone needs no second try.
+            // A single row has already failed as JSON.
             let as_json = match rows.len() {
                 1 => None,
                 _ => self.put_json(std::slice::from_ref(row)).await?,
@@ -110,7 +108,7 @@ impl Quarantine<'_> {
         Ok(new)
     }
 
-    /// `None` if the rows are refused, or are no text; then nothing was done.
+    /// `None` if the rows are refused or cannot be written as JSON; then nothing was done.
     async fn put_json(&self, rows: &[(usize, RejectedRow)]) -> Result<Option<usize>, Error> {
         let table = self.batch.table();
         let json: Option<Vec<String>> = rows
@@ -150,7 +148,8 @@ impl Quarantine<'_> {
     async fn put_bytes(&self, (at, bad): &(usize, RejectedRow)) -> Result<usize, Error> {
         let table = self.batch.table();
         let (key, row) = (self.batch.key(*at), self.batch.row(*at));
-        // A time that Postgres refused would keep the row out of quarantine.
+        // A time that Postgres refuses would keep the row out of quarantine: omit one outside the
+        // years −9999 to 9999.
         let received_at =
             received_at(row).filter(|at| jiff::Timestamp::from_microsecond(at.0).is_ok());
         let column = bad.column.as_deref().map(ascii);
@@ -173,7 +172,7 @@ impl Quarantine<'_> {
         Ok(usize::try_from(new).unwrap_or(1))
     }
 
-    /// Has the next refusal undo no more than what it refuses.
+    /// Moves the savepoint, so that the next refusal undoes no earlier insert.
     async fn keep(&self) -> Result<(), Error> {
         self.execute("RELEASE aside; SAVEPOINT aside").await
     }
@@ -183,7 +182,7 @@ impl Quarantine<'_> {
     }
 }
 
-/// The text with `\u{…}` in the place of what is not ASCII.
+/// The text with `\u{…}` in place of characters that are not ASCII.
 fn ascii(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
