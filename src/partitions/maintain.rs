@@ -21,7 +21,6 @@ use super::create::ensure_with;
 use super::error::Error;
 use super::indexes::IndexProfile;
 use super::range::{Interval, Range};
-use crate::accounts::quarantine::Selection;
 use crate::postgres::checks::clock::server_time;
 use crate::postgres::connect::Target;
 use crate::postgres::error as postgres;
@@ -289,26 +288,9 @@ impl PartitionMaintainer {
         Ok(())
     }
 
-    /// Retries quarantined rows once their partition exists or may be created.
-    async fn retry_waiting(&self, session: &mut Session) -> anyhow::Result<()> {
-        let waiting = crate::accounts::quarantine::waiting_for_partition(&session.client).await?;
-        for (table, at) in waiting {
-            let refused = self.ensure(session, table, std::iter::once(at)).await?;
-            if !refused.is_empty() {
-                continue;
-            }
-            let range = self.policy.interval.range_of(at.0);
-            let ids =
-                crate::accounts::quarantine::waiting_in(&session.client, table, range).await?;
-            let retried = crate::accounts::quarantine::retry(
-                &mut session.client,
-                &Selection::Ids(ids),
-                self.policy.interval,
-            )
-            .await?;
-            info!(%table, %range, stored = retried.stored, "stored rows that had waited for their partition");
-        }
-        Ok(())
+    /// How time is cut into partitions.
+    pub(crate) fn interval(&self) -> Interval {
+        self.policy.interval
     }
 
     /// Runs a tick at an interval, until dropped. Uses the server's clock, because all processes
@@ -320,13 +302,7 @@ impl PartitionMaintainer {
                 let mut session = Session::open(target, Some(STATEMENT_TIMEOUT)).await?;
                 let working = async {
                     let now = server_time(&session.client).await?;
-                    self.look_ahead(&mut session, now).await?;
-                    if let Err(error) = self.retry_waiting(&mut session).await {
-                        warn!(
-                            "cannot store rows that wait for a partition, trying again later: {error:#}"
-                        );
-                    }
-                    Ok(())
+                    self.look_ahead(&mut session, now).await
                 };
                 match tokio::time::timeout(TICK_LIMIT, working).await {
                     Ok(done) => done,

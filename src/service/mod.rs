@@ -9,6 +9,7 @@
 //! the service, and the error names it.
 
 pub(crate) mod open_files;
+mod pressure;
 pub(crate) mod tasks;
 
 use std::net::SocketAddr;
@@ -52,7 +53,6 @@ use crate::log::spool;
 use crate::log::spool::shared::Spool;
 use crate::metrics::Metrics;
 use crate::partitions::maintain::{PartitionMaintainer, PartitionPolicy};
-use crate::partitions::seal::pressure::Pressure;
 use crate::partitions::seal::sealer::{Policy, Sealer};
 use crate::postgres::checks;
 use crate::postgres::checks::server::{FirstContact, first_contact};
@@ -66,6 +66,7 @@ use crate::tenants::refresh::{KeySource, TenantCache};
 use crate::writer::gather::BatchLimits;
 use crate::writer::lane::Writer;
 use crate::writer::opening::{Opening, Place};
+use crate::writer::quarantine;
 use tasks::{Fault, Tasks};
 
 /// Connections that may wait to be accepted; the kernel's own limit is usually the
@@ -224,11 +225,19 @@ pub async fn run(
     );
     helpers.spawn("the refresh of keys", after(&migrated, refreshing));
     let sealer = sealer(&config.store, &lanes, &spool, &metrics);
-    let keeping = {
-        let target = target.clone();
+    let maintaining = {
+        let (target, maintainer) = (target.clone(), Arc::clone(&maintainer));
         async move { maintainer.run(&target).await }
     };
-    helpers.spawn("the care for partitions", after(&migrated, keeping));
+    helpers.spawn("the care for partitions", after(&migrated, maintaining));
+    let retrying = {
+        let target = target.clone();
+        async move { quarantine::retry::run(&target, &maintainer).await }
+    };
+    helpers.spawn(
+        "the retry of rows that wait for a partition",
+        after(&migrated, retrying),
+    );
     if let Some(sealer) = sealer {
         let sealing = async move { sealer.run(&target).await };
         helpers.spawn("the sealing of partitions", after(&migrated, sealing));
@@ -661,7 +670,7 @@ fn sealer(
         profile: config.index_profile,
         after: config.sealing.seal_after,
     };
-    let pressure = Pressure::new(lanes.to_vec(), spool.clone(), config.batch_rows_max);
+    let pressure = pressure::of_lanes(lanes.to_vec(), spool.clone(), config.batch_rows_max);
     config
         .seal
         .then(|| Sealer::new(policy, pressure, Arc::clone(metrics)))

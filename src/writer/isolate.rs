@@ -173,7 +173,7 @@ enum Probed {
     /// The table takes it.
     Passes,
     /// The table refuses it with the same SQLSTATE.
-    RejectedRows,
+    Refused,
     /// There is no such row, or the result proves nothing.
     Silent,
 }
@@ -250,7 +250,7 @@ impl Transaction<'_> {
     async fn judge(self, refused: &RejectedRows) -> Result<(), Error> {
         let is_bad = match self.probe(refused).await? {
             None | Some(Probed::Passes) => true,
-            Some(Probed::RejectedRows) => false,
+            Some(Probed::Refused) => false,
             Some(Probed::Silent) => refused.0.iter().all(|(_, bad)| bad.is_evident),
         };
         match (is_bad, refused.0.last()) {
@@ -355,7 +355,7 @@ impl Transaction<'_> {
                 .iter()
                 .any(|(_, other)| other.sqlstate == bad.sqlstate)
             {
-                true => Probed::RejectedRows,
+                true => Probed::Refused,
                 false => Probed::Silent,
             },
         }))

@@ -15,6 +15,7 @@
 mod harness;
 
 mod accounting;
+mod architecture;
 mod attacks;
 mod backpressure;
 mod bad_rows;

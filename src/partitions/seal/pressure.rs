@@ -1,57 +1,45 @@
-//! Whether this process is too loaded to build indexes.
+//! Makes way for the lanes of this instance before an index is built.
 //!
-//! Knows only this process, not the lanes of others.
+//! Knows this instance only: others that are behind are not seen from here.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tracing::{debug, info};
 
-use crate::log::spool::shared::Spool;
-
-use crate::accounts::status::{Health, LaneStatus};
-
-/// A lane with more spooled batches than this lags: one is being stored, one is being gathered, and
-/// the rest is half a second's work.
-const BATCHES_MAX: u64 = 8;
-
 /// The longest wait before a step. Under constant load indexes would otherwise never be built, and
 /// readers need them as well.
 const WAIT_MAX: Duration = Duration::from_secs(15 * 60);
 
-/// The polling interval while waiting.
+/// How often to look while waiting.
 const STEP: Duration = Duration::from_millis(500);
 
-/// How far the lanes lag.
-#[derive(Clone, Debug)]
+/// Whether storing events is under pressure, as the service says.
+#[derive(Clone)]
 pub struct Pressure {
-    lanes: Vec<Arc<LaneStatus>>,
-    spool: Spool,
-    rows_max: u64,
+    is_high: Arc<dyn Fn() -> bool + Send + Sync>,
+}
+
+impl fmt::Debug for Pressure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Pressure")
+    }
 }
 
 impl Pressure {
-    /// The pressure of these lanes. `batch_rows` is the maximum of rows in a batch.
-    pub fn new(lanes: Vec<Arc<LaneStatus>>, spool: Spool, batch_rows: usize) -> Self {
+    /// Asks `is_high` before each index.
+    pub fn new(is_high: impl Fn() -> bool + Send + Sync + 'static) -> Self {
         Self {
-            lanes,
-            spool,
-            rows_max: BATCHES_MAX * batch_rows as u64,
+            is_high: Arc::new(is_high),
         }
     }
 
-    /// Whether a lane lags or cannot store to Postgres.
-    pub fn is_high(&self) -> bool {
-        let rows = self.spool.usage().items;
-        rows.iter().any(|&rows| rows > self.rows_max)
-            || self.lanes.iter().any(|lane| lane.health() >= Health::Away)
-    }
-
-    /// Waits until the lanes keep up, at most for [`WAIT_MAX`].
+    /// Waits until the lanes keep up, but not for ever.
     pub(crate) async fn wait_until_low(&self) {
         let started = Instant::now();
-        while self.is_high() {
+        while (self.is_high)() {
             if started.elapsed() >= WAIT_MAX {
                 info!(
                     "the lanes were behind for {} minutes; building an index all the same",
@@ -67,50 +55,30 @@ impl Pressure {
 
 #[cfg(test)]
 mod tests {
-    use uuid::Uuid;
-
-    use crate::accounts::ledger::Stream;
-    use crate::admission::record::InMemory;
-    use crate::event::result::RecordResult;
-    use crate::event::table::Table;
-    use crate::log::spool;
-    use crate::log::spool::settings::Settings;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn an_index_waits_while_a_lane_does_not_get_through_but_not_for_ever() {
-        let folder = tempfile::tempdir().expect("a directory");
-        let (_entries, waiting) = flume::bounded(1);
-        let opened = spool::recover::open::open::<InMemory, RecordResult>(
-            folder.path(),
-            Settings::default(),
-            waiting,
-        )
-        .expect("a spool");
-        let lane = Arc::new(LaneStatus::new(Stream {
-            instance: Uuid::nil(),
-            lineage: uuid::Uuid::nil(),
-            number: 0,
-            table: Table::Exposures,
-        }));
-        let pressure = Pressure::new(vec![Arc::clone(&lane)], opened.spool, 10);
+    async fn an_index_waits_while_the_pressure_is_high_but_not_for_ever() {
+        let high = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&high);
+        let pressure = Pressure::new(move || seen.load(Ordering::Relaxed));
 
         let started = Instant::now();
         pressure.wait_until_low().await;
         assert_eq!(started.elapsed(), Duration::ZERO);
 
-        lane.set(Health::Away);
-        assert!(pressure.is_high());
+        high.store(true, Ordering::Relaxed);
         let waiting = pressure.wait_until_low();
         let mending = async {
             tokio::time::sleep(Duration::from_secs(60)).await;
-            lane.set(Health::Good);
+            high.store(false, Ordering::Relaxed);
         };
         tokio::join!(waiting, mending);
         assert!(started.elapsed() < Duration::from_secs(62));
 
-        lane.set(Health::Fault);
+        high.store(true, Ordering::Relaxed);
         pressure.wait_until_low().await;
         assert!(started.elapsed() > WAIT_MAX);
     }

@@ -56,7 +56,7 @@ SELECT wanted.name,
           FROM pg_class AS o JOIN pg_namespace AS e ON e.oid = o.relnamespace
          WHERE o.relname = wanted.name AND c.oid IS NULL
            AND NOT has_schema_privilege(e.oid, 'USAGE')) AS closed_schemas
-  FROM (VALUES ('exposure_events'), ('interaction_events'), ('ingest_ledger'),
+  FROM (VALUES ('exposure_events'), ('interaction_events'), ('ingest_ledger'), ('ingest_holders'),
                ('ingest_quarantine'), ('ingest_partition_log'), ('tenants'),
                ('tenant_api_keys')) AS wanted(name)
   LEFT JOIN pg_class AS c ON c.oid = to_regclass(wanted.name)

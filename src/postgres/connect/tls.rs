@@ -72,7 +72,7 @@ pub(crate) struct Tls {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Check {
     Nothing,
-    ErrorChain,
+    Chain,
     ChainAndName,
 }
 
@@ -177,7 +177,7 @@ impl Tls {
     fn verifier(&self, provider: &CryptoProvider) -> Result<Verifier> {
         let check = match (self.mode, &self.roots) {
             (Mode::VerifyFull, _) => Check::ChainAndName,
-            (Mode::VerifyCa, _) | (_, Roots::File(_)) => Check::ErrorChain,
+            (Mode::VerifyCa, _) | (_, Roots::File(_)) => Check::Chain,
             _ => Check::Nothing,
         };
         let mut roots = RootCertStore::empty();

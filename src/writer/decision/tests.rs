@@ -60,7 +60,7 @@ struct Entry {
 
 /// A spool directory.
 #[derive(Clone, Debug)]
-struct TenantCache {
+struct Directory {
     history: History,
     frames: Vec<(u64, Event)>,
     next: u64,
@@ -89,8 +89,8 @@ struct World {
     database: Database,
     backup: Option<Database>,
     pending: Vec<Pending>,
-    directories: [Option<TenantCache>; DIRECTORIES],
-    saved: Option<(usize, TenantCache)>,
+    directories: [Option<Directory>; DIRECTORIES],
+    saved: Option<(usize, Directory)>,
     lives: [Option<Life>; DIRECTORIES],
     events: Event,
     durable: BTreeSet<Event>,
@@ -119,7 +119,7 @@ impl World {
             database_restored: false,
             copied_early: false,
         };
-        world.directories[0] = Some(TenantCache {
+        world.directories[0] = Some(Directory {
             history: History::unrecorded(Uuid::new_v4(), false),
             frames: Vec::new(),
             next: 1,

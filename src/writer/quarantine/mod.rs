@@ -1,6 +1,7 @@
 //! Rows that Postgres does not store, kept for an operator.
 
 pub(crate) mod put;
+pub(crate) mod retry;
 
 use crate::event::result::{LEFT_OUT, LEFT_OUT_MESSAGE};
 use crate::writer::error::RejectedRow;

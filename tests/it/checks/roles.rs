@@ -140,6 +140,11 @@ async fn each_right_that_is_missing_is_named_with_what_it_keeps_from_working() {
             "may not SELECT, INSERT on ingest_ledger",
         ),
         (
+            "UPDATE ON ingest_holders",
+            Fault,
+            "may not UPDATE on ingest_holders",
+        ),
+        (
             "INSERT ON ingest_quarantine",
             Degraded,
             "may not INSERT on ingest_quarantine",

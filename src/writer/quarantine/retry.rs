@@ -1,0 +1,58 @@
+//! Stores rows that had to wait for a partition.
+
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use crate::accounts::quarantine::{self, Selection};
+use crate::partitions::maintain::PartitionMaintainer;
+use crate::postgres::connect::Target;
+use crate::postgres::session::Session;
+
+/// How often to look. More partitions may be made as the hour of the limit passes.
+const EVERY: Duration = Duration::from_secs(600);
+
+/// How soon to try again after an error.
+const RETRY: Duration = Duration::from_secs(15);
+
+/// Longest statement.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Looks every so often, until dropped.
+pub(crate) async fn run(target: &Target, maintainer: &PartitionMaintainer) {
+    let mut is_failing = false;
+    loop {
+        match retry_waiting(target, maintainer).await {
+            Ok(()) => is_failing = false,
+            Err(error) => {
+                if !is_failing {
+                    warn!(
+                        "cannot store rows that wait for a partition, trying again later: {error:#}"
+                    );
+                }
+                is_failing = true;
+            }
+        }
+        tokio::time::sleep(if is_failing { RETRY } else { EVERY }).await;
+    }
+}
+
+/// Stores the rows whose partitions exist, or may be made now.
+async fn retry_waiting(target: &Target, maintainer: &PartitionMaintainer) -> anyhow::Result<()> {
+    let mut session = Session::open(target, Some(STATEMENT_TIMEOUT)).await?;
+    let waiting = quarantine::waiting_for_partition(&session.client).await?;
+    for (table, at) in waiting {
+        let times = std::iter::once(at);
+        let refused = maintainer.ensure(&mut session, table, times).await?;
+        if !refused.is_empty() {
+            continue;
+        }
+        let interval = maintainer.interval();
+        let range = interval.range_of(at.0);
+        let ids = quarantine::waiting_in(&session.client, table, range).await?;
+        let client = &mut session.client;
+        let retried = quarantine::retry(client, &Selection::Ids(ids), interval).await?;
+        info!(%table, %range, stored = retried.stored, "stored rows that had waited for their partition");
+    }
+    Ok(())
+}
