@@ -1,4 +1,4 @@
-//! Whether the service lives, whether it can take events, and what it counts.
+//! Liveness, readiness and metrics.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::tenants::refresh::KeySource;
 use crate::clock;
 use crate::http::app::App;
 
-/// A body of this size should fit, or the spool counts as full.
+/// The spool counts as full if a body of this size does not fit.
 const TYPICAL_BODY_BYTES: usize = 64 * 1024;
 
 /// Whether events can be taken.
@@ -200,7 +200,7 @@ pub(crate) async fn readyz(
         );
     }
     match app.lanes.iter().map(|lane| lane.health()).max() {
-        // That is the reason already.
+        // The fencing is reported already.
         Some(Health::Fault) if fenced_off => {}
         Some(Health::Fault) => {
             reasons.push(
@@ -223,7 +223,7 @@ pub(crate) async fn readyz(
         let findings = found.iter().filter(move |finding| holds(finding.severity));
         findings.map(ToString::to_string)
     };
-    // The cause before what it leads to.
+    // Causes come before their consequences.
     let reasons: Vec<String> = sentences(|severity| severity > Severity::Note)
         .chain(reasons.into_iter().map(Cow::into_owned))
         .collect();
@@ -293,7 +293,7 @@ impl Keys {
 
 /// What became of all rows, table by table.
 fn accounts(app: &App) -> Vec<Account> {
-    // The settled ones first: what is accepted meanwhile then counts as spooled.
+    // The results are read first: a row that is accepted after that counts as spooled.
     let totals: Vec<_> = app
         .lanes
         .iter()
