@@ -1,7 +1,7 @@
 //! recsys-ingest: recommendation exposures and interactions, over HTTP, into partitioned Postgres
 //! tables.
 //!
-//! Modules stand in the order in which an event meets them. ARCHITECTURE.md says which of them may
+//! Modules are in the order in which an event meets them. ARCHITECTURE.md says which of them may
 //! import which.
 
 pub mod cli;

@@ -66,7 +66,8 @@ impl From<AppendError> for Overload {
     }
 }
 
-/// What the HTTP service holds of the stages behind it: memory, log, drain rate.
+/// Admits records into the log, and reserves memory for them. The HTTP service's handle of the
+/// stages after it.
 #[derive(Clone, Debug)]
 pub struct Admission {
     budget: MemoryLimit,
@@ -147,7 +148,7 @@ impl Admission {
         }
     }
 
-    /// The spool behind admission.
+    /// The spool that records go into.
     pub fn spool(&self) -> &Spool {
         &self.spool
     }

@@ -27,7 +27,7 @@ pub fn stream(table: Table, shard: u8) -> u8 {
     shard * 2 + table as u8
 }
 
-/// The table whose rows a stream carries.
+/// The table of a stream's rows.
 pub fn table_of(stream: u8) -> Table {
     Table::ALL[usize::from(stream % 2)]
 }

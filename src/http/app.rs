@@ -1,4 +1,4 @@
-//! What the request handlers share: settings, limits and the stages behind them.
+//! What the request handlers share: settings, limits and handles of other stages.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -302,8 +302,8 @@ async fn connection(
                     activity.is_closing(now, why);
                     connection.as_mut().graceful_shutdown();
                     if why == Overdue::Evicted {
-                        // The goodbye (a GOAWAY in HTTP/2) is sent only if the socket takes it at
-                        // once, as the place is needed.
+                        // What ends the connection (a GOAWAY in HTTP/2) is sent only if the socket
+                        // takes it at once, as the place is needed.
                         let ended = connection.as_mut().poll(cx).is_ready();
                         if ended || !activity.is_busy() {
                             return Poll::Ready(closing);

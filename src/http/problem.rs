@@ -33,7 +33,7 @@ struct Verdicts {
     reservation: Option<Reservation>,
 }
 
-/// The body of every answer that is an error (RFC 9457).
+/// The body of every error response (RFC 9457).
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ProblemBody<'p> {
     /// A URI that names the kind of problem.

@@ -96,7 +96,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Time for tasks without work to end.
 const END_LIMIT: Duration = Duration::from_secs(2);
 
-/// A listening socket, or an error that says why not.
+/// Binds a listening socket.
 pub(crate) fn bind(address: SocketAddr) -> Result<TcpListener> {
     let listen = || {
         let socket = match address.is_ipv4() {

@@ -80,8 +80,8 @@ const PARAMS: &str = "ack, format and key";
 const NAME_CHARS_MAX: usize = 40;
 
 impl Params {
-    /// Parses a query. What is wrong with it is returned apart, since only callers with a key are
-    /// told.
+    /// Parses a query. The error is returned apart from the parameters: only callers with a valid
+    /// key see it.
     fn of(uri: &Uri) -> (Self, Result<(), Problem>) {
         let invalid = |detail| Problem::bad_request("invalid_query", detail);
         let mut params = Self::default();

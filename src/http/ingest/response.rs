@@ -14,7 +14,7 @@ use crate::event::result::RecordResult;
 /// Most bytes of a Postgres message that are passed on; `quarantine show` prints all of it.
 const MESSAGE_BYTES_MAX: usize = 512;
 
-/// The answer to a body of which at least one event was accepted.
+/// The response to a body with at least one accepted event.
 #[derive(Debug, Default, Serialize, ToSchema)]
 pub struct Answer {
     /// The level that was reached: `received`, `durable` or `committed`.
@@ -44,7 +44,7 @@ pub struct Answer {
     pub quarantined_more: Vec<More>,
 }
 
-/// Events with the same verdict, beyond those that are told of one by one.
+/// Events with the same code, beyond those that are listed one by one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct More {
     /// Why, for programs.
@@ -229,7 +229,8 @@ pub struct RejectedEvent {
 pub struct QuarantinedEvent {
     /// Its place in the body, from 0.
     pub index: u32,
-    /// Postgres's code, or ours: `IN001`, it waits for a partition; `IN002`, a trigger left it out.
+    /// Postgres's code, or one of this service: `IN001`, it waits for a partition; `IN002`, a
+    /// trigger left it out.
     #[schema(example = "23514")]
     pub code: String,
     /// Why, in words.

@@ -80,8 +80,8 @@ pub(crate) struct Keys {
     age_seconds: Option<u64>,
 }
 
-/// What became of the rows of one table, since the instance was born:
-/// accepted = inherited + stored + duplicates + quarantined + spooled + lost.
+/// What became of the rows of one table under this spool id: accepted = inherited + stored +
+/// duplicates + quarantined + spooled + lost.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 pub(crate) struct Account {
     /// The table.
@@ -102,7 +102,7 @@ pub(crate) struct Account {
     quarantined: u64,
     /// Of those: rows that are only on this instance's disk.
     spooled: u64,
-    /// Of those: rows that are neither on disk nor settled in Postgres.
+    /// Of those: rows that are neither in the spool nor known to be stored.
     lost: u64,
 }
 
@@ -113,7 +113,7 @@ pub(crate) struct SpoolUsage {
     bytes_max: u64,
     segments: u64,
     frames: u64,
-    /// Rows that were accepted and are neither on disk nor settled in Postgres.
+    /// Accepted rows that are neither in the spool nor known to be stored.
     lost: u64,
 }
 
