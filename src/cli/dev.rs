@@ -211,7 +211,7 @@ fn environment(
         environment.set(name, secrets.get(name).unwrap_or_default());
     }
     let psql = server.bin_dir().join("psql");
-    // A second instance needs another spool.
+    // For a second service on this machine, which needs another spool.
     environment.set(
         "INGEST_SPOOL_DIR",
         &dir.join("spool-2").display().to_string(),

@@ -51,7 +51,7 @@ impl Format {
         }
     }
 
-    /// Recognises an event by the fields that only its format has.
+    /// Recognises an event's format by its fields.
     pub(super) fn recognise(table: Table, event: &RawEvent<'_, '_>) -> Self {
         let has = |name: &str| event.fields.iter().any(|field| field.key == name);
         if has("occurred_at") {

@@ -34,7 +34,7 @@ const EXPONENT_MAX: u32 = 400;
 /// needs more.
 const NUMBER_BYTES_MAX: usize = 400;
 
-/// The text is not JSON from `offset` on.
+/// A syntax error: the text is not JSON from `offset` on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what} at byte {offset}")]
 pub struct SyntaxError {

@@ -67,7 +67,7 @@ const ANSWER_BYTES_UNLENT: usize = 512;
 pub(crate) struct Params {
     /// What the answer waits for: `received` (in memory), `durable` (on disk) or `committed` (in Postgres).
     ack: Option<String>,
-    /// The events' format, where it is not to be recognised by their fields.
+    /// The events' format; by default it is recognised by their fields.
     format: Option<String>,
     /// The API key, for callers that cannot set headers.
     key: Option<String>,

@@ -20,10 +20,10 @@ pub struct Answer {
     /// The level that was reached: `received`, `durable` or `committed`.
     #[schema(example = "committed")]
     pub ack: &'static str,
-    /// Events that are valid and were taken on.
+    /// Events that are valid and were accepted.
     #[schema(example = 98)]
     pub accepted: usize,
-    /// Events that are not valid; all others are unharmed. The first hundred at most.
+    /// Events that are not valid; the others are not affected. The first hundred at most.
     pub rejected: Vec<RejectedEvent>,
     /// The invalid events that are not in `rejected`, by code.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -36,7 +36,7 @@ pub struct Answer {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = 1)]
     pub duplicates: Option<usize>,
-    /// With `committed`: events that were set aside in quarantine. The first hundred at most.
+    /// With `committed`: events that were put into quarantine. The first hundred at most.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quarantined: Option<Vec<QuarantinedEvent>>,
     /// With `committed`: the events in quarantine that are not in `quarantined`, by code.
@@ -209,13 +209,13 @@ pub struct RejectedEvent {
     /// Its place in the body, from 0.
     #[schema(example = 3)]
     pub index: u32,
-    /// Its id, where it has a legible one.
+    /// Its id, if it has a readable one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub event_id: Option<String>,
     /// Why, for programs.
     #[schema(example = "missing_field")]
     pub code: &'static str,
-    /// The field at fault, where it is one.
+    /// The field at fault, if it is one field.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, example = "item_id")]
     pub field: Option<Cow<'static, str>>,
@@ -224,7 +224,7 @@ pub struct RejectedEvent {
     pub message: Cow<'static, str>,
 }
 
-/// An event that was set aside.
+/// An event that was put into quarantine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct QuarantinedEvent {
     /// Its place in the body, from 0.

@@ -35,7 +35,7 @@ pub(crate) struct Readiness {
     /// Why it is not `ready`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     reasons: Vec<String>,
-    /// What is worth knowing and keeps nothing from working.
+    /// Findings that are worth knowing; everything works.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     notes: Vec<String>,
     /// With `?verbose`: what the checks of database and machine found, the worst first.
@@ -75,7 +75,7 @@ pub(crate) struct Keys {
     /// `database`; `copy` (the database was not read since the start); `nowhere`.
     #[schema(example = "database")]
     from: &'static str,
-    /// How long ago the database said so.
+    /// Seconds since the database confirmed them.
     #[serde(skip_serializing_if = "Option::is_none")]
     age_seconds: Option<u64>,
 }
@@ -98,7 +98,7 @@ pub(crate) struct Account {
     stored: u64,
     /// Of those: rows that were in Postgres already.
     duplicates: u64,
-    /// Of those: rows that were set aside.
+    /// Of those: rows that were put into quarantine.
     quarantined: u64,
     /// Of those: rows that are only on this instance's disk.
     spooled: u64,
@@ -130,7 +130,7 @@ fn is_zero(number: &i64) -> bool {
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Verbosity {
-    /// Tell the numbers, too.
+    /// Add the findings and the numbers.
     verbose: Option<String>,
 }
 
