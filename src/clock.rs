@@ -1,10 +1,10 @@
-//! The one place that asks what time it is.
+//! The service's wall clock.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::event::time::Micros;
 
-/// Now.
+/// The current time.
 pub fn now() -> Micros {
     #[expect(
         clippy::disallowed_methods,

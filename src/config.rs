@@ -1,8 +1,8 @@
-//! Every setting there is; the only place that reads the environment.
+//! All settings; the only place that reads the environment.
 //!
-//! Each setting is a flag with an environment variable, and its doc comment is
-//! its help. The README's table is generated from here, and a test holds it to
-//! that. Numbers that nobody should have to set are constants where they are used.
+//! Each setting is a flag with an environment variable, and its doc comment is its help. The
+//! README's table is generated from here, and a test compares the two. Numbers that need no setting
+//! are constants where they are used.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -27,7 +27,7 @@ pub struct Database {
 }
 
 impl Database {
-    /// The database to talk to.
+    /// Parses the connection settings.
     pub fn target(&self) -> anyhow::Result<Target> {
         Target::parse(self.database_url.expose())
     }
@@ -291,17 +291,18 @@ pub struct Dev {
 
 const KIB: u64 = 1024;
 const SECOND: Duration = Duration::from_secs(1);
-/// A day is longer than anybody means; beyond some centuries a clock overflows.
+/// Longest wait that a setting may name. None needs more than a day, and some centuries more would
+/// overflow a clock.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-/// An answer that has less time than a round trip takes never comes.
+/// Shortest timeout for a client: within less than a round trip, nothing arrives.
 const ROUND_TRIP: Duration = Duration::from_millis(10);
 
-/// Reads the length of a wait.
+/// Parses a wait of at most a day.
 fn up_to_a_day(text: &str) -> Result<Duration, String> {
     time(Duration::ZERO, DAY)(text)
 }
 
-/// Reads a time between two others.
+/// Parses a time between two bounds.
 fn time(
     least: Duration,
     most: Duration,
@@ -320,7 +321,7 @@ fn time(
     }
 }
 
-/// Reads a number of things.
+/// Parses a number between two bounds.
 fn count(
     least: usize,
     most: usize,
@@ -333,7 +334,7 @@ fn count(
     }
 }
 
-/// Reads a size.
+/// Parses a size of at least `least` bytes.
 fn at_least(
     least: u64,
 ) -> impl Fn(&str) -> Result<ByteSize, String> + Clone + Send + Sync + 'static {
@@ -344,8 +345,8 @@ fn at_least(
     }
 }
 
-/// Reads what to log. The library takes a word that is no level for the name of
-/// a module, and then logs nothing else.
+/// Checks a log filter. The library takes an unknown level for the name of a module, and then logs
+/// nothing else.
 fn log_filter(text: &str) -> Result<String, String> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     let is_level = |word: &str| LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word));
@@ -369,17 +370,17 @@ fn log_filter(text: &str) -> Result<String, String> {
 }
 
 impl Serve {
-    /// Reads flags as the command line does: what they leave out comes from the
-    /// environment, or is the default.
+    /// Parses flags as the command line does: what they leave out comes from the environment, or is
+    /// the default.
     ///
     /// # Errors
-    /// Says which flag is missing or cannot be read.
+    /// Names the flag that is missing or cannot be parsed.
     pub fn parse_from<'a>(flags: impl IntoIterator<Item = &'a str>) -> clap::error::Result<Self> {
         let command = Self::augment_args(clap::Command::new("serve").no_binary_name(true));
         Self::from_arg_matches(&command.try_get_matches_from(flags)?)
     }
 
-    /// Refuses settings that make no sense together.
+    /// Refuses settings that cannot work, alone or together.
     ///
     /// # Errors
     /// Names the settings, what they are, and what would be accepted.
@@ -417,7 +418,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// Text that is never shown.
+/// Text that is never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 

@@ -1,4 +1,4 @@
-//! How fast rows leave for Postgres, measured, to tell clients when to come back.
+//! Measures how fast rows leave for Postgres, to tell clients when to retry.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 /// Rates are averages over about this long.
 const WINDOW: Duration = Duration::from_secs(2);
 
-/// Clients are never sent away for longer; things may have changed by then.
+/// Longest estimate: the rate may have changed by then.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// Bytes of rows that are settled, and how fast.
+/// Bytes of rows that were acked, and their rate.
 #[derive(Debug)]
 pub struct DrainRate {
     settled: AtomicU64,
@@ -25,7 +25,7 @@ struct Window {
 }
 
 impl DrainRate {
-    /// Nothing is settled yet.
+    /// A rate without any acked rows.
     pub fn new(now: Instant) -> Self {
         Self {
             settled: AtomicU64::new(0),
@@ -37,12 +37,12 @@ impl DrainRate {
         }
     }
 
-    /// A batch was settled.
+    /// Records a batch that is acked.
     pub fn settled(&self, bytes: usize) {
         self.settled.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// How long it will take until `bytes` more are settled.
+    /// How long it takes until `bytes` more are acked.
     pub fn time_for(&self, bytes: u64, now: Instant) -> Duration {
         let rate = self.bytes_per_second(now);
         if rate < 1.0 {
@@ -60,8 +60,8 @@ impl DrainRate {
         if elapsed >= WINDOW {
             #[expect(clippy::cast_precision_loss, reason = "an estimate")]
             let rate = (settled - window.settled) as f64 / elapsed.as_secs_f64();
-            // Half the old value where the old window has just ended, none of it
-            // where nobody has asked for long.
+            // The old rate counts half if its window has just ended, and not at all if the rate was
+            // not read for a while.
             let kept = if elapsed < WINDOW * 2 && window.bytes_per_second > 0.0 {
                 0.5
             } else {

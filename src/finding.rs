@@ -1,4 +1,4 @@
-//! One thing that was found: what was seen, what it means, what to do.
+//! A finding: what a check saw, what it means, what to do.
 
 use std::fmt;
 
@@ -6,11 +6,11 @@ use serde::Serialize;
 
 use crate::event::table::Table;
 
-/// How bad a finding is.
+/// How severe a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// Worth knowing; nothing is missing.
+    /// Worth knowing; everything works.
     Note,
     /// The service works, with a limit.
     Degraded,
@@ -19,7 +19,7 @@ pub enum Severity {
 }
 
 impl Severity {
-    /// The severity's name in metrics.
+    /// The severity's name in metrics and responses.
     pub const fn as_str(self) -> &'static str {
         match self {
             Severity::Note => "note",
@@ -29,14 +29,14 @@ impl Severity {
     }
 }
 
-/// What a check found.
+/// A finding of the checks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// A stable name for the kind of finding.
     pub code: &'static str,
-    /// How bad it is.
+    /// How severe it is.
     pub severity: Severity,
-    /// The event table that it is about; none if it is about all.
+    /// The event table that it is about; `None` if it is about all.
     #[serde(skip)]
     pub table: Option<Table>,
     /// What was seen.
@@ -73,7 +73,7 @@ impl Finding {
         }
     }
 
-    /// Whether it keeps the rows of `table` from being stored.
+    /// Whether it prevents rows of `table` from being stored.
     pub fn stops(&self, table: Table) -> bool {
         self.severity == Severity::Fault && self.table.is_none_or(|about| about == table)
     }

@@ -1,8 +1,8 @@
-//! recsys-ingest: recommendation exposures and interactions, over HTTP, into
-//! partitioned Postgres tables.
+//! recsys-ingest: recommendation exposures and interactions, over HTTP, into partitioned Postgres
+//! tables.
 //!
-//! Modules stand in the order in which an event meets them. Which may use which is in
-//! ARCHITECTURE.md, and a test holds them to it.
+//! Modules are in the order in which an event meets them. ARCHITECTURE.md says which of them may
+//! import which.
 
 pub mod cli;
 pub mod config;

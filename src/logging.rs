@@ -1,8 +1,8 @@
-//! The log's way to standard error, through a thread and a bounded buffer.
+//! Writes the log to standard error, through a thread and a bounded buffer.
 //!
-//! Invariant: logging never waits and never fails. A reader that does not read, a
-//! closed pipe or a full disk costs lines of the log and nothing else. Lines that
-//! are lost are counted, and the log says how many as soon as it is written again.
+//! Invariant: logging never waits and never fails. A reader that does not read, a closed pipe or a
+//! full disk costs lines of the log and nothing else. Lost lines are counted, and the log reports
+//! their number as soon as it can be written again.
 
 use std::any::Any;
 use std::io::{self, ErrorKind, Write};
@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Bytes that wait for the thread: thousands of lines, and little memory.
+/// Bytes that may wait for the thread: thousands of lines, and little memory.
 const BUFFER_BYTES_MAX: usize = 1 << 20;
 
-/// Another program may have made the pipe that it shares with us non-blocking.
+/// Pause when standard error would block: another program may have made a shared pipe non-blocking.
 const FULL_PAUSE: Duration = Duration::from_millis(10);
 
 /// Lines that were not written.
@@ -33,18 +33,18 @@ struct Buffer {
 #[derive(Debug, Default)]
 struct State {
     waiting: Vec<u8>,
-    /// The thread has taken bytes and is not done with them.
+    /// The thread has taken bytes and has not finished writing them.
     is_writing: bool,
 }
 
-/// What the subscriber writes its lines to.
+/// The tracing subscriber writes its lines to this.
 #[derive(Clone, Copy, Debug)]
 pub struct LogWriter(&'static Buffer);
 
-/// Starts the thread that writes to standard error; once.
+/// Starts the thread that writes to standard error, and sets the panic hook; called once.
 ///
 /// # Errors
-/// When the system gives no thread.
+/// If the system gives no thread.
 pub fn start() -> io::Result<LogWriter> {
     let buffer = LOG.get_or_init(Buffer::default);
     std::thread::Builder::new()
@@ -54,17 +54,17 @@ pub fn start() -> io::Result<LogWriter> {
     Ok(LogWriter(buffer))
 }
 
-/// Lines of the log that were lost since the start.
+/// Log lines that were lost since the start.
 pub fn lost_lines() -> u64 {
     LOST.load(Ordering::Relaxed)
 }
 
-/// Writes words for people to standard error, in order with the log.
+/// Writes text for people to standard error, in order with the log.
 pub fn say(text: &str) {
     let line = format!("{text}\n");
     match LOG.get() {
         Some(buffer) => buffer.push(line.as_bytes()),
-        // There is no log yet. If this fails, there is no other place to say so.
+        // There is no log yet. If this fails, nothing else can report it.
         None => drop(io::stderr().write_all(line.as_bytes())),
     }
 }
@@ -96,7 +96,7 @@ impl Buffer {
         self.changed.notify_all();
     }
 
-    /// Takes what waits, as soon as there is something.
+    /// Waits until there are bytes, and takes all of them.
     fn take(&self, into: &mut Vec<u8>) {
         into.clear();
         let mut state = self.lock();
@@ -111,7 +111,7 @@ impl Buffer {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // The bytes are whole lines at all times, so a panic elsewhere has not spoiled them.
+        // The bytes are whole lines at all times, so a panic elsewhere cannot have damaged them.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -136,7 +136,7 @@ impl<'w> MakeWriter<'w> for LogWriter {
     }
 }
 
-/// The thread: ends with the process.
+/// The thread's loop; it ends with the process.
 fn write_for_ever(buffer: &Buffer) {
     let mut lines = Vec::new();
     let mut said = 0;
@@ -166,7 +166,7 @@ fn write_for_ever(buffer: &Buffer) {
     }
 }
 
-/// Writes as much as can be written; returns how much that is.
+/// Writes as much as possible; returns how much that is.
 fn write_all(to: &mut impl Write, bytes: &[u8]) -> usize {
     let mut written = 0;
     while written < bytes.len() {
@@ -181,13 +181,13 @@ fn write_all(to: &mut impl Write, bytes: &[u8]) -> usize {
     written
 }
 
-/// The message of a panic, if it stands in the source: a formatted one may quote
-/// what a client sent.
+/// The message of a panic, if it is a literal in the source: a formatted one may quote what a
+/// client sent.
 fn words(payload: &(dyn Any + Send)) -> Option<&'static str> {
     payload.downcast_ref::<&'static str>().copied()
 }
 
-/// Logs where a panic is.
+/// Logs a panic: where it is, and its message if that may be repeated.
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let location = panic.location().map(ToString::to_string);
     let thread = std::thread::current();
@@ -210,7 +210,7 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
 mod tests {
     use super::*;
 
-    /// Takes a few bytes at a time, and fails at last.
+    /// Takes a few bytes at a time, and fails in the end.
     struct Slow {
         taken: Vec<u8>,
         answers: Vec<io::Result<usize>>,

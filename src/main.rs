@@ -8,11 +8,11 @@ use clap::Parser as _;
 use recsys_ingest::cli::{self, Cli};
 use recsys_ingest::logging;
 
-/// Many small buffers are made on one thread and freed on another.
+/// mimalloc: many small buffers are allocated on one thread and freed on another.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Longest wait for a log whose reader does not read, at the end.
+/// Longest wait at the end for a log that is not read.
 const LOG_LIMIT: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
@@ -31,7 +31,7 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         .build()
         .context("cannot start its threads")?;
     let outcome = cli::start_log(&cli.log).and_then(|()| runtime.block_on(cli::run(cli.command)));
-    // A thread that waits for a disk that hangs is not waited for.
+    // Blocking threads that wait for a stalled disk are not waited for.
     runtime.shutdown_background();
     outcome
 }

@@ -1,7 +1,7 @@
-//! What operators can see from outside, in the Prometheus text format.
+//! Metrics, in the Prometheus text format.
 //!
-//! Labels come from small closed sets; tenants, users and request ids are never
-//! among them. Everything is counted once a request or once a batch.
+//! Labels come from small closed sets; tenants, users and request ids are never among them. Metrics
+//! are updated once a request or once a batch, not once an event.
 
 use std::sync::atomic::{AtomicI64, AtomicU64};
 
@@ -14,18 +14,18 @@ use prometheus_client::registry::Registry;
 
 use crate::event::table::Table;
 
-/// What became of events.
+/// What became of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EventOutcome {
-    /// Valid, and taken on.
+    /// Valid, and accepted.
     Accepted,
-    /// Invalid; the sender was told.
+    /// Invalid; the response says why.
     Rejected,
-    /// Committed in Postgres.
+    /// New in Postgres.
     Stored,
-    /// Committed in Postgres before.
+    /// In Postgres already.
     Duplicate,
-    /// Refused by Postgres and set aside.
+    /// In quarantine: refused by Postgres, or without a partition.
     Quarantined,
 }
 
@@ -48,20 +48,20 @@ impl EncodeLabelValue for Table {
     }
 }
 
-/// Where accepted rows are, since the instance was born.
+/// Where the rows are that were accepted under this spool id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RowState {
-    /// All of them.
+    /// All accepted rows.
     Accepted,
     /// New in Postgres.
     Stored,
-    /// In Postgres before.
+    /// In Postgres already.
     Duplicate,
-    /// Set aside.
+    /// In quarantine.
     Quarantined,
-    /// Only on this instance's disk.
+    /// Only in the spool.
     Spooled,
-    /// Neither on disk nor settled in Postgres.
+    /// Neither in the spool nor known to be stored.
     Lost,
 }
 
@@ -109,27 +109,27 @@ pub struct ByOutcome {
 pub struct ByReason {
     /// The table.
     pub table: Table,
-    /// A code or an error's class.
+    /// A code, or the kind of an error.
     pub reason: &'static str,
 }
 
 /// A finding of the checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ByFinding {
-    /// The kind of finding.
+    /// A kind of finding.
     pub code: &'static str,
-    /// How bad it is.
+    /// How severe it is.
     pub severity: &'static str,
 }
 
 /// A cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ByCause {
-    /// What it was.
+    /// The cause.
     pub cause: &'static str,
 }
 
-/// An endpoint and the status that it answered.
+/// A route and the status of the response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ByStatus {
     /// The route's path.
@@ -141,11 +141,11 @@ pub struct ByStatus {
 /// The code of a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ByCode {
-    /// The code of the answer.
+    /// The code of the response.
     pub reason: &'static str,
 }
 
-/// Refusals for which there was no room: in memory, in the spool, or on its disk.
+/// Codes of refusals for lack of room: in memory, in the spool, or on its disk.
 const FOR_ROOM: [&str; 3] = ["overloaded", "spool_full", "disk_failed"];
 
 type Counters<L> = Family<L, Counter>;
@@ -161,55 +161,55 @@ pub struct Metrics {
     pub rejections: Counters<ByReason>,
     /// Requests by route and status.
     pub requests: Counters<ByStatus>,
-    /// Requests that were refused with 503, by the code of the answer.
+    /// Requests that were refused with 503, by the code of the response.
     pub refused_requests: Counters<ByCode>,
-    /// Seconds from a request's first byte to its answer.
+    /// Seconds from a request's head to its response.
     pub request_seconds: Histogram,
     /// Rows in a batch.
     pub batch_rows: Histograms,
     /// Seconds from a batch's BEGIN to its COMMIT.
     pub copy_seconds: Histograms,
-    /// Failed attempts to store a batch, by the class of the error.
+    /// Failed attempts to store a batch, by the kind of the error.
     pub store_errors: Counters<ByReason>,
-    /// Batches that were checked for duplicates before they were written, as some had been
-    /// seen shortly before.
+    /// Batches that were checked for duplicates before their COPY, because some of their rows had
+    /// been seen shortly before.
     pub checked_batches: Counters<ByTable>,
     /// Partitions made, ahead of time or on demand.
     pub partitions_created: Counters<ByTable>,
-    /// Days that are covered by partitions from now on.
+    /// Days from now on that partitions cover without a gap.
     pub partition_days_ahead: Family<ByTable, Gauge<f64, AtomicU64>>,
-    /// Partitions that got their indexes after their time.
+    /// Partitions that this process sealed.
     pub partitions_sealed: Counters<ByTable>,
-    /// Partitions whose indexes are due and not there yet.
+    /// Partitions that are due to be sealed and are not.
     pub partitions_unsealed: Family<ByTable, Gauge<i64, AtomicI64>>,
     /// Bytes of request bodies and rows in memory.
     pub queue_bytes: Gauge<i64, AtomicI64>,
-    /// Where the rows are that this instance accepted since it was born.
+    /// Where the rows are that were accepted under this spool id.
     pub rows: Family<ByState, Gauge<i64, AtomicI64>>,
     /// Bytes of the spool's files.
     pub spool_bytes: Gauge<i64, AtomicI64>,
-    /// The most that they may have.
+    /// Most bytes that the spool's files may have.
     pub spool_bytes_max: Gauge<i64, AtomicI64>,
-    /// Rows that were durable and turned out to be damaged on disk.
+    /// Accepted rows that are neither in the spool nor known to be stored.
     pub spool_lost_rows: Gauge<i64, AtomicI64>,
-    /// Requests that there was no room for.
+    /// Requests that were refused for lack of room.
     pub spool_refused_frames: Gauge<i64, AtomicI64>,
-    /// Open connections.
+    /// Open HTTP connections.
     pub connections: Gauge<i64, AtomicI64>,
-    /// Lines of the log that could not be written.
+    /// Log lines that were lost.
     pub log_lost_lines: Gauge<i64, AtomicI64>,
-    /// The most that may be open.
+    /// Most HTTP connections that may be open at once.
     pub connections_max: Gauge<i64, AtomicI64>,
-    /// What the checks found and is still so.
+    /// Findings that are in force.
     pub findings: Family<ByFinding, Gauge<i64, AtomicI64>>,
     /// How far this machine's clock is ahead of Postgres's.
     pub clock_offset_seconds: Gauge<f64, AtomicU64>,
-    /// Connections that were closed from this side, by cause.
+    /// Connections that this side closed, by cause.
     pub connections_closed: Counters<ByCause>,
 }
 
 impl Metrics {
-    /// Registers everything.
+    /// Creates and registers all metrics.
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("recsys_ingest");
         let seconds = || Histogram::new(exponential_buckets(0.0005, 2.0, 16));
@@ -372,21 +372,21 @@ impl Metrics {
         }
     }
 
-    /// All metrics as text.
+    /// All metrics in the text format.
     pub fn encode(&self) -> Result<String, std::fmt::Error> {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
         Ok(text)
     }
 
-    /// Counts a request that is answered with 503.
+    /// Counts a request that is refused with 503.
     pub fn refuse(&self, reason: &'static str) {
         self.refused_requests
             .get_or_create(&ByCode { reason })
             .inc();
     }
 
-    /// Requests that there was no room for.
+    /// Requests that were refused for lack of room.
     pub fn refused_for_room(&self) -> u64 {
         let count = |reason| {
             self.refused_requests

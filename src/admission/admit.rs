@@ -1,4 +1,4 @@
-//! Where frames enter: the last look at whether there is room for them.
+//! The entry of the pipeline: the last check whether there is room for a record.
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
@@ -16,13 +16,13 @@ use crate::event::row::rows::Rows;
 use crate::log::record::AppendError;
 use crate::log::spool::shared::Spool;
 
-/// There is no room; try again later.
+/// Why there is no room for a request; the client may try again later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Overload {
-    /// The byte budget is spent.
+    /// The memory limit is reached.
     #[error("the memory for bodies and rows on their way (--queue-bytes-max) is spent")]
     Bytes,
-    /// The disk takes longer than requests come in.
+    /// Requests come in faster than the disk syncs them.
     #[error("too many requests are waiting for the disk")]
     Records,
     /// The spool has reached its cap.
@@ -31,7 +31,7 @@ pub enum Overload {
     /// The disk has no free space beyond its reserve.
     #[error("the disk of the spool has no free space beyond --spool-disk-reserve")]
     Reserve,
-    /// No room will ever be large enough.
+    /// The request is larger than the limits ever allow.
     #[error("it takes more memory or more of the spool than one request may")]
     TooLarge,
     /// The disk does not work.
@@ -40,12 +40,12 @@ pub enum Overload {
     /// The disk does not answer.
     #[error("the disk of the spool has not answered for seconds")]
     Stalled,
-    /// The spool's directory is not there any more.
+    /// The spool's directory was removed or replaced.
     #[error(
         "the spool's directory was removed or replaced while the service ran; it has to be started again"
     )]
     Gone,
-    /// A later opening of this spool stores its events.
+    /// A later opening of this spool took over, and stores its events.
     #[error("this instance is fenced off: a later start on a copy of its spool took over")]
     FencedOff,
     /// The service is stopping.
@@ -66,7 +66,8 @@ impl From<AppendError> for Overload {
     }
 }
 
-/// What the API holds of everything downstream.
+/// Admits records into the log, and reserves memory for them. The HTTP service's handle of the
+/// stages after it.
 #[derive(Clone, Debug)]
 pub struct Admission {
     budget: MemoryLimit,
@@ -80,8 +81,7 @@ pub struct Admission {
 }
 
 impl Admission {
-    /// An intake whose frames go into `entries`, to `shards` lanes for each table,
-    /// until it is `fenced_off`.
+    /// Sends records into `entries`, to `shards` lanes for each table, until `fenced_off` is set.
     pub fn new(
         budget: MemoryLimit,
         entries: flume::Sender<Record>,
@@ -103,7 +103,7 @@ impl Admission {
         }
     }
 
-    /// Lends memory for a body, its rows or the answer to it.
+    /// Reserves memory for a body, its rows or its response.
     pub fn reserve(&self, bytes: usize) -> Result<Reservation, Overload> {
         u32::try_from(bytes)
             .ok()
@@ -115,10 +115,10 @@ impl Admission {
             })
     }
 
-    /// Memory for decoding a body of so many bytes, which are on loan already.
+    /// Memory for decoding a body of `body_bytes`, which are reserved already.
     pub fn scratch(&self, body_bytes: usize) -> Scratch<'_> {
-        // Waiting until the others are done would not help a body that takes most of
-        // the memory by itself.
+        // Above three quarters of the limit a retry does not help: the body takes most of the
+        // memory by itself.
         let most = self.budget.bytes_max() / 4 * 3;
         Scratch {
             intake: self,
@@ -129,19 +129,18 @@ impl Admission {
         }
     }
 
-    /// Bytes on loan and the most that can be.
+    /// Bytes reserved, and the memory limit.
     pub fn bytes(&self) -> (usize, usize) {
         (self.budget.reserved(), self.budget.bytes_max())
     }
 
-    /// Whether a body of `bytes` could be spooled: said before any work is done
-    /// for it.
+    /// Whether a body of `bytes` fits into the spool; checked before any work is done for it.
     pub fn has_room(&self, bytes: usize) -> Result<(), Overload> {
         self.is_not_fenced_off()?;
         Ok(self.spool.has_room(bytes)?)
     }
 
-    /// What is taken after that would lie in the spool until an operator comes.
+    /// After the fencing, records would stay in the spool until an operator acts.
     fn is_not_fenced_off(&self) -> Result<(), Overload> {
         match self.fenced_off.load(Ordering::Relaxed) {
             true => Err(Overload::FencedOff),
@@ -149,13 +148,13 @@ impl Admission {
         }
     }
 
-    /// The spool behind the intake.
+    /// The spool that records go into.
     pub fn spool(&self) -> &Spool {
         &self.spool
     }
 
-    /// Passes rows on, or refuses them at once. `durable` is told once they are on
-    /// disk, `result` what became of them in Postgres.
+    /// Passes rows on, or refuses them at once. `durable` reports the sync, `result` what became of
+    /// the rows in Postgres.
     pub fn submit(
         &self,
         rows: Rows,
@@ -183,8 +182,8 @@ impl Admission {
         })
     }
 
-    /// When it is worth coming back after a refusal, from the measured rate at
-    /// which rows leave, and spread so that clients do not come back together.
+    /// When a client should retry after a refusal, from the measured drain rate. Jitter keeps
+    /// clients from returning together.
     pub fn retry_after(&self, full: Overload) -> Duration {
         let now = Instant::now();
         let wait = match full {
@@ -192,11 +191,11 @@ impl Admission {
             Overload::Disk | Overload::Stalled | Overload::Gone | Overload::FencedOff => {
                 Duration::from_secs(10)
             }
-            // A quarter of the budget is room for many bodies.
+            // A quarter of the memory limit is room for many bodies.
             Overload::Bytes | Overload::Records => {
                 self.drain.time_for(self.budget.bytes_max() as u64 / 4, now)
             }
-            // Room comes back a segment at a time.
+            // Space in the spool is freed a segment at a time.
             Overload::Spool | Overload::Reserve => self.drain.time_for(self.segment_bytes, now),
         };
         wait.max(Duration::from_secs(1))
@@ -204,10 +203,10 @@ impl Admission {
     }
 }
 
-/// Small bodies take no more than this to be decoded, so one loan does for them.
+/// Small bodies need no more than this to be decoded, so one reservation is enough.
 const SCRATCH_STEP: usize = 4096;
 
-/// Memory for decoding one body, on loan as it is taken.
+/// Memory for decoding one body, reserved as it is used.
 #[derive(Debug)]
 pub struct Scratch<'i> {
     intake: &'i Admission,
@@ -247,12 +246,12 @@ impl Memory for Scratch<'_> {
 }
 
 impl Scratch<'_> {
-    /// Why memory was not to be had.
+    /// Why memory could not be reserved.
     pub fn refused(&self) -> Overload {
         self.refused.get().unwrap_or(Overload::Bytes)
     }
 
-    /// What is on loan, for what stays when decoding is over.
+    /// The reservation, for the rows that stay when decoding is over.
     pub fn into_loan(self) -> Option<Reservation> {
         self.reservation.into_inner()
     }

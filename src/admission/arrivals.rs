@@ -1,20 +1,20 @@
-//! How much of the byte budget bodies take up while they are still coming.
+//! Limits the memory of bodies that are still arriving.
 //!
-//! Keeps two invariants: bodies that have not arrived hold at most half of the
-//! budget, and those of one key at most a quarter, so that senders who do not end
-//! what they began shut out no one else. Rows that wait for Postgres do not count: an
-//! outage would shut a key out. Either share has room for one largest body.
+//! Keeps two invariants: such bodies hold at most half of the memory limit, and those of one key at
+//! most a quarter. So senders that do not finish cannot shut out others. Rows that wait for
+//! Postgres do not count, or an outage would shut a key out. Each share has room for one largest
+//! body.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use uuid::Uuid;
 
-/// What a request takes besides its body: a stream, a task, buffers. Counted so that
-/// bodies of few bytes are bounded in number, too.
+/// What a request takes apart from its body: a stream, a task, buffers. Counted so that small
+/// bodies are bounded in number, too.
 const REQUEST_BYTES: usize = 8 * 1024;
 
-/// The shares, and what is taken of them.
+/// The shares, and what is used of them.
 #[derive(Clone, Debug)]
 pub struct Arrivals {
     shared: Arc<Shared>,
@@ -33,16 +33,16 @@ struct Held {
     by_key: HashMap<Uuid, usize>,
 }
 
-/// Which share has no room.
+/// The share that has no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spent {
-    /// The key's, of so many bytes.
+    /// The key's share, of this many bytes.
     Key(usize),
-    /// That of all keys.
+    /// The share of all keys.
     All,
 }
 
-/// A body that is coming; it takes up nothing once this is dropped.
+/// A body that is arriving; dropping it releases its share.
 #[derive(Debug)]
 pub struct Arriving {
     shared: Arc<Shared>,
@@ -51,7 +51,7 @@ pub struct Arriving {
 }
 
 impl Arrivals {
-    /// Shares of a budget of `budget_bytes`, for bodies of up to `body_bytes_max`.
+    /// Shares of a memory limit of `budget_bytes`, for bodies of up to `body_bytes_max`.
     pub fn new(budget_bytes: usize, body_bytes_max: usize) -> Self {
         let one = body_bytes_max.saturating_add(REQUEST_BYTES);
         Self {
@@ -63,7 +63,7 @@ impl Arrivals {
         }
     }
 
-    /// A body of the key begins to come.
+    /// Begins a body of the key.
     pub fn begin(&self, key: Uuid) -> Arriving {
         Arriving {
             shared: Arc::clone(&self.shared),
@@ -80,7 +80,7 @@ impl Shared {
 }
 
 impl Arriving {
-    /// The body waits for more of it and holds `bytes` of the budget.
+    /// Records that the body waits for more bytes and has `bytes` reserved.
     pub fn waits_with(&mut self, bytes: usize) -> Result<(), Spent> {
         let wanted = bytes.saturating_add(REQUEST_BYTES);
         let more = wanted.saturating_sub(self.held);
@@ -101,7 +101,7 @@ impl Arriving {
         Ok(())
     }
 
-    /// The body has come, or is no longer read.
+    /// Releases the share: the body has arrived, or is no longer read.
     pub fn end(&mut self) {
         let bytes = std::mem::take(&mut self.held);
         if bytes == 0 {
@@ -143,7 +143,7 @@ mod tests {
             }
             let mut fourth = arrivals.begin(*key);
             assert_eq!(fourth.waits_with(8 * MIB), Err(Spent::Key(32 * MIB)));
-            // A smaller one has room.
+            // A smaller body has room.
             fourth.waits_with(7 * MIB).unwrap();
             open.push(fourth);
         }

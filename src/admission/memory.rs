@@ -1,20 +1,20 @@
-//! A byte budget shared by every request in flight.
+//! Limits the memory that all requests in flight hold together.
 //!
-//! Keeps one invariant: bytes on loan never exceed `bytes_max`.
-//! Knows nothing of events or HTTP; callers say how many bytes they hold.
+//! Keeps one invariant: reserved bytes never exceed `bytes_max`. Knows nothing of events or HTTP;
+//! callers say how many bytes they hold.
 
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Lends bytes until none are left.
+/// Reserves bytes until none are left.
 #[derive(Clone, Debug)]
 pub struct MemoryLimit {
     free: Arc<Semaphore>,
     bytes_max: usize,
 }
 
-/// Bytes on loan; dropping it pays them back.
+/// Reserved bytes; dropping it releases them.
 #[derive(Debug)]
 #[must_use = "the bytes are free again as soon as this is dropped"]
 pub struct Reservation {
@@ -22,7 +22,7 @@ pub struct Reservation {
 }
 
 impl MemoryLimit {
-    /// A budget of `bytes_max`, at most 4 GiB (the semaphore counts in u32).
+    /// A limit of `bytes_max`, at most 4 GiB (the semaphore counts in u32).
     pub fn new(bytes_max: u32) -> Self {
         let bytes_max = usize::try_from(bytes_max).unwrap_or(Semaphore::MAX_PERMITS);
         Self {
@@ -31,39 +31,39 @@ impl MemoryLimit {
         }
     }
 
-    /// Lends `bytes`, or refuses at once.
+    /// Reserves `bytes`, or returns `None` at once.
     ///
-    /// Never waits: a spent budget is the client's cue to back off, and a request
-    /// parked here would hold the very memory we have run out of.
+    /// Never waits: a refusal tells the client to back off, and a request that waited here would
+    /// hold the memory that has run out.
     pub fn reserve(&self, bytes: u32) -> Option<Reservation> {
         let permit = Arc::clone(&self.free).try_acquire_many_owned(bytes).ok()?;
         Some(Reservation { permit })
     }
 
-    /// Bytes on loan now.
+    /// Bytes reserved now.
     pub fn reserved(&self) -> usize {
         self.bytes_max - self.free.available_permits()
     }
 
-    /// The most that can be on loan.
+    /// The most that can be reserved.
     pub fn bytes_max(&self) -> usize {
         self.bytes_max
     }
 }
 
 impl Reservation {
-    /// Adds another loan of the same budget to this one.
+    /// Adds another reservation of the same limit to this one.
     pub fn merge(&mut self, other: Reservation) {
         self.permit.merge(other.permit);
     }
 
-    /// Pays back all but `bytes`.
+    /// Releases all but `bytes`.
     pub fn shrink(&mut self, bytes: usize) {
         let surplus = self.permit.num_permits().saturating_sub(bytes);
         drop(self.permit.split(surplus));
     }
 
-    /// Bytes on loan.
+    /// Bytes reserved.
     pub fn bytes(&self) -> usize {
         self.permit.num_permits()
     }

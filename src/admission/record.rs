@@ -13,22 +13,21 @@ pub type Record = record::Record<InMemory, RecordResult>;
 /// A record on its way to Postgres.
 pub type Delivered = record::Delivered<InMemory, RecordResult>;
 
-/// What stays in memory of a record while its lane keeps up.
+/// What stays in memory of a record while its lane reads from memory.
 #[derive(Debug)]
 pub struct InMemory {
     /// The rows, so that they need not be parsed again.
     pub rows: Rows,
-    /// The memory that they take; none for rows that were read from disk.
+    /// Their reservation; `None` for rows that were read from disk.
     pub reservation: Option<Reservation>,
 }
 
-/// The number of a table's lane among the log's streams: growing the number
-/// of writers leaves the numbers of the others as they are.
+/// The stream number of a table's shard. More writers leave the existing numbers as they are.
 pub fn stream(table: Table, shard: u8) -> u8 {
     shard * 2 + table as u8
 }
 
-/// The table whose rows a stream carries.
+/// The table of a stream's rows.
 pub fn table_of(stream: u8) -> Table {
     Table::ALL[usize::from(stream % 2)]
 }

@@ -1,7 +1,7 @@
-//! `recsys-ingest dev`: everything that a machine without Postgres needs.
+//! `recsys-ingest dev`: the service with a private PostgreSQL, for a machine without one.
 //!
-//! Postgres starts first and stops last. What a later start needs (the cluster, the
-//! spool, the keys) is in the data directory.
+//! Postgres starts first and stops last. The data directory holds what a later start needs: the
+//! cluster, the spool, the keys.
 
 mod env_file;
 
@@ -28,10 +28,10 @@ use crate::tenants::role::Role;
 
 use env_file::EnvFile;
 
-/// The tenant that a new data directory begins with.
+/// The tenant of a new data directory.
 const TENANT: &str = "demo";
 
-/// The keys of the tenant: variable and role.
+/// The tenant's keys: variable and role.
 const KEYS: [(&str, Role); 4] = [
     ("INGEST_API_KEY", Role::Ingest),
     ("INGEST_SERVICE_KEY", Role::Service),
@@ -39,11 +39,11 @@ const KEYS: [(&str, Role); 4] = [
     ("INGEST_ADMIN_KEY", Role::Admin),
 ];
 
-/// How long a stop waits for a start of PostgreSQL that goes on: long enough to end a
-/// server that has just been started, but not for a download.
+/// How long a stop waits for a PostgreSQL that is still starting: long enough to end a server that
+/// has just been started, but not for a download.
 const START_PATIENCE: Duration = Duration::from_secs(15);
 
-/// For a day's work on a laptop; settings for a server are in docs/postgres.md.
+/// Settings for a day's work on a laptop; docs/postgres.md has those for a server.
 const POSTGRES_SETTINGS: [(&str, &str); 4] = [
     ("shared_buffers", "256MB"),
     ("max_wal_size", "4GB"),
@@ -55,7 +55,7 @@ const POSTGRES_SETTINGS: [(&str, &str); 4] = [
 ///
 /// Once Postgres runs, it is stopped before this returns.
 pub async fn run(config: Dev, stop: Stop) -> Result<()> {
-    // What fails quickly comes first.
+    // Steps that fail quickly come first.
     let listener = service::bind(config.listen)?;
     let address = listener
         .local_addr()
@@ -85,9 +85,9 @@ pub async fn run(config: Dev, stop: Stop) -> Result<()> {
     };
     info!(version = server.version(), programs = %server.bin_dir().display(), "PostgreSQL runs");
 
-    // A run that was killed leaves its file behind, and a program that waits for
-    // the new one would read an address that no longer answers. Not before
-    // PostgreSQL runs: until then another `dev` may hold the lock of the directory.
+    // A run that was killed leaves its file behind, and a program that waits for the new file would
+    // read an address that no longer answers. It is removed only once PostgreSQL runs: until then
+    // another `dev` may hold the lock of the directory.
     forget_dev_env(&dir)?;
 
     let stopping = stop.begun().clone();
@@ -171,8 +171,8 @@ fn postgres_options(config: &Dev, dir: &Path) -> Options {
     }
 }
 
-/// The secrets of this data directory. They are made at the first start and kept, so
-/// that keys and hashes stay the same.
+/// The secrets of this data directory, made at the first start and kept, so that keys and hashes
+/// stay the same.
 fn secrets(dir: &Path) -> Result<EnvFile> {
     let path: PathBuf = dir.join("secrets.env");
     let read = || format!("cannot read {}", path.display());
@@ -193,7 +193,7 @@ fn random_hex() -> String {
     hex::encode(rand::random::<[u8; 16]>())
 }
 
-/// What `dev.env` says.
+/// The contents of `dev.env`.
 fn environment(
     secrets: &EnvFile,
     dir: &Path,
@@ -211,7 +211,7 @@ fn environment(
         environment.set(name, secrets.get(name).unwrap_or_default());
     }
     let psql = server.bin_dir().join("psql");
-    // A second instance needs another spool.
+    // For a second service on this machine, which needs another spool.
     environment.set(
         "INGEST_SPOOL_DIR",
         &dir.join("spool-2").display().to_string(),
@@ -220,7 +220,8 @@ fn environment(
     environment
 }
 
-/// The settings of `serve`: those of this environment, and its defaults.
+/// The settings of `serve`: those of `environment`; for the rest, the process's environment or the
+/// defaults.
 fn serve_settings(environment: &EnvFile, address: SocketAddr, spool: &Path) -> Result<Serve> {
     let get = |name| environment.get(name).unwrap_or_default();
     Ok(Serve::parse_from([
@@ -252,12 +253,12 @@ async fn make_tenant_and_keys(serve: &Serve, environment: &EnvFile) -> Result<()
     Ok(())
 }
 
-/// Prints for people: a closed terminal is no error.
+/// Prints for people; a closed terminal is not an error.
 fn say(text: &str) {
     drop(print(text));
 }
 
-/// What to try first, on standard output.
+/// Prints what to try first, on standard output.
 fn say_hello(address: SocketAddr, dev_env: &Path) {
     let text = format!(
         r#"

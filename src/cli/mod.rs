@@ -1,4 +1,4 @@
-//! The commands.
+//! The command line: its commands, and how each of them is run.
 
 pub(crate) mod dev;
 pub(crate) mod partitions;
@@ -29,11 +29,11 @@ use spool::SpoolCommand;
 use tenants::{KeysCommand, TenantsCommand};
 use verify::Verify;
 
-/// Once told twice to stop, `dev` has this long to stop its Postgres without a
-/// checkpoint: the server itself takes five seconds for stubborn sessions.
+/// After a second signal, `dev` has this long to stop its Postgres without a checkpoint: the server
+/// itself takes five seconds for stubborn sessions.
 const DEV_PATIENCE: Duration = Duration::from_secs(20);
 
-/// Longest wait for the goodbyes to Postgres when a command is done.
+/// Longest wait for the sessions with Postgres to close when a command is done.
 const GOODBYE_LIMIT: Duration = Duration::from_secs(3);
 const GOODBYE_LIMIT_AT_ONCE: Duration = Duration::from_millis(200);
 
@@ -97,15 +97,15 @@ pub enum Command {
     },
 }
 
-/// Carries out a command, and says with which code the process ends.
+/// Runs a command, and returns the exit code of the process.
 ///
 /// # Errors
-/// What the command failed at.
+/// The error of the command.
 pub async fn run(command: Command) -> Result<u8> {
     let stop = Stop::listen()?;
-    // Beyond which signal, and how long after it, is the command not waited for?
+    // The signal after which the wait for the command ends, and how long after it.
     let (signal, patience) = match &command {
-        // It stops its Postgres first.
+        // `dev` stops its Postgres first.
         Command::Dev(_) => (stop.at_once(), DEV_PATIENCE),
         Command::Serve(_) => (stop.at_once(), Duration::ZERO),
         _ => (stop.begun(), Duration::ZERO),
@@ -115,7 +115,7 @@ pub async fn run(command: Command) -> Result<u8> {
         signal.cancelled().await;
         tokio::time::sleep(patience).await;
     };
-    // A task, so that a command that is busy does not keep a signal waiting.
+    // A task, so that a busy command does not delay a signal.
     let mut running = JoinSet::new();
     running.spawn(carry_out(command, stop.clone()));
     let outcome = tokio::select! {
@@ -131,7 +131,7 @@ pub async fn run(command: Command) -> Result<u8> {
     sessions_ended(goodbyes).await;
     match outcome {
         Some(Ok(Err(error))) => Err(error),
-        // What a second signal interrupted has ended by now, but not as it should.
+        // A command that a signal interrupted has ended by now, but not as it should.
         _ if signal.is_cancelled() => Ok(stop.exit_code()),
         Some(Ok(Ok(()))) => Ok(0),
         Some(Err(panicked)) => Err(panicked).context("the program has a bug"),
@@ -147,7 +147,7 @@ async fn carry_out(command: Command, stop: Stop) -> Result<()> {
             let ready = CancellationToken::new();
             let stopping = stop.begun().clone();
             let outcome = service::run(*config, listener, stopping, ready).await;
-            // What is left behind is told after a fault as well.
+            // The report is printed after a fault as well.
             let report = match &outcome {
                 Ok(report) => Some(report),
                 Err(error) => error
@@ -169,13 +169,13 @@ async fn carry_out(command: Command, stop: Stop) -> Result<()> {
     }
 }
 
-/// Sets the log up; once, before anything is logged.
+/// Sets the log up; called once, before anything is logged.
 pub fn start_log(log: &Log) -> Result<()> {
     use tracing_subscriber::EnvFilter;
     // Errors are logged even if a filter leaves them out, unless it says `off`.
     let filter = EnvFilter::try_new(format!("error,tokio_postgres=warn,{}", log.log_level))
         .with_context(|| format!("'{}' is not a level or filter for the log", log.log_level))?;
-    // Answers go to standard output, the log does not.
+    // Results go to standard output, the log to standard error.
     let writer = logging::start().context("cannot start the thread of the log")?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -1,4 +1,4 @@
-//! `recsys-ingest partitions`: what there is, and sealing by hand.
+//! `recsys-ingest partitions`: a list of them, and sealing by hand.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use super::terminal::{open, print};
 /// Longest wait for another sealer to finish its step: a large index takes a while.
 const WAIT_MAX: Duration = Duration::from_secs(30 * 60);
 
-/// How often to ask whether it has.
+/// How often to check whether the other sealer has finished.
 const WAIT_STEP: Duration = Duration::from_millis(500);
 
 /// What to do with partitions.
@@ -45,7 +45,7 @@ pub enum PartitionsCommand {
     },
 }
 
-/// Carries out a command.
+/// Runs a `partitions` command.
 pub(crate) async fn run(command: PartitionsCommand) -> Result<()> {
     match command {
         PartitionsCommand::List(database) => list(&database).await,
@@ -54,7 +54,8 @@ pub(crate) async fn run(command: PartitionsCommand) -> Result<()> {
             sealing,
             database,
         } => {
-            // Builds take as long as they take; what they may wait for has a limit.
+            // No statement timeout: a build takes as long as it takes. Its waits for locks have a
+            // limit.
             let mut session = Session::open(&database.target()?, None)
                 .await
                 .map_err(|error| anyhow::anyhow!("{}", ErrorChain(&error)))?;
@@ -95,7 +96,7 @@ async fn list(database: &Database) -> Result<()> {
     print(&lines.join("\n"))
 }
 
-/// A name that was mistyped is not a partition that was sealed.
+/// A mistyped name is an error, not a partition that was sealed.
 async fn refuse_unknown(session: &mut Session, names: &[String]) -> Result<()> {
     let mut known = Vec::new();
     for table in Table::ALL {

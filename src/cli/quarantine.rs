@@ -1,4 +1,4 @@
-//! `recsys-ingest quarantine`: rows that were set aside.
+//! `recsys-ingest quarantine`: rows in quarantine.
 
 use anyhow::Result;
 use clap::{Args, Subcommand};

@@ -1,4 +1,4 @@
-//! The signals that stop the program, and those that do not.
+//! Signals that stop the program, and signals that do not.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -10,7 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-/// From service managers and people: stop.
+/// Signals of service managers and people that ask for a stop.
 const STOPPING: [(Number, &str); 4] = [
     (Number::TERM, "SIGTERM"),
     (Number::INT, "SIGINT"),
@@ -18,11 +18,11 @@ const STOPPING: [(Number, &str); 4] = [
     (Number::QUIT, "SIGQUIT"),
 ];
 
-/// These end a process that does not listen for them. The last one comes with a
-/// write beyond the limit on a file's size, which fails as well.
+/// Signals that would end a process without a handler for them. The last one comes with a write
+/// beyond the limit on a file's size, which fails as well.
 const PASSED_OVER: [Number; 3] = [Number::USR1, Number::USR2, Number::XFSZ];
 
-/// A stop by signals: the first asks for it, the second insists.
+/// A stop by signals: the first one asks for it, the second one makes it immediate.
 #[derive(Clone, Debug, Default)]
 pub struct Stop {
     begun: CancellationToken,
@@ -31,7 +31,7 @@ pub struct Stop {
 }
 
 impl Stop {
-    /// Listens from now on.
+    /// Listens for signals from now on.
     pub(crate) fn listen() -> Result<Self> {
         let stop = Self::default();
         let listen = |number: Number, name: &'static str| {
@@ -44,7 +44,7 @@ impl Stop {
             .map(|(number, name)| listen(number, name))
             .collect::<Result<Vec<_>>>()?;
         for number in PASSED_OVER {
-            // A signal that is listened for does not end the process, even if it is not read.
+            // A signal with a handler does not end the process, even if it is not read.
             drop(listen(number, "a signal")?);
         }
         let told = stop.clone();
@@ -75,7 +75,7 @@ impl Stop {
         &self.at_once
     }
 
-    /// What a shell makes of a process that a signal ended.
+    /// The exit code by which a shell reports a process that the signal ended.
     pub(crate) fn exit_code(&self) -> u8 {
         u8::try_from(128 + self.last.load(Ordering::Relaxed)).unwrap_or(u8::MAX)
     }

@@ -1,4 +1,4 @@
-//! `recsys-ingest spool`: what can be done to a spool directory.
+//! `recsys-ingest spool`: operations on a spool directory.
 
 use std::path::PathBuf;
 

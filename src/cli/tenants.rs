@@ -1,4 +1,4 @@
-//! `recsys-ingest tenants` and `keys`: who events belong to, and who may post.
+//! `recsys-ingest tenants` and `keys`: tenants that events belong to, and API keys.
 
 use std::time::Duration;
 

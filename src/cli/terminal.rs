@@ -1,4 +1,4 @@
-//! What commands share: a session, and standard output.
+//! What the commands share: a session, and standard output.
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -14,7 +14,7 @@ pub(crate) async fn open(database: &Database) -> Result<Session> {
         .map_err(|error| anyhow::anyhow!("{}", crate::postgres::error::ErrorChain(&error)))
 }
 
-/// Prints an answer; a reader that closed the pipe early has read enough.
+/// Prints a result. A closed pipe is not an error: the reader has read enough.
 pub(crate) fn print(text: &str) -> Result<()> {
     match writeln!(std::io::stdout(), "{text}") {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {

@@ -1,4 +1,4 @@
-//! `recsys-ingest verify`: whether every accepted row is where the accounts say.
+//! `recsys-ingest verify`: checks that every accepted row is accounted for.
 
 use std::path::Path;
 use std::time::Duration;
@@ -14,9 +14,9 @@ use crate::postgres::session::Session;
 
 use super::terminal::{open, print};
 
-/// A service that runs may delete a segment between our looks at the ledger and
-/// at the spool; what is settled in between is then missing from both. A real
-/// difference is still there when we look again.
+/// Most attempts at a consistent reading. A running service may delete a segment after the ledger
+/// was read and before the spool is: rows stored in between are then missing from both. A real
+/// difference is still there at the next attempt.
 const LOOKS_MAX: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -39,7 +39,7 @@ pub struct Verify {
     pub database: Database,
 }
 
-/// Compares what was accepted with what became of it.
+/// Compares the accepted rows with what became of them.
 pub(crate) async fn run(verify: Verify) -> Result<()> {
     let mut session = open(&verify.database).await?;
     let mut looks = 0;
@@ -146,14 +146,14 @@ pub(crate) async fn run(verify: Verify) -> Result<()> {
     Ok(())
 }
 
-/// What was seen of spool and ledger.
+/// What was read of spool and ledger.
 struct Looked {
     streams: Vec<Stream>,
     instance: Uuid,
     unreadable: Vec<spool::recover::scan::report::Unreadable>,
 }
 
-/// A stream by the spool and by the ledger.
+/// A stream, by the spool and by the ledger.
 struct Stream {
     account: spool::recover::open::StreamAccount,
     totals: Totals,
@@ -169,7 +169,7 @@ impl Stream {
     }
 }
 
-/// Reads the ledger, then the spool: what is accepted meanwhile then counts as spooled.
+/// Reads the ledger, then the spool: a row that is accepted in between counts as spooled.
 async fn look(spool_dir: &Path, session: &mut Session) -> Result<Looked> {
     let report = spool::recover::open::inspect(spool_dir)?;
     let instance = report

@@ -1,8 +1,8 @@
 //! Splits a request's body into events, without deciding what they mean.
 //!
-//! Keeps one invariant: whatever is wrong with one event stays with that event,
-//! as far as its end can be found. In NDJSON that is always; in a JSON document
-//! a syntax error ends the document, and the body is refused whole.
+//! Keeps one invariant: an error in one event stays with that event, as far as its end can be
+//! found. In NDJSON the end is always found. In a JSON document a syntax error ends the document,
+//! and the whole body is refused.
 
 use std::borrow::Cow;
 
@@ -10,11 +10,11 @@ use super::json::scan::Scanner;
 use super::json::{Field, Flaw, Scanned, SyntaxError};
 use super::rejection::{Code, Rejection};
 
-/// Fields of one event. The formats know 21; what is beyond them is kept in
-/// `meta.extra`. So many leave room for any sender, and take 48 KiB while they are read.
+/// Most fields of one event. The formats know 21; others are kept in `meta.extra`. This number
+/// leaves room for any sender, and takes 48 KiB while an event is read.
 pub const FIELDS_MAX: usize = 1024;
 
-/// How the body's bytes are arranged.
+/// How events are framed in the body's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
     /// One JSON document: an event, an array of events, or `{"events": […]}`.
@@ -25,25 +25,25 @@ pub enum Framing {
     Either,
 }
 
-/// Caps on one body.
+/// Limits on one body.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Events in one body.
+    /// Most events in one body.
     pub events_max: usize,
-    /// Bytes of one event's text.
+    /// Most bytes of one event's text.
     pub event_bytes_max: usize,
 }
 
-/// Memory that splitting and decoding take.
+/// Memory that splitting and decoding use.
 ///
-/// Asked once for what is allocated ahead, and for what has grown after each event: an
-/// event's fields and its row are bounded, so little is held before it is asked for.
+/// Asked for what is allocated ahead, and after each event for what has grown. An event's fields
+/// and its row are bounded, so little is held before it is asked for.
 pub trait Memory {
-    /// Takes `bytes` more; false if they are not to be had.
+    /// Takes `bytes` more; false if they are not available.
     fn take(&self, bytes: usize) -> bool;
 }
 
-/// As much as there is, for callers that bound their bodies in another way.
+/// No limit, for callers that bound their bodies in another way.
 #[derive(Clone, Copy, Debug)]
 pub struct Unlimited;
 
@@ -53,7 +53,7 @@ impl Memory for Unlimited {
     }
 }
 
-/// [`Limits`], and where memory is from.
+/// [`Limits`], and the source of memory.
 #[derive(Clone, Copy)]
 struct Bounds<'l> {
     limits: &'l Limits,
@@ -64,7 +64,7 @@ struct Bounds<'l> {
 #[derive(Debug)]
 pub struct Body<'a> {
     fields: Vec<Field<'a>>,
-    /// Where the fields of the event before begin: the next has mostly the same names.
+    /// Where the previous event's fields begin: the next event mostly has the same names.
     last_from: usize,
     /// Bytes of the whole body.
     room_for: usize,
@@ -72,9 +72,9 @@ pub struct Body<'a> {
     /// The envelope's `sent_at`, as JSON text.
     pub sent_at: Option<&'a str>,
     texts: Vec<&'a str>,
-    /// Bytes of strings that had to be unescaped or made.
+    /// Bytes of owned strings: unescaped names, and messages of rejections.
     owned_bytes: usize,
-    /// Bytes of memory that were asked for.
+    /// Bytes of memory asked for so far.
     taken_bytes: usize,
 }
 
@@ -87,13 +87,13 @@ enum Split {
 /// One event of a body.
 #[derive(Clone, Copy, Debug)]
 pub struct RawEvent<'a, 'b> {
-    /// Its members, in the order in which they stand.
+    /// Its members, in body order.
     pub fields: &'b [Field<'a>],
     /// Its whole text.
     pub text: &'a str,
 }
 
-/// Why a body holds no events at all.
+/// Why a body is refused as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BodyError {
     /// It is not UTF-8.
@@ -113,13 +113,13 @@ pub enum BodyError {
     /// It has no events.
     #[error("the body has no events")]
     Empty,
-    /// It has too many.
+    /// It has too many events.
     #[error("the body has more than {0} events; send them in several requests")]
     TooManyEvents(usize),
-    /// A member of the envelope stands twice: which of them counts would be a guess.
+    /// A member of the envelope occurs twice: choosing one would be a guess.
     #[error("the member {0} of the envelope stands twice; send one of each")]
     DuplicateMember(&'static str),
-    /// There is no memory to take it apart.
+    /// There is no memory to split it.
     #[error("there is no memory to decode the body")]
     NoMemory,
 }
@@ -134,12 +134,12 @@ impl From<SyntaxError> for BodyError {
 }
 
 impl<'a> Body<'a> {
-    /// Splits `bytes`.
+    /// Splits `bytes`, without a limit on memory.
     pub fn split(bytes: &'a [u8], framing: Framing, limits: &Limits) -> Result<Self, BodyError> {
         Self::split_within(bytes, framing, limits, &Unlimited)
     }
 
-    /// Splits `bytes`, as far as `memory` goes.
+    /// Splits `bytes`, within the limit of `memory`.
     pub fn split_within(
         bytes: &'a [u8],
         framing: Framing,
@@ -169,7 +169,7 @@ impl<'a> Body<'a> {
         Ok(body)
     }
 
-    /// How many events there are, good and bad.
+    /// Number of events, good and bad.
     #[expect(
         clippy::len_without_is_empty,
         reason = "a body without events is an error of split"
@@ -183,7 +183,7 @@ impl<'a> Body<'a> {
         self.texts.iter().map(|text| text.len()).sum()
     }
 
-    /// The events in the order in which they stand.
+    /// The events, in body order.
     pub fn events(&self) -> impl Iterator<Item = Result<RawEvent<'a, '_>, &Rejection>> {
         self.events
             .iter()
@@ -273,7 +273,7 @@ impl<'a> Body<'a> {
         }
     }
 
-    /// Takes an object that is either one event or an envelope around several.
+    /// Reads an object that is either one event or an envelope around several.
     fn object_or_envelope(
         &mut self,
         text: &'a str,
@@ -292,7 +292,7 @@ impl<'a> Body<'a> {
                 lists += usize::from(key == "events");
                 times += usize::from(key == "sent_at");
                 if key == "events" && scanner.peek() == Some(b'[') && !is_envelope {
-                    // What stood before is the envelope's, not an event's.
+                    // The members before `events` are the envelope's, not an event's.
                     self.fields.truncate(found.from);
                     is_envelope = true;
                     self.array(text, scanner, limits)?;
@@ -324,7 +324,7 @@ impl<'a> Body<'a> {
         self.finish(&text[start..scanner.offset()], found, limits)
     }
 
-    /// Takes one event, whatever kind of value it is.
+    /// Reads one event, which may be a value of any type.
     fn event(
         &mut self,
         text: &'a str,
@@ -432,13 +432,13 @@ impl<'a> Body<'a> {
             return Err(BodyError::TooManyEvents(events_max));
         }
         if self.events.len() == 1 && self.room_for > text.len() {
-            // Two events in: the rest is taken to be like them, and room is made at
-            // once, since growing would copy what is there again and again.
+            // At the second event, the rest is taken to be like the two, and space is reserved at
+            // once: growing step by step would copy repeatedly.
             let more = (self.room_for / text.len().max(32)).min(events_max);
             self.events.reserve(more);
             self.texts.reserve(more);
-            // A long first event must not make room for a body of such: few fields
-            // are shorter than 16 bytes.
+            // A long first event must not reserve space for a body of such events: few fields are
+            // shorter than 16 bytes.
             let fields = more.saturating_mul(self.fields.len()) / 2;
             self.fields.reserve(fields.min(self.room_for / 16));
         }
@@ -463,7 +463,7 @@ impl<'a> Body<'a> {
 struct Members {
     from: usize,
     flaw: Option<(usize, Flaw)>,
-    /// There are more than [`FIELDS_MAX`]; those beyond are only passed over.
+    /// There are more than [`FIELDS_MAX`]; the rest is skipped.
     is_too_many: bool,
     /// Bytes of names that had to be unescaped.
     owned_bytes: usize,
@@ -508,7 +508,7 @@ fn utf8(bytes: &[u8]) -> Result<&str, BodyError> {
     simdutf8::compat::from_utf8(bytes).map_err(|error| BodyError::NotUtf8(error.valid_up_to()))
 }
 
-/// Whether an unlabelled body is one JSON document rather than lines of them.
+/// Whether an unlabelled body is one JSON document rather than one on each line.
 fn is_one_document(bytes: &[u8]) -> bool {
     let first_line = bytes
         .trim_ascii_start()
@@ -518,8 +518,8 @@ fn is_one_document(bytes: &[u8]) -> bool {
     if first_line.len() == bytes.trim_ascii().len() || first_line.first() == Some(&b'[') {
         return true;
     }
-    // Lines if the first line is a value of its own; a document spread over
-    // several lines breaks off at the first.
+    // These are lines if the first one is a complete value. A document that is spread over several
+    // lines breaks off in the first.
     let Ok(line) = simdutf8::basic::from_utf8(first_line) else {
         return false;
     };

@@ -1,4 +1,4 @@
-//! What decoding has to know beside the bytes of an event.
+//! What decoding needs to know apart from the bytes of an event.
 
 use uuid::Uuid;
 
@@ -15,37 +15,37 @@ pub trait Tenants {
     fn resolve(&self, named: &str) -> Result<Uuid, Code>;
 }
 
-/// What decoding has to know beside the bytes.
+/// What decoding needs to know apart from the bytes.
 #[derive(Clone, Copy)]
 pub struct Context<'c> {
     /// The table that the endpoint writes.
     pub table: Table,
-    /// The format, where the caller forces one.
+    /// The format, if the caller forces one.
     pub format: Option<Format>,
     /// The tenant of events that name none.
     pub tenant: Uuid,
     /// The tenants that events may name.
     pub tenants: &'c dyn Tenants,
-    /// Who posted, for `meta.source`.
+    /// The caller's role, for `meta.source`.
     pub source: &'c str,
     /// Hashes raw ids.
     pub pseudonymizer: &'c Pseudonymizer,
     /// When the request arrived.
     pub received_at: Micros,
-    /// Events before this are refused.
+    /// Events before this are rejected.
     pub earliest: Micros,
-    /// Events after this are refused.
+    /// Events after this are rejected.
     pub latest: Micros,
-    /// Items in one exposure.
+    /// Most items in one exposure.
     pub items_max: usize,
     /// Makes ids for events that have none.
     pub new_event_id: &'c dyn Fn() -> Uuid,
-    /// How far the sender's clock is behind ours, where it said.
+    /// How far the sender's clock is behind this one, if the body had `sent_at`.
     pub skew_ms: Option<i64>,
 }
 
 impl Context<'_> {
-    /// The tenant of an event that may name one under either of two names.
+    /// The tenant of an event, which may be named by either of two fields.
     pub(super) fn tenant_of_either(
         &self,
         tenant_id: Option<Value<'_>>,
@@ -81,7 +81,7 @@ impl Context<'_> {
         })
     }
 
-    /// A timestamp that is close enough to now.
+    /// Parses a timestamp, which must be within the horizon.
     pub(super) fn instant(&self, value: Value<'_>) -> Result<Micros, Rejection> {
         let text = value.string()?;
         let at = Micros::parse(&text).ok_or_else(|| {
@@ -94,7 +94,7 @@ impl Context<'_> {
         self.in_range(at, value.name)
     }
 
-    /// An instant that is close enough to now.
+    /// Checks that an instant is within the horizon.
     pub(super) fn in_range(&self, at: Micros, name: &'static str) -> Result<Micros, Rejection> {
         if (self.earliest..=self.latest).contains(&at) {
             return Ok(at);
@@ -107,7 +107,7 @@ impl Context<'_> {
     }
 }
 
-/// When an event happened and which one it is, from its native fields.
+/// An event's id and time, from its native fields.
 pub(super) fn native_identity(
     tenant: &Uuid,
     event_id: Option<Value<'_>>,

@@ -1,4 +1,4 @@
-//! Events in, rows out: the whole of this folder behind one function.
+//! Decodes the events of a body into rows: the entry point of this folder.
 
 use super::body::{Body, Memory, RawEvent, Unlimited};
 use super::context::Context;
@@ -19,53 +19,52 @@ use super::table::Table;
 pub struct Rejected {
     /// Its place in the body, from 0.
     pub index: u32,
-    /// Its id as the sender wrote it, where it is legible.
+    /// Its id as the sender wrote it, if that is readable.
     pub event_id: Option<String>,
     /// Why.
     pub rejection: Rejection,
 }
 
-/// Rejected events of one body that are told of in full. A sender that has more to mend
-/// sees from so many what it is; a code and a place is kept of each of the others.
+/// Most rejected events of one body that are reported in full. A sender with more errors sees from
+/// these what is wrong; of the others, the place and the code are kept.
 pub const REJECTED_IN_FULL: usize = 100;
 
-/// What a body came to.
+/// The decoded events of a body.
 #[derive(Debug)]
 pub struct Decoded {
     /// The accepted events' rows.
     pub rows: Rows,
-    /// For each row, the events that it holds (several only where one event is
-    /// one item of a list): first the row, then the event's place in the body.
+    /// For each accepted event, its row, then its place in the body. A row holds several events
+    /// only if each of them is one item of a list.
     pub row_index: Vec<(u32, u32)>,
-    /// The first [`REJECTED_IN_FULL`] events that were not accepted, in the order of the
-    /// body.
+    /// The first [`REJECTED_IN_FULL`] rejected events, in body order.
     pub rejected: Vec<Rejected>,
-    /// Those behind them, each with its place in the body.
+    /// The other rejected events: place in the body, and code.
     pub rejected_more: Vec<(u32, Code)>,
 }
 
 /// Why a body cannot be decoded as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DecodeError {
-    /// There is no memory for it.
+    /// There is not enough memory.
     NoMemory,
-    /// Its rows take more bytes than they may.
+    /// The rows take more bytes than the limit.
     RowsTooLarge {
-        /// So many events from the start of the body do not.
+        /// How many events from the start of the body fit.
         events_that_fit: usize,
     },
 }
 
-/// What the rows of a body may take.
+/// Limits on the rows of a body.
 #[derive(Clone, Copy)]
 pub struct RowLimits<'l> {
-    /// Bytes of all rows.
+    /// Most bytes of all rows.
     pub bytes_max: usize,
-    /// Where memory is from.
+    /// The source of memory.
     pub memory: &'l dyn Memory,
 }
 
-/// Decodes all events of a body, however long their rows get.
+/// Decodes all events of a body, without limits.
 pub fn decode(body: &Body<'_>, context: &Context<'_>) -> Decoded {
     let limits = RowLimits {
         bytes_max: usize::MAX,
@@ -74,7 +73,7 @@ pub fn decode(body: &Body<'_>, context: &Context<'_>) -> Decoded {
     decode_within(body, context, limits).expect("there are no limits")
 }
 
-/// Decodes all events of a body, as far as `limits` go.
+/// Decodes all events of a body, within `limits`.
 ///
 /// Rows can be longer than their events: a raw id of one letter becomes 64 digits.
 pub fn decode_within(
@@ -91,8 +90,8 @@ pub fn decode_within(
     };
     let mut fit = events_that_fit;
     if has_groups {
-        // Rows of lists are written at the end, so how many fit is not known yet. Half
-        // as many each time: together no more work than there was.
+        // Rows of lists are written at the end, so how many events fit is not known yet. It is
+        // found by halving, which together costs no more than the first attempt.
         let limits = RowLimits {
             memory: &Unlimited,
             ..limits
@@ -107,15 +106,15 @@ pub fn decode_within(
     })
 }
 
-/// Decodes the first `count` events; an error comes with whether lists were found.
+/// Decodes the first `count` events. An error also says whether there were lists.
 fn decode_first(
     body: &Body<'_>,
     count: usize,
     context: &Context<'_>,
     limits: RowLimits<'_>,
 ) -> Result<Decoded, (DecodeError, bool)> {
-    // A row is about as long as its event's text: room for all of them at
-    // once, since growing would copy them again and again.
+    // A row is about as long as its event's text. Space for all rows is reserved at once: growing
+    // would copy them repeatedly.
     let text_bytes = body.text_bytes().min(limits.bytes_max);
     let ahead_bytes = text_bytes + count * size_of::<(u32, u32)>();
     if !limits.memory.take(ahead_bytes) {
@@ -146,7 +145,7 @@ fn decode_first(
                 };
                 return Err((fits, !events.groups.is_empty()));
             }
-            // Alone it is too large already.
+            // The row alone exceeds the limit: only its event is rejected.
             events.writer.take_back(before);
             events.row_index.pop();
             result = Err(Rejection::whole(
@@ -176,7 +175,7 @@ struct Events<'c, 'a> {
     rejected: Vec<Rejected>,
     rejected_more: Vec<(u32, Code)>,
     groups: Grouping<'a>,
-    /// Bytes of memory that were asked for.
+    /// Bytes of memory asked for so far.
     taken_bytes: usize,
 }
 
@@ -221,7 +220,7 @@ impl<'a> Events<'_, 'a> {
         }
     }
 
-    /// Asks for the memory that has come to be held.
+    /// Asks for the memory that was allocated since the last call.
     fn has_memory(&mut self) -> bool {
         let held_bytes = self.writer.held_bytes()
             + self.groups.held_bytes()
@@ -258,7 +257,7 @@ impl<'a> Events<'_, 'a> {
     }
 }
 
-/// The id of a rejected event, to let its sender find it.
+/// The id of a rejected event, so that its sender can find it.
 fn legible_event_id(event: &RawEvent<'_, '_>) -> Option<String> {
     let field = event.fields.iter().find(|field| field.key == "event_id")?;
     let id = json::string::as_str(field.raw)?;

@@ -1,4 +1,4 @@
-//! What was shown: native events, and the row of any exposure.
+//! Exposures: what was shown. Reads native events, and encodes the row of any format.
 
 use std::borrow::Cow;
 
@@ -18,7 +18,7 @@ use super::row::writer::RowWriter;
 use super::subject::{self, HexText, Subject, pseudonym};
 use super::time::Micros;
 
-/// Numbers that an item may carry; readers of the suite decode them as such.
+/// Members of an item that must be numbers: readers of the suite decode them as such.
 const ITEM_NUMBERS: [&str; 4] = [
     "score", "propensity", "logging_propensity", "target_propensity",
 ];
@@ -55,7 +55,7 @@ pub(super) struct Versions<'a> {
 }
 
 impl<'a> Experiment<'a> {
-    /// From an object `{id, variant}`.
+    /// Reads an object `{id, variant}`.
     pub(super) fn read(value: Option<Value<'a>>) -> Result<Self, Rejection> {
         let Some(value) = value else {
             return Ok(Self::default());
@@ -88,8 +88,8 @@ impl<'a> Versions<'a> {
 impl Exposure<'_> {
     /// Appends the event's row.
     pub(super) fn encode(&self, out: &mut RowWriter) {
-        // The suite's pipelines abort on a row without a session, and a constant
-        // would merge all such requests into one session: each stands alone.
+        // The suite's pipelines abort on a row without a session, and a constant would merge all
+        // such requests into one session. So the request id stands in for it.
         let session = self
             .subject
             .session
@@ -168,7 +168,7 @@ pub(super) fn native<'a>(
 
     let parts = [request, client_context, experiment].into_iter().flatten();
     let parts_bytes: usize = parts.map(|value| value.raw.len()).sum();
-    // Beside them stand a few names, the surface and the segment.
+    // The rest is a few names, the surface and the segment.
     let mut request_column = String::with_capacity(parts_bytes + 96);
     let mut object = ObjectWriter::open(&mut request_column);
     let given = match request {
@@ -220,7 +220,7 @@ pub(super) fn native<'a>(
     })
 }
 
-/// The request id of an exposure, which cannot do without one.
+/// The request id of an exposure, which is required.
 pub(super) fn required_request_id<'a>(
     value: Option<Value<'a>>,
 ) -> Result<RequestId<'a>, Rejection> {
@@ -228,13 +228,13 @@ pub(super) fn required_request_id<'a>(
     Ok(RequestId::parse(text))
 }
 
-/// The surface of an exposure, which cannot do without one.
+/// The surface of an exposure, which is required.
 pub(super) fn required_surface<'a>(value: Option<Value<'a>>) -> Result<Cow<'a, str>, Rejection> {
     required(opt_path_safe(value)?, "surface")
 }
 
-/// Writes the items as they are, with a rank where one is missing: one bad item
-/// in one row would abort the suite's whole signal job.
+/// Writes the items as they are, with a rank where one is missing. Each item is checked: one bad
+/// item in one row would abort the suite's whole signal job.
 pub(super) fn push_items(
     out: &mut String,
     list: Value<'_>,
@@ -251,7 +251,7 @@ pub(super) fn push_items(
     while walker.more(b']') {
         let place = items;
         items += 1;
-        // A list that is too long is refused for that, whatever stands in it.
+        // A list that is too long is rejected for its length, even if an item is wrong, too.
         if wrong.is_some() || items > context.items_max {
             walker.value();
             continue;
@@ -277,7 +277,7 @@ pub(super) fn push_items(
             out.push_str(raw);
         }
         if item.rank.is_none() {
-            // In front of the object's end.
+            // Before the object's closing brace.
             out.truncate(out.len() - 1);
             out.push_str(&format!(",\"rank\":{items}}}"));
         }
@@ -293,20 +293,20 @@ pub(super) fn push_items(
     wrong.map_or(Ok(()), Err)
 }
 
-/// What is looked at in an item.
+/// What is read of an item.
 #[derive(Debug, Default)]
 struct Item<'a> {
     id: Option<Value<'a>>,
-    /// Absent also if it is null: the one that is appended then wins, since jsonb
-    /// keeps the last.
+    /// Absent also if it is null: a rank is then appended, and wins, since jsonb keeps the last of
+    /// two members.
     rank: Option<Value<'a>>,
     has_null_rank: bool,
-    /// Whether it may name raw ids, beside members that cannot.
+    /// Whether a member may name raw ids; those with a fixed type cannot.
     names_ids: bool,
 }
 
 impl<'a> Item<'a> {
-    /// Takes one item, whole even if it is wrong, and checks it.
+    /// Reads and checks one item; consumes all of it even if it is wrong.
     fn read(walker: &mut Walker<'a>) -> Result<Self, Rejection> {
         if !walker.enter(b'{') {
             walker.value();
@@ -315,7 +315,7 @@ impl<'a> Item<'a> {
         let mut item = Self::default();
         let mut checked = Ok(());
         while walker.more(b'}') {
-            // The names that stand in nearly all items are compared, not scanned.
+            // The names of nearly all items are compared, not scanned.
             let usual = ["item_id", "rank", "score"];
             let (key, key_escaped) = match usual.into_iter().find(|name| walker.take_key(name)) {
                 Some(name) => (name, false),
@@ -346,7 +346,7 @@ impl<'a> Item<'a> {
         let named = |name| Value { name, raw, escaped };
         let twice = |name| Rejection::of(Code::DuplicateField, name, "the field stands twice");
         match key {
-            // A string, or the item is refused: no raw id is a member of it.
+            // It must be a string, so no raw id is a member of it.
             "item_id" => match self.id.replace(named("item_id")) {
                 None => Ok(()),
                 Some(_) => Err(twice("item_id")),
@@ -385,7 +385,7 @@ fn bare_etag(etag: Cow<'_, str>) -> Cow<'_, str> {
     }
 }
 
-/// Writes the members that the suite's own response has under `meta`.
+/// Writes the members that the suite's own responses have under `meta`.
 pub(super) fn push_response_meta(
     object: &mut ObjectWriter<'_>,
     tenant: Option<&str>,

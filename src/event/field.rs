@@ -6,8 +6,8 @@ use super::body::RawEvent;
 use super::json::{self, Field};
 use super::rejection::{Code, Rejection};
 
-/// Longest text that may stand in an indexed column: three of them in one
-/// B-tree entry stay below its 2.7 kB.
+/// Longest text in an indexed column: three of them in one B-tree entry stay below its limit of 2.7
+/// kB.
 pub(super) const KEY_BYTES_MAX: usize = 512;
 
 /// Longest `event_id` that is not a UUID.
@@ -41,7 +41,7 @@ impl<const N: usize> Names<N> {
         Self { names, marks }
     }
 
-    /// The place of a name; `likely` is looked at first, then what follows it.
+    /// The index of a name. The search begins at `likely`.
     #[inline]
     fn find(&self, name: &str, likely: usize) -> Option<usize> {
         let wanted = mark(name);
@@ -60,7 +60,7 @@ impl<const N: usize> Names<N> {
     }
 }
 
-/// The length and three of the bytes: most names that differ, differ here.
+/// The length and three of the bytes: most names differ in these.
 const fn mark(name: &str) -> u32 {
     match name.as_bytes() {
         [] => 0,
@@ -73,9 +73,9 @@ const fn mark(name: &str) -> u32 {
     }
 }
 
-/// Finds `names` among an event's fields; what is left over goes to `extra`.
+/// Picks the fields `names` of an event; the others go to `extra`.
 ///
-/// A null counts as absent: senders that have nothing to say often say null.
+/// A null counts as absent: senders often write null for a value that they do not have.
 pub(super) fn pick<'a, 'b, const N: usize>(
     event: &RawEvent<'a, 'b>,
     names: &Names<N>,
@@ -135,14 +135,14 @@ impl<'a> Value<'a> {
         Ok((!is_blank(&text)).then_some(text))
     }
 
-    /// A string that may become part of a path in other components of the
-    /// suite, which split days and surfaces into folders.
+    /// A string that is safe in a path: other components of the suite split days and surfaces into
+    /// folders.
     pub(super) fn path_safe(&self) -> Result<Option<Cow<'a, str>>, Rejection> {
         let Some(text) = self.text(KEY_BYTES_MAX)? else {
             return Ok(None);
         };
-        // Control characters beyond ASCII (U+0080 to U+009F) begin with 0xC2. Every
-        // byte is looked at, so that many are at once.
+        // Control characters beyond ASCII (U+0080 to U+009F) begin with 0xC2. There is no early
+        // exit, so that many bytes are checked at once.
         let suspicious = |byte: u8| {
             (byte == b'/') | (byte == b'\\') | (byte < 0x20) | (byte == 0x7F) | (byte == 0xC2)
         };
@@ -159,9 +159,9 @@ impl<'a> Value<'a> {
         Ok(Some(text))
     }
 
-    /// An integer from `min` on that fits an `integer` column.
+    /// An integer of at least `min` that fits an `integer` column.
     pub(super) fn int(&self, min: i32) -> Result<i32, Rejection> {
-        // Too short to overflow, and a scanned number if it is digits.
+        // Nine digits do not overflow, and digits that were scanned are a number.
         if self.raw.len() <= 9 && self.raw.bytes().all(|byte| byte.is_ascii_digit()) {
             let value = self
                 .raw
@@ -216,22 +216,20 @@ impl<'a> Value<'a> {
         json::walk::members(self.raw).ok_or_else(|| self.wrong_type("an object"))
     }
 
-    /// Refuses the value for its type.
+    /// Rejects the value for its type.
     pub(super) fn wrong_type(&self, expected: &str) -> Rejection {
         Rejection::of(Code::InvalidType, self.name, format!("must be {expected}"))
     }
 }
 
-/// Whether a text is nothing but white space.
+/// Whether a text is only white space.
 fn is_blank(text: &str) -> bool {
-    // Nearly all begin with a letter or a digit, and need no look at what Unicode
-    // calls white space.
+    // Nearly all texts begin with a visible ASCII character, and need no Unicode check.
     !text.as_bytes().first().is_some_and(u8::is_ascii_graphic) && text.trim().is_empty()
 }
 
-/// The member `key` of a nested object, by the name that a rejection gives it. It may
-/// stand once: Postgres keeps the last of several, so the column and what is read here
-/// would differ.
+/// The member `key` of a nested object; `name` is for rejections. A second one is rejected:
+/// Postgres keeps the last of several, so the column and the value read here would differ.
 pub(super) fn member<'a>(
     members: &[Field<'a>],
     key: &str,
@@ -255,7 +253,7 @@ pub(super) fn member<'a>(
         }))
 }
 
-/// The value of a field that an event cannot do without.
+/// The value of a required field.
 pub(super) fn required<T>(value: Option<T>, name: &'static str) -> Result<T, Rejection> {
     value.ok_or_else(|| Rejection::of(Code::MissingField, name, "is required"))
 }

@@ -1,4 +1,4 @@
-//! How an event's fields are named and nested.
+//! The formats of events: how fields are named and nested.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,13 +9,13 @@ use super::table::Table;
 /// How an event's fields are named and nested (contract §3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// Our own: the columns' names.
+    /// This service's format: the columns' names.
     Native,
     /// recsys-service's exposure log.
     ServiceV1,
     /// recsys-eval's exposure.v1, also written by recsys-service.
     EvalV1,
-    /// recsys-pipelines' exposure.v1: one line an item.
+    /// recsys-pipelines' exposure.v1: one line for each item.
     PipelinesV1,
     /// recsys-eval's outcome.v1.
     OutcomeV1,
@@ -51,7 +51,7 @@ impl Format {
         }
     }
 
-    /// Recognises an event by the fields that only its format has.
+    /// Recognises an event's format by its fields.
     pub(super) fn recognise(table: Table, event: &RawEvent<'_, '_>) -> Self {
         let has = |name: &str| event.fields.iter().any(|field| field.key == name);
         if has("occurred_at") {

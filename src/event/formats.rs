@@ -1,7 +1,7 @@
 //! The suite's other formats, mapped as the tables of contract §3 say.
 //!
-//! They name no event id, so one is made from the event's own text: a log file
-//! that is posted twice is stored once.
+//! They have no event id, so one is derived from the event's text: a log file that is posted twice
+//! is stored once.
 
 pub(crate) mod grouping;
 
@@ -269,7 +269,7 @@ pub(super) fn outcome_v1<'a>(
     })
 }
 
-/// The subject of service_v1, whose ids are hashes; raw ones are taken too.
+/// The subject of service_v1. Its ids are hashes; raw ones are accepted, too.
 fn hashed_subject(who: Value<'_>, context: &Context<'_>) -> Result<Subject, Rejection> {
     let members = who.members()?;
     let of = |raw: &'static str, hash: &'static str| {

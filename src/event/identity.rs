@@ -1,7 +1,7 @@
-//! Who and which: event ids, request ids, pseudonyms.
+//! Event ids, request ids and pseudonyms.
 //!
-//! The rules are those of the suite (contract §3), so that rows written here
-//! join with what its other components write.
+//! The rules are those of the suite (contract §3), so that rows written here join with what its
+//! other components write.
 
 use std::borrow::Cow;
 
@@ -12,8 +12,8 @@ use uuid::Uuid;
 
 /// Replaces raw user, anonymous and session ids by keyed hashes.
 ///
-/// HMAC-SHA256 with the suite's salt over the trimmed id: the same person has
-/// the same pseudonym in every component that knows the salt.
+/// HMAC-SHA256 with the suite's salt over the trimmed id: a person has the same pseudonym in every
+/// component that knows the salt.
 #[derive(Clone)]
 pub struct Pseudonymizer {
     short: ShortHmac,
@@ -30,7 +30,7 @@ impl std::fmt::Debug for Pseudonymizer {
 pub type Pseudonym = [u8; 32];
 
 impl Pseudonymizer {
-    /// Prepares the salt once; hashing then costs 0.1 µs an id.
+    /// Prepares the salt once; hashing an id then takes 0.1 µs.
     pub fn new(salt: &[u8]) -> Self {
         Self {
             short: ShortHmac::new(salt),
@@ -38,7 +38,7 @@ impl Pseudonymizer {
         }
     }
 
-    /// The pseudonym of a raw id; `None` for one that is blank.
+    /// The pseudonym of a raw id; `None` if it is blank.
     pub fn hash(&self, raw: &str) -> Option<Pseudonym> {
         let trimmed = trimmed(raw);
         if trimmed.is_empty() {
@@ -55,29 +55,28 @@ impl Pseudonymizer {
 
 /// HMAC-SHA256 of messages that fit one block, as nearly all ids do.
 ///
-/// Copying the general type's buffers and padding through them costs as much as
-/// the hash itself; here both blocks are laid out whole. RFC 2104: the inner hash
-/// is over a block of the key and the message, the outer one over another block
-/// of the key and the inner hash.
+/// Copying the general type's buffers and padding through them costs as much as the hash itself, so
+/// both blocks are laid out here. RFC 2104: the inner hash covers a block of the key and the
+/// message; the outer one covers another block of the key and the inner hash.
 #[derive(Clone)]
 struct ShortHmac {
-    /// SHA-256's state behind the inner block of the key.
+    /// SHA-256's state after the inner block of the key.
     inner: [u32; 8],
-    /// And behind the outer one.
+    /// SHA-256's state after the outer block of the key.
     outer: [u32; 8],
 }
 
-/// Bytes that SHA-256 takes at a time.
+/// Bytes of a SHA-256 block.
 const BLOCK: usize = 64;
 
-/// Where SHA-256 starts (FIPS 180-4, 5.3.3).
+/// SHA-256's initial state (FIPS 180-4, 5.3.3).
 const SHA256_START: [u32; 8] = [
     0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab,
     0x5be0_cd19,
 ];
 
 impl ShortHmac {
-    /// Longest message that leaves room for its padding: a bit and a length.
+    /// Longest message that leaves room for its padding: one byte, and a length of eight.
     const BYTES_MAX: usize = BLOCK - 9;
 
     fn new(key: &[u8]) -> Self {
@@ -111,7 +110,7 @@ impl ShortHmac {
     }
 }
 
-/// The state behind a second and last block, of which `length` bytes are the message's.
+/// The state after a second and last block, which holds `length` bytes of message.
 fn last_block(mut state: [u32; 8], mut block: [u8; BLOCK], length: usize) -> [u32; 8] {
     block[length] = 0x80;
     let bits = (BLOCK + length) as u64 * 8;
@@ -128,34 +127,32 @@ fn bytes_of(state: [u32; 8]) -> [u8; 32] {
     bytes
 }
 
-/// A text without white space around it.
+/// A text without surrounding white space.
 fn trimmed(text: &str) -> &str {
-    // What begins and ends in a letter or a digit needs no look at what Unicode
-    // calls white space.
+    // A text that begins and ends with a visible ASCII character needs no Unicode check.
     match text.as_bytes() {
         [first, .., last] if first.is_ascii_graphic() && last.is_ascii_graphic() => text,
         _ => text.trim(),
     }
 }
 
-/// A pseudonym written as 64 hex digits, upper or lower case.
+/// Parses a pseudonym of 64 hex digits, in upper or lower case.
 pub fn parse_pseudonym(text: &str) -> Option<Pseudonym> {
     let mut pseudonym = [0; 32];
     hex::decode_to_slice(text, &mut pseudonym).ok()?;
     Some(pseudonym)
 }
 
-/// The id of an event as its sender named it: a UUID is kept, any other string
-/// becomes a UUIDv5 in the tenant's namespace.
+/// The id of an event that its sender named: a UUID is kept, any other string becomes a UUIDv5 in
+/// the tenant's namespace.
 pub fn event_id(tenant: &Uuid, named: &str) -> Uuid {
     Uuid::try_parse(named).unwrap_or_else(|_| Uuid::new_v5(tenant, named.as_bytes()))
 }
 
 /// The id of an event in a format that has no field for one.
 ///
-/// Made from the event's own text, so that posting a log file twice stores it
-/// once. The NUL keeps these names apart from all that [`event_id`] is given:
-/// no accepted string contains one.
+/// Derived from the event's text, so that a log file that is posted twice is stored once. The NUL
+/// keeps these names apart from those that [`event_id`] is given: no accepted string contains one.
 pub fn event_id_of_text<'a>(
     tenant: &Uuid,
     format: &str,
@@ -176,13 +173,13 @@ pub struct RequestId<'a> {
     pub uuid: Uuid,
     /// As the sender wrote it.
     pub text: Cow<'a, str>,
-    /// Whether `text` says more than `uuid` does.
+    /// Whether `text` is not a UUID, so that `uuid` is derived from it.
     pub derived: bool,
 }
 
 impl<'a> RequestId<'a> {
-    /// A UUID is kept; other strings become a UUIDv5 in the OID namespace,
-    /// which is the suite's own convention.
+    /// Keeps a UUID. Other strings become a UUIDv5 in the OID namespace, as in the rest of the
+    /// suite.
     pub fn parse(text: Cow<'a, str>) -> Self {
         match Uuid::try_parse(&text) {
             Ok(uuid) => Self {
@@ -198,7 +195,7 @@ impl<'a> RequestId<'a> {
         }
     }
 
-    /// The raw string, where the column cannot hold it.
+    /// The sender's string, if the column cannot hold it.
     pub fn raw(&self) -> Option<&str> {
         self.derived.then_some(&*self.text)
     }
@@ -242,7 +239,7 @@ mod tests {
     }
 
     proptest! {
-        /// The general type decides what HMAC is.
+        /// The general type defines what HMAC is.
         #[test]
         fn short_ids_hash_as_long_ones_do(
             salt in proptest::collection::vec(any::<u8>(), 0..200),

@@ -1,4 +1,4 @@
-//! What people did: native events, and the row of any interaction.
+//! Interactions: what people did. Reads native events, and encodes the row of any format.
 
 use std::borrow::Cow;
 
@@ -130,7 +130,7 @@ fn event_type(value: Value<'_>) -> Result<&'static str, Rejection> {
         "view" => Ok("view"),
         "click" => Ok("click"),
         "add_to_cart" => Ok("add_to_cart"),
-        // recsys-eval's word for it.
+        // recsys-eval's name for it.
         "purchase" | "conversion" => Ok("purchase"),
         _ => Err(Rejection::of(
             Code::InvalidValue,
@@ -140,13 +140,13 @@ fn event_type(value: Value<'_>) -> Result<&'static str, Rejection> {
     }
 }
 
-/// The item that the interaction is with.
+/// The item of the interaction.
 pub(super) fn item<'a>(value: Option<Value<'a>>) -> Result<Cow<'a, str>, Rejection> {
     let text = required(value, "item_id")?.text(KEY_BYTES_MAX)?;
     required(text, "item_id")
 }
 
-/// What an interaction was worth.
+/// The value of an interaction.
 pub(super) fn decimal(value: Value<'_>) -> Result<Decimal, Rejection> {
     Decimal::parse(value.number()?).ok_or_else(|| {
         Rejection::of(

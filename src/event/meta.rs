@@ -1,5 +1,5 @@
-//! The `meta` column: the client's own, what we know beside it, and every field
-//! that no column takes.
+//! The `meta` column: the client's own members, what the service adds, and every field that no
+//! column takes.
 
 use super::context::Context;
 use super::field::Value;
@@ -10,30 +10,30 @@ use super::json::write::ObjectWriter;
 use super::rejection::Rejection;
 use super::subject::{self, HexText, Subject};
 
-/// Names that mean something to the suite's views and jobs; a client's values
-/// under them are kept in `meta.extra.meta`.
+/// Names with a meaning for the suite's views and jobs. A client's values under them are kept in
+/// `meta.extra.meta`.
 const RESERVED: [&str; 6] = [
     "schema", "request_id", "subject_kind", "anonymous_id_hash", "skew_ms", "extra",
 ];
 
-/// Puts one event's `meta` together.
+/// Builds the `meta` of one event.
 #[derive(Debug, Default)]
 pub(super) struct Meta<'a, 'b> {
     /// The client's own object.
     pub(super) client: Option<Value<'a>>,
     /// Fields of the format that have no column.
     pub(super) kept: Vec<(&'static str, &'a str)>,
-    /// Fields of the format that could not go where they belong.
+    /// Fields of the format that could not be stored in their usual place.
     pub(super) displaced: Vec<(&'static str, &'a str)>,
     /// Fields that the format does not know.
     pub(super) extra: Vec<&'b Field<'a>>,
 }
 
 impl Meta<'_, '_> {
-    /// The column's text; `None` if there is nothing to say.
+    /// The column's text; `None` if it would be empty.
     ///
-    /// Native interactions say nothing of their source and schema: they are the
-    /// rule, and the words would be a sixth of the row.
+    /// Native interactions leave out their source and schema: they are the rule, and the two would
+    /// be a sixth of the row.
     pub(super) fn text(
         &self,
         format: Format,

@@ -1,7 +1,7 @@
 //! Bytes in, valid events out, already as rows of binary COPY.
 //!
-//! Pure: no clock, no IO, no async. Time, tenants and fresh ids arrive as
-//! values. An event is encoded once; nothing re-encodes it later.
+//! Pure: no clock, no IO, no async. Time, tenants and fresh ids arrive as values. An event is
+//! encoded once, and never again later.
 
 pub mod context;
 pub mod format;

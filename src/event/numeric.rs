@@ -1,26 +1,25 @@
-//! Decimal numbers from JSON text to `numeric(18,6)`, without a float between.
+//! Decimal numbers, from JSON text to `numeric(18,6)` without a float in between.
 
-/// Digits behind the point.
+/// Digits after the point.
 const SCALE: i32 = 6;
 
-/// One more than the largest whole part of a `numeric(18,6)`.
+/// The smallest positive number that does not fit `numeric(18,6)`, in millionths.
 const LIMIT_MICROS: u64 = 1_000_000_000_000_000_000;
 
 /// A decimal in millionths, as `numeric(18,6)` holds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decimal {
-    /// Below zero; never so for a zero.
+    /// Whether it is below zero; false for zero.
     negative: bool,
     /// The absolute value in millionths, below 10^18.
     micros: u64,
 }
 
 impl Decimal {
-    /// Parses the text of a JSON number, rounding half away from zero to six
-    /// places as Postgres does; `None` if it does not fit `numeric(18,6)`.
+    /// Parses the text of a JSON number, rounding half away from zero to six places as Postgres
+    /// does; `None` if it does not fit `numeric(18,6)`.
     ///
-    /// `text` is a number as the scanner lets through: well formed, short, with
-    /// a small exponent.
+    /// `text` is a number that the scanner has accepted: well formed, short, with a small exponent.
     pub fn parse(text: &str) -> Option<Self> {
         let (negative, text) = match text.strip_prefix('-') {
             Some(rest) => (true, rest),
@@ -31,7 +30,7 @@ impl Decimal {
             None => (text, 0),
         };
         let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-        // Digits left of the rounding place, after the exponent has moved the point.
+        // Digits before the rounding place, after the exponent has moved the point.
         let whole_len = i32::try_from(whole.len()).ok()?;
         let kept = whole_len.checked_add(exponent)?.checked_add(SCALE)?;
         let mut micros: u64 = 0;
@@ -90,7 +89,7 @@ impl Decimal {
         }
     }
 
-    /// Reads the binary form back, as text: what [`Decimal::encode`] writes.
+    /// Reads the binary form that [`Decimal::encode`] writes, as text.
     pub fn decode_to_text(bytes: &[u8]) -> Option<String> {
         let mut words = bytes
             .chunks_exact(2)

@@ -1,4 +1,4 @@
-//! Why an event was not accepted, in a form that programs can act on.
+//! Why an event was rejected, in a form that programs can act on.
 
 use std::borrow::Cow;
 
@@ -75,7 +75,7 @@ impl Code {
         Code::UnsupportedFormat,
     ];
 
-    /// The code as it stands in answers and metrics.
+    /// The code's name in responses and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Code::InvalidJson => "invalid_json",
@@ -136,14 +136,14 @@ impl Code {
     }
 }
 
-/// Why one event was not accepted.
+/// Why one event was rejected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
     /// The reason, for programs.
     pub code: Code,
-    /// The field at fault, where it is one.
+    /// The field at fault, if it is one field.
     pub field: Option<Cow<'static, str>>,
-    /// The reason, for people. Never repeats values that may identify someone.
+    /// The reason, for people. Never repeats values that may identify a person.
     pub message: Cow<'static, str>,
 }
 

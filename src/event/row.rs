@@ -1,10 +1,9 @@
 //! Rows of binary COPY, the only form in which events travel from here on.
 //!
-//! A row is what PostgreSQL reads between the header and the trailer of
-//! `COPY … FROM STDIN BINARY`: a column count (i16), then a length (i32, −1 for
-//! NULL) and that many bytes for each column, all big endian. Every row begins
-//! with the three columns of the key, which have fixed sizes, so that a row's
-//! [`Key`] can be read without knowing the rest of it.
+//! A row is what PostgreSQL reads between the header and the trailer of `COPY … FROM STDIN BINARY`:
+//! a column count (i16), then for each column a length (i32, −1 for NULL) and that many bytes, all
+//! big endian. Every row begins with the three columns of the key, which have fixed sizes, so that
+//! its [`Key`] can be read without the rest of the row.
 
 pub mod rows;
 pub mod writer;
@@ -14,13 +13,13 @@ use uuid::Uuid;
 use super::table::Table;
 use super::time::Micros;
 
-/// The version of the columns' order and encoding, kept before rows on disk.
+/// The version of the columns' order and encoding, written before rows on disk.
 pub const ROW_FORMAT: u8 = 1;
 
-/// What stands before the rows on disk: [`ROW_FORMAT`] and the table.
+/// Bytes before the rows on disk: [`ROW_FORMAT`] and the table.
 const PREFIX_BYTES: usize = 2;
 
-/// A column's type, as far as its binary form goes.
+/// A column's type, as far as its binary form depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// `uuid`
@@ -52,7 +51,7 @@ const fn column(name: &'static str, kind: Kind) -> Column {
     Column { name, kind }
 }
 
-/// `exposure_events`, as rows carry it.
+/// The columns of `exposure_events`, as rows carry them.
 const EXPOSURE_COLUMNS: [Column; 17] = [
     column("tenant_id", Kind::Uuid),
     column("occurred_at", Kind::Time),
@@ -73,7 +72,7 @@ const EXPOSURE_COLUMNS: [Column; 17] = [
     column("meta", Kind::Json),
 ];
 
-/// `interaction_events`, as rows carry it.
+/// The columns of `interaction_events`, as rows carry them.
 const INTERACTION_COLUMNS: [Column; 14] = [
     column("tenant_id", Kind::Uuid),
     column("occurred_at", Kind::Time),
@@ -101,7 +100,7 @@ impl Table {
     }
 }
 
-/// What makes an event the same event: the primary key of both tables.
+/// The identity of an event: the primary key of both tables.
 ///
 /// Orders as the index does: tenant, then time, then id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -110,7 +109,7 @@ pub struct Key {
     pub tenant: Uuid,
     /// When the event happened.
     pub occurred_at: Micros,
-    /// Which event it is.
+    /// The event's id.
     pub event_id: Uuid,
 }
 
@@ -118,7 +117,7 @@ impl Key {
     /// Bytes of a row up to the end of its key.
     const END: usize = 2 + (4 + 16) + (4 + 8) + (4 + 16);
 
-    /// Reads the key at the start of a row; `None` if that is not one.
+    /// Reads the key at the start of a row; `None` if there is none.
     pub fn of_row(row: &[u8]) -> Option<Self> {
         let row: &[u8; Self::END] = row.first_chunk()?;
         let uuid = |at: usize| Uuid::from_slice(&row[at..at + 16]).ok();
@@ -134,14 +133,14 @@ impl Key {
     }
 }
 
-/// When a row was received: the column behind the key.
+/// When a row was received: the column after the key.
 pub fn received_at(row: &[u8]) -> Option<Micros> {
     let (length, rest) = row.get(Key::END..)?.split_first_chunk()?;
     let value = rest.first_chunk()?;
     (i32::from_be_bytes(*length) == 8).then(|| Micros::from_postgres(i64::from_be_bytes(*value)))
 }
 
-/// A row behind what stands before rows on disk, so that [`Rows::parse`] takes it.
+/// A row with the prefix of rows on disk, so that [`rows::Rows::parse`] accepts it.
 pub fn framed(table: Table, row: &[u8]) -> Vec<u8> {
     [&[ROW_FORMAT, table as u8], row].concat()
 }

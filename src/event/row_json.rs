@@ -1,4 +1,4 @@
-//! A row as a JSON object, for people who have to find out what is wrong with it.
+//! A row as a JSON object, for people who look for an error in it.
 //!
 //! `jsonb_populate_record` turns the object back into the row.
 
@@ -10,7 +10,7 @@ use super::row::Kind;
 use super::table::Table;
 use super::time::Micros;
 
-/// The row's columns by name; `None` if the bytes are no row of this table.
+/// The row's columns by name; `None` if the bytes are not a row of this table.
 pub fn row_to_json(table: Table, row: &[u8]) -> Option<String> {
     let mut out = String::with_capacity(row.len() * 2);
     let mut object = ObjectWriter::open(&mut out);

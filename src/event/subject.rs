@@ -1,4 +1,4 @@
-//! Who an event is about, without knowing who that is.
+//! Replaces raw ids by pseudonyms, in the fields of an event and at any depth of its JSON values.
 //!
 //! Keeps one invariant: no raw user, anonymous or session id leaves this file.
 
@@ -14,19 +14,19 @@ use super::json::walk::Walker;
 use super::json::write::ObjectWriter;
 use super::rejection::{Code, Rejection};
 
-/// The names under which raw ids arrive.
+/// The names of fields with raw ids.
 const RAW_IDS: [&str; 3] = ["user_id", "anonymous_id", "session_id"];
 
 /// The pseudonyms of one event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Subject {
-    /// The user's, else the anonymous id's.
+    /// The user's pseudonym, or else the anonymous id's.
     pub(super) user_key: Option<Pseudonym>,
-    /// Which of the two `user_key` is.
+    /// Which of the two `user_key` is: `user` or `anonymous`.
     pub(super) kind: Option<&'static str>,
-    /// The anonymous id's, where `user_key` is the user's.
+    /// The anonymous id's pseudonym, if `user_key` is the user's.
     pub(super) anonymous: Option<HexText>,
-    /// The session's, in hex.
+    /// The session id's pseudonym, in hex.
     pub(super) session: Option<HexText>,
 }
 
@@ -63,7 +63,7 @@ impl HexText {
         Self(digits)
     }
 
-    /// As bytes, which need no second look at whether they are text.
+    /// The digits as bytes, which need no UTF-8 check.
     pub(super) fn as_bytes(&self) -> &[u8] {
         &self.0
     }
@@ -79,13 +79,13 @@ impl fmt::Debug for HexText {
     }
 }
 
-/// Without a table, so that the compiler does many at once.
+/// Without a table, so that the compiler can vectorise it.
 fn hex_digit(nibble: u8) -> u8 {
     let letter = if nibble > 9 { b'a' - b'0' - 10 } else { 0 };
     b'0' + nibble + letter
 }
 
-/// The pseudonym from a field with a raw id and its sibling with the hash.
+/// The pseudonym from a field with a raw id, or from its sibling with the hash.
 pub(super) fn pseudonym(
     raw: Option<Value<'_>>,
     hash: Option<Value<'_>>,
@@ -112,8 +112,8 @@ pub(super) fn pseudonym(
     }
 }
 
-/// The pseudonym from a field that holds a hash or a raw id, as exposure.v1
-/// and outcome.v1 have it; the request id stands there for "nobody".
+/// The pseudonym from a field that holds a hash or a raw id, as in exposure.v1 and outcome.v1.
+/// There the request id stands for an unknown user.
 pub(super) fn pseudonym_or_raw(
     value: Option<Value<'_>>,
     request_id: Option<&str>,
@@ -127,12 +127,12 @@ pub(super) fn pseudonym_or_raw(
     Ok(identity::parse_pseudonym(&text).or_else(|| context.pseudonymizer.hash(&text)))
 }
 
-/// Whether a text may name raw ids; where it does not, it is copied whole.
+/// Whether a text may name raw ids; if not, it is copied whole.
 pub(super) fn may_name_ids(raw: &str) -> bool {
     let bytes = raw.as_bytes();
     let mut from = 0;
     while let Some(at) = json::string::next_escape_or_underscore(bytes, from) {
-        // An escape could spell a name in another way.
+        // An escape may spell a name in another way.
         let is_escape = bytes[at] == b'\\';
         // All three names end in "_id"; so does "item_id", in every item of a list.
         let ends_name = bytes[at..].starts_with(b"_id") && {
@@ -149,9 +149,8 @@ pub(super) fn may_name_ids(raw: &str) -> bool {
     false
 }
 
-/// Writes a value with the raw ids in it, however deep they stand, replaced by
-/// `…_hash`. Time is linear in the value's bytes, whatever its depth: it is searched
-/// once as a whole, and walked once if that found something.
+/// Writes a value, and replaces the raw ids in it by `…_hash`, at any depth. Takes linear time at
+/// any depth: the value is searched once, and walked once if a name was found.
 pub(super) fn push_scrubbed(out: &mut String, raw: &str, pseudonymizer: &Pseudonymizer) {
     if raw.starts_with(['{', '[']) && may_name_ids(raw) {
         scrub(out, &mut Walker::new(raw), pseudonymizer);
@@ -160,8 +159,8 @@ pub(super) fn push_scrubbed(out: &mut String, raw: &str, pseudonymizer: &Pseudon
     }
 }
 
-/// Takes one value from the walker and writes it, scrubbed. Recursion ends because the
-/// scanner refuses what nests deeper than its limit.
+/// Reads one value from the walker and writes it, scrubbed. The recursion is bounded: the scanner
+/// rejects nesting beyond its limit.
 fn scrub(out: &mut String, walker: &mut Walker<'_>, pseudonymizer: &Pseudonymizer) {
     if walker.enter(b'{') {
         out.push('{');
@@ -176,7 +175,7 @@ fn scrub(out: &mut String, walker: &mut Walker<'_>, pseudonymizer: &Pseudonymize
                 let (raw, _) = walker.value();
                 if let Some(hash) = hash_of(raw, pseudonymizer) {
                     begin_member(out, &mut is_first, &plain);
-                    // In front of the name's closing quote and colon.
+                    // Before the name's closing quote and colon.
                     out.truncate(out.len() - 2);
                     out.push_str("_hash\":\"");
                     out.push_str(hash.as_str());
@@ -213,9 +212,8 @@ fn begin_member(out: &mut String, is_first: &mut bool, name: &str) {
     out.push_str("\":");
 }
 
-/// The pseudonym of a raw id as JSON; none if it is blank. Anything but a string is
-/// no id that the suite could have written; its text is hashed all the same rather
-/// than stored.
+/// The pseudonym of a raw id as JSON; `None` if it is blank. A value that is not a string cannot be
+/// an id of the suite; its text is hashed rather than stored.
 fn hash_of(raw: &str, pseudonymizer: &Pseudonymizer) -> Option<HexText> {
     let id = json::string::as_str(raw).unwrap_or(raw.into());
     pseudonymizer.hash(&id).as_ref().map(HexText::of)
@@ -242,7 +240,7 @@ mod tests {
 
     use super::*;
 
-    /// What scrubbing comes to, value by value.
+    /// The expected result of scrubbing, value by value.
     fn scrubbed(value: &serde_json::Value, pseudonymizer: &Pseudonymizer) -> serde_json::Value {
         use serde_json::Value;
         match value {

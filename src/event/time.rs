@@ -1,4 +1,4 @@
-//! Instants as Postgres keeps them: microseconds, no zone, no clock of our own.
+//! Instants as Postgres stores them: microseconds, without a zone. Nothing here reads a clock.
 
 use uuid::Uuid;
 
@@ -18,7 +18,7 @@ impl Micros {
         })
     }
 
-    /// The time inside a version 7 UUID (whole milliseconds).
+    /// The time in a version 7 UUID, in whole milliseconds.
     pub fn of_uuid_v7(id: &Uuid) -> Option<Self> {
         if id.get_version_num() != 7 {
             return None;
@@ -31,12 +31,12 @@ impl Micros {
             .map(Self)
     }
 
-    /// As binary COPY carries it: microseconds since 2000-01-01 UTC.
+    /// The value in binary COPY: microseconds since 2000-01-01 UTC.
     pub const fn to_postgres(self) -> i64 {
         self.0 - POSTGRES_EPOCH_US
     }
 
-    /// From binary COPY.
+    /// Reads the value of binary COPY.
     pub const fn from_postgres(us: i64) -> Self {
         Self(us.saturating_add(POSTGRES_EPOCH_US))
     }
@@ -51,9 +51,8 @@ impl std::fmt::Display for Micros {
     }
 }
 
-/// Parses what nearly all senders write, `2026-05-24T10:00:00Z` with at most nine
-/// digits behind the seconds, from 1970 to 9998; whatever else there is, good or bad, is left
-/// to the general parser.
+/// Parses the usual form, `2026-05-24T10:00:00Z` with at most nine digits after the seconds, from
+/// 1970 to 9998. All other texts are left to the general parser.
 fn parse_utc(text: &[u8]) -> Option<Micros> {
     let (clock, rest) = text.split_first_chunk::<19>()?;
     let separators = [clock[4], clock[7], clock[10], clock[13], clock[16]];
@@ -94,7 +93,7 @@ fn parse_utc(text: &[u8]) -> Option<Micros> {
         }
         _ => return None,
     }
-    // Years begin in March here, so that the leap day is their last.
+    // Years begin in March here, so that the leap day is their last day.
     let (year, month) = match month {
         1 | 2 => (year - 1, month + 9),
         _ => (year, month - 3),

@@ -1,4 +1,4 @@
-//! Everything that answering a request takes.
+//! What the request handlers share: settings, limits and handles of other stages.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,43 +18,43 @@ use crate::metrics::Metrics;
 use crate::tenants::key::ApiKeyHasher;
 use crate::tenants::refresh::TenantCache;
 
-/// Items in one exposure. The suite shows at most 200; its pipelines refuse
-/// sessions of more distinct items than that.
+/// Most items in one exposure. The suite shows at most 200, and its pipelines refuse sessions of
+/// more than 200 distinct items.
 pub(crate) const ITEMS_MAX: usize = 1000;
 
-/// Everything that answering a request takes.
+/// What the request handlers share.
 #[derive(Debug)]
 pub struct App {
-    /// Where frames go.
+    /// Takes records, or refuses them on overload.
     pub intake: Admission,
-    /// What bodies hold while they are coming.
+    /// The share of the memory limit that bodies may hold while they arrive.
     pub arrivals: Arrivals,
-    /// Tenants and keys.
+    /// Tenants and API keys, in memory.
     pub directory: TenantCache,
-    /// Hashes keys as they are stored.
+    /// Hashes API keys as they are stored.
     pub key_hasher: ApiKeyHasher,
-    /// Hashes raw ids.
+    /// Hashes raw user, anonymous and session ids.
     pub pseudonymizer: Pseudonymizer,
-    /// Counts.
+    /// Counters, gauges and histograms.
     pub metrics: Arc<Metrics>,
-    /// What the checks found.
+    /// Findings of the database and machine checks.
     pub checks: Arc<Board>,
-    /// How the writers get on.
+    /// Status of each lane's writer.
     pub lanes: Vec<Arc<LaneStatus>>,
-    /// Caps on bodies.
+    /// Limits on bodies.
     pub body_limits: BodyLimits,
-    /// Caps on events.
+    /// Limits on events.
     pub event_limits: Limits,
-    /// Turns of large bodies to be decoded.
+    /// Limits how many large bodies are decoded at once.
     pub decoding: Arc<Semaphore>,
-    /// What an answer waits for where the request does not say.
+    /// The level that a response waits for if the request names none.
     pub default_ack: Ack,
     /// Longest wait for a COMMIT.
     pub commit_timeout: Duration,
-    /// Oldest event, in µs before now.
+    /// Age of the oldest event that is accepted, in µs.
     pub horizon_past_us: i64,
-    /// Furthest event in the future, in µs from now.
+    /// Furthest event in the future that is accepted, in µs from now.
     pub horizon_future_us: i64,
-    /// Cancelled once the service stops.
+    /// Cancelled when the service stops.
     pub stopping: CancellationToken,
 }

@@ -1,7 +1,7 @@
-//! The accept loop: connections with limits, and a stop that waits for requests.
+//! The accept loop: limits on connections, and a graceful stop.
 //!
-//! Its own because `axum::serve` sets no timer, and without one a peer that
-//! never finishes its headers keeps its connection for ever.
+//! It replaces `axum::serve`, which sets no timer: a peer that never finishes its headers would
+//! keep its connection for ever.
 
 use std::future::poll_fn;
 use std::io;
@@ -28,40 +28,39 @@ use super::connection::proxies::TrustedProxies;
 use super::connection::watched::Watched;
 use super::pipeline::HttpService;
 
-/// Streams of one HTTP/2 connection; each may hold a body, and an answer that was
-/// not read.
+/// Streams of one HTTP/2 connection. Each may hold a body, and an unread response.
 const H2_STREAMS_MAX: u32 = 128;
 
-/// How often an HTTP/2 peer is asked whether it lives, and how long it may take.
+/// How often an HTTP/2 peer is pinged, and how long its reply may take.
 const H2_PING_EVERY: Duration = Duration::from_secs(15);
 
-/// What an HTTP/1 connection buffers of a head or a body before the service sees it,
-/// outside the byte budget. Heads are far smaller (nginx takes 32 KiB in all).
+/// Most that an HTTP/1 connection buffers of a head or a body before the service sees it, outside
+/// the memory limit. nginx takes heads of up to 32 KiB in all; most are far smaller.
 const H1_BUFFER_BYTES_MAX: usize = 32 * 1024;
 
-/// Time for a connection beyond the cap.
+/// How long a connection beyond the cap stays open.
 const EXTRA_TIME: Duration = Duration::from_secs(2);
 
-/// Pause after a failed accept: out of file descriptors does not pass at once.
+/// Pause after a failed accept: a lack of file descriptors does not pass at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A condition that lasts is logged once in this time.
+/// A lasting condition is logged at most once in this time.
 const WARN_EVERY: Duration = Duration::from_secs(60);
 
 /// Limits on connections.
 #[derive(Clone, Debug)]
 pub struct Connections {
-    /// Open at once.
+    /// Most connections open at once.
     pub max: usize,
-    /// Proxies that may have more than half of them.
+    /// Proxies that may have more than half of the connections.
     pub trusted_proxies: TrustedProxies,
-    /// Times for what clients may hold back.
+    /// Deadlines for what clients may hold back.
     pub deadlines: Deadlines,
-    /// Time for open requests once told to stop.
+    /// Time for open requests once the service stops.
     pub grace: Duration,
 }
 
-/// Serves until `stopping`, then lets open requests finish.
+/// Serves until `stopping` is cancelled, then lets open requests finish within the grace.
 pub async fn serve(
     listener: TcpListener,
     front: HttpService,
@@ -95,7 +94,7 @@ pub async fn serve(
             },
         }
     }
-    // Refuse new connections at once rather than leave them in the backlog.
+    // New connections are refused at once instead of waiting in the backlog.
     drop(listener);
     let mut open = door.open;
     let all_closed = async { while open.join_next().await.is_some() {} };
@@ -108,7 +107,7 @@ pub async fn serve(
     }
 }
 
-/// What a connection passes on its way in.
+/// The state of the accept loop.
 struct Door {
     places: Places<task::Id>,
     open: JoinSet<()>,
@@ -117,14 +116,14 @@ struct Door {
     http: Arc<auto::Builder<TokioExecutor>>,
     metrics: Arc<Metrics>,
     stopping: CancellationToken,
-    /// When the caps and failed accepts were logged.
+    /// When the caps and failed accepts were last logged.
     warned: [Option<Instant>; 2],
 }
 
 impl Door {
     fn let_in(&mut self, stream: TcpStream, peer: SocketAddr) {
-        // Without it answers may be late; a socket that refuses it is broken, and
-        // its connection will find that out.
+        // Without TCP_NODELAY, responses may be late. A socket that refuses it is broken, and its
+        // connection finds that out.
         drop(stream.set_nodelay(true));
         let now = Instant::now();
         let (place, cap) = self.places.find(peer.ip(), now);
@@ -145,7 +144,7 @@ impl Door {
         );
         let counted = Counted::new(Arc::clone(&self.metrics));
         let task = self.open.spawn(async move {
-            // Dropped with the task, also by a panic.
+            // Dropped together with the task, also by a panic.
             let counted = counted;
             if let Some(overdue) = connection.await {
                 let cause = match overdue {
@@ -176,7 +175,7 @@ impl Door {
             error.kind(),
             ConnectionAborted | ConnectionReset | Interrupted
         ) {
-            // The peer has gone; others are waiting.
+            // The peer is gone; others are waiting.
             return;
         }
         let now = Instant::now();
@@ -209,7 +208,7 @@ impl Door {
     }
 }
 
-/// Whether something that lasts is to be logged again.
+/// Whether a lasting condition is due to be logged again.
 fn due(last: &mut Option<Instant>, now: Instant) -> bool {
     let due = last.is_none_or(|last| now.saturating_duration_since(last) >= WARN_EVERY);
     if due {
@@ -218,7 +217,7 @@ fn due(last: &mut Option<Instant>, now: Instant) -> bool {
     due
 }
 
-/// A connection as it is counted, however it ends.
+/// Counts a connection as open until it is dropped, however it ends.
 struct Counted(Arc<Metrics>);
 
 impl Counted {
@@ -234,8 +233,8 @@ impl Drop for Counted {
     }
 }
 
-/// How HTTP is spoken. The deadlines of heads are `Activity`'s: the library has none
-/// before it knows the protocol, and none for an idle connection alone.
+/// The HTTP settings. The deadlines of heads are in `Activity`: the library has none before it
+/// knows the protocol, and none for an idle connection alone.
 fn http() -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
@@ -252,7 +251,7 @@ fn http() -> auto::Builder<TokioExecutor> {
     builder
 }
 
-/// Serves one connection to its end; says why if it is closed from this side.
+/// Serves one connection to its end. Returns why, if this side closed it.
 async fn connection(
     http: Arc<auto::Builder<TokioExecutor>>,
     stream: TcpStream,
@@ -278,7 +277,7 @@ async fn connection(
             asked = evicted.as_mut().poll(cx).is_ready();
         }
         loop {
-            // Peers that break off are no news.
+            // A peer that breaks off is not an error.
             if connection.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(closing);
             }
@@ -287,8 +286,8 @@ async fn connection(
             };
             let now = Instant::now();
             if now < at {
-                // A later deadline than the timer's is set once the timer fires:
-                // most are put off long before.
+                // A deadline later than the timer's is set when the timer fires: most are extended
+                // long before.
                 if at < timer.deadline() || timer.is_elapsed() {
                     timer.as_mut().reset(at);
                 }
@@ -303,8 +302,8 @@ async fn connection(
                     activity.is_closing(now, why);
                     connection.as_mut().graceful_shutdown();
                     if why == Overdue::Evicted {
-                        // Its goodbye is sent if the socket takes it at once; its
-                        // place is needed.
+                        // What ends the connection (a GOAWAY in HTTP/2) is sent only if the socket
+                        // takes it at once, as the place is needed.
                         let ended = connection.as_mut().poll(cx).is_ready();
                         if ended || !activity.is_busy() {
                             return Poll::Ready(closing);

@@ -1,4 +1,4 @@
-//! Bytes in, status out: everything that knows HTTP.
+//! The HTTP service: requests in, responses out. The only module that knows HTTP.
 
 pub(crate) mod app;
 
@@ -27,7 +27,7 @@ use app::App;
 
 use problem::Problem;
 
-/// All routes, and their description.
+/// All routes, and their OpenAPI description.
 fn router(app: Arc<App>) -> Router {
     let (router, description) = OpenApiRouter::with_openapi(openapi::Description::openapi())
         .routes(routes!(ingest::handler::exposures))
@@ -37,7 +37,7 @@ fn router(app: Arc<App>) -> Router {
         .routes(routes!(ops::health::metrics))
         .with_state(app)
         .split_for_parts();
-    // Written once: answers that are not read would each hold a copy.
+    // Serialised once and shared: otherwise each unread response would hold a copy.
     let description = description
         .to_json()
         .expect("the description is made of strings and numbers");

@@ -1,4 +1,4 @@
-//! The API's description, made from the code that serves it.
+//! The OpenAPI description: endpoints from the code that serves them, event formats from here.
 
 use std::collections::BTreeMap;
 
@@ -6,14 +6,14 @@ use serde::Serialize;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi, ToSchema};
 
-/// What a body may be, for the description of both endpoints.
+/// The description of a body, for both endpoints.
 pub(crate) const BODY: &str = "One event, an array of events, `{\"events\": […], \"sent_at\": …}`, \
 or one event a line (`application/x-ndjson`; also `text/plain`, as beacons send it). \
 `Content-Encoding` may be gzip, deflate, zstd or br. Fields that are not listed are kept in `meta.extra`. \
 An answer has at most three times the bytes of the body, decompressed, and 4 KiB: the first hundred verdicts at most stand \
 one by one, the others are summed up by code, with their places in the body.";
 
-/// The description as a whole.
+/// The OpenAPI document.
 #[derive(OpenApi)]
 #[openapi(
     info(
@@ -69,7 +69,7 @@ pub(crate) struct Exposure {
     /// The recommendation request.
     #[schema(value_type = Option<Object>)]
     request: Option<()>,
-    /// Whatever else should be kept.
+    /// Other members to keep.
     #[schema(value_type = Option<Object>)]
     meta: Option<()>,
     /// Another tenant than the key's own: only with the role `service`.
@@ -114,7 +114,7 @@ pub(crate) struct Interaction {
     position: Option<i32>,
     /// Below 10^12; kept to six decimals, never through a float.
     value: Option<f64>,
-    /// Whatever else should be kept.
+    /// Other members to keep.
     #[schema(value_type = Option<Object>)]
     meta: Option<()>,
     /// Another tenant than the key's own: only with the role `service`.

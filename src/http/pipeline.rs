@@ -1,9 +1,8 @@
-//! What every request passes on its way in and out: a look at it as a message, a
-//! request id, problems put into words, counts. A request that panics is answered.
+//! The steps that every request passes: checks of the message, a request id, problem responses,
+//! metrics. A request that panics is answered with 500.
 //!
-//! Also the short way to the two endpoints that nearly all requests are for:
-//! finding a route among seven and boxing a future for each layer costs as much
-//! as decoding an event.
+//! Requests to the two event endpoints, which are nearly all, bypass the router: finding a route
+//! among seven and boxing a future for each layer costs as much as decoding an event.
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
@@ -33,16 +32,16 @@ use super::problem::Problem;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Longest request id that is taken over from a caller.
+/// Longest request id that is accepted from a caller.
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
-/// When to connect again after all places were taken.
+/// Retry-After for a connection beyond the cap.
 const EXTRA_RETRY_AFTER: Duration = Duration::from_secs(2);
 
-/// What is answered on every connection, for those who watch the service.
+/// Paths that are served on every connection, also beyond the cap, for monitoring.
 const OPERATIONS: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
-/// Everything that is served, behind the outermost layer.
+/// All routes, and the steps around them.
 #[derive(Clone, Debug)]
 pub struct HttpService {
     app: Arc<App>,
@@ -58,7 +57,7 @@ impl HttpService {
 }
 
 impl HttpService {
-    /// The service of one connection, which answers health or 503 where it `is_extra`.
+    /// The service of one connection. If it `is_extra`, it serves only health and metrics, and 503.
     pub(crate) fn on(&self, activity: Arc<Activity>, is_extra: bool) -> Connected {
         Connected {
             front: self.clone(),
@@ -68,7 +67,7 @@ impl HttpService {
     }
 }
 
-/// Everything that is served, on one connection.
+/// The service on one connection.
 #[derive(Debug)]
 pub(crate) struct Connected {
     front: HttpService,
@@ -86,7 +85,7 @@ impl Service<hyper::Request<Incoming>> for Connected {
         let request = request.map(Body::new);
         let mut visit = RequestContext::begin(&self.front.app, &request);
         if let Some(problem) = malformed(&request) {
-            // What comes next cannot be told from the body of this one.
+            // Where the next request begins is not certain: this one's length may be ambiguous.
             visit.closes = true;
             let response = visit.render(&problem);
             return Box::pin(visit.answer(async { response }, in_progress));
@@ -118,7 +117,7 @@ impl Service<hyper::Request<Incoming>> for Connected {
     }
 }
 
-/// What is wrong with a request as a message (RFC 9112), beyond what the parser sees.
+/// What is wrong with a request as a message (RFC 9112), beyond what the parser checks.
 fn malformed(request: &Request) -> Option<Problem> {
     if request.version() >= Version::HTTP_2 {
         return None;
@@ -136,7 +135,7 @@ fn malformed(request: &Request) -> Option<Problem> {
             "the Host header is not a host with an optional port",
         ));
     }
-    // The parser has seen to it that the last coding is chunked.
+    // The parser has checked that the last coding is chunked.
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     let plain = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");
     if codings.next().is_some_and(|first| !plain(first)) || codings.next().is_some() {
@@ -166,7 +165,7 @@ fn too_many_connections() -> Problem {
     )
 }
 
-/// The table whose events a request brings; all else is the router's.
+/// The table that a request posts events to; other requests go to the router.
 fn endpoint(request: &Request) -> Option<Table> {
     if request.method() != Method::POST {
         return None;
@@ -190,10 +189,10 @@ struct RequestContext {
     started: Instant,
     uri: Uri,
     request_id: HeaderValue,
-    /// Whether the client speaks HTTP/1, where an answer can end the connection.
+    /// Whether the client speaks HTTP/1, where a response can end the connection.
     is_http1: bool,
     is_held_back: bool,
-    /// Whether the connection ends with the answer.
+    /// Whether the connection ends with the response.
     closes: bool,
 }
 
@@ -215,7 +214,7 @@ impl RequestContext {
         }
     }
 
-    /// The answer that `response` comes to, or 500 if it panics.
+    /// Awaits the response; 500 if it panics.
     async fn answer(
         self,
         response: impl Future<Output = Response>,
@@ -224,7 +223,7 @@ impl RequestContext {
         self.answer_or_problem(response.map(Ok), in_progress).await
     }
 
-    /// As [`answer`](Self::answer), for what may come to a problem.
+    /// As [`answer`](Self::answer), for a response that may be a problem.
     async fn answer_or_problem(
         self,
         response: impl Future<Output = Result<Response, Problem>>,
@@ -267,7 +266,7 @@ impl RequestContext {
         tracing::debug!(route, status = label.status, request_id = ?self.request_id, ?elapsed, "answered");
         let headers = response.headers_mut();
         headers.insert(REQUEST_ID, self.request_id.clone());
-        // A body that was held back may come all the same, or not.
+        // After a refusal, a body that was held back may come all the same, or not.
         let is_refusal = status.is_client_error() || status.is_server_error();
         if self.is_http1 && (self.closes || (self.is_held_back && is_refusal)) {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
@@ -276,14 +275,14 @@ impl RequestContext {
     }
 }
 
-/// What a future comes to, or a problem if it panics.
+/// Awaits the response; a panic becomes a problem.
 async fn caught(
     response: impl Future<Output = Result<Response, Problem>>,
 ) -> Result<Response, Problem> {
     let response = AssertUnwindSafe(response).catch_unwind().await;
     response.unwrap_or_else(|_| {
-        // The panic's own words, which may hold what a client sent, are the hook's
-        // affair. What the request held was released as the stack unwound.
+        // The panic's message may hold client data, so it is left to the panic hook. Unwinding has
+        // released what the request held.
         tracing::error!("a request panicked, which is an error of this program; it is answered with 500");
         Err(Problem::new(
             StatusCode::INTERNAL_SERVER_ERROR,
@@ -299,7 +298,7 @@ fn is_request_id(value: &HeaderValue) -> bool {
         && value.as_bytes().iter().all(u8::is_ascii_graphic)
 }
 
-/// The label for a path; unknown ones share one, so that they cannot fill memory.
+/// The label for a path. Unknown paths share one, so that they cannot fill memory.
 fn route(uri: &Uri) -> &'static str {
     const ROUTES: [&str; 6] = [
         path(Table::Interactions),
@@ -323,7 +322,7 @@ mod tests {
 
     use super::*;
 
-    /// Counts for as long as it lives, as loans and gauges do.
+    /// Counts while it lives, as reservations and gauges do.
     struct Held<'a>(&'a AtomicUsize);
 
     impl Drop for Held<'_> {

@@ -1,4 +1,4 @@
-//! Answers to requests that failed: `application/problem+json` with a stable code.
+//! Error responses: `application/problem+json` with a stable code.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use super::ingest::response::{More, RejectedEvent, on_loan};
 use crate::admission::memory::Reservation;
 
-/// What went wrong with a request as a whole.
+/// An error that concerns a request as a whole.
 #[derive(Clone, Debug)]
 pub struct Problem {
     status: StatusCode,
@@ -24,7 +24,7 @@ pub struct Problem {
     verdicts: Option<Arc<Verdicts>>,
 }
 
-/// Why each event of a body was rejected, and the memory to tell it.
+/// Why each event of a body was rejected, and the reservation for that list.
 #[derive(Debug)]
 struct Verdicts {
     rejected: Vec<RejectedEvent>,
@@ -33,7 +33,7 @@ struct Verdicts {
     reservation: Option<Reservation>,
 }
 
-/// The body of every answer that is an error (RFC 9457).
+/// The body of every error response (RFC 9457).
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ProblemBody<'p> {
     /// A URI that names the kind of problem.
@@ -61,8 +61,8 @@ pub struct ProblemBody<'p> {
     /// With `all_events_rejected`: the events that are not in `rejected`, by code.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     rejected_more: &'p [More],
-    /// With `body_too_large`, where the rows are what is too large: so many events from the
-    /// start of the body fit.
+    /// With `body_too_large`, if the rows are too large: how many events from the start of the body
+    /// fit.
     #[serde(skip_serializing_if = "Option::is_none")]
     events_that_fit: Option<usize>,
 }
@@ -84,7 +84,7 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, code, detail)
     }
 
-    /// There is no room now; come back after `retry_after`.
+    /// A refusal for lack of room; the client may retry after `retry_after`.
     pub(crate) fn unavailable(
         code: &'static str,
         detail: impl Into<String>,
@@ -113,7 +113,7 @@ impl Problem {
         }
     }
 
-    /// Not one event of the body was accepted.
+    /// No event of the body was accepted.
     pub(crate) fn all_rejected(
         rejected: Vec<RejectedEvent>,
         rejected_more: Vec<More>,
@@ -133,12 +133,12 @@ impl Problem {
         }
     }
 
-    /// The code of a refusal that has nothing to do with what was sent.
+    /// The code of a refusal that does not depend on what was sent.
     pub(crate) fn refusal(&self) -> Option<&'static str> {
         (self.status == StatusCode::SERVICE_UNAVAILABLE).then_some(self.code)
     }
 
-    /// The answer, for the request with this path and id.
+    /// Renders the response for the request with this path and id.
     pub(crate) fn render(&self, instance: &str, request_id: &str) -> Response {
         let kind = self.code.replace('_', "-");
         let verdicts = self.verdicts.as_deref();
@@ -180,8 +180,8 @@ impl Problem {
     }
 }
 
-/// The problem travels in the response's extensions until the outermost layer,
-/// which knows the request's id and path, renders it.
+/// The problem travels in the response's extensions to the outermost layer, which knows the
+/// request's id and path and renders it.
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = self.status.into_response();

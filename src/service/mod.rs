@@ -1,9 +1,8 @@
 //! Builds the stages, starts them, and stops them from upstream to downstream.
 //!
-//! Stopping is end-of-stream: once the HTTP side has finished its requests the
-//! last sender to the spool is gone; the spool syncs what it was given and ends
-//! the lanes; each writer ends when its lane is empty. Nothing polls a flag;
-//! every task is joined. One grace bounds all of it.
+//! Stopping is end-of-stream: once the HTTP service has finished its requests, the last sender to
+//! the spool is gone; the spool syncs what it was given and ends the lanes; each writer ends when
+//! its lane is empty. No stage polls a flag, and every task is joined. One grace bounds all of it.
 //!
 //! Every task has a name. One that panics, or ends before it was told to, stops
 //! the service, and the error names it.
@@ -69,44 +68,43 @@ use crate::writer::opening::{Opening, Place};
 use crate::writer::quarantine;
 use tasks::{Fault, Tasks};
 
-/// Connections that may wait to be accepted; the kernel's own limit is usually the
-/// same. With the library's 128 a burst of clients is dropped, and each tries again
-/// after a second.
+/// Connections that may wait to be accepted; the kernel's own limit is usually the same. With mio's
+/// 128, a burst of clients is dropped, and each tries again after a second.
 const BACKLOG: u32 = 4096;
 
-/// Requests that wait for the disk. A group takes what waits, so this is how
-/// many may come in during one sync.
+/// Records that wait for a sync. A group commit takes all that wait, so this is how many may come
+/// in during one sync.
 const ENTRIES_MAX: usize = 4096;
 
-/// Deleting files takes milliseconds.
+/// Longest wait for the deletion of finished segments, which takes milliseconds.
 const RECLAIM_WAIT_MAX: Duration = Duration::from_secs(1);
 
-/// How often it is seen whether the disk of the spool hangs.
+/// How often the spool's disk is checked for a stall.
 const DISK_LOOK_EVERY: Duration = Duration::from_millis(250);
-/// What a segment takes beside its one frame, rounded up.
+/// What a segment takes apart from its one frame, rounded up.
 const FRAME_OVERHEAD_BYTES: u32 = 16 << 10;
 
-/// Pause before a start-up step that failed is tried again.
+/// Pause before a failed start-up step is retried.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// How soon a stop that is not over says what it waits for, and how often.
+/// When a slow stop first logs what it waits for, and how often after that.
 const SAY_FIRST: Duration = Duration::from_secs(1);
 const SAY_EVERY: Duration = Duration::from_secs(5);
 
-/// How often a stop looks whether anything is left to do.
+/// How often a stop checks whether any work is left.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// For the ends of tasks that have nothing left to do.
+/// Time for tasks without work to end.
 const END_LIMIT: Duration = Duration::from_secs(2);
 
-/// A socket that listens, or a sentence that says why not.
+/// Binds a listening socket.
 pub(crate) fn bind(address: SocketAddr) -> Result<TcpListener> {
     let listen = || {
         let socket = match address.is_ipv4() {
             true => TcpSocket::new_v4()?,
             false => TcpSocket::new_v6()?,
         };
-        // A start right after a stop finds the address free.
+        // Without it, a start right after a stop finds the address in use.
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
         socket.listen(BACKLOG)
@@ -118,10 +116,10 @@ pub(crate) fn bind(address: SocketAddr) -> Result<TcpListener> {
     })
 }
 
-/// Runs the service on `listener` until `stopping`, then stores what is left.
+/// Runs the service on `listener` until `stopping` is cancelled, then stores what is left.
 ///
-/// The caller owns the socket and the signal, so that tests can use port 0.
-/// `ready` is cancelled once events are accepted.
+/// The caller owns the socket and the stop signal, so tests can use port 0. `ready` is cancelled
+/// once events are accepted.
 pub async fn run(
     config: Serve,
     listener: TcpListener,
@@ -242,7 +240,7 @@ pub async fn run(
         let sealing = async move { sealer.run(&target).await };
         helpers.spawn("the sealing of partitions", after(&migrated, sealing));
     }
-    // The spool's lock is what makes this one's directory nobody else's.
+    // The spool's lock ensures that no other process writes the key cache file.
     let copy = KeyCacheFile::new(
         &config.spool.spool_dir,
         config.http.key_copy_max_age,
@@ -300,7 +298,7 @@ pub async fn run(
     tokio::select! {
         biased;
         () = stopping.cancelled() => {}
-        // Ends after a stop only, which the branch above takes.
+        // Ends only after a stop, which the branch above takes.
         () = &mut http => {}
         fault = stages.fault() => faults.push(fault),
         fault = helpers.fault() => faults.push(fault),
@@ -317,7 +315,7 @@ pub async fn run(
         }
     }
 
-    // Upstream is gone: the spool syncs what it was given, then the lanes run dry.
+    // Upstream is gone: the spool syncs what it was given, then the lanes drain.
     let lanes_end = LanesEnd {
         committing: committing.clone(),
         writers: &writers,
@@ -358,16 +356,16 @@ pub async fn run(
     }
 }
 
-/// A service that stopped because of a fault, and what it leaves behind all the same.
+/// A service that stopped because of a fault, and its report.
 #[derive(Debug, thiserror::Error)]
 #[error("{fault}; what was acknowledged is in the spool or in Postgres")]
 pub struct Failed {
     fault: Fault,
-    /// What it leaves behind.
+    /// What the service leaves behind.
     pub report: Report,
 }
 
-/// Lanes at the end, to see whether there is anything left for them to do.
+/// The lanes during a stop, to see whether any work is left.
 struct LanesEnd<'s> {
     committing: AbortHandle,
     writers: &'s [AbortHandle],
@@ -376,8 +374,8 @@ struct LanesEnd<'s> {
 }
 
 impl LanesEnd<'_> {
-    /// Waits until the spool is empty and only those writers are left that never
-    /// found a database: they would go on looking for one.
+    /// Waits until the group committer has ended, the spool is empty, and the only writers left are
+    /// those that never reached a database: they would keep trying to connect.
     async fn nothing_left(self) {
         loop {
             let mut left = self
@@ -396,7 +394,7 @@ impl LanesEnd<'_> {
     }
 }
 
-/// Says, while a stop takes time, what it waits for.
+/// Logs what a slow stop waits for.
 async fn say_what_is_awaited(
     stopping: CancellationToken,
     grace: Duration,
@@ -426,10 +424,11 @@ async fn say_what_is_awaited(
     }
 }
 
-/// Runs the committing thread; says when it has ended, or that it panicked.
+/// Runs the group committer on a thread. The receiver completes when it has ended; an error means
+/// that it panicked.
 ///
-/// It is no thread of the runtime, which would wait for it at the end of the
-/// process, however long the disk hangs.
+/// The thread is not one of the runtime's: a runtime that is dropped waits for its blocking
+/// threads, however long the disk hangs.
 fn commit_on_a_thread(
     committer: spool::append::group_committer::GroupCommitter<InMemory, RecordResult>,
 ) -> Result<oneshot::Receiver<()>> {
@@ -445,7 +444,7 @@ fn commit_on_a_thread(
     Ok(end)
 }
 
-/// Deletes what is done with; the next start does it if the disk hangs.
+/// Deletes finished segments. If the disk hangs, the next start does it.
 async fn reclaim(spool: &Spool) {
     let spool = spool.clone();
     let deleted = tokio::task::spawn_blocking(move || spool.reclaim());
@@ -459,7 +458,7 @@ async fn reclaim(spool: &Spool) {
     }
 }
 
-/// Says once that the disk of the spool hangs, and that it answers again.
+/// Logs once that the spool's disk is stalled, and once that it answers again.
 async fn watch_disk(spool: Spool) {
     let mut hangs = false;
     loop {
@@ -481,29 +480,28 @@ async fn watch_disk(spool: Spool) {
     }
 }
 
-/// What a stopped service leaves behind: one line of JSON, for programs.
+/// What a stopped service leaves behind, as one line of JSON for programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Report {
-    /// Rows that were made durable since the instance was born.
+    /// Rows that were made durable under this spool id.
     pub accepted: u64,
-    /// Of those, rows that another lineage of the spool accounts for; below zero: rows of
-    /// other copies that are in the numbers below. Absent if none.
+    /// Of those, rows that another lineage of the spool accounts for. Below zero: the numbers below
+    /// include rows of other copies. Absent if zero.
     #[serde(skip_serializing_if = "is_zero")]
     pub inherited: i64,
     /// Of those, rows that were new in Postgres.
     pub stored: u64,
     /// Of those, rows that were in Postgres already.
     pub duplicates: u64,
-    /// Of those, rows that were set aside.
+    /// Of those, rows that were put into quarantine.
     pub quarantined: u64,
     /// Rows that are only in the spool; the next start stores them.
     pub spooled: u64,
-    /// Of the accepted, rows that are neither in the spool nor settled; left out
-    /// if there are none.
+    /// Of the accepted rows, those that are neither in the spool nor known to be stored. Absent if
+    /// zero.
     #[serde(skip_serializing_if = "is_zero")]
     pub lost: u64,
-    /// Requests for whose events there was no room in memory, in the spool or on its disk,
-    /// since this start.
+    /// Requests refused since this start for lack of room in memory, in the spool or on its disk.
     pub refused: u64,
     /// Whether everything was done within the grace.
     pub in_time: bool,
@@ -534,7 +532,7 @@ impl Report {
     }
 }
 
-/// Opens the spool; reading what is in it takes a while.
+/// Opens the spool on a blocking thread, as reading its segments takes a while.
 async fn open_spool(
     directory: PathBuf,
     settings: spool::settings::Settings,
@@ -547,9 +545,9 @@ async fn open_spool(
 
 fn spool_settings(config: &Serve) -> Result<spool::settings::Settings> {
     let bytes_max = config.spool.spool_bytes_max.as_u64();
-    // Rows are mostly as large as their events' text. A raw id of few letters becomes 64
-    // digits, so rows may take four times as much; what does not fit is refused with the
-    // number of events that do. A small spool must have room for two, as a segment each.
+    // Rows are mostly as large as their events' text. A raw id of few letters becomes 64 digits, so
+    // rows may take four times as much. Rows that do not fit are refused, with the number of events
+    // that do. A small spool must have room for two records, as a segment each.
     let body_bytes_max = bytes_u32(config.intake.body_bytes_max)?;
     let half = u32::try_from(bytes_max / 2).unwrap_or(u32::MAX);
     let frame_bytes_least = body_bytes_max.saturating_mul(2);
@@ -559,14 +557,14 @@ fn spool_settings(config: &Serve) -> Result<spool::settings::Settings> {
         .max(frame_bytes_least)
         .min(spool::format::PAYLOAD_BYTES_MAX);
     let defaults = spool::settings::Settings::default();
-    // Were all lanes behind, they might hold half of the memory, and batches in
-    // hand, two to a lane, a quarter: the rest is for bodies that come in, or an outage would end
-    // intake with the disk still empty, and one table's backlog the other's intake.
+    // All lanes together keep at most half of the memory limit, and their batches (two a lane) at
+    // most a quarter. The rest is for bodies that arrive: otherwise an outage would stop admission
+    // while the disk is still empty, and one table's lag would block the other table.
     let memory = bytes_usize(config.intake.queue_bytes_max);
     let lanes = usize::from(config.store.writers) * 2;
     let settings = spool::settings::Settings {
         streams: config.store.writers * 2,
-        // Space comes back by whole segments, so a small spool has small ones.
+        // Space is freed by whole segments, so a small spool has small ones.
         segment_bytes: defaults.segment_bytes.min(bytes_max / 8),
         frame_bytes_max,
         frame_bytes_least,
@@ -676,7 +674,7 @@ fn sealer(
         .then(|| Sealer::new(policy, pressure, Arc::clone(metrics)))
 }
 
-/// Brings the schema up to date where that is wanted, checks it, and says when it is.
+/// Brings the schema up to date where that is wanted, checks it, then cancels `migrated`.
 async fn prepare_first(
     migrates: bool,
     target: Target,
@@ -687,7 +685,7 @@ async fn prepare_first(
     migrated.cancel();
 }
 
-/// Does something once the schema is up to date.
+/// Runs a task once the schema is up to date.
 fn after<T>(migrated: &CancellationToken, task: T) -> impl Future<Output = ()> + use<T>
 where
     T: Future<Output = ()>,
@@ -699,7 +697,7 @@ where
     }
 }
 
-/// Brings the schema up to date and checks it, however long Postgres is away.
+/// Brings the schema up to date and checks it. Retries for as long as Postgres is away.
 async fn prepare_until_done(target: &Target, migrates: bool, checks: &Board) {
     let mut complained = false;
     while let Err(error) = prepare_once(target, migrates, checks).await {
@@ -710,7 +708,7 @@ async fn prepare_until_done(target: &Target, migrates: bool, checks: &Board) {
     }
 }
 
-/// Looks first, and migrates only if something is to be done: a role that may
+/// Reads the migration history first, and migrates only if something is to be done: a role that may
 /// not change the schema can use one that is up to date.
 async fn prepare_once(target: &Target, migrates: bool, checks: &Board) -> Result<()> {
     let mut session = Session::open(target, None)
@@ -724,7 +722,7 @@ async fn prepare_once(target: &Target, migrates: bool, checks: &Board) -> Result
         History::Behind(names) if !migrates => (Some(checks::history::behind(names)), false),
         History::Behind(_) | History::Foreign => match run_migrations(&mut session).await {
             Ok(()) => (None, true),
-            // Without a connection nothing was refused.
+            // The connection was lost: Postgres refused nothing.
             Err(error) if session.client.is_closed() => return Err(error),
             Err(error) => (Some(checks::history::not_migrated(&error)), false),
         },
@@ -754,13 +752,13 @@ async fn run_migrations(session: &mut Session) -> Result<()> {
     Ok(())
 }
 
-/// Connections to Postgres that a running service keeps open: one for each lane,
-/// one each for keys and partitions, and one for sealing.
+/// Postgres connections that a running service keeps open: one for each lane, one each for keys and
+/// partitions, and one for sealing.
 fn connections_to_postgres(config: &config::Store) -> u32 {
     u32::from(config.writers) * 2 + 2 + u32::from(config.seal)
 }
 
-/// Says when events can be accepted: as soon as somebody's key is known.
+/// Cancels `ready` once events can be accepted: API keys were read, or loaded from the cache file.
 async fn announce(directory: TenantCache, ready: CancellationToken) {
     while directory.standing() == KeySource::Unread {
         tokio::time::sleep(Duration::from_millis(20)).await;

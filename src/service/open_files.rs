@@ -1,27 +1,26 @@
-//! How many HTTP connections fit into the files that this process may open.
+//! How many HTTP connections fit into the limit on open files.
 //!
-//! A connection too many would take the file that the spool needs for its next
-//! segment, or a writer for its connection to Postgres.
+//! Beyond that, a connection would take the file that the spool needs for its next segment, or a
+//! writer for its connection to Postgres.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::finding::{Finding, Severity};
 
-/// Files for other things than HTTP connections within the cap: connections that
-/// are accepted beyond it (16) or make room (64), standing segments and those being
-/// read (about 40), up to 20 connections to Postgres, the listener, the runtime and
-/// the logs (about 12), and a third as many again.
+/// Files for all but the HTTP connections within the cap: connections that are accepted beyond it
+/// (16) or evicted (64), open segments and those being read (about 40), up to 20 connections to
+/// Postgres, the listener, the runtime and the logs (about 12), and a third as many again.
 const KEPT: u64 = 200;
 
-/// Raises the soft limit to the hard one, then returns how many of `wanted`
-/// connections may be open at once, and a finding if that is not all of them.
+/// Raises the soft limit to the hard one. Returns how many of `wanted` connections may be open at
+/// once, and a finding if that is fewer.
 pub(crate) fn connections_max(wanted: usize) -> (usize, Option<Finding>) {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,
         maximum: limit.maximum,
     };
-    // A soft limit above what a kernel grants is refused; the old one then stays.
+    // The kernel may refuse the higher soft limit; the old one then stays.
     let files = match setrlimit(Resource::Nofile, raised) {
         Ok(()) => raised.current,
         Err(_) => limit.current,

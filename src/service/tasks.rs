@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
-/// Tasks that are all joined.
+/// Named tasks, all of them joined.
 #[derive(Debug, Default)]
 pub(crate) struct Tasks {
     running: JoinSet<()>,
     names: HashMap<Id, Name>,
-    /// Those that were met by [`Tasks::join`].
+    /// Faults found by [`Tasks::join`].
     faults: Vec<Fault>,
 }
 
@@ -45,7 +45,7 @@ impl fmt::Display for How {
 }
 
 impl Tasks {
-    /// Runs a task that goes on until it is told to end.
+    /// Spawns a task that goes on until it is told to end.
     pub(crate) fn spawn(
         &mut self,
         name: impl Into<String>,
@@ -55,7 +55,7 @@ impl Tasks {
         self.name(handle, name.into(), false)
     }
 
-    /// Runs a task that ends when its work is done.
+    /// Spawns a task that ends when its work is done.
     pub(crate) fn spawn_once(
         &mut self,
         name: impl Into<String>,
@@ -65,7 +65,7 @@ impl Tasks {
         self.name(handle, name.into(), true)
     }
 
-    /// Waits for a fault, for ever if there is none. May be dropped at any time.
+    /// Waits for a fault, for ever if there is none. Cancel safe.
     pub(crate) async fn fault(&mut self) -> Fault {
         while let Some(ended) = self.running.join_next_with_id().await {
             if let Some(fault) = self.fault_of(&ended, true) {
@@ -75,8 +75,8 @@ impl Tasks {
         std::future::pending().await
     }
 
-    /// Waits until all have ended, now that they were told to. May be dropped at
-    /// any time, and called again. A panic of one does not end the others.
+    /// Waits until all tasks have ended, after they were told to. Cancel safe, and may be called
+    /// again. A panic of one task does not end the others.
     pub(crate) async fn join(&mut self) {
         while let Some(ended) = self.running.join_next_with_id().await {
             let fault = self.fault_of(&ended, false);
@@ -84,13 +84,13 @@ impl Tasks {
         }
     }
 
-    /// The panics of those that were joined.
+    /// The panics found by [`Tasks::join`].
     pub(crate) fn faults(&mut self) -> Vec<Fault> {
         std::mem::take(&mut self.faults)
     }
 
-    /// Ends those that still run, wherever they are, and waits for that at most
-    /// for `limit`: a thread that waits for its disk cannot be ended.
+    /// Aborts the tasks that still run and waits for them, at most for `limit`: a thread that waits
+    /// for its disk cannot be ended.
     pub(crate) async fn abort(&mut self, limit: Duration) {
         self.running.abort_all();
         if tokio::time::timeout(limit, self.join()).await.is_err() {
@@ -115,7 +115,7 @@ impl Tasks {
         let Name { name, may_end } = self.names.remove(&id).expect("every task has a name");
         let how = match ended {
             Err(error) if error.is_panic() => How::Panicked,
-            // Aborted, which only we do.
+            // Aborted, which only [`Tasks::abort`] does.
             Err(_) => return None,
             Ok(_) if early && !may_end => How::EndedEarly,
             Ok(_) => return None,

@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-/// Variables in the order in which they were set.
+/// Variables, in the order in which they were set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct EnvFile {
     variables: Vec<(String, String)>,
@@ -32,7 +32,7 @@ impl EnvFile {
         found.map(|(_, value)| &**value)
     }
 
-    /// The value of a variable; set first if there is none.
+    /// The value of a variable, which is set first if it is missing.
     pub(super) fn get_or_insert_with(
         &mut self,
         name: &str,
@@ -51,7 +51,7 @@ impl EnvFile {
         self.variables.push((name.to_owned(), value.to_owned()));
     }
 
-    /// Writes the file in one step, readable only by its owner.
+    /// Writes the file atomically, readable only by its owner.
     pub(super) fn write(&self, path: &Path) -> io::Result<()> {
         let unfinished = path.with_extension("tmp");
         let mut file = OpenOptions::new()
@@ -68,7 +68,7 @@ impl EnvFile {
     }
 }
 
-/// Quotes a value for a shell, but only if it has to: other readers see plain values bare.
+/// Quotes a value for a shell, but only if needed: other readers see plain values bare.
 fn quote(value: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_./:@?=%+,-".contains(c);
     if value.chars().all(plain) {

@@ -1,4 +1,4 @@
-//! The lists of recsys-pipelines, which come one item a line.
+//! Lists of recsys-pipelines, which come as one line for each item.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -20,16 +20,15 @@ use crate::event::row::Key;
 use crate::event::subject::{self, HexText, Subject};
 use crate::event::time::Micros;
 
-/// Lines of one list that carry no request id lie this close together.
+/// A line without a request id joins a list within this time of its first or last line.
 const SAME_LIST_US: i64 = 1_000_000;
 
-/// The lines of recsys-pipelines' exposure.v1 in one body, put back together
-/// into the lists that were shown.
+/// The lines of recsys-pipelines' exposure.v1 in one body, grouped into the lists that were shown.
 #[derive(Debug, Default)]
 pub(in crate::event) struct Grouping<'a> {
     groups: Vec<Group<'a>>,
     by_list: HashMap<List<'a>, usize>,
-    /// Bytes of memory, about.
+    /// Bytes of memory, estimated.
     held_bytes: usize,
 }
 
@@ -62,17 +61,17 @@ struct Line<'a> {
 }
 
 impl<'a> Grouping<'a> {
-    /// Whether there is no line.
+    /// Whether there are no lines.
     pub(in crate::event) fn is_empty(&self) -> bool {
         self.groups.is_empty()
     }
 
-    /// Bytes of memory that the lines take, about.
+    /// Bytes of memory that the lines take, estimated.
     pub(in crate::event) fn held_bytes(&self) -> usize {
         self.held_bytes
     }
 
-    /// Puts a line with the others of its list.
+    /// Adds a line to its list.
     pub(in crate::event) fn add(
         &mut self,
         index: u32,
@@ -163,7 +162,7 @@ impl<'a> Grouping<'a> {
 }
 
 impl<'a> Group<'a> {
-    /// The places of the group's lines in the body.
+    /// The places of the list's lines in the body.
     pub(in crate::event) fn lines(&self) -> impl Iterator<Item = u32> {
         self.lines.iter().map(|line| line.index)
     }
@@ -217,7 +216,7 @@ impl<'a> Group<'a> {
             meta.displaced.push(("lines", &extra));
         }
         let format = Format::PipelinesV1;
-        // An id that was made up here is nobody's raw one.
+        // A request id that was made up here is not the client's raw one.
         let named = list.request_id.as_ref().map(|_| &request_id);
         let meta = meta
             .text(format, true, named, &subject, context)

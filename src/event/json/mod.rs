@@ -1,12 +1,12 @@
-//! JSON, as far as this service looks into it: found in a body (`scan`), walked
-//! again where it was found sound (`walk`), written into columns (`write`).
+//! JSON, as far as this service reads it: `scan` finds values in a body, `walk` reads scanned
+//! values again, `write` writes objects into columns.
 //!
-//! Nothing here knows what an event is. What it calls storable is a subset of what
-//! PostgreSQL's jsonb accepts; the property test that feeds both is in `tests/it/`.
+//! Nothing here knows what an event is. Values without a flaw are a subset of what PostgreSQL's
+//! jsonb accepts; a property test in `tests/it/` feeds both.
 //!
-//! The scanner is our own because the two questions that the service asks of every byte
-//! ("where does this value end?" and "would jsonb refuse it?") have to be
-//! answered in one pass, with a verdict per value instead of one per document.
+//! The service asks two questions of every byte: where does this value end, and would jsonb refuse
+//! it? The scanner answers both in one pass, with a result for each value instead of one for the
+//! document; that is why it is written here.
 
 pub mod scan;
 pub(crate) mod string;
@@ -16,25 +16,25 @@ pub(crate) mod write;
 use std::borrow::Cow;
 use std::fmt;
 
-/// How deep values may nest inside one event, the event itself included.
+/// Deepest nesting inside one event, the event itself included.
 ///
-/// jsonb takes 10,000 levels and fails at 20,000; readers in other languages
-/// give up much earlier. No format that we take needs more than six.
+/// jsonb takes 10,000 levels and fails at 20,000; readers in other languages give up much earlier.
+/// No format of this service needs more than six.
 pub const DEPTH_MAX: usize = 64;
 
-/// Where scanning stops altogether. Between [`DEPTH_MAX`] and this, an event is
-/// refused alone; past it the body is refused, to bound the scanner's stack.
+/// Depth at which scanning stops. Between [`DEPTH_MAX`] and this, one event is rejected. Beyond it
+/// the document is refused (the body, or one line of NDJSON), to bound the scanner's stack.
 const DEPTH_HARD_MAX: usize = 1024;
 
-/// Largest exponent, by absolute value. Covers every IEEE double; jsonb would
-/// take up to 131,071 and read back as that many bytes.
+/// Largest exponent, by absolute value. Covers every IEEE double; jsonb would accept up to 131,071,
+/// and return a number of that many bytes.
 const EXPONENT_MAX: u32 = 400;
 
-/// Longest number text. The longest exact decimal of a double near 1 has 55
-/// digits; nobody reports more.
+/// Longest number text. The longest exact decimal of a double near 1 has 55 digits, and no sender
+/// needs more.
 const NUMBER_BYTES_MAX: usize = 400;
 
-/// The text is not JSON from `offset` on.
+/// A syntax error: the text is not JSON from `offset` on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what} at byte {offset}")]
 pub struct SyntaxError {
@@ -44,17 +44,17 @@ pub struct SyntaxError {
     pub what: &'static str,
 }
 
-/// What a [`SyntaxError`] says past [`DEPTH_HARD_MAX`].
+/// The message of a [`SyntaxError`] beyond [`DEPTH_HARD_MAX`].
 const NESTED_TOO_DEEP: &str = "nested more than 1024 levels deep";
 
 impl SyntaxError {
-    /// Whether it may be JSON, but nests too deep to find out.
+    /// Whether the text may be JSON, but nests too deep to find out.
     pub fn is_too_deep(&self) -> bool {
         self.what == NESTED_TOO_DEEP
     }
 }
 
-/// Why a syntactically correct value cannot be stored.
+/// Why syntactically correct JSON cannot be stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flaw {
     /// A `\u0000`, which neither text nor jsonb can hold.
@@ -86,7 +86,7 @@ impl fmt::Display for Flaw {
 /// A value's text, and whether it can be stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scanned<'a> {
-    /// The value exactly as it stood, without surrounding white space.
+    /// The value as it was written, without surrounding white space.
     pub raw: &'a str,
     /// The first flaw found inside.
     pub flaw: Option<Flaw>,

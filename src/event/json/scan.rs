@@ -1,6 +1,6 @@
-//! Where a value ends, and whether jsonb would take it.
+//! Finds where a value ends, and whether jsonb would accept it.
 //!
-//! One pass, no recursion, no copies: it hands out slices of its input.
+//! One pass, no recursion. Returns slices of its input; only names with escapes are copied.
 
 use std::borrow::Cow;
 
@@ -16,9 +16,9 @@ pub struct Scanner<'a> {
     text: &'a str,
     at: usize,
     open: Vec<Open>,
-    /// The first flaw of the key or value that is being taken.
+    /// The first flaw of the key or value being read.
     flaw: Option<Flaw>,
-    /// Whether it holds escapes.
+    /// Whether the key or value holds escapes.
     escaped: bool,
 }
 
@@ -28,8 +28,8 @@ enum Open {
     Object,
 }
 
-/// Nothing, or what is wrong at the place reached. Smaller than a [`SyntaxError`],
-/// so that it travels in registers.
+/// Nothing, or what is wrong at the current offset. Smaller than a [`SyntaxError`], so that it fits
+/// into registers.
 type Step = Result<(), &'static str>;
 
 impl<'a> Scanner<'a> {
@@ -44,16 +44,16 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// How far the scanner has come, in bytes.
+    /// The current offset, in bytes.
     pub fn offset(&self) -> usize {
         self.at
     }
 
-    /// The next byte that is not white space, without taking it.
+    /// The next byte that is not white space, without consuming it.
     #[inline]
     pub fn peek(&mut self) -> Option<u8> {
         match self.text.as_bytes().get(self.at) {
-            // Senders that care for speed write no white space.
+            // Most senders write no white space.
             Some(&byte) if byte > b' ' => Some(byte),
             _ => self.peek_behind_space(),
         }
@@ -71,7 +71,7 @@ impl<'a> Scanner<'a> {
         None
     }
 
-    /// Takes `byte` if it is next.
+    /// Consumes `byte` if it is next.
     #[inline]
     pub fn take(&mut self, byte: u8) -> bool {
         let found = self.peek() == Some(byte);
@@ -81,7 +81,7 @@ impl<'a> Scanner<'a> {
         found
     }
 
-    /// Takes `byte`, which has to be next.
+    /// Consumes `byte`, which must be next.
     #[inline]
     pub fn expect(&mut self, byte: u8, what: &'static str) -> Result<(), SyntaxError> {
         if self.take(byte) {
@@ -91,7 +91,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Takes an object's member name and its colon.
+    /// Reads an object's member name and its colon.
     #[inline]
     pub fn key(&mut self) -> Result<(Cow<'a, str>, Option<Flaw>), SyntaxError> {
         self.flaw = None;
@@ -105,10 +105,10 @@ impl<'a> Scanner<'a> {
         Ok((key, self.flaw))
     }
 
-    /// Takes the name `expected` and its colon, if they are next with nothing between.
+    /// Consumes the name `expected` and its colon, if they are next with nothing between.
     ///
-    /// Events of one body mostly have the same fields: a name that was scanned once
-    /// needs only to be compared. It must have come from a text without escapes.
+    /// Events of one body mostly have the same fields, and a known name need only be compared. It
+    /// must come from a text without escapes.
     #[inline]
     pub fn take_key(&mut self, expected: &str) -> bool {
         let is_string = self.peek() == Some(b'"');
@@ -123,7 +123,7 @@ impl<'a> Scanner<'a> {
         found
     }
 
-    /// Takes one value of any kind that starts `depth` levels deep in its event.
+    /// Reads one value of any kind that starts `depth` levels deep in its event.
     #[inline]
     pub fn value(&mut self, depth: usize) -> Result<Scanned<'a>, SyntaxError> {
         self.flaw = None;
@@ -143,7 +143,7 @@ impl<'a> Scanner<'a> {
         })
     }
 
-    /// A syntax error at the place reached.
+    /// A syntax error at the current offset.
     #[cold]
     pub fn error(&self, what: &'static str) -> SyntaxError {
         SyntaxError {
@@ -152,7 +152,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Takes an object or array and all that it holds.
+    /// Reads an object or array and all that it holds.
     fn nested(&mut self, depth: usize) -> Step {
         self.open.clear();
         loop {
@@ -213,7 +213,7 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    /// Takes a member's name and its colon; hands out the inside of its quotes.
+    /// Reads a member's name and its colon; returns the text inside the quotes.
     #[inline]
     fn name(&mut self) -> Result<&'a str, &'static str> {
         if self.peek() != Some(b'"') {
@@ -228,7 +228,7 @@ impl<'a> Scanner<'a> {
         Ok(&self.text[start..end])
     }
 
-    /// Takes a value that is neither a string nor holds others; `first` is its first byte.
+    /// Reads a number or a literal; `first` is its first byte.
     #[inline]
     fn scalar(&mut self, first: Option<u8>) -> Step {
         match first {
@@ -250,7 +250,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Takes a string from its opening to its closing quote.
+    /// Reads a string from its opening to its closing quote.
     #[inline]
     fn string(&mut self) -> Step {
         let bytes = self.text.as_bytes();
@@ -263,7 +263,7 @@ impl<'a> Scanner<'a> {
         self.rest_of_string()
     }
 
-    /// Takes what follows the first byte that a string may not hold as it is.
+    /// Reads the rest of a string, from its first escape or unexpected byte.
     #[cold]
     fn rest_of_string(&mut self) -> Step {
         let bytes = self.text.as_bytes();
@@ -337,7 +337,7 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// The length of the escape at the start of `bytes` (both halves of a pair).
+/// The length of the escape at the start of `bytes`; a surrogate pair counts as one.
 fn escape(bytes: &[u8]) -> Result<(usize, Option<Flaw>), &'static str> {
     match bytes.get(1) {
         Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => Ok((2, None)),

@@ -1,6 +1,6 @@
-//! JSON strings: what they stand for, and how to write one.
+//! JSON strings: unescaping and writing them.
 //!
-//! What it reads, the scanner has let through.
+//! The input is text that the scanner has accepted.
 
 use std::borrow::Cow;
 
@@ -10,11 +10,10 @@ const ONES: u64 = u64::MAX / 255;
 /// A word with the top bit of each byte.
 const TOPS: u64 = ONES << 7;
 
-/// How many bytes at the start of `bytes` a string may hold as they are.
+/// Number of bytes at the start of `bytes` that a string may hold unescaped.
 ///
-/// Eight at a time: in a word, a byte that is below 0x20, a quote or a backslash
-/// sets its top bit in `hits`, and the lowest such bit is always right (a borrow
-/// can only reach bytes above a true one).
+/// Eight at a time: in a word, a byte below 0x20, a quote or a backslash sets its top bit in
+/// `hits`. The lowest such bit is always right, as a borrow only reaches bytes above a true one.
 #[inline]
 pub(super) fn plain_run(bytes: &[u8]) -> usize {
     let mut run = 0;
@@ -29,26 +28,26 @@ pub(super) fn plain_run(bytes: &[u8]) -> usize {
     plain_tail(bytes, run)
 }
 
-/// Ends a run at the last, fewer than eight, bytes. On its own, since a scanner
-/// rarely comes here and runs faster without it.
+/// Ends a run in the last bytes, fewer than eight. Not inlined, since a scanner rarely comes here
+/// and runs faster without it.
 #[inline(never)]
 fn plain_tail(bytes: &[u8], run: usize) -> usize {
-    // Behind the end stand zeros, which stop the run as the end does.
+    // The bytes past the end are zeros, which stop the run as the end does.
     run + (ends_plain(rest_of(bytes, run)).trailing_zeros() / 8) as usize
 }
 
-/// The top bit of each byte that a string may not hold as it is. Above the lowest,
-/// which is right, others may be set in error: a subtraction borrows.
+/// The top bit of each byte that a string may not hold unescaped. Bits above the lowest one may be
+/// set in error, as a subtraction borrows.
 #[inline]
 fn ends_plain(word: u64) -> u64 {
-    // With this bit turned, a quote is 0x20, and what was below that still is.
+    // With this bit flipped, a quote is 0x20, and control characters are still below that.
     let control_or_quote = (word ^ (ONES * 2)).wrapping_sub(ONES * 0x21);
     let backslash = (word ^ (ONES * u64::from(b'\\'))).wrapping_sub(ONES);
-    // No byte that is looked for has its top bit set.
+    // None of these bytes has its top bit set.
     (control_or_quote | backslash) & !word & TOPS
 }
 
-/// The bytes from `at` on, fewer than eight, with zeros behind them.
+/// The bytes from `at` on, fewer than eight, padded with zeros.
 #[inline]
 fn rest_of(bytes: &[u8], at: usize) -> u64 {
     let rest = bytes.len() - at;
@@ -61,8 +60,8 @@ fn rest_of(bytes: &[u8], at: usize) -> u64 {
     }
 }
 
-/// The first place from `from` on with a backslash or an underscore (or one of the
-/// two characters between them: eight bytes at a time, all four cost what one does).
+/// The first offset from `from` on with a backslash or an underscore, or one of the two characters
+/// between them: with eight bytes at a time, all four cost the same as one.
 #[inline]
 pub fn next_escape_or_underscore(bytes: &[u8], from: usize) -> Option<usize> {
     let mut at = from;
@@ -78,10 +77,10 @@ pub fn next_escape_or_underscore(bytes: &[u8], from: usize) -> Option<usize> {
     }
 }
 
-/// The characters that a scanned string's inside stands for.
+/// Unescapes the text inside a scanned string's quotes.
 ///
-/// What cannot be a character (see [`super::Flaw`]) becomes U+FFFD; events with such
-/// strings are refused before anyone looks at the result.
+/// Half of a surrogate pair becomes U+FFFD; events with such a string are rejected (see
+/// [`super::Flaw`]).
 pub fn unescape(inner: &str) -> String {
     let mut out = String::with_capacity(inner.len());
     let mut rest = inner;
@@ -115,7 +114,7 @@ pub fn unescape(inner: &str) -> String {
     out
 }
 
-/// The string that a scanned value holds, if it is one.
+/// The string in a scanned value, if it is one.
 pub fn as_str(raw: &str) -> Option<Cow<'_, str>> {
     let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
     Some(if inner.contains('\\') {
@@ -125,7 +124,7 @@ pub fn as_str(raw: &str) -> Option<Cow<'_, str>> {
     })
 }
 
-/// The string that a value holds which was scanned and found without escapes.
+/// As [`as_str`], for a value that was scanned and has no escapes.
 pub fn as_plain_str(raw: &str) -> Option<&str> {
     raw.strip_prefix('"')?.strip_suffix('"')
 }
@@ -161,7 +160,7 @@ pub fn push_string(out: &mut String, value: &str) {
     out.push('"');
 }
 
-/// The number in four hex digits.
+/// The value of four hex digits.
 pub(super) fn hex4(bytes: &[u8]) -> Option<u32> {
     bytes.get(..4)?.iter().try_fold(0, |unit, &byte| {
         Some(unit * 16 + char::from(byte).to_digit(16)?)

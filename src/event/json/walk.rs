@@ -1,7 +1,7 @@
-//! A second look into values that the scanner has let through.
+//! Reads values that the scanner has accepted.
 //!
-//! Looks for the ends of values only: what is between them is known to be sound.
-//! On a text that was not scanned the results mean nothing, but it always ends.
+//! Looks only for the ends of values: what is between them is known to be sound. On a text that was
+//! not scanned the results mean nothing, but every call ends.
 
 use std::borrow::Cow;
 
@@ -10,18 +10,18 @@ use super::string::{plain_run, unescape};
 
 /// Walks into arrays and objects, in place.
 ///
-/// [`Walker::enter`] one, then take a value (in an object, a key and a value)
-/// each time [`Walker::more`] says that there is one.
+/// [`Walker::enter`] one, then read a value (in an object, a key and a value) each time
+/// [`Walker::more`] returns true.
 #[derive(Debug)]
 pub struct Walker<'a> {
     text: &'a str,
     at: usize,
-    /// Whether the value that is being taken holds escapes.
+    /// Whether the value being read holds escapes.
     escaped: bool,
 }
 
 impl<'a> Walker<'a> {
-    /// Starts in front of a scanned value.
+    /// Starts at a scanned value.
     pub fn new(raw: &'a str) -> Self {
         Self {
             text: raw,
@@ -30,7 +30,7 @@ impl<'a> Walker<'a> {
         }
     }
 
-    /// Goes into the array or object that begins with `open`, if such a one is next.
+    /// Enters the array or object that begins with `open`, if one is next.
     #[inline]
     pub fn enter(&mut self, open: u8) -> bool {
         let found = self.peek() == Some(open);
@@ -38,8 +38,8 @@ impl<'a> Walker<'a> {
         found
     }
 
-    /// Whether there is one more in the array or object that ends with `close`;
-    /// leaves it if not.
+    /// Whether there is another element in the array or object that ends with `close`; consumes the
+    /// end if not.
     #[inline]
     pub fn more(&mut self, close: u8) -> bool {
         match self.peek() {
@@ -55,7 +55,7 @@ impl<'a> Walker<'a> {
         }
     }
 
-    /// Takes the name `expected` and its colon, if they are next with nothing between.
+    /// Consumes the name `expected` and its colon, if they are next with nothing between.
     #[inline(always)]
     pub fn take_key(&mut self, expected: &str) -> bool {
         let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
@@ -70,8 +70,8 @@ impl<'a> Walker<'a> {
         found
     }
 
-    /// Takes a member's name and its colon; hands out the inside of its quotes and
-    /// whether that holds escapes.
+    /// Reads a member's name and its colon; returns the text inside the quotes, and whether it
+    /// holds escapes.
     #[inline]
     pub fn key(&mut self) -> (&'a str, bool) {
         self.peek();
@@ -85,7 +85,7 @@ impl<'a> Walker<'a> {
         (inner, self.escaped)
     }
 
-    /// Takes a value; hands out its text and whether any string in it holds escapes.
+    /// Reads a value; returns its text, and whether any string in it holds escapes.
     #[inline]
     pub fn value(&mut self) -> (&'a str, bool) {
         self.escaped = false;
@@ -99,7 +99,7 @@ impl<'a> Walker<'a> {
         (self.since(start), self.escaped)
     }
 
-    /// How far the walker has come, in bytes.
+    /// The current offset, in bytes.
     #[inline]
     pub fn offset(&self) -> usize {
         self.at
@@ -123,7 +123,7 @@ impl<'a> Walker<'a> {
         }
     }
 
-    /// Takes a string with its quotes.
+    /// Reads a string with its quotes.
     #[inline]
     fn string(&mut self) {
         let bytes = self.text.as_bytes();
@@ -167,7 +167,7 @@ impl<'a> Walker<'a> {
         }
     }
 
-    /// Takes a number or a word.
+    /// Reads a number or a literal.
     #[inline]
     fn scalar(&mut self) {
         let bytes = self.text.as_bytes();
@@ -179,7 +179,7 @@ impl<'a> Walker<'a> {
             }
         }
         if self.at == start {
-            // No value at all: not a scanned text. Nothing more is found in it.
+            // There is no value: the text was not scanned. The walk ends.
             self.at = bytes.len();
         }
     }

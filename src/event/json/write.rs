@@ -1,4 +1,4 @@
-//! JSON objects, written member by member.
+//! Writes JSON objects, member by member.
 
 use super::string::push_string;
 
@@ -16,19 +16,19 @@ impl<'o> ObjectWriter<'o> {
         Self { out, empty: true }
     }
 
-    /// A member whose value is JSON text already.
+    /// Writes a member with a value that is JSON text already.
     pub fn raw(&mut self, key: &str, raw: &str) -> &mut Self {
         self.name(key).push_str(raw);
         self
     }
 
-    /// A member whose value is a string.
+    /// Writes a member with a string.
     pub fn str(&mut self, key: &str, value: &str) -> &mut Self {
         push_string(self.name(key), value);
         self
     }
 
-    /// A member whose value is a string, if there is one.
+    /// Writes a member with a string, if there is one.
     pub fn opt_str(&mut self, key: &str, value: Option<&str>) -> &mut Self {
         if let Some(value) = value {
             self.str(key, value);
@@ -36,7 +36,7 @@ impl<'o> ObjectWriter<'o> {
         self
     }
 
-    /// Writes a member's name and hands out the string for its value.
+    /// Writes a member's name, and returns the output for its value.
     pub fn name(&mut self, key: &str) -> &mut String {
         if !self.empty {
             self.out.push(',');
@@ -47,7 +47,7 @@ impl<'o> ObjectWriter<'o> {
         self.out
     }
 
-    /// Closes the object; says whether it has any members.
+    /// Closes the object; returns whether it has any members.
     pub fn close(self) -> bool {
         self.out.push('}');
         !self.empty

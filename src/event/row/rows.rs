@@ -1,4 +1,4 @@
-//! Encoded rows, and the way back to them from bytes that were kept on disk.
+//! Encoded rows, and how they are parsed from bytes on disk.
 
 use bytes::Bytes;
 
@@ -10,7 +10,7 @@ use crate::event::time::Micros;
 #[derive(Clone, Debug)]
 pub struct Rows {
     pub(super) table: Table,
-    /// The rows behind their prefix.
+    /// The rows after their prefix.
     pub(super) framed: Bytes,
     /// Where each row ends in `framed`.
     pub(super) ends: Vec<u32>,
@@ -18,10 +18,10 @@ pub struct Rows {
     pub(super) last: Micros,
 }
 
-/// The bytes are not rows.
+/// Why bytes are not rows.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotRows {
-    /// They are of another version, or none.
+    /// The format or the table is not known.
     #[error("the rows are in format {format} of table {table}, which this version does not know")]
     UnknownFormat {
         /// The version.
@@ -29,7 +29,7 @@ pub enum NotRows {
         /// The table's number.
         table: u8,
     },
-    /// A row breaks off or has other columns.
+    /// A row is cut off or has other columns.
     #[error("row {row} is damaged at byte {at}")]
     Damaged {
         /// Which row, from 0.
@@ -45,7 +45,7 @@ impl Rows {
         self.table
     }
 
-    /// How many rows there are.
+    /// Number of rows.
     pub fn len(&self) -> usize {
         self.ends.len()
     }
@@ -55,7 +55,7 @@ impl Rows {
         self.ends.is_empty()
     }
 
-    /// All rows behind their prefix, as they are kept on disk.
+    /// All rows with their prefix, as they are on disk.
     pub fn framed(&self) -> &Bytes {
         &self.framed
     }
@@ -70,7 +70,7 @@ impl Rows {
         self.last
     }
 
-    /// Row by row.
+    /// The rows, one by one.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
         let mut from = PREFIX_BYTES;
         self.ends.iter().map(move |&end| {
@@ -80,7 +80,7 @@ impl Rows {
         })
     }
 
-    /// Where each row lies in [`Rows::framed`].
+    /// The byte range of each row in [`Rows::framed`].
     pub fn spans(&self) -> impl Iterator<Item = (u32, u32)> {
         let mut from = u32::try_from(PREFIX_BYTES).expect("the prefix is two bytes");
         self.ends.iter().map(move |&end| {
@@ -90,7 +90,7 @@ impl Rows {
         })
     }
 
-    /// Takes bytes that were [`Rows`] before, checking that they still are.
+    /// Parses bytes that [`Rows::framed`] returned, and checks them.
     pub fn parse(framed: Bytes) -> Result<Self, NotRows> {
         let (format, table) = match framed.first_chunk::<PREFIX_BYTES>() {
             Some(&[format, table]) => (format, table),

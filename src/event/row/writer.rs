@@ -1,4 +1,4 @@
-//! Encodes rows, column by column, in the one order that a table has.
+//! Encodes rows, column by column, in the table's fixed order.
 
 use uuid::Uuid;
 
@@ -22,7 +22,7 @@ impl RowWriter {
     /// Bytes before the first row.
     pub const EMPTY_BYTES: usize = PREFIX_BYTES;
 
-    /// A writer with room for `bytes`.
+    /// A writer with space for `bytes`.
     pub fn new(table: Table, bytes: usize) -> Self {
         let mut buffer = Vec::with_capacity(PREFIX_BYTES + bytes);
         buffer.extend_from_slice(&[ROW_FORMAT, table as u8]);
@@ -35,12 +35,12 @@ impl RowWriter {
         }
     }
 
-    /// Starts a row; every row starts with its key.
+    /// Starts a row with its key.
     pub fn row(&mut self, key: &Key) -> Columns<'_> {
         let columns = i16::try_from(self.table.columns().len()).expect("tables have few columns");
         self.first = self.first.min(key.occurred_at);
         self.last = self.last.max(key.occurred_at);
-        // As one piece of known size: nothing is called or checked for each column.
+        // One piece of known size: there is no call or check for each column.
         let mut start = [0; Key::END];
         start[..2].copy_from_slice(&columns.to_be_bytes());
         start[2..22].copy_from_slice(&column_of_16(key.tenant.as_bytes()));
@@ -55,12 +55,12 @@ impl RowWriter {
         self.buffer.len()
     }
 
-    /// Bytes of memory, whether written or not.
+    /// Bytes of memory, written or not.
     pub fn held_bytes(&self) -> usize {
         self.buffer.capacity() + self.ends.capacity() * size_of::<u32>()
     }
 
-    /// Takes back the last row, which began when `len_bytes` were written.
+    /// Removes the last row, which began when `len_bytes` were written.
     pub fn take_back(&mut self, len_bytes: usize) {
         self.buffer.truncate(len_bytes);
         self.ends.pop();
@@ -74,7 +74,7 @@ impl RowWriter {
         }
     }
 
-    /// How many rows are complete.
+    /// Number of complete rows.
     pub fn len(&self) -> usize {
         self.ends.len()
     }
@@ -86,7 +86,7 @@ impl RowWriter {
 
     /// All rows written.
     pub fn finish(mut self) -> Rows {
-        // What grew far beyond its events' text has room that nothing will fill.
+        // A buffer with much unused space is shrunk, as nothing will fill it.
         let spare_bytes = self.buffer.capacity() - self.buffer.len();
         if spare_bytes > self.buffer.len() / 4 + 4096 {
             self.buffer.shrink_to_fit();

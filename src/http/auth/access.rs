@@ -1,7 +1,7 @@
-//! Who is calling: an API key, its tenant, its roles.
+//! Authentication and authorisation: an API key, its tenant, its roles.
 //!
-//! Answers from memory alone. What it cannot know because the database is away
-//! is our error (503), never the caller's (401).
+//! Reads only the snapshot in memory. A key that is missing from a stale snapshot may exist in the
+//! database, so the response is 503 (the service's error), not 401 (the caller's).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,13 +22,13 @@ use crate::tenants::snapshot::{Caller, KeyError, Snapshot, Tenant, TenantStatus}
 
 use crate::http::problem::Problem;
 
-/// Longest key that is looked up; ours have 68 characters.
+/// Longest key that is looked up; issued keys have 68 characters.
 const KEY_BYTES_MAX: usize = 512;
 
-/// A directory older than this may lack keys that exist.
+/// A snapshot older than this may lack keys that exist.
 const STALE_AFTER: Duration = Duration::from_secs(60);
 
-/// The caller of one request and what it may do.
+/// The caller of one request, and the tenant that it writes for.
 #[derive(Debug)]
 pub struct Access {
     caller: Caller,
@@ -38,7 +38,7 @@ pub struct Access {
 }
 
 impl Access {
-    /// Finds the caller of a request to `table`'s endpoint.
+    /// Authenticates the caller of a request and checks its role for `table`'s endpoint.
     pub(crate) fn of(
         headers: &HeaderMap,
         query_key: Option<&str>,
@@ -84,7 +84,7 @@ impl Access {
         Ok(access)
     }
 
-    /// The key that was presented.
+    /// The id of the key that was presented.
     pub(crate) fn key_id(&self) -> Uuid {
         self.caller.key_id
     }
@@ -94,7 +94,7 @@ impl Access {
         self.tenant.id
     }
 
-    /// Who posted, for `meta.source`.
+    /// The caller's role, for `meta.source`.
     pub(crate) fn source(&self) -> &'static str {
         [Role::Service, Role::Ingest, Role::Publish]
             .into_iter()
@@ -140,7 +140,7 @@ impl Tenants for Access {
     }
 }
 
-/// The key from the header, from Basic's user name, or from the query.
+/// The key from the `X-API-Key` header, from Basic's user name, or from the query, in this order.
 fn presented_key(headers: &HeaderMap, query_key: Option<&str>) -> Result<String, Problem> {
     let header = match headers.get("x-api-key").map(HeaderValue::to_str) {
         Some(Err(_)) => {

@@ -1,3 +1,3 @@
-//! Who is calling, and what they may do.
+//! Authentication and authorisation of requests.
 
 pub(crate) mod access;

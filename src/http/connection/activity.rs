@@ -1,9 +1,9 @@
-//! What one connection is doing, and when it has to be done with it.
+//! What one connection is doing, and its deadlines.
 //!
-//! Three deadlines, one for each thing that a client can hold back here: the head
-//! of a request, the next request, and the reading of an answer. A body's deadline
-//! is `api::body`'s. Shared by the connection's stream, which sees bytes, by its
-//! requests, and by the task that closes it. Knows nothing of sockets.
+//! Three deadlines, one for each thing that a client can hold back here: the head of a request, the
+//! next request, and the reading of a response. `http::ingest::body` has the deadline of a body.
+//! The state is shared by the connection's stream, which sees bytes, by its requests, and by the
+//! task that closes the connection. Knows nothing of sockets.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,41 +16,41 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// An answer may take a second more for each 16 KiB: a client that reads more
-/// slowly than an old modem is not reading.
+/// A response's deadline grows by a second for each 16 KiB. A client that reads more slowly than an
+/// old modem is not reading.
 const ANSWER_BYTES_PER_SECOND: u64 = 16 * 1024;
 
-/// Time for the last words of a connection that is closed.
+/// Time that a connection has to end once its graceful shutdown has begun.
 const CLOSE_MAX: Duration = Duration::from_secs(5);
 
-/// Once the service stops: time for a head that has begun, and for an answer to be read.
+/// Once the service stops: time for a head to arrive, and for a response to be read.
 const STOP_MAX: Duration = Duration::from_secs(2);
 
 /// How long a client may hold back what comes next.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadlines {
-    /// A request's head, from its first byte on; the first one from the connection on.
+    /// A request's head, from its first byte. On a new connection, also the wait for that byte.
     pub head: Duration,
-    /// The next request.
+    /// The wait for the next request.
     pub idle: Duration,
-    /// The reading of an answer.
+    /// The reading of a response.
     pub write: Duration,
 }
 
-/// Why a connection is closed from this side.
+/// Why this side closes a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Overdue {
-    /// A head did not arrive.
+    /// A request's head did not arrive in time.
     Head,
-    /// No request came.
+    /// No request came in time.
     Idle,
-    /// An answer was not read.
+    /// A response was not read in time.
     Answer,
-    /// It was one too many, and its short time is over.
+    /// The connection was beyond the cap, and its short time is over.
     Extra,
-    /// It had waited the longest, and others needed its place.
+    /// The connection waited for a request, and others needed its place.
     Evicted,
-    /// The service stops, and the client holds that up.
+    /// The service stops, and the client delays that.
     Stopping,
 }
 
@@ -64,28 +64,28 @@ pub(crate) struct Activity {
 
 #[derive(Debug)]
 struct State {
-    /// When it began to wait for a request.
+    /// Since when the connection waits for a request.
     waits_since: Instant,
-    /// When the first byte of the head that it waits for came.
+    /// When the first byte of the awaited head arrived.
     head_since: Option<Instant>,
     http2: bool,
-    /// Requests whose answers are not sent in full.
+    /// Requests in progress: their responses are not sent in full.
     requests: usize,
-    /// Requests that began.
+    /// Requests begun so far.
     begun: u64,
-    /// Answers that are not sent, by number, with their deadlines.
+    /// Responses that are not sent in full: request number and deadline.
     unsent: Vec<(u64, Instant)>,
-    /// Since when the socket takes no bytes.
+    /// Since when the socket accepts no bytes.
     blocked_since: Option<Instant>,
     evicted: bool,
-    /// Since when the service stops.
+    /// When the service began to stop.
     stops_since: Option<Instant>,
-    /// A deadline that no activity puts off.
+    /// A deadline that no activity extends.
     until: Option<(Instant, Overdue)>,
 }
 
 impl Activity {
-    /// A connection that was opened now.
+    /// The state of a connection that was opened at `now`.
     pub(crate) fn new(deadlines: Deadlines, now: Instant) -> Self {
         Self {
             deadlines,
@@ -109,18 +109,18 @@ impl Activity {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sets an end that no activity puts off.
+    /// Sets a deadline that no activity extends.
     pub(crate) fn end_at(&self, at: Instant, why: Overdue) {
         self.state().until = Some((at, why));
     }
 
-    /// The connection speaks HTTP/2: bytes need not be those of a head.
+    /// Marks the connection as HTTP/2: its bytes are not taken for those of a head.
     pub(crate) fn is_http2(&self) {
         self.state().http2 = true;
     }
 
-    /// Bytes came. If they may belong to the head of a request, says of which, in
-    /// the order of requests.
+    /// Records that bytes arrived. If they may belong to a request's head, returns how many
+    /// requests began before that one.
     pub(crate) fn read(&self, now: Instant) -> Option<u64> {
         let mut state = self.state();
         if state.requests > 0 || state.http2 {
@@ -130,12 +130,12 @@ impl Activity {
         Some(state.begun)
     }
 
-    /// The socket takes no bytes, or does again.
+    /// Records since when the socket accepts no bytes; `None` once it does again.
     pub(crate) fn blocked(&self, since: Option<Instant>) {
         self.state().blocked_since = since;
     }
 
-    /// A request begins; it ends when the guard is dropped.
+    /// Begins a request; it ends when the guard is dropped.
     pub(crate) fn begin(self: &Arc<Self>) -> InProgress {
         let mut state = self.state();
         state.requests += 1;
@@ -146,25 +146,25 @@ impl Activity {
         }
     }
 
-    /// Since when it waits for a request, and whether it ever had one; `None` while
-    /// it has one.
+    /// Since when the connection waits for a request, and whether it ever had one. `None` while a
+    /// request is in progress, and after an eviction.
     pub(crate) fn waits(&self) -> Option<(Instant, bool)> {
         let state = self.state();
         (state.requests == 0 && !state.evicted).then_some((state.waits_since, state.begun > 0))
     }
 
-    /// Asks the connection to make room for another, unless a request comes first.
+    /// Asks the connection to make room for another. A request that comes first is still served.
     pub(crate) fn evict(&self) {
         self.state().evicted = true;
         self.evict.notify_one();
     }
 
-    /// Ready once the connection was asked to make room.
+    /// Completes once the connection was asked to make room.
     pub(crate) async fn evicted(&self) {
         self.evict.notified().await;
     }
 
-    /// The service stops: clients that hold it up are waited for only a little.
+    /// Records that the service stops: a client that delays the stop has at most `STOP_MAX`.
     pub(crate) fn stop(&self, now: Instant) {
         let mut state = self.state();
         state.stops_since = Some(now);
@@ -173,12 +173,13 @@ impl Activity {
         }
     }
 
-    /// Whether a request is being answered.
+    /// Whether a request is in progress.
     pub(crate) fn is_busy(&self) -> bool {
         self.state().requests > 0
     }
 
-    /// The connection was told to end; it gets a little time to do so.
+    /// Records that the graceful shutdown has begun. Without a request, the connection has
+    /// `CLOSE_MAX` to end.
     pub(crate) fn is_closing(&self, now: Instant, why: Overdue) {
         let mut state = self.state();
         state.evicted = false;
@@ -187,7 +188,7 @@ impl Activity {
         }
     }
 
-    /// When the connection has to be closed unless something happens, and why.
+    /// The next deadline, and why the connection is closed if nothing happens before it.
     pub(crate) fn deadline(&self) -> Option<(Instant, Overdue)> {
         let state = self.state();
         let waits = (state.requests == 0).then(|| {
@@ -205,8 +206,7 @@ impl Activity {
                 _ => (state.waits_since + self.deadlines.idle, Overdue::Idle),
             }
         });
-        // Once it has an end, what it waits for no longer matters, unless it has to make
-        // room before that.
+        // Once `until` is set, the wait for a request has no deadline, apart from an eviction's.
         let waits = waits.filter(|_| state.until.is_none() || state.evicted);
         let answers = state.unsent.iter().map(|&(_, by)| (by, Overdue::Answer));
         let blocked = state
@@ -221,7 +221,7 @@ impl Activity {
     }
 }
 
-/// A request from its head to the last byte of its answer.
+/// A request, from its head to the last byte of its response.
 #[derive(Debug)]
 pub(crate) struct InProgress {
     activity: Arc<Activity>,
@@ -229,7 +229,7 @@ pub(crate) struct InProgress {
 }
 
 impl InProgress {
-    /// The answer is handed to the connection; its deadline runs until it is sent.
+    /// Records that the response is handed to the connection; its deadline runs until it is sent.
     fn answered(&self, bytes: u64) {
         let longer = Duration::from_secs(bytes / ANSWER_BYTES_PER_SECOND);
         let mut state = self.activity.state();
@@ -253,8 +253,8 @@ impl Drop for InProgress {
     }
 }
 
-/// The body of an answer. Its request ends when the last bytes of it are dropped,
-/// which the connection does once they are written.
+/// The body of a response. The request ends when the last bytes are dropped, which the connection
+/// does once they are written.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     body: Body,
@@ -302,7 +302,7 @@ impl HttpBody for Outgoing {
     }
 }
 
-/// Bytes of an answer on their way to the socket.
+/// Bytes of a response on their way to the socket; the last ones keep the request open.
 #[derive(Debug)]
 pub(crate) struct Tracked {
     bytes: Bytes,
@@ -364,7 +364,7 @@ mod tests {
             Some((start + seconds(15), Overdue::Head))
         );
         assert_eq!(activity.read(start + seconds(3)), Some(0));
-        // Further bytes do not put it off.
+        // Further bytes do not extend it.
         assert_eq!(activity.read(start + seconds(4)), Some(0));
         assert_eq!(
             activity.deadline(),
@@ -420,7 +420,7 @@ mod tests {
         assert!(activity.is_busy());
         drop(bytes);
         assert!(!activity.is_busy());
-        // A body without bytes ends with its answer.
+        // With an empty body, the request ends when the body is dropped.
         drop(Outgoing::new(Body::empty(), activity.begin()));
         assert!(!activity.is_busy());
     }

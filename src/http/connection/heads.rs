@@ -1,17 +1,17 @@
-//! Line ends in the heads of HTTP/1 requests.
+//! Refuses a bare LF as a line end in the head of an HTTP/1 request.
 //!
-//! The parser behind takes a bare LF for a line end, as RFC 9112 allows; a proxy in
-//! front may not, and then the two see different requests. So a bare LF is spoilt
-//! before the parser sees it, which answers 400. Only heads that begin after the
-//! answer before them are looked at: where a client sends its next head without
-//! waiting, this does not know where that head begins.
+//! hyper's parser takes a bare LF for a line end, as RFC 9112 allows. A proxy in front may not, and
+//! then the two see different requests (request smuggling). So each bare LF is replaced by a NUL
+//! before the parser sees it, and the parser answers 400. Only heads that begin after the response
+//! before them are checked: when a client pipelines requests, this code does not know where the
+//! next head begins.
 
-/// Looks at the bytes of one head as they come.
+/// Checks the bytes of one head as they arrive.
 #[derive(Debug, Default)]
 pub(crate) struct Heads {
-    /// Which request's head this is.
+    /// The number of the request that the head belongs to.
     request: u64,
-    /// Bytes of the line so far.
+    /// Bytes of the current line so far.
     line: usize,
     after_cr: bool,
     begun: bool,
@@ -19,8 +19,8 @@ pub(crate) struct Heads {
 }
 
 impl Heads {
-    /// Spoils the bare LFs in `bytes`, which belong to the head of `request`; says
-    /// whether there were any.
+    /// Replaces each bare LF in `bytes`, which belong to the head of `request`, by a NUL. Returns
+    /// whether there was one.
     pub(crate) fn check(&mut self, request: u64, bytes: &mut [u8]) -> bool {
         if self.request != request {
             *self = Self {
@@ -43,12 +43,12 @@ impl Heads {
                 _ => self.after_cr,
             };
             if after_cr {
-                // An empty line ends a head, but not one that has not begun.
+                // An empty line ends a head; empty lines before the head are skipped.
                 let empty = self.line + line.len() == 2;
                 self.ended = empty && self.begun;
                 self.begun |= !empty;
             } else {
-                // No head may hold a NUL.
+                // The parser refuses a head with a NUL.
                 line[at] = 0;
                 spoilt = true;
             }

@@ -1,11 +1,9 @@
-//! A connection that is closed so that its last answer arrives.
+//! A lingering close, as nginx calls it: the last response reaches a client that is still sending.
 //!
-//! A request may be answered before its body has been read: no key, too large.
-//! To close the socket then makes the kernel reset the connection, and the
-//! client, still sending, sees a broken pipe in place of the answer. So the end
-//! of the answer is sent first, and what still comes is read and thrown away, up to
-//! a bounded time and number of bytes (nginx calls this a lingering close). Knows
-//! nothing of HTTP.
+//! A request may be answered before its body was read: no key, too large. Closing the socket then
+//! makes the kernel reset the connection, and the client sees a broken pipe in place of the
+//! response. So the sending side is shut down first, and what still arrives is read and discarded,
+//! for a bounded time and number of bytes. Knows nothing of HTTP.
 
 use std::io;
 use std::pin::Pin;
@@ -16,20 +14,19 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 
-/// Longest that a client may go on sending: enough for the largest body that is
-/// taken by default, at 2 MB/s.
+/// Longest time that a client may go on sending: enough for the largest default body at 2 MB/s.
 const LINGER_MAX: Duration = Duration::from_secs(5);
 
-/// Most that is read after the end: twice the largest body that is taken by
-/// default. A client that sends more gets a reset, and may miss its answer.
+/// Most bytes that are read after the shutdown: twice the largest default body. A client that sends
+/// more gets a reset, and may miss its response.
 const LINGER_BYTES_MAX: usize = 16 << 20;
 
-/// A client that sends nothing for so long has nothing more to send.
+/// A client that is silent for this long has nothing more to send.
 const QUIET_MAX: Duration = Duration::from_millis(500);
 
 const BUFFER_BYTES: usize = 16 * 1024;
 
-/// A stream that lingers when it is shut down.
+/// A stream that lingers on shutdown.
 #[derive(Debug)]
 pub(crate) struct Lingering {
     stream: TcpStream,
@@ -53,9 +50,9 @@ impl Lingering {
 }
 
 impl Lingering {
-    /// Has the kernel forget what it has not sent when the stream is closed.
+    /// Makes the kernel discard unsent bytes when the stream is closed.
     pub(crate) fn forget_unsent(&self) {
-        // A socket that cannot be told so is gone already.
+        // If the option cannot be set, the socket is gone already.
         drop(self.stream.set_zero_linger());
     }
 }
@@ -117,7 +114,7 @@ impl AsyncWrite for Lingering {
                     }
                     closing.quiet.as_mut().reset(now + QUIET_MAX);
                 }
-                // The client is done, or gone.
+                // The client has finished sending, or is gone.
                 Poll::Ready(_) => return Poll::Ready(Ok(())),
                 Poll::Pending => return closing.quiet.as_mut().poll(cx).map(Ok),
             }

@@ -1,4 +1,4 @@
-//! One connection: who gets one, what it is doing, and its deadlines.
+//! Connections: which are accepted, what each is doing, and its deadlines.
 
 pub(crate) mod activity;
 pub(crate) mod heads;

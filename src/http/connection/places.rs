@@ -1,10 +1,9 @@
-//! Who gets a place when there are more connections than may be open.
+//! Decides which connections stay open when there are more than the cap.
 //!
-//! Keeps two invariants: at most `max` connections are served in full, and at most
-//! half of those for one client's address. Past either cap the connection that has
-//! waited longest for a request makes room, as in nginx; where none waits, a few
-//! more are accepted for a moment, to be told so. Pure: it has no sockets, and the
-//! time is a value.
+//! Keeps two invariants: at most `max` connections are served in full, and at most half of those
+//! belong to one client's address. Past either cap, connections that wait longest for a request are
+//! evicted, as in nginx. If none waits, a few extra connections are accepted for a moment, to
+//! answer health checks or 503. Pure: it has no sockets, and the time is a value.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
@@ -17,45 +16,44 @@ use tokio::time::Instant;
 use super::activity::Activity;
 use super::proxies::{TrustedProxies, client};
 
-/// Connections beyond the cap, open for a moment to be answered health or 503.
+/// Connections beyond the cap, open for a moment for a health check or a 503.
 const EXTRA_MAX: usize = 16;
 
-/// Connections that were told to make room and are not gone yet. Past this the next
-/// one waits to be accepted.
+/// Evicted connections that are not closed yet. Past this, no further connection is accepted.
 const LEAVING_MAX: usize = 64;
 
-/// One of so many connections makes room at a time.
+/// An eviction takes one in this many of the connections allowed, and at least one.
 const EVICTED_OF: usize = 256;
 
-/// A connection is not sent away before its first bytes can have made the way here.
+/// Least wait before an eviction: the first bytes of a connection may still be on their way.
 const WAIT_MIN: Duration = Duration::from_millis(100);
 
-/// What a new connection gets.
+/// How a new connection is accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// One of the places.
+    /// Within the cap.
     Regular,
-    /// A moment beyond the cap.
+    /// Beyond the cap, for a moment.
     Extra,
 }
 
-/// Which cap a new connection met.
+/// The cap that a new connection met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cap {
-    /// That of its address.
+    /// The cap of its address.
     Address(IpAddr),
-    /// That of all.
+    /// The cap of all connections.
     All,
 }
 
-/// The open connections, by a key that their tasks have.
+/// The open connections. `K` identifies the task of a connection.
 #[derive(Debug)]
 pub(crate) struct Places<K> {
     max: usize,
     trusted: TrustedProxies,
     open: HashMap<K, Open>,
     by_address: HashMap<IpAddr, usize>,
-    /// The extra ones, oldest first.
+    /// Extra connections, oldest first.
     extra: VecDeque<K>,
     leaving: usize,
 }
@@ -80,12 +78,12 @@ impl<K: Copy + Eq + Hash> Places<K> {
         }
     }
 
-    /// Whether to wait for connections to go before another is accepted.
+    /// Whether evicted connections have to close before another is accepted.
     pub(crate) fn is_jammed(&self) -> bool {
         self.leaving >= LEAVING_MAX
     }
 
-    /// Finds a place for a connection from `address`, and which cap it met.
+    /// Finds a place for a connection from `address`. Also returns the cap that it met, if any.
     pub(crate) fn find(&mut self, address: IpAddr, now: Instant) -> (Place, Option<Cap>) {
         let of_one = self.counts_for(address);
         let one_max = self.max.div_ceil(2);
@@ -98,7 +96,7 @@ impl<K: Copy + Eq + Hash> Places<K> {
         if self.evict(cap, now) {
             return (Place::Regular, Some(cap));
         }
-        // The oldest of the extra ones goes, or silent ones would hold all of them.
+        // The oldest extra connection goes, or silent ones would hold all extra places.
         if self.extra.len() >= EXTRA_MAX
             && let Some(oldest) = self.extra.pop_front()
         {
@@ -107,7 +105,7 @@ impl<K: Copy + Eq + Hash> Places<K> {
         (Place::Extra, Some(cap))
     }
 
-    /// A connection was opened in the place that was found for it.
+    /// Records a connection that was opened in the place found for it.
     pub(crate) fn opened(
         &mut self,
         key: K,
@@ -130,7 +128,7 @@ impl<K: Copy + Eq + Hash> Places<K> {
         self.open.insert(key, open);
     }
 
-    /// A connection is closed.
+    /// Records that a connection is closed.
     pub(crate) fn closed(&mut self, key: K) {
         let Some(open) = self.open.remove(&key) else {
             return;
@@ -140,14 +138,14 @@ impl<K: Copy + Eq + Hash> Places<K> {
         }
         match open.place {
             Place::Extra => self.extra.retain(|extra| *extra != key),
-            // One that leaves has given its place away.
+            // An evicted connection has given its place back already.
             Place::Regular if !open.leaving => self.give_back(open.address),
             Place::Regular => {}
         }
     }
 
-    /// Has the connection that waits longest make room, if one waits. Where many are
-    /// open it is some, as each search looks at all of them.
+    /// Evicts connections that wait longest for a request; returns whether there were any. With a
+    /// large `max` it takes several at once, as each search looks at all connections.
     pub(crate) fn evict(&mut self, cap: Cap, now: Instant) -> bool {
         let mut waiting: Vec<_> = self
             .open
@@ -159,7 +157,7 @@ impl<K: Copy + Eq + Hash> Places<K> {
             })
             .filter_map(|(key, open)| {
                 let (since, had_request) = open.activity.waits()?;
-                // One that never sent a request goes before one that may send another.
+                // A connection that never sent a request goes before one that may send another.
                 (now.saturating_duration_since(since) >= WAIT_MIN)
                     .then_some(((had_request, since), *key))
             })
@@ -205,7 +203,7 @@ impl<K: Copy + Eq + Hash> Places<K> {
         }
     }
 
-    /// The address that a connection counts for; a trusted proxy's counts for none.
+    /// The address that a connection counts for. A trusted proxy counts for none.
     fn counts_for(&self, address: IpAddr) -> Option<IpAddr> {
         (!self.trusted.contain(address)).then(|| client(address))
     }

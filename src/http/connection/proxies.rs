@@ -1,16 +1,16 @@
-//! Networks that are named in settings, and the address that a connection counts for.
+//! Networks of trusted proxies, and the address that a connection counts for.
 //!
-//! Strict: a network with bits beyond its prefix is a typing error, not a wish.
+//! Strict: a network with bits beyond its prefix is refused as a typing error.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-/// Proxies whose connections carry the requests of many clients.
+/// Proxies: each connection from them carries the requests of many clients.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TrustedProxies(Vec<Network>);
 
-/// An address with a prefix, as in `10.0.0.0/8`; a single address has the longest one.
+/// An address with a prefix length, as in `10.0.0.0/8`. A single address has the longest prefix.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Network {
     address: IpAddr,
@@ -18,7 +18,7 @@ struct Network {
 }
 
 impl TrustedProxies {
-    /// Whether an address is one of theirs.
+    /// Whether an address is in one of the networks.
     pub fn contain(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.0.iter().any(|network| network.contains(address))
@@ -28,7 +28,7 @@ impl TrustedProxies {
 impl FromStr for TrustedProxies {
     type Err = String;
 
-    /// Reads networks with commas between them; no text is no network.
+    /// Parses networks separated by commas. A blank text is no network.
     fn from_str(text: &str) -> Result<Self, String> {
         if text.trim().is_empty() {
             return Ok(Self::default());
@@ -108,8 +108,8 @@ impl fmt::Debug for Network {
     }
 }
 
-/// The address that counts as one client: for IPv6 its /64, which is the least
-/// that a household or a machine is given.
+/// The address that counts as one client: for IPv6 its /64, the least that a household or a machine
+/// is given.
 pub(crate) fn client(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         address @ IpAddr::V4(_) => address,

@@ -1,4 +1,4 @@
-//! A connection's stream, which tells what it sees to the connection's `Activity`.
+//! A connection's stream, which reports what it sees to the connection's `Activity`.
 
 use std::io;
 use std::pin::Pin;
@@ -12,22 +12,22 @@ use super::activity::{Activity, Overdue};
 use super::heads::Heads;
 use super::lingering::Lingering;
 
-/// With what an HTTP/2 connection begins (RFC 9113, 3.4).
+/// The bytes that an HTTP/2 connection begins with (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// An end of a head that the parser knows.
+/// An end of a head that the parser recognises.
 const END: &[u8] = b"\r\n\r\n";
 
-/// A stream that is watched.
+/// A stream that reports to an `Activity`.
 #[derive(Debug)]
 pub(crate) struct Watched {
     stream: Lingering,
     activity: Arc<Activity>,
     heads: Heads,
-    /// How much of the preface came; `None` once the protocol is known.
+    /// Bytes of the preface seen so far; `None` once the protocol is known.
     preface: Option<usize>,
     blocked: bool,
-    /// Whether a head was spoilt that the parser may not yet take for a whole one.
+    /// Whether a bare LF was replaced in a head and the parser may still wait for the head's end.
     spoilt: bool,
 }
 
@@ -58,7 +58,7 @@ impl Watched {
         }
     }
 
-    /// Notes whether the socket takes bytes; only a change is news.
+    /// Records whether the socket accepts bytes; only a change is reported.
     fn written(&mut self, written: &Poll<io::Result<usize>>) {
         if written.is_pending() != self.blocked {
             self.blocked = written.is_pending();
@@ -70,7 +70,7 @@ impl Watched {
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        // What was not read for so long need not be kept for the client.
+        // The client did not read its response in time: the kernel need not keep it.
         let overdue = self.activity.deadline();
         if overdue.is_some_and(|(at, why)| why == Overdue::Answer && at <= Instant::now()) {
             self.stream.forget_unsent();
@@ -84,8 +84,8 @@ impl AsyncRead for Watched {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        // The end of a spoilt head may be among what was spoilt, and the parser looks
-        // for it before it looks at anything else.
+        // The LFs that were replaced may include the head's end, which the parser looks for before
+        // anything else. With this end it parses the head, and refuses it.
         if self.spoilt && buffer.remaining() >= END.len() {
             self.spoilt = false;
             buffer.put_slice(END);

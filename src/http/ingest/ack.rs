@@ -1,8 +1,8 @@
-//! What an answer waits for.
+//! The level that a response waits for.
 
 use clap::ValueEnum;
 
-/// What an answer says was reached, and so what it waits for.
+/// The level that a response reports, and so waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Ack {
     /// The events are valid and in memory
@@ -14,7 +14,7 @@ pub enum Ack {
 }
 
 impl Ack {
-    /// The level as it stands in requests and answers.
+    /// The level's name in requests and responses.
     pub const fn as_str(self) -> &'static str {
         match self {
             Ack::Received => "received",

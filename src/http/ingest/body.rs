@@ -1,10 +1,9 @@
-//! Reads a request's body: counted as it comes, inflated as it comes.
+//! Reads a request's body: counts and inflates the bytes as they arrive.
 //!
-//! Keeps two invariants. Every byte that is held is on loan from the budget before
-//! it is held, so that neither a lying Content-Length nor a small body that inflates
-//! to a large one can take memory that is not there. And a body comes to its end: its
-//! pauses are bounded, it has a least rate, and while it is coming it takes up a share
-//! that its key's bodies have together.
+//! Keeps two invariants. Every byte is reserved from the memory limit before it is kept, so neither
+//! a false Content-Length nor a small body that inflates to a large one exceeds the limit. And
+//! every body ends: its pauses are bounded, it has a minimum rate, and while it arrives it counts
+//! against the share of its key.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -25,51 +24,52 @@ use crate::admission::memory::Reservation;
 
 use crate::http::problem::Problem;
 
-/// Memory is lent in steps of this size once a body comes in more than one piece.
+/// Inflated bodies reserve memory in steps of at least this size. A plain body in several pieces
+/// reserves up to this size ahead.
 const LEND_STEP: usize = 64 * 1024;
 
-/// zstd frames may ask for windows of up to 2 GiB before the first byte comes
-/// out; nothing that fits a body needs more than 8 MiB.
+/// A zstd frame may ask for a window of up to 2 GiB before its first output byte. RFC 8878
+/// recommends windows of at most 8 MiB.
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 
-/// What zstd says of such a frame.
+/// Part of zstd's error for a frame with a larger window.
 const ZSTD_WINDOW_TOO_LARGE: &str = "too much memory";
 
 /// Brotli's buffer between input and output.
 const BROTLI_BUFFER: usize = 4096;
 
-/// Below this rate a body is not coming, it is being held back: a 2G phone sends as
-/// fast, and a beacon of a few kilobytes is in time at any rate.
+/// Minimum rate of a body. A 2G phone sends as fast, and a beacon of a few kilobytes is in time at
+/// any rate.
 const BYTES_PER_SECOND_MIN: u64 = 16 * 1024;
 
-/// What is read of a body after its request was refused.
+/// Limits on what is read of a body after its request was refused.
 const DISCARD_BYTES_MAX: usize = 1 << 20;
 const DISCARD_TIME_MAX: Duration = Duration::from_millis(200);
 
-/// When to come back after a key's share was taken: slow bodies take a while.
+/// Retry-After once a key's share is used up: slow bodies take a while to end.
 const SHARE_RETRY_AFTER: Duration = Duration::from_secs(2);
 
-/// What may come in.
+/// Limits on a body.
 #[derive(Clone, Copy, Debug)]
 pub struct BodyLimits {
-    /// Bytes, as sent and as inflated.
+    /// Most bytes, as sent and as inflated.
     pub bytes_max: usize,
-    /// Longest pause between two pieces, and time for all of it beyond what the
-    /// least rate allows.
+    /// Longest pause between two pieces. Also the time for the whole body beyond what the minimum
+    /// rate allows.
     pub pause_max: Duration,
 }
 
-/// A body and the memory that it takes.
+/// A body and its reservation.
 #[derive(Debug)]
 pub struct Received {
     /// The bytes, inflated.
     pub bytes: Bytes,
-    /// Their memory, paid back with the bytes.
+    /// The memory of the bytes, released together with them.
     #[expect(dead_code, reason = "held, not read")]
     pub reservation: Reservation,
 }
 
-/// How a body is compressed.
+/// The compression of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Encoding {
     Identity,
@@ -79,7 +79,7 @@ enum Encoding {
     Brotli,
 }
 
-/// Says that a body is too large, if its head says so.
+/// Refuses a body that is too large by its Content-Length.
 pub(crate) fn check_announced(headers: &HeaderMap, limits: BodyLimits) -> Result<(), Problem> {
     match announced_bytes(headers) {
         Some(bytes) if bytes > limits.bytes_max as u64 => Err(too_large(limits.bytes_max)),
@@ -87,13 +87,13 @@ pub(crate) fn check_announced(headers: &HeaderMap, limits: BodyLimits) -> Result
     }
 }
 
-/// What Content-Length says, as a hint.
+/// The value of Content-Length, as a hint.
 pub(crate) fn announced_bytes(headers: &HeaderMap) -> Option<u64> {
     let value = headers.get(CONTENT_LENGTH)?;
     value.to_str().ok()?.parse().ok()
 }
 
-/// Whether the client holds its body back until it is told to go on.
+/// Whether the client waits for `100 Continue` before it sends its body.
 pub(crate) fn is_held_back(headers: &HeaderMap) -> bool {
     headers
         .get(EXPECT)
@@ -111,7 +111,7 @@ pub(crate) async fn read(
 ) -> Result<Received, Problem> {
     let mut pieces = Pieces::new(body, limits.pause_max, arriving);
     let received = read_pieces(headers, &mut pieces, limits, intake, &full).await;
-    // A body that has come takes up its share no longer, nor one that is refused.
+    // A body that has arrived or was refused no longer counts against the share.
     pieces.arriving.end();
     if received.is_err() && !pieces.is_broken {
         discard(pieces.body).await;
@@ -145,11 +145,11 @@ async fn read_pieces(
     inflater.finish(limits.bytes_max, full)
 }
 
-/// Takes in what is left of a body that is not wanted.
+/// Reads and drops the rest of a refused body, within limits.
 ///
-/// A connection that is answered in the middle of its request has to be closed;
-/// clients that come back after a refusal would all have to connect again. So what
-/// comes at once and is not much is read first.
+/// A connection that is answered in the middle of its request has to be closed, and clients that
+/// retry would all have to connect again. So a rest that is small and arrives at once is read
+/// first.
 pub(crate) async fn discard(mut body: Body) {
     let mut bytes = 0;
     let all = async {
@@ -160,12 +160,11 @@ pub(crate) async fn discard(mut body: Body) {
             }
         }
     };
-    // Past the limit the connection is closed, as it would have been.
+    // Past the limits the connection is closed, as it would have been without this.
     drop(tokio::time::timeout(DISCARD_TIME_MAX, all).await);
 }
 
-/// Reads a body that is not compressed; one that comes in one piece, as most
-/// do, is not copied.
+/// Reads a body that is not compressed. A body in one piece, as most are, is not copied.
 async fn plain(
     pieces: &mut Pieces,
     announced: Option<usize>,
@@ -199,8 +198,8 @@ async fn plain(
         let whole = match &mut whole {
             Some(whole) => whole,
             None => {
-                // A body of many pieces grows from a first step, regardless of what its head
-                // announced; a small one fits it. What is not on loan is not copied.
+                // The buffer starts with at most one step (or with what has arrived, if that is
+                // more), regardless of Content-Length. Bytes are copied only into reserved memory.
                 let step = announced.unwrap_or(held).clamp(held, held.max(LEND_STEP));
                 reservation.merge(intake.reserve(step - reservation.bytes()).map_err(full)?);
                 let mut grown = Vec::with_capacity(step);
@@ -221,9 +220,9 @@ struct Pieces {
     pause_max: Duration,
     arriving: Arriving,
     bytes: u64,
-    /// When it was first waited for.
+    /// When the first wait for a piece began.
     started: Option<Instant>,
-    /// Nothing more can come, or it would take too long.
+    /// The connection broke, or the body took too long.
     is_broken: bool,
 }
 
@@ -239,7 +238,7 @@ impl Pieces {
         }
     }
 
-    /// The next piece, for a body that has `reserved` bytes of the budget so far.
+    /// The next piece of a body that holds `reserved` bytes of the memory limit.
     async fn next(
         &mut self,
         reserved: usize,
@@ -264,7 +263,7 @@ impl Pieces {
                 }
                 Some(Ok(frame)) => frame,
             };
-            // Trailers say nothing that we need.
+            // Trailers are ignored.
             if let Ok(data) = frame.into_data()
                 && !data.is_empty()
             {
@@ -274,7 +273,7 @@ impl Pieces {
         }
     }
 
-    /// Waits for a frame that is not there yet.
+    /// Waits for an HTTP frame that has not arrived yet.
     async fn wait(
         &mut self,
         reserved: usize,
@@ -341,7 +340,7 @@ impl Encoding {
     }
 }
 
-/// Where inflated bytes go: counted, and on loan.
+/// Receives inflated bytes: counts them and reserves their memory.
 #[derive(Debug)]
 struct Counted {
     bytes: Vec<u8>,
@@ -400,10 +399,10 @@ impl Write for Counted {
     }
 }
 
-/// A decompressor that is fed rather than read from.
+/// A push decompressor: compressed bytes are written to it, inflated ones go to [`Counted`].
 enum Inflater {
     Gzip(MultiGzDecoder<Counted>),
-    /// zlib's header or none: both are sent under the name of deflate.
+    /// With or without zlib's header: both are sent under the name of deflate.
     Deflate(Deflate),
     Zstd(Box<zstd::stream::write::Decoder<'static, Counted>>),
     Brotli(Box<DecompressorWriter<Counted>>),
@@ -449,13 +448,13 @@ impl Inflater {
         }
     }
 
-    /// Bytes of the budget that it has.
+    /// Bytes reserved for the output.
     fn reserved(&self) -> usize {
         let reservation = self.out().and_then(|out| out.reservation.as_ref());
         reservation.map_or(0, Reservation::bytes)
     }
 
-    /// Tells our own refusals from damage in the data.
+    /// Separates refusals by [`Counted`] from damage in the data.
     fn check(
         &self,
         written: io::Result<()>,
@@ -514,8 +513,8 @@ impl Deflate {
             && let Some(&first) = piece.first()
         {
             let out = out.take().ok_or(io::ErrorKind::Other)?;
-            // zlib's first byte names method 8 and a window of at most 32 KiB;
-            // no raw stream that a compressor writes begins so.
+            // zlib's first byte names method 8 and a window of at most 32 KiB. No raw stream that a
+            // compressor writes begins with such a byte.
             *self = if first & 0x0f == 8 && first >> 4 <= 7 {
                 Self::Zlib(ZlibDecoder::new(out))
             } else {

@@ -1,7 +1,7 @@
 //! The two endpoints that take events, and the path that both share.
 //!
-//! `api::front` calls that path itself; the handlers give the router something to
-//! describe, and to answer other methods for.
+//! `http::pipeline` calls [`collect`] directly. The handlers are there for the router, which
+//! describes them and answers their other methods.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -40,48 +40,48 @@ use crate::http::app::App;
 use crate::http::auth::access::Access;
 use crate::http::problem::{Problem, ProblemBody};
 
-/// The header that says which level was reached, beside the body.
+/// The response header that repeats the level reached.
 const ACK: HeaderName = HeaderName::from_static("x-ingest-ack");
 
-/// A disk that takes longer to sync is broken, whatever it says later.
+/// Longest wait for a sync. A disk that takes longer counts as broken.
 const DURABLE_WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// A request that waits for the disk looks this often whether it hangs.
+/// How often a request that waits for a sync checks whether the disk is stalled.
 const DISK_LOOK_EVERY: Duration = Duration::from_millis(250);
-/// Time for a body to come once the service is told to stop: a client that is
-/// well sends the rest at once, and the others are not waited for.
+/// Time for bodies to arrive once the service is told to stop. A healthy client sends the rest at
+/// once; others are not waited for.
 const BODY_GRACE: Duration = Duration::from_secs(2);
-/// An operator has to act first.
+/// Retry-After where an operator has to act first.
 const CANNOT_STORE_RETRY: Duration = Duration::from_secs(30);
-/// Bodies up to this size, and of at most this number of events, are decoded where they
-/// were received, within a millisecond or so. Others would keep the requests of the same
-/// thread waiting.
+/// Bodies of up to this many bytes and events are decoded on the async thread, within a millisecond
+/// or so. Larger ones would delay the other requests of that thread.
 const DECODED_INLINE_BYTES_MAX: usize = 128 * 1024;
 const DECODED_INLINE_EVENTS_MAX: usize = 1000;
 
-/// Answers up to this size are not on loan: a connection's buffers take more than that.
+/// Responses up to this size are not reserved: a connection's buffers take more than that.
 const ANSWER_BYTES_UNLENT: usize = 512;
 
-/// What the query may say.
+/// The query parameters.
 #[derive(Debug, Default, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Params {
     /// What the answer waits for: `received` (in memory), `durable` (on disk) or `committed` (in Postgres).
     ack: Option<String>,
-    /// The events' format, where it is not to be recognised by their fields.
+    /// The events' format; by default it is recognised by their fields.
     format: Option<String>,
     /// The API key, for callers that cannot set headers.
     key: Option<String>,
 }
 
-/// The parameters of [`Params`], for those who write another.
+/// The parameters of [`Params`], for the message about an unknown one.
 const PARAMS: &str = "ack, format and key";
 
-/// The bytes of a name that a refusal repeats.
+/// Characters of an unknown name that the message repeats.
 const NAME_CHARS_MAX: usize = 40;
 
 impl Params {
-    /// Reads a query, and says what is wrong with it: only callers with a key are told.
+    /// Parses a query. The error is returned apart from the parameters: only callers with a valid
+    /// key see it.
     fn of(uri: &Uri) -> (Self, Result<(), Problem>) {
         let invalid = |detail| Problem::bad_request("invalid_query", detail);
         let mut params = Self::default();
@@ -159,7 +159,7 @@ pub(crate) async fn interactions(
     collect(&app, Table::Interactions, request).await
 }
 
-/// From request to answer, for either table.
+/// Handles a request for either table, up to its response.
 pub(crate) async fn collect(
     app: &Arc<App>,
     table: Table,
@@ -169,11 +169,11 @@ pub(crate) async fn collect(
     // Taken apart by hand: an extractor would copy all headers.
     let (parts, body) = request.into_parts();
     let headers = &parts.headers;
-    // Before anything is read: who asks, for what, and whether there is room.
+    // Before the body is read: the key, the options, and whether there is room.
     let terms = match RequestOptions::of(app, table, &parts, received_at) {
         Ok(terms) => terms,
         Err(problem) => {
-            // A body that is held back was not sent: to read it would ask for it.
+            // The client waits for `100 Continue`: reading the body would ask it to send.
             if !body::is_held_back(headers) {
                 body::discard(body).await;
             }
@@ -199,8 +199,8 @@ pub(crate) async fn collect(
     let mut room = Room::of(body_bytes, events);
     let (rejected, rejected_more) = rejections(decoded.rejected, &decoded.rejected_more, &mut room);
     drop(decoded.rejected_more);
-    // What is told of the rejected events is on loan before the others are taken: later it
-    // would be too late to refuse.
+    // Memory for the rejections is reserved before the accepted events are handed over: after that
+    // the request can no longer be refused.
     let answer_reservation = match rejected.is_empty() && rejected_more.is_empty() {
         true => None,
         false => {
@@ -217,7 +217,7 @@ pub(crate) async fn collect(
 
     let rows = decoded.rows.len();
     let (reached, result) = hand_over(app, decoded.rows, reservation, ack).await?;
-    // Rows, as everything downstream counts them: a list of lines is one.
+    // Counts rows, as all later stages do: a list that came in several lines is one row.
     app.metrics.count(table, EventOutcome::Accepted, rows);
 
     let mut answer = Answer {
@@ -234,8 +234,8 @@ pub(crate) async fn collect(
     let reservation = match (extended(app, answer_reservation, json.len()), &result) {
         (Ok(reservation), _) => reservation,
         (Err(reservation), Some(result)) => {
-            // There is no memory to tell of each row, and the events are stored: their
-            // results are told in short.
+            // There is no memory to list each row's result. The events are stored, so the results
+            // are summed up instead.
             row_index.settle(result, &mut answer, &mut Room::for_summaries());
             json = json_bytes(&answer);
             reservation
@@ -249,7 +249,8 @@ fn json_bytes(value: &impl serde::Serialize) -> Vec<u8> {
     serde_json::to_vec(value).expect("strings and numbers are always JSON")
 }
 
-/// The loan of an answer, made as large as the answer; as it was if that cannot be.
+/// Grows a response's reservation to `bytes`. The error is the old reservation, if the memory limit
+/// is reached.
 fn extended(
     app: &App,
     reservation: Option<Reservation>,
@@ -269,14 +270,14 @@ fn extended(
     }
 }
 
-/// Waits until bodies that are still coming hold up a stop.
+/// Completes once bodies that still arrive would delay a stop.
 async fn stop_is_under_way(app: &App) {
     app.stopping.cancelled().await;
     tokio::time::sleep(BODY_GRACE).await;
 }
 
-/// Passes rows on and waits until `ack` is reached, or as much of it as can
-/// be in time; says what was.
+/// Hands rows over and waits until `ack` is reached, or the highest level below it that is in time.
+/// Returns the level reached.
 async fn hand_over(
     app: &App,
     rows: Rows,
@@ -297,7 +298,7 @@ async fn hand_over(
     match synced_in_time(app, durable).await {
         Some(Ok(Ok(()))) => {}
         Some(Ok(Err(refused))) => return Err(refuse(refused.into())),
-        // Nobody will tell any more: the service is being stopped.
+        // The sender is gone: the service is stopping.
         Some(Err(_)) => return Err(refuse(Overload::Stopping)),
         None => {
             return Err(Problem::unavailable(
@@ -312,20 +313,20 @@ async fn hand_over(
     };
     match tokio::time::timeout(app.commit_timeout, result).await {
         Ok(Ok(result)) => Ok((Ack::Committed, Some(result))),
-        // Too late for this answer, or the service is being stopped: the events
-        // are on disk, and on their way all the same.
+        // The COMMIT is too late for this response, or the service is stopping. The events are on
+        // disk and are stored later.
         Ok(Err(_)) | Err(_) => Ok((Ack::Durable, None)),
     }
 }
 
-/// Waits for the sync of a frame; `None`: the disk does not answer.
+/// Waits for the sync of a record; `None` if the disk does not answer.
 async fn synced_in_time<T>(
     app: &App,
     mut durable: oneshot::Receiver<T>,
 ) -> Option<Result<T, oneshot::error::RecvError>> {
     let began = Instant::now();
     loop {
-        // All that wait are told as soon as the disk is known to hang.
+        // The wait is cut short once the disk is known to be stalled.
         if let Ok(answer) = tokio::time::timeout(DISK_LOOK_EVERY, &mut durable).await {
             return Some(answer);
         }
@@ -336,7 +337,7 @@ async fn synced_in_time<T>(
     }
 }
 
-/// What a request asks for, as its head says.
+/// What a request asks for, from its head.
 struct RequestOptions {
     access: Access,
     ack: Ack,
@@ -379,10 +380,11 @@ impl RequestOptions {
     }
 }
 
-/// Decodes the body's events: large bodies on a blocking thread.
+/// Decodes the body's events; large bodies on a blocking thread.
 ///
-/// As many at a time as there are cores: more would not be done sooner. The wait for a
-/// turn ends, as all that wait are on loan.
+/// At most one large body per core is decoded at a time, as more would not finish sooner. The wait
+/// for a turn needs no timeout: decoding always ends, and the memory limit bounds the bodies that
+/// wait.
 async fn decode(
     app: &Arc<App>,
     table: Table,
@@ -416,8 +418,8 @@ async fn decode(
     }
 }
 
-/// Decodes the body's events; none if there are more than `limits` allows and no more
-/// than the service does.
+/// Decodes the body's events. `None` if there are more than `limits` allows, but not more than the
+/// service allows.
 fn decode_now(
     app: &App,
     table: Table,
@@ -491,8 +493,8 @@ fn decode_with(
     })
 }
 
-/// How far the sender's clock is behind ours, with the time that the body took
-/// to get here: measured, never applied.
+/// How far the sender's clock is behind this one, plus the time that the body took to arrive.
+/// Measured, never applied.
 fn skew_ms(sent_at: &str, received_at: Micros) -> Result<i64, Problem> {
     event::json::string::as_str(sent_at)
         .and_then(|text| Micros::parse(&text))
@@ -510,7 +512,7 @@ fn count_events(app: &App, table: Table, decoded: &Decoded, row_index: &RowIndex
     app.metrics.count(table, EventOutcome::Rejected, rejected);
     let first = decoded.rejected.iter().map(|one| one.rejection.code);
     let others = decoded.rejected_more.iter().map(|(_, code)| *code);
-    // One look-up for each code: a body may have ten thousand events that are refused.
+    // One look-up for each code: a body may have ten thousand rejected events.
     let mut counts: BTreeMap<&'static str, u64> = BTreeMap::new();
     for code in first.chain(others) {
         *counts.entry(code.as_str()).or_default() += 1;
@@ -540,7 +542,7 @@ fn respond(answer: &Answer, json: axum::body::Bytes) -> Response {
     (status, headers, Body::from(json)).into_response()
 }
 
-/// The refusal of a request for which there is no room.
+/// The response to a request that there is no room for.
 fn full(app: &App, reason: Overload) -> Problem {
     let (code, more) = match reason {
         Overload::TooLarge => {
@@ -570,7 +572,7 @@ fn full(app: &App, reason: Overload) -> Problem {
     Problem::unavailable(code, format!("{reason}{more}"), wait)
 }
 
-/// What the writers know of the reason that a spool is at its cap.
+/// Why the spool is at its cap, as far as the writers know.
 fn why_the_spool_fills(app: &App) -> &'static str {
     match app.lanes.iter().map(|lane| lane.health()).max() {
         Some(Health::Fault) => {
@@ -616,7 +618,7 @@ fn requested_format(name: Option<&str>, table: Table) -> Result<Option<Format>, 
     }
 }
 
-/// How the body is arranged, by its Content-Type.
+/// The framing of the body, from its Content-Type.
 fn framing(headers: &HeaderMap) -> Result<Framing, Problem> {
     let kind = match headers.get(CONTENT_TYPE) {
         Some(value) => value.to_str().unwrap_or_default(),

@@ -1,4 +1,4 @@
-//! What a sender is told about its events.
+//! What a sender learns about its events.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -11,19 +11,19 @@ use crate::event::decode::{Decoded, REJECTED_IN_FULL, Rejected};
 use crate::event::rejection::Code;
 use crate::event::result::RecordResult;
 
-/// Bytes of one message of Postgres that are passed on; `quarantine show` has all.
+/// Most bytes of a Postgres message that are passed on; `quarantine show` prints all of it.
 const MESSAGE_BYTES_MAX: usize = 512;
 
-/// The answer to a body of which at least one event was accepted.
+/// The response to a body with at least one accepted event.
 #[derive(Debug, Default, Serialize, ToSchema)]
 pub struct Answer {
     /// The level that was reached: `received`, `durable` or `committed`.
     #[schema(example = "committed")]
     pub ack: &'static str,
-    /// Events that are valid and were taken on.
+    /// Events that are valid and were accepted.
     #[schema(example = 98)]
     pub accepted: usize,
-    /// Events that are not valid; all others are unharmed. The first hundred at most.
+    /// Events that are not valid; the others are not affected. The first hundred at most.
     pub rejected: Vec<RejectedEvent>,
     /// The invalid events that are not in `rejected`, by code.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -36,7 +36,7 @@ pub struct Answer {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = 1)]
     pub duplicates: Option<usize>,
-    /// With `committed`: events that were set aside in quarantine. The first hundred at most.
+    /// With `committed`: events that were put into quarantine. The first hundred at most.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quarantined: Option<Vec<QuarantinedEvent>>,
     /// With `committed`: the events in quarantine that are not in `quarantined`, by code.
@@ -44,7 +44,7 @@ pub struct Answer {
     pub quarantined_more: Vec<More>,
 }
 
-/// Events with the same verdict, beyond those that are told of one by one.
+/// Events with the same code, beyond those that are listed one by one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct More {
     /// Why, for programs.
@@ -58,19 +58,18 @@ pub struct More {
     pub events: String,
 }
 
-/// What an answer may still tell in full.
+/// The bytes that a response has left for results in full.
 ///
-/// An answer has at most three times the bytes of its body, and 4 KiB. A summary takes
-/// at most six bytes an event ("9999," or "10001,"; with `--events-max` above 100,000 it
-/// may be seven); names and counts around it take below 2.5 KiB. What is left is for
-/// results in full.
+/// A response has at most three times the bytes of its body, and 4 KiB. A summary takes at most six
+/// bytes an event (`9999,` or `10001,`; with `--events-max` above 100,000 it may be seven). The
+/// names and counts around it take less than 2.5 KiB. The rest is for results in full.
 #[derive(Clone, Copy, Debug)]
 pub struct Room {
     bytes: usize,
 }
 
 impl Room {
-    /// The room in an answer to a body of this size and number of events.
+    /// The room in a response to a body of this size and number of events.
     pub fn of(body_bytes: usize, events: usize) -> Self {
         let beyond_summaries = (3 * body_bytes).saturating_sub(6 * events);
         Self {
@@ -83,7 +82,7 @@ impl Room {
         Self { bytes: 0 }
     }
 
-    /// Takes the place of a result; false if there is none.
+    /// Takes the bytes of one result; false if there is no room.
     fn take(&mut self, result: &impl Serialize) -> bool {
         let bytes = serde_json::to_vec(result).map_or(usize::MAX, |json| json.len() + 1);
         let left = self.bytes.checked_sub(bytes);
@@ -91,7 +90,8 @@ impl Room {
         left.is_some()
     }
 
-    /// Takes as many of `results` as there is place for; the others stay in there.
+    /// Takes results while there is room, [`REJECTED_IN_FULL`] at most. Also returns the first that
+    /// did not fit; the others stay in `results`.
     fn take_first<T: Serialize>(
         &mut self,
         results: &mut impl Iterator<Item = T>,
@@ -100,7 +100,7 @@ impl Room {
         while taken.len() < REJECTED_IN_FULL {
             match results.next() {
                 Some(result) if self.take(&result) => taken.push(result),
-                // The first that does not fit ends the list.
+                // The first result that does not fit ends the list.
                 other => return (taken, other),
             }
         }
@@ -108,16 +108,16 @@ impl Room {
     }
 }
 
-/// Sums verdicts up by code. Places must ascend.
+/// Sums results up by code. The indexes have to ascend.
 #[derive(Debug, Default)]
 struct Summary(BTreeMap<Cow<'static, str>, Places>);
 
 #[derive(Debug, Default)]
 struct Places {
     count: usize,
-    /// Ranges that are complete.
+    /// Complete ranges.
     text: String,
-    /// The range that may go on.
+    /// The last range, which may still grow.
     open: Option<(u32, u32)>,
 }
 
@@ -160,8 +160,7 @@ impl Places {
     }
 }
 
-/// The rejected events of a body: the first ones in full, as far as there is room, and
-/// the others summed up.
+/// The rejected events of a body: the first ones in full while there is room, the others summed up.
 pub fn rejections(
     first: Vec<Rejected>,
     others: &[(u32, Code)],
@@ -179,8 +178,7 @@ pub fn rejections(
     (told, summary.finish())
 }
 
-/// An answer's bytes together with the memory that they are on loan from, which is
-/// paid back when the last of them has been sent.
+/// A response's bytes and their reservation, which is released once the last of them is sent.
 #[derive(Debug)]
 struct Lent<L> {
     bytes: Vec<u8>,
@@ -194,7 +192,7 @@ impl<L> AsRef<[u8]> for Lent<L> {
     }
 }
 
-/// Ties a loan to the bytes that it is for.
+/// Ties a reservation to its bytes.
 pub fn on_loan<L: Send + 'static>(mut bytes: Vec<u8>, reservation: Option<L>) -> Bytes {
     match reservation {
         None => bytes.into(),
@@ -211,13 +209,13 @@ pub struct RejectedEvent {
     /// Its place in the body, from 0.
     #[schema(example = 3)]
     pub index: u32,
-    /// Its id, where it has a legible one.
+    /// Its id, if it has a readable one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub event_id: Option<String>,
     /// Why, for programs.
     #[schema(example = "missing_field")]
     pub code: &'static str,
-    /// The field at fault, where it is one.
+    /// The field at fault, if it is one field.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, example = "item_id")]
     pub field: Option<Cow<'static, str>>,
@@ -226,12 +224,13 @@ pub struct RejectedEvent {
     pub message: Cow<'static, str>,
 }
 
-/// An event that was set aside.
+/// An event that was put into quarantine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct QuarantinedEvent {
     /// Its place in the body, from 0.
     pub index: u32,
-    /// Postgres's code, or ours: `IN001`, it waits for a partition; `IN002`, a trigger left it out.
+    /// Postgres's code, or one of this service: `IN001`, it waits for a partition; `IN002`, a
+    /// trigger left it out.
     #[schema(example = "23514")]
     pub code: String,
     /// Why, in words.
@@ -250,20 +249,19 @@ impl From<Rejected> for RejectedEvent {
     }
 }
 
-/// Which events of a body each row holds, to speak of events where the store
-/// speaks of rows.
+/// The events of the body that each row holds: results come by row, the response reports events.
 #[derive(Debug)]
 pub struct RowIndex(Vec<(u32, u32)>);
 
 impl RowIndex {
-    /// Takes the origins out of a decoded body.
+    /// Takes the row index out of a decoded body.
     pub fn of(decoded: &mut Decoded) -> Self {
         let mut row_index = std::mem::take(&mut decoded.row_index);
         row_index.sort_unstable();
         Self(row_index)
     }
 
-    /// How many events were accepted.
+    /// Number of accepted events.
     pub fn events(&self) -> usize {
         self.0.len()
     }
@@ -277,7 +275,7 @@ impl RowIndex {
             .map(|&(_, event)| event)
     }
 
-    /// Completes an answer with what became of the rows.
+    /// Completes a response with the result of its record.
     pub fn settle(&self, result: &RecordResult, answer: &mut Answer, room: &mut Room) {
         let duplicates = result
             .duplicates
@@ -310,7 +308,7 @@ impl RowIndex {
     }
 }
 
-/// A message, or its beginning if it is long.
+/// The message, or its beginning if it is long.
 fn beginning_of(message: &str) -> String {
     if message.len() <= MESSAGE_BYTES_MAX {
         return message.to_owned();

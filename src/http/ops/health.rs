@@ -1,4 +1,4 @@
-//! Whether the service lives, whether it can take events, and what it counts.
+//! Liveness, readiness and metrics.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::tenants::refresh::KeySource;
 use crate::clock;
 use crate::http::app::App;
 
-/// A body of this size should fit, or the spool counts as full.
+/// The spool counts as full if a body of this size does not fit.
 const TYPICAL_BODY_BYTES: usize = 64 * 1024;
 
 /// Whether events can be taken.
@@ -35,7 +35,7 @@ pub(crate) struct Readiness {
     /// Why it is not `ready`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     reasons: Vec<String>,
-    /// What is worth knowing and keeps nothing from working.
+    /// Findings that are worth knowing; everything works.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     notes: Vec<String>,
     /// With `?verbose`: what the checks of database and machine found, the worst first.
@@ -75,13 +75,13 @@ pub(crate) struct Keys {
     /// `database`; `copy` (the database was not read since the start); `nowhere`.
     #[schema(example = "database")]
     from: &'static str,
-    /// How long ago the database said so.
+    /// Seconds since the database confirmed them.
     #[serde(skip_serializing_if = "Option::is_none")]
     age_seconds: Option<u64>,
 }
 
-/// What became of the rows of one table, since the instance was born:
-/// accepted = inherited + stored + duplicates + quarantined + spooled + lost.
+/// What became of the rows of one table under this spool id: accepted = inherited + stored +
+/// duplicates + quarantined + spooled + lost.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 pub(crate) struct Account {
     /// The table.
@@ -98,11 +98,11 @@ pub(crate) struct Account {
     stored: u64,
     /// Of those: rows that were in Postgres already.
     duplicates: u64,
-    /// Of those: rows that were set aside.
+    /// Of those: rows that were put into quarantine.
     quarantined: u64,
     /// Of those: rows that are only on this instance's disk.
     spooled: u64,
-    /// Of those: rows that are neither on disk nor settled in Postgres.
+    /// Of those: rows that are neither in the spool nor known to be stored.
     lost: u64,
 }
 
@@ -113,7 +113,7 @@ pub(crate) struct SpoolUsage {
     bytes_max: u64,
     segments: u64,
     frames: u64,
-    /// Rows that were accepted and are neither on disk nor settled in Postgres.
+    /// Accepted rows that are neither in the spool nor known to be stored.
     lost: u64,
 }
 
@@ -130,7 +130,7 @@ fn is_zero(number: &i64) -> bool {
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Verbosity {
-    /// Tell the numbers, too.
+    /// Add the findings and the numbers.
     verbose: Option<String>,
 }
 
@@ -200,7 +200,7 @@ pub(crate) async fn readyz(
         );
     }
     match app.lanes.iter().map(|lane| lane.health()).max() {
-        // That is the reason already.
+        // The fencing is reported already.
         Some(Health::Fault) if fenced_off => {}
         Some(Health::Fault) => {
             reasons.push(
@@ -223,7 +223,7 @@ pub(crate) async fn readyz(
         let findings = found.iter().filter(move |finding| holds(finding.severity));
         findings.map(ToString::to_string)
     };
-    // The cause before what it leads to.
+    // Causes come before their consequences.
     let reasons: Vec<String> = sentences(|severity| severity > Severity::Note)
         .chain(reasons.into_iter().map(Cow::into_owned))
         .collect();
@@ -293,7 +293,7 @@ impl Keys {
 
 /// What became of all rows, table by table.
 fn accounts(app: &App) -> Vec<Account> {
-    // The settled ones first: what is accepted meanwhile then counts as spooled.
+    // The results are read first: a row that is accepted after that counts as spooled.
     let totals: Vec<_> = app
         .lanes
         .iter()

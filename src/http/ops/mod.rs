@@ -1,3 +1,3 @@
-//! What operators ask: health, readiness, metrics.
+//! Endpoints for operators: health, readiness, metrics.
 
 pub(crate) mod health;
