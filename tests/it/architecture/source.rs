@@ -190,8 +190,10 @@ impl Reader<'_> {
                     continue;
                 }
                 TokenTree::Ident(ident) if ident == "use" => {
-                    let tree: TokenStream =
-                        tokens.by_ref().take_while(|next| !is_punct(next, ';')).collect();
+                    let tree: TokenStream = tokens
+                        .by_ref()
+                        .take_while(|next| !is_punct(next, ';'))
+                        .collect();
                     self.use_tree(tree, &[], is_public);
                 }
                 TokenTree::Ident(ident) if ident == "mod" => {
@@ -245,7 +247,11 @@ impl Reader<'_> {
                     path.clear();
                 }
                 Some(TokenTree::Punct(punct)) if punct.as_char() == ',' => {
-                    self.used(std::mem::replace(&mut path, before.to_vec()), named.take(), is_public);
+                    self.used(
+                        std::mem::replace(&mut path, before.to_vec()),
+                        named.take(),
+                        is_public,
+                    );
                 }
                 Some(_) => {}
                 None => break,
@@ -260,7 +266,11 @@ impl Reader<'_> {
         let mut part = Vec::new();
         for token in group.stream() {
             if is_punct(&token, ',') {
-                self.use_tree(std::mem::take(&mut part).into_iter().collect(), before, is_public);
+                self.use_tree(
+                    std::mem::take(&mut part).into_iter().collect(),
+                    before,
+                    is_public,
+                );
             } else {
                 part.push(token);
             }
