@@ -7,7 +7,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::ingest::ack::Ack;
-use super::ingest::body::BodyLimits;
+use super::ingest::body::read::BodyLimits;
 use crate::accounts::board::Board;
 use crate::accounts::status::LaneStatus;
 use crate::admission::admit::Admission;

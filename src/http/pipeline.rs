@@ -27,7 +27,8 @@ use crate::metrics::ByStatus;
 
 use super::app::App;
 use super::connection::activity::{Activity, InProgress, Outgoing};
-use super::ingest::{body, handler};
+use super::ingest::body::read as body;
+use super::ingest::handler;
 use super::problem::Problem;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

@@ -45,7 +45,7 @@ use crate::event::result::RecordResult;
 use crate::http;
 use crate::http::app::App;
 use crate::http::connection::activity::Deadlines;
-use crate::http::ingest::body::BodyLimits;
+use crate::http::ingest::body::read::BodyLimits;
 use crate::http::listener::Connections;
 use crate::http::pipeline::HttpService;
 use crate::log::spool;

@@ -1,7 +1,7 @@
 //! What one connection is doing, and its deadlines.
 //!
 //! Three deadlines, one for each thing that a client can hold back here: the head of a request, the
-//! next request, and the reading of a response. `http::ingest::body` has the deadline of a body.
+//! next request, and the reading of a response. `http::ingest::body::read` has the deadline of a body.
 //! The state is shared by the connection's stream, which sees bytes, by its requests, and by the
 //! task that closes the connection. Knows nothing of sockets.
 

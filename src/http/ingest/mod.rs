@@ -3,5 +3,9 @@
 pub mod ack;
 
 pub(crate) mod body;
+pub(crate) mod decode;
 pub(crate) mod handler;
+pub(crate) mod options;
+pub(crate) mod refusal;
 pub(crate) mod response;
+pub(crate) mod waiting;

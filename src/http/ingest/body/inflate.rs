@@ -1,0 +1,326 @@
+//! Inflates a body while it arrives.
+//!
+//! Invariant: inflated bytes are reserved from the memory limit before they are held, so a small
+//! body that inflates to a large one cannot take memory that is not there.
+
+use std::io::{self, Write};
+
+use axum::http::header::CONTENT_ENCODING;
+use axum::http::{HeaderMap, StatusCode};
+use brotli_decompressor::DecompressorWriter;
+use flate2::write::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
+use zstd::stream::write::Decoder as ZstdDecoder;
+
+use super::received::{LEND_STEP, Received, too_large};
+use crate::admission::admit::{Admission, Overload};
+use crate::admission::memory::Reservation;
+use crate::http::problem::Problem;
+
+/// A zstd frame may ask for a window of up to 2 GiB before its first output byte. RFC 8878
+/// recommends windows of at most 8 MiB.
+const ZSTD_WINDOW_LOG_MAX: u32 = 23;
+
+/// Part of zstd's error for a frame with a larger window.
+const ZSTD_WINDOW_TOO_LARGE: &str = "too much memory";
+
+/// Brotli's buffer between input and output.
+const BROTLI_BUFFER: usize = 4096;
+
+/// The compression of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Encoding {
+    Identity,
+    Gzip,
+    Deflate,
+    Zstd,
+    Brotli,
+}
+
+impl Encoding {
+    pub(super) fn of(headers: &HeaderMap) -> Result<Self, Problem> {
+        let unknown = || {
+            Problem::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "unsupported_encoding",
+                "Content-Encoding is one of gzip, deflate, zstd, br",
+            )
+        };
+        let mut values = headers.get_all(CONTENT_ENCODING).iter();
+        let Some(value) = values.next() else {
+            return Ok(Encoding::Identity);
+        };
+        if values.next().is_some() {
+            return Err(unknown());
+        }
+        match value
+            .to_str()
+            .map_err(|_| unknown())?
+            .trim()
+            .to_ascii_lowercase()
+            .as_str()
+        {
+            "" | "identity" => Ok(Encoding::Identity),
+            "gzip" | "x-gzip" => Ok(Encoding::Gzip),
+            "deflate" => Ok(Encoding::Deflate),
+            "zstd" => Ok(Encoding::Zstd),
+            "br" => Ok(Encoding::Brotli),
+            _ => Err(unknown()),
+        }
+    }
+}
+
+/// A push decompressor: compressed bytes are written to it, inflated ones go to [`Counted`].
+trait Decompressor: Write + Send {
+    fn out(&self) -> Option<&Counted>;
+
+    /// The body has ended: writes what is left, and checks that it is complete.
+    fn end(&mut self) -> io::Result<()>;
+
+    fn into_out(self: Box<Self>) -> Option<Counted>;
+}
+
+impl Decompressor for MultiGzDecoder<Counted> {
+    fn out(&self) -> Option<&Counted> {
+        Some(self.get_ref())
+    }
+
+    fn end(&mut self) -> io::Result<()> {
+        self.try_finish()
+    }
+
+    fn into_out(self: Box<Self>) -> Option<Counted> {
+        self.finish().ok()
+    }
+}
+
+impl Decompressor for ZstdDecoder<'static, Counted> {
+    fn out(&self) -> Option<&Counted> {
+        Some(self.get_ref())
+    }
+
+    fn end(&mut self) -> io::Result<()> {
+        self.do_finish()
+    }
+
+    fn into_out(self: Box<Self>) -> Option<Counted> {
+        Some(self.into_inner())
+    }
+}
+
+impl Decompressor for DecompressorWriter<Counted> {
+    fn out(&self) -> Option<&Counted> {
+        Some(self.get_ref())
+    }
+
+    fn end(&mut self) -> io::Result<()> {
+        self.close()
+    }
+
+    fn into_out(self: Box<Self>) -> Option<Counted> {
+        self.into_inner().ok()
+    }
+}
+
+/// Deflate with or without zlib's header: both are sent under this name.
+enum Deflate {
+    Undecided(Option<Counted>),
+    Zlib(ZlibDecoder<Counted>),
+    Raw(DeflateDecoder<Counted>),
+}
+
+impl Write for Deflate {
+    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+        if let Self::Undecided(out) = self
+            && let Some(&first) = piece.first()
+        {
+            let out = out.take().ok_or(io::ErrorKind::Other)?;
+            // zlib's first byte names method 8 and a window of at most 32 KiB. No raw stream that a
+            // compressor writes begins with such a byte.
+            *self = if first & 0x0f == 8 && first >> 4 <= 7 {
+                Self::Zlib(ZlibDecoder::new(out))
+            } else {
+                Self::Raw(DeflateDecoder::new(out))
+            };
+        }
+        match self {
+            Self::Undecided(_) => Ok(piece.len()),
+            Self::Zlib(decoder) => decoder.write(piece),
+            Self::Raw(decoder) => decoder.write(piece),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Decompressor for Deflate {
+    fn out(&self) -> Option<&Counted> {
+        match self {
+            Self::Undecided(out) => out.as_ref(),
+            Self::Zlib(decoder) => Some(decoder.get_ref()),
+            Self::Raw(decoder) => Some(decoder.get_ref()),
+        }
+    }
+
+    fn end(&mut self) -> io::Result<()> {
+        match self {
+            Self::Undecided(_) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Self::Zlib(decoder) => decoder.try_finish(),
+            Self::Raw(decoder) => decoder.try_finish(),
+        }
+    }
+
+    fn into_out(self: Box<Self>) -> Option<Counted> {
+        match *self {
+            Self::Undecided(_) => None,
+            Self::Zlib(decoder) => decoder.finish().ok(),
+            Self::Raw(decoder) => decoder.finish().ok(),
+        }
+    }
+}
+
+/// The decompressor of one body.
+pub(super) struct Inflater {
+    decoder: Box<dyn Decompressor>,
+    bytes_max: usize,
+}
+
+impl Inflater {
+    pub(super) fn new(
+        encoding: Encoding,
+        bytes_max: usize,
+        intake: &Admission,
+    ) -> Result<Self, Problem> {
+        let out = Counted::new(bytes_max, intake);
+        let decoder: Box<dyn Decompressor> = match encoding {
+            Encoding::Gzip => Box::new(MultiGzDecoder::new(out)),
+            Encoding::Identity | Encoding::Deflate => Box::new(Deflate::Undecided(Some(out))),
+            Encoding::Zstd => Box::new(zstd_decoder(out).map_err(|_| undecodable())?),
+            Encoding::Brotli => Box::new(DecompressorWriter::new(out, BROTLI_BUFFER)),
+        };
+        Ok(Self { decoder, bytes_max })
+    }
+
+    /// Bytes reserved for the output.
+    pub(super) fn reserved(&self) -> usize {
+        let reservation = self.decoder.out().and_then(|out| out.reservation.as_ref());
+        reservation.map_or(0, Reservation::bytes)
+    }
+
+    pub(super) fn write(
+        &mut self,
+        piece: &[u8],
+        full: &impl Fn(Overload) -> Problem,
+    ) -> Result<(), Problem> {
+        let written = self.decoder.write_all(piece);
+        self.check(written, full)
+    }
+
+    /// Separates refusals by [`Counted`] from damage in the data.
+    fn check(
+        &self,
+        written: io::Result<()>,
+        full: &impl Fn(Overload) -> Problem,
+    ) -> Result<(), Problem> {
+        let Err(error) = written else { return Ok(()) };
+        Err(match self.decoder.out().and_then(|out| out.refused) {
+            Some(Refused::TooLarge) => too_large(self.bytes_max),
+            Some(Refused::Overload(reason)) => full(reason),
+            None if error.to_string().contains(ZSTD_WINDOW_TOO_LARGE) => Problem::bad_request(
+                "invalid_compression",
+                "the zstd frame asks for a window of more than 8 MiB; compress with a window log of 23 or less",
+            ),
+            None => undecodable(),
+        })
+    }
+
+    pub(super) fn finish(
+        mut self,
+        full: &impl Fn(Overload) -> Problem,
+    ) -> Result<Received, Problem> {
+        let ended = self.decoder.end();
+        self.check(ended, full)?;
+        let out = self.decoder.into_out().ok_or_else(undecodable)?;
+        let reservation = match out.reservation {
+            Some(reservation) => reservation,
+            None => out.intake.reserve(0).map_err(full)?,
+        };
+        Ok(Received {
+            bytes: out.bytes.into(),
+            reservation,
+        })
+    }
+}
+
+fn zstd_decoder(out: Counted) -> io::Result<ZstdDecoder<'static, Counted>> {
+    let mut decoder = ZstdDecoder::new(out)?;
+    decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
+    Ok(decoder)
+}
+
+/// Receives inflated bytes: counts them and reserves their memory.
+#[derive(Debug)]
+struct Counted {
+    bytes: Vec<u8>,
+    bytes_max: usize,
+    reservation: Option<Reservation>,
+    intake: Admission,
+    refused: Option<Refused>,
+}
+
+impl Counted {
+    fn new(bytes_max: usize, intake: &Admission) -> Self {
+        Self {
+            bytes: Vec::new(),
+            bytes_max,
+            reservation: None,
+            intake: intake.clone(),
+            refused: None,
+        }
+    }
+
+    fn refuse(&mut self, refused: Refused) -> io::Error {
+        self.refused = Some(refused);
+        io::Error::other("no room")
+    }
+}
+
+impl Write for Counted {
+    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+        let held = self.bytes.len() + piece.len();
+        if held > self.bytes_max {
+            return Err(self.refuse(Refused::TooLarge));
+        }
+        let reserved = self.reservation.as_ref().map_or(0, Reservation::bytes);
+        if held > reserved {
+            let more = match self.intake.reserve((held - reserved).max(LEND_STEP)) {
+                Ok(more) => more,
+                Err(full) => return Err(self.refuse(Refused::Overload(full))),
+            };
+            match &mut self.reservation {
+                Some(reservation) => reservation.merge(more),
+                None => self.reservation = Some(more),
+            }
+        }
+        self.bytes.extend_from_slice(piece);
+        Ok(piece.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Refused {
+    TooLarge,
+    Overload(Overload),
+}
+
+fn undecodable() -> Problem {
+    Problem::bad_request(
+        "invalid_compression",
+        "the body is not what Content-Encoding says, or is cut off",
+    )
+}

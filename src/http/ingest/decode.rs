@@ -1,0 +1,166 @@
+//! From a body's bytes to rows: where it is done, and what of it is refused.
+
+use std::sync::Arc;
+
+use axum::http::StatusCode;
+use uuid::Uuid;
+
+use super::body::received::Received;
+use super::options::RequestOptions;
+use super::refusal::full;
+use crate::admission::admit::{Overload, Scratch};
+use crate::admission::memory::Reservation;
+use crate::event;
+use crate::event::body::{BodyError, Limits};
+use crate::event::context::Context;
+use crate::event::decode::{DecodeError, Decoded, RowLimits};
+use crate::event::table::Table;
+use crate::event::time::Micros;
+use crate::http::app::App;
+use crate::http::problem::Problem;
+
+/// Bodies of up to this many bytes and events are decoded on the async thread, within a millisecond
+/// or so. Larger ones would delay the other requests of that thread.
+const DECODED_INLINE_BYTES_MAX: usize = 128 * 1024;
+
+const DECODED_INLINE_EVENTS_MAX: usize = 1000;
+
+/// Decodes the body's events; large bodies on a blocking thread.
+///
+/// At most one large body per core is decoded at a time, as more would not finish sooner. The wait
+/// for a turn needs no timeout: decoding always ends, and the memory limit bounds the bodies that
+/// wait.
+pub(super) async fn decode(
+    app: &Arc<App>,
+    table: Table,
+    terms: RequestOptions,
+    received_at: Micros,
+    received: Received,
+) -> Result<(Decoded, Reservation), Problem> {
+    if received.bytes.len() <= DECODED_INLINE_BYTES_MAX {
+        let few = Limits {
+            events_max: app.event_limits.events_max.min(DECODED_INLINE_EVENTS_MAX),
+            ..app.event_limits
+        };
+        if let Some(decoded) = decode_now(app, table, &terms, received_at, &received, few)? {
+            return Ok(decoded);
+        }
+    }
+    let turn = Arc::clone(&app.decoding).acquire_owned().await;
+    let worker = Arc::clone(app);
+    let decoding = tokio::task::spawn_blocking(move || {
+        let limits = worker.event_limits;
+        let decoded = decode_now(&worker, table, &terms, received_at, &received, limits);
+        drop((turn, received));
+        decoded
+    });
+    match decoding.await {
+        Ok(decoded) => decoded.map(|decoded| decoded.expect("the limits are the service's")),
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(full(app, Overload::Stopping)),
+        },
+    }
+}
+
+/// Decodes the body's events. `None` if there are more than `limits` allows, but not more than the
+/// service allows.
+fn decode_now(
+    app: &App,
+    table: Table,
+    terms: &RequestOptions,
+    received_at: Micros,
+    received: &Received,
+    limits: Limits,
+) -> Result<Option<(Decoded, Reservation)>, Problem> {
+    let scratch = app.intake.scratch(received.bytes.len());
+    let bytes = &received.bytes;
+    let decoded = decode_with(app, table, terms, received_at, bytes, limits, &scratch)?;
+    let Some(decoded) = decoded else {
+        return Ok(None);
+    };
+    let mut reservation = match scratch.into_loan() {
+        Some(reservation) => reservation,
+        None => app.intake.reserve(0).map_err(|reason| full(app, reason))?,
+    };
+    reservation.shrink(decoded.rows.framed().len());
+    Ok(Some((decoded, reservation)))
+}
+
+fn decode_with(
+    app: &App,
+    table: Table,
+    terms: &RequestOptions,
+    received_at: Micros,
+    bytes: &[u8],
+    limits: Limits,
+    scratch: &Scratch<'_>,
+) -> Result<Option<Decoded>, Problem> {
+    let no_memory = || full(app, scratch.refused());
+    let body = match event::body::Body::split_within(bytes, terms.framing, &limits, scratch) {
+        Ok(body) => body,
+        Err(BodyError::TooManyEvents(max)) if max < app.event_limits.events_max => {
+            return Ok(None);
+        }
+        Err(error) => return Err(body_problem(&error, no_memory)),
+    };
+    let skew_ms = match body.sent_at {
+        Some(raw) => Some(skew_ms(raw, received_at)?),
+        None => None,
+    };
+    let rows = RowLimits {
+        bytes_max: app.intake.spool().payload_bytes_max(),
+        memory: scratch,
+    };
+    let decoded = event::decode::decode_within(
+        &body,
+        &Context {
+            table,
+            format: terms.format,
+            tenant: terms.access.tenant(),
+            tenants: &terms.access,
+            source: terms.access.source(),
+            pseudonymizer: &app.pseudonymizer,
+            received_at,
+            earliest: Micros(received_at.0.saturating_sub(app.horizon_past_us)),
+            latest: Micros(received_at.0.saturating_add(app.horizon_future_us)),
+            items_max: crate::http::app::ITEMS_MAX,
+            new_event_id: &Uuid::now_v7,
+            skew_ms,
+        },
+        rows,
+    );
+    decoded.map(Some).map_err(|error| match error {
+        DecodeError::NoMemory => no_memory(),
+        DecodeError::RowsTooLarge { events_that_fit } => {
+            Problem::rows_too_large(rows.bytes_max, events_that_fit)
+        }
+    })
+}
+
+/// How far the sender's clock is behind this one, plus the time that the body took to arrive.
+/// Measured, never applied.
+fn skew_ms(sent_at: &str, received_at: Micros) -> Result<i64, Problem> {
+    event::json::string::as_str(sent_at)
+        .and_then(|text| Micros::parse(&text))
+        .map(|sent_at| (received_at.0 - sent_at.0) / 1000)
+        .ok_or_else(|| {
+            Problem::bad_request("invalid_sent_at", "sent_at is not RFC 3339 with an offset")
+        })
+}
+
+fn body_problem(error: &BodyError, no_memory: impl Fn() -> Problem) -> Problem {
+    let detail = error.to_string();
+    match error {
+        BodyError::Empty => Problem::bad_request("no_events", detail),
+        BodyError::TooManyEvents(_) => {
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_many_events", detail)
+        }
+        BodyError::DuplicateMember(_) => Problem::bad_request("duplicate_field", detail),
+        BodyError::NoMemory => no_memory(),
+        BodyError::NotUtf8(_)
+        | BodyError::Syntax(_)
+        | BodyError::TooDeep(_)
+        | BodyError::Trailing(_) => Problem::bad_request("malformed_body", detail),
+    }
+}

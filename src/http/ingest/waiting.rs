@@ -1,0 +1,81 @@
+//! The wait until the level that a request asks for is reached.
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::ack::Ack;
+use super::refusal::full;
+use crate::admission::admit::Overload;
+use crate::admission::memory::Reservation;
+use crate::event::result::RecordResult;
+use crate::event::row::rows::Rows;
+use crate::http::app::App;
+use crate::http::problem::Problem;
+
+/// Longest wait for a sync. A disk that takes longer counts as broken.
+const DURABLE_WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// How often a request that waits for a sync checks whether the disk is stalled.
+const DISK_LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Hands rows over and waits until `ack` is reached, or the highest level below it that is in time.
+/// Returns the level reached.
+pub(super) async fn hand_over(
+    app: &App,
+    rows: Rows,
+    reservation: Reservation,
+    ack: Ack,
+) -> Result<(Ack, Option<RecordResult>), Problem> {
+    let refuse = |reason: Overload| full(app, reason);
+    if ack == Ack::Received {
+        app.intake
+            .submit(rows, reservation, None, None)
+            .map_err(refuse)?;
+        return Ok((Ack::Received, None));
+    }
+    let (synced, durable) = oneshot::channel();
+    let (sender, result) = (ack == Ack::Committed).then(oneshot::channel).unzip();
+    let submitted = app.intake.submit(rows, reservation, Some(synced), sender);
+    submitted.map_err(refuse)?;
+    match synced_in_time(app, durable).await {
+        Some(Ok(Ok(()))) => {}
+        Some(Ok(Err(refused))) => return Err(refuse(refused.into())),
+        // The sender is gone: the service is stopping.
+        Some(Err(_)) => return Err(refuse(Overload::Stopping)),
+        None => {
+            return Err(Problem::unavailable(
+                "disk_stalled",
+                "the disk of the spool has not answered; the events may be stored or not: send them again",
+                app.intake.retry_after(Overload::Disk),
+            ));
+        }
+    }
+    let Some(result) = result else {
+        return Ok((Ack::Durable, None));
+    };
+    match tokio::time::timeout(app.commit_timeout, result).await {
+        Ok(Ok(result)) => Ok((Ack::Committed, Some(result))),
+        // The COMMIT is too late for this response, or the service is stopping. The events are on
+        // disk and are stored later.
+        Ok(Err(_)) | Err(_) => Ok((Ack::Durable, None)),
+    }
+}
+
+/// Waits for the sync of a record; `None` if the disk does not answer.
+async fn synced_in_time<T>(
+    app: &App,
+    mut durable: oneshot::Receiver<T>,
+) -> Option<Result<T, oneshot::error::RecvError>> {
+    let began = Instant::now();
+    loop {
+        // The wait is cut short once the disk is known to be stalled.
+        if let Ok(answer) = tokio::time::timeout(DISK_LOOK_EVERY, &mut durable).await {
+            return Some(answer);
+        }
+        let stalled = app.intake.has_room(0) == Err(Overload::Stalled);
+        if stalled || began.elapsed() >= DURABLE_WAIT_MAX {
+            return None;
+        }
+    }
+}
