@@ -130,7 +130,7 @@ async fn serve(
     let serve = serve_settings(&environment, address, &dir.join("spool"))?;
     let target = serve.database.target()?;
     let prepared = async {
-        service::migrate_once(&target).await?;
+        service::prepare::migrate_once(&target).await?;
         make_tenant_and_keys(&serve, &environment).await
     };
     match stopping.run_until_cancelled(prepared).await {

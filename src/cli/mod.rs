@@ -151,7 +151,7 @@ async fn carry_out(command: Command, stop: Stop) -> Result<()> {
             let report = match &outcome {
                 Ok(report) => Some(report),
                 Err(error) => error
-                    .downcast_ref::<service::Failed>()
+                    .downcast_ref::<service::report::Failed>()
                     .map(|failed| &failed.report),
             };
             if let Some(report) = report {
@@ -159,7 +159,7 @@ async fn carry_out(command: Command, stop: Stop) -> Result<()> {
             }
             outcome.map(drop)
         }
-        Command::Migrate(database) => service::migrate_once(&database.target()?).await,
+        Command::Migrate(database) => service::prepare::migrate_once(&database.target()?).await,
         Command::Tenants { command } => tenants::tenants(command).await,
         Command::Keys { command } => tenants::keys(command).await,
         Command::Quarantine { command } => quarantine::run(command).await,

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use recsys_ingest::config::Serve;
-use recsys_ingest::service::{self, Report};
+use recsys_ingest::service;
+use recsys_ingest::service::report::Report;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::net::TcpListener;

@@ -1,0 +1,196 @@
+//! From settings to the values that the stages take.
+
+use std::num::NonZero;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use bytesize::ByteSize;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use super::pressure;
+use crate::accounts::board::Board;
+use crate::accounts::status::LaneStatus;
+use crate::admission::admit::Admission;
+use crate::admission::arrivals::Arrivals;
+use crate::admission::record::{InMemory, Record};
+use crate::config::{self, Serve};
+use crate::event::body::Limits;
+use crate::event::identity::Pseudonymizer;
+use crate::event::result::RecordResult;
+use crate::http::app::App;
+use crate::http::ingest::body::read::BodyLimits;
+use crate::log::spool;
+use crate::log::spool::shared::Spool;
+use crate::metrics::Metrics;
+use crate::partitions::maintain::PartitionPolicy;
+use crate::partitions::seal::sealer::{Policy, Sealer};
+use crate::tenants::key::ApiKeyHasher;
+use crate::tenants::refresh::TenantCache;
+use crate::writer::gather::BatchLimits;
+
+/// What a segment takes apart from its one frame, rounded up.
+const FRAME_OVERHEAD_BYTES: u32 = 16 << 10;
+
+/// Opens the spool on a blocking thread, as reading its segments takes a while.
+pub(super) async fn open_spool(
+    directory: PathBuf,
+    settings: spool::settings::Settings,
+    entries: flume::Receiver<Record>,
+) -> Result<spool::recover::open::Opened<InMemory, RecordResult>> {
+    tokio::task::spawn_blocking(move || spool::recover::open::open(&directory, settings, entries))
+        .await
+        .context("opening the spool was interrupted")?
+}
+
+pub(super) fn spool_settings(config: &Serve) -> Result<spool::settings::Settings> {
+    let bytes_max = config.spool.spool_bytes_max.as_u64();
+    // Rows are mostly as large as their events' text. A raw id of few letters becomes 64 digits, so
+    // rows may take four times as much. Rows that do not fit are refused, with the number of events
+    // that do. A small spool must have room for two records, as a segment each.
+    let body_bytes_max = bytes_u32(config.intake.body_bytes_max)?;
+    let half = u32::try_from(bytes_max / 2).unwrap_or(u32::MAX);
+    let frame_bytes_least = body_bytes_max.saturating_mul(2);
+    let frame_bytes_max = body_bytes_max
+        .saturating_mul(4)
+        .min(half.saturating_sub(FRAME_OVERHEAD_BYTES))
+        .max(frame_bytes_least)
+        .min(spool::format::PAYLOAD_BYTES_MAX);
+    let defaults = spool::settings::Settings::default();
+    // All lanes together keep at most half of the memory limit, and their batches (two a lane) at
+    // most a quarter. The rest is for bodies that arrive: otherwise an outage would stop admission
+    // while the disk is still empty, and one table's lag would block the other table.
+    let memory = bytes_usize(config.intake.queue_bytes_max);
+    let lanes = usize::from(config.store.writers) * 2;
+    let settings = spool::settings::Settings {
+        streams: config.store.writers * 2,
+        // Space is freed by whole segments, so a small spool has small ones.
+        segment_bytes: defaults.segment_bytes.min(bytes_max / 8),
+        frame_bytes_max,
+        frame_bytes_least,
+        bytes_max,
+        disk_reserve_bytes: config.spool.spool_disk_reserve.as_u64(),
+        lane_bytes_max: defaults.lane_bytes_max.min(memory / 2 / lanes),
+        ..defaults
+    };
+    let largest = spool::format::PAYLOAD_BYTES_MAX / 2;
+    let is_too_large = body_bytes_max > largest;
+    let body_bytes_max = config.intake.body_bytes_max;
+    if is_too_large {
+        bail!(
+            "--body-bytes-max {body_bytes_max} is too large: the spool takes bodies of up to {}",
+            ByteSize(u64::from(largest))
+        );
+    }
+    if bytes_max < settings.bytes_least() {
+        bail!(
+            "--spool-bytes-max {} is too small for --body-bytes-max {body_bytes_max}: \
+             it has to be {} or more, room for two segments of the largest body",
+            config.spool.spool_bytes_max,
+            ByteSize(settings.bytes_least().next_multiple_of(1 << 20))
+        );
+    }
+    Ok(settings)
+}
+
+pub(super) fn batch_limits(config: &Serve) -> BatchLimits {
+    let memory = bytes_usize(config.intake.queue_bytes_max);
+    let lanes = usize::from(config.store.writers) * 2;
+    BatchLimits {
+        rows_max: config.store.batch_rows_max,
+        bytes_max: bytes_usize(config.store.batch_bytes_max).min(memory / 4 / (2 * lanes)),
+        flush_after: config.store.flush_after,
+        flush_waited_after: config.store.flush_waited_after,
+    }
+}
+
+pub(super) fn app(
+    config: &Serve,
+    intake: Admission,
+    directory: TenantCache,
+    metrics: Arc<Metrics>,
+    checks: Arc<Board>,
+    lanes: Vec<Arc<LaneStatus>>,
+    stopping: &CancellationToken,
+) -> App {
+    let salt = config.exposure_hash_salt.expose();
+    App {
+        arrivals: Arrivals::new(
+            bytes_usize(config.intake.queue_bytes_max),
+            bytes_usize(config.intake.body_bytes_max),
+        ),
+        intake,
+        directory,
+        key_hasher: key_hasher(config),
+        pseudonymizer: Pseudonymizer::new(salt.as_bytes()),
+        metrics,
+        checks,
+        lanes,
+        body_limits: BodyLimits {
+            bytes_max: bytes_usize(config.intake.body_bytes_max),
+            pause_max: config.http.body_timeout,
+        },
+        event_limits: Limits {
+            events_max: config.intake.events_max,
+            event_bytes_max: bytes_usize(config.intake.event_bytes_max),
+        },
+        decoding: Arc::new(Semaphore::new(
+            std::thread::available_parallelism().map_or(1, NonZero::get),
+        )),
+        default_ack: config.intake.default_ack,
+        commit_timeout: config.intake.commit_timeout,
+        horizon_past_us: micros(config.intake.horizon_past),
+        horizon_future_us: micros(config.intake.horizon_future),
+        stopping: stopping.clone(),
+    }
+}
+
+pub(super) fn key_hasher(config: &Serve) -> ApiKeyHasher {
+    ApiKeyHasher::new(config.secrets.api_key_hash_secret.expose().as_bytes())
+}
+
+pub(super) fn partition_policy(config: &config::Store) -> PartitionPolicy {
+    PartitionPolicy {
+        interval: config.partition_interval,
+        ahead: config.partitions_ahead,
+        on_demand_per_hour: config.partitions_per_hour,
+        indexes: config.index_profile,
+    }
+}
+
+pub(super) fn sealer(
+    config: &config::Store,
+    lanes: &[Arc<LaneStatus>],
+    spool: &Spool,
+    metrics: &Arc<Metrics>,
+) -> Option<Sealer> {
+    let policy = Policy {
+        profile: config.index_profile,
+        after: config.sealing.seal_after,
+    };
+    let pressure = pressure::of_lanes(lanes.to_vec(), spool.clone(), config.batch_rows_max);
+    config
+        .seal
+        .then(|| Sealer::new(policy, pressure, Arc::clone(metrics)))
+}
+
+/// Postgres connections that a running service keeps open: one for each lane, one each for keys,
+/// partitions and the retry of quarantined rows, and one for sealing.
+pub(super) fn connections_to_postgres(config: &config::Store) -> u32 {
+    u32::from(config.writers) * 2 + 3 + u32::from(config.seal)
+}
+
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
+fn bytes_usize(size: bytesize::ByteSize) -> usize {
+    usize::try_from(size.as_u64()).unwrap_or(usize::MAX)
+}
+
+pub(super) fn bytes_u32(size: bytesize::ByteSize) -> Result<u32> {
+    u32::try_from(size.as_u64())
+        .with_context(|| format!("a size of {size} is too large: it has to be less than 4 GiB"))
+}
