@@ -252,7 +252,7 @@ impl Scratch<'_> {
     }
 
     /// The reservation, for the rows that stay when decoding is over.
-    pub fn into_loan(self) -> Option<Reservation> {
+    pub fn into_reservation(self) -> Option<Reservation> {
         self.reservation.into_inner()
     }
 }

@@ -26,11 +26,11 @@ pub(crate) const ITEMS_MAX: usize = 1000;
 #[derive(Debug)]
 pub struct App {
     /// Takes records, or refuses them on overload.
-    pub intake: Admission,
+    pub admission: Admission,
     /// The share of the memory limit that bodies may hold while they arrive.
     pub arrivals: Arrivals,
     /// Tenants and API keys, in memory.
-    pub directory: TenantCache,
+    pub tenants: TenantCache,
     /// Hashes API keys as they are stored.
     pub key_hasher: ApiKeyHasher,
     /// Hashes raw user, anonymous and session ids.

@@ -84,27 +84,27 @@ impl Service<hyper::Request<Incoming>> for Connected {
     fn call(&self, request: hyper::Request<Incoming>) -> Self::Future {
         let in_progress = self.activity.begin();
         let request = request.map(Body::new);
-        let mut visit = RequestContext::begin(&self.front.app, &request);
+        let mut context = RequestContext::begin(&self.front.app, &request);
         if let Some(problem) = malformed(&request) {
             // Where the next request begins is not certain: this one's length may be ambiguous.
-            visit.closes = true;
-            let response = visit.render(&problem);
-            return Box::pin(visit.answer(async { response }, in_progress));
+            context.closes = true;
+            let response = context.render(&problem);
+            return Box::pin(context.answer(async { response }, in_progress));
         }
         if self.is_extra {
-            visit.closes = true;
+            context.closes = true;
             if !OPERATIONS.contains(&request.uri().path()) {
-                let response = visit.render(&too_many_connections());
-                return Box::pin(visit.answer(async { response }, in_progress));
+                let response = context.render(&too_many_connections());
+                return Box::pin(context.answer(async { response }, in_progress));
             }
         }
         match endpoint(&request) {
             Some(table) => {
-                let app = Arc::clone(&visit.app);
+                let app = Arc::clone(&context.app);
                 // Boxed first: it is large, and each future around it would move it.
                 let collected =
                     Box::pin(async move { handler::collect(&app, table, request).await });
-                Box::pin(visit.answer_or_problem(collected, in_progress))
+                Box::pin(context.answer_or_problem(collected, in_progress))
             }
             None => {
                 let router = self.front.router.clone();
@@ -112,7 +112,7 @@ impl Service<hyper::Request<Incoming>> for Connected {
                     let Ok(response) = router.oneshot(request).await;
                     response
                 };
-                Box::pin(visit.answer(routed, in_progress))
+                Box::pin(context.answer(routed, in_progress))
             }
         }
     }

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::ingest::response::{More, RejectedEvent, on_loan};
+use super::ingest::response::{More, RejectedEvent, with_reservation};
 use crate::admission::memory::Reservation;
 
 /// An error that concerns a request as a whole.
@@ -156,7 +156,7 @@ impl Problem {
             events_that_fit: self.events_that_fit,
         };
         let json = serde_json::to_vec(&body).expect("strings and numbers are always JSON");
-        let json = on_loan(json, self.verdicts.clone());
+        let json = with_reservation(json, self.verdicts.clone());
         let mut response = (self.status, Body::from(json)).into_response();
         let headers = response.headers_mut();
         headers.insert(

@@ -108,8 +108,8 @@ pub(super) fn batch_limits(config: &Serve) -> BatchLimits {
 
 pub(super) fn app(
     config: &Serve,
-    intake: Admission,
-    directory: TenantCache,
+    admission: Admission,
+    tenants: TenantCache,
     metrics: Arc<Metrics>,
     checks: Arc<Board>,
     lanes: Vec<Arc<LaneStatus>>,
@@ -121,8 +121,8 @@ pub(super) fn app(
             bytes_usize(config.intake.queue_bytes_max),
             bytes_usize(config.intake.body_bytes_max),
         ),
-        intake,
-        directory,
+        admission,
+        tenants,
         key_hasher: key_hasher(config),
         pseudonymizer: Pseudonymizer::new(salt.as_bytes()),
         metrics,

@@ -124,7 +124,7 @@ pub async fn run(
         Arc::clone(&metrics),
     ));
     let drain = Arc::new(DrainRate::new(Instant::now()));
-    let directory = TenantCache::new();
+    let tenants = TenantCache::new();
     let (entries, waiting) = flume::bounded(ENTRIES_MAX);
     let segment_bytes = settings.segment_bytes;
     let opened = tokio::select! {
@@ -175,7 +175,7 @@ pub async fn run(
     let committing = stages.spawn("the committing thread", async move {
         committed.await.expect("the committing thread panicked");
     });
-    let intake = Admission::new(
+    let admission = Admission::new(
         MemoryLimit::new(bytes_u32(config.intake.queue_bytes_max)?),
         entries,
         spool.clone(),
@@ -195,7 +195,7 @@ pub async fn run(
         migrated.clone(),
     );
     helpers.spawn_once("the migration", preparing);
-    let refreshing = directory.clone().run(
+    let refreshing = tenants.clone().run(
         target.clone(),
         config.http.key_refresh,
         Arc::clone(&checks),
@@ -226,19 +226,19 @@ pub async fn run(
         config.http.key_copy_max_age,
         key_hasher(&config),
     );
-    let copying = copy.run(directory.clone(), clock::now);
+    let copying = copy.run(tenants.clone(), clock::now);
     match config.http.key_copy_max_age.is_zero() {
         true => helpers.spawn_once("the removal of the copy of keys", copying),
         false => helpers.spawn("the copy of keys", copying),
     };
-    helpers.spawn_once("the announcement", announce(directory.clone(), ready));
+    helpers.spawn_once("the announcement", announce(tenants.clone(), ready));
     helpers.spawn("the watch over the disk", watch_disk(spool.clone()));
     let grace = config.shutdown_grace;
 
     let app = app(
         &config,
-        intake,
-        directory,
+        admission,
+        tenants,
         Arc::clone(&metrics),
         checks,
         lanes.clone(),
@@ -393,8 +393,8 @@ async fn watch_disk(spool: Spool) {
 }
 
 /// Cancels `ready` once events can be accepted: API keys were read, or loaded from the cache file.
-async fn announce(directory: TenantCache, ready: CancellationToken) {
-    while directory.standing() == KeySource::Unread {
+async fn announce(tenants: TenantCache, ready: CancellationToken) {
+    while tenants.standing() == KeySource::Unread {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     info!("ready");

@@ -43,19 +43,19 @@ impl Access {
         headers: &HeaderMap,
         query_key: Option<&str>,
         table: Table,
-        directory: &TenantCache,
+        tenants: &TenantCache,
         hasher: &ApiKeyHasher,
         now: Micros,
     ) -> Result<Self, Problem> {
         let key = presented_key(headers, query_key)?;
-        let snapshot = directory.snapshot();
+        let snapshot = tenants.snapshot();
         let caller = snapshot
             .lookup(hasher.hash(&key), now.0)
             .map_err(|refused| {
                 if refused == KeyError::Unknown {
-                    directory.wake();
+                    tenants.wake();
                 }
-                refusal(refused, directory)
+                refusal(refused, tenants)
             })?;
         let allowed: &[Role] = match table {
             Table::Exposures => &[Role::Ingest, Role::Service],
@@ -177,9 +177,9 @@ fn basic_user(headers: &HeaderMap) -> Option<String> {
     Some(user.to_owned())
 }
 
-fn refusal(refused: KeyError, directory: &TenantCache) -> Problem {
+fn refusal(refused: KeyError, tenants: &TenantCache) -> Problem {
     match refused {
-        KeyError::Unknown if directory.age().is_none_or(|age| age > STALE_AFTER) => {
+        KeyError::Unknown if tenants.age().is_none_or(|age| age > STALE_AFTER) => {
             Problem::unavailable(
                 "keys_unavailable",
                 "the API keys cannot be read from the database at the moment, so this one may exist; send the request again later",

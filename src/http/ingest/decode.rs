@@ -33,7 +33,7 @@ const DECODED_INLINE_EVENTS_MAX: usize = 1000;
 pub(super) async fn decode(
     app: &Arc<App>,
     table: Table,
-    terms: RequestOptions,
+    options: RequestOptions,
     received_at: Micros,
     received: Received,
 ) -> Result<(Decoded, Reservation), Problem> {
@@ -42,7 +42,7 @@ pub(super) async fn decode(
             events_max: app.event_limits.events_max.min(DECODED_INLINE_EVENTS_MAX),
             ..app.event_limits
         };
-        if let Some(decoded) = decode_now(app, table, &terms, received_at, &received, few)? {
+        if let Some(decoded) = decode_now(app, table, &options, received_at, &received, few)? {
             return Ok(decoded);
         }
     }
@@ -50,7 +50,7 @@ pub(super) async fn decode(
     let worker = Arc::clone(app);
     let decoding = tokio::task::spawn_blocking(move || {
         let limits = worker.event_limits;
-        let decoded = decode_now(&worker, table, &terms, received_at, &received, limits);
+        let decoded = decode_now(&worker, table, &options, received_at, &received, limits);
         drop((turn, received));
         decoded
     });
@@ -68,20 +68,23 @@ pub(super) async fn decode(
 fn decode_now(
     app: &App,
     table: Table,
-    terms: &RequestOptions,
+    options: &RequestOptions,
     received_at: Micros,
     received: &Received,
     limits: Limits,
 ) -> Result<Option<(Decoded, Reservation)>, Problem> {
-    let scratch = app.intake.scratch(received.bytes.len());
+    let scratch = app.admission.scratch(received.bytes.len());
     let bytes = &received.bytes;
-    let decoded = decode_with(app, table, terms, received_at, bytes, limits, &scratch)?;
+    let decoded = decode_with(app, table, options, received_at, bytes, limits, &scratch)?;
     let Some(decoded) = decoded else {
         return Ok(None);
     };
-    let mut reservation = match scratch.into_loan() {
+    let mut reservation = match scratch.into_reservation() {
         Some(reservation) => reservation,
-        None => app.intake.reserve(0).map_err(|reason| full(app, reason))?,
+        None => app
+            .admission
+            .reserve(0)
+            .map_err(|reason| full(app, reason))?,
     };
     reservation.shrink(decoded.rows.framed().len());
     Ok(Some((decoded, reservation)))
@@ -90,14 +93,14 @@ fn decode_now(
 fn decode_with(
     app: &App,
     table: Table,
-    terms: &RequestOptions,
+    options: &RequestOptions,
     received_at: Micros,
     bytes: &[u8],
     limits: Limits,
     scratch: &Scratch<'_>,
 ) -> Result<Option<Decoded>, Problem> {
     let no_memory = || full(app, scratch.refused());
-    let body = match event::body::Body::split_within(bytes, terms.framing, &limits, scratch) {
+    let body = match event::body::Body::split_within(bytes, options.framing, &limits, scratch) {
         Ok(body) => body,
         Err(BodyError::TooManyEvents(max)) if max < app.event_limits.events_max => {
             return Ok(None);
@@ -109,17 +112,17 @@ fn decode_with(
         None => None,
     };
     let rows = RowLimits {
-        bytes_max: app.intake.spool().payload_bytes_max(),
+        bytes_max: app.admission.spool().payload_bytes_max(),
         memory: scratch,
     };
     let decoded = event::decode::decode_within(
         &body,
         &Context {
             table,
-            format: terms.format,
-            tenant: terms.access.tenant(),
-            tenants: &terms.access,
-            source: terms.access.source(),
+            format: options.format,
+            tenant: options.access.tenant(),
+            tenants: &options.access,
+            source: options.access.source(),
             pseudonymizer: &app.pseudonymizer,
             received_at,
             earliest: Micros(received_at.0.saturating_sub(app.horizon_past_us)),

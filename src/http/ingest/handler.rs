@@ -17,7 +17,7 @@ use super::body::read as body;
 use super::decode::decode;
 use super::options::{Params, RequestOptions};
 use super::refusal::full;
-use super::response::{Answer, Room, RowIndex, on_loan, rejections};
+use super::response::{Answer, Room, RowIndex, rejections, with_reservation};
 use super::waiting::hand_over;
 use crate::admission::admit::Overload;
 use crate::admission::memory::Reservation;
@@ -35,7 +35,7 @@ const ACK: HeaderName = HeaderName::from_static("x-ingest-ack");
 /// once; others are not waited for.
 const BODY_GRACE: Duration = Duration::from_secs(2);
 /// Responses up to this size are not reserved: a connection's buffers take more than that.
-const ANSWER_BYTES_UNLENT: usize = 512;
+const ANSWER_BYTES_UNRESERVED: usize = 512;
 
 /// Takes exposures: what was shown.
 #[utoipa::path(
@@ -92,8 +92,8 @@ pub(crate) async fn collect(
     let (parts, body) = request.into_parts();
     let headers = &parts.headers;
     // Before the body is read: the key, the options, and whether there is room.
-    let terms = match RequestOptions::of(app, table, &parts, received_at) {
-        Ok(terms) => terms,
+    let options = match RequestOptions::of(app, table, &parts, received_at) {
+        Ok(options) => options,
         Err(problem) => {
             // The client waits for `100 Continue`: reading the body would ask it to send.
             if !body::is_held_back(headers) {
@@ -103,18 +103,18 @@ pub(crate) async fn collect(
         }
     };
     let refuse = |reason: Overload| full(app, reason);
-    let arriving = app.arrivals.begin(terms.access.key_id());
+    let arriving = app.arrivals.begin(options.access.key_id());
     let reading = body::read(
-        headers, body, app.body_limits, &app.intake, arriving, refuse,
+        headers, body, app.body_limits, &app.admission, arriving, refuse,
     );
     let received = tokio::select! {
         biased;
         received = reading => received?,
         () = stop_is_under_way(app) => return Err(refuse(Overload::Stopping)),
     };
-    let ack = terms.ack;
+    let ack = options.ack;
     let body_bytes = received.bytes.len();
-    let (mut decoded, reservation) = decode(app, table, terms, received_at, received).await?;
+    let (mut decoded, reservation) = decode(app, table, options, received_at, received).await?;
     let row_index = RowIndex::of(&mut decoded);
     count_events(app, table, &decoded, &row_index);
     let events = row_index.events() + decoded.rejected.len() + decoded.rejected_more.len();
@@ -127,7 +127,7 @@ pub(crate) async fn collect(
         true => None,
         false => {
             let told_bytes = json_bytes(&(&rejected, &rejected_more)).len();
-            let reservation = app.intake.reserve(told_bytes + ANSWER_BYTES_UNLENT);
+            let reservation = app.admission.reserve(told_bytes + ANSWER_BYTES_UNRESERVED);
             Some(reservation.map_err(refuse)?)
         }
     };
@@ -164,7 +164,7 @@ pub(crate) async fn collect(
         }
         (Err(reservation), None) => reservation,
     };
-    Ok(respond(&answer, on_loan(json, reservation)))
+    Ok(respond(&answer, with_reservation(json, reservation)))
 }
 
 fn json_bytes(value: &impl serde::Serialize) -> Vec<u8> {
@@ -179,10 +179,10 @@ fn extended(
     bytes: usize,
 ) -> Result<Option<Reservation>, Option<Reservation>> {
     let reserved = reservation.as_ref().map_or(0, Reservation::bytes);
-    if bytes <= reserved.max(ANSWER_BYTES_UNLENT) {
+    if bytes <= reserved.max(ANSWER_BYTES_UNRESERVED) {
         return Ok(reservation);
     }
-    match (app.intake.reserve(bytes - reserved), reservation) {
+    match (app.admission.reserve(bytes - reserved), reservation) {
         (Ok(more), Some(mut reservation)) => {
             reservation.merge(more);
             Ok(Some(reservation))

@@ -89,12 +89,12 @@ impl RequestOptions {
             headers,
             params.key.as_deref(),
             table,
-            &app.directory,
+            &app.tenants,
             &app.key_hasher,
             now,
         )?;
         checked?;
-        let terms = Self {
+        let options = Self {
             access,
             ack: requested_ack(params.ack.as_deref(), app.default_ack)?,
             format: requested_format(params.format.as_deref(), table)?,
@@ -110,9 +110,9 @@ impl RequestOptions {
         body::check_announced(headers, app.body_limits)?;
         let announced = body::announced_bytes(headers).unwrap_or(0);
         let room = app
-            .intake
+            .admission
             .has_room(usize::try_from(announced).unwrap_or(usize::MAX));
-        room.map(|()| terms).map_err(|reason| full(app, reason))
+        room.map(|()| options).map_err(|reason| full(app, reason))
     }
 }
 

@@ -33,7 +33,7 @@ pub(super) fn full(app: &App, reason: Overload) -> Problem {
         Overload::FencedOff => ("fenced_off", "; send the events elsewhere"),
         Overload::Stopping => ("stopping", "; send the events again later, or elsewhere"),
     };
-    let wait = app.intake.retry_after(reason);
+    let wait = app.admission.retry_after(reason);
     Problem::unavailable(code, format!("{reason}{more}"), wait)
 }
 

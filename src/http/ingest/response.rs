@@ -180,25 +180,25 @@ pub fn rejections(
 
 /// A response's bytes and their reservation, which is released once the last of them is sent.
 #[derive(Debug)]
-struct Lent<L> {
+struct Reserved<L> {
     bytes: Vec<u8>,
     #[expect(dead_code, reason = "held, not read")]
     reservation: L,
 }
 
-impl<L> AsRef<[u8]> for Lent<L> {
+impl<L> AsRef<[u8]> for Reserved<L> {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
 }
 
 /// Ties a reservation to its bytes.
-pub fn on_loan<L: Send + 'static>(mut bytes: Vec<u8>, reservation: Option<L>) -> Bytes {
+pub fn with_reservation<L: Send + 'static>(mut bytes: Vec<u8>, reservation: Option<L>) -> Bytes {
     match reservation {
         None => bytes.into(),
         Some(reservation) => {
             bytes.shrink_to_fit();
-            Bytes::from_owner(Lent { bytes, reservation })
+            Bytes::from_owner(Reserved { bytes, reservation })
         }
     }
 }
@@ -387,7 +387,7 @@ mod tests {
     #[test]
     fn the_memory_of_an_answer_comes_back_with_the_last_of_its_bytes() {
         let budget = MemoryLimit::new(1000);
-        let bytes = on_loan(vec![b'x'; 600], budget.reserve(600));
+        let bytes = with_reservation(vec![b'x'; 600], budget.reserve(600));
         let (head, tail) = (bytes.slice(..10), bytes.slice(590..));
         drop(bytes);
         drop(head);

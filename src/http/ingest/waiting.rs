@@ -29,14 +29,16 @@ pub(super) async fn hand_over(
 ) -> Result<(Ack, Option<RecordResult>), Problem> {
     let refuse = |reason: Overload| full(app, reason);
     if ack == Ack::Received {
-        app.intake
+        app.admission
             .submit(rows, reservation, None, None)
             .map_err(refuse)?;
         return Ok((Ack::Received, None));
     }
     let (synced, durable) = oneshot::channel();
     let (sender, result) = (ack == Ack::Committed).then(oneshot::channel).unzip();
-    let submitted = app.intake.submit(rows, reservation, Some(synced), sender);
+    let submitted = app
+        .admission
+        .submit(rows, reservation, Some(synced), sender);
     submitted.map_err(refuse)?;
     match synced_in_time(app, durable).await {
         Some(Ok(Ok(()))) => {}
@@ -47,7 +49,7 @@ pub(super) async fn hand_over(
             return Err(Problem::unavailable(
                 "disk_stalled",
                 "the disk of the spool has not answered; the events may be stored or not: send them again",
-                app.intake.retry_after(Overload::Disk),
+                app.admission.retry_after(Overload::Disk),
             ));
         }
     }
@@ -73,7 +75,7 @@ async fn synced_in_time<T>(
         if let Ok(answer) = tokio::time::timeout(DISK_LOOK_EVERY, &mut durable).await {
             return Some(answer);
         }
-        let stalled = app.intake.has_room(0) == Err(Overload::Stalled);
+        let stalled = app.admission.has_room(0) == Err(Overload::Stalled);
         if stalled || began.elapsed() >= DURABLE_WAIT_MAX {
             return None;
         }

@@ -155,12 +155,12 @@ pub(crate) async fn readyz(
     if app.stopping.is_cancelled() {
         reasons.push("the service is stopping".into());
     }
-    let standing = app.directory.standing();
+    let standing = app.tenants.standing();
     if standing == KeySource::Unread {
         reasons.push("tenants and API keys were never read from the database".into());
     }
-    let largest = app.intake.spool().payload_bytes_max();
-    let room = app.intake.has_room(TYPICAL_BODY_BYTES.min(largest));
+    let largest = app.admission.spool().payload_bytes_max();
+    let room = app.admission.has_room(TYPICAL_BODY_BYTES.min(largest));
     let fenced_off = room == Err(Overload::FencedOff);
     match room {
         Ok(()) => {}
@@ -171,7 +171,7 @@ pub(crate) async fn readyz(
             "fenced off: a later start on a copy of this spool stores its events; the log names both"
                 .into(),
         ),
-        Err(_) => match app.intake.spool().shortage() {
+        Err(_) => match app.admission.spool().shortage() {
             Some(shortage) => reasons.push(shortage.to_string().into()),
             None => reasons.push("the spool is full".into()),
         },
@@ -180,11 +180,11 @@ pub(crate) async fn readyz(
         .into_iter()
         .any(|table| app.checks.refusal(table).is_some());
     let unready = refused || !reasons.is_empty();
-    if let Some(lasts) = app.intake.spool().stalled().filter(|_| !unready) {
+    if let Some(lasts) = app.admission.spool().stalled().filter(|_| !unready) {
         let seconds = lasts.as_secs();
         reasons.push(format!("the disk of the spool has not answered for {seconds} s").into());
     }
-    let lost = app.intake.spool().usage().lost;
+    let lost = app.admission.spool().usage().lost;
     if lost > 0 {
         reasons.push(
             format!(
@@ -246,7 +246,7 @@ pub(crate) async fn readyz(
         .verbose
         .is_some_and(|value| value != "0" && value != "false")
     {
-        let fill = app.intake.spool().usage();
+        let fill = app.admission.spool().usage();
         readiness.rows = accounts(&app);
         readiness.spool = Some(SpoolUsage {
             bytes: fill.bytes,
@@ -299,7 +299,7 @@ fn accounts(app: &App) -> Vec<Account> {
         .iter()
         .map(|lane| (lane.stream, lane.totals()))
         .collect();
-    let fill = app.intake.spool().usage();
+    let fill = app.admission.spool().usage();
     let accepted = fill.accepted;
     let account = |table| {
         let mut account = Account {
@@ -339,8 +339,10 @@ fn accounts(app: &App) -> Vec<Account> {
 pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Response {
     let metrics = &app.metrics;
     let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-    metrics.queue_bytes.set(whole(app.intake.bytes().0 as u64));
-    let fill = app.intake.spool().usage();
+    metrics
+        .queue_bytes
+        .set(whole(app.admission.bytes().0 as u64));
+    let fill = app.admission.spool().usage();
     metrics.spool_bytes.set(whole(fill.bytes));
     metrics.spool_bytes_max.set(whole(fill.bytes_max));
     metrics.spool_lost_rows.set(whole(fill.lost));

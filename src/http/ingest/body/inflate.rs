@@ -11,7 +11,7 @@ use brotli_decompressor::DecompressorWriter;
 use flate2::write::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use zstd::stream::write::Decoder as ZstdDecoder;
 
-use super::received::{LEND_STEP, Received, too_large};
+use super::received::{RESERVE_STEP, Received, too_large};
 use crate::admission::admit::{Admission, Overload};
 use crate::admission::memory::Reservation;
 use crate::http::problem::Problem;
@@ -190,9 +190,9 @@ impl Inflater {
     pub(super) fn new(
         encoding: Encoding,
         bytes_max: usize,
-        intake: &Admission,
+        admission: &Admission,
     ) -> Result<Self, Problem> {
-        let out = Counted::new(bytes_max, intake);
+        let out = Counted::new(bytes_max, admission);
         let decoder: Box<dyn Decompressor> = match encoding {
             Encoding::Gzip => Box::new(MultiGzDecoder::new(out)),
             Encoding::Identity | Encoding::Deflate => Box::new(Deflate::Undecided(Some(out))),
@@ -244,7 +244,7 @@ impl Inflater {
         let out = self.decoder.into_out().ok_or_else(undecodable)?;
         let reservation = match out.reservation {
             Some(reservation) => reservation,
-            None => out.intake.reserve(0).map_err(full)?,
+            None => out.admission.reserve(0).map_err(full)?,
         };
         Ok(Received {
             bytes: out.bytes.into(),
@@ -265,17 +265,17 @@ struct Counted {
     bytes: Vec<u8>,
     bytes_max: usize,
     reservation: Option<Reservation>,
-    intake: Admission,
+    admission: Admission,
     refused: Option<Refused>,
 }
 
 impl Counted {
-    fn new(bytes_max: usize, intake: &Admission) -> Self {
+    fn new(bytes_max: usize, admission: &Admission) -> Self {
         Self {
             bytes: Vec::new(),
             bytes_max,
             reservation: None,
-            intake: intake.clone(),
+            admission: admission.clone(),
             refused: None,
         }
     }
@@ -294,7 +294,7 @@ impl Write for Counted {
         }
         let reserved = self.reservation.as_ref().map_or(0, Reservation::bytes);
         if held > reserved {
-            let more = match self.intake.reserve((held - reserved).max(LEND_STEP)) {
+            let more = match self.admission.reserve((held - reserved).max(RESERVE_STEP)) {
                 Ok(more) => more,
                 Err(full) => return Err(self.refuse(Refused::Overload(full))),
             };

@@ -16,7 +16,7 @@ use hyper::body::{Body as _, Frame};
 use tokio::time::Instant;
 
 use super::inflate::{Encoding, Inflater};
-use super::received::{LEND_STEP, Received, too_large};
+use super::received::{RESERVE_STEP, Received, too_large};
 use crate::admission::admit::{Admission, Overload};
 use crate::admission::arrivals::{Arriving, Spent};
 
@@ -69,12 +69,12 @@ pub(crate) async fn read(
     headers: &HeaderMap,
     body: Body,
     limits: BodyLimits,
-    intake: &Admission,
+    admission: &Admission,
     arriving: Arriving,
     full: impl Fn(Overload) -> Problem,
 ) -> Result<Received, Problem> {
     let mut pieces = Pieces::new(body, limits.pause_max, arriving);
-    let received = read_pieces(headers, &mut pieces, limits, intake, &full).await;
+    let received = read_pieces(headers, &mut pieces, limits, admission, &full).await;
     // A body that has arrived or was refused no longer counts against the share.
     pieces.arriving.end();
     if received.is_err() && !pieces.is_broken {
@@ -87,15 +87,15 @@ async fn read_pieces(
     headers: &HeaderMap,
     pieces: &mut Pieces,
     limits: BodyLimits,
-    intake: &Admission,
+    admission: &Admission,
     full: &impl Fn(Overload) -> Problem,
 ) -> Result<Received, Problem> {
     let encoding = Encoding::of(headers)?;
     if encoding == Encoding::Identity {
         let announced = announced_bytes(headers).and_then(|bytes| usize::try_from(bytes).ok());
-        return plain(pieces, announced, limits, intake, full).await;
+        return plain(pieces, announced, limits, admission, full).await;
     }
-    let mut inflater = Inflater::new(encoding, limits.bytes_max, intake)?;
+    let mut inflater = Inflater::new(encoding, limits.bytes_max, admission)?;
     let mut sent = 0;
     while let Some(piece) = pieces.next(inflater.reserved(), full).await? {
         sent += piece.len();
@@ -131,10 +131,10 @@ async fn plain(
     pieces: &mut Pieces,
     announced: Option<usize>,
     limits: BodyLimits,
-    intake: &Admission,
+    admission: &Admission,
     full: &impl Fn(Overload) -> Problem,
 ) -> Result<Received, Problem> {
-    let mut reservation = intake.reserve(0).map_err(full)?;
+    let mut reservation = admission.reserve(0).map_err(full)?;
     let Some(first) = pieces.next(0, full).await? else {
         return Ok(Received {
             bytes: Bytes::new(),
@@ -148,7 +148,11 @@ async fn plain(
             return Err(too_large(limits.bytes_max));
         }
         if held > reservation.bytes() {
-            reservation.merge(intake.reserve(held - reservation.bytes()).map_err(full)?);
+            reservation.merge(
+                admission
+                    .reserve(held - reservation.bytes())
+                    .map_err(full)?,
+            );
         }
         let Some(piece) = pieces.next(reservation.bytes(), full).await? else {
             return Ok(Received {
@@ -162,15 +166,25 @@ async fn plain(
             None => {
                 // The buffer starts with at most one step (or with what has arrived, if that is
                 // more), regardless of Content-Length. Bytes are copied only into reserved memory.
-                let step = announced.unwrap_or(held).clamp(held, held.max(LEND_STEP));
-                reservation.merge(intake.reserve(step - reservation.bytes()).map_err(full)?);
+                let step = announced
+                    .unwrap_or(held)
+                    .clamp(held, held.max(RESERVE_STEP));
+                reservation.merge(
+                    admission
+                        .reserve(step - reservation.bytes())
+                        .map_err(full)?,
+                );
                 let mut grown = Vec::with_capacity(step);
                 grown.extend_from_slice(&first);
                 whole.insert(grown)
             }
         };
         if held > reservation.bytes() {
-            reservation.merge(intake.reserve(held - reservation.bytes()).map_err(full)?);
+            reservation.merge(
+                admission
+                    .reserve(held - reservation.bytes())
+                    .map_err(full)?,
+            );
         }
         whole.extend_from_slice(&piece);
     }

@@ -8,7 +8,7 @@ use crate::http::problem::Problem;
 
 /// Inflated bodies reserve memory in steps of at least this size. A plain body in several pieces
 /// reserves up to this size ahead.
-pub(super) const LEND_STEP: usize = 64 * 1024;
+pub(super) const RESERVE_STEP: usize = 64 * 1024;
 
 /// A body and its reservation.
 #[derive(Debug)]
