@@ -176,8 +176,8 @@ pub struct Metrics {
     pub checked_batches: Counters<ByTable>,
     /// Partitions made, ahead of time or on demand.
     pub partitions_created: Counters<ByTable>,
-    /// Days from now on that partitions cover without a gap.
-    pub partition_days_ahead: Family<ByTable, Gauge<f64, AtomicU64>>,
+    /// Seconds from now on that partitions cover without a gap.
+    pub partitions_ahead_seconds: Family<ByTable, Gauge<f64, AtomicU64>>,
     /// Partitions that this process sealed.
     pub partitions_sealed: Counters<ByTable>,
     /// Partitions that are due to be sealed and are not.
@@ -228,7 +228,7 @@ impl Metrics {
             store_errors: Family::default(),
             checked_batches: Family::default(),
             partitions_created: Family::default(),
-            partition_days_ahead: Family::default(),
+            partitions_ahead_seconds: Family::default(),
             partitions_sealed: Family::default(),
             partitions_unsealed: Family::default(),
             queue_bytes: Gauge::default(),
@@ -292,9 +292,9 @@ impl Metrics {
             metrics.partitions_created.clone(),
         );
         registry.register(
-            "partition_days_ahead",
-            "Days from now on that partitions cover without a gap",
-            metrics.partition_days_ahead.clone(),
+            "partitions_ahead_seconds",
+            "Seconds from now on that partitions cover without a gap",
+            metrics.partitions_ahead_seconds.clone(),
         );
         registry.register(
             "partitions_sealed",

@@ -34,7 +34,7 @@ fn router(app: Arc<App>) -> Router {
         .routes(routes!(ingest::handler::interactions))
         .routes(routes!(ops::health::healthz))
         .routes(routes!(ops::health::readyz))
-        .routes(routes!(ops::health::metrics))
+        .routes(routes!(ops::metrics::metrics))
         .with_state(app)
         .split_for_parts();
     // Serialised once and shared: otherwise each unread response would hold a copy.

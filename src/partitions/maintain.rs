@@ -27,7 +27,7 @@ use crate::postgres::error as postgres;
 use crate::postgres::error::ErrorChain;
 use crate::postgres::session::Session;
 
-const DAY_US: f64 = 86_400e6;
+const SECOND_US: f64 = 1e6;
 
 /// The interval at which partitions are created ahead of time.
 const TICK: Duration = Duration::from_secs(600);
@@ -277,13 +277,13 @@ impl PartitionMaintainer {
             let end = self.coverage[table as usize].load().end_from(now.0);
             #[expect(
                 clippy::cast_precision_loss,
-                reason = "a gauge in days needs no microseconds"
+                reason = "a gauge in seconds needs no microseconds"
             )]
-            let days = end.saturating_sub(now.0) as f64 / DAY_US;
+            let seconds = end.saturating_sub(now.0) as f64 / SECOND_US;
             self.metrics
-                .partition_days_ahead
+                .partitions_ahead_seconds
                 .get_or_create(&ByTable { table })
-                .set(days);
+                .set(seconds);
         }
         Ok(())
     }

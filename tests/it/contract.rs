@@ -400,6 +400,23 @@ async fn health_readiness_metrics_and_the_description_need_no_key() {
     );
     let reply = client.get("/metrics").await;
     assert_eq!(reply.status, 200);
+    assert_eq!(
+        reply.headers["content-type"],
+        "text/plain; version=0.0.4; charset=utf-8"
+    );
+    assert!(
+        reply
+            .text
+            .contains("# TYPE recsys_ingest_requests_total counter\n")
+    );
+    assert!(!reply.text.contains("# EOF"));
+    let accept = "application/openmetrics-text; version=1.0.0, text/plain;q=0.5";
+    let reply = client.header("accept", accept).get("/metrics").await;
+    assert!(
+        reply
+            .text
+            .contains("# TYPE recsys_ingest_requests counter\n")
+    );
     assert!(reply.text.ends_with("# EOF\n"));
     let reply = client.get("/openapi.json").await;
     assert_eq!(reply.status, 200);

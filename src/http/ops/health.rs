@@ -7,7 +7,6 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -16,8 +15,6 @@ use crate::accounts::status::Health;
 use crate::admission::admit::Overload;
 use crate::event::table::Table;
 use crate::finding::{Finding, Severity};
-use crate::logging;
-use crate::metrics::{ByState, RowState};
 use crate::tenants::refresh::KeySource;
 
 use crate::clock;
@@ -87,23 +84,23 @@ pub(crate) struct Account {
     /// The table.
     #[schema(value_type = String)]
     #[serde(serialize_with = "as_name")]
-    table: Table,
+    pub(super) table: Table,
     /// Rows that were made durable here.
-    accepted: u64,
+    pub(super) accepted: u64,
     /// Of those: rows that another lineage of this spool accounts for. Below zero: rows in
     /// the numbers below that another copy of this spool had accepted. Absent: none.
     #[serde(skip_serializing_if = "is_zero")]
-    inherited: i64,
+    pub(super) inherited: i64,
     /// Of those: rows that were new in Postgres.
-    stored: u64,
+    pub(super) stored: u64,
     /// Of those: rows that were in Postgres already.
-    duplicates: u64,
+    pub(super) duplicates: u64,
     /// Of those: rows that were put into quarantine.
-    quarantined: u64,
+    pub(super) quarantined: u64,
     /// Of those: rows that are only on this instance's disk.
-    spooled: u64,
+    pub(super) spooled: u64,
     /// Of those: rows that are neither in the spool nor known to be stored.
-    lost: u64,
+    pub(super) lost: u64,
 }
 
 /// How full the spool is.
@@ -292,7 +289,7 @@ impl Keys {
 }
 
 /// What became of all rows, table by table.
-fn accounts(app: &App) -> Vec<Account> {
+pub(super) fn accounts(app: &App) -> Vec<Account> {
     // The results are read first: a row that is accepted after that counts as spooled.
     let totals: Vec<_> = app
         .lanes
@@ -331,45 +328,4 @@ fn accounts(app: &App) -> Vec<Account> {
         account
     };
     Table::ALL.map(account).to_vec()
-}
-
-/// Metrics in the Prometheus text format.
-#[utoipa::path(get, path = "/metrics", tag = "operations",
-    responses((status = 200, description = "OpenMetrics text", body = String)))]
-pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Response {
-    let metrics = &app.metrics;
-    let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-    metrics
-        .queue_bytes
-        .set(whole(app.admission.bytes().0 as u64));
-    let fill = app.admission.spool().usage();
-    metrics.spool_bytes.set(whole(fill.bytes));
-    metrics.spool_bytes_max.set(whole(fill.bytes_max));
-    metrics.spool_lost_rows.set(whole(fill.lost));
-    let refused = metrics.refused_for_room() + fill.refused;
-    metrics.spool_refused_frames.set(whole(refused));
-    metrics.log_lost_lines.set(whole(logging::lost_lines()));
-    for account in accounts(&app) {
-        for (state, rows) in [
-            (RowState::Accepted, account.accepted),
-            (RowState::Stored, account.stored),
-            (RowState::Duplicate, account.duplicates),
-            (RowState::Quarantined, account.quarantined),
-            (RowState::Spooled, account.spooled),
-            (RowState::Lost, account.lost),
-        ] {
-            let label = ByState {
-                table: account.table,
-                state,
-            };
-            metrics.rows.get_or_create(&label).set(whole(rows));
-        }
-    }
-    match metrics.encode() {
-        Ok(text) => {
-            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-            ([(CONTENT_TYPE, kind)], text).into_response()
-        }
-        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
-    }
 }

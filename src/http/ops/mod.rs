@@ -1,3 +1,4 @@
 //! Endpoints for operators: health, readiness, metrics.
 
 pub(crate) mod health;
+pub(crate) mod metrics;
