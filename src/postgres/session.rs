@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 use tokio_postgres::{CancelToken, Client, SimpleQueryMessage};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
@@ -34,6 +34,9 @@ const TERMINATE_ATTEMPTS: u32 = 8;
 
 /// The drivers of all sessions, so that the process can wait for their end.
 static DRIVERS: LazyLock<TaskTracker> = LazyLock::new(TaskTracker::new);
+
+/// Cancelled when the program ends: a session that broke is then left to the server's timeouts.
+static ENDING: LazyLock<CancellationToken> = LazyLock::new(CancellationToken::new);
 
 /// An open connection that is set up for our statements. Dropping it closes it.
 #[derive(Debug)]
@@ -94,10 +97,7 @@ impl Session {
         let over = end.over.clone().drop_guard();
         // This task is not in the service's sets. It ends soon after its session is dropped, and
         // `sessions_ended` waits for it.
-        DRIVERS.spawn(async move {
-            let _over = over;
-            driven.run(driver).await;
-        });
+        DRIVERS.spawn(driven.run(driver, over));
         let session = Self {
             client,
             clear_text,
@@ -129,6 +129,7 @@ impl Session {
 /// Waits until all dropped sessions have ended, at most for `limit`.
 pub async fn sessions_ended(limit: Duration) {
     DRIVERS.close();
+    ENDING.cancel();
     if timeout(limit, DRIVERS.wait()).await.is_err() {
         debug!(
             sessions = DRIVERS.len(),
@@ -147,12 +148,21 @@ struct Driven {
 }
 
 impl Driven {
-    async fn run(self, mut driver: Driver) {
+    async fn run(self, mut driver: Driver, over: DropGuard) {
         let is_given_up = tokio::select! {
             ended = &mut driver => {
+                drop((driver, over));
                 // A waiting statement gets this error, too.
                 if let Err(error) = ended {
                     debug!(error = describe(&error), "a connection to Postgres broke");
+                    // Unless the server itself ended the session, it may not know: a connection
+                    // that the kernel gave up here can stay open there, with its locks.
+                    if error.as_db_error().is_none() {
+                        tokio::select! {
+                            () = self.terminate() => {}
+                            () = ENDING.cancelled() => {}
+                        }
+                    }
                 }
                 return;
             }
