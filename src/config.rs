@@ -252,7 +252,7 @@ pub struct Sealing {
 /// Settings of the logs, for every command.
 #[derive(Args, Clone, Debug)]
 pub struct Log {
-    /// What to log: error, warn, info, debug, or a filter such as info,recsys_ingest::store=debug
+    /// What to log: error, warn, info, debug, or a filter such as info,recsys_ingest::writer=debug
     #[arg(long, env = "LOG_LEVEL", default_value = "info", global = true, value_parser = log_filter)]
     pub log_level: String,
 
@@ -358,7 +358,7 @@ fn log_filter(text: &str) -> Result<String, String> {
         // A filter of spans and fields ends in a bracket, or has its level behind one.
         if !is_level(level) && !directive.ends_with(']') {
             return Err(format!(
-                "'{level}' is no level; one is {}, and a filter is like info,recsys_ingest::store=debug",
+                "'{level}' is no level; one is {}, and a filter is like info,recsys_ingest::writer=debug",
                 LEVELS.join(", ")
             ));
         }
@@ -466,7 +466,7 @@ mod tests {
             "info",
             "WARN",
             "off",
-            "info,recsys_ingest::store=debug",
+            "info,recsys_ingest::writer=debug",
             "h2=off,error",
         ] {
             assert_eq!(log_filter(good).as_deref(), Ok(good));

@@ -47,7 +47,7 @@ async fn settings_that_make_no_sense_are_refused_with_a_sentence() {
         ("--writers", "0", "1..=8"),
         ("--log-level", "warning", "error, warn, info"),
         ("--log-level", "", "error, warn, info"),
-        ("--log-level", "recsys_ingest::store", "error, warn, info"),
+        ("--log-level", "recsys_ingest::writer", "error, warn, info"),
         ("--exposure-hash-salt", "", "EXPOSURE_HASH_SALT is empty"),
     ] {
         let said = refusal(&database, flag, value);
