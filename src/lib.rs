@@ -16,7 +16,7 @@ pub mod admission;
 
 pub mod log;
 
-pub mod writer;
+pub(crate) mod writer;
 
 pub mod partitions;
 
@@ -27,7 +27,7 @@ pub mod accounts;
 pub mod postgres;
 
 pub mod clock;
-pub mod drain_rate;
+pub(crate) mod drain_rate;
 pub mod finding;
 pub mod logging;
 pub mod metrics;

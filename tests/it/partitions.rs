@@ -108,8 +108,8 @@ async fn partitions_are_made_ahead_for_both_tables_at_start() {
     })
     .await;
     eventually("the metric", async || {
-        let sample = "recsys_ingest_partition_days_ahead{table=\"exposure_events\"}";
-        (5.0..=6.0).contains(&service.metric(sample).await)
+        let sample = "recsys_ingest_partitions_ahead_seconds{table=\"exposure_events\"}";
+        (5.0..=6.0).contains(&(service.metric(sample).await / 86_400.0))
     })
     .await;
 }

@@ -24,9 +24,18 @@ fn fake_programs(version: &str) -> TempDir {
         ),
         ("initdb", String::new()),
     ] {
-        let path = dir.path().join(name);
-        fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        // By another process: a test that forks now would keep a file that this one has open for
+        // writing, and the kernel runs no such file ("Text file busy").
+        let written = Command::new("sh")
+            .args([
+                "-c",
+                "printf '%s\\n' '#!/bin/sh' \"$2\" > \"$1\" && chmod 755 \"$1\"",
+                "sh",
+            ])
+            .arg(dir.path().join(name))
+            .arg(text)
+            .status();
+        assert!(written.unwrap().success());
     }
     dir
 }
