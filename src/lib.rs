@@ -26,6 +26,7 @@ pub mod accounts;
 
 pub mod postgres;
 
+mod backoff;
 pub mod clock;
 pub(crate) mod drain_rate;
 pub mod finding;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use tracing::{error, info, warn};
 
+use crate::backoff::Failing;
 use crate::event::table::Table;
 use crate::event::time::Micros;
 use crate::metrics::{ByTable, Metrics};
@@ -296,7 +297,7 @@ impl PartitionMaintainer {
     /// Runs a tick at an interval, until dropped. Uses the server's clock, because all processes
     /// share the partitions.
     pub async fn run(&self, target: &Target) {
-        let mut failed = false;
+        let mut failing = Failing::default();
         loop {
             let result = async {
                 let mut session = Session::open(target, Some(STATEMENT_TIMEOUT)).await?;
@@ -315,16 +316,19 @@ impl PartitionMaintainer {
                     }
                 }
             };
-            match result.await {
-                Ok(()) => failed = false,
+            let pause = match result.await {
+                Ok(()) => {
+                    failing.ends();
+                    TICK
+                }
                 Err(error) => {
-                    if !failed {
+                    if failing.begins() {
                         warn!(error = %ErrorChain(&error), "cannot look after the partitions, retrying");
                     }
-                    failed = true;
+                    RETRY
                 }
-            }
-            tokio::time::sleep(if failed { RETRY } else { TICK }).await;
+            };
+            tokio::time::sleep(pause).await;
         }
     }
 }

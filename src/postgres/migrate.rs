@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
+use super::advisory_lock;
 use crate::event::table::Table;
 
 /// Key of the advisory lock: "ingestDB" in ASCII, so that an operator can recognise it in
@@ -204,20 +205,16 @@ async fn history(client: &Client) -> anyhow::Result<Vec<Applied>> {
 async fn lock(client: &Client, wait_max: Duration) -> anyhow::Result<i32> {
     let deadline = Instant::now() + wait_max;
     loop {
-        let row = client
-            .query_one(
-                "SELECT pg_try_advisory_lock($1), pg_backend_pid()",
-                &[&LOCK_KEY],
-            )
-            .await
-            .context("cannot ask for the migration lock")?;
-        let backend: i32 = row.get(1);
-        if row.get(0) {
+        let taken = advisory_lock::try_lock(client, LOCK_KEY).await;
+        if let Some(backend) = taken.context("cannot ask for the migration lock")? {
             assert_held(client, backend).await?;
             return Ok(backend);
         }
         if Instant::now() >= deadline {
-            let holder = holder(client).await?;
+            let holder = advisory_lock::holder(client, LOCK_KEY)
+                .await
+                .context("cannot find out who holds the migration lock")?;
+            let holder = holder.map_or_else(|| "no session now".to_owned(), |one| one.to_string());
             bail!(
                 "gave up after {wait_max:?} waiting for the migration lock, held by {holder}: \
                  let that instance finish migrating, or end its connection, and start again"
@@ -252,37 +249,11 @@ async fn assert_held(client: &Client, backend: i32) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The backend that holds the lock, for a message.
-async fn holder(client: &Client) -> anyhow::Result<String> {
-    let row = client
-        .query_opt(
-            "SELECT l.pid, coalesce(nullif(a.application_name, ''), 'unnamed')
-             FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
-             WHERE l.locktype = 'advisory' AND l.granted
-               AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-               AND ((l.classid::bigint << 32) | l.objid::bigint) = $1 AND l.objsubid = 1
-             LIMIT 1",
-            &[&LOCK_KEY],
-        )
-        .await
-        .context("cannot find out who holds the migration lock")?;
-    Ok(row.map_or_else(
-        || "nobody any more".to_owned(),
-        |row| {
-            let (pid, name): (i32, String) = (row.get(0), row.get(1));
-            format!("backend {pid} ({name})")
-        },
-    ))
-}
-
 /// Releases the lock. Fails if this session no longer holds it.
 async fn unlock(client: &Client, backend: i32) -> anyhow::Result<()> {
     assert_held(client, backend).await?;
-    client
-        .execute("SELECT pg_advisory_unlock($1)", &[&LOCK_KEY])
-        .await
-        .context("cannot give the migration lock back")?;
-    Ok(())
+    let released = advisory_lock::unlock(client, LOCK_KEY).await;
+    released.context("cannot give the migration lock back")
 }
 
 /// Applies the missing migrations; the lock is held.

@@ -5,6 +5,7 @@
 pub(crate) mod copy;
 pub(crate) mod ident;
 
+pub mod advisory_lock;
 pub mod checks;
 pub mod connect;
 pub mod error;

@@ -2,8 +2,8 @@
 //!
 //! Invariant: a dropped session also ends at the server, and within a bounded time here. An idle
 //! one is closed with a Terminate message. A running statement is cancelled. A session that was
-//! given up is dropped without another message and ended from a second connection: the server may
-//! not know yet that the first is dead, and would keep its transaction and row locks.
+//! given up, or whose connection broke here, is ended from a second connection: the server may not
+//! know yet that the first is dead, and would keep its transaction and row locks.
 
 use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
@@ -155,8 +155,7 @@ impl Driven {
                 // A waiting statement gets this error, too.
                 if let Err(error) = ended {
                     debug!(error = describe(&error), "a connection to Postgres broke");
-                    // Unless the server itself ended the session, it may not know: a connection
-                    // that the kernel gave up here can stay open there, with its locks.
+                    // An error of the server's is its own end of the session.
                     if error.as_db_error().is_none() {
                         tokio::select! {
                             () = self.terminate() => {}

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::accounts::board::{Board, Source};
+use crate::backoff::Failing;
 use crate::postgres::checks;
 use crate::postgres::connect::Target;
 use crate::postgres::migrate;
@@ -42,9 +43,9 @@ where
 
 /// Brings the schema up to date and checks it. Retries for as long as Postgres is away.
 async fn prepare_until_done(target: &Target, migrates: bool, checks: &Board) {
-    let mut complained = false;
+    let mut failing = Failing::default();
     while let Err(error) = prepare_once(target, migrates, checks).await {
-        if !std::mem::replace(&mut complained, true) {
+        if failing.begins() {
             warn!("cannot use the database yet, retrying: {error:#}");
         }
         tokio::time::sleep(RETRY).await;

@@ -21,6 +21,7 @@ use tokio::time::sleep;
 use super::key::ApiKeyHasher;
 use super::refresh::TenantCache;
 use super::snapshot::Snapshot;
+use crate::backoff::Failing;
 use crate::event::time::Micros;
 
 const FILE_NAME: &str = "keys";
@@ -123,7 +124,7 @@ impl KeyCacheFile {
     /// did not: its age counts from the last confirmation.
     async fn keep(&self, keys: &TenantCache, now: fn() -> Micros) {
         let mut written: Option<(Arc<Snapshot>, Instant)> = None;
-        let mut said_so = false;
+        let mut failing = Failing::default();
         loop {
             keys.was_read().await;
             let snapshot = keys.snapshot();
@@ -136,10 +137,10 @@ impl KeyCacheFile {
             let (this, what, at) = (self.clone(), Arc::clone(&snapshot), Instant::now());
             match blocking(move || this.write(&what, now().0)).await {
                 Ok(()) => {
-                    said_so = false;
+                    failing.ends();
                     written = Some((snapshot, at));
                 }
-                Err(error) if !std::mem::replace(&mut said_so, true) => {
+                Err(error) if failing.begins() => {
                     tracing::warn!(
                         "a start without the database would know no API keys: {error:#}"
                     );

@@ -21,6 +21,7 @@ use uuid::Uuid;
 use super::role::Roles;
 use super::snapshot::{KeyRow, Snapshot, Tenant, TenantStatus};
 use crate::accounts::board::Board;
+use crate::backoff::{Backoff, Failing};
 use crate::event::time::Micros;
 use crate::postgres::connect::Target;
 use crate::postgres::session::Session;
@@ -224,32 +225,29 @@ impl TenantCache {
     }
 
     async fn refresh_for_ever(&self, target: &Target, every: Duration, checks: &Board) {
-        let mut backoff = BACKOFF_MIN;
-        let mut said_so = false;
+        let mut backoff = Backoff::new(BACKOFF_MIN, BACKOFF_MAX);
+        let mut failing = Failing::default();
         loop {
             let reads_before = self.shared.read_ms.load(Ordering::Acquire);
             let error = match self
-                .refresh_while_connected(target, every, checks, &mut said_so)
+                .refresh_while_connected(target, every, checks, &mut failing)
                 .await
             {
                 Ok(never) => match never {},
                 Err(error) => error,
             };
             if self.shared.read_ms.load(Ordering::Acquire) != reads_before {
-                backoff = BACKOFF_MIN;
+                backoff.reset();
             }
             // Logged once per outage: the age is a metric, and every attempt would log the same.
-            if !said_so {
-                said_so = true;
+            if failing.begins() {
                 tracing::warn!(
                     error = format!("{error:#}"),
                     tenants = self.snapshot().tenants(),
                     "cannot refresh tenants and API keys; the last ones read stay in force"
                 );
             }
-            // Half fixed, half random, so that services do not reconnect at the same time.
-            sleep(backoff.mul_f64(rand::random_range(0.5..=1.0))).await;
-            backoff = (backoff * 2).min(BACKOFF_MAX);
+            sleep(backoff.pause()).await;
         }
     }
 
@@ -259,7 +257,7 @@ impl TenantCache {
         target: &Target,
         every: Duration,
         checks: &Board,
-        said_so: &mut bool,
+        failing: &mut Failing,
     ) -> Result<std::convert::Infallible> {
         let mut session = Session::open(target, Some(REFRESH_LIMIT)).await?;
         loop {
@@ -268,7 +266,7 @@ impl TenantCache {
                 session.give_up();
                 bail!("no answer within {} s", REFRESH_LIMIT.as_secs());
             };
-            self.report(changed?, said_so);
+            self.report(changed?, failing);
             checks.compare_clocks(&session.client).await?;
             checks.look_again(&session.client).await?;
             sleep(REFRESH_GAP).await;
@@ -280,8 +278,8 @@ impl TenantCache {
         }
     }
 
-    fn report(&self, changed: Changed, said_so: &mut bool) {
-        if std::mem::take(said_so) {
+    fn report(&self, changed: Changed, failing: &mut Failing) {
+        if failing.ends() {
             tracing::info!("tenants and API keys are being refreshed again");
         }
         if !changed.anything {

@@ -14,15 +14,9 @@ use tokio::time::Instant;
 use tokio_postgres::Client;
 use tracing::{debug, error, info, warn};
 
-use super::gather::BatchLimits;
-use super::gather::Records;
-use crate::drain_rate::DrainRate;
-use crate::log::spool::shared::Spool;
-use crate::metrics::{ByReason, ByTable, EventOutcome, Metrics};
-
 use super::batch::{Batch, BatchResult};
 use super::decision::{Decision, decide};
-use super::gather::{Gathered, Source};
+use super::gather::{BatchLimits, Gathered, Records, Source};
 use super::ledger::Claim;
 use super::opening::{Held, Opening};
 use super::statements::Statements;
@@ -30,7 +24,11 @@ use super::transaction::{self, Plan, READ_ONLY_UNLESS_BEGUN, STATEMENT_LIMIT};
 use crate::accounts::board::Board;
 use crate::accounts::ledger::{Holder, LedgerRow, Stream};
 use crate::accounts::status::{Health, LaneStatus};
+use crate::backoff::{Backoff, jittered};
+use crate::drain_rate::DrainRate;
 use crate::event::result::PARTITION_BUDGET;
+use crate::log::spool::shared::Spool;
+use crate::metrics::{ByReason, ByTable, EventOutcome, Metrics};
 use crate::partitions::maintain::PartitionMaintainer;
 use crate::postgres::connect::Target;
 use crate::postgres::error::{self as postgres, ErrorChain, limited};
@@ -69,8 +67,8 @@ const CLEAN_BATCHES_TO_TRUST: u32 = 16;
 /// Creating a partition may move rows from a DEFAULT partition into it.
 const COVER_LIMIT: Duration = Duration::from_secs(600);
 
-const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), BACKOFF_MAX);
 /// An operator needs longer than a second.
 const FAULT_BACKOFF: Duration = Duration::from_secs(5);
 
@@ -84,21 +82,31 @@ const SET_ASIDE_ROWS: usize = 10;
 const SET_ASIDE_BATCHES: u32 = 3;
 
 /// The lane's connection, and what it remembers of the last batches.
-#[derive(Default)]
 struct LaneConnection {
     open: Option<OpenConnection>,
     /// The number of batches that still have to be checked for duplicates first.
     checks_left: u32,
     /// Failed attempts since the last committed batch.
     failures: u32,
-    /// The first pause for a batch that was handed back to take in more rows.
-    backoff: Duration,
+    /// Goes on while a batch is handed back to take in more rows.
+    backoff: Backoff,
     /// Quarantined rows since a row was stored, and the batches that they came in.
     set_aside_rows: usize,
     set_aside_batches: u32,
 }
 
 impl LaneConnection {
+    fn new(open: OpenConnection, checks_left: u32) -> Self {
+        Self {
+            open: Some(open),
+            checks_left,
+            failures: 0,
+            backoff: BACKOFF,
+            set_aside_rows: 0,
+            set_aside_batches: 0,
+        }
+    }
+
     /// The lane's health right after a batch was committed.
     fn health(&self) -> Health {
         match self.set_aside_rows >= SET_ASIDE_ROWS || self.set_aside_batches >= SET_ASIDE_BATCHES {
@@ -206,7 +214,7 @@ impl Writer {
     /// Takes the ledger rows over and reads the stream's watermark, before any of its records is
     /// read.
     async fn resume(&self, source: &mut Source) -> Result<LaneConnection, FencedOff> {
-        let mut backoff = BACKOFF_MIN;
+        let mut backoff = BACKOFF;
         loop {
             match self.connect_and_ask(u64::MAX, false).await {
                 Ok((open, _)) => {
@@ -217,11 +225,7 @@ impl Writer {
                     };
                     frames.reconcile(self.status.totals().decided_items());
                     self.status.set(Health::Good);
-                    return Ok(LaneConnection {
-                        open: Some(open),
-                        checks_left,
-                        ..LaneConnection::default()
-                    });
+                    return Ok(LaneConnection::new(open, checks_left));
                 }
                 Err(Error::Fenced(by)) => return Err(FencedOff(by)),
                 Err(error) => self.pause_after(&error, &mut backoff).await,
@@ -262,7 +266,7 @@ impl Writer {
                 true
             }
             Err(error) => {
-                let mut backoff = BACKOFF_MAX;
+                let mut backoff = Backoff::new(BACKOFF_MAX, BACKOFF_MAX);
                 self.pause_after(&error, &mut backoff).await;
                 true
             }
@@ -276,7 +280,6 @@ impl Writer {
         mut batch: Batch,
         connection: &mut LaneConnection,
     ) -> Result<Option<Batch>, FencedOff> {
-        let mut backoff = connection.backoff.max(BACKOFF_MIN);
         let mut moved = false;
         // The result of the last attempt if the answer to its COMMIT was lost.
         let mut outcome = None;
@@ -288,7 +291,7 @@ impl Writer {
                     if failures > 0 {
                         info!(table = %self.stream.table, failures, "Postgres takes events again");
                     }
-                    connection.backoff = Duration::ZERO;
+                    connection.backoff.reset();
                     if self.status.set(connection.health()) < connection.health() {
                         warn!(table = %self.stream.table, "every row that came last was set aside; see `recsys-ingest quarantine list`");
                     }
@@ -310,10 +313,9 @@ impl Writer {
                         ErrorKind::Undecided => {}
                         _ => connection.let_go(&error),
                     }
-                    self.pause_after(&error, &mut backoff).await;
+                    self.pause_after(&error, &mut connection.backoff).await;
                     // Not while a COMMIT may be under way: it is for exactly this batch.
                     if error.asks_for_more_rows() && outcome.is_none() {
-                        connection.backoff = backoff;
                         return Ok(Some(batch));
                     }
                 }
@@ -322,7 +324,7 @@ impl Writer {
     }
 
     /// Logs the error if it makes the lane's health worse, and waits.
-    async fn pause_after(&self, error: &Error, backoff: &mut Duration) {
+    async fn pause_after(&self, error: &Error, backoff: &mut Backoff) {
         let table = self.stream.table;
         if let Error::Postgres(error) = error {
             self.checks.note_error(error);
@@ -333,10 +335,10 @@ impl Writer {
             .store_errors
             .get_or_create(&ByReason { table, reason })
             .inc();
-        let mut pause = *backoff;
+        let mut pause = backoff.pause();
         match class {
             ErrorKind::Fault => {
-                pause = FAULT_BACKOFF;
+                pause = jittered(FAULT_BACKOFF);
                 if self.status.set(Health::Fault) < Health::Fault {
                     error!(%table, error = %ErrorChain(error), "cannot store events until this is mended; they are kept in the spool");
                 }
@@ -353,8 +355,7 @@ impl Writer {
                 }
             }
         }
-        tokio::time::sleep(jitter(pause)).await;
-        *backoff = (*backoff * 2).min(BACKOFF_MAX);
+        tokio::time::sleep(pause).await;
     }
 
     /// Tries once to store a batch.
@@ -531,9 +532,4 @@ fn waits_for_partition(why: &str) -> RejectedRow {
         message: why.to_owned(),
         ..RejectedRow::default()
     }
-}
-
-/// Between half of `pause` and all of it, so that the lanes do not all retry at once.
-fn jitter(pause: Duration) -> Duration {
-    pause.mul_f64(rand::random_range(0.5..=1.0))
 }

@@ -175,17 +175,32 @@ async fn what_is_lost_from_the_disk_is_counted_once_named_and_degrades() {
             assert!(text.contains(&format!("{lost} lost")), "{what}: {text}");
         }
         // Another start counts the same loss, and no more.
-        assert!(rig.process.stop().success());
+        let stopped = rig.process.stop();
+        assert!(
+            stopped.success(),
+            "{what}: {stopped}\n{}",
+            rig.process.log()
+        );
         rig.serve();
         let again = told(&rig).await;
         assert_eq!((again.0, again.1), (lost, lost), "{what}");
         // Also once the gap lies before the oldest segment.
         post(&rig.client, what).await;
         assert_eq!(told(&rig).await.0, lost, "{what}");
-        assert!(rig.process.stop().success());
+        let stopped = rig.process.stop();
+        assert!(
+            stopped.success(),
+            "{what}: {stopped}\n{}",
+            rig.process.log()
+        );
         rig.serve();
         assert_eq!(told(&rig).await.0, lost, "{what}");
-        assert!(rig.process.stop().success());
+        let stopped = rig.process.stop();
+        assert!(
+            stopped.success(),
+            "{what}: {stopped}\n{}",
+            rig.process.log()
+        );
     }
 }
 
@@ -214,7 +229,12 @@ async fn a_name_and_bytes_from_elsewhere_move_no_number_of_the_spool() {
     post(&rig.client, "past").await;
     rig.settle().await;
     for name in ["ffffffffffffffff", "fffffffffffffffe", "7fffffffffffffff"] {
-        assert!(rig.process.stop().success());
+        let stopped = rig.process.stop();
+        assert!(
+            stopped.success(),
+            "{name}: {stopped}\n{}",
+            rig.process.log()
+        );
         let noise: Vec<u8> = (0..20_000_u32).map(|n| (n * 7 % 251) as u8).collect();
         let file = rig.settings.spool.path().join(format!("{name}.seg"));
         fs::write(&file, noise).unwrap();

@@ -7,7 +7,8 @@ use recsys_ingest::event::table::Table;
 
 use crate::delivery::behind_proxy;
 use crate::harness::{
-    Audit, BODY_EVENTS, Cluster, Plan, Rig, Told, Traffic, Wire, click, eventually, one,
+    Audit, BODY_EVENTS, Cluster, Database, Plan, Proxy, Rig, Told, Traffic, Wire, click,
+    eventually, one,
 };
 
 /// How a server is away.
@@ -381,6 +382,30 @@ async fn a_connection_that_died_in_silence_is_given_up_once_and_ended_at_the_ser
     })
     .await;
     rig.assert_kept(&[&warm_up, &sent]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_whose_connection_broke_on_this_side_is_ended_at_the_server() {
+    use recsys_ingest::postgres::connect::Target;
+    use recsys_ingest::postgres::session::Session;
+    let cluster = Cluster::start(&[]);
+    let database = Database::on(&cluster).await;
+    let proxy = Proxy::start(&cluster).await;
+    let target = Target::parse(&proxy.url(&database.url())).unwrap();
+    let session = Session::open(&target, None).await.unwrap();
+    // A lock of the session, outside of a transaction: no timeout of the server's ends it.
+    let lock = "SELECT pg_advisory_lock(7)";
+    session.client.batch_execute(lock).await.unwrap();
+    let watcher = database.connect().await;
+    let held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 7
+                   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    assert_eq!(one::<i64>(&watcher, held).await, 1);
+    proxy.hang_up();
+    session.over().await;
+    eventually("the server to end the session", async || {
+        one::<i64>(&watcher, held).await == 0
+    })
+    .await;
 }
 
 #[tokio::test]

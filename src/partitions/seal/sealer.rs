@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio_postgres::Client;
 use tracing::{debug, warn};
 
+use crate::backoff::Failing;
 use crate::event::table::Table;
 use crate::metrics::Metrics;
 
@@ -57,24 +58,25 @@ impl Sealer {
     /// Seals due partitions at an interval, until dropped. Uses the server's clock, because all
     /// processes share the partitions.
     pub async fn run(&self, target: &Target) {
-        let mut failed = false;
+        let mut failing = Failing::default();
         loop {
-            match self.once(target).await {
-                Ok(outcome) => {
-                    failed = false;
-                    outcome.log_failures();
-                    if outcome.is_busy {
+            let pause = match self.once(target).await {
+                Ok(report) => {
+                    failing.ends();
+                    report.log_failures();
+                    if report.is_busy {
                         debug!("another instance is sealing");
                     }
+                    TICK
                 }
                 Err(error) => {
-                    if !failed {
+                    if failing.begins() {
                         warn!(error = %ErrorChain(&error), "cannot seal partitions, retrying");
                     }
-                    failed = true;
+                    RETRY
                 }
-            }
-            tokio::time::sleep(if failed { RETRY } else { TICK }).await;
+            };
+            tokio::time::sleep(pause).await;
         }
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use crate::accounts::quarantine::{self, Selection};
+use crate::backoff::Failing;
 use crate::partitions::maintain::PartitionMaintainer;
 use crate::postgres::connect::Target;
 use crate::postgres::session::Session;
@@ -15,35 +16,55 @@ const EVERY: Duration = Duration::from_secs(600);
 /// How soon to try again after an error.
 const RETRY: Duration = Duration::from_secs(15);
 
+/// The limit on one look, which may create partitions.
+const LIMIT: Duration = Duration::from_secs(600);
+
 /// Longest statement.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Looks every so often, until dropped.
 pub(crate) async fn run(target: &Target, maintainer: &PartitionMaintainer) {
-    let mut is_failing = false;
+    let mut failing = Failing::default();
     loop {
-        match retry_waiting(target, maintainer).await {
-            Ok(()) => is_failing = false,
+        let pause = match retry_waiting(target, maintainer).await {
+            Ok(()) => {
+                failing.ends();
+                EVERY
+            }
             Err(error) => {
-                if !is_failing {
+                if failing.begins() {
                     warn!(
                         "cannot store rows that wait for a partition, trying again later: {error:#}"
                     );
                 }
-                is_failing = true;
+                RETRY
             }
-        }
-        tokio::time::sleep(if is_failing { RETRY } else { EVERY }).await;
+        };
+        tokio::time::sleep(pause).await;
     }
 }
 
 /// Stores the rows whose partitions exist, or may be made now.
 async fn retry_waiting(target: &Target, maintainer: &PartitionMaintainer) -> anyhow::Result<()> {
     let mut session = Session::open(target, Some(STATEMENT_TIMEOUT)).await?;
+    match tokio::time::timeout(LIMIT, retry_through(&mut session, maintainer)).await {
+        Ok(retried) => retried,
+        Err(_) => {
+            session.give_up();
+            anyhow::bail!("gave up after {} s without an answer", LIMIT.as_secs())
+        }
+    }
+}
+
+async fn retry_through(
+    session: &mut Session,
+    maintainer: &PartitionMaintainer,
+) -> anyhow::Result<()> {
     let waiting = quarantine::waiting_for_partition(&session.client).await?;
     for (table, at) in waiting {
-        let times = std::iter::once(at);
-        let refused = maintainer.ensure(&mut session, table, times).await?;
+        let refused = maintainer
+            .ensure(session, table, std::iter::once(at))
+            .await?;
         if !refused.is_empty() {
             continue;
         }

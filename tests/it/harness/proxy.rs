@@ -59,6 +59,8 @@ struct State {
     generation: watch::Sender<u64>,
     /// Incremented to forget all open connections.
     forgotten: watch::Sender<u64>,
+    /// Incremented to close the client's side of all open connections.
+    hung_up: watch::Sender<u64>,
     cut: Mutex<Option<(Cut, u64)>>,
     cuts: AtomicU64,
     commits: AtomicU64,
@@ -81,6 +83,7 @@ impl Proxy {
             wire: watch::Sender::new(Wire::Pass),
             generation: watch::Sender::new(0),
             forgotten: watch::Sender::new(0),
+            hung_up: watch::Sender::new(0),
             cut: Mutex::default(),
             cuts: AtomicU64::new(0),
             commits: AtomicU64::new(0),
@@ -123,6 +126,12 @@ impl Proxy {
     /// more. New connections work.
     pub fn forget(&self) {
         self.state.forgotten.send_modify(|count| *count += 1);
+    }
+
+    /// Closes the client's side of all open connections. The server's side stays open, as when
+    /// only the client's kernel has given a connection up.
+    pub fn hang_up(&self) {
+        self.state.hung_up.send_modify(|count| *count += 1);
     }
 
     /// Cuts the connections of the next `times` COMMITs.
@@ -190,6 +199,8 @@ async fn pass_on(client: TcpStream, server: UnixStream, state: &State) {
     let (mut from_server, mut to_server) = server.into_split();
     let (held_back, mut answers) = watch::channel(false);
     let answered = AtomicBool::new(false);
+    let mut hung_up = state.hung_up.subscribe();
+    let before = *hung_up.borrow_and_update();
     let up = async {
         let mut bytes = vec![0; PIECE];
         let mut round_trips = 0;
@@ -237,9 +248,15 @@ async fn pass_on(client: TcpStream, server: UnixStream, state: &State) {
             }
         }
     };
-    tokio::select! {
-        () = up => {}
-        () = down => {}
+    let is_hung_up = tokio::select! {
+        () = up => false,
+        () = down => false,
+        _ = hung_up.wait_for(|now| *now != before) => true,
+    };
+    if is_hung_up {
+        drop((from_client, to_client));
+        // The server's side is not dropped: its socket stays open.
+        std::future::pending().await
     }
 }
 
