@@ -12,7 +12,7 @@ use crate::writer::error::RejectedRow;
 #[derive(Debug)]
 pub(crate) struct Batch {
     table: Table,
-    frames: Vec<Delivered>,
+    records: Vec<Delivered>,
     /// All rows of all records, sorted by key.
     rows: Vec<BatchRow>,
 }
@@ -21,7 +21,7 @@ pub(crate) struct Batch {
 #[derive(Clone, Copy, Debug)]
 struct BatchRow {
     key: Key,
-    frame: u32,
+    record: u32,
     row: u32,
     from: u32,
     to: u32,
@@ -52,19 +52,20 @@ impl BatchResult {
 }
 
 impl Batch {
-    /// Sorts the rows of `frames`, which are all of one table, by key.
+    /// Sorts the rows of `records`, which are all of one table, by key.
     ///
     /// Neighbours in the batch are then neighbours in the index, equal keys are adjacent, and two
     /// writers with overlapping batches take their locks in the same order.
-    pub(crate) fn new(table: Table, frames: Vec<Delivered>) -> Self {
+    pub(crate) fn new(table: Table, records: Vec<Delivered>) -> Self {
         let place = |at: usize| u32::try_from(at).expect("a batch is far smaller than 4 GiB");
-        let mut rows = Vec::with_capacity(frames.iter().map(|frame| frame.memory.rows.len()).sum());
-        for (frame_at, frame) in frames.iter().enumerate() {
-            for (row_at, (from, to)) in frame.memory.rows.spans().enumerate() {
-                let row = &frame.memory.rows.framed()[from as usize..to as usize];
+        let mut rows =
+            Vec::with_capacity(records.iter().map(|record| record.memory.rows.len()).sum());
+        for (frame_at, record) in records.iter().enumerate() {
+            for (row_at, (from, to)) in record.memory.rows.spans().enumerate() {
+                let row = &record.memory.rows.framed()[from as usize..to as usize];
                 rows.push(BatchRow {
                     key: Key::of_row(row).expect("rows were checked when they were made"),
-                    frame: place(frame_at),
+                    record: place(frame_at),
                     row: place(row_at),
                     from,
                     to,
@@ -75,19 +76,19 @@ impl Batch {
         rows.sort_by_key(|row| row.key);
         Self {
             table,
-            frames,
+            records,
             rows,
         }
     }
 
     /// The records, to be gathered again with others.
-    pub(crate) fn into_frames(self) -> Vec<Delivered> {
-        self.frames
+    pub(crate) fn into_records(self) -> Vec<Delivered> {
+        self.records
     }
 
     /// The sequence of the last record.
     pub(crate) fn last_sequence(&self) -> u64 {
-        self.frames.last().map_or(0, |frame| frame.sequence)
+        self.records.last().map_or(0, |record| record.sequence)
     }
 
     pub(crate) fn table(&self) -> Table {
@@ -100,9 +101,9 @@ impl Batch {
 
     /// Bytes of all rows.
     pub(crate) fn bytes(&self) -> usize {
-        self.frames
+        self.records
             .iter()
-            .map(|frame| frame.memory.rows.framed().len())
+            .map(|record| record.memory.rows.framed().len())
             .sum()
     }
 
@@ -113,7 +114,7 @@ impl Batch {
     /// The row's bytes.
     pub(crate) fn row(&self, at: usize) -> &[u8] {
         let row = &self.rows[at];
-        &self.frames[row.frame as usize].memory.rows.framed()[row.from as usize..row.to as usize]
+        &self.records[row.record as usize].memory.rows.framed()[row.from as usize..row.to as usize]
     }
 
     /// The rows' `occurred_at`, in key order: ascending for each tenant.
@@ -128,14 +129,14 @@ impl Batch {
 
     /// Sends each record the result of its rows.
     pub(crate) fn settle(self, settled: BatchResult) {
-        let mut results = vec![RecordResult::default(); self.frames.len()];
+        let mut results = vec![RecordResult::default(); self.records.len()];
         for at in settled.duplicates {
             let row = &self.rows[at];
-            results[row.frame as usize].duplicates.push(row.row);
+            results[row.record as usize].duplicates.push(row.row);
         }
         for (at, bad) in settled.quarantined {
             let row = &self.rows[at];
-            results[row.frame as usize]
+            results[row.record as usize]
                 .quarantined
                 .push(QuarantinedRow {
                     row: row.row,
@@ -143,8 +144,8 @@ impl Batch {
                     message: bad.message,
                 });
         }
-        for (frame, result) in self.frames.into_iter().zip(results) {
-            if let Some(waiting) = frame.result {
+        for (record, result) in self.records.into_iter().zip(results) {
+            if let Some(waiting) = record.result {
                 // The request may have given up waiting.
                 drop(waiting.send(result));
             }

@@ -57,7 +57,7 @@ type FromLog = record::Delivered<Option<InMemory>, RecordResult>;
 /// The records of the next batch.
 #[derive(Default)]
 pub(crate) struct Gathered {
-    frames: Vec<Delivered>,
+    records: Vec<Delivered>,
     rows: usize,
     bytes: usize,
     /// The latest time to store the batch; `None` while it is empty.
@@ -66,9 +66,9 @@ pub(crate) struct Gathered {
 }
 
 impl Source {
-    pub(crate) fn new(frames: Records) -> Self {
+    pub(crate) fn new(records: Records) -> Self {
         Self {
-            reader: Reader::Here(Box::new(frames)),
+            reader: Reader::Here(Box::new(records)),
             read: VecDeque::new(),
         }
     }
@@ -76,7 +76,7 @@ impl Source {
     /// The lane's reader. It is always here before anything was read.
     pub(crate) fn reader(&mut self) -> Option<&mut Records> {
         match &mut self.reader {
-            Reader::Here(frames) => Some(frames),
+            Reader::Here(records) => Some(records),
             Reader::Away(_) | Reader::Stuck => None,
         }
     }
@@ -84,14 +84,14 @@ impl Source {
     /// Leaves all records in the spool and returns when the log ends. A request that waits for a
     /// result learns at once that there is none.
     pub(crate) async fn abandon(self) {
-        let frames = match self.reader {
-            Reader::Here(frames) => frames,
+        let records = match self.reader {
+            Reader::Here(records) => records,
             Reader::Away(reading) => reading.await.expect("reading does not panic").0,
             Reader::Stuck => return std::future::pending().await,
         };
         // Dropping the records closes the channels of their results.
         drop(self.read);
-        frames.abandon().await;
+        records.abandon().await;
     }
 
     /// Whether a record came that this program cannot read. Nothing comes after it.
@@ -106,26 +106,26 @@ impl Source {
         gathered: &mut Gathered,
         limits: &BatchLimits,
     ) -> Result<bool, Error> {
-        if let Some(frame) = self.read.pop_front() {
-            gathered.push(frame, limits);
+        if let Some(record) = self.read.pop_front() {
+            gathered.push(record, limits);
             return Ok(true);
         }
         match &mut self.reader {
-            Reader::Here(frames) => match frames.try_next() {
+            Reader::Here(records) => match records.try_next() {
                 Next::Frame(spooled) => {
-                    let frame = self.readable(spooled)?;
-                    gathered.push(frame, limits);
+                    let record = self.readable(spooled)?;
+                    gathered.push(record, limits);
                 }
                 Next::Behind => self.read_behind(limits.bytes_max),
-                Next::Empty => frames.wait().await,
+                Next::Empty => records.wait().await,
                 Next::Ended => return Ok(false),
             },
             Reader::Away(reading) => {
-                let (frames, read) = reading.await.expect("reading does not panic");
-                self.reader = Reader::Here(frames);
+                let (records, read) = reading.await.expect("reading does not panic");
+                self.reader = Reader::Here(records);
                 for spooled in read.map_err(Error::Spool)? {
-                    let frame = self.readable(spooled)?;
-                    self.read.push_back(frame);
+                    let record = self.readable(spooled)?;
+                    self.read.push_back(record);
                 }
             }
             Reader::Stuck => std::future::pending().await,
@@ -136,10 +136,10 @@ impl Source {
     /// Reads records that did not fit into memory, or that an earlier process wrote, on a thread
     /// that may block.
     fn read_behind(&mut self, bytes_max: usize) {
-        if let Reader::Here(mut frames) = std::mem::replace(&mut self.reader, Reader::Stuck) {
+        if let Reader::Here(mut records) = std::mem::replace(&mut self.reader, Reader::Stuck) {
             self.reader = Reader::Away(tokio::task::spawn_blocking(move || {
-                let read = frames.read_behind(bytes_max);
-                (frames, read)
+                let read = records.read_behind(bytes_max);
+                (records, read)
             }));
         }
     }
@@ -171,27 +171,27 @@ impl Source {
 }
 
 impl Gathered {
-    fn push(&mut self, frame: Delivered, limits: &BatchLimits) {
-        self.rows += frame.memory.rows.len();
-        self.bytes += frame.memory.rows.framed().len();
+    fn push(&mut self, record: Delivered, limits: &BatchLimits) {
+        self.rows += record.memory.rows.len();
+        self.bytes += record.memory.rows.framed().len();
         // Only a waiting request notices when a row is stored. Other rows wait longer for company,
         // which makes a trickle of single events much cheaper.
-        if self.frames.is_empty() {
+        if self.records.is_empty() {
             self.due = Some(Instant::now() + limits.flush_after);
         }
-        if frame.result.is_some() && !self.is_waited_for {
+        if record.result.is_some() && !self.is_waited_for {
             self.is_waited_for = true;
             let soon = Instant::now() + limits.flush_waited_after;
             self.due = self.due.map(|due| due.min(soon));
         }
-        self.frames.push(frame);
+        self.records.push(record);
     }
 
     /// The records of a batch that is not stored yet, to be gathered again.
     pub(crate) fn of(batch: Batch, limits: &BatchLimits) -> Self {
         let mut gathered = Self::default();
-        for frame in batch.into_frames() {
-            gathered.push(frame, limits);
+        for record in batch.into_records() {
+            gathered.push(record, limits);
         }
         gathered
     }
@@ -199,14 +199,14 @@ impl Gathered {
     /// Moves records from the front of `behind`, which come next in the stream, until this batch is
     /// full.
     pub(crate) fn take_from(&mut self, behind: &mut Self, limits: &BatchLimits) {
-        let mut frames = std::mem::take(behind).frames.into_iter();
+        let mut records = std::mem::take(behind).records.into_iter();
         while !self.is_full(limits)
-            && let Some(frame) = frames.next()
+            && let Some(record) = records.next()
         {
-            self.push(frame, limits);
+            self.push(record, limits);
         }
-        for frame in frames {
-            behind.push(frame, limits);
+        for record in records {
+            behind.push(record, limits);
         }
     }
 
@@ -216,7 +216,7 @@ impl Gathered {
 
     /// The gathered records as a batch; `None` if there are none.
     pub(crate) fn batch(&mut self, table: Table) -> Option<Batch> {
-        let Self { frames, .. } = std::mem::take(self);
-        (!frames.is_empty()).then(|| Batch::new(table, frames))
+        let Self { records, .. } = std::mem::take(self);
+        (!records.is_empty()).then(|| Batch::new(table, records))
     }
 }

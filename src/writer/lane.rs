@@ -4,6 +4,7 @@
 //! keeps a batch while Postgres is unreachable; new records stay in the spool. It stops when a
 //! later opening of the spool fences this one; then all records stay there.
 
+pub(crate) mod connection;
 pub(crate) mod idle;
 
 use std::pin::pin;
@@ -21,6 +22,8 @@ use super::ledger::Claim;
 use super::opening::{Held, Opening};
 use super::statements::Statements;
 use super::transaction::{self, Plan, READ_ONLY_UNLESS_BEGUN, STATEMENT_LIMIT};
+use connection::{LaneConnection, OpenConnection};
+
 use crate::accounts::board::Board;
 use crate::accounts::ledger::{Holder, LedgerRow, Stream};
 use crate::accounts::status::{Health, LaneStatus};
@@ -76,83 +79,13 @@ const FAULT_BACKOFF: Duration = Duration::from_secs(5);
 /// its error usually passes by itself: one of its rows may cause it.
 const FAILURES_THAT_LAST: u32 = 4;
 
-/// This many quarantined rows with no stored row between them, or this many batches of them, turn
-/// the lane's health to `SettingAside`.
-const SET_ASIDE_ROWS: usize = 10;
-const SET_ASIDE_BATCHES: u32 = 3;
-
-/// The lane's connection, and what it remembers of the last batches.
-struct LaneConnection {
-    open: Option<OpenConnection>,
-    /// The number of batches that still have to be checked for duplicates first.
-    checks_left: u32,
-    /// Failed attempts since the last committed batch.
-    failures: u32,
-    /// Goes on while a batch is handed back to take in more rows.
-    backoff: Backoff,
-    /// Quarantined rows since a row was stored, and the batches that they came in.
-    set_aside_rows: usize,
-    set_aside_batches: u32,
-}
-
-impl LaneConnection {
-    fn new(open: OpenConnection, checks_left: u32) -> Self {
-        Self {
-            open: Some(open),
-            checks_left,
-            failures: 0,
-            backoff: BACKOFF,
-            set_aside_rows: 0,
-            set_aside_batches: 0,
-        }
-    }
-
-    /// The lane's health right after a batch was committed.
-    fn health(&self) -> Health {
-        match self.set_aside_rows >= SET_ASIDE_ROWS || self.set_aside_batches >= SET_ASIDE_BATCHES {
-            true => Health::SettingAside,
-            false => Health::Good,
-        }
-    }
-
-    /// Counts the quarantined rows of a batch. A stored row resets the count.
-    fn count(&mut self, rows: usize, settled: &BatchResult) {
-        let set_aside = settled.quarantined.len();
-        if settled.duplicates.len() + set_aside < rows {
-            (self.set_aside_rows, self.set_aside_batches) = (0, 0);
-        } else if set_aside > 0 {
-            self.set_aside_rows = self.set_aside_rows.saturating_add(set_aside);
-            self.set_aside_batches = self.set_aside_batches.saturating_add(1);
-        }
-    }
-}
-
-impl LaneConnection {
-    /// Closes the connection after an error. After a timeout its session is ended at the server.
-    fn let_go(&mut self, error: &Error) {
-        let Some(open) = self.open.take() else { return };
-        if error.is_timeout() {
-            open.session.give_up();
-        }
-    }
-}
-
-/// A connection that passed the checks, with its statements and its take-over.
-struct OpenConnection {
-    session: Session,
-    statements: Statements,
-    held: Arc<Held>,
-    /// The watermark that the next ledger update replaces.
-    seen: u64,
-}
-
 /// A later opening holds the ledger rows.
 struct FencedOff(Option<Holder>);
 
 impl Writer {
     /// Stores records until the log ends or a later opening fences this one.
-    pub async fn run(self, frames: Records) {
-        let mut source = Source::new(frames);
+    pub async fn run(self, records: Records) {
+        let mut source = Source::new(records);
         let fenced = tokio::select! {
             biased;
             worked = self.work(&mut source) => worked.err(),
@@ -218,14 +151,14 @@ impl Writer {
         loop {
             match self.connect_and_ask(u64::MAX, false).await {
                 Ok((open, _)) => {
-                    let frames = source.reader().expect("nothing was read yet");
-                    let checks_left = match is_passed_over(frames, &open.held, self.stream) {
+                    let records = source.reader().expect("nothing was read yet");
+                    let checks_left = match is_passed_over(records, &open.held, self.stream) {
                         true => 0,
                         false => CLEAN_BATCHES_TO_TRUST,
                     };
-                    frames.reconcile(self.status.totals().decided_items());
+                    records.reconcile(self.status.totals().decided_items());
                     self.status.set(Health::Good);
-                    return Ok(LaneConnection::new(open, checks_left));
+                    return Ok(LaneConnection::new(open, checks_left, BACKOFF));
                 }
                 Err(Error::Fenced(by)) => return Err(FencedOff(by)),
                 Err(error) => self.pause_after(&error, &mut backoff).await,
@@ -514,13 +447,13 @@ impl Writer {
 
 /// Skips the lane's records that the ledger shows as stored. `false`: records in the directory may
 /// be stored already, by another copy of this spool.
-fn is_passed_over(frames: &mut Records, held: &Held, stream: Stream) -> bool {
+fn is_passed_over(records: &mut Records, held: &Held, stream: Stream) -> bool {
     let Some(found) = held.found(stream.number) else {
         return false;
     };
-    let trusted = frames.skip_to(found.taken.settled) && found.taken.passed.is_none();
+    let trusted = records.skip_to(found.taken.settled) && found.taken.passed.is_none();
     if !trusted {
-        frames.number_beyond(found.watermark);
+        records.number_beyond(found.watermark);
     }
     // A fork's ledger rows begin without a watermark, though its records may be stored.
     trusted && (stream.lineage.is_nil() || found.watermark > 0)

@@ -391,7 +391,7 @@ async fn a_session_whose_connection_broke_on_this_side_is_ended_at_the_server() 
     let cluster = Cluster::start(&[]);
     let database = Database::on(&cluster).await;
     let proxy = Proxy::start(&cluster).await;
-    let target = Target::parse(&proxy.url(&database.url())).unwrap();
+    let target = Target::parse(&proxy.url(database.url())).unwrap();
     let session = Session::open(&target, None).await.unwrap();
     // A lock of the session, outside of a transaction: no timeout of the server's ends it.
     let lock = "SELECT pg_advisory_lock(7)";

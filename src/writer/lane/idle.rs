@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::{FencedOff, LaneConnection, OpenConnection, Writer};
+use super::connection::{LaneConnection, OpenConnection};
+use super::{FencedOff, Writer};
 use crate::accounts::status::Health;
 use crate::postgres::error::{ErrorChain, limited};
 use crate::writer::decision::{Decision, decide};
