@@ -60,13 +60,14 @@ macro_rules! migrations {
 
 /// All migrations, oldest first. A migration that was applied anywhere is never changed: its
 /// checksum is in the history of that database.
-static MIGRATIONS: [Migration; 6] = migrations![
+static MIGRATIONS: [Migration; 7] = migrations![
     1 "suite_schema",
     2 "event_tables",
     3 "ingest_tables",
     4 "evaluation_views",
     5 "openings",
     6 "quarantine_bytes",
+    7 "callers",
 ];
 
 impl Migration {

@@ -6,7 +6,7 @@
 //! cache file in the spool directory (`cache_file`) is used when the service starts without the
 //! database.
 //!
-//! Invariant: a snapshot is one consistent reading of both tables, and stays in force until a newer
+//! Invariant: a snapshot is one consistent reading of all tables, and stays in force until a newer
 //! one was read completely.
 //!
 //! Knows nothing of HTTP; callers pass the key and the time.
@@ -16,4 +16,5 @@ pub(crate) mod cache_file;
 pub mod key;
 pub mod refresh;
 pub mod role;
+pub mod settings;
 pub mod snapshot;

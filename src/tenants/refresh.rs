@@ -1,6 +1,6 @@
 //! Keeps the snapshot in force up to date.
 //!
-//! [`TenantCache::run`] reads both tables at an interval, or early when woken, and reconnects after
+//! [`TenantCache::run`] reads the tables at an interval, or early when woken, and reconnects after
 //! a lost connection. If a refresh fails, the last snapshot stays in force, and its age says how
 //! stale it is. Until the first refresh the key cache file of an earlier run may be used, see
 //! `cache_file`; after it, never again.
@@ -15,10 +15,10 @@ use anyhow::{Context as _, Result, bail};
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
-use tokio_postgres::{Client, IsolationLevel};
+use tokio_postgres::{Client, IsolationLevel, Row};
 use uuid::Uuid;
 
-use super::role::Roles;
+use super::role::{Role, Roles};
 use super::snapshot::{KeyRow, Snapshot, Tenant, TenantStatus};
 use crate::accounts::board::Board;
 use crate::backoff::{Backoff, Failing};
@@ -83,7 +83,8 @@ pub struct Changed {
     pub tenants: usize,
     /// The number of keys.
     pub keys: usize,
-    /// Keys left out because their hash is not 64 hex digits or their tenant is missing.
+    /// Keys left out because their hash is not 64 hex digits, their tenant is missing or their
+    /// settings cannot be read.
     pub skipped_keys: usize,
 }
 
@@ -179,7 +180,7 @@ impl TenantCache {
         self.shared.wake.notify_one();
     }
 
-    /// Reads both tables in one snapshot and puts the result in force.
+    /// Reads all tables in one snapshot and puts the result in force.
     ///
     /// # Errors
     ///
@@ -296,7 +297,7 @@ impl TenantCache {
                 tenants,
                 keys,
                 skipped_keys,
-                "tenants and API keys changed; keys whose key_hash is not 64 hex digits are left out"
+                "tenants and API keys changed; keys whose key_hash is not 64 hex digits, or whose settings cannot be read, are left out"
             );
         } else {
             tracing::info!(tenants, keys, "tenants and API keys changed");
@@ -304,7 +305,23 @@ impl TenantCache {
     }
 }
 
-/// Reads both tables in one snapshot: a key must not be seen without its tenant.
+/// All tenants, with the settings of those that have any.
+const TENANTS: &str = "
+    SELECT id, external_id, status::text, settings::text
+      FROM tenants LEFT JOIN ingest_tenant_settings ON tenant_id = id";
+
+/// All keys of both tables, those that may do less last: of two with one hash, the last one counts.
+const KEYS: &str = "
+    SELECT id, tenant_id, key_hash, roles, expires_at, revoked_at IS NOT NULL, settings::text,
+           false AS is_publish
+      FROM tenant_api_keys LEFT JOIN ingest_key_settings ON key_id = id
+    UNION ALL
+    SELECT id, tenant_id, key_hash, '{publish}', expires_at, revoked_at IS NOT NULL, settings::text,
+           true
+      FROM ingest_publish_keys LEFT JOIN ingest_key_settings ON key_id = id
+    ORDER BY is_publish";
+
+/// Reads all tables in one snapshot: a key must not be seen without its tenant.
 async fn read(client: &mut Client) -> Result<Snapshot> {
     let transaction = client
         .build_transaction()
@@ -313,49 +330,74 @@ async fn read(client: &mut Client) -> Result<Snapshot> {
         .start()
         .await
         .context("cannot begin to read tenants and API keys")?;
-    let rows = transaction
-        .query("SELECT id, external_id, status::text FROM tenants", &[])
+    let tenants = transaction
+        .query(TENANTS, &[])
         .await
-        .context("cannot read the table tenants")?;
-    let tenants = rows
-        .iter()
-        .map(|row| {
-            Ok(Tenant {
-                id: row.try_get(0)?,
-                external_id: row.try_get(1)?,
-                status: TenantStatus::from_name(row.try_get(2)?),
-            })
-        })
-        .collect::<Result<Vec<_>, tokio_postgres::Error>>()
-        .context("cannot make sense of the table tenants")?;
-    let mut snapshot = Snapshot::new(tenants);
-    let rows = transaction
-        .query(
-            "SELECT id, tenant_id, key_hash, roles, expires_at, revoked_at IS NOT NULL \
-             FROM tenant_api_keys",
-            &[],
-        )
+        .context("cannot read the tables tenants and ingest_tenant_settings")?;
+    let keys = transaction
+        .query(KEYS, &[])
         .await
-        .context("cannot read the table tenant_api_keys")?;
+        .context("cannot read the tables of API keys and their settings")?;
     transaction
         .commit()
         .await
         .context("cannot finish reading tenants and API keys")?;
-    for row in &rows {
-        let roles: Vec<Option<&str>> = row
-            .try_get(3)
-            .context("cannot make sense of tenant_api_keys.roles")?;
-        let read = || -> Result<KeyRow<'_>, tokio_postgres::Error> {
-            Ok(KeyRow {
-                id: row.try_get::<_, Uuid>(0)?,
-                tenant_id: row.try_get(1)?,
-                key_hash: row.try_get(2)?,
-                roles: Roles::from_names(roles.iter().copied().flatten()),
-                expires_at_us: row.try_get::<_, Option<Micros>>(4)?.map(|at| at.0),
-                revoked: row.try_get(5)?,
-            })
-        };
-        snapshot.add_key(&read().context("cannot make sense of the table tenant_api_keys")?);
+    let tenants = tenants.iter().map(tenant).collect::<Result<Vec<_>>>();
+    let mut snapshot = Snapshot::new(tenants.context("cannot make sense of the table tenants")?);
+    for row in &keys {
+        add_key(&mut snapshot, row).context("cannot make sense of the tables of API keys")?;
     }
     Ok(snapshot)
+}
+
+fn tenant(row: &Row) -> Result<Tenant> {
+    let external_id: String = row.try_get(1)?;
+    let settings: Option<&str> = row.try_get(3)?;
+    let settings = settings.map(serde_json::from_str).transpose();
+    Ok(Tenant {
+        id: row.try_get(0)?,
+        status: TenantStatus::from_name(row.try_get(2)?),
+        settings: settings.unwrap_or_else(|error| {
+            tracing::warn!(
+                tenant = external_id,
+                %error,
+                "the tenant's row of ingest_tenant_settings cannot be read, and is left out; write it with recsys-ingest tenants set"
+            );
+            None
+        }).unwrap_or_default(),
+        external_id,
+    })
+}
+
+fn add_key(snapshot: &mut Snapshot, row: &Row) -> Result<()> {
+    let id: Uuid = row.try_get(0)?;
+    let settings: Option<&str> = row.try_get(6)?;
+    let settings = match settings.map(serde_json::from_str).transpose() {
+        Ok(settings) => settings.map(Arc::new),
+        Err(error) => {
+            tracing::warn!(
+                key = %id,
+                %error,
+                "the key's row of ingest_key_settings cannot be read, so the key is left out; write it with recsys-ingest keys grant"
+            );
+            snapshot.skip_key();
+            return Ok(());
+        }
+    };
+    let roles: Vec<Option<&str>> = row.try_get(3)?;
+    let is_publish: bool = row.try_get(7)?;
+    let names = roles.iter().copied().flatten();
+    // A key of the suite's table opens other routes of the suite, so it is never one for browsers.
+    let roles = Roles::from_names(names).iter();
+    let roles = roles.filter(|&role| is_publish || role != Role::Publish);
+    snapshot.add_key(&KeyRow {
+        id,
+        tenant_id: row.try_get(1)?,
+        key_hash: row.try_get(2)?,
+        roles: roles.collect(),
+        expires_at_us: row.try_get::<_, Option<Micros>>(4)?.map(|at| at.0),
+        revoked: row.try_get(5)?,
+        settings,
+    });
+    Ok(())
 }

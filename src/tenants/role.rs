@@ -12,7 +12,8 @@ use std::fmt;
 pub enum Role {
     /// Both kinds of event, for the key's own tenant.
     Ingest,
-    /// Interactions only; safe in a browser.
+    /// Interactions only; safe in a browser. Only keys of `ingest_publish_keys` have it, and they
+    /// have no other.
     Publish,
     /// May name the tenant of each event: for recsys-service.
     Service,

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::key::KeyHash;
 use super::role::Roles;
+use super::settings::{KeySettings, TenantSettings};
 
 /// A customer, with events that are kept apart from those of other tenants.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub struct Tenant {
     pub external_id: String,
     /// Whether its keys work.
     pub status: TenantStatus,
+    /// Its limits, origins, event names and surfaces.
+    pub settings: TenantSettings,
 }
 
 /// Whether a tenant's keys work.
@@ -43,6 +46,8 @@ pub struct Caller {
     pub tenant: Arc<Tenant>,
     /// What the key may be used for.
     pub roles: Roles,
+    /// The key's own limits and origins, where it has any.
+    pub settings: Option<Arc<KeySettings>>,
 }
 
 /// Why a key was refused.
@@ -82,9 +87,10 @@ struct Key {
     roles: Roles,
     expires_at_us: Option<i64>,
     revoked: bool,
+    settings: Option<Arc<KeySettings>>,
 }
 
-/// The columns of `tenant_api_keys` that matter here.
+/// What is known of a key of either table.
 #[derive(Clone, Debug)]
 pub(crate) struct KeyRow<'a> {
     pub(crate) id: Uuid,
@@ -93,6 +99,7 @@ pub(crate) struct KeyRow<'a> {
     pub(crate) roles: Roles,
     pub(crate) expires_at_us: Option<i64>,
     pub(crate) revoked: bool,
+    pub(crate) settings: Option<Arc<KeySettings>>,
 }
 
 impl TenantStatus {
@@ -130,6 +137,7 @@ impl Snapshot {
         snapshot
     }
 
+    /// Adds a key. A key with the same hash as an earlier one takes its place.
     pub(crate) fn add_key(&mut self, row: &KeyRow<'_>) {
         match (
             KeyHash::from_hex(row.key_hash),
@@ -142,11 +150,17 @@ impl Snapshot {
                     roles: row.roles,
                     expires_at_us: row.expires_at_us,
                     revoked: row.revoked,
+                    settings: row.settings.clone(),
                 };
                 self.keys.insert(hash, key);
             }
-            _ => self.skipped_keys += 1,
+            _ => self.skip_key(),
         }
+    }
+
+    /// Counts a key that cannot be used.
+    pub(crate) fn skip_key(&mut self) {
+        self.skipped_keys += 1;
     }
 
     /// The caller with this key, at `now_us` (microseconds since 1970).
@@ -171,6 +185,7 @@ impl Snapshot {
                 key_id: key.id,
                 tenant: Arc::clone(&key.tenant),
                 roles: key.roles,
+                settings: key.settings.clone(),
             }),
             TenantStatus::Suspended => Err(KeyError::TenantSuspended),
             TenantStatus::Deleted => Err(KeyError::TenantDeleted),
@@ -206,6 +221,7 @@ impl Snapshot {
                 roles: key.roles,
                 expires_at_us: key.expires_at_us,
                 revoked: key.revoked,
+                settings: key.settings.clone(),
             });
         }
     }
@@ -222,8 +238,8 @@ impl Snapshot {
         self.keys.len()
     }
 
-    /// The number of keys left out because their hash is not 64 hex digits or their tenant is
-    /// missing.
+    /// The number of keys left out because their hash is not 64 hex digits, their tenant is missing
+    /// or their settings cannot be read.
     #[must_use]
     pub fn skipped_keys(&self) -> usize {
         self.skipped_keys
@@ -247,6 +263,7 @@ mod tests {
             id: Uuid::from_u128(n),
             external_id: external_id.to_owned(),
             status,
+            settings: TenantSettings::default(),
         }
     }
 
@@ -263,6 +280,7 @@ mod tests {
             roles: Roles::from_names(["ingest"]),
             expires_at_us: None,
             revoked: false,
+            settings: None,
         };
         change(&mut row);
         let mut snapshot = Snapshot::new([tenant]);

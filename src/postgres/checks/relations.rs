@@ -14,7 +14,7 @@ struct Need {
     meaning: &'static str,
 }
 
-const NEEDS: [Need; 8] = [
+const NEEDS: [Need; 11] = [
     Need {
         table: "ingest_ledger",
         privileges: &["SELECT", "INSERT", "UPDATE"],
@@ -50,6 +50,24 @@ const NEEDS: [Need; 8] = [
         privileges: &["SELECT"],
         severity: Severity::Degraded,
         meaning: "API keys cannot be read, so that only those known before are taken",
+    },
+    Need {
+        table: "ingest_publish_keys",
+        privileges: &["SELECT"],
+        severity: Severity::Degraded,
+        meaning: "API keys cannot be read, so that only those known before are taken",
+    },
+    Need {
+        table: "ingest_key_settings",
+        privileges: &["SELECT"],
+        severity: Severity::Degraded,
+        meaning: "API keys cannot be read, so that only those known before are taken",
+    },
+    Need {
+        table: "ingest_tenant_settings",
+        privileges: &["SELECT"],
+        severity: Severity::Degraded,
+        meaning: "tenants cannot be read, so that only keys known before are taken",
     },
     Need {
         table: "ingest_partition_log",

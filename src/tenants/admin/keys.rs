@@ -19,6 +19,9 @@ use crate::event::time::Micros;
 use crate::tenants::key::ApiKeyHasher;
 use crate::tenants::role::Role;
 
+/// Keys with this role are in a table of their own.
+const PUBLISH: &str = "publish";
+
 /// Enough to recognise a key in a list, too little to guess it.
 const PREFIX_CHARS: usize = 8;
 
@@ -79,22 +82,32 @@ pub async fn create_key(
     let tenant = usable_tenant(client, tenant).await?;
     let roles = role_names(roles)?;
     let secret = fresh_secret()?;
-    let row = client
-        .query_opt(
-            "INSERT INTO tenant_api_keys (tenant_id, name, key_prefix, key_hash, roles, expires_at) \
-             SELECT $1, $2, $3, $4, $5, $6::timestamptz \
-             WHERE $6::timestamptz IS NULL OR $6::timestamptz > now() RETURNING id",
-            &[
-                &tenant.id,
-                &name,
-                &prefix(&secret),
-                &hasher.hash(&secret).to_hex(),
-                &roles,
-                &expires_at.map(|at| Micros(at.as_microsecond())),
-            ],
-        )
-        .await
-        .context("cannot create the API key")?;
+    let prefix = prefix(&secret);
+    let hash = hasher.hash(&secret).to_hex();
+    let expires_at = expires_at.map(|at| Micros(at.as_microsecond()));
+    let row = match roles[..] {
+        [PUBLISH] => {
+            client
+                .query_opt(
+                    "INSERT INTO ingest_publish_keys (tenant_id, name, key_prefix, key_hash, expires_at) \
+                     SELECT $1, $2, $3, $4, $5::timestamptz \
+                     WHERE $5::timestamptz IS NULL OR $5::timestamptz > now() RETURNING id",
+                    &[&tenant.id, &name, &prefix, &hash, &expires_at],
+                )
+                .await
+        }
+        _ => {
+            client
+                .query_opt(
+                    "INSERT INTO tenant_api_keys (tenant_id, name, key_prefix, key_hash, roles, expires_at) \
+                     SELECT $1, $2, $3, $4, $5, $6::timestamptz \
+                     WHERE $6::timestamptz IS NULL OR $6::timestamptz > now() RETURNING id",
+                    &[&tenant.id, &name, &prefix, &hash, &roles, &expires_at],
+                )
+                .await
+        }
+    }
+    .context("cannot create the API key")?;
     match row {
         Some(row) => Ok(NewKey {
             id: row.try_get(0)?,
@@ -126,17 +139,31 @@ pub async fn insert_key(
     let tenant = usable_tenant(client, tenant).await?;
     let roles = role_names(roles)?;
     let hash = hasher.hash(secret).to_hex();
+    let prefix = prefix(secret);
     // The update changes no key of another tenant and revives no revoked key.
-    let row = client
-        .query_opt(
-            "INSERT INTO tenant_api_keys AS k (tenant_id, name, key_prefix, key_hash, roles) \
-             VALUES ($1, $2, $3, $4, $5) ON CONFLICT (key_hash) DO UPDATE \
-             SET name = coalesce(excluded.name, k.name), roles = excluded.roles \
-             WHERE k.tenant_id = excluded.tenant_id AND k.revoked_at IS NULL RETURNING id",
-            &[&tenant.id, &name, &prefix(secret), &hash, &roles],
-        )
-        .await
-        .context("cannot store the API key")?;
+    let row = match roles[..] {
+        [PUBLISH] => {
+            client
+                .query_opt(
+                    "INSERT INTO ingest_publish_keys AS k (tenant_id, name, key_prefix, key_hash) \
+                     VALUES ($1, $2, $3, $4) ON CONFLICT (key_hash) DO UPDATE \
+                     SET name = coalesce(excluded.name, k.name) \
+                     WHERE k.tenant_id = excluded.tenant_id AND k.revoked_at IS NULL RETURNING id",
+                    &[&tenant.id, &name, &prefix, &hash],
+                )
+                .await
+        }
+        _ => client
+            .query_opt(
+                "INSERT INTO tenant_api_keys AS k (tenant_id, name, key_prefix, key_hash, roles) \
+                     VALUES ($1, $2, $3, $4, $5) ON CONFLICT (key_hash) DO UPDATE \
+                     SET name = coalesce(excluded.name, k.name), roles = excluded.roles \
+                     WHERE k.tenant_id = excluded.tenant_id AND k.revoked_at IS NULL RETURNING id",
+                &[&tenant.id, &name, &prefix, &hash, &roles],
+            )
+            .await,
+    }
+    .context("cannot store the API key")?;
     match row {
         Some(row) => Ok(row.try_get(0)?),
         None => bail!(
@@ -160,7 +187,11 @@ pub async fn list_keys(client: &Client, tenant: Option<&str>) -> Result<Vec<KeyE
         .query(
             "SELECT k.id, t.external_id, k.name, k.key_prefix, k.roles, \
                k.created_at, k.expires_at, k.revoked_at \
-             FROM tenant_api_keys k JOIN tenants t ON t.id = k.tenant_id \
+             FROM (SELECT id, tenant_id, name, key_prefix, roles, created_at, expires_at, revoked_at \
+                     FROM tenant_api_keys \
+                   UNION ALL \
+                   SELECT id, tenant_id, name, key_prefix, '{publish}', created_at, expires_at, revoked_at \
+                     FROM ingest_publish_keys) k JOIN tenants t ON t.id = k.tenant_id \
              WHERE $1::uuid IS NULL OR k.tenant_id = $1 \
              ORDER BY t.external_id, k.created_at, k.id",
             &[&tenant_id],
@@ -197,7 +228,10 @@ pub async fn revoke_key(client: &Client, id_or_prefix: &str) -> Result<Uuid> {
     }
     let found = client
         .query(
-            "SELECT id FROM tenant_api_keys WHERE id::text = lower($1) OR key_prefix = $1 \
+            "SELECT id FROM (SELECT id, key_prefix, created_at FROM tenant_api_keys \
+                             UNION ALL \
+                             SELECT id, key_prefix, created_at FROM ingest_publish_keys) k \
+             WHERE id::text = lower($1) OR key_prefix = $1 \
              ORDER BY created_at LIMIT 6",
             &[&wanted],
         )
@@ -211,7 +245,9 @@ pub async fn revoke_key(client: &Client, id_or_prefix: &str) -> Result<Uuid> {
         [id] => {
             client
                 .execute(
-                    "UPDATE tenant_api_keys SET revoked_at = coalesce(revoked_at, now()) \
+                    "WITH own AS (UPDATE ingest_publish_keys \
+                         SET revoked_at = coalesce(revoked_at, now()) WHERE id = $1) \
+                     UPDATE tenant_api_keys SET revoked_at = coalesce(revoked_at, now()) \
                      WHERE id = $1",
                     &[&id],
                 )
@@ -240,6 +276,9 @@ fn role_names(roles: &[Role]) -> Result<Vec<&'static str>> {
         if !names.contains(&role.name()) {
             names.push(role.name());
         }
+    }
+    if names.len() > 1 && names.contains(&PUBLISH) {
+        bail!("a publish key is in public hands and can have no other role; create a key for each");
     }
     Ok(names)
 }

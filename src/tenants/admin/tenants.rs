@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use tokio_postgres::{Client, Row};
 
 use super::time;
+use crate::tenants::settings::TenantSettings;
 use crate::tenants::snapshot::{Tenant, TenantStatus};
 
 const EXTERNAL_ID_BYTES_MAX: usize = 128;
@@ -61,6 +62,8 @@ pub async fn list_tenants(client: &Client) -> Result<Vec<TenantEntry>> {
         .query(
             "SELECT t.id, t.external_id, t.status::text, t.name, t.created_at, \
                (SELECT count(*) FROM tenant_api_keys k \
+                WHERE k.tenant_id = t.id AND k.revoked_at IS NULL) + \
+               (SELECT count(*) FROM ingest_publish_keys k \
                 WHERE k.tenant_id = t.id AND k.revoked_at IS NULL) \
              FROM tenants t ORDER BY t.external_id",
             &[],
@@ -138,6 +141,7 @@ fn tenant_from(row: &Row) -> Result<Tenant> {
         id: row.try_get(0)?,
         external_id: row.try_get(1)?,
         status: TenantStatus::from_name(row.try_get(2)?),
+        settings: TenantSettings::default(),
     })
 }
 

@@ -3,12 +3,15 @@
 //! The header has a version and a checksum of the JSON, so that the file of another version is
 //! distinguished from a damaged one. Pure; knows nothing of files and of their maximum age.
 
+use std::sync::Arc;
+
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::tenants::key::ApiKeyHasher;
 use crate::tenants::role::Roles;
+use crate::tenants::settings::{KeySettings, TenantSettings};
 use crate::tenants::snapshot::{KeyRow, Snapshot, Tenant, TenantStatus};
 
 const NAME: &str = "recsys-ingest keys";
@@ -27,6 +30,8 @@ struct TenantEntry {
     id: Uuid,
     external_id: String,
     status: String,
+    #[serde(default, skip_serializing_if = "is_default")]
+    settings: TenantSettings,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -37,6 +42,12 @@ struct KeyEntry {
     roles: Vec<String>,
     expires_at_us: Option<i64>,
     revoked: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    settings: Option<KeySettings>,
+}
+
+fn is_default(settings: &TenantSettings) -> bool {
+    *settings == TenantSettings::default()
 }
 
 /// Encodes a snapshot. The same snapshot gives the same bytes.
@@ -49,6 +60,7 @@ pub(crate) fn encode(
         id: tenant.id,
         external_id: tenant.external_id.clone(),
         status: tenant.status.name().to_owned(),
+        settings: tenant.settings.clone(),
     });
     let mut document = Document {
         confirmed_at_us,
@@ -67,6 +79,7 @@ pub(crate) fn encode(
                 .collect(),
             expires_at_us: row.expires_at_us,
             revoked: row.revoked,
+            settings: row.settings.as_deref().cloned(),
         });
     });
     document.tenants.sort_unstable_by_key(|tenant| tenant.id);
@@ -102,6 +115,7 @@ pub(crate) fn decode(bytes: &[u8], hasher: &ApiKeyHasher) -> Result<(Snapshot, i
         id: tenant.id,
         external_id: tenant.external_id,
         status: TenantStatus::from_name(&tenant.status),
+        settings: tenant.settings,
     });
     let mut snapshot = Snapshot::new(tenants);
     for key in &document.keys {
@@ -112,6 +126,7 @@ pub(crate) fn decode(bytes: &[u8], hasher: &ApiKeyHasher) -> Result<(Snapshot, i
             roles: Roles::from_names(key.roles.iter().map(String::as_str)),
             expires_at_us: key.expires_at_us,
             revoked: key.revoked,
+            settings: key.settings.clone().map(Arc::new),
         });
     }
     Ok((snapshot, document.confirmed_at_us))
@@ -138,6 +153,11 @@ mod tests {
             id: Uuid::from_u128(n),
             external_id: format!("tenant \"{n}\"\n"),
             status,
+            settings: match n {
+                1 => serde_json::from_str(r#"{"surfaces":["home"],"event_names":{"a":"view"}}"#)
+                    .unwrap(),
+                _ => TenantSettings::default(),
+            },
         });
         let mut snapshot = Snapshot::new(tenants);
         for n in 1..=3 {
@@ -148,6 +168,10 @@ mod tests {
                 roles: Role::ALL.into_iter().take(n as usize * 2).collect(),
                 expires_at_us: (n > 1).then_some(i64::MAX),
                 revoked: n == 3,
+                settings: (n == 2).then(|| {
+                    let text = r#"{"origins":["https://shop.example"]}"#;
+                    Arc::new(serde_json::from_str(text).unwrap())
+                }),
             });
         }
         snapshot

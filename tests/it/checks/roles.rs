@@ -26,7 +26,8 @@ const GRANTS: &str = "
     GRANT SELECT, INSERT, UPDATE ON ingest_ledger, ingest_holders TO $role;
     GRANT SELECT, INSERT, DELETE ON ingest_quarantine TO $role;
     GRANT SELECT, INSERT ON ingest_partition_log TO $role;
-    GRANT SELECT ON tenants, tenant_api_keys, ingest_schema_history TO $role";
+    GRANT SELECT ON tenants, tenant_api_keys, ingest_schema_history TO $role;
+    GRANT SELECT ON ingest_publish_keys, ingest_key_settings, ingest_tenant_settings TO $role";
 
 /// A database, and a role with few privileges on it.
 struct Limited {
@@ -159,6 +160,21 @@ async fn each_right_that_is_missing_is_named_with_what_it_keeps_from_working() {
             "SELECT ON tenant_api_keys",
             Degraded,
             "may not SELECT on tenant_api_keys",
+        ),
+        (
+            "SELECT ON ingest_publish_keys",
+            Degraded,
+            "may not SELECT on ingest_publish_keys",
+        ),
+        (
+            "SELECT ON ingest_key_settings",
+            Degraded,
+            "may not SELECT on ingest_key_settings",
+        ),
+        (
+            "SELECT ON ingest_tenant_settings",
+            Degraded,
+            "may not SELECT on ingest_tenant_settings",
         ),
         (
             "INSERT ON ingest_partition_log",

@@ -112,7 +112,7 @@ async fn odd_rows_neither_stop_a_refresh_nor_let_anyone_in() {
         .unwrap();
     for (hash, roles, expires_at) in [
         ("no hash".to_owned(), "{ingest}", "infinity"),
-        (hash("for ever"), "{NULL,wizard,PUBLISH}", "infinity"),
+        (hash("for ever"), "{NULL,wizard,PUBLISH,INGEST}", "infinity"),
         (hash("never"), "{}", "-infinity"),
         (hash("far"), "{ingest}", "200000-01-01"),
     ] {
@@ -132,7 +132,8 @@ async fn odd_rows_neither_stop_a_refresh_nor_let_anyone_in() {
     let look = |raw: &str| snapshot.lookup(hasher().hash(raw), NOW_US);
     assert_eq!(
         look("for ever").unwrap().roles.iter().collect::<Vec<_>>(),
-        [Role::Publish]
+        [Role::Ingest],
+        "a key of the suite's table is never a publish key"
     );
     assert_eq!(look("never"), Err(KeyError::Expired));
     assert!(look("far").is_ok());
