@@ -239,8 +239,8 @@ fn serve_settings(environment: &EnvFile, address: SocketAddr, spool: &Path) -> R
 }
 
 async fn make_tenant_and_keys(serve: &Serve, environment: &EnvFile) -> Result<()> {
-    let session = Session::open(&serve.database.target()?, None).await?;
-    let client = &session.client;
+    let mut session = Session::open(&serve.database.target()?, None).await?;
+    let client = &mut session.client;
     let known = admin::tenants::list_tenants(client).await?;
     if !known.iter().any(|entry| entry.tenant.external_id == TENANT) {
         admin::tenants::create_tenant(client, TENANT, "Demo").await?;

@@ -1,8 +1,10 @@
 //! The command line: its commands, and how each of them is run.
 
 pub(crate) mod dev;
+pub(crate) mod keys;
 pub(crate) mod partitions;
 pub(crate) mod quarantine;
+pub(crate) mod settings;
 pub(crate) mod signals;
 pub(crate) mod spool;
 pub(crate) mod tenants;
@@ -22,11 +24,12 @@ use crate::postgres::session::sessions_ended;
 use crate::{logging, service};
 use terminal::print;
 
+use keys::KeysCommand;
 use partitions::PartitionsCommand;
 use quarantine::QuarantineCommand;
 use signals::Stop;
 use spool::SpoolCommand;
-use tenants::{KeysCommand, TenantsCommand};
+use tenants::TenantsCommand;
 use verify::Verify;
 
 /// After a second signal, `dev` has this long to stop its Postgres without a checkpoint: the server
@@ -160,8 +163,8 @@ async fn carry_out(command: Command, stop: Stop) -> Result<()> {
             outcome.map(drop)
         }
         Command::Migrate(database) => service::prepare::migrate_once(&database.target()?).await,
-        Command::Tenants { command } => tenants::tenants(command).await,
-        Command::Keys { command } => tenants::keys(command).await,
+        Command::Tenants { command } => tenants::run(command).await,
+        Command::Keys { command } => keys::run(command).await,
         Command::Quarantine { command } => quarantine::run(command).await,
         Command::Verify(verify) => verify::run(verify).await,
         Command::Spool { command } => spool::run(&command),

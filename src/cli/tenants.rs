@@ -1,17 +1,20 @@
-//! `recsys-ingest tenants` and `keys`: tenants that events belong to, and API keys.
+//! `recsys-ingest tenants`: who events belong to.
 
-use std::time::Duration;
+use std::io::Read as _;
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
+use serde_json::{Value, json};
 
-use crate::config::{Database, Secrets};
-use crate::logging;
+use crate::config::{Actor, Database};
 use crate::tenants::admin;
-use crate::tenants::key::ApiKeyHasher;
-use crate::tenants::role::Role;
+use crate::tenants::admin::tenants::{NamedTenant, TenantEntry};
+use crate::tenants::settings::TenantSettings;
+use crate::tenants::snapshot::TenantStatus;
 
-use super::terminal::{open, print};
+use super::settings::{LimitFlags, NameFlags, OriginFlags};
+use super::terminal::{Output, open, open_as};
 
 /// What to do with tenants.
 #[derive(Debug, Subcommand)]
@@ -25,151 +28,188 @@ pub enum TenantsCommand {
         name: Option<String>,
         #[command(flatten)]
         #[allow(missing_docs, reason = "documented on its type")]
-        database: Database,
+        change: Change,
     },
     /// List all tenants
-    List(Database),
-}
-
-/// What to do with API keys.
-#[derive(Debug, Subcommand)]
-pub enum KeysCommand {
-    /// Make a key and show it, this once
-    Create {
-        /// The tenant that the key is for, by external id or UUID
-        tenant: String,
-        /// What the key may do; may be given several times: ingest (both kinds of event), publish (interactions, safe in a browser), service (both kinds, for any tenant), viewer, operator, admin
-        #[arg(long = "role", required = true, value_parser = role)]
-        roles: Vec<Role>,
-        /// A name for people
-        #[arg(long)]
-        name: Option<String>,
-        /// How long the key works, such as 90d [default: until it is revoked]
-        #[arg(long, value_parser = humantime::parse_duration)]
-        expires_in: Option<Duration>,
-        #[command(flatten)]
-        #[allow(missing_docs, reason = "documented on its type")]
-        access: KeyAccess,
-    },
-    /// List keys, without showing them
     List {
-        /// Only this tenant's, by external id or UUID
-        #[arg(long)]
-        tenant: Option<String>,
         #[command(flatten)]
         #[allow(missing_docs, reason = "documented on its type")]
-        database: Database,
+        look: Look,
     },
-    /// Make a key useless, at once for new readers and within --key-refresh for running ones
-    Revoke {
-        /// The key's id, or the beginning of the key as `list` shows it
-        key: String,
+    /// Show a tenant with its settings
+    Show {
+        /// The tenant, by external id or UUID
+        tenant: String,
         #[command(flatten)]
         #[allow(missing_docs, reason = "documented on its type")]
-        database: Database,
+        look: Look,
     },
+    /// Refuse a tenant's keys and events for now; its data stays
+    Suspend {
+        /// The tenant, by external id or UUID
+        tenant: String,
+        #[command(flatten)]
+        #[allow(missing_docs, reason = "documented on its type")]
+        change: Change,
+    },
+    /// Take a suspended tenant's keys and events again
+    Activate {
+        /// The tenant, by external id or UUID
+        tenant: String,
+        #[command(flatten)]
+        #[allow(missing_docs, reason = "documented on its type")]
+        change: Change,
+    },
+    /// Change a tenant's limits, origins, event names and surfaces; in force after --key-refresh
+    Set(Box<Set>),
 }
 
-/// What it takes to make a key.
+/// The settings to change.
 #[derive(Args, Debug)]
-pub struct KeyAccess {
+pub struct Set {
+    /// The tenant, by external id or UUID
+    tenant: String,
+    /// Replace all settings by those of a JSON file, or of standard input where it is -
+    #[arg(long, value_name = "FILE")]
+    settings: Option<PathBuf>,
+    #[command(flatten)]
+    limits: LimitFlags,
+    #[command(flatten)]
+    origins: OriginFlags,
+    #[command(flatten)]
+    names: NameFlags,
+    #[command(flatten)]
+    change: Change,
+}
+
+/// What every look at tenants and keys needs.
+#[derive(Args, Debug)]
+pub struct Look {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
     #[command(flatten)]
     #[allow(missing_docs, reason = "documented on its type")]
     pub database: Database,
+}
+
+/// What every change of tenants and keys needs.
+#[derive(Args, Debug)]
+pub struct Change {
     #[command(flatten)]
     #[allow(missing_docs, reason = "documented on its type")]
-    pub secrets: Secrets,
+    pub look: Look,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "documented on its type")]
+    pub actor: Actor,
 }
 
-fn role(name: &str) -> Result<Role, String> {
-    Role::from_name(name).ok_or_else(|| {
-        let names: Vec<_> = Role::ALL.iter().map(|role| role.name()).collect();
-        format!("a role is one of {}", names.join(", "))
-    })
-}
-
-pub(crate) async fn tenants(command: TenantsCommand) -> Result<()> {
+pub(crate) async fn run(command: TenantsCommand) -> Result<()> {
     match command {
         TenantsCommand::Create {
             external_id,
             name,
-            database,
+            change,
         } => {
-            let session = open(&database).await?;
+            let mut session = open_as(&change.look.database, &change.actor).await?;
             let name = name.as_deref().unwrap_or(&external_id);
-            let tenant = admin::tenants::create_tenant(&session.client, &external_id, name).await?;
-            print(&format!("{}\t{}", tenant.id, tenant.external_id))
+            let tenant =
+                admin::tenants::create_tenant(&mut session.client, &external_id, name).await?;
+            changed(&change.look, &tenant, None, true)
         }
-        TenantsCommand::List(database) => {
-            let session = open(&database).await?;
-            let mut lines = vec!["id\texternal_id\tstatus\tname".to_owned()];
-            for entry in admin::tenants::list_tenants(&session.client).await? {
+        TenantsCommand::List { look } => {
+            let session = open(&look.database).await?;
+            let entries = admin::tenants::list_tenants(&session.client).await?;
+            let mut output =
+                Output::table(look.json, &["id", "external_id", "status", "keys", "name"]);
+            for entry in &entries {
                 let tenant = &entry.tenant;
-                let status = tenant.status.name();
-                lines.push(format!(
-                    "{}\t{}\t{status}\t{}",
-                    tenant.id, tenant.external_id, entry.name
-                ));
+                output.row(
+                    &[
+                        &tenant.id,
+                        &tenant.external_id,
+                        &tenant.status.name(),
+                        &entry.keys,
+                        &entry.name,
+                    ],
+                    described(entry),
+                );
             }
-            print(&lines.join("\n"))
+            output.print()
         }
+        TenantsCommand::Show { tenant, look } => {
+            let session = open(&look.database).await?;
+            let entry = admin::tenants::show_tenant(&session.client, &tenant).await?;
+            Output::one(look.json, described(&entry)).print()
+        }
+        TenantsCommand::Suspend { tenant, change } => {
+            set_status(&tenant, TenantStatus::Suspended, &change).await
+        }
+        TenantsCommand::Activate { tenant, change } => {
+            set_status(&tenant, TenantStatus::Active, &change).await
+        }
+        TenantsCommand::Set(set) => self::set(&set).await,
     }
 }
 
-pub(crate) async fn keys(command: KeysCommand) -> Result<()> {
-    match command {
-        KeysCommand::Create {
-            tenant,
-            roles,
-            name,
-            expires_in,
-            access,
-        } => {
-            let session = open(&access.database).await?;
-            let hasher = ApiKeyHasher::new(access.secrets.api_key_hash_secret.expose().as_bytes());
-            let expires_at = expires_in
-                .map(|after| jiff::Timestamp::now().checked_add(after))
-                .transpose()
-                .context("the key would expire after the end of time")?;
-            let key = admin::keys::create_key(
-                &session.client,
-                &hasher,
-                &tenant,
-                name.as_deref(),
-                &roles,
-                expires_at,
-            )
-            .await?;
-            logging::say(&format!(
-                "key {} for {tenant}; it is shown this once:",
-                key.id
-            ));
-            print(&key.secret)
-        }
-        KeysCommand::List { tenant, database } => {
-            let session = open(&database).await?;
-            let mut lines = vec!["id\ttenant\tkey\troles\tstate\tname".to_owned()];
-            for entry in admin::keys::list_keys(&session.client, tenant.as_deref()).await? {
-                let state = match (entry.revoked_at, entry.expires_at) {
-                    (Some(at), _) => format!("revoked at {at}"),
-                    (None, Some(at)) => format!("until {at}"),
-                    (None, None) => "active".to_owned(),
-                };
-                lines.push(format!(
-                    "{}\t{}\t{}…\t{}\t{state}\t{}",
-                    entry.id,
-                    entry.tenant,
-                    entry.key_prefix.as_deref().unwrap_or_default(),
-                    entry.roles.join(","),
-                    entry.name.as_deref().unwrap_or_default()
-                ));
+async fn set_status(tenant: &str, status: TenantStatus, change: &Change) -> Result<()> {
+    let mut session = open_as(&change.look.database, &change.actor).await?;
+    let (tenant, is_changed) =
+        admin::tenants::set_status(&mut session.client, tenant, status).await?;
+    changed(&change.look, &tenant, None, is_changed)
+}
+
+async fn set(set: &Set) -> Result<()> {
+    let document = set.settings.as_ref().map(document).transpose()?;
+    let mut session = open_as(&set.change.look.database, &set.change.actor).await?;
+    let (tenant, settings, is_changed) =
+        admin::tenants::set_settings(&mut session.client, &set.tenant, |settings| {
+            if let Some(document) = document {
+                *settings = serde_json::from_str(&document)
+                    .context("the settings are not as docs/decisions/0014-callers.md shows them")?;
             }
-            print(&lines.join("\n"))
-        }
-        KeysCommand::Revoke { key, database } => {
-            let session = open(&database).await?;
-            let id = admin::keys::revoke_key(&session.client, &key).await?;
-            print(&format!("{id}\trevoked"))
-        }
+            set.limits.apply(&mut settings.limits);
+            set.names.apply(settings);
+            set.origins.apply(&mut settings.origins)
+        })
+        .await?;
+    changed(&set.change.look, &tenant, Some(&settings), is_changed)
+}
+
+fn document(path: &PathBuf) -> Result<String> {
+    if path.as_os_str() == "-" {
+        let mut text = String::new();
+        std::io::stdin()
+            .read_to_string(&mut text)
+            .context("cannot read the settings from standard input")?;
+        return Ok(text);
     }
+    std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read the settings in {}", path.display()))
+}
+
+fn changed(
+    look: &Look,
+    tenant: &NamedTenant,
+    settings: Option<&TenantSettings>,
+    is_changed: bool,
+) -> Result<()> {
+    let status = tenant.status.name();
+    let unchanged = if is_changed { "" } else { "\tunchanged" };
+    let text = format!("{}\t{}\t{status}{unchanged}", tenant.id, tenant.external_id);
+    let mut document = json!({
+        "id": tenant.id, "external_id": tenant.external_id, "status": status, "changed": is_changed,
+    });
+    if let Some(settings) = settings {
+        document["settings"] = serde_json::to_value(settings)?;
+    }
+    Output::line(look.json, text, document).print()
+}
+
+fn described(entry: &TenantEntry) -> Value {
+    let tenant = &entry.tenant;
+    json!({
+        "id": tenant.id, "external_id": tenant.external_id, "name": entry.name, "status": tenant.status.name(), "keys": entry.keys,
+        "created_at": entry.created_at.map(|at| at.to_string()), "settings": tenant.settings,
+    })
 }

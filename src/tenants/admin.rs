@@ -1,9 +1,12 @@
 //! What an operator does with tenants and keys.
 //!
-//! A running service sees a change at its next refresh. Messages are written for the person at the
-//! command line; nothing here prints.
+//! Each change is one transaction, with its row in `audit_log`. A running service sees it at its
+//! next refresh. Messages are written for the person at the command line; nothing here prints.
 
+pub mod audit;
+pub mod key_changes;
 pub mod keys;
+pub mod settings;
 pub mod tenants;
 
 use anyhow::Result;

@@ -18,6 +18,7 @@ use tokio::time::{sleep, timeout};
 use tokio_postgres::{Client, IsolationLevel, Row};
 use uuid::Uuid;
 
+use super::last_use;
 use super::role::{Role, Roles};
 use super::snapshot::{KeyRow, Snapshot, Tenant, TenantStatus};
 use crate::accounts::board::Board;
@@ -186,7 +187,7 @@ impl TenantCache {
     ///
     /// When the database refuses or is unreachable; the old snapshot then stays.
     pub async fn refresh(&self, client: &mut Client) -> Result<Changed> {
-        let snapshot = read(client).await?;
+        let mut snapshot = read(client).await?;
         let mut copied = self.copied();
         let changed = Changed {
             anything: *self.shared.snapshot.load_full() != snapshot,
@@ -195,6 +196,7 @@ impl TenantCache {
             skipped_keys: snapshot.skipped_keys(),
         };
         if changed.anything {
+            snapshot.keep_last_uses(&self.snapshot());
             self.shared.snapshot.store(Arc::new(snapshot));
         }
         let read_ms = u64::try_from(self.shared.started.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -261,6 +263,7 @@ impl TenantCache {
         failing: &mut Failing,
     ) -> Result<std::convert::Infallible> {
         let mut session = Session::open(target, Some(REFRESH_LIMIT)).await?;
+        let mut last_uses = last_use::Writer::default();
         loop {
             let Ok(changed) = timeout(REFRESH_LIMIT, self.refresh(&mut session.client)).await
             else {
@@ -270,6 +273,13 @@ impl TenantCache {
             self.report(changed?, failing);
             checks.compare_clocks(&session.client).await?;
             checks.look_again(&session.client).await?;
+            let snapshot = self.snapshot();
+            let writing = last_uses.write(&session.client, &snapshot);
+            let Ok(written) = timeout(REFRESH_LIMIT, writing).await else {
+                session.give_up();
+                bail!("no answer within {} s", REFRESH_LIMIT.as_secs());
+            };
+            written.context("cannot note when API keys were last used")?;
             sleep(REFRESH_GAP).await;
             tokio::select! {
                 () = self.shared.wake.notified() => {}

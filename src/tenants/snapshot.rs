@@ -10,6 +10,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::key::KeyHash;
+use super::last_use::LastUse;
 use super::role::Roles;
 use super::settings::{KeySettings, TenantSettings};
 
@@ -88,6 +89,7 @@ struct Key {
     expires_at_us: Option<i64>,
     revoked: bool,
     settings: Option<Arc<KeySettings>>,
+    last_use: LastUse,
 }
 
 /// What is known of a key of either table.
@@ -151,6 +153,7 @@ impl Snapshot {
                     expires_at_us: row.expires_at_us,
                     revoked: row.revoked,
                     settings: row.settings.clone(),
+                    last_use: LastUse::default(),
                 };
                 self.keys.insert(hash, key);
             }
@@ -181,12 +184,15 @@ impl Snapshot {
             return Err(KeyError::Expired);
         }
         match key.tenant.status {
-            TenantStatus::Active => Ok(Caller {
-                key_id: key.id,
-                tenant: Arc::clone(&key.tenant),
-                roles: key.roles,
-                settings: key.settings.clone(),
-            }),
+            TenantStatus::Active => {
+                key.last_use.mark(now_us);
+                Ok(Caller {
+                    key_id: key.id,
+                    tenant: Arc::clone(&key.tenant),
+                    roles: key.roles,
+                    settings: key.settings.clone(),
+                })
+            }
             TenantStatus::Suspended => Err(KeyError::TenantSuspended),
             TenantStatus::Deleted => Err(KeyError::TenantDeleted),
         }
@@ -204,6 +210,20 @@ impl Snapshot {
             let canonical = id.hyphenated().encode_lower(&mut text) == named;
             self.by_id.get(&id).filter(|_| canonical)
         })
+    }
+
+    /// Takes over when keys were last used, from the snapshot that this one replaces.
+    pub(crate) fn keep_last_uses(&mut self, older: &Self) {
+        for (hash, key) in &mut self.keys {
+            if let Some(older) = older.keys.get(hash) {
+                key.last_use = older.last_use.clone();
+            }
+        }
+    }
+
+    /// When each key was last used, in no order.
+    pub(super) fn each_last_use(&self) -> impl Iterator<Item = (Uuid, &LastUse)> {
+        self.keys.values().map(|key| (key.id, &key.last_use))
     }
 
     /// All tenants, in no order.

@@ -15,6 +15,7 @@
 mod harness;
 
 mod accounting;
+mod admin;
 mod architecture;
 mod attacks;
 mod backpressure;
@@ -38,6 +39,7 @@ mod jsonb;
 mod log;
 mod losses;
 mod malformed;
+mod matrix;
 mod messages;
 mod outage;
 mod partitions;

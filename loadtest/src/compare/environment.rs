@@ -97,7 +97,9 @@ impl Environment {
             let client = &mut admin.client;
             ensure_ahead(client, table, Interval::Day, now.0, 1).await?;
         }
-        let tenant = create_tenant(&admin.client, TENANT, "Comparison").await?.id;
+        let tenant = create_tenant(&mut admin.client, TENANT, "Comparison")
+            .await?
+            .id;
         let hasher = ApiKeyHasher::new(KEY_SECRET.as_bytes());
         for (key, role) in [(KEY, Role::Ingest), (SERVICE_KEY, Role::Service)] {
             insert_key(&admin.client, &hasher, TENANT, None, &[role], key).await?;

@@ -1,4 +1,4 @@
-//! Creates, lists and revokes API keys.
+//! Creates and lists API keys.
 //!
 //! Invariant: a secret is shown once, to the operator who creates it. The database gets its hash
 //! and a short prefix to recognise it by, and no message repeats what may be a secret. Knows
@@ -10,14 +10,17 @@ use anyhow::{Context as _, Result, bail};
 use jiff::Timestamp;
 use rand::TryRng as _;
 use rand::rngs::SysRng;
-use tokio_postgres::Client;
+use serde_json::{Value, json};
+use tokio_postgres::{Client, Transaction};
 use uuid::Uuid;
 
+use super::audit::{self, Entity, Entry};
 use super::tenants::{find_tenant, usable_tenant};
-use super::time;
+use super::{settings, time};
 use crate::event::time::Micros;
 use crate::tenants::key::ApiKeyHasher;
 use crate::tenants::role::Role;
+use crate::tenants::settings::KeySettings;
 
 /// Keys with this role are in a table of their own.
 const PUBLISH: &str = "publish";
@@ -28,7 +31,7 @@ const PREFIX_CHARS: usize = 8;
 /// A key as a list shows it. Only its holder knows the secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyEntry {
-    /// The id to revoke it by.
+    /// The id to name it by.
     pub id: Uuid,
     /// The external id of its tenant.
     pub tenant: String,
@@ -38,8 +41,12 @@ pub struct KeyEntry {
     pub key_prefix: Option<String>,
     /// The roles in the database, with unknown ones.
     pub roles: Vec<String>,
+    /// Its limits and origins.
+    pub settings: KeySettings,
     /// When it was created.
     pub created_at: Option<Timestamp>,
+    /// When a service last saw it, to about a minute; `None` if that was never noted.
+    pub last_used_at: Option<Timestamp>,
     /// When it expires; `None` means never.
     pub expires_at: Option<Timestamp>,
     /// When it was revoked, if it was.
@@ -49,7 +56,7 @@ pub struct KeyEntry {
 /// A new key. The only place where its secret appears.
 #[derive(Clone, PartialEq, Eq)]
 pub struct NewKey {
-    /// The id to revoke it by.
+    /// The id to name it by.
     pub id: Uuid,
     /// What the client sends; cannot be shown again.
     pub secret: String,
@@ -63,52 +70,115 @@ impl fmt::Debug for NewKey {
     }
 }
 
+/// The key to create.
+#[derive(Clone, Debug, Default)]
+pub struct KeyDraft<'d> {
+    /// The tenant, by external id or the text of its UUID.
+    pub tenant: &'d str,
+    /// The purpose of the key.
+    pub name: Option<&'d str>,
+    /// What the key may be used for.
+    pub roles: &'d [Role],
+    /// When it expires; `None` means never.
+    pub expires_at: Option<Timestamp>,
+    /// Its limits and origins.
+    pub settings: KeySettings,
+}
+
+/// The table that a key is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum KeyTable {
+    /// `tenant_api_keys`.
+    Suite,
+    /// `ingest_publish_keys`.
+    Publish,
+}
+
+impl KeyTable {
+    pub(super) fn of(roles: &[&str]) -> Self {
+        match roles {
+            [PUBLISH] => Self::Publish,
+            _ => Self::Suite,
+        }
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Suite => "tenant_api_keys",
+            Self::Publish => "ingest_publish_keys",
+        }
+    }
+}
+
 /// Creates a key with a secret from the operating system's random source.
-///
-/// `tenant` is an external id or the text of a UUID.
 ///
 /// # Errors
 ///
 /// When the tenant does not exist or is deleted, no role is given, the key would already have
-/// expired, or the database is unreachable.
+/// expired, its settings make no sense, or the database is unreachable.
 pub async fn create_key(
-    client: &Client,
+    client: &mut Client,
     hasher: &ApiKeyHasher,
-    tenant: &str,
-    name: Option<&str>,
-    roles: &[Role],
-    expires_at: Option<Timestamp>,
+    draft: &KeyDraft<'_>,
 ) -> Result<NewKey> {
-    let tenant = usable_tenant(client, tenant).await?;
-    let roles = role_names(roles)?;
+    let transaction = client.transaction().await?;
+    let tenant = usable_tenant(&transaction, draft.tenant).await?;
+    let roles = role_names(draft.roles)?;
+    let expires_at = draft.expires_at.map(|at| Micros(at.as_microsecond()));
+    let table = KeyTable::of(&roles);
+    let key = insert(
+        &transaction, hasher, table, tenant.id, draft.name, &roles, expires_at,
+    )
+    .await?;
+    settings::write(&transaction, key.id, &draft.settings).await?;
+    let after = json!({
+        "name": draft.name, "roles": roles, "expires_at": draft.expires_at.map(|at| at.to_string()),
+        "settings": draft.settings,
+    });
+    note(
+        &transaction, "api_key.create", tenant.id, key.id, None, after,
+    )
+    .await?;
+    transaction.commit().await?;
+    Ok(key)
+}
+
+/// Writes a key with a fresh secret.
+pub(super) async fn insert(
+    transaction: &Transaction<'_>,
+    hasher: &ApiKeyHasher,
+    table: KeyTable,
+    tenant_id: Uuid,
+    name: Option<&str>,
+    roles: &[&str],
+    expires_at: Option<Micros>,
+) -> Result<NewKey> {
     let secret = fresh_secret()?;
     let prefix = prefix(&secret);
     let hash = hasher.hash(&secret).to_hex();
-    let expires_at = expires_at.map(|at| Micros(at.as_microsecond()));
-    let row = match roles[..] {
-        [PUBLISH] => {
-            client
+    let row = match table {
+        KeyTable::Publish => {
+            transaction
                 .query_opt(
                     "INSERT INTO ingest_publish_keys (tenant_id, name, key_prefix, key_hash, expires_at) \
                      SELECT $1, $2, $3, $4, $5::timestamptz \
                      WHERE $5::timestamptz IS NULL OR $5::timestamptz > now() RETURNING id",
-                    &[&tenant.id, &name, &prefix, &hash, &expires_at],
+                    &[&tenant_id, &name, &prefix, &hash, &expires_at],
                 )
                 .await
         }
-        _ => {
-            client
+        KeyTable::Suite => {
+            transaction
                 .query_opt(
                     "INSERT INTO tenant_api_keys (tenant_id, name, key_prefix, key_hash, roles, expires_at) \
                      SELECT $1, $2, $3, $4, $5, $6::timestamptz \
                      WHERE $6::timestamptz IS NULL OR $6::timestamptz > now() RETURNING id",
-                    &[&tenant.id, &name, &prefix, &hash, &roles, &expires_at],
+                    &[&tenant_id, &name, &prefix, &hash, &roles, &expires_at],
                 )
                 .await
         }
-    }
-    .context("cannot create the API key")?;
-    match row {
+    };
+    match row.context("cannot create the API key")? {
         Some(row) => Ok(NewKey {
             id: row.try_get(0)?,
             secret,
@@ -119,7 +189,8 @@ pub async fn create_key(
 
 /// Ensures that `secret` is a key of `tenant` with these roles.
 ///
-/// Idempotent, so that a development set-up can have the same key at every start.
+/// Idempotent, so that a development set-up can have the same key at every start; it is not noted in
+/// `audit_log`.
 ///
 /// # Errors
 ///
@@ -141,8 +212,8 @@ pub async fn insert_key(
     let hash = hasher.hash(secret).to_hex();
     let prefix = prefix(secret);
     // The update changes no key of another tenant and revives no revoked key.
-    let row = match roles[..] {
-        [PUBLISH] => {
+    let row = match KeyTable::of(&roles) {
+        KeyTable::Publish => {
             client
                 .query_opt(
                     "INSERT INTO ingest_publish_keys AS k (tenant_id, name, key_prefix, key_hash) \
@@ -153,7 +224,7 @@ pub async fn insert_key(
                 )
                 .await
         }
-        _ => client
+        KeyTable::Suite => client
             .query_opt(
                 "INSERT INTO tenant_api_keys AS k (tenant_id, name, key_prefix, key_hash, roles) \
                      VALUES ($1, $2, $3, $4, $5) ON CONFLICT (key_hash) DO UPDATE \
@@ -162,9 +233,8 @@ pub async fn insert_key(
                 &[&tenant.id, &name, &prefix, &hash, &roles],
             )
             .await,
-    }
-    .context("cannot store the API key")?;
-    match row {
+    };
+    match row.context("cannot store the API key")? {
         Some(row) => Ok(row.try_get(0)?),
         None => bail!(
             "this secret was revoked, or is a key of another tenant than \"{}\"; choose another secret",
@@ -185,13 +255,15 @@ pub async fn list_keys(client: &Client, tenant: Option<&str>) -> Result<Vec<KeyE
     };
     let rows = client
         .query(
-            "SELECT k.id, t.external_id, k.name, k.key_prefix, k.roles, \
-               k.created_at, k.expires_at, k.revoked_at \
-             FROM (SELECT id, tenant_id, name, key_prefix, roles, created_at, expires_at, revoked_at \
-                     FROM tenant_api_keys \
+            "SELECT k.id, t.external_id, k.name, k.key_prefix, k.roles, s.settings::text, \
+               k.created_at, k.last_used_at, k.expires_at, k.revoked_at \
+             FROM (SELECT id, tenant_id, name, key_prefix, roles, created_at, last_used_at, \
+                          expires_at, revoked_at FROM tenant_api_keys \
                    UNION ALL \
-                   SELECT id, tenant_id, name, key_prefix, '{publish}', created_at, expires_at, revoked_at \
-                     FROM ingest_publish_keys) k JOIN tenants t ON t.id = k.tenant_id \
+                   SELECT id, tenant_id, name, key_prefix, '{publish}', created_at, last_used_at, \
+                          expires_at, revoked_at FROM ingest_publish_keys) k \
+             JOIN tenants t ON t.id = k.tenant_id \
+             LEFT JOIN ingest_key_settings s ON s.key_id = k.id \
              WHERE $1::uuid IS NULL OR k.tenant_id = $1 \
              ORDER BY t.external_id, k.created_at, k.id",
             &[&tenant_id],
@@ -201,70 +273,49 @@ pub async fn list_keys(client: &Client, tenant: Option<&str>) -> Result<Vec<KeyE
     rows.iter()
         .map(|row| {
             let roles: Vec<Option<String>> = row.try_get(4)?;
+            let settings: Option<&str> = row.try_get(5)?;
+            let settings = settings.map(serde_json::from_str).transpose();
+            let id = row.try_get(0)?;
             Ok(KeyEntry {
-                id: row.try_get(0)?,
+                id,
                 tenant: row.try_get(1)?,
                 name: row.try_get(2)?,
                 key_prefix: row.try_get(3)?,
                 roles: roles.into_iter().flatten().collect(),
-                created_at: time(row, 5)?,
-                expires_at: time(row, 6)?,
-                revoked_at: time(row, 7)?,
+                settings: settings
+                    .with_context(|| {
+                        format!(
+                            "the settings of key {id} cannot be read; write them with `keys grant`"
+                        )
+                    })?
+                    .unwrap_or_default(),
+                created_at: time(row, 6)?,
+                last_used_at: time(row, 7)?,
+                expires_at: time(row, 8)?,
+                revoked_at: time(row, 9)?,
             })
         })
         .collect()
 }
 
-/// Revokes a key, by id or by `key_prefix`. Idempotent: the key keeps the time at which it was
-/// first revoked.
-///
-/// # Errors
-///
-/// When no key or more than one matches, or the database is unreachable.
-pub async fn revoke_key(client: &Client, id_or_prefix: &str) -> Result<Uuid> {
-    let wanted = id_or_prefix.trim();
-    if wanted.is_empty() {
-        bail!("no API key named; give its id or prefix as `keys list` shows them");
-    }
-    let found = client
-        .query(
-            "SELECT id FROM (SELECT id, key_prefix, created_at FROM tenant_api_keys \
-                             UNION ALL \
-                             SELECT id, key_prefix, created_at FROM ingest_publish_keys) k \
-             WHERE id::text = lower($1) OR key_prefix = $1 \
-             ORDER BY created_at LIMIT 6",
-            &[&wanted],
-        )
-        .await
-        .context("cannot look for the API key")?;
-    let ids = found
-        .iter()
-        .map(|row| row.try_get(0))
-        .collect::<Result<Vec<Uuid>, _>>()?;
-    match ids[..] {
-        [id] => {
-            client
-                .execute(
-                    "WITH own AS (UPDATE ingest_publish_keys \
-                         SET revoked_at = coalesce(revoked_at, now()) WHERE id = $1) \
-                     UPDATE tenant_api_keys SET revoked_at = coalesce(revoked_at, now()) \
-                     WHERE id = $1",
-                    &[&id],
-                )
-                .await
-                .context("cannot revoke the API key")?;
-            Ok(id)
-        }
-        // The argument may be the secret itself, so it is not repeated.
-        [] => bail!("no API key has that id or prefix; `keys list` shows both"),
-        _ => {
-            let ids: Vec<String> = ids.iter().map(Uuid::to_string).collect();
-            bail!(
-                "more than one API key begins like that; name one by id: {}",
-                ids.join(", ")
-            )
-        }
-    }
+/// Notes a change of a key in `audit_log`.
+pub(super) async fn note(
+    transaction: &Transaction<'_>,
+    action: &'static str,
+    tenant: Uuid,
+    id: Uuid,
+    before: Option<Value>,
+    after: Value,
+) -> Result<()> {
+    let entry = Entry {
+        action,
+        tenant,
+        entity: Entity::ApiKey,
+        id,
+        before,
+        after: Some(after),
+    };
+    audit::note(transaction, &entry).await
 }
 
 fn role_names(roles: &[Role]) -> Result<Vec<&'static str>> {

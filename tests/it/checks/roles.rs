@@ -19,15 +19,10 @@ fn shown_now(event_id: &str) -> Value {
     event
 }
 
-/// The grants of docs/postgres.md for a role that creates no partitions.
-const GRANTS: &str = "
-    GRANT USAGE ON SCHEMA public TO $role;
-    GRANT SELECT, INSERT ON exposure_events, interaction_events TO $role;
-    GRANT SELECT, INSERT, UPDATE ON ingest_ledger, ingest_holders TO $role;
-    GRANT SELECT, INSERT, DELETE ON ingest_quarantine TO $role;
-    GRANT SELECT, INSERT ON ingest_partition_log TO $role;
-    GRANT SELECT ON tenants, tenant_api_keys, ingest_schema_history TO $role;
-    GRANT SELECT ON ingest_publish_keys, ingest_key_settings, ingest_tenant_settings TO $role";
+/// The grants for a role that creates no partitions.
+fn grants() -> String {
+    include_str!("../../../deploy/role.sql").replace(" TO ingest", " TO $role")
+}
 
 /// A database, and a role with few privileges on it.
 struct Limited {
@@ -53,7 +48,7 @@ impl Limited {
         limited
             .execute("REVOKE ALL ON SCHEMA public FROM PUBLIC")
             .await;
-        limited.execute(GRANTS).await;
+        limited.execute(&grants()).await;
         limited
     }
 
@@ -194,7 +189,7 @@ async fn each_right_that_is_missing_is_named_with_what_it_keeps_from_working() {
         let seen = format!("the role {} {may_not}", limited.role);
         let expected = ("privilege_missing", severity, seen);
         assert!(found.contains(&expected), "{revoke}: {found:?}");
-        limited.execute(GRANTS).await;
+        limited.execute(&grants()).await;
         assert!(note(&limited.found().await), "{revoke}");
     }
     // Privileges on columns are enough.

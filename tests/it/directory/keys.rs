@@ -7,6 +7,7 @@ use recsys_ingest::accounts::board::Board;
 use recsys_ingest::clock;
 use recsys_ingest::postgres::connect::Target;
 use recsys_ingest::tenants::admin;
+use recsys_ingest::tenants::admin::keys::KeyDraft;
 use recsys_ingest::tenants::key::ApiKeyHasher;
 use recsys_ingest::tenants::refresh::TenantCache;
 use recsys_ingest::tenants::role::Role;
@@ -37,19 +38,18 @@ async fn a_created_key_lets_its_holder_in_until_it_is_revoked() {
     let mut client = database.connect().await;
     let directory = TenantCache::new();
     assert_eq!(directory.age(), None);
-    let tenant = admin::tenants::create_tenant(&client, "demo", "")
+    let tenant = admin::tenants::create_tenant(&mut client, "demo", "")
         .await
         .unwrap();
-    let key = admin::keys::create_key(
-        &client,
-        &hasher(),
-        "demo",
-        Some("web"),
-        &[Role::Ingest, Role::Ingest, Role::Viewer],
-        None,
-    )
-    .await
-    .unwrap();
+    let draft = KeyDraft {
+        tenant: "demo",
+        name: Some("web"),
+        roles: &[Role::Ingest, Role::Ingest, Role::Viewer],
+        ..KeyDraft::default()
+    };
+    let key = admin::keys::create_key(&mut client, &hasher(), &draft)
+        .await
+        .unwrap();
     assert!(key.secret.starts_with("rik_"));
 
     let changed = directory.refresh(&mut client).await.unwrap();
@@ -78,18 +78,18 @@ async fn a_created_key_lets_its_holder_in_until_it_is_revoked() {
     );
 
     assert_eq!(
-        admin::keys::revoke_key(&client, &key.secret[..8])
+        admin::key_changes::revoke_key(&mut client, &key.secret[..8])
             .await
             .unwrap(),
-        key.id
+        (key.id, true)
     );
     let first = admin::keys::list_keys(&client, None).await.unwrap()[0].revoked_at;
     assert!(first.is_some());
     assert_eq!(
-        admin::keys::revoke_key(&client, &key.id.to_string())
+        admin::key_changes::revoke_key(&mut client, &key.id.to_string())
             .await
             .unwrap(),
-        key.id
+        (key.id, false)
     );
     assert_eq!(
         admin::keys::list_keys(&client, None).await.unwrap()[0].revoked_at,
@@ -107,7 +107,7 @@ async fn odd_rows_neither_stop_a_refresh_nor_let_anyone_in() {
     let database = Database::migrated().await;
     let mut client = database.connect().await;
     let hash = |raw: &str| hasher().hash(raw).to_hex();
-    admin::tenants::create_tenant(&client, "demo", "Demo")
+    admin::tenants::create_tenant(&mut client, "demo", "Demo")
         .await
         .unwrap();
     for (hash, roles, expires_at) in [
@@ -146,12 +146,13 @@ async fn odd_rows_neither_stop_a_refresh_nor_let_anyone_in() {
 #[tokio::test]
 async fn mistakes_at_the_command_line_are_named() {
     let database = Database::migrated().await;
-    let client = database.connect().await;
+    let mut client = database.connect().await;
+    let mut others = database.connect().await;
     let hasher = hasher();
-    admin::tenants::create_tenant(&client, "demo", "Demo")
+    admin::tenants::create_tenant(&mut client, "demo", "Demo")
         .await
         .unwrap();
-    admin::tenants::create_tenant(&client, "gone", "Gone")
+    admin::tenants::create_tenant(&mut client, "gone", "Gone")
         .await
         .unwrap();
     client
@@ -159,12 +160,18 @@ async fn mistakes_at_the_command_line_are_named() {
         .await
         .unwrap();
     let past = jiff::Timestamp::from_second(1).unwrap();
-    let key = async |tenant, roles: &[Role], expires| {
-        let made = admin::keys::create_key(&client, &hasher, tenant, None, roles, expires).await;
+    let mut key = async |tenant, roles: &[Role], expires_at| {
+        let draft = KeyDraft {
+            tenant,
+            roles,
+            expires_at,
+            ..KeyDraft::default()
+        };
+        let made = admin::keys::create_key(&mut others, &hasher, &draft).await;
         made.unwrap_err().to_string()
     };
 
-    let twice = admin::tenants::create_tenant(&client, "demo", "")
+    let twice = admin::tenants::create_tenant(&mut client, "demo", "")
         .await
         .unwrap_err();
     assert!(twice.to_string().contains("exists already"));
@@ -180,6 +187,11 @@ async fn mistakes_at_the_command_line_are_named() {
     );
     assert!(key("demo", &[], None).await.contains("no role"));
     assert!(
+        key("demo", &[Role::Publish, Role::Ingest], None)
+            .await
+            .contains("no other role")
+    );
+    assert!(
         key("demo", &[Role::Ingest], Some(past))
             .await
             .contains("expired already")
@@ -190,7 +202,7 @@ async fn mistakes_at_the_command_line_are_named() {
             .is_err()
     );
     for nothing in ["", "  ", "rik_zzzz", &Uuid::nil().to_string()] {
-        let error = admin::keys::revoke_key(&client, nothing)
+        let error = admin::key_changes::revoke_key(&mut client, nothing)
             .await
             .unwrap_err()
             .to_string();
@@ -201,7 +213,7 @@ async fn mistakes_at_the_command_line_are_named() {
             .await
             .unwrap();
     }
-    let error = admin::keys::revoke_key(&client, "dev-secr")
+    let error = admin::key_changes::revoke_key(&mut client, "dev-secr")
         .await
         .unwrap_err()
         .to_string();
@@ -211,12 +223,13 @@ async fn mistakes_at_the_command_line_are_named() {
 #[tokio::test]
 async fn a_given_secret_is_the_same_key_every_time() {
     let database = Database::migrated().await;
-    let client = database.connect().await;
+    let mut client = database.connect().await;
     for tenant in ["demo", "other"] {
-        admin::tenants::create_tenant(&client, tenant, "")
+        admin::tenants::create_tenant(&mut client, tenant, "")
             .await
             .unwrap();
     }
+    let mut another = database.connect().await;
     let insert = async |tenant, roles: &[Role]| {
         admin::keys::insert_key(
             &client,
@@ -239,7 +252,7 @@ async fn a_given_secret_is_the_same_key_every_time() {
     assert_eq!(keys.len(), 1);
     assert_eq!(keys[0].roles, ["ingest", "service"]);
     assert!(insert("other", &[Role::Ingest]).await.is_err());
-    admin::keys::revoke_key(&client, &first.to_string())
+    admin::key_changes::revoke_key(&mut another, &first.to_string())
         .await
         .unwrap();
     let error = insert("demo", &[Role::Ingest])

@@ -101,10 +101,10 @@ impl Database {
     }
 
     async fn make_tenants(&self) {
-        let (client, driver) = connect_driven(&self.url).await;
+        let (mut client, driver) = connect_driven(&self.url).await;
         let hasher = ApiKeyHasher::new(PEPPER.as_bytes());
         for (name, id) in [("demo", DEMO), ("other", OTHER), ("asleep", ASLEEP)] {
-            admin::tenants::create_tenant(&client, name, name)
+            admin::tenants::create_tenant(&mut client, name, name)
                 .await
                 .unwrap();
             // A fixed id, so that tests can name it in expected values.

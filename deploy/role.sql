@@ -1,0 +1,12 @@
+-- What a role needs that only writes events, where another role owns the tables, migrates them
+-- and makes their partitions. The role here is "ingest".
+GRANT USAGE ON SCHEMA public TO ingest;
+GRANT SELECT, INSERT ON exposure_events, interaction_events TO ingest;
+GRANT SELECT, INSERT, UPDATE ON ingest_ledger, ingest_holders TO ingest;
+GRANT SELECT, INSERT, DELETE ON ingest_quarantine TO ingest;
+GRANT SELECT, INSERT ON ingest_partition_log TO ingest;
+GRANT SELECT ON tenants, tenant_api_keys, ingest_schema_history TO ingest;
+GRANT SELECT ON ingest_publish_keys, ingest_key_settings, ingest_tenant_settings TO ingest;
+-- Without these two, nothing but last_used_at is missing.
+GRANT UPDATE (last_used_at) ON tenant_api_keys TO ingest;
+GRANT UPDATE (last_used_at) ON ingest_publish_keys TO ingest;

@@ -1,0 +1,298 @@
+//! Tenants and keys are administered by commands; each change is noted in `audit_log`.
+
+use serde_json::{Value, json};
+
+use crate::harness::{Database, PEPPER, Service, click, eventually, one, texts};
+
+/// Runs a command of the program. Returns its exit code, standard output and standard error.
+fn cli(database: &Database, arguments: &[&str]) -> (i32, String, String) {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_recsys-ingest"))
+        .args(arguments)
+        .env("DATABASE_URL", database.url())
+        .env("API_KEY_HASH_SECRET", PEPPER)
+        .env("INGEST_ACTOR", "the tests")
+        .output()
+        .unwrap();
+    (
+        output.status.code().unwrap_or(-1),
+        String::from_utf8(output.stdout).unwrap(),
+        String::from_utf8(output.stderr).unwrap(),
+    )
+}
+
+/// Runs a command that has to succeed, and reads its JSON.
+fn document(database: &Database, arguments: &[&str]) -> Value {
+    let (code, out, err) = cli(database, &[arguments, &["--json"]].concat());
+    assert_eq!(code, 0, "{arguments:?}: {out}{err}");
+    serde_json::from_str(&out).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {out}"))
+}
+
+/// Runs a command that has to be refused, and returns its words.
+fn refused(database: &Database, arguments: &[&str]) -> String {
+    let (code, out, err) = cli(database, arguments);
+    assert_eq!(code, 1, "{arguments:?}: {out}{err}");
+    err
+}
+
+#[tokio::test]
+async fn every_change_is_made_with_its_row_in_the_audit_log() {
+    let database = Database::migrated().await;
+    let run = |arguments: &[&str]| document(&database, arguments);
+
+    let shop = run(&["tenants", "create", "shop", "--name", "The Shop"]);
+    assert_eq!(
+        (shop["external_id"].as_str(), shop["status"].as_str()),
+        (Some("shop"), Some("active"))
+    );
+    assert_eq!(run(&["tenants", "suspend", "shop"])["changed"], true);
+    assert_eq!(run(&["tenants", "suspend", "shop"])["changed"], false);
+    assert_eq!(run(&["tenants", "activate", "shop"])["status"], "active");
+    let set = run(&[
+        "tenants", "set", "shop", "--events-per-second", "500", "--events-burst", "2000",
+        "--origin", "https://*.shop.example", "--event-name", "Product Viewed=view", "--surface",
+        "home", "--surface", "product",
+    ]);
+    let settings = json!({
+        "limits": {"events_per_second": 500, "events_burst": 2000},
+        "origins": ["https://*.shop.example"],
+        "event_names": {"Product Viewed": "view"}, "surfaces": ["home", "product"],
+    });
+    assert_eq!(set["settings"], settings);
+    assert_eq!(
+        run(&[
+            "tenants", "set", "shop", "--surface", "home", "--surface", "product"
+        ])["changed"],
+        false
+    );
+    assert_eq!(run(&["tenants", "show", "shop"])["settings"], settings);
+    let cleared = run(&[
+        "tenants", "set", "shop", "--no-limits", "--default-origins", "--no-event-names",
+        "--any-surface",
+    ]);
+    assert_eq!(cleared["settings"], json!({}));
+
+    let key = run(&[
+        "keys", "create", "shop", "--role", "ingest", "--name", "backend", "--bytes-per-second",
+        "1MiB", "--expires-in", "90d",
+    ]);
+    let id = key["id"].as_str().unwrap().to_owned();
+    let secret = key["secret"].as_str().unwrap().to_owned();
+    assert_eq!(
+        run(&[
+            "keys", "grant", &id, "--role", "viewer", "--events-per-second", "10"
+        ])["changed"],
+        true
+    );
+    assert_eq!(
+        run(&["keys", "grant", &id, "--role", "viewer"])["changed"],
+        false
+    );
+    let listed = run(&["keys", "list", "--tenant", "shop"]);
+    assert_eq!(listed[0]["roles"], json!(["ingest", "viewer"]));
+    assert_eq!(
+        listed[0]["settings"],
+        json!({"limits": {"events_per_second": 10, "bytes_per_second": 1_048_576}})
+    );
+    assert_eq!(listed[0]["state"], "active");
+    assert_eq!(listed[0]["last_used_at"], Value::Null);
+    let rotated = run(&["keys", "rotate", &secret[..8], "--grace", "0s"]);
+    let new = rotated["id"].as_str().unwrap().to_owned();
+    assert_eq!(run(&["keys", "revoke", &new])["changed"], true);
+    assert_eq!(run(&["keys", "revoke", &new])["changed"], false);
+    let listed = run(&["keys", "list"]);
+    let states: Vec<_> = listed
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|key| key["state"].as_str().unwrap())
+        .collect();
+    assert_eq!(states, ["expired", "revoked"]);
+    assert_eq!(listed[1]["roles"], json!(["ingest", "viewer"]));
+    assert_eq!(listed[1]["settings"], listed[0]["settings"]);
+    assert_eq!(listed[1]["name"], "backend");
+
+    let client = database.connect().await;
+    let noted = texts(
+        &client,
+        "SELECT action || ' ' || entity_type || ' ' || actor_sub || ' ' || actor_type
+           FROM audit_log ORDER BY id",
+    )
+    .await;
+    let expected: Vec<String> = [
+        "tenant.create tenant",
+        "tenant.suspend tenant",
+        "tenant.activate tenant",
+        "tenant.settings.update tenant",
+        "tenant.settings.update tenant",
+        "api_key.create api_key",
+        "api_key.grant api_key",
+        "api_key.rotate api_key",
+        "api_key.revoke api_key",
+    ]
+    .iter()
+    .map(|what| format!("{what} the tests cli"))
+    .collect();
+    assert_eq!(noted, expected);
+    let new_secret = rotated["secret"].as_str().unwrap();
+    let leaks: i64 = one(
+        &client,
+        &format!(
+            "SELECT count(*) FROM audit_log AS a
+              WHERE a::text LIKE '%{secret}%' OR a::text LIKE '%{new_secret}%'
+                 OR EXISTS (SELECT 1 FROM tenant_api_keys AS k
+                             WHERE a::text LIKE '%' || k.key_hash || '%')"
+        ),
+    )
+    .await;
+    assert_eq!(leaks, 0);
+}
+
+#[tokio::test]
+async fn what_makes_no_sense_is_refused_and_leaves_nothing() {
+    let database = Database::migrated().await;
+    let run = |arguments: &[&str]| document(&database, arguments);
+    run(&["tenants", "create", "shop"]);
+    let publish = run(&[
+        "keys", "create", "shop", "--role", "publish", "--origin", "https://shop.example",
+    ]);
+    let publish = publish["id"].as_str().unwrap();
+    let ingest = run(&["keys", "create", "shop", "--role", "ingest"]);
+    let ingest = ingest["id"].as_str().unwrap();
+    let client = database.connect().await;
+    let noted: i64 = one(&client, "SELECT count(*) FROM audit_log").await;
+    for (arguments, words) in [
+        (&["tenants", "create", "shop"][..], "exists already"),
+        (&["tenants", "create", "a/b"], "slash"),
+        (&["tenants", "suspend", "nobody"], "no tenant"),
+        (
+            &["tenants", "set", "shop", "--event-name", "a=watch"],
+            "is one of",
+        ),
+        (
+            &["tenants", "set", "shop", "--events-burst", "5"],
+            "events_per_second",
+        ),
+        (
+            &["tenants", "set", "shop", "--settings", "/nowhere/x.json"],
+            "/nowhere/x.json",
+        ),
+        (
+            &["keys", "create", "nobody", "--role", "ingest"],
+            "no tenant",
+        ),
+        (
+            &[
+                "keys", "create", "shop", "--role", "publish", "--role", "ingest",
+            ],
+            "no other role",
+        ),
+        (
+            &["keys", "grant", ingest, "--role", "publish"],
+            "keys create --role publish",
+        ),
+        (
+            &["keys", "grant", publish, "--role", "ingest"],
+            "public hands",
+        ),
+        (&["keys", "revoke", "rik_zzzz"], "no API key"),
+        (&["keys", "rotate", "rik_"], "more than one"),
+    ] {
+        let said = refused(&database, arguments);
+        assert!(said.contains(words), "{arguments:?}: {said}");
+    }
+    let (code, _, said) = cli(
+        &database,
+        &[
+            "keys", "create", "shop", "--role", "publish", "--origin", "shop.example",
+        ],
+    );
+    assert_eq!(code, 2, "{said}");
+    assert!(said.contains("'shop.example' is not an origin"), "{said}");
+    let still: i64 = one(&client, "SELECT count(*) FROM audit_log").await;
+    assert_eq!(still, noted);
+    let publish_keys: i64 = one(&client, "SELECT count(*) FROM ingest_publish_keys").await;
+    assert_eq!(publish_keys, 1);
+
+    // A change that cannot be noted is not made.
+    client
+        .batch_execute(
+            "ALTER TABLE audit_log ADD CONSTRAINT none CHECK (actor_sub <> 'the tests') NOT VALID",
+        )
+        .await
+        .unwrap();
+    let said = refused(&database, &["keys", "revoke", ingest]);
+    assert!(said.contains("audit_log"), "{said}");
+    let revoked: i64 = one(
+        &client,
+        "SELECT count(*) FROM tenant_api_keys WHERE revoked_at IS NOT NULL",
+    )
+    .await;
+    assert_eq!(revoked, 0);
+}
+
+#[tokio::test]
+async fn a_running_service_follows_and_notes_when_keys_were_used() {
+    let database = Database::migrated().await;
+    let run = |arguments: &[&str]| document(&database, arguments);
+    run(&["tenants", "create", "shop"]);
+    let old = run(&["keys", "create", "shop", "--role", "ingest"]);
+    let service = Service::on(&database, |settings| settings.with("--key-refresh", "1s")).await;
+    let post = async |secret: &str| {
+        let client = service.client().header("x-api-key", secret);
+        client.post("/v1/interactions", &click("a")).await.status
+    };
+    let (first, id) = (old["secret"].as_str().unwrap(), old["id"].as_str().unwrap());
+    assert_eq!(post(first).await, 200);
+    eventually("the use is noted", async || {
+        run(&["keys", "list"])[0]["last_used_at"].is_string()
+    })
+    .await;
+    let new = run(&["keys", "rotate", id, "--grace", "1h"]);
+    let second = new["secret"].as_str().unwrap();
+    eventually("the new key works", async || post(second).await == 200).await;
+    assert_eq!(post(first).await, 200, "the old key has its grace");
+    run(&["keys", "revoke", id]);
+    eventually("the old key is refused", async || post(first).await == 401).await;
+    run(&["tenants", "suspend", "shop"]);
+    eventually("the tenant is suspended", async || {
+        post(second).await == 403
+    })
+    .await;
+    run(&["tenants", "activate", "shop"]);
+    eventually("the tenant is active", async || post(second).await == 200).await;
+    // A key that the suite made has no role of ours until it is given one.
+    let client = database.connect().await;
+    let hash = recsys_ingest::tenants::key::ApiKeyHasher::new(PEPPER.as_bytes())
+        .hash("made by the suite")
+        .to_hex();
+    client
+        .execute(
+            "INSERT INTO tenant_api_keys (tenant_id, key_hash, roles)
+             SELECT id, $1, '{recommend}' FROM tenants",
+            &[&hash],
+        )
+        .await
+        .unwrap();
+    eventually("the key is known", async || {
+        post("made by the suite").await == 403
+    })
+    .await;
+    let listed = run(&["keys", "list"]);
+    let theirs = listed
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|key| key["roles"] == json!(["recommend"]))
+        .unwrap();
+    run(&[
+        "keys",
+        "grant",
+        theirs["id"].as_str().unwrap(),
+        "--role",
+        "ingest",
+    ]);
+    eventually("the key may post", async || {
+        post("made by the suite").await == 200
+    })
+    .await;
+}
