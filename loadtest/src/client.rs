@@ -9,9 +9,9 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HOST};
 use hyper::http::response::Parts;
-use hyper::{Method, Request, Uri};
+use hyper::{Request, Uri};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
@@ -32,17 +32,10 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 pub struct Target {
     /// `host:port` to connect to.
     authority: String,
-    host: HeaderValue,
-    /// Where the service says what it has spooled.
-    readiness: Uri,
-    posts: Vec<Post>,
-}
-
-/// What the requests of one stream have in common.
-#[derive(Clone, Debug)]
-struct Post {
-    path: Uri,
-    headers: HeaderMap,
+    /// Asks the service what it has spooled.
+    readiness: Request<()>,
+    /// The requests of each stream, without their bodies.
+    posts: Vec<Request<()>>,
 }
 
 #[derive(Debug)]
@@ -69,42 +62,34 @@ impl Target {
             .host()
             .with_context(|| format!("the URL {url} has no host"))?;
         let base = uri.path().trim_end_matches('/');
+        let authority = uri.authority().map_or(host, |authority| authority.as_str());
+        let content_type = match settings.framing {
+            Framing::Json | Framing::Envelope => "application/json",
+            Framing::Ndjson => "application/x-ndjson",
+        };
+        let encoding = match settings.encoding {
+            Encoding::None => None,
+            Encoding::Gzip => Some("gzip"),
+            Encoding::Zstd => Some("zstd"),
+        };
         let posts = plan.streams().iter().map(|stream| {
-            let path = format!(
-                "{base}/v1/{}?ack={ack}&format={}",
-                word(stream.table),
-                stream.format.as_str()
-            );
-            let mut headers = HeaderMap::new();
-            let content_type = match settings.framing {
-                Framing::Json | Framing::Envelope => "application/json",
-                Framing::Ndjson => "application/x-ndjson",
-            };
-            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-            let encoding = match settings.encoding {
-                Encoding::None => None,
-                Encoding::Gzip => Some("gzip"),
-                Encoding::Zstd => Some("zstd"),
-            };
+            let (table, format) = (word(stream.table), stream.format);
+            let mut post = Request::post(format!("{base}/v1/{table}?ack={ack}&format={format}"))
+                .header(HOST, authority)
+                .header(CONTENT_TYPE, content_type);
             if let Some(encoding) = encoding {
-                headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(encoding));
+                post = post.header(CONTENT_ENCODING, encoding);
             }
             if let Some(key) = &settings.callers[usize::from(stream.caller)].key {
-                let key = HeaderValue::from_str(key)
-                    .context("an API key has characters that a header cannot carry")?;
-                headers.insert("x-api-key", key);
+                post = post.header("x-api-key", key);
             }
-            anyhow::Ok(Post {
-                path: path.parse()?,
-                headers,
-            })
+            post.body(())
+                .context("an API key has characters that a header cannot carry")
         });
+        let readiness = Request::get(format!("{base}/readyz?verbose=1"));
         Ok(Self {
-            readiness: format!("{base}/readyz?verbose=1").parse()?,
+            readiness: readiness.header(HOST, authority).body(())?,
             authority: format!("{host}:{}", uri.port_u16().unwrap_or(80)),
-            host: HeaderValue::from_str(
-                uri.authority().map_or(host, |authority| authority.as_str()),
-            )?,
             posts: posts.collect::<Result<_, _>>()?,
         })
     }
@@ -147,8 +132,8 @@ impl Target {
 
     /// What the service says of the rows of each table.
     pub async fn rows(&self, connection: &mut Connection) -> anyhow::Result<Vec<Value>> {
-        let request = Request::get(self.readiness.clone()).body(Full::default())?;
-        let (_, body) = self.exchange(connection, request).await?;
+        let exchange = connection.exchange(&self.readiness, Bytes::new());
+        let (_, body) = exchange.await?;
         let mut ready: Value = serde_json::from_slice(&body).context("/readyz is not JSON")?;
         match ready["rows"].take() {
             Value::Array(rows) => Ok(rows),
@@ -160,12 +145,8 @@ impl Target {
     ///
     /// A connection that broke is left behind in pieces: see [`Connection::is_usable`].
     pub async fn post(&self, connection: &mut Connection, stream: usize, body: Bytes) -> Reply {
-        let post = &self.posts[stream];
-        let mut request = Request::new(Full::new(body));
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = post.path.clone();
-        *request.headers_mut() = post.headers.clone();
-        match tokio::time::timeout(POST_LIMIT, self.exchange(connection, request)).await {
+        let exchange = connection.exchange(&self.posts[stream], body);
+        match tokio::time::timeout(POST_LIMIT, exchange).await {
             Ok(Ok((head, body))) => answer::read(head.status, &head.headers, &body),
             Ok(Err(error)) => Reply::Unknown(format!("the connection broke: {error}")),
             Err(_) => {
@@ -175,25 +156,23 @@ impl Target {
             }
         }
     }
+}
 
+impl Connection {
     async fn exchange(
-        &self,
-        connection: &mut Connection,
-        mut request: Request<Full<Bytes>>,
+        &mut self,
+        head: &Request<()>,
+        body: Bytes,
     ) -> anyhow::Result<(Parts, Bytes)> {
-        request
-            .headers_mut()
-            .insert(header::HOST, self.host.clone());
-        connection.sender.ready().await?;
-        let response = connection.sender.send_request(request).await?;
+        let request = head.clone().map(|()| Full::new(body));
+        self.sender.ready().await?;
+        let response = self.sender.send_request(request).await?;
         let (head, body) = response.into_parts();
         let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
         let body = body.map_err(|error| anyhow::anyhow!(error))?;
         Ok((head, body.to_bytes()))
     }
-}
 
-impl Connection {
     pub fn is_usable(&self) -> bool {
         !self.sender.is_closed() && !self.abandoned
     }

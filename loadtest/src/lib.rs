@@ -76,7 +76,7 @@ pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(options) => block_on(options.threads, load(&options)),
         Command::Compare(options) => {
-            block_on(options.threads, compare::compare(&options)).map(code)
+            block_on(options.threads, compare::compare(*options)).map(code)
         }
         Command::Sweep(options) => block_on(options.run.threads, sweep::sweep(&options)).map(code),
         Command::EmptyHandler => compare::serve_empty().map(|()| ExitCode::SUCCESS),
@@ -117,7 +117,6 @@ async fn load(options: &RunOptions) -> anyhow::Result<ExitCode> {
     };
     let report = Report {
         job: &job,
-        ack: options.ack,
         passes,
         findings,
     };

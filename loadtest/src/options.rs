@@ -88,18 +88,12 @@ pub struct RunOptions {
 impl RunOptions {
     /// What the options ask for, at `now`.
     pub fn job(&self, now: Timestamp, drawn_seed: u64) -> anyhow::Result<Job> {
-        let hour = TimestampRound::new()
-            .smallest(Unit::Hour)
-            .mode(RoundMode::Floor);
-        let until = match self.settings.until {
-            Some(until) => until,
-            None => now
-                .round(hour)
-                .context("the clock shows a time that no calendar has")?,
-        };
+        let hour = TimestampRound::new().smallest(Unit::Hour);
+        let last_hour = now.round(hour.mode(RoundMode::Floor));
+        let last_hour = last_hour.context("the clock shows a time that no calendar has")?;
         let settings = Settings {
             seed: Some(self.settings.seed.unwrap_or(drawn_seed)),
-            until: Some(until),
+            until: self.settings.until.or(Some(last_hour)),
             callers: self.callers()?,
             ..self.settings.clone()
         };
@@ -108,49 +102,44 @@ impl RunOptions {
             rate: self.rate,
             retry: self.retry,
             time_limit: self.patience().at_most,
+            ack: self.ack,
+            prepare_bytes: self.prepare_mb << 20,
         };
-        Job::new(
-            settings,
-            &self.url,
-            self.ack,
-            schedule,
-            self.prepare_mb << 20,
-        )
+        Job::new(settings, &self.url, schedule)
     }
 
     /// The service key where there are tenants for it to name, else the API keys.
     ///
     /// Both may stand in the environment, so that one cannot exclude the other.
     fn callers(&self) -> anyhow::Result<Vec<Caller>> {
-        let tenants = &self.settings.tenants;
-        let of_key = |key: &String, scope: Scope| Caller {
-            key: Some(key.clone()),
+        let (tenants, keys) = (self.settings.tenants.len(), &self.api_keys);
+        let caller = |key: Option<&String>, scope| Caller {
+            key: key.cloned(),
             scope,
         };
-        if let Some(key) = &self.service_key
-            && (!tenants.is_empty() || self.api_keys.is_empty())
-        {
-            let scope = if tenants.is_empty() {
-                Scope::Own
-            } else {
-                Scope::Any
-            };
-            return Ok(vec![of_key(key, scope)]);
+        if self.service_key.is_some() && (tenants > 0 || keys.is_empty()) {
+            let scope = if tenants > 0 { Scope::Any } else { Scope::Own };
+            return Ok(vec![caller(self.service_key.as_ref(), scope)]);
         }
         anyhow::ensure!(
-            tenants.is_empty() || tenants.len() == self.api_keys.len(),
-            "there are {} tenants and {} API keys: give one tenant for each key, or --service-key",
-            tenants.len(),
-            self.api_keys.len()
+            tenants == 0 || tenants == keys.len(),
+            "there are {tenants} tenants and {} API keys: give one tenant for each key, or --service-key",
+            keys.len()
         );
-        if self.api_keys.is_empty() {
+        if keys.is_empty() {
             return Ok(vec![Caller::default()]);
         }
-        let caller = |(at, key): (u16, &String)| match tenants.is_empty() {
-            true => of_key(key, Scope::Own),
-            false => of_key(key, Scope::Tenant(at)),
+        let scope = |at| {
+            if tenants > 0 {
+                Scope::Tenant(at)
+            } else {
+                Scope::Own
+            }
         };
-        Ok((0..).zip(&self.api_keys).map(caller).collect())
+        let callers = (0..)
+            .zip(keys)
+            .map(|(at, key)| caller(Some(key), scope(at)));
+        Ok(callers.collect())
     }
 
     /// How long to wait for rows.

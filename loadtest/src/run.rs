@@ -43,6 +43,10 @@ pub struct Schedule {
     pub retry: bool,
     /// Everything stops here.
     pub time_limit: Duration,
+    /// What to wait for with each body.
+    pub ack: Ack,
+    /// Memory for bodies that are made ahead.
+    pub prepare_bytes: usize,
 }
 
 /// What is posted, where and how.
@@ -51,8 +55,6 @@ pub struct Job {
     pub plan: Arc<Plan>,
     pub target: Target,
     pub schedule: Schedule,
-    /// Memory for bodies that are made ahead.
-    prepare_bytes: usize,
 }
 
 /// Bodies that are ready to be posted, and the thread that makes the rest.
@@ -60,25 +62,18 @@ pub type Made = (Supply, JoinHandle<()>);
 
 impl Job {
     /// To post the events of `settings` to the service at `url`.
-    pub fn new(
-        settings: Settings,
-        url: &str,
-        ack: Ack,
-        schedule: Schedule,
-        prepare_bytes: usize,
-    ) -> anyhow::Result<Self> {
+    pub fn new(settings: Settings, url: &str, schedule: Schedule) -> anyhow::Result<Self> {
         let plan = Plan::new(settings)?;
         Ok(Self {
-            target: Target::new(url, ack, &plan)?,
+            target: Target::new(url, schedule.ack, &plan)?,
             plan: Arc::new(plan),
             schedule,
-            prepare_bytes,
         })
     }
 
     /// Makes bodies until all are made or no more fit into memory.
     pub async fn make(&self) -> Made {
-        Supply::make(&self.plan, self.prepare_bytes).await
+        Supply::make(&self.plan, self.schedule.prepare_bytes).await
     }
 
     /// Posts all bodies once.
@@ -87,10 +82,8 @@ impl Job {
         (supply, maker): Made,
         progress: &ProgressBar,
     ) -> anyhow::Result<Tally> {
-        let supply = Arc::new(supply);
-        let posted = self.post_all(&supply, progress).await;
-        // The maker must not wait for room any more, even after an error.
-        supply.abandon();
+        // Drops the supply, so that the maker does not wait for room any more.
+        let posted = self.post_all(Arc::new(supply), progress).await;
         maker
             .await
             .context("the thread that makes bodies panicked")?;
@@ -99,7 +92,7 @@ impl Job {
 
     async fn post_all(
         self: &Arc<Self>,
-        supply: &Arc<Supply>,
+        supply: Arc<Supply>,
         progress: &ProgressBar,
     ) -> anyhow::Result<Tally> {
         // Connecting is not what is measured.
@@ -112,7 +105,7 @@ impl Job {
         for connection in connections {
             let sender = Sender {
                 job: Arc::clone(self),
-                supply: Arc::clone(supply),
+                supply: Arc::clone(&supply),
                 progress: progress.clone(),
                 began,
                 deadline: began + self.schedule.time_limit,
@@ -188,7 +181,7 @@ impl Sender {
                 .post(&mut self.connection, stream, body.bytes.clone())
                 .await;
             let may_retry = job.schedule.retry && attempt < ATTEMPTS_MAX;
-            let wait = match reply {
+            let (is_refused, wait) = match reply {
                 Reply::Answered(answer) => {
                     self.tally.answered(kind, body, &answer, due.elapsed());
                     return;
@@ -204,30 +197,24 @@ impl Sender {
                     }
                     self.tally.refusal(status.as_u16(), code);
                     let wait = retry_after_seconds.map_or(WAIT_DEFAULT, Duration::from_secs);
-                    let wait = wait.min(WAIT_MAX);
-                    if !(passing && may_retry && Instant::now() + wait < self.deadline) {
-                        self.tally.refused(kind, body.events);
-                        return;
-                    }
-                    wait
+                    (true, Some(wait.min(WAIT_MAX)).filter(|_| passing))
                 }
                 Reply::Unknown(why) => {
                     self.tally.error(why);
-                    let broken = !self.connection.is_usable();
                     // An event that is posted again is stored once all the same.
-                    if !(broken && may_retry && self.reconnect().await) {
-                        self.tally.unknown(kind, body.events);
-                        return;
-                    }
-                    Duration::ZERO
+                    let broken = !self.connection.is_usable();
+                    (false, broken.then_some(Duration::ZERO))
                 }
             };
-            self.tally.retries += 1;
+            let in_time = |wait: &Duration| may_retry && Instant::now() + *wait < self.deadline;
+            let Some(wait) = wait.filter(in_time) else {
+                return self.tally.given_up(kind, body, is_refused);
+            };
             sleep(wait).await;
             if !self.connection.is_usable() && !self.reconnect().await {
-                self.tally.unknown(kind, body.events);
-                return;
+                return self.tally.given_up(kind, body, false);
             }
+            self.tally.retries += 1;
         }
     }
 

@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::generate::{Bodies, Plan, Settings};
+use crate::generate::{Bodies, Plan, Settings, only};
 use crate::service::{
     Body, Code, Context, Decoded, Format, Framing, Limits, Micros, Pseudonymizer, Rows, Table,
     Tenants, decode,
@@ -24,10 +24,7 @@ pub fn body(table: Table, events: usize) -> String {
     let plan = Plan::new(Settings {
         events,
         body_events: events..=events,
-        mix: match table {
-            Table::Exposures => (1, 0),
-            Table::Interactions => (0, 1),
-        },
+        mix: only(table),
         days: 1.0 / 24.0,
         until: Timestamp::from_microsecond(NOW.0).ok(),
         ..Settings::default()

@@ -1,79 +1,71 @@
 //! Bodies made ahead of the connections that post them.
 //!
-//! Keeps one invariant: the bodies that wait never hold more than `bytes_max`. As
+//! Keeps one invariant: no more bodies wait than fit into `bytes_max` at the start. As
 //! long as a whole pass fits, all of it is made before the clock starts, so that
 //! making events costs the measurement nothing.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio::task::JoinHandle;
+use tokio::sync::oneshot;
+use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::generate::{Bodies, Body, Plan};
 
-/// Memory is counted in these, so that its count fits a semaphore's.
-const UNIT_BYTES: usize = 64;
-
 #[derive(Debug)]
 pub struct Supply {
-    bodies: flume::Receiver<(Body, Option<OwnedSemaphorePermit>)>,
-    /// Closed once no more bodies are taken.
-    memory: Arc<Semaphore>,
+    bodies: flume::Receiver<Body>,
+    /// No more bodies are handed out.
+    is_abandoned: AtomicBool,
     /// Whether all bodies were made before the first was taken.
     pub is_complete: bool,
 }
 
 impl Supply {
     /// Makes bodies on another thread, and waits until all are made or no more fit.
+    ///
+    /// The thread makes the rest, each in the place of one that is taken, and ends when
+    /// the supply is dropped.
     pub async fn make(plan: &Arc<Plan>, bytes_max: usize) -> (Self, JoinHandle<()>) {
-        let units = u32::try_from((bytes_max / UNIT_BYTES).max(1)).unwrap_or(u32::MAX);
-        let memory = Arc::new(Semaphore::new(units as usize));
-        // The bound that matters is that of the memory.
-        let (sender, bodies) = flume::bounded(plan.bodies() as usize);
-        let (full, is_full) = oneshot::channel();
-        let maker = {
-            let (plan, memory, runtime) = (plan.clone(), memory.clone(), Handle::current());
-            let mut full = Some(full);
-            move || {
-                for body in Bodies::new(&plan) {
-                    let needed = u32::try_from(body.bytes.len() / UNIT_BYTES + 1);
-                    let needed = needed.unwrap_or(u32::MAX).min(units);
-                    let mut permit = memory.clone().try_acquire_many_owned(needed).ok();
-                    if permit.is_none() {
-                        full = full.and_then(|full| full.send(()).err().and(None));
-                        let room = memory.clone().acquire_many_owned(needed);
-                        permit = runtime.block_on(room).ok();
-                    }
-                    // The pass has ended early.
-                    if permit.is_none() || sender.send((body, permit)).is_err() {
-                        return;
-                    }
-                }
+        let (plan, (ready, is_ready)) = (Arc::clone(plan), oneshot::channel());
+        let maker = spawn_blocking(move || {
+            let mut bodies = Bodies::new(&plan).peekable();
+            let (mut first, mut bytes) = (Vec::new(), 0);
+            while let Some(body) = bodies.next_if(|body| {
+                bytes += body.bytes.len();
+                bytes <= bytes_max
+            }) {
+                first.push(body);
             }
-        };
-        let maker = tokio::task::spawn_blocking(maker);
-        let supply = Self {
-            bodies,
-            memory,
-            // The sender is dropped where everything was made.
-            is_complete: is_full.await.is_err(),
-        };
-        (supply, maker)
+            let (sender, receiver) = flume::bounded(first.len().max(1));
+            let is_complete = bodies.peek().is_none();
+            first.into_iter().for_each(|body| {
+                sender
+                    .try_send(body)
+                    .expect("there is room for all of them");
+            });
+            let supply = Self {
+                bodies: receiver,
+                is_abandoned: AtomicBool::new(false),
+                is_complete,
+            };
+            if ready.send(supply).is_ok() {
+                // The pass may end early, and take no more.
+                drop(bodies.try_for_each(|body| sender.send(body)));
+            }
+        });
+        (is_ready.await.expect("the thread makes one"), maker)
     }
 
     /// The next body; `None` at the end.
     pub async fn next(&self) -> Option<Body> {
-        if self.memory.is_closed() {
-            return None;
-        }
-        let (body, _permit) = self.bodies.recv_async().await.ok()?;
-        Some(body)
+        let body = self.bodies.recv_async().await.ok();
+        body.filter(|_| !self.is_abandoned.load(Ordering::Relaxed))
     }
 
-    /// Ends the pass early: nothing is made or handed out any more.
+    /// Ends the pass early: no body is handed out any more.
     pub fn abandon(&self) {
-        self.memory.close();
+        self.is_abandoned.store(true, Ordering::Relaxed);
     }
 }
 
@@ -82,43 +74,22 @@ mod tests {
     use super::*;
     use crate::generate::test_settings;
 
-    async fn drain(supply: &Supply) -> Vec<Body> {
-        let mut bodies = Vec::new();
-        while let Some(body) = supply.next().await {
-            bodies.push(body);
+    #[tokio::test]
+    async fn bodies_come_in_order_and_those_that_fit_are_made_before_the_first_is_taken() {
+        let plan = Arc::new(Plan::new(test_settings()).unwrap());
+        let (abandoned, maker) = Supply::make(&plan, 1_000).await;
+        abandoned.abandon();
+        assert!(abandoned.next().await.is_none());
+        drop(abandoned);
+        maker.await.unwrap();
+        for (bytes_max, is_complete) in [(100 << 20, true), (10_000, false), (1, false)] {
+            let (supply, maker) = Supply::make(&plan, bytes_max).await;
+            assert_eq!(supply.is_complete, is_complete);
+            for number in 0..plan.bodies() {
+                assert_eq!(supply.next().await.unwrap().number, number);
+            }
+            assert!(supply.next().await.is_none());
+            maker.await.unwrap();
         }
-        bodies
-    }
-
-    fn plan() -> Arc<Plan> {
-        Arc::new(Plan::new(test_settings()).unwrap())
-    }
-
-    #[tokio::test]
-    async fn a_pass_that_fits_is_made_before_the_first_body_is_taken() {
-        let plan = plan();
-        let (supply, maker) = Supply::make(&plan, 100 << 20).await;
-        assert!(supply.is_complete && supply.bodies.len() == plan.bodies() as usize);
-        maker.await.unwrap();
-        assert_eq!(drain(&supply).await.len(), plan.bodies() as usize);
-    }
-
-    #[tokio::test]
-    async fn the_maker_waits_for_room_and_all_bodies_come_in_order() {
-        let plan = plan();
-        let (supply, maker) = Supply::make(&plan, 10_000).await;
-        assert!(!supply.is_complete && supply.bodies.len() < plan.bodies() as usize);
-        let bodies = drain(&supply).await;
-        let numbers: Vec<_> = bodies.iter().map(|body| body.number).collect();
-        assert_eq!(numbers, (0..plan.bodies()).collect::<Vec<_>>());
-        maker.await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn an_abandoned_supply_lets_its_maker_go() {
-        let (supply, maker) = Supply::make(&plan(), 1_000).await;
-        supply.abandon();
-        maker.await.unwrap();
-        assert!(supply.next().await.is_none());
     }
 }

@@ -12,12 +12,14 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::options::RunOptions;
-use crate::report::{float, milliseconds, write_json};
+use crate::report::{Latency, events_of, float, write_json};
 
 /// A rate counts as offered if this share of it left in time.
 const OFFERED_MIN: f64 = 0.97;
 /// From one event a second to more than any machine takes.
 const DOUBLINGS_MAX: u32 = 24;
+/// With bodies of ten, a hundred bodies: the least that has a p99.
+const EVENTS_MIN: u32 = 1_000;
 /// Between two tries, for what is still on its way to Postgres.
 const REST: Duration = Duration::from_millis(500);
 
@@ -133,7 +135,7 @@ pub async fn sweep(options: &SweepOptions) -> anyhow::Result<bool> {
 async fn attempt(options: &SweepOptions, rate: f64, seed: u64) -> anyhow::Result<Try> {
     let mut run = options.run.clone();
     run.settings.seed = Some(seed);
-    run.settings.events = events_of(rate * options.hold.as_secs_f64());
+    run.settings.events = events_of(rate * options.hold.as_secs_f64(), EVENTS_MIN);
     let mut job = run.job(jiff::Timestamp::now(), seed)?;
     job.schedule.rate = Some(rate);
     job.schedule.retry = false;
@@ -148,7 +150,7 @@ async fn attempt(options: &SweepOptions, rate: f64, seed: u64) -> anyhow::Result
         "the service did not answer as it should: {}",
         pass.errors.join("; ")
     );
-    let p99_ms = milliseconds(&pass.latency, 99.0);
+    let p99_ms = Latency::of(&pass.latency).map_or(0.0, |latency| latency.p99());
     let achieved = float(total.accepted + total.rejected) / pass.took.as_secs_f64().max(1e-9);
     let held = pass.finished
         && total.refused == 0
@@ -162,43 +164,22 @@ async fn attempt(options: &SweepOptions, rate: f64, seed: u64) -> anyhow::Result
     })
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "cut to the range first"
-)]
-fn events_of(events: f64) -> u32 {
-    // A hundred bodies are the least that has a p99.
-    events.clamp(1_000.0, 1e9) as u32
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// The search against a service that holds `truth`.
-    fn find(truth: f64, start: f64) -> (Option<f64>, u32) {
-        let mut search = Search::new(0.05);
-        let mut tries = 0;
-        while let Some(rate) = search.next(start) {
-            search.learn(rate, rate <= truth);
-            tries += 1;
-        }
-        (search.held, tries)
-    }
-
     #[test]
-    fn a_rate_is_found_from_below_and_from_above() {
-        for (truth, start) in [(123_456.0, 5_000.0), (900.0, 5_000.0), (5_000.0, 5_000.0)] {
-            let (held, tries) = find(truth, start);
-            let held = held.unwrap();
+    fn a_rate_is_found_from_below_and_from_above_and_the_search_ends_where_there_is_none() {
+        for truth in [123_456.0, 900.0, 5_000.0, 0.0] {
+            let mut search = Search::new(0.05);
+            let mut tries = 0;
+            while let Some(rate) = search.next(5_000.0) {
+                search.learn(rate, rate <= truth);
+                tries += 1;
+            }
+            let held = search.held.unwrap_or(0.0);
             assert!(held <= truth && held * 1.05 >= truth, "{held} for {truth}");
             assert!(tries <= DOUBLINGS_MAX, "{tries}");
         }
-    }
-
-    #[test]
-    fn a_service_that_holds_nothing_ends_the_search() {
-        assert_eq!(find(0.0, 5_000.0).0, None);
     }
 }

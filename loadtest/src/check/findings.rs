@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::slots::Slots;
-use crate::generate::{Kind, Plan};
+use crate::generate::Plan;
 use crate::report::{Counts, Tally, count, line};
 use crate::service::Format;
 
@@ -71,14 +71,7 @@ impl Findings {
         for odd in passes.iter().flat_map(|pass| &pass.odd) {
             self.example("odd answer", || format!("body {}: {}", odd.body, odd.why));
         }
-        let mut stored: BTreeMap<Kind, (u64, u64)> = BTreeMap::new();
-        for (at, stream) in plan.streams().iter().enumerate() {
-            let (rows, events) = slots.stored(plan, at);
-            let sum = stored.entry(stream.kind()).or_default();
-            sum.0 += rows;
-            sum.1 += events;
-        }
-        for (kind, (rows, events)) in stored {
+        for (kind, (rows, events)) in slots.stored(plan) {
             let mut counts = Counts::default();
             for tally in passes {
                 counts.add(&tally.counts.get(&kind).copied().unwrap_or_default());

@@ -5,7 +5,6 @@
 //! slots, slots lead back to events, so that four bytes a slot are in memory.
 
 mod findings;
-mod partitions;
 mod scan;
 mod slots;
 
@@ -18,6 +17,7 @@ use anyhow::Context as _;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tokio_postgres::{Client, NoTls};
+use uuid::Uuid;
 
 use crate::generate::{Plan, Salt};
 use crate::report::Tally;
@@ -37,7 +37,7 @@ pub struct Checker {
     /// Moves the client's bytes, and ends with us.
     _driver: JoinSet<()>,
     /// The tenants that the settings name, resolved.
-    tenants: Vec<uuid::Uuid>,
+    tenants: Vec<Uuid>,
     slots: Slots,
     salt: Salt,
     sample_one_in: u64,
@@ -82,23 +82,28 @@ impl Checker {
         spooled: impl AsyncFn() -> Option<u64>,
     ) -> anyhow::Result<Findings> {
         self.slots.promise(plan, passes);
-        let mut wait = Wait::new(Instant::now(), patience);
+        let began = Instant::now();
+        let (mut moved, mut last) = (began, (0, 0));
         let mut pause = LOOK_AGAIN_FIRST;
         loop {
             let mut findings = Findings::default();
             self.slots.forget_seen();
             // Before the scan: what is stored in between is found, and nothing that is on
             // its way is called missing.
-            let in_spool = spooled().await;
+            let in_spool = spooled().await.unwrap_or(0);
             self.scan(plan, &mut findings).await?;
             self.slots.judge(plan, &mut findings);
-            let goes_on = wait.goes_on(Instant::now(), findings.found, in_spool.unwrap_or(0));
+            if findings.found > last.0 || in_spool < last.1 {
+                moved = Instant::now();
+            }
+            last = (findings.found, in_spool);
+            let goes_on = patience.lasts(began.elapsed(), moved.elapsed(), in_spool);
             if findings.missing > 0 && goes_on {
                 sleep(pause).await;
                 pause = (pause * 2).min(LOOK_AGAIN_LAST);
                 continue;
             }
-            findings.set_spooled(in_spool.unwrap_or(0));
+            findings.set_spooled(in_spool);
             findings.compare_counts(plan, &self.slots, passes);
             return Ok(findings);
         }
@@ -114,52 +119,22 @@ pub struct Patience {
     pub at_most: Duration,
 }
 
-/// Decides whether rows that are missing may still come.
-#[derive(Debug)]
-struct Wait {
-    began: Instant,
-    patience: Patience,
-    /// When something was last seen to move.
-    moved: Instant,
-    found: u64,
-    spooled: u64,
-}
-
-impl Wait {
-    fn new(now: Instant, patience: Patience) -> Self {
-        Self {
-            began: now,
-            patience,
-            moved: now,
-            found: 0,
-            spooled: 0,
-        }
-    }
-
-    /// Whether to look again after a look at `now` that found this number of events.
-    fn goes_on(&mut self, now: Instant, found: u64, spooled: u64) -> bool {
-        if found > self.found || spooled < self.spooled {
-            self.moved = now;
-        }
-        (self.found, self.spooled) = (found, spooled);
-        let is_over = now >= self.began + self.patience.at_most;
-        !is_over && (spooled > 0 || now < self.moved + self.patience.settle)
+impl Patience {
+    /// Whether to look again after so long, for so long of which nothing has moved.
+    fn lasts(&self, waited: Duration, idle: Duration, spooled: u64) -> bool {
+        waited < self.at_most && (spooled > 0 || idle < self.settle)
     }
 }
 
 /// The ids of tenants by their names.
-async fn tenants(client: &Client, names: &[String]) -> anyhow::Result<Vec<uuid::Uuid>> {
+async fn tenants(client: &Client, names: &[String]) -> anyhow::Result<Vec<Uuid>> {
+    let query = "SELECT id FROM tenants WHERE external_id = $1 OR id::text = $1";
     let mut ids = Vec::new();
     for name in names {
-        let row = client
-            .query_opt(
-                "SELECT id FROM tenants WHERE external_id = $1 OR id::text = $1",
-                &[name],
-            )
-            .await
-            .context("cannot read the tenants: is this the service's database?")?
-            .with_context(|| format!("there is no tenant {name} in the database (--tenants)"))?;
-        ids.push(row.try_get(0)?);
+        let row = client.query_opt(query, &[name]).await;
+        let row = row.context("cannot read the tenants: is this the service's database?")?;
+        let none = || format!("there is no tenant {name} in the database (--tenants)");
+        ids.push(row.with_context(none)?.try_get(0)?);
     }
     Ok(ids)
 }

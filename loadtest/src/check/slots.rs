@@ -1,7 +1,9 @@
 //! What was promised of each slot, and what was found.
 
+use std::collections::BTreeMap;
+
 use super::findings::Findings;
-use crate::generate::{Plan, Role, request_uuid};
+use crate::generate::{Kind, Plan, Role, request_uuid};
 use crate::report::{Tally, time};
 use crate::service::Format;
 
@@ -105,22 +107,24 @@ impl Slots {
         }
     }
 
-    /// What this run stored of a stream: rows, and the events in them.
-    pub fn stored(&self, plan: &Plan, stream: usize) -> (u64, u64) {
-        let (mut rows, mut events) = (0, 0);
-        for body in (0..plan.bodies()).filter(|&body| plan.stream_at(body) == stream) {
+    /// What this run stored of each kind: rows, and the events in them.
+    pub fn stored(&self, plan: &Plan) -> BTreeMap<Kind, (u64, u64)> {
+        let mut stored: BTreeMap<Kind, (u64, u64)> = BTreeMap::new();
+        for body in 0..plan.bodies() {
+            let stream = plan.stream_of(body);
+            let (rows, events) = stored.entry(stream.kind()).or_default();
             for slot in plan.slots_of(body) {
                 let Slot { seen, before, .. } = self.0[slot as usize];
                 if seen > 0 && !before {
-                    rows += 1;
-                    events += match plan.stream_of(body).format {
+                    *rows += 1;
+                    *events += match stream.format {
                         Format::PipelinesV1 => u64::from(plan.event(body, slot).count()),
                         _ => 1,
                     };
                 }
             }
         }
-        (rows, events)
+        stored
     }
 }
 

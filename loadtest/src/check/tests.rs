@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
-use super::{Checker, Findings, Patience, Wait};
+use super::{Checker, Findings, Patience};
 use crate::answer::{Answer, Told};
 use crate::compare::{TestEnvironment, copy, test_environment};
 use crate::generate::{Bodies, Body, Framing, Plan, Role, Settings, test_settings};
@@ -130,15 +130,9 @@ impl Fixture {
         let client = &self.environment.admin.client;
         client.batch_execute(sql).await.unwrap();
         let spooled = async || Some(self.spooled);
-        self.checker
-            .after(
-                &self.plan,
-                std::slice::from_ref(&self.tally),
-                PATIENCE,
-                spooled,
-            )
-            .await
-            .unwrap()
+        let passes = std::slice::from_ref(&self.tally);
+        let checked = self.checker.after(&self.plan, passes, PATIENCE, spooled);
+        checked.await.unwrap()
     }
 }
 
@@ -153,47 +147,55 @@ async fn every_event_becomes_the_row_that_is_expected_in_every_format_and_framin
         let good = it.after("").await;
         assert_eq!(good.failures(), Vec::<String>::new(), "{good:#?}");
         assert_eq!((good.promised, good.sampled), (good.found, good.rows_read));
-        assert!(
-            good.sampled > 1_000,
-            "only {} rows were compared",
-            good.sampled
-        );
+        let compared = good.sampled;
+        assert!(compared > 1_000, "only {compared} rows were compared");
     }
 }
 
 #[tokio::test]
 async fn the_check_finds_what_is_wrong_and_nothing_else() {
     let mut it = Fixture::new(Framing::Ndjson, Some("salt")).await;
-    let changed = it
-        .after("UPDATE interaction_events SET value = coalesce(value, 0) + 0.000001")
-        .await;
-    assert!(changed.wrong_columns > 800, "{changed:?}");
+    let changed = it.after("UPDATE interaction_events SET value = coalesce(value, 0) + 0.000001");
+    let changed = changed.await;
+    assert!(changed.wrong_columns > 700, "{changed:?}");
     let native = native_event(&it);
-    let copied = it
-        .after(&format!(
-            "INSERT INTO interaction_events (tenant_id, occurred_at, event_id, received_at, event_type, item_id) \
-             SELECT tenant_id, occurred_at + interval '1 microsecond', event_id, now(), event_type, item_id \
-             FROM interaction_events WHERE event_id = '{native}'"
-        ))
-        .await;
+    let copied = format!(
+        "INSERT INTO interaction_events (tenant_id, occurred_at, event_id, received_at, event_type, item_id) \
+         SELECT tenant_id, occurred_at + interval '1 microsecond', event_id, now(), event_type, item_id \
+         FROM interaction_events WHERE event_id = '{native}'"
+    );
+    let copied = it.after(&copied).await;
     assert_eq!((copied.twice, copied.wrong_key, copied.missing), (1, 1, 0));
 
-    let gone = format!("DELETE FROM interaction_events WHERE event_id = '{native}'");
-    let gone = it.after(&gone).await;
+    let delete = format!("DELETE FROM interaction_events WHERE event_id = '{native}'");
+    let gone = it.after(&delete).await;
     assert_eq!((gone.twice, gone.missing), (0, 1));
     assert_eq!(gone.contradictions.len(), 1, "{:?}", gone.contradictions);
+    // The service says that it still has some.
+    it.spooled = 1000;
+    let spooled = it.after("").await;
+    assert_eq!((spooled.missing, spooled.spooled), (0, 1));
+    assert!(spooled.unfinished().unwrap().contains("spool"));
+    assert!(!spooled.failures().iter().any(|f| f.contains("missing")));
+    // More are lacking than it has.
+    it.spooled = 1;
+    let two = "DELETE FROM interaction_events WHERE ctid IN (SELECT ctid FROM interaction_events
+               WHERE event_type = 'view' LIMIT 2)";
+    let lacking = it.after(two).await;
+    assert!(lacking.missing > 0 && lacking.spooled == 1, "{lacking:?}");
 
-    let moved = it
-        .after(
-            "INSERT INTO tenants (id, external_id, name) VALUES (gen_random_uuid(), 'other', 'other'); \
-             UPDATE exposure_events SET tenant_id = (SELECT id FROM tenants WHERE external_id = 'other')",
-        )
-        .await;
-    assert!(
-        moved.wrong_key > 500,
-        "{} rows have another tenant",
-        moved.wrong_key
+    let moved = it.after(
+        "INSERT INTO tenants (id, external_id, name) VALUES (gen_random_uuid(), 'other', 'other'); \
+         UPDATE exposure_events SET tenant_id = (SELECT id FROM tenants WHERE external_id = 'other')",
     );
+    let moved = moved.await.wrong_key;
+    assert!(moved > 500, "{moved} rows have another tenant");
+
+    // What is there before a run is not its own: the same answers claim rows that are not new.
+    let later = Checker::before(&it.environment.url(), &it.plan, None).await;
+    it.checker = later.unwrap();
+    let contradictions = it.after("").await.contradictions;
+    assert_eq!(contradictions.len(), 6, "{contradictions:?}");
 }
 
 #[tokio::test]
@@ -209,14 +211,10 @@ async fn rows_in_a_partition_with_another_name_or_without_a_range_are_found() {
         (day.as_str(), true),
     ] {
         let to = format!("exposure_events_{suffix}");
-        let findings = it
-            .after(&format!("ALTER TABLE {name} RENAME TO {to}"))
-            .await;
-        assert_eq!(
-            findings.wrong_partition == 0,
-            is_right,
-            "{to}: {findings:?}"
-        );
+        let rename = format!("ALTER TABLE {name} RENAME TO {to}");
+        let findings = it.after(&rename).await;
+        let is_good = findings.wrong_partition == 0;
+        assert_eq!(is_good, is_right, "{to}: {findings:?}");
         name = to;
     }
     let default = format!(
@@ -224,60 +222,25 @@ async fn rows_in_a_partition_with_another_name_or_without_a_range_are_found() {
          ALTER TABLE exposure_events ATTACH PARTITION {name} DEFAULT"
     );
     let findings = it.after(&default).await;
-    assert!(
-        findings.wrong_partition > 0 && findings.missing == 0,
-        "{findings:?}"
-    );
-}
-
-#[tokio::test]
-async fn rows_that_were_there_before_the_run_are_not_counted_as_its_own() {
-    let mut it = Fixture::new(Framing::Ndjson, Some("salt")).await;
-    let later = Checker::before(&it.environment.url(), &it.plan, None).await;
-    it.checker = later.unwrap();
-    // The same answers once more claim rows that are not new.
-    let findings = it.after("").await;
-    assert_eq!(findings.missing, 0);
-    assert_eq!(
-        findings.contradictions.len(),
-        6,
-        "{:?}",
-        findings.contradictions
-    );
-}
-
-#[tokio::test]
-async fn rows_that_the_service_still_has_are_not_called_missing() {
-    let mut it = Fixture::new(Framing::Ndjson, Some("salt")).await;
-    it.spooled = 1000;
-    let three = "DELETE FROM interaction_events WHERE ctid IN (SELECT ctid FROM interaction_events
-                 WHERE event_type = 'view' LIMIT 3)";
-    let findings = it.after(three).await;
-    let lacking = findings.spooled;
-    assert!(findings.missing == 0 && lacking > 0, "{findings:?}");
-    assert!(findings.unfinished().unwrap().contains("spool"));
-    assert!(!findings.failures().iter().any(|f| f.contains("missing")));
-    // More are lacking than it has.
-    it.spooled = lacking - 1;
-    let findings = it.after("").await;
-    assert_eq!((findings.missing, findings.spooled), (1, lacking - 1));
+    let lost = (findings.wrong_partition, findings.missing);
+    assert!(lost.0 > 0 && lost.1 == 0, "{findings:?}");
 }
 
 #[test]
 fn the_wait_for_rows_ends_when_nothing_moves_and_nothing_is_spooled() {
-    let start = tokio::time::Instant::now();
-    let at = |seconds| start + Duration::from_secs(seconds);
     let patience = Patience {
         settle: Duration::from_secs(30),
         at_most: Duration::from_secs(600),
     };
-    let mut wait = Wait::new(start, patience);
-    assert!(wait.goes_on(at(1), 5, 100));
-    assert!(wait.goes_on(at(400), 5, 100), "some are spooled");
-    assert!(wait.goes_on(at(410), 9, 0), "more have come");
-    assert!(wait.goes_on(at(439), 9, 0));
-    assert!(!wait.goes_on(at(440), 9, 0), "nothing moves");
-    assert!(!wait.goes_on(at(600), 99, 100), "not for ever");
+    for (waited, idle, spooled, lasts) in [
+        (400, 400, 100, true),
+        (439, 29, 0, true),
+        (440, 30, 0, false),
+        (600, 0, 100, false),
+    ] {
+        let [waited, idle] = [waited, idle].map(Duration::from_secs);
+        assert_eq!(patience.lasts(waited, idle, spooled), lasts, "{waited:?}");
+    }
 }
 
 /// A native interaction that is stored.

@@ -5,8 +5,6 @@
 //! slows both. Each build has its PostgreSQL and migrates it itself: an
 //! earlier build does not know this one's schema.
 
-use anyhow::Context as _;
-
 use super::environment::Environment;
 use super::load::Load;
 use super::method::{BODY, Method};
@@ -32,29 +30,30 @@ pub async fn run(
     day_us: i64,
     progress: &dyn Fn(&str),
 ) -> anyhow::Result<Vec<Section>> {
-    let mut section = Section::new("Two builds");
+    let mut series = Vec::new();
     for (table, body) in LOADS {
         let method = Method::Http(Ack::Durable, body);
         let (id, title) = (method.id(table), format!("{table}, {}", method.title()));
-        section.throughput.push(Series::new(&id, &title));
+        series.push(Series::new(&id, &title));
         let (id, title) = (format!("{PREFIX}{id}"), format!("{title}, baseline"));
-        section.throughput.push(Series::new(id, title));
+        series.push(Series::new(id, title));
     }
     // Round 0 warms both up and does not count: the first load makes partitions.
-    for round in 0..=options.rounds() {
-        for ((table, body), pair) in LOADS.into_iter().zip(section.throughput.chunks_mut(2)) {
+    for round in 0..=options.rounds {
+        for ((table, body), pair) in LOADS.into_iter().zip(series.chunks_mut(2)) {
             let mut load = Load::new(options, table, body, day_us);
-            load.events = Method::Http(Ack::Durable, body).rows_of(load.events);
+            let events = &mut load.settings.events;
+            *events = Method::Http(Ack::Durable, body).rows_of(*events);
             let order = if round % 2 == 0 { [1, 0] } else { [0, 1] };
             for at in order {
                 progress(&format!("round {round}: {}", pair[at].id));
-                let sample = load.run_alone(environments[at]).await;
-                let sample = sample.with_context(|| format!("{} failed", pair[at].id))?;
-                if round > 0 {
-                    pair[at].samples.push(sample);
+                pair[at].measure(load.run_alone(environments[at])).await?;
+                if round == 0 {
+                    pair[at].samples.clear();
                 }
             }
         }
     }
-    Ok(vec![section])
+    let title = "Two builds".to_owned();
+    Ok(vec![Section { title, series }])
 }

@@ -46,7 +46,6 @@ pub struct Environment {
     psql: PathBuf,
     program: PathBuf,
     arguments: Vec<String>,
-    starts: u32,
     postgres: PrivatePostgres,
     dir: TempDir,
 }
@@ -109,10 +108,9 @@ impl Environment {
             admin,
             target,
             tenant,
-            psql: programs::find_psql(postgres.bin_dir())?,
+            psql: programs::find_psql(postgres.bin_dir()).await?,
             program,
             arguments: options.service_args.clone(),
-            starts: 0,
             postgres,
             dir,
         })
@@ -121,9 +119,8 @@ impl Environment {
     /// Starts the service, with an empty spool; one that runs is ended.
     pub async fn start_service(&mut self, more: &[&str]) -> anyhow::Result<()> {
         self.service = None;
-        self.starts += 1;
-        let dir = self.dir.path();
-        let spool = dir.join(format!("spool-{}", self.starts));
+        let dir = tempfile::tempdir_in(self.dir.path())?.keep();
+        let spool = dir.join("spool");
         let (url, spool) = (self.postgres.url(), spool.to_string_lossy());
         let mut arguments: Vec<String> = [
             ("--listen", "127.0.0.1:0"),
@@ -137,7 +134,7 @@ impl Environment {
         .collect();
         arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
         arguments.extend(self.arguments.iter().cloned());
-        let log = dir.join(format!("service-{}.log", self.starts));
+        let log = dir.join("log");
         self.service = Some(Program::service(&self.program, &arguments, &log).await?);
         Ok(())
     }
@@ -156,7 +153,7 @@ impl Environment {
     }
 
     /// Has psql do what `command` says, and says how long it took.
-    pub async fn psql(&self, command: String) -> anyhow::Result<std::time::Duration> {
+    pub async fn psql(&self, command: &str) -> anyhow::Result<std::time::Duration> {
         programs::psql(&self.psql, &self.url(), command).await
     }
 
@@ -167,6 +164,16 @@ impl Environment {
         let row = self.admin.client.query_one(query, &[]).await;
         let row = row.with_context(|| format!("cannot query: {query}"))?;
         Ok(row.try_get(0)?)
+    }
+
+    /// Makes the suite's own event tables, in a schema of their own.
+    pub async fn make_suite(&self) -> anyhow::Result<()> {
+        let tables = include_str!("suite.sql");
+        let suite = format!(
+            "CREATE SCHEMA suite; SET search_path = suite, public; {tables} RESET search_path"
+        );
+        let made = self.admin.client.batch_execute(&suite).await;
+        made.context("cannot make the suite's own tables")
     }
 
     /// Makes a table empty, and lets what is dirty go to disk, so that no load

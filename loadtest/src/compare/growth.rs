@@ -54,67 +54,62 @@ pub struct Growth<'g> {
     pub progress: &'g dyn Fn(&str),
 }
 
+impl Point {
+    fn new(id: &str, title: &str, before: Before, load: Load) -> Self {
+        Self {
+            series: Series::new(format!("growth/{id}"), title),
+            load,
+            before,
+        }
+    }
+}
+
 impl Growth<'_> {
     pub async fn run(mut self) -> anyhow::Result<Vec<Section>> {
+        use Before::{DropPartitions, EmptyToday, MakePartitions, Nothing, Restart};
         let mut names = vec![TENANT.to_owned()];
         names.extend((1..TENANTS).map(|n| format!("{TENANT}-{n}")));
-        let (ahead_us, tomorrow_us) = (self.ahead_us(), self.day_us + DAY_US);
         let large = self.options.large_table;
         let of_large = format!("partition of {} rows", grouped(float(large)));
+        let plural = |n: usize| if n == 1 { "" } else { "s" };
+        // A load of today's events in the usual bodies.
+        let today = || Load::new(self.options, TABLE, BODY, self.day_us);
+        let ahead = today().on_days(self.ahead_us(), PARTITIONS);
+        let tomorrow_us = self.day_us + DAY_US;
+
         let in_one = "400 partitions, events in one";
         let in_all = "400 partitions, events in all";
         let partitions = vec![
-            self.point(
-                "partitions_1",
-                "1 partition",
-                Before::DropPartitions,
-                |_| {},
-            ),
-            self.point(
-                "partitions_400_in_1",
-                in_one,
-                Before::MakePartitions,
-                |_| {},
-            ),
-            self.point("partitions_400", in_all, Before::Restart, |load| {
-                (load.day_us, load.days) = (ahead_us, PARTITIONS);
-            }),
+            Point::new("partitions_1", "1 partition", DropPartitions, today()),
+            Point::new("partitions_400_in_1", in_one, MakePartitions, today()),
+            Point::new("partitions_400", in_all, Restart, ahead),
         ];
         let tenants = [("1 tenant", 1), ("10,000 tenants", names.len())].map(|(title, n)| {
-            self.point(&format!("tenants_{n}"), title, Before::Nothing, |load| {
-                load.tenants = names[..n].to_vec();
-            })
+            let load = today().for_tenants(&names[..n]);
+            Point::new(&format!("tenants_{n}"), title, Nothing, load)
         });
         let connections = CONNECTIONS.map(|n| {
-            let title = format!("{n} connection{}", if n == 1 { "" } else { "s" });
-            self.point(
-                &format!("connections_{n}"),
-                &title,
-                Before::Restart,
-                |load| {
-                    load.connections = n;
-                },
-            )
+            let title = format!("{n} connection{}", plural(n));
+            let load = Load {
+                connections: n,
+                ..today()
+            };
+            Point::new(&format!("connections_{n}"), &title, Restart, load)
         });
         let bodies = BODIES.map(|n| {
-            let title = format!("{n} event{} a body", if n == 1 { "" } else { "s" });
-            self.point(&format!("bodies_{n}"), &title, Before::Restart, |load| {
-                *load = Load::new(self.options, TABLE, n, self.day_us);
-                load.events = Method::Http(Ack::Durable, n).rows_of(load.events);
-            })
+            let title = format!("{n} event{} a body", plural(n as usize));
+            let mut load = today().in_bodies(self.options, n);
+            let events = &mut load.settings.events;
+            *events = Method::Http(Ack::Durable, n).rows_of(*events);
+            Point::new(&format!("bodies_{n}"), &title, Restart, load)
         });
         // Today's partition is empty, tomorrow's is not.
+        let (of_rows, tomorrow) = (format!("rows_{large}"), today().on_days(tomorrow_us, 1));
         let rows = vec![
-            self.point("rows_0", "empty partition", Before::EmptyToday, |_| {}),
-            self.point(
-                &format!("rows_{large}"),
-                &of_large,
-                Before::EmptyToday,
-                |load| {
-                    load.day_us = tomorrow_us;
-                },
-            ),
+            Point::new("rows_0", "empty partition", EmptyToday, today()),
+            Point::new(&of_rows, &of_large, EmptyToday, tomorrow),
         ];
+
         let mut sections = vec![self.axis("partitions", partitions).await?];
         self.drop_partitions().await?;
         self.make_tenants(&names).await?;
@@ -129,17 +124,6 @@ impl Growth<'_> {
         Ok(sections)
     }
 
-    /// A point: a load of today's events in the usual bodies, changed by `set`.
-    fn point(&self, id: &str, title: &str, before: Before, set: impl FnOnce(&mut Load)) -> Point {
-        let mut load = Load::new(self.options, TABLE, BODY, self.day_us);
-        set(&mut load);
-        Point {
-            series: Series::new(format!("growth/{id}"), title),
-            load,
-            before,
-        }
-    }
-
     /// The first day that has no partition by itself.
     fn ahead_us(&self) -> i64 {
         self.day_us + DAYS_AHEAD * DAY_US
@@ -147,33 +131,34 @@ impl Growth<'_> {
 
     /// The points of an axis in turn, round after round.
     async fn axis(&mut self, title: &str, mut points: Vec<Point>) -> anyhow::Result<Section> {
-        for _ in 0..self.options.rounds() {
+        for _ in 0..self.options.rounds {
             for point in &mut points {
                 (self.progress)(&point.series.id);
+                let mut emptied = TABLE.to_string();
+                let mut restarts = true;
                 match point.before {
+                    Before::Nothing => restarts = false,
+                    Before::Restart => {}
                     Before::DropPartitions => self.drop_partitions().await?,
                     Before::MakePartitions => self.make_partitions().await?,
-                    Before::Nothing | Before::Restart | Before::EmptyToday => {}
+                    Before::EmptyToday => {
+                        restarts = false;
+                        emptied = self.partition_of_today().await?;
+                        point.load.settings.seed = point.load.settings.seed.map(|seed| seed + 1);
+                    }
                 }
-                if !matches!(point.before, Before::Nothing | Before::EmptyToday) {
+                if restarts {
                     self.environment.start_service(&[HORIZON]).await?;
                 }
-                match point.before {
-                    Before::EmptyToday => {
-                        let today = self.partition_of_today().await?;
-                        self.environment.clear(&today).await?;
-                        point.load.seed += 1;
-                    }
-                    _ => self.environment.clear(TABLE.as_str()).await?,
-                }
-                let sample = point.load.run(self.environment).await;
-                let sample = sample.with_context(|| format!("{} failed", point.series.id))?;
-                point.series.samples.push(sample);
+                self.environment.clear(&emptied).await?;
+                let load = point.load.run(self.environment);
+                point.series.measure(load).await?;
             }
         }
-        let mut section = Section::new(format!("Growth: {title}"));
-        section.throughput = points.into_iter().map(|point| point.series).collect();
-        Ok(section)
+        Ok(Section {
+            title: format!("Growth: {title}"),
+            series: points.into_iter().map(|point| point.series).collect(),
+        })
     }
 
     async fn make_partitions(&mut self) -> anyhow::Result<()> {
@@ -191,9 +176,8 @@ impl Growth<'_> {
         let client = &mut self.environment.admin.client;
         for info in catalog::list(client, TABLE).await? {
             if info.from_us.is_some_and(|from| from >= from_us) {
-                let dropped = client
-                    .batch_execute(&format!("DROP TABLE {}", info.name))
-                    .await;
+                let drop = format!("DROP TABLE {}", info.name);
+                let dropped = client.batch_execute(&drop).await;
                 dropped.context("cannot drop a partition")?;
             }
         }
@@ -210,12 +194,8 @@ impl Growth<'_> {
     async fn make_tenants(&self, names: &[String]) -> anyhow::Result<()> {
         let insert = "INSERT INTO tenants (external_id, name)
              SELECT name, name FROM unnest($1::text[]) AS name ON CONFLICT DO NOTHING";
-        let made = self
-            .environment
-            .admin
-            .client
-            .execute(insert, &[&names])
-            .await;
+        let client = &self.environment.admin.client;
+        let made = client.execute(insert, &[&names]).await;
         made.context("cannot make tenants").map(drop)
     }
 
@@ -228,26 +208,20 @@ impl Growth<'_> {
         let columns = columns_without(TABLE, &["occurred_at", "event_id"]);
         let rows = self.options.large_table;
         let step = LARGE_TABLE_US / rows.max(1);
+        let copies = rows.div_ceil(load.settings.events.into());
         let statement = format!(
             "INSERT INTO {TABLE} (occurred_at, event_id, {columns})
              SELECT to_timestamp({day_us}::float8 / 1e6)
-                        + ($1::bigint + row_number() OVER ()) * interval '1 microsecond' * {step},
+                        + row_number() OVER () * interval '1 microsecond' * {step},
                     gen_random_uuid(), {columns}
-               FROM {TABLE}
-              WHERE occurred_at < to_timestamp({day_us}::float8 / 1e6)
-              LIMIT $2::bigint"
+               FROM {TABLE}, generate_series(1, {copies})
+              LIMIT {rows}"
         );
+        (self.progress)(&format!("filling a large table: {rows} rows"));
         let client = &self.environment.admin.client;
-        let mut filled = 0;
-        while filled < rows {
-            (self.progress)(&format!("filling a large table: {filled} of {rows} rows"));
-            let most = (rows - filled).min(load.events.into());
-            let (from, most) = (i64::try_from(filled)?, i64::try_from(most)?);
-            filled += client.execute(&statement, &[&from, &most]).await?;
-        }
-        let vacuumed = client
-            .batch_execute(&format!("VACUUM ANALYZE {TABLE}"))
-            .await;
+        client.execute(&statement, &[]).await?;
+        let vacuum = format!("VACUUM ANALYZE {TABLE}");
+        let vacuumed = client.batch_execute(&vacuum).await;
         vacuumed.context("cannot vacuum the large table")
     }
 }

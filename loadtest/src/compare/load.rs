@@ -13,9 +13,10 @@ use jiff::{RoundMode, Timestamp, TimestampRound, Unit};
 use super::environment::{Environment, KEY, SERVICE_KEY};
 use super::options::CompareOptions;
 use super::programs::Program;
-use super::sample::{Latency, Sample};
+use super::sample::Sample;
 use crate::client::Connection;
-use crate::generate::{Caller, Scope, Settings};
+use crate::generate::{Caller, Scope, Settings, only};
+use crate::report::Latency;
 use crate::run::{Job, Made, Schedule};
 use crate::service::{Ack, Table};
 
@@ -32,69 +33,56 @@ const ASK_EVERY: Duration = Duration::from_millis(2);
 
 #[derive(Clone, Debug)]
 pub struct Load {
-    pub seed: u64,
     pub table: Table,
-    pub events: u32,
-    pub body: u32,
+    /// The events, which are the same ones however they are put into bodies.
+    pub settings: Settings,
     pub ack: Ack,
     pub connections: usize,
     /// Events a second; none posts as fast as the answers come.
     pub rate: Option<f64>,
-    /// The first day, in microseconds since 1970.
-    pub day_us: i64,
-    /// Over how many days the events go.
-    pub days: u32,
-    /// The tenants that the events name; if there are none, all is of the key's tenant.
-    pub tenants: Vec<String>,
 }
 
 impl Load {
     /// All events of a table, on one day, in bodies of `body` at `ack=durable`.
     pub fn new(options: &CompareOptions, table: Table, body: u32, day_us: i64) -> Self {
-        Self {
-            seed: options.seed,
+        let settings = Settings {
+            seed: Some(options.seed),
+            events: options.events(table),
+            body_events: body..=body,
+            mix: only(table),
+            callers: vec![caller(KEY, Scope::Own)],
+            ..Settings::default()
+        };
+        let this = Self {
             table,
-            events: match table {
-                Table::Interactions => options.interactions(),
-                Table::Exposures => options.exposures(),
-            },
-            body,
+            settings,
             ack: Ack::Durable,
             connections: options.connections(body),
             rate: None,
-            day_us,
-            days: 1,
-            tenants: Vec::new(),
-        }
+        };
+        this.on_days(day_us, 1)
     }
 
-    /// The events, which are the same ones however they are put into bodies.
-    pub fn settings(&self) -> Settings {
-        let days_us = i64::from(self.days) * DAY_US;
-        let key = |key: &str| Some(key.to_owned());
-        Settings {
-            seed: Some(self.seed),
-            events: self.events,
-            body_events: self.body..=self.body,
-            mix: match self.table {
-                Table::Exposures => (1, 0),
-                Table::Interactions => (0, 1),
-            },
-            tenants: self.tenants.clone(),
-            callers: vec![match self.tenants.is_empty() {
-                true => Caller {
-                    key: key(KEY),
-                    scope: Scope::Own,
-                },
-                false => Caller {
-                    key: key(SERVICE_KEY),
-                    scope: Scope::Any,
-                },
-            }],
-            until: Timestamp::from_microsecond(self.day_us + days_us - MARGIN_US).ok(),
-            days: f64::from(self.days) - 4.0 / 24.0,
-            ..Settings::default()
-        }
+    /// With this many events a body, and the connections for that.
+    pub fn in_bodies(mut self, options: &CompareOptions, body: u32) -> Self {
+        self.settings.body_events = body..=body;
+        self.connections = options.connections(body);
+        self
+    }
+
+    /// With its events spread over some days, of which the first begins at `day_us`.
+    pub fn on_days(mut self, day_us: i64, days: u32) -> Self {
+        let end_us = day_us + i64::from(days) * DAY_US - MARGIN_US;
+        self.settings.until = Timestamp::from_microsecond(end_us).ok();
+        self.settings.days = f64::from(days) - 4.0 / 24.0;
+        self
+    }
+
+    /// With events that name these tenants in turn.
+    pub fn for_tenants(mut self, names: &[String]) -> Self {
+        self.settings.tenants = names.to_vec();
+        self.settings.callers = vec![caller(SERVICE_KEY, Scope::Any)];
+        self
     }
 
     /// Posts everything into the empty table, and waits until all of it is committed.
@@ -168,9 +156,10 @@ impl Load {
             // A refusal is part of the load: the row that it delays is waited for.
             retry: true,
             time_limit: LOAD_LIMIT,
+            ack: self.ack,
+            prepare_bytes: usize::MAX,
         };
-        let job = Job::new(self.settings(), url, self.ack, schedule, usize::MAX)?;
-        let job = Arc::new(job);
+        let job = Arc::new(Job::new(self.settings.clone(), url, schedule)?);
         let made = job.make().await;
         Ok((job, made))
     }
@@ -211,37 +200,15 @@ async fn post(job: &Arc<Job>, made: Made) -> anyhow::Result<Sample> {
     })
 }
 
+fn caller(key: &str, scope: Scope) -> Caller {
+    Caller {
+        key: Some(key.to_owned()),
+        scope,
+    }
+}
+
 /// The day that `now` falls into: its partition is a hot one.
 pub fn day_of(now: Timestamp) -> anyhow::Result<i64> {
     let day = TimestampRound::new().smallest(Unit::Hour).increment(24);
     Ok(now.round(day.mode(RoundMode::Floor))?.as_microsecond())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::generate::Plan;
-
-    #[test]
-    fn bodies_of_every_size_hold_the_same_events_of_one_day() {
-        let day_us = day_of("2026-05-24T23:59:59Z".parse().unwrap()).unwrap();
-        assert_eq!(day_us % DAY_US, 0);
-        let seen = [1, 100].map(|body| {
-            let mut load = Load::new(
-                &CompareOptions::default(),
-                Table::Interactions,
-                body,
-                day_us,
-            );
-            load.events = 500;
-            let plan = Plan::new(load.settings()).unwrap();
-            let event = |slot| {
-                let event = plan.event(plan.body_of(slot), slot);
-                assert!((day_us..day_us + DAY_US).contains(&event.occurred_us));
-                (event.event_id, event.occurred_us, event.request, event.item)
-            };
-            (0..plan.slots()).map(event).collect::<Vec<_>>()
-        });
-        assert_eq!(seen[0], seen[1]);
-    }
 }

@@ -57,16 +57,3 @@ fn time_syncs(dir: &Path) -> anyhow::Result<Option<Spread>> {
     }
     Ok(Spread::of(times))
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_machine_that_runs_this_has_cores_memory_and_a_disk() {
-        let dir = tempfile::tempdir().unwrap();
-        let machine = Machine::look(dir.path(), "16".to_owned()).unwrap();
-        assert!(machine.cores > 0 && machine.memory_bytes > 64 << 20);
-        assert!(machine.sync_ms.is_some_and(|spread| spread.median > 0.0));
-    }
-}

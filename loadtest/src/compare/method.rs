@@ -102,11 +102,6 @@ impl Method {
             Method::Empty => "HTTP, empty handler, single events".to_owned(),
         }
     }
-
-    /// Whether its rate says something: at half the rate it is the schedule's.
-    pub fn is_throughput(self) -> bool {
-        !matches!(self, Method::HalfRate(_))
-    }
 }
 
 /// Loads all rows without the service; `method` is one of those.
@@ -131,7 +126,7 @@ pub async fn load_by_copy(
             _ => {
                 let file = file.display();
                 let copy = format!("\\copy {into} ({columns}) FROM '{file}'");
-                environment.psql(copy).await?
+                environment.psql(&copy).await?
             }
         };
         Ok(Sample {

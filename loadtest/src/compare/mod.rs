@@ -66,7 +66,8 @@ pub struct Comparison {
 }
 
 /// Compares, reports, and says whether all is as it should be.
-pub async fn compare(options: &CompareOptions) -> anyhow::Result<bool> {
+pub async fn compare(options: CompareOptions) -> anyhow::Result<bool> {
+    let options = &options.resolved();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     // A signal ends the server and the service too.
@@ -124,7 +125,7 @@ async fn measure(options: &CompareOptions) -> anyhow::Result<Comparison> {
         machine,
         began_at: now,
         took: began.elapsed(),
-        rounds: options.rounds(),
+        rounds: options.rounds,
         service_args: options.service_args.clone(),
         sections,
     })
@@ -144,7 +145,7 @@ fn raise_open_files() -> anyhow::Result<()> {
 
 impl Comparison {
     fn series(&self) -> impl Iterator<Item = &Series> {
-        self.sections.iter().flat_map(Section::series)
+        self.sections.iter().flat_map(|section| &section.series)
     }
 
     fn find(&self, id: &str) -> Option<&Series> {

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::service::Table;
+
 /// Measure the service against COPY, side by side on this machine.
 ///
 /// Starts a private Postgres (durable, set up as `recsys-ingest dev` does) and the
@@ -67,43 +69,27 @@ pub struct CompareOptions {
     pub html: Option<PathBuf>,
 }
 
-#[cfg(test)]
-impl Default for CompareOptions {
-    /// What the command line has where nothing is said.
-    fn default() -> Self {
-        #[derive(clap::Parser)]
-        struct Alone {
-            #[command(flatten)]
-            options: CompareOptions,
-        }
-        <Alone as clap::Parser>::parse_from([""]).options
-    }
-}
-
 impl CompareOptions {
-    /// How many rounds there are.
-    pub fn rounds(&self) -> u16 {
+    /// With what is not given filled in, and `--quick` carried out.
+    pub fn resolved(mut self) -> Self {
+        let exposures = self.exposures.unwrap_or(self.rows / 5);
+        let (mut share, mut seconds) = (1, self.half_rate_seconds.clamp(0.1, 600.0));
         if self.quick {
-            self.rounds.min(2)
-        } else {
-            self.rounds
+            (share, seconds) = (5, seconds / 2.0);
+            self.rounds = self.rounds.min(2);
         }
+        self.half_rate_seconds = seconds;
+        self.rows = (self.rows / share).max(1000);
+        self.exposures = Some((exposures / share).max(1000));
+        self
     }
 
-    /// Interactions of a load.
-    pub fn interactions(&self) -> u32 {
-        self.shortened(self.rows)
-    }
-
-    /// Exposures of a load.
-    pub fn exposures(&self) -> u32 {
-        self.shortened(self.exposures.unwrap_or(self.rows / 5))
-    }
-
-    /// Seconds of a load at half the held rate.
-    pub fn half_rate_seconds(&self) -> f64 {
-        let seconds = self.half_rate_seconds.clamp(0.1, 600.0);
-        if self.quick { seconds / 2.0 } else { seconds }
+    /// Events of a load into a table.
+    pub fn events(&self, table: Table) -> u32 {
+        match table {
+            Table::Interactions => self.rows,
+            Table::Exposures => self.exposures.unwrap_or(self.rows),
+        }
     }
 
     /// Connections that post bodies of this many events.
@@ -118,10 +104,5 @@ impl CompareOptions {
             (None, ..1000) => 32,
             (None, _) => 16,
         }
-    }
-
-    fn shortened(&self, rows: u32) -> u32 {
-        let rows = if self.quick { rows / 5 } else { rows };
-        rows.max(1000)
     }
 }

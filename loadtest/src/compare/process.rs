@@ -3,7 +3,7 @@
 use std::fs;
 
 use anyhow::Context as _;
-use procfs::process::{Process, Stat, all_processes};
+use procfs::process::{Process, Stat};
 use procfs::ticks_per_second;
 
 use crate::report::float;
@@ -56,18 +56,11 @@ pub fn cpu_of_family(pid: u32) -> anyhow::Result<f64> {
     anyhow::bail!("the children of process {pid} come and go too fast to be counted")
 }
 
-/// The living children of a process, in ascending order.
+/// The living children of a process, which its main thread began.
 fn children(of: u32) -> anyhow::Result<Vec<u32>> {
-    let mut children = Vec::new();
-    for process in all_processes().context("cannot list /proc")? {
-        // A process that has just ended has no parent.
-        let stat = process.and_then(|process| process.stat());
-        if let Some(stat) = stat.ok().filter(|stat| u32::try_from(stat.ppid) == Ok(of)) {
-            children.push(u32::try_from(stat.pid)?);
-        }
-    }
-    children.sort_unstable();
-    Ok(children)
+    let thread = Process::new(i32::try_from(of)?).and_then(|process| process.task_main_thread());
+    let children = thread.and_then(|thread| thread.children());
+    children.with_context(|| format!("cannot list the children of process {of}"))
 }
 
 /// The most memory that a process has had in RAM since [`reset_peak`], in bytes.
@@ -90,24 +83,21 @@ mod tests {
     use std::process::{Command, Stdio};
 
     #[test]
-    fn a_child_counts_with_its_family_while_it_lives_and_after() {
+    fn children_count_with_their_family_while_they_live_and_after_and_memory_has_a_peak() {
         let busy = "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done; read x";
         let mut command = Command::new("sh");
-        let command = command.args(["-c", busy]).stdin(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        while cpu_of(child.id()).unwrap() < 0.05 {
+        // A child of the child, which is another shell.
+        let command = command.args(["-c", "sh -c \"$0\"; read y", busy]);
+        let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
+        while cpu_of_family(child.id()).unwrap() < 0.05 {
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
-        assert!(children(std::process::id()).unwrap().contains(&child.id()));
+        assert!(cpu_of(child.id()).unwrap() < 0.05);
         drop(child.stdin.take());
         child.wait().unwrap();
         assert!(cpu_of_us().unwrap() >= 0.05);
-    }
 
-    #[test]
-    fn the_peak_of_memory_is_more_than_nothing_and_can_be_reset() {
-        let us = std::process::id();
-        reset_peak(us).unwrap();
-        assert!(peak_bytes(us).unwrap() > 1 << 20);
+        reset_peak(std::process::id()).unwrap();
+        assert!(peak_bytes(std::process::id()).unwrap() > 1 << 20);
     }
 }

@@ -41,25 +41,21 @@ impl Program {
         let mut command = Command::new(program);
         command.arg("serve").args(arguments);
         command.args(["--log-format", "json", "--log-level", "info"]);
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(file);
-        let child = command.spawn();
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        let child = command.stderr(file).spawn();
+        let cannot = || format!("cannot start {}: {BUILD_IT}", program.display());
         let mut this = Self {
-            child: child
-                .with_context(|| format!("cannot start {}: {BUILD_IT}", program.display()))?,
+            child: child.with_context(cannot)?,
             url: String::new(),
         };
         let until = Instant::now() + START_LIMIT;
         loop {
             let text = fs::read_to_string(log).unwrap_or_default();
-            let find = |message: &str| {
-                let mut lines = text
-                    .lines()
-                    .filter_map(|line| serde_json::from_str(line).ok());
-                lines.find(|line: &Value| line["message"] == message)
+            let lines = || {
+                text.lines()
+                    .filter_map(|line| serde_json::from_str(line).ok())
             };
+            let find = |message: &str| lines().find(|line: &Value| line["message"] == message);
             if let (Some(listening), Some(_)) = (find("listening"), find("ready"))
                 && let Some(address) = listening["address"].as_str()
             {
@@ -69,11 +65,10 @@ impl Program {
             if let Some(status) = this.child.try_wait()? {
                 anyhow::bail!("the service ended with {status} before it was ready:\n{text}");
             }
-            let seconds = START_LIMIT.as_secs();
-            let is_late = Instant::now() >= until;
             anyhow::ensure!(
-                !is_late,
-                "the service was not ready after {seconds} s:\n{text}"
+                Instant::now() < until,
+                "the service was not ready after {} s:\n{text}",
+                START_LIMIT.as_secs()
             );
             tokio::time::sleep(LOOK_EVERY).await;
         }
@@ -149,16 +144,35 @@ async fn say_yes(_body: Bytes) -> impl IntoResponse {
 
 /// Has a build of the service bring a database up to its schema.
 pub async fn migrate(program: &Path, url: &str) -> anyhow::Result<()> {
-    let mut command = tokio::process::Command::new(program);
-    command.args(["migrate", "--database-url", url]);
-    let output = command.stdin(Stdio::null()).kill_on_drop(true).output();
-    let output = tokio::time::timeout(START_LIMIT, output).await;
-    let output = output.context("the migration takes too long")?;
+    let arguments = ["migrate", "--database-url", url];
+    let migrated = run_to_end(program, &arguments);
+    let migrated = tokio::time::timeout(START_LIMIT, migrated).await;
+    migrated.context("the migration takes too long")?.map(drop)
+}
+
+/// Has psql do what `command` says, and says how long it took, its start included.
+pub async fn psql(psql: &Path, url: &str, command: &str) -> anyhow::Result<Duration> {
+    let arguments = [
+        "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", url, "-c", command,
+    ];
+    run_to_end(psql, &arguments).await
+}
+
+/// Runs a program, which must succeed, and says how long it took. Once it is waited for here,
+/// its CPU counts as ours.
+async fn run_to_end(program: &Path, arguments: &[&str]) -> anyhow::Result<Duration> {
     let name = program.display();
-    let output = output.with_context(|| format!("cannot start {name}"))?;
+    let began = Instant::now();
+    let mut command = tokio::process::Command::new(program);
+    command.args(arguments).stdin(Stdio::null());
+    let output = command.kill_on_drop(true).output().await;
+    let (output, took) = (
+        output.with_context(|| format!("cannot start {name}"))?,
+        began.elapsed(),
+    );
     let said = String::from_utf8_lossy(&output.stderr);
-    anyhow::ensure!(output.status.success(), "{name} cannot migrate: {said}");
-    Ok(())
+    anyhow::ensure!(output.status.success(), "{name} failed: {said}");
+    Ok(took)
 }
 
 const BUILD_IT: &str = "build it (cargo build --release) or name it with --service";
@@ -179,36 +193,12 @@ pub fn find_service(named: Option<&Path>) -> anyhow::Result<PathBuf> {
 }
 
 /// psql of the server's version, or of the PATH.
-pub fn find_psql(bin_dir: &Path) -> anyhow::Result<PathBuf> {
-    let works = |program: &PathBuf| {
-        let output = Command::new(program)
-            .arg("--version")
-            .stdin(Stdio::null())
-            .output();
-        output.is_ok_and(|output| output.status.success())
-    };
-    let mut programs = [bin_dir.join("psql"), PathBuf::from("psql")].into_iter();
-    programs.find(works).with_context(|| {
-        let dir = bin_dir.display();
-        format!("there is no psql in {dir} or in the PATH: install it (postgresql-client)")
-    })
-}
-
-/// Has psql do what `command` says, and says how long it took, its start included.
-pub async fn psql(psql: &Path, url: &str, command: String) -> anyhow::Result<Duration> {
-    let mut psql = Command::new(psql);
-    psql.args([
-        "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", url, "-c", &command,
-    ]);
-    psql.stdin(Stdio::null());
-    // Blocks until psql ends. It is waited for here, so that its CPU counts as ours.
-    let run = tokio::task::spawn_blocking(move || {
-        let began = Instant::now();
-        let output = psql.output().context("cannot start psql")?;
-        let took = began.elapsed();
-        let said = String::from_utf8_lossy(&output.stderr);
-        anyhow::ensure!(output.status.success(), "psql failed: {said}");
-        Ok(took)
-    });
-    run.await.context("psql was interrupted")?
+pub async fn find_psql(bin_dir: &Path) -> anyhow::Result<PathBuf> {
+    for program in [bin_dir.join("psql"), PathBuf::from("psql")] {
+        if run_to_end(&program, &["--version"]).await.is_ok() {
+            return Ok(program);
+        }
+    }
+    let dir = bin_dir.display();
+    anyhow::bail!("there is no psql in {dir} or in the PATH: install it (postgresql-client)")
 }

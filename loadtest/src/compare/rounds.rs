@@ -12,7 +12,7 @@ use super::options::CompareOptions;
 use super::programs::Program;
 use super::rows::Rows;
 use super::sample::{Sample, Section, Series};
-use crate::report::float;
+use crate::report::events_of;
 use crate::service::{Ack, Micros, Table};
 
 /// A table, its rows, and what loading them cost.
@@ -33,8 +33,7 @@ pub async fn run(
     progress: &dyn Fn(&str),
 ) -> anyhow::Result<Vec<Section>> {
     progress("making rows");
-    let suite = include_str!("suite.sql");
-    environment.admin.client.batch_execute(suite).await?;
+    environment.make_suite().await?;
     let mut entries = Vec::new();
     // The interactions first: most targets are set for them.
     for table in [Table::Interactions, Table::Exposures] {
@@ -49,18 +48,17 @@ pub async fn run(
         });
     }
     let handler = Program::empty_handler()?;
-    for round in 1..=options.rounds() {
+    for round in 1..=options.rounds {
         for entry in &mut entries {
             for at in 0..entry.series.len() {
                 let (method, series) = &entry.series[at];
                 progress(&format!(
                     "round {round} of {}: {}",
-                    options.rounds(),
-                    series.id
+                    options.rounds, series.id
                 ));
                 let sample = entry.run(*method, environment, options, &handler).await;
-                let sample = sample.with_context(|| format!("{} failed", series.id))?;
-                entry.series[at].1.samples.push(sample);
+                let series = &mut entry.series[at].1;
+                series.measure(async { sample }).await?;
             }
         }
     }
@@ -75,33 +73,32 @@ impl Entry {
         options: &CompareOptions,
         handler: &Program,
     ) -> anyhow::Result<Sample> {
-        let mut load = Load {
-            events: method.rows_of(self.load.events),
-            ..self.load.clone()
-        };
+        let mut load = self.load.clone();
+        load.settings.events = method.rows_of(load.settings.events);
         match method {
             Method::Text | Method::Binary(_) | Method::SuiteText => {
                 return load_by_copy(environment, &self.rows, method).await;
             }
             Method::Empty => {
-                load.body = 1;
-                load.connections = options.connections(1);
+                let load = load.in_bodies(options, 1);
                 return load.run_empty(environment, handler).await;
             }
-            Method::Http(ack, body) => (load.ack, load.body) = (ack, body),
+            Method::Http(ack, body) => {
+                load = load.in_bodies(options, body);
+                load.ack = ack;
+            }
             Method::HalfRate(ack) => {
                 let rate = self.held_rate()? / 2.0;
                 load.ack = ack;
                 load.rate = Some(rate);
-                load.events = events_of(rate, options.half_rate_seconds());
+                load.settings.events = events_of(rate * options.half_rate_seconds, 1);
             }
         }
-        load.connections = match (load.ack, load.rate) {
-            (Ack::Received | Ack::Durable, None) => options.connections(load.body),
-            // An answer waits for a COMMIT: the more wait, the more it commits.
-            // And what is due at a time must not wait for a connection.
-            _ => options.connections(1),
-        };
+        // An answer waits for a COMMIT: the more wait, the more it commits.
+        // And what is due at a time must not wait for a connection.
+        if load.ack == Ack::Committed || load.rate.is_some() {
+            load.connections = options.connections(1);
+        }
         load.run_alone(environment).await
     }
 
@@ -119,23 +116,9 @@ impl Entry {
             Table::Interactions => "Interactions",
             Table::Exposures => "Exposures of ten items",
         };
-        let mut section = Section::new(title);
-        for (method, series) in self.series {
-            match method.is_throughput() {
-                true => section.throughput.push(series),
-                false => section.paced.push(series),
-            }
+        Section {
+            title: title.to_owned(),
+            series: self.series.into_iter().map(|(_, series)| series).collect(),
         }
-        section
     }
-}
-
-/// Events that take `seconds` at a rate.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "cut to the range first"
-)]
-fn events_of(rate: f64, seconds: f64) -> u32 {
-    (rate * seconds).clamp(1.0, float(u64::from(u32::MAX / 2))) as u32
 }

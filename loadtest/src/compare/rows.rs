@@ -41,11 +41,8 @@ impl Rows {
     /// them as text.
     pub async fn make(environment: &Environment, load: &Load, now: Micros) -> anyhow::Result<Self> {
         let (table, tenant) = (load.table, environment.tenant);
-        let settings = Load {
-            body: CHECK_BODY,
-            ..load.clone()
-        };
-        let settings = settings.settings();
+        let mut settings = load.settings.clone();
+        settings.body_events = CHECK_BODY..=CHECK_BODY;
         let encode = move || encode(settings, table, tenant, now);
         let encoded = tokio::task::spawn_blocking(encode).await;
         let (count, blocks) = encoded.context("encoding the rows failed")??;
@@ -64,7 +61,7 @@ impl Rows {
         ] {
             let file = file.display();
             let write = format!("\\copy (SELECT {columns} FROM {table}) TO '{file}'");
-            environment.psql(write).await?;
+            environment.psql(&write).await?;
         }
         Ok(rows)
     }
@@ -73,10 +70,8 @@ impl Rows {
     pub async fn check(&self, environment: &Environment, load: &Load) -> anyhow::Result<()> {
         let table = self.table;
         let copied = digest(environment, table).await?;
-        let load = Load {
-            body: CHECK_BODY,
-            ..load.clone()
-        };
+        let mut load = load.clone();
+        load.settings.body_events = CHECK_BODY..=CHECK_BODY;
         load.run_alone(environment).await?;
         let posted = digest(environment, table).await?;
         anyhow::ensure!(

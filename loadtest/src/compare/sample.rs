@@ -3,14 +3,12 @@
 //! Knows nothing of how loads are made. On a busy machine only loads of the same
 //! round can be set against each other: [`ratio`] pairs them round by round.
 
-use std::collections::BTreeMap;
-
-use hdrhistogram::Histogram;
+use anyhow::Context as _;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::baseline::PREFIX;
-use crate::report::{float, grouped, milliseconds};
+use crate::report::{Latency, float, grouped};
 
 pub const MIB: f64 = 1_048_576.0;
 
@@ -40,29 +38,6 @@ pub struct Sample {
     pub latency: Option<Latency>,
 }
 
-/// The percentiles that are kept of how long answers took.
-pub const PERCENTILES: [&str; 5] = ["p50", "p90", "p99", "p99.9", "max"];
-
-/// How long answers took, in milliseconds, by percentile.
-#[derive(Clone, Copy, Debug, Serialize)]
-#[serde(into = "BTreeMap<&'static str, f64>")]
-pub struct Latency(pub [f64; PERCENTILES.len()]);
-
-impl From<Latency> for BTreeMap<&'static str, f64> {
-    fn from(latency: Latency) -> Self {
-        PERCENTILES.into_iter().zip(latency.0).collect()
-    }
-}
-
-impl Latency {
-    /// Of a histogram in microseconds; `None` if it is empty.
-    pub fn of(histogram: &Histogram<u64>) -> Option<Self> {
-        let percentiles = [50.0, 90.0, 99.0, 99.9, 100.0];
-        let at = |percentile| milliseconds(histogram, percentile);
-        (!histogram.is_empty()).then(|| Self(percentiles.map(at)))
-    }
-}
-
 /// A figure of a load, in the order of the columns in which they are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Figure {
@@ -78,35 +53,21 @@ pub enum Figure {
     P999,
 }
 
+/// All figures, with their names in JSON and in tables.
+pub const FIGURES: [(Figure, &str, &str); 10] = [
+    (Figure::Rate, "rows_per_second", "median of rows/s"),
+    (Figure::AckedRate, "acked_rows_per_second", "acked/s"),
+    (Figure::ServiceCpu, "service_cpu_us_per_row", "service"),
+    (Figure::PostgresCpu, "postgres_cpu_us_per_row", "postgres"),
+    (Figure::ClientCpu, "client_cpu_us_per_row", "client"),
+    (Figure::Wal, "wal_bytes_per_row", "WAL B"),
+    (Figure::Memory, "service_peak_bytes", "MiB"),
+    (Figure::P50, "p50_ms", "p50 ms"),
+    (Figure::P99, "p99_ms", "p99 ms"),
+    (Figure::P999, "p99.9_ms", "p99.9 ms"),
+];
+
 impl Figure {
-    pub const ALL: [Figure; 10] = [
-        Figure::Rate,
-        Figure::AckedRate,
-        Figure::ServiceCpu,
-        Figure::PostgresCpu,
-        Figure::ClientCpu,
-        Figure::Wal,
-        Figure::Memory,
-        Figure::P50,
-        Figure::P99,
-        Figure::P999,
-    ];
-
-    pub fn names(self) -> (&'static str, &'static str) {
-        match self {
-            Figure::Rate => ("rows_per_second", "median of rows/s"),
-            Figure::AckedRate => ("acked_rows_per_second", "acked/s"),
-            Figure::ServiceCpu => ("service_cpu_us_per_row", "service"),
-            Figure::PostgresCpu => ("postgres_cpu_us_per_row", "postgres"),
-            Figure::ClientCpu => ("client_cpu_us_per_row", "client"),
-            Figure::Wal => ("wal_bytes_per_row", "WAL B"),
-            Figure::Memory => ("service_peak_bytes", "MiB"),
-            Figure::P50 => ("p50_ms", "p50 ms"),
-            Figure::P99 => ("p99_ms", "p99 ms"),
-            Figure::P999 => ("p99.9_ms", "p99.9 ms"),
-        }
-    }
-
     /// Its value for a load that has it.
     pub fn of(self, sample: &Sample) -> Option<f64> {
         let rows = float(sample.rows.max(1));
@@ -120,7 +81,7 @@ impl Figure {
             Figure::Wal => Some(sample.wal_bytes? / rows),
             Figure::Memory => sample.service_peak_bytes.map(float),
             Figure::P50 => Some(sample.latency?.0[0]),
-            Figure::P99 => Some(sample.latency?.0[2]),
+            Figure::P99 => Some(sample.latency?.p99()),
             Figure::P999 => Some(sample.latency?.0[3]),
         }
     }
@@ -145,8 +106,10 @@ impl Sample {
 
     fn json(&self) -> Value {
         let mut object = json!(self);
-        for figure in [Figure::Rate, Figure::AckedRate, Figure::Wal] {
-            object[figure.names().0] = json!(figure.of(self));
+        for (figure, name, _) in FIGURES {
+            if matches!(figure, Figure::Rate | Figure::AckedRate | Figure::Wal) {
+                object[name] = json!(figure.of(self));
+            }
         }
         object
     }
@@ -205,6 +168,21 @@ impl Series {
         }
     }
 
+    /// Whether its rate is the schedule's and says nothing.
+    pub fn is_paced(&self) -> bool {
+        self.id.contains("/half_rate_")
+    }
+
+    /// Does a load of this kind, and keeps what it cost.
+    pub async fn measure(
+        &mut self,
+        load: impl Future<Output = anyhow::Result<Sample>>,
+    ) -> anyhow::Result<()> {
+        let sample = load.await.with_context(|| format!("{} failed", self.id))?;
+        self.samples.push(sample);
+        Ok(())
+    }
+
     /// A figure over all rounds that have it.
     pub fn spread(&self, figure: Figure) -> Option<Spread> {
         Spread::of(self.samples.iter().filter_map(|sample| figure.of(sample)))
@@ -216,8 +194,8 @@ impl Series {
             "title": self.title,
             "rounds": self.samples.iter().map(Sample::json).collect::<Vec<_>>(),
         });
-        for figure in Figure::ALL {
-            object[figure.names().0] = json!(self.spread(figure));
+        for (figure, name, _) in FIGURES {
+            object[name] = json!(self.spread(figure));
         }
         object
     }
@@ -229,44 +207,37 @@ pub fn ratio(of: &Series, to: &Series, figure: Figure) -> Option<Spread> {
     Spread::of(pairs.filter_map(|(of, to)| Some(figure.of(of)? / figure.of(to)?)))
 }
 
-/// Series that belong together.
+/// Series that belong together, those at a given rate last.
 #[derive(Clone, Debug)]
 pub struct Section {
     pub title: String,
-    /// Loads as fast as they go.
-    pub throughput: Vec<Series>,
-    /// Loads at a rate that is given.
-    pub paced: Vec<Series>,
+    pub series: Vec<Series>,
 }
 
 impl Section {
-    pub fn new(title: impl Into<String>) -> Self {
-        Self {
-            title: title.into(),
-            throughput: Vec::new(),
-            paced: Vec::new(),
-        }
+    /// Loads as fast as they go.
+    pub fn throughput(&self) -> impl Iterator<Item = &Series> {
+        self.series.iter().filter(|series| !series.is_paced())
     }
 
     /// Whether these are the points of an axis of growth.
     pub fn is_growth(&self) -> bool {
-        self.series().all(|series| series.id.starts_with("growth/"))
+        self.series
+            .iter()
+            .all(|series| series.id.starts_with("growth/"))
     }
 
     /// Whether these are two builds of the service.
     pub fn is_pair(&self) -> bool {
-        self.series().any(|series| series.id.starts_with(PREFIX))
-    }
-
-    /// Throughput first.
-    pub fn series(&self) -> impl Iterator<Item = &Series> {
-        self.throughput.iter().chain(&self.paced)
+        self.series
+            .iter()
+            .any(|series| series.id.starts_with(PREFIX))
     }
 
     pub fn json(&self) -> Value {
         json!({
             "title": self.title,
-            "series": self.series().map(Series::json).collect::<Vec<_>>(),
+            "series": self.series.iter().map(Series::json).collect::<Vec<_>>(),
         })
     }
 }
@@ -274,16 +245,6 @@ impl Section {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn series(rates: &[u32]) -> Series {
-        let mut series = Series::new("x", "X");
-        series.samples.extend(rates.iter().map(|&rate| Sample {
-            rows: rate.into(),
-            seconds: 1.0,
-            ..Sample::default()
-        }));
-        series
-    }
 
     #[test]
     fn the_median_of_an_even_number_lies_between_the_middle_two() {
@@ -295,7 +256,15 @@ mod tests {
     #[test]
     fn loads_are_set_against_those_of_the_same_round() {
         // The machine slows down to a tenth in the second round, for both.
-        let (of, to) = (series(&[200, 20, 200]), series(&[100, 10, 100]));
+        let [of, to] = [[200, 20, 200], [100, 10, 100]].map(|rates| {
+            let mut series = Series::new("x", "X");
+            series.samples.extend(rates.map(|rows| Sample {
+                rows,
+                seconds: 1.0,
+                ..Sample::default()
+            }));
+            series
+        });
         let spread = ratio(&of, &to, Figure::Rate).unwrap();
         assert_eq!((spread.min, spread.max), (2.0, 2.0));
     }

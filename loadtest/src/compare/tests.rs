@@ -8,6 +8,7 @@ use super::load::{Load, day_of};
 use super::method::{Method, load_by_copy};
 use super::options::CompareOptions;
 use super::rows::{Rows, digest};
+use crate::generate::defaults;
 use crate::service::{Micros, Table};
 
 const EVENTS: u32 = 12_345;
@@ -22,7 +23,7 @@ pub async fn test_environment() -> (Environment, TempDir) {
     let service = std::env::current_exe().unwrap();
     let options = CompareOptions {
         dir: dir.path().to_owned(),
-        ..CompareOptions::default()
+        ..defaults::<CompareOptions>()
     };
     let now = Micros(Timestamp::now().as_microsecond());
     let environment = Environment::new(&options, Some(&service), now)
@@ -35,12 +36,11 @@ pub async fn test_environment() -> (Environment, TempDir) {
 async fn every_copy_loads_the_same_rows_and_the_suites_own_tables_take_them() {
     let now = Timestamp::now();
     let (environment, dir) = test_environment().await;
-    let suite = include_str!("suite.sql");
-    environment.admin.client.batch_execute(suite).await.unwrap();
+    environment.make_suite().await.unwrap();
     for table in Table::ALL {
         let day_us = day_of(now).unwrap();
-        let mut load = Load::new(&CompareOptions::default(), table, 1000, day_us);
-        load.events = EVENTS;
+        let mut load = Load::new(&defaults::<CompareOptions>(), table, 1000, day_us);
+        load.settings.events = EVENTS;
         let received_at = Micros(now.as_microsecond());
         let rows = Rows::make(&environment, &load, received_at).await.unwrap();
         assert_eq!((rows.count, rows.blocks.len()), (EVENTS.into(), 2));

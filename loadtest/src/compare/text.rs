@@ -1,7 +1,7 @@
 //! The tables at the end of a comparison.
 
 use super::Comparison;
-use super::sample::{Figure, Section, Series, Spread, ratio};
+use super::sample::{FIGURES, Figure, Section, Series, Spread, ratio};
 use super::targets::{Judged, WHERE_NOTHING_ELSE};
 use crate::report::grouped;
 
@@ -23,16 +23,16 @@ pub fn render(comparison: &Comparison) -> String {
 
 /// The table of a section: a head, then a row for each series.
 pub fn rows_of(section: &Section) -> Vec<Vec<String>> {
-    let mut head: Vec<String> = Figure::ALL.map(|figure| figure.names().1.to_owned()).into();
+    let mut head: Vec<String> = FIGURES.map(|(_, _, head)| head.to_owned()).into();
     head.insert(0, section.title.clone());
     head.insert(2, "min–max".to_owned());
     let mut rows = vec![head];
-    for series in section.series() {
+    for series in &section.series {
         let show = |figure: Figure, words: &dyn Fn(Spread) -> String| {
             series.spread(figure).map_or("-".to_owned(), words)
         };
         let cell = |figure: Figure| show(figure, &|spread| figure.show(spread.median));
-        let mut row: Vec<String> = Figure::ALL.map(cell).into();
+        let mut row: Vec<String> = FIGURES.map(|(figure, ..)| cell(figure)).into();
         row.insert(0, series.title.clone());
         let range = |rate: Spread| format!("{}–{}", grouped(rate.min), grouped(rate.max));
         row.insert(2, show(Figure::Rate, &range));
@@ -62,21 +62,30 @@ fn ratios(lines: &mut Vec<String>, section: &Section) {
         let ratio = ratio(of, to, Figure::Rate)?;
         Some(format!("{:.2} × {}", ratio.median, to.title))
     };
-    let all = &section.throughput;
+    let all: Vec<&Series> = section.throughput().collect();
     if section.is_pair() {
-        lines.extend(all.as_chunks::<2>().0.iter().map(to_baseline));
+        let pairs = section.series.as_chunks::<2>().0;
+        lines.extend(pairs.iter().map(to_baseline));
         return;
     }
     let is_http = |series: &&Series| series.id.contains("/http_");
     let is_measured = |series: &&Series| section.is_growth() || is_http(series);
-    for of in all.iter().filter(is_measured) {
+    for of in all.iter().copied().filter(is_measured) {
         let others: Vec<&Series> = match section.is_growth() {
-            true => all[..1].iter().filter(|first| first.id != of.id).collect(),
+            true => all[..1]
+                .iter()
+                .copied()
+                .filter(|first| first.id != of.id)
+                .collect(),
             // Single events are set against an empty handler, and nothing else is.
             false => {
                 let fits =
                     |to: &&Series| to.id.ends_with("/empty_handler") == of.id.ends_with("_1");
-                all.iter().filter(|to| !is_http(to)).filter(fits).collect()
+                all.iter()
+                    .copied()
+                    .filter(|to| !is_http(to))
+                    .filter(fits)
+                    .collect()
             }
         };
         let against: Vec<String> = others.iter().filter_map(|to| times(of, to)).collect();

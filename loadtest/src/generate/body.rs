@@ -63,7 +63,7 @@ impl<'p> Bodies<'p> {
             if let Some(fault) = event.fault {
                 rejects.push((events, fault.code(event.table)));
             }
-            for document in write::documents(self.plan, &event) {
+            for document in write::documents(self.plan, event) {
                 if events > 0 {
                     self.text.push(comma);
                 }

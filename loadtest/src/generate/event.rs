@@ -3,6 +3,7 @@
 //! Keeps one invariant: an event is a function of the settings and its slot. The
 //! writer and the check both start from here, and share nothing behind it.
 
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::names;
@@ -19,6 +20,8 @@ const SURFACES: [&str; 4] = ["home", "product_page", "cart", "search"];
 /// The last one needs more than ASCII.
 const SEGMENTS: [&str; 4] = ["default", "returning", "vip", "größer"];
 const VARIANTS: [&str; 2] = ["control", "treatment"];
+/// The last one needs an escape.
+const DEVICES: [&str; 4] = ["web", "ios", "android", "tv 55\" – größer"];
 
 /// A user's or a session's id, as the client sends it.
 #[derive(Clone, Debug)]
@@ -36,13 +39,6 @@ impl Id {
             Id::Hash(hash) => hex::encode(hash),
         }
     }
-}
-
-#[derive(Clone, Copy, Debug)]
-pub struct Item {
-    pub item: u32,
-    /// In thousandths.
-    pub score: u32,
 }
 
 /// Why an event must be rejected.
@@ -84,37 +80,39 @@ pub struct Event {
     /// The raw user id is that of an anonymous visitor.
     pub is_anonymous: bool,
     pub session: Option<Id>,
-    pub surface: Option<&'static str>,
-    pub segment: Option<&'static str>,
-    pub experiment: Option<(u32, &'static str)>,
-    /// Of algorithm, config and rules.
-    pub version: Option<u32>,
-    /// A number that decides device, locale and country.
-    pub context: Option<u32>,
-    pub items: Vec<Item>,
-    pub event_type: &'static str,
-    pub item: u32,
-    pub position: Option<u32>,
-    /// In millionths.
-    pub value: Option<u64>,
+    /// What else happened, as the native format has it; null is what the event does not have.
+    pub members: Value,
     pub fault: Option<Fault>,
 }
 
 impl Event {
-    /// The items that are written as lines: a bad list has one, so that one slot is one rejection.
-    pub fn lines(&self) -> &[Item] {
-        match self.fault {
-            Some(_) => &self.items[..1],
-            None => &self.items,
+    /// How many events the service sees in the slot: a list of pipelines_v1 has a line an item.
+    pub fn count(&self) -> u32 {
+        let items = self.members["items"].as_array().map_or(1, Vec::len);
+        match self.format {
+            Format::PipelinesV1 => u32::try_from(items).expect("lists are short"),
+            _ => 1,
         }
     }
 
-    /// How many events the service sees in the slot.
-    pub fn count(&self) -> u32 {
-        match self.format {
-            Format::PipelinesV1 => u32::try_from(self.lines().len()).expect("lists are short"),
-            _ => 1,
+    /// Makes it one that must be rejected.
+    fn spoil(&mut self, fault: Fault) {
+        let (members, is_list) = (&mut self.members, self.format == Format::PipelinesV1);
+        // One line, so that one slot is one rejection.
+        if let Some(lines) = members["items"].as_array_mut().filter(|_| is_list) {
+            lines.truncate(1);
         }
+        match (fault, self.table) {
+            (Fault::Time | Fault::LongAgo, _) => {}
+            (Fault::Missing, Table::Exposures) => members["surface"] = Value::Null,
+            (Fault::Missing, Table::Interactions) => members["item_id"] = Value::Null,
+            (Fault::Wrong, Table::Exposures) if is_list => {
+                members["items"][0]["item_id"] = 7.into()
+            }
+            (Fault::Wrong, Table::Exposures) => members["items"] = "none".into(),
+            (Fault::Wrong, Table::Interactions) => members["event_type"] = "hover".into(),
+        }
+        self.fault = Some(fault);
     }
 }
 
@@ -129,7 +127,6 @@ impl Plan {
             1..=4 => Style::Nanos(draws.below(1000)),
             _ => Style::Micros,
         };
-        let fault = (self.role(body, slot) == Role::Invalid).then(|| draws.one_of(&Fault::ALL));
         let number = draws.popular(self.settings.users);
         let visit = number.wrapping_mul(16) + draws.below(16);
         let kind = draws.below(10);
@@ -151,53 +148,82 @@ impl Plan {
             (_, 0) => None,
             _ => Some(Id::Raw(format!("session-{visit}"))),
         };
+        let (request, members) = match table {
+            Table::Exposures => self.show(format, slot, &mut draws),
+            Table::Interactions => self.act(format, body, slot, &mut draws),
+        };
         let mut event = Event {
             table,
             format,
             tenant: self.tenant(body, slot),
             event_id: names::of_slot(self.seed, names::EVENT, slot),
-            request: None,
+            request,
             occurred_us: occurred_us(self, slot),
             style,
             user,
             is_anonymous,
             session,
-            surface: None,
-            segment: None,
-            experiment: None,
-            version: None,
-            context: None,
-            items: Vec::new(),
-            event_type: "",
-            item: 0,
-            position: None,
-            value: None,
-            fault,
+            members,
+            fault: None,
         };
-        match table {
-            Table::Exposures => self.show(&mut event, slot, &mut draws),
-            Table::Interactions => self.act(&mut event, body, slot, &mut draws),
+        if self.role(body, slot) == Role::Invalid {
+            event.spoil(draws.one_of(&Fault::ALL));
         }
         event
     }
 
-    fn show(&self, event: &mut Event, slot: u32, draws: &mut Draws) {
-        event.request = Some(request_of(self.seed, event.format, slot));
-        event.items = self.list(event.format, slot);
-        event.surface = Some(draws.one_of(&SURFACES));
+    /// The request and the members of an exposure.
+    fn show(&self, format: Format, slot: u32, draws: &mut Draws) -> (Option<String>, Value) {
         // A line of pipelines_v1 has no fields for the rest.
-        if event.format != Format::PipelinesV1 {
-            event.segment = draws.maybe(0.8, |draws| draws.one_of(&SEGMENTS));
-            event.experiment = draws.maybe(0.25, |draws| (draws.below(5), draws.one_of(&VARIANTS)));
-            event.version = draws.maybe(0.9, |draws| draws.below(32));
-            event.context = draws.maybe(0.75, |draws| draws.below(8));
+        let mut members = json!({});
+        if format != Format::PipelinesV1 {
+            let version = draws.maybe(0.9, |draws| draws.below(32));
+            let named = |word: &str| version.map(|version| format!("{word}-{version}"));
+            let config = named("cfg").map(|config| match version {
+                // Some copy the ETag as HTTP has it.
+                Some(0 | 16) => format!("W/\"{config}\""),
+                _ => config,
+            });
+            let experiment = |draws: &mut Draws| json!({"id": format!("exp-{}", draws.below(5)), "variant": draws.one_of(&VARIANTS)});
+            let context = |draws: &mut Draws| {
+                let (locale, country) = draws.one_of(&[("de-DE", "DE"), ("en-GB", "GB")]);
+                json!({"locale": locale, "device": draws.one_of(&DEVICES), "country": country})
+            };
+            members = json!({
+                "segment": draws.maybe(0.8, |draws| draws.one_of(&SEGMENTS)),
+                "experiment": draws.maybe(0.25, experiment),
+                "context": draws.maybe(0.75, context),
+                "algo_version": named("algo"),
+                "config_version": config,
+                "rules_version": named("rules"),
+            });
         }
+        let has_score = matches!(format, Format::Native | Format::ServiceV1);
+        let item = |(rank, (item, score)): (u32, (u32, u32))| {
+            let mut item = json!({"item_id": names::item(item), "rank": rank});
+            if has_score {
+                item["score"] = (f64::from(score) / 1000.0).into();
+            }
+            item
+        };
+        let ranks = u32::from(format != Format::PipelinesV1)..;
+        members["items"] = ranks.zip(self.list(format, slot)).map(item).collect();
+        members["surface"] = draws.one_of(&SURFACES).into();
+        (Some(request_of(self.seed, format, slot)), members)
     }
 
-    fn act(&self, event: &mut Event, body: u32, slot: u32, draws: &mut Draws) {
-        let is_native = event.format == Format::Native;
+    /// The request and the members of an interaction.
+    fn act(
+        &self,
+        format: Format,
+        body: u32,
+        slot: u32,
+        draws: &mut Draws,
+    ) -> (Option<String>, Value) {
+        let is_native = format == Format::Native;
         let shown_in = self.shown_before(body).filter(|_| is_native);
-        event.item = draws.popular(self.settings.items);
+        let (mut request, mut position) = (None, None);
+        let mut item = draws.popular(self.settings.items);
         // Seven in eight answer to a list; the others are searches and the like.
         match shown_in {
             Some(shown) if draws.below(8) > 0 => {
@@ -205,24 +231,19 @@ impl Plan {
                 let to = slots.start + draws.below(slots.end - slots.start);
                 let shown = self.list(Format::Native, to);
                 let at = draws.below(u32::try_from(shown.len()).expect("lists are short"));
-                event.request = Some(request_of(self.seed, Format::Native, to));
-                event.item = shown[at as usize].item;
-                event.position = Some(at + 1);
+                request = Some(request_of(self.seed, Format::Native, to));
+                item = shown[at as usize].0;
+                position = Some(at + 1);
             }
-            _ if !is_native => event.request = Some(request_of(self.seed, event.format, slot)),
+            _ if !is_native => request = Some(request_of(self.seed, format, slot)),
             // Interactions alone answer to lists that another client reports.
             None if self.settings.mix.0 == 0 && draws.below(8) > 0 => {
-                event.request = Some(request_of(self.seed, event.format, slot));
-                event.position = Some(1 + draws.below(LIST_ITEMS_MAX));
+                request = Some(request_of(self.seed, format, slot));
+                position = Some(1 + draws.below(LIST_ITEMS_MAX));
             }
             _ => {}
         }
-        if is_native {
-            event.surface = draws.maybe(0.9, |draws| draws.one_of(&SURFACES));
-            event.segment = draws.maybe(0.3, |draws| draws.one_of(&SEGMENTS));
-            event.context = draws.maybe(0.1, |draws| draws.below(8));
-        }
-        event.event_type = match (is_native, draws.below(100)) {
+        let event_type = match (is_native, draws.below(100)) {
             (false, 0..80) => "click",
             (false, _) => "purchase",
             (true, 0..40) => "impression",
@@ -231,27 +252,38 @@ impl Plan {
             (true, 90..97) => "add_to_cart",
             (true, _) => "purchase",
         };
-        event.value = match (event.event_type, draws.below(8)) {
+        let millionths = match (event_type, draws.below(8)) {
             // Some clients send more than cents.
-            ("purchase", 0) => Some(u64::from(draws.below(2_000_000_000))),
-            ("purchase", _) => Some(u64::from(draws.below(50_000)) * 10_000),
+            ("purchase", 0) => Some(draws.below(2_000_000_000)),
+            ("purchase", _) => Some(draws.below(50_000) * 10_000),
             ("add_to_cart", 0) => Some(0),
             _ => None,
         };
+        let mut members = json!({
+            "event_type": event_type,
+            "item_id": names::item(item),
+            "value": millionths.map(|millionths| f64::from(millionths) / 1e6),
+            "position": position,
+        });
+        if is_native {
+            let meta =
+                |draws: &mut Draws| json!({"device": draws.one_of(&DEVICES), "retry": false});
+            members["surface"] = json!(draws.maybe(0.9, |draws| draws.one_of(&SURFACES)));
+            members["segment"] = json!(draws.maybe(0.3, |draws| draws.one_of(&SEGMENTS)));
+            members["meta"] = json!(draws.maybe(0.1, meta));
+        }
+        (request, members)
     }
 
-    /// The list of `slot`: apart from the rest, so that an interaction can find the
-    /// items that its exposure showed.
-    fn list(&self, format: Format, slot: u32) -> Vec<Item> {
+    /// The list of `slot`, items and scores in thousandths: apart from the rest, so that an
+    /// interaction can find the items that its exposure showed.
+    fn list(&self, format: Format, slot: u32) -> Vec<(u32, u32)> {
         let mut draws = Draws::new(self.seed, 13, slot);
         let len = match format {
             Format::PipelinesV1 => 1 + draws.below(LIST_ITEMS_MAX),
             _ => 5 + draws.below(11),
         };
-        let item = |_| Item {
-            item: draws.popular(self.settings.items),
-            score: draws.below(1000),
-        };
+        let item = |_| (draws.popular(self.settings.items), draws.below(1000));
         (0..len).map(item).collect()
     }
 }

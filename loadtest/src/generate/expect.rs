@@ -5,8 +5,7 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::event::{Event, Id, Item};
-use super::names;
+use super::event::{Event, Id};
 use crate::service::{Format, Pseudonymizer, Table};
 
 /// What ids are hashed with, where it is known.
@@ -15,53 +14,48 @@ pub type Salt = Option<Pseudonymizer>;
 /// The columns of a valid event's row, as `to_jsonb` shows them; `items` are those of
 /// `response`. A hash that takes a salt that is not known is left out.
 pub fn expected_row(event: &Event, salt: &Salt) -> Vec<(&'static str, Value)> {
+    let member = |name: &str| event.members[name].clone();
+    let or = |value: Value, other: &str| match value {
+        Value::Null => other.into(),
+        value => value,
+    };
     let request = event.request.as_deref();
     let mut columns = vec![
         ("request_id", json!(request.map(request_uuid))),
-        ("surface", json!(event.surface)),
+        ("surface", member("surface")),
     ];
     if event.format == Format::Native {
         columns.push(("event_id", json!(event.event_id)));
     }
     let user = pseudonym(event.user.as_ref(), salt);
     columns.extend(user.map(|user| ("user_key", json!(user.map(|hash| format!("\\x{hash}"))))));
-    let session = pseudonym(event.session.as_ref(), salt);
+    let session = pseudonym(event.session.as_ref(), salt).map(|session| json!(session));
     match event.table {
         Table::Exposures => {
-            let version = |word: &str| event.version.map(|version| format!("{word}-{version}"));
-            let (experiment, variant) = event.experiment.unzip();
+            let config = member("config_version");
+            let etag = config.as_str();
+            let etag = etag.map(|etag| etag.trim_start_matches("W/").trim_matches('"'));
             // The suite's jobs need a session: each request without one stands alone.
-            let session = session.map(|session| json!(session.as_deref().or(request)));
-            columns.extend(session.map(|session| ("session_id", session)));
+            let alone = request.unwrap_or_default();
+            columns.extend(session.map(|session| ("session_id", or(session, alone))));
             columns.extend([
-                ("segment", json!(event.segment.unwrap_or("default"))),
+                ("segment", or(member("segment"), "default")),
+                ("experiment_id", event.members["experiment"]["id"].clone()),
                 (
-                    "experiment_id",
-                    json!(experiment.map(|id| format!("exp-{id}"))),
+                    "experiment_variant",
+                    event.members["experiment"]["variant"].clone(),
                 ),
-                ("experiment_variant", json!(variant)),
-                (
-                    "algo_version",
-                    json!(version("algo").unwrap_or("unknown".to_owned())),
-                ),
-                ("config_etag", json!(version("cfg"))),
-                ("rules_etag", json!(version("rules"))),
-                ("items", items(event)),
+                ("algo_version", or(member("algo_version"), "unknown")),
+                ("config_etag", json!(etag)),
+                ("rules_etag", member("rules_version")),
+                ("items", member("items")),
             ]);
         }
         Table::Interactions => {
-            columns.extend(session.map(|session| ("session_id", json!(session))));
-            columns.extend([
-                ("segment", json!(event.segment)),
-                ("event_type", json!(event.event_type)),
-                ("item_id", json!(names::item(event.item))),
-                ("position", json!(event.position)),
-                // The nearest double is that of the column's decimal.
-                (
-                    "value",
-                    json!(event.value.map(|value| crate::report::float(value) / 1e6)),
-                ),
-            ]);
+            columns.extend(session.map(|session| ("session_id", session)));
+            // The nearest double to a value is that of the column's decimal.
+            let same = ["segment", "event_type", "item_id", "position", "value"];
+            columns.extend(same.map(|name| (name, member(name))));
         }
     }
     columns
@@ -75,18 +69,6 @@ fn pseudonym(id: Option<&Id>, salt: &Salt) -> Option<Option<String>> {
         Some(Id::Hash(hash)) => Some(Some(hex::encode(hash))),
         Some(Id::Raw(raw)) => Some(salt.as_ref()?.hash(raw).map(hex::encode)),
     }
-}
-
-fn items(event: &Event) -> Value {
-    let first = u32::from(event.format != Format::PipelinesV1);
-    let item = |(rank, shown): (u32, &Item)| {
-        let mut item = json!({"item_id": names::item(shown.item), "rank": rank});
-        if !matches!(event.format, Format::PipelinesV1 | Format::EvalV1) {
-            item["score"] = (f64::from(shown.score) / 1000.0).into();
-        }
-        item
-    };
-    (first..).zip(&event.items).map(item).collect()
 }
 
 /// A request's id as the column holds it.

@@ -19,9 +19,11 @@ mod tests;
 pub use body::{Bodies, Body};
 pub use event::{Event, occurred_us};
 pub use expect::{Salt, expected_row, request_uuid};
-pub use names::{EVENT, REQUEST, item, slot_of};
+pub use names::{EVENT, REQUEST, slot_of};
 pub use plan::{Kind, Plan, Role};
 
-pub use settings::{Caller, Encoding, Framing, Scope, Settings, parse_positive};
+#[cfg(test)]
+pub use settings::defaults;
+pub use settings::{Caller, Encoding, Framing, Scope, Settings, only, parse_positive};
 #[cfg(test)]
 pub use tests::settings as test_settings;

@@ -50,8 +50,6 @@ pub struct Plan {
     /// Body b holds the slots from `starts[b]` up to `starts[b + 1]`.
     starts: Vec<u32>,
     stream_of: Vec<u16>,
-    /// The body's place in its stream.
-    place_of: Vec<u32>,
 }
 
 /// How many bodies of its stream a repeat may reach back: a client that sends
@@ -95,7 +93,6 @@ impl Plan {
             streams,
             starts: vec![0],
             stream_of: Vec::new(),
-            place_of: Vec::new(),
         };
         plan.deal()?;
         Ok(plan)
@@ -110,12 +107,8 @@ impl Plan {
             let behind = |(at, stream): &(usize, &Stream)| {
                 u128::from(dealt[*at]) * (1 << 32) / u128::from(stream.weight)
             };
-            let (at, _) = self
-                .streams
-                .iter()
-                .enumerate()
-                .min_by_key(behind)
-                .expect("there is a stream");
+            let streams = self.streams.iter().enumerate();
+            let (at, _) = streams.min_by_key(behind).expect("there is a stream");
             let body = u32::try_from(self.stream_of.len())?;
             let mut size = from + Draws::new(self.seed, 1, body).below(to - from + 1);
             let stream = &mut self.streams[at];
@@ -127,7 +120,6 @@ impl Plan {
             next += size;
             self.starts.push(next);
             self.stream_of.push(u16::try_from(at)?);
-            self.place_of.push(u32::try_from(stream.bodies.len())?);
             stream.bodies.push(body);
         }
         Ok(())
@@ -201,8 +193,9 @@ impl Plan {
     /// a longer one. So the lists of a body all repeat the same earlier body, each
     /// the one in its own place.
     fn original(&self, body: u32, slot: u32, draws: &mut Draws) -> Option<u32> {
-        let place = self.place_of[body as usize];
         let stream = self.stream_of(body);
+        let place = stream.bodies.partition_point(|&other| other < body);
+        let place = u32::try_from(place).expect("there are fewer bodies than 2^32");
         let reach = place.min(REPEATS_REACH_BACK);
         let is_list = stream.format == Format::PipelinesV1;
         let back = 1 + match is_list {

@@ -3,11 +3,11 @@
 use std::ops::RangeInclusive;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use clap::{Args, Parser, ValueEnum};
+use clap::{Args, Command, ValueEnum};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::service::Format;
+use crate::service::{Format, Table};
 
 /// How the events of a body are put together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
@@ -125,15 +125,23 @@ pub struct Settings {
     pub callers: Vec<Caller>,
 }
 
+/// What the command line has where nothing is said.
+pub fn defaults<T: Args>() -> T {
+    let matches = T::augment_args(Command::new("")).get_matches_from([""]);
+    T::from_arg_matches(&matches).expect("every option has a default")
+}
+
 impl Default for Settings {
-    /// What the command line has where nothing is said.
     fn default() -> Self {
-        #[derive(Parser)]
-        struct Alone {
-            #[command(flatten)]
-            settings: Settings,
-        }
-        Alone::parse_from([""]).settings
+        defaults()
+    }
+}
+
+/// The mix that has nothing but events of a table.
+pub fn only(table: Table) -> (u32, u32) {
+    match table {
+        Table::Exposures => (1, 0),
+        Table::Interactions => (0, 1),
     }
 }
 
@@ -200,19 +208,21 @@ fn parse_mix(text: &str) -> Result<(u32, u32), String> {
 }
 
 fn parse_share(text: &str) -> Result<f64, String> {
-    let share: f64 = text.parse().map_err(|_| "must be a number")?;
-    match (0.0..=1.0).contains(&share) {
-        true => Ok(share),
-        false => Err("must be between 0 and 1".to_owned()),
-    }
+    parse_float(
+        text,
+        |share| (0.0..=1.0).contains(&share),
+        "between 0 and 1",
+    )
 }
 
 pub fn parse_positive(text: &str) -> Result<f64, String> {
+    parse_float(text, |number| number.is_finite() && number > 0.0, "above 0")
+}
+
+fn parse_float(text: &str, is_right: fn(f64) -> bool, what: &str) -> Result<f64, String> {
     let number: f64 = text.parse().map_err(|_| "must be a number")?;
-    match number.is_finite() && number > 0.0 {
-        true => Ok(number),
-        false => Err("must be above 0".to_owned()),
-    }
+    let number = is_right(number).then_some(number);
+    number.ok_or_else(|| format!("must be {what}"))
 }
 
 #[cfg(test)]
@@ -220,20 +230,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_body_size_is_one_number_or_a_range_from_one_on() {
+    fn body_sizes_are_ranges_from_one_on_and_a_mix_has_a_weight_that_is_not_zero() {
         assert_eq!(parse_range("100"), Ok(100..=100));
         assert_eq!(parse_range("1..1000"), Ok(1..=1000));
-        for wrong in ["0", "0..5", "5..1", "x", "1..", ""] {
-            assert!(parse_range(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn a_mix_is_two_weights_that_are_not_both_zero() {
-        assert_eq!(parse_mix("1:3"), Ok((1, 3)));
         assert_eq!(parse_mix("1:0"), Ok((1, 0)));
-        for wrong in ["0:0", "1", "a:b", "1:-1"] {
-            assert!(parse_mix(wrong).is_err(), "{wrong}");
+        for wrong in ["0", "0..5", "5..1", "x", "1..", "", "0:0", "a:b", "1:-1"] {
+            let parsed = (parse_range(wrong), parse_mix(wrong));
+            assert!(matches!(parsed, (Err(_), Err(_))), "{wrong}");
         }
     }
 }

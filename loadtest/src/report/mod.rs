@@ -13,17 +13,13 @@ use serde_json::{Value, json};
 
 use crate::check::Findings;
 use crate::run::Job;
-use crate::service::{Ack, Format, word};
+use crate::service::{Format, word};
 pub use tally::{Counts, Tally};
-pub use words::{count, float, grouped, line, milliseconds, time};
-
-const PERCENTILES: [(&str, f64); 4] =
-    [("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("p99.9", 99.9)];
+pub use words::{Latency, PERCENTILES, count, events_of, float, grouped, line, time};
 
 #[derive(Debug)]
 pub struct Report<'r> {
     pub job: &'r Job,
-    pub ack: Ack,
     pub passes: Vec<Tally>,
     /// `None` where there was no database to look into.
     pub findings: Option<Findings>,
@@ -87,38 +83,28 @@ impl Tally {
             ("latency ms", &self.latency),
             ("late by ms", &self.lateness),
         ] {
-            if !histogram.is_empty() {
-                let mut text = String::new();
-                for (label, percentile) in PERCENTILES {
-                    text += &format!("{label} {:.2}  ", milliseconds(histogram, percentile));
-                }
-                text += &format!("max {:.2}", float(histogram.max()) / 1e3);
-                line(out, name, &text);
+            if let Some(latency) = Latency::of(histogram) {
+                let pairs = PERCENTILES.iter().zip(latency.0);
+                let texts: Vec<_> = pairs.map(|(name, ms)| format!("{name} {ms:.2}")).collect();
+                line(out, name, &texts.join("  "));
             }
         }
         if !self.made_before {
             let note = "not all bodies fitted into memory: some were made while the clock ran (--prepare-mb)";
             line(out, "note", note);
         }
-        let mut titles = String::new();
-        for title in [
-            "accepted", "committed", "duplicates", "rejected", "refused", "unknown",
-        ] {
-            titles += &format!("{title:>12}");
-        }
-        line(out, "events", &titles);
+        let columns: [(&str, fn(&Counts) -> u64); 6] = [
+            ("accepted", |counts| counts.accepted),
+            ("committed", |counts| counts.committed),
+            ("duplicates", |counts| counts.duplicates),
+            ("rejected", |counts| counts.rejected),
+            ("refused", |counts| counts.refused),
+            ("unknown", |counts| counts.unknown),
+        ];
+        let titles = columns.map(|(title, _)| format!("{title:>12}"));
+        line(out, "events", &titles.concat());
         let mut row = |name: &str, counts: &Counts| {
-            let Counts {
-                accepted,
-                committed,
-                duplicates,
-                rejected,
-                refused,
-                unknown,
-                ..
-            } = *counts;
-            let counts = [accepted, committed, duplicates, rejected, refused, unknown];
-            let cells = counts.map(|n| format!("{:>12}", count(n)));
+            let cells = columns.map(|(_, of)| format!("{:>12}", count(of(counts))));
             line(out, name, &cells.concat());
         };
         for ((table, format), counts) in &self.counts {
@@ -172,7 +158,7 @@ impl Report<'_> {
 
     pub fn render(&self) -> String {
         let mut out = String::new();
-        let (plan, ack) = (&self.job.plan, self.ack);
+        let (plan, ack) = (&self.job.plan, self.job.schedule.ack);
         let run = format!(
             "{} events, {} connections, ack={ack}, seed {}, until {}",
             grouped(plan.settings.events.into()),
@@ -230,7 +216,7 @@ impl Report<'_> {
                 "items": settings.items,
                 "users": settings.users,
                 "connections": self.job.schedule.connections,
-                "ack": self.ack.as_str(),
+                "ack": self.job.schedule.ack.as_str(),
                 "rate": self.job.schedule.rate,
             },
             "passes": self.passes.iter().map(Tally::json).collect::<Vec<_>>(),
@@ -242,15 +228,9 @@ impl Report<'_> {
 }
 
 fn latency_json(histogram: &Histogram<u64>) -> Value {
-    if histogram.is_empty() {
-        return Value::Null;
-    }
-    let mut object = json!({
-        "max": float(histogram.max()) / 1e3,
-        "mean": histogram.mean() / 1e3,
-    });
-    for (name, percentile) in PERCENTILES {
-        object[name] = milliseconds(histogram, percentile).into();
+    let mut object = json!(Latency::of(histogram));
+    if object.is_object() {
+        object["mean"] = (histogram.mean() / 1e3).into();
     }
     object
 }

@@ -122,13 +122,15 @@ impl Tally {
         self.latency.saturating_record(micros(latency));
     }
 
-    pub fn refused(&mut self, kind: Kind, events: u32) {
-        self.counts.entry(kind).or_default().refused += u64::from(events);
-        self.bodies += 1;
-    }
-
-    pub fn unknown(&mut self, kind: Kind, events: u32) {
-        self.counts.entry(kind).or_default().unknown += u64::from(events);
+    /// A body was given up: it was refused, or what became of it is unknown.
+    pub fn given_up(&mut self, kind: Kind, body: &Body, is_refused: bool) {
+        let counts = self.counts.entry(kind).or_default();
+        let count = if is_refused {
+            &mut counts.refused
+        } else {
+            &mut counts.unknown
+        };
+        *count += u64::from(body.events);
         self.bodies += 1;
     }
 
@@ -150,12 +152,8 @@ impl Tally {
         for (kind, counts) in other.counts {
             self.counts.entry(kind).or_default().add(&counts);
         }
-        for (ack, n) in other.acks {
-            *self.acks.entry(ack).or_default() += n;
-        }
-        for (refusal, n) in other.refusals {
-            *self.refusals.entry(refusal).or_default() += n;
-        }
+        add_each(&mut self.acks, other.acks);
+        add_each(&mut self.refusals, other.refusals);
         self.finished &= other.finished;
         self.retries += other.retries;
         self.reconnects += other.reconnects;
@@ -203,6 +201,13 @@ impl Counts {
     }
 }
 
+/// Adds counts by their names.
+fn add_each<K: Ord>(sums: &mut BTreeMap<K, u64>, counts: BTreeMap<K, u64>) {
+    for (key, n) in counts {
+        *sums.entry(key).or_default() += n;
+    }
+}
+
 fn length<T>(list: &[T]) -> u64 {
     u64::try_from(list.len()).expect("memory has fewer than 2^64 of anything")
 }
@@ -218,73 +223,38 @@ mod tests {
     use crate::answer::Told;
     use crate::service::Table;
 
-    const KIND: Kind = (Table::Exposures, 0);
-
-    /// A body of four events, of which the third must be rejected.
-    fn body() -> Body {
-        Body {
+    #[test]
+    fn every_answer_but_the_one_that_is_due_is_kept_with_a_reason() {
+        let body = Body {
             number: 1,
             bytes: bytes::Bytes::new(),
             events: 4,
             events_before: 0,
             rejects: Box::new([(2, "missing_field")]),
-        }
-    }
-
-    fn answer(accepted: u32, rejected: &[(u32, &str)]) -> Answer {
-        let told = |&(index, code): &(u32, &str)| Told {
-            index,
-            code: code.to_owned(),
-            message: String::new(),
         };
-        Answer {
-            ack: Some(Ack::Committed),
-            accepted,
-            rejected: rejected.iter().map(told).collect(),
-            committed: Some(accepted - 1),
-            duplicates: Some(1),
-            ..Answer::default()
-        }
-    }
-
-    #[test]
-    fn tallies_of_connections_add_up() {
-        let mut sum = Tally::new();
-        for ms in [10, 20] {
-            let mut one = Tally::new();
-            let answer = answer(3, &[(2, "missing_field")]);
-            one.answered(KIND, &body(), &answer, Duration::from_millis(ms));
-            one.refused(KIND, 7);
-            sum.add(one);
-        }
-        let total = sum.total();
-        let counts = (
-            total.accepted, total.committed, total.duplicates, total.refused,
-        );
-        assert_eq!(counts, (6, 4, 2, 14));
-        assert_eq!((sum.latency.len(), sum.accepted.len()), (2, 2));
-        assert!(sum.latency.max() >= 20_000 && sum.odd.is_empty());
-    }
-
-    #[test]
-    fn every_answer_but_the_one_that_is_due_is_kept_with_a_reason() {
-        for wrong in [
-            answer(4, &[]),
-            answer(3, &[(1, "missing_field")]),
-            answer(3, &[(2, "invalid_type")]),
-            answer(2, &[(2, "missing_field"), (3, "missing_field")]),
-            answer(2, &[(2, "missing_field")]),
-        ] {
-            let mut tally = Tally::new();
-            tally.answered(KIND, &body(), &wrong, Duration::ZERO);
-            assert_eq!((tally.accepted.len(), tally.odd.len()), (0, 1));
-        }
-    }
-
-    #[test]
-    fn a_latency_beyond_the_scale_counts_as_the_longest() {
+        let cases: [(u32, &[(u32, &str)]); 6] = [
+            (3, &[(2, "missing_field")]),
+            (4, &[]),
+            (3, &[(1, "missing_field")]),
+            (3, &[(2, "invalid_type")]),
+            (2, &[(2, "missing_field"), (3, "missing_field")]),
+            (2, &[(2, "missing_field")]),
+        ];
         let mut tally = Tally::new();
-        tally.answered(KIND, &body(), &answer(3, &[]), Duration::from_secs(86_400));
+        for (accepted, rejected) in cases {
+            let told = |&(index, code): &(u32, &str)| Told {
+                index,
+                code: code.to_owned(),
+                message: String::new(),
+            };
+            let answer = Answer {
+                accepted,
+                rejected: rejected.iter().map(told).collect(),
+                ..Answer::default()
+            };
+            tally.answered((Table::Exposures, 0), &body, &answer, Duration::MAX);
+        }
+        assert_eq!((tally.accepted.len(), tally.odd.len()), (1, 5));
         assert!(tally.latency.max() >= LATENCY_US_MAX);
     }
 }

@@ -1,17 +1,20 @@
+//! Passes against a service that follows a script.
+
 #![expect(
     clippy::disallowed_methods,
-    reason = "a test's connections end with its runtime"
+    reason = "a test's service ends with its runtime"
 )]
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use axum::Router;
+use axum::body::Body;
+use axum::http::HeaderMap;
+use axum::response::Response;
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full};
-use hyper::service::service_fn;
-use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
+use futures_util::stream;
 use indicatif::ProgressBar;
 use tokio::net::TcpListener;
 
@@ -23,131 +26,94 @@ use crate::service::{Ack, Format};
 /// What the service does with the next request.
 #[derive(Clone, Copy, Debug)]
 enum Does {
-    Answers,
     AnswersAfter(Duration),
     Refuses(u16),
     HangsUp,
 }
 
-/// A service that follows a script, and then answers.
-async fn service(script: impl IntoIterator<Item = Does>) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let script: Arc<Mutex<VecDeque<Does>>> = Arc::new(Mutex::new(script.into_iter().collect()));
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let script = Arc::clone(&script);
-            let serve = service_fn(move |request: Request<hyper::body::Incoming>| {
-                let next = script.lock().unwrap().pop_front().unwrap_or(Does::Answers);
-                respond(request, next)
-            });
-            let http = hyper::server::conn::http1::Builder::new();
-            tokio::spawn(
-                async move { drop(http.serve_connection(TokioIo::new(stream), serve).await) },
-            );
-        }
-    });
-    url
-}
-
-async fn respond(
-    request: Request<hyper::body::Incoming>,
-    does: Does,
-) -> Result<Response<Full<Bytes>>, Box<dyn std::error::Error + Send + Sync>> {
-    assert_eq!(request.headers()["content-type"], "application/x-ndjson");
-    let body = request.into_body().collect().await?.to_bytes();
-    let events = body
-        .split(|&byte| byte == b'\n')
-        .filter(|line| !line.is_empty())
-        .count();
+/// Answers, or does what the script says.
+async fn respond(headers: HeaderMap, body: Bytes, does: Option<Does>) -> Response {
+    assert_eq!(headers["content-type"], "application/x-ndjson");
     match does {
-        Does::HangsUp => return Err("hanging up".into()),
-        Does::Refuses(status) => {
-            let problem = r#"{"code":"overloaded","request_id":"r"}"#;
-            return Ok(Response::builder()
-                .status(status)
-                .header("retry-after", "0")
-                .body(Full::from(problem))?);
+        Some(Does::HangsUp) => {
+            let broken = stream::iter([Err::<Bytes, _>("hanging up")]);
+            return Response::new(Body::from_stream(broken));
         }
-        Does::AnswersAfter(delay) => tokio::time::sleep(delay).await,
-        Does::Answers => {}
+        Some(Does::Refuses(status)) => {
+            let problem = r#"{"code":"overloaded","request_id":"r"}"#;
+            let response = Response::builder()
+                .status(status)
+                .header("retry-after", "0");
+            return response.body(problem.into()).unwrap();
+        }
+        Some(Does::AnswersAfter(delay)) => tokio::time::sleep(delay).await,
+        None => {}
     }
+    let events = body.iter().filter(|&&byte| byte == b'\n').count();
     let answer = format!(
         r#"{{"ack":"committed","accepted":{events},"rejected":[],"committed":{events},"duplicates":0,"quarantined":[]}}"#
     );
-    Ok(Response::builder()
-        .header("x-ingest-ack", "committed")
-        .body(Full::from(answer))?)
+    let response = Response::builder().header("x-ingest-ack", "committed");
+    response.body(answer.into()).unwrap()
 }
 
 /// Posts a thousand events in a hundred bodies.
-async fn run(url: &str, schedule: Schedule) -> Tally {
+async fn run(script: &[Does], change: impl FnOnce(&mut Schedule)) -> Tally {
+    let script = Arc::new(Mutex::new(VecDeque::from(script.to_vec())));
+    let router = Router::new().fallback(move |headers: HeaderMap, body: Bytes| {
+        respond(headers, body, script.lock().unwrap().pop_front())
+    });
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await });
     let settings = Settings {
         body_events: 10..=10,
         formats: vec![Format::Native],
         invalid: 0.0,
         ..test_settings()
     };
-    let job = Arc::new(Job::new(settings, url, Ack::Committed, schedule, 10 << 20).unwrap());
-    let made = job.make().await;
-    job.post(made, &ProgressBar::hidden()).await.unwrap()
-}
-
-fn schedule() -> Schedule {
-    Schedule {
+    let mut schedule = Schedule {
         connections: 4,
         rate: None,
         retry: false,
         time_limit: Duration::from_secs(30),
-    }
-}
-
-#[tokio::test]
-async fn every_body_is_posted_once_and_entered_as_accepted() {
-    let url = service([]).await;
-    let pass = run(&url, schedule()).await;
-    assert!(pass.finished);
-    assert_eq!(pass.total().accepted, 1_000);
-    assert_eq!(pass.bodies, 100);
-    assert_eq!(pass.latency.len(), 100);
-    assert_eq!(pass.accepted.len(), 100);
-}
-
-#[tokio::test]
-async fn what_is_refused_or_lost_is_counted_and_not_taken_for_accepted() {
-    let url = service([Does::Refuses(503), Does::Refuses(413), Does::HangsUp]).await;
-    let pass = run(&url, schedule()).await;
-    let total = pass.total();
-    let counts = (total.accepted, total.refused, total.unknown);
-    assert_eq!(counts, (970, 20, 10));
-    assert_eq!(pass.reconnects, 1);
-    assert_eq!(pass.accepted.len(), 97);
-}
-
-#[tokio::test]
-async fn with_retries_what_is_refused_for_now_or_lost_is_posted_again() {
-    let url = service([Does::Refuses(503), Does::HangsUp, Does::Refuses(429)]).await;
-    let schedule = Schedule {
-        retry: true,
-        ..schedule()
+        ack: Ack::Committed,
+        prepare_bytes: 10 << 20,
     };
-    let pass = run(&url, schedule).await;
-    assert_eq!(pass.total().accepted, 1_000);
-    assert_eq!(pass.retries, 3);
-    assert_eq!(pass.refusals.len(), 2);
+    change(&mut schedule);
+    let job = Arc::new(Job::new(settings, &url, schedule).unwrap());
+    let progress = ProgressBar::hidden();
+    job.post(job.make().await, &progress).await.unwrap()
+}
+
+#[tokio::test]
+async fn every_body_is_counted_once_as_what_became_of_it_and_retried_if_that_was_asked_for() {
+    let script = [Does::Refuses(503), Does::Refuses(413), Does::HangsUp];
+    let passing = [Does::Refuses(503), Does::Refuses(429), Does::HangsUp];
+    let cases: [(&[Does], bool, _, _, _); 3] = [
+        (&[], false, [1_000, 0, 0], 0, 0),
+        (&script, false, [970, 20, 10], 0, 1),
+        (&passing, true, [1_000, 0, 0], 3, 1),
+    ];
+    for (script, retry, due, retries, reconnects) in cases {
+        let pass = run(script, |schedule| schedule.retry = retry).await;
+        let total = pass.total();
+        assert_eq!([total.accepted, total.refused, total.unknown], due);
+        assert_eq!((pass.retries, pass.reconnects), (retries, reconnects));
+        assert_eq!(pass.accepted.len() as u64 * 10, total.accepted);
+        assert_eq!((pass.finished, pass.bodies), (true, 100));
+        assert_eq!(pass.latency.len() * 10, total.accepted);
+    }
 }
 
 #[tokio::test]
 async fn in_an_open_loop_a_stall_counts_for_all_that_were_due_during_it() {
     let stall = Duration::from_millis(400);
-    let url = service([Does::AnswersAfter(stall)]).await;
     // One connection: bodies of ten events are due every 5 ms, 80 of them within the stall.
-    let schedule = Schedule {
-        connections: 1,
-        rate: Some(2_000.0),
-        ..schedule()
+    let open_loop = |schedule: &mut Schedule| {
+        (schedule.connections, schedule.rate) = (1, Some(2_000.0));
     };
-    let pass = run(&url, schedule).await;
+    let pass = run(&[Does::AnswersAfter(stall)], open_loop).await;
     assert!(pass.took >= Duration::from_millis(490), "{:?}", pass.took);
     let median = pass.latency.value_at_quantile(0.5);
     assert!(median > 50_000, "the median is {median} µs");
@@ -155,13 +121,9 @@ async fn in_an_open_loop_a_stall_counts_for_all_that_were_due_during_it() {
 
 #[tokio::test]
 async fn a_run_ends_at_its_time_limit() {
-    let url = service([]).await;
-    let schedule = Schedule {
-        rate: Some(100.0),
-        time_limit: Duration::from_millis(300),
-        ..schedule()
-    };
-    let pass = run(&url, schedule).await;
-    assert!(!pass.finished);
-    assert!(pass.took < Duration::from_secs(3), "{:?}", pass.took);
+    let limit = Duration::from_millis(300);
+    let pass = run(&[], |schedule| {
+        (schedule.rate, schedule.time_limit) = (Some(100.0), limit);
+    });
+    assert!(!pass.await.finished);
 }

@@ -11,12 +11,17 @@ use crate::harness::Database;
 /// The tenant of the suite's fixture.
 pub const TENANT: &str = "00000000-0000-4000-8000-000000000001";
 const SUITE_SCHEMA: &str = include_str!("../fixtures/suite_schema.sql");
+/// What the fixture includes: the load tester measures against the same tables.
+const SUITE_TABLES: &str = include_str!("../../../loadtest/src/compare/suite.sql");
+const INCLUDE: &str = r"\ir ../../../loadtest/src/compare/suite.sql";
 
 /// A database that the suite created and the service's migrations have adopted.
 pub async fn adopted() -> (Database, Report) {
     let database = Database::empty().await;
     let mut client = database.connect().await;
-    client.batch_execute(SUITE_SCHEMA).await.unwrap();
+    assert!(SUITE_SCHEMA.contains(INCLUDE));
+    let schema = SUITE_SCHEMA.replace(INCLUDE, SUITE_TABLES);
+    client.batch_execute(&schema).await.unwrap();
     let report = migrate(&mut client).await.unwrap();
     (database, report)
 }

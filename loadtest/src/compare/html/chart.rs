@@ -53,6 +53,9 @@ pub fn against(title: &str, target: &str, bars: &[Bar]) -> String {
 }
 
 fn draw(title: &str, bars: &[Bar], most: f64, target: Option<&str>) -> String {
+    if bars.is_empty() {
+        return String::new();
+    }
     let x = |value: f64| LEFT + (RIGHT - LEFT) * (value / most).clamp(0.0, 1.0);
     let rows = float(u64::try_from(bars.len()).expect("few bars"));
     let height = TOP + rows * ROW + TOP;

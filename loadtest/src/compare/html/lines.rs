@@ -2,8 +2,7 @@
 
 use super::chart::text;
 use super::escape;
-use crate::compare::sample::{Latency, PERCENTILES};
-use crate::report::float;
+use crate::report::{Latency, PERCENTILES, float};
 
 const WIDTH: f64 = 960.0;
 const HEIGHT: f64 = 340.0;
@@ -24,6 +23,9 @@ pub struct Line {
 }
 
 pub fn lines(title: &str, lines: &[Line]) -> String {
+    if lines.is_empty() {
+        return String::new();
+    }
     // Whole powers of ten, so that the grid has round names.
     let all = || {
         lines

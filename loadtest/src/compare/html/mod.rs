@@ -8,10 +8,10 @@ mod lines;
 mod tests;
 
 use super::Comparison;
-use super::sample::{Figure, Latency, Section, Series, Spread, ratio};
+use super::sample::{Figure, Section, Series, Spread, ratio};
 use super::targets::{Judged, WHERE_NOTHING_ELSE};
 use super::text;
-use crate::report::grouped;
+use crate::report::{Latency, grouped};
 use chart::Bar;
 use lines::Line;
 
@@ -71,66 +71,46 @@ fn headline(comparison: &Comparison) -> String {
 
 /// The few numbers that stand out.
 fn tiles(page: &mut String, comparison: &Comparison, judged: &[Judged]) {
-    let mut tiles = Vec::new();
+    let mut tiles = String::new();
+    let mut tile = |class: &str, number: &str, words: &str| {
+        let number = escape(number);
+        tiles += &format!("<div class=\"tile {class}\"><b>{number}</b>{words}</div>\n");
+    };
     if !judged.is_empty() {
         let met = judged.iter().filter(|judged| judged.is_met()).count();
         let class = if met == judged.len() { "good" } else { "bad" };
-        tiles.push((
-            class,
-            format!("{met} of {}", judged.len()),
-            "targets are met",
-        ));
+        let number = format!("{met} of {}", judged.len());
+        tile(class, &number, "targets are met");
     }
     let median = |id: &str, figure: Figure| Some(comparison.find(id)?.spread(figure)?.median);
-    for (id, words) in [
-        (
-            "interactions/http_durable_100",
-            "interactions a second over HTTP, committed",
-        ),
-        (
-            "exposures/http_durable_100",
-            "exposures a second over HTTP, committed",
-        ),
-    ] {
-        tiles.extend(median(id, Figure::Rate).map(|rate| ("", grouped(rate), words)));
+    for events in ["interactions", "exposures"] {
+        if let Some(rate) = median(&format!("{events}/http_durable_100"), Figure::Rate) {
+            let words = format!("{events} a second over HTTP, committed");
+            tile("", &grouped(rate), &words);
+        }
     }
-    let p99 = median("interactions/half_rate_durable", Figure::P99);
-    let words = "p99 of a durable answer at half the held rate";
-    tiles.extend(p99.map(|p99| ("", format!("{p99:.1} ms"), words)));
-    if tiles.is_empty() {
-        return;
+    if let Some(p99) = median("interactions/half_rate_durable", Figure::P99) {
+        let words = "p99 of a durable answer at half the held rate";
+        tile("", &format!("{p99:.1} ms"), words);
     }
-    *page += "<div class=\"tiles\">\n";
-    for (class, number, words) in tiles {
-        let number = escape(&number);
-        *page += &format!("<div class=\"tile {class}\"><b>{number}</b>{words}</div>\n");
+    if !tiles.is_empty() {
+        *page += &format!("<div class=\"tiles\">\n{tiles}</div>\n");
     }
-    *page += "</div>\n";
 }
 
 /// The targets, and how far they are met.
 fn targets(page: &mut String, judged: &[Judged]) {
-    if judged.is_empty() {
-        return;
-    }
-    heading(page, "Targets");
     let rates = format!(
         "Rates of {WHERE_NOTHING_ELSE}: a bar that reaches the dashed line is at least as fast as its target."
     );
     let others =
         "Latency and memory: a bar that stays before the dashed line is as low as its target.";
-    for (caption, is_least) in [(rates.as_str(), true), (others, false)] {
+    let figures = [(rates.as_str(), true), (others, false)].map(|(caption, is_least)| {
         let of_kind = judged.iter().filter(|judged| judged.is_least() == is_least);
         let bars: Vec<Bar> = of_kind.map(judged_bar).collect();
-        if !bars.is_empty() {
-            figure(
-                page,
-                caption,
-                &[],
-                &chart::against(caption, "target", &bars),
-            );
-        }
-    }
+        figure(caption, &[], &chart::against(caption, "target", &bars))
+    });
+    part(page, "Targets", &figures);
 }
 
 fn judged_bar(judged: &Judged) -> Bar {
@@ -164,26 +144,21 @@ fn bars_of<'s>(series: impl Iterator<Item = &'s Series>, figure: Figure, unit: &
 }
 
 fn throughput(page: &mut String, section: &Section) {
-    if section.throughput.is_empty() {
-        return;
-    }
-    heading(page, &format!("{}: rate", section.title));
     let keys = [("--ours", "recsys-ingest"), ("--theirs", "without it")];
     let keys = if section.is_growth() { &[][..] } else { &keys };
     let rows = "Rows a second, until the last one is committed.";
     let requests =
         "Requests of a single event a second; the service's until the last event is committed.";
-    for (is_single, caption) in [(false, rows), (true, requests)] {
+    let figures = [(false, rows), (true, requests)].map(|(is_single, caption)| {
         let bars = bars_of(of_kind(section, is_single), Figure::Rate, "");
-        if !bars.is_empty() {
-            figure(page, caption, keys, &chart::bars(caption, &bars));
-        }
-    }
+        figure(caption, keys, &chart::bars(caption, &bars))
+    });
+    part(page, &format!("{}: rate", section.title), &figures);
 }
 
 /// Requests of single events, or all else: next to each other neither could be read.
 fn of_kind(section: &Section, is_single: bool) -> impl Iterator<Item = &Series> {
-    section.throughput.iter().filter(move |series| {
+    section.throughput().filter(move |series| {
         let id = &series.id;
         (id.ends_with("/http_durable_1") || id.ends_with("/empty_handler")) == is_single
     })
@@ -191,6 +166,7 @@ fn of_kind(section: &Section, is_single: bool) -> impl Iterator<Item = &Series> 
 
 fn latency(page: &mut String, section: &Section) {
     let classes = ["ours", "postgres"].into_iter().cycle();
+    let paced = section.series.iter().filter(|series| series.is_paced());
     let line = |(series, class): (&Series, &'static str)| {
         let mut latency = Latency([0.0; 5]);
         for (at, median) in latency.0.iter_mut().enumerate() {
@@ -204,22 +180,15 @@ fn latency(page: &mut String, section: &Section) {
             class,
         })
     };
-    let lines: Vec<Line> = section.paced.iter().zip(classes).filter_map(line).collect();
-    if lines.is_empty() {
-        return;
-    }
-    heading(page, &format!("{}: latency", section.title));
+    let lines: Vec<Line> = paced.zip(classes).filter_map(line).collect();
     let caption = "Milliseconds from when a body was due to its answer, in an open loop at half \
                    the rate that is held; medians of the rounds.";
-    figure(page, caption, &[], &lines::lines(caption, &lines));
+    let figure = figure(caption, &[], &lines::lines(caption, &lines));
+    part(page, &format!("{}: latency", section.title), &[figure]);
 }
 
 /// CPU and WAL.
 fn cost(page: &mut String, section: &Section) {
-    if section.throughput.is_empty() {
-        return;
-    }
-    heading(page, &format!("{}: cost of an event", section.title));
     let keys = [
         ("--service", "service"),
         ("--postgres", "PostgreSQL"),
@@ -227,15 +196,15 @@ fn cost(page: &mut String, section: &Section) {
     ];
     let rows = "Microseconds of CPU for each row. The client is this load generator, or psql.";
     let requests = "Microseconds of CPU for each request of a single event; the empty handler counts as the service.";
-    for (is_single, caption) in [(false, rows), (true, requests)] {
+    let [rows, requests] = [(false, rows), (true, requests)].map(|(is_single, caption)| {
         let cpu: Vec<Bar> = of_kind(section, is_single).map(cpu_stack).collect();
-        if !cpu.is_empty() {
-            figure(page, caption, &keys, &chart::bars(caption, &cpu));
-        }
-    }
-    let wal = bars_of(section.throughput.iter(), Figure::Wal, " B");
+        figure(caption, &keys, &chart::bars(caption, &cpu))
+    });
+    let wal = bars_of(section.throughput(), Figure::Wal, " B");
     let caption = "Bytes of write-ahead log that PostgreSQL wrote for each row.";
-    figure(page, caption, &[], &chart::bars(caption, &wal));
+    let wal = figure(caption, &[], &chart::bars(caption, &wal));
+    let title = format!("{}: cost of an event", section.title);
+    part(page, &title, &[rows, requests, wal]);
 }
 
 fn cpu_stack(series: &Series) -> Bar {
@@ -257,12 +226,10 @@ fn cpu_stack(series: &Series) -> Bar {
 }
 
 fn memory(page: &mut String, section: &Section) {
-    let bars = bars_of(section.throughput.iter(), Figure::Memory, " MiB");
-    if !bars.is_empty() {
-        heading(page, &format!("{}: memory", section.title));
-        let caption = "The most memory that the service had, in MiB.";
-        figure(page, caption, &[], &chart::bars(caption, &bars));
-    }
+    let bars = bars_of(section.throughput(), Figure::Memory, " MiB");
+    let caption = "The most memory that the service had, in MiB.";
+    let figure = figure(caption, &[], &chart::bars(caption, &bars));
+    part(page, &format!("{}: memory", section.title), &[figure]);
 }
 
 /// All numbers, for those who want to check.
@@ -291,20 +258,25 @@ fn details(page: &mut String, comparison: &Comparison) {
     );
 }
 
-fn heading(page: &mut String, text: &str) {
-    *page += &format!("<h2>{}</h2>\n", escape(text));
+/// A heading, and the charts below it; nothing where no chart has anything to show.
+fn part(page: &mut String, title: &str, figures: &[String]) {
+    if figures.iter().any(|figure| !figure.is_empty()) {
+        *page += &format!("<h2>{}</h2>\n{}", escape(title), figures.concat());
+    }
 }
 
 /// A chart in its frame; keys are colours and what they stand for.
-fn figure(page: &mut String, caption: &str, keys: &[(&str, &str)], svg: &str) {
-    *page += &format!("<figure><figcaption>{}</figcaption>\n", escape(caption));
+fn figure(caption: &str, keys: &[(&str, &str)], svg: &str) -> String {
+    if svg.is_empty() {
+        return String::new();
+    }
     let key = |(color, words): &(&str, &str)| {
         format!("<span style=\"--c:var({color})\">{}</span>", escape(words))
     };
+    let mut keys: String = keys.iter().map(key).collect();
     if !keys.is_empty() {
-        let keys: String = keys.iter().map(key).collect();
-        *page += &format!("<div class=\"keys\">{keys}</div>\n");
+        keys = format!("<div class=\"keys\">{keys}</div>\n");
     }
-    *page += svg;
-    *page += "</figure>\n";
+    let caption = escape(caption);
+    format!("<figure><figcaption>{caption}</figcaption>\n{keys}{svg}</figure>\n")
 }
