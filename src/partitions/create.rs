@@ -13,9 +13,8 @@ use std::time::Duration;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Transaction};
 
-use super::bound::Bound;
 use super::catalog::{
-    Parent, Partition, begin, coverage_of, read_coverage, read_parent, read_partitions,
+    Bound, Parent, Partition, begin, coverage_of, read_coverage, read_parent, read_partitions,
 };
 use super::error::Error;
 use super::history::{Action, note};

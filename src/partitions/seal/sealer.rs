@@ -65,7 +65,7 @@ impl Sealer {
                     failing.ends();
                     report.log_failures();
                     if report.is_busy {
-                        debug!("another instance is sealing");
+                        debug!("another process is sealing");
                     }
                     TICK
                 }
