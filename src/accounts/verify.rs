@@ -50,7 +50,7 @@ pub struct TableCheck {
 /// Reads the ledger, and counts the tables' rows if `count_tables`.
 pub async fn read(
     client: &mut Client,
-    instance: Uuid,
+    spool_id: Uuid,
     lineage: Uuid,
     count_tables: bool,
 ) -> Result<Ledger> {
@@ -62,7 +62,7 @@ pub async fn read(
         .await
         .context("cannot begin a transaction")?;
     let mut ledger = Ledger {
-        streams: streams(&snapshot, instance, lineage).await?,
+        streams: streams(&snapshot, spool_id, lineage).await?,
         ..Ledger::default()
     };
     if count_tables {
@@ -84,10 +84,10 @@ pub async fn read(
 
 async fn streams(
     snapshot: &Transaction<'_>,
-    instance: Uuid,
+    spool_id: Uuid,
     lineage: Uuid,
 ) -> Result<Vec<StreamLedger>> {
-    let rows = super::ledger::read_all(snapshot, instance, lineage)
+    let rows = super::ledger::read_all(snapshot, spool_id, lineage)
         .await
         .context("cannot read the ledger; has `migrate` run?")?;
     let stream = |(number, row): (i16, LedgerRow)| StreamLedger {

@@ -149,7 +149,7 @@ pub async fn run(
     let mut writers = Vec::new();
     for frames in opened.readers {
         let stream = Stream {
-            instance: spool.instance(),
+            spool: spool.id(),
             lineage: spool.history().lineage(),
             number: frames.stream(),
             table: table_of(frames.stream()),
@@ -169,7 +169,7 @@ pub async fn run(
             checks: Arc::clone(&checks),
         };
         let name = format!("the writer of {}, lane {}", stream.table, stream.number / 2);
-        writers.push(stages.spawn(name, writer.run(frames)));
+        writers.push(stages.spawn_in(writer.span(), name, writer.run(frames)));
     }
     let committed = commit_on_a_thread(opened.committer)?;
     let committing = stages.spawn("the committing thread", async move {
@@ -259,7 +259,7 @@ pub async fn run(
     metrics.connections_max.set(gauge);
     info!(
         address = %listener.local_addr().context("cannot tell the address of the socket")?,
-        instance = %spool.instance(),
+        spool = %spool.id(),
         "listening"
     );
     let front = HttpService::new(Arc::new(app));
@@ -348,7 +348,7 @@ fn commit_on_a_thread(
     std::thread::Builder::new()
         .name("spool".to_owned())
         .spawn(move || {
-            committer.run();
+            tasks::span("the committing thread").in_scope(|| committer.run());
             // The service may have stopped waiting.
             ended.send(()).ok();
         })

@@ -49,8 +49,8 @@ pub struct RejectedRow {
 
 impl RejectedRow {
     /// A row that violates a unique index other than the key.
-    pub(crate) fn of_duplicate(trouble: &Error) -> Self {
-        match trouble {
+    pub(crate) fn of_duplicate(error: &Error) -> Self {
+        match error {
             Error::Rows { source, table, .. } => source
                 .as_db_error()
                 .map(|db| Self::of(db, *table))
@@ -182,12 +182,22 @@ pub enum Error {
     #[error("fenced off by a later opening of this spool")]
     Fenced(Option<Holder>),
     /// The payload of a record on disk is not rows.
-    #[error("cannot read the rows of frame {sequence} back from the spool")]
-    Frame {
+    #[error("cannot read the rows of record {sequence} back from the spool")]
+    Unreadable {
         /// The record's sequence.
         sequence: u64,
         /// What is wrong with it.
         source: crate::event::row::rows::NotRows,
+    },
+    /// A record holds other rows than its header counts.
+    #[error("record {sequence} of the spool counts {items} rows and holds {rows}")]
+    Miscounted {
+        /// The record's sequence.
+        sequence: u64,
+        /// Rows according to its header.
+        items: u32,
+        /// Rows in its payload.
+        rows: usize,
     },
     /// The spool cannot be read.
     #[error("cannot read the spool")]
@@ -203,7 +213,8 @@ impl Error {
             Error::Postgres(_)
             | Error::Partition(_)
             | Error::Fenced(_)
-            | Error::Frame { .. }
+            | Error::Unreadable { .. }
+            | Error::Miscounted { .. }
             | Error::Spool(_)
             | Error::EveryRow { .. } => ErrorKind::Fault,
             Error::Undecided { .. } => ErrorKind::Undecided,

@@ -77,7 +77,7 @@ impl World {
             Reader::Ended => return None,
             Reader::Asks => match next.memory.pop_front() {
                 Some(sequence) => next.give(sequence),
-                None => match next.lag.behind_from() {
+                None => match next.lag.on_disk_from() {
                     Some(from) => {
                         next.reader = Reader::Reads {
                             read_to: from.sequence - 1,
@@ -138,8 +138,8 @@ fn in_every_interleaving_each_frame_is_given_once_in_order_and_nobody_waits_for_
     for room in 1..=3 {
         for found in 0..=3 {
             let lag = match found {
-                0 => Lag::caught_up(),
-                last => Lag::behind(position(1), last),
+                0 => Lag::in_memory(),
+                last => Lag::on_disk(position(1), last),
             };
             let states = explore(World {
                 lag,
