@@ -29,7 +29,6 @@ pub struct Stream {
     pub lineage: Uuid,
     /// The stream's number in the spool.
     pub number: u8,
-    /// The table.
     pub table: Table,
 }
 
@@ -94,11 +93,8 @@ impl Totals {
 /// A process that has, or had, a spool open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {
-    /// Its host name.
     pub host: String,
-    /// Its process id.
     pub pid: i64,
-    /// Its spool directory.
     pub directory: String,
     /// When it took over the ledger rows, in UTC.
     pub since: String,

@@ -25,7 +25,6 @@ pub struct Ledger {
 /// A stream's row in the ledger.
 #[derive(Clone, Debug)]
 pub struct StreamLedger {
-    /// The stream.
     pub number: u8,
     /// The stream's watermark and counts.
     pub totals: Totals,
@@ -38,7 +37,6 @@ pub struct StreamLedger {
 /// A table's rows: counted, and according to the ledger of all spools and operators.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TableCheck {
-    /// The table.
     pub table: Table,
     /// Rows with an event id. Rows from before this service was put in front of an existing
     /// database have none and do not count.

@@ -24,7 +24,6 @@ pub enum TenantsCommand {
         #[arg(long)]
         name: Option<String>,
         #[command(flatten)]
-        #[allow(missing_docs, reason = "documented on its type")]
         database: Database,
     },
     /// List all tenants
@@ -48,7 +47,6 @@ pub enum KeysCommand {
         #[arg(long, value_parser = humantime::parse_duration)]
         expires_in: Option<Duration>,
         #[command(flatten)]
-        #[allow(missing_docs, reason = "documented on its type")]
         access: KeyAccess,
     },
     /// List keys, without showing them
@@ -57,7 +55,6 @@ pub enum KeysCommand {
         #[arg(long)]
         tenant: Option<String>,
         #[command(flatten)]
-        #[allow(missing_docs, reason = "documented on its type")]
         database: Database,
     },
     /// Make a key useless, at once for new readers and within --key-refresh for running ones
@@ -65,7 +62,6 @@ pub enum KeysCommand {
         /// The key's id, or the beginning of the key as `list` shows it
         key: String,
         #[command(flatten)]
-        #[allow(missing_docs, reason = "documented on its type")]
         database: Database,
     },
 }
@@ -74,10 +70,8 @@ pub enum KeysCommand {
 #[derive(Args, Debug)]
 pub struct KeyAccess {
     #[command(flatten)]
-    #[allow(missing_docs, reason = "documented on its type")]
     pub database: Database,
     #[command(flatten)]
-    #[allow(missing_docs, reason = "documented on its type")]
     pub secrets: Secrets,
 }
 

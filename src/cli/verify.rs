@@ -35,7 +35,6 @@ pub struct Verify {
     #[arg(long)]
     pub skip_tables: bool,
     #[command(flatten)]
-    #[allow(missing_docs, reason = "documented on its type")]
     pub database: Database,
 }
 

@@ -17,7 +17,7 @@ use super::catalog::{
     Bound, Parent, Partition, begin, coverage_of, read_coverage, read_parent, read_partitions,
 };
 use super::error::Error;
-use super::history::{Action, note};
+use super::history::{Action, record};
 use super::indexes::{IndexProfile, add_missing};
 use super::literal::timestamp;
 use super::range::{Interval, Range};
@@ -41,7 +41,6 @@ const LOCK_CLASS: i64 = (u32::from_be_bytes(*b"part") as i64) << 32;
 pub struct Created {
     /// Its name, without its schema.
     pub name: String,
-    /// Its range.
     pub range: Range,
     /// Rows that were moved into it from the default partition.
     pub moved_rows: u64,
@@ -365,7 +364,7 @@ async fn log_created(
         }
         _ => why.to_owned(),
     };
-    note(
+    record(
         tx,
         table,
         &created.name,

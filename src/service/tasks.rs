@@ -140,9 +140,9 @@ impl Tasks {
 }
 
 /// The span of a task. Of the highest level, so that a filter that lets a line pass lets its span
-/// pass, too.
+/// pass, too. A field `name` would hide the span's own name in JSON.
 pub(crate) fn span(name: &str) -> Span {
-    error_span!("task", name)
+    error_span!("task", task = name)
 }
 
 #[cfg(test)]

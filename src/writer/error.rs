@@ -36,7 +36,6 @@ pub struct RejectedRow {
     pub line: Option<usize>,
     /// The five-character SQLSTATE.
     pub sqlstate: String,
-    /// The message.
     pub message: String,
     /// The column, if Postgres names it.
     pub column: Option<String>,
@@ -134,15 +133,12 @@ pub enum Error {
     Rows {
         /// The operation that failed.
         doing: &'static str,
-        /// The rows' table.
         table: Table,
-        /// Postgres's error.
         source: tokio_postgres::Error,
     },
     /// The COPY stored fewer rows than it was given, without an error.
     #[error("{table} took {copied} of {given} rows")]
     LeftOut {
-        /// The rows' table.
         table: Table,
         /// Rows that COPY counted.
         copied: usize,
@@ -155,7 +151,6 @@ pub enum Error {
         last.message, last.sqlstate
     )]
     Undecided {
-        /// The rows' table.
         table: Table,
         /// Rows that were refused one by one.
         rows: usize,
@@ -168,7 +163,6 @@ pub enum Error {
         last.message, last.sqlstate
     )]
     EveryRow {
-        /// The rows' table.
         table: Table,
         /// Rows that were refused one by one.
         rows: usize,
@@ -184,7 +178,6 @@ pub enum Error {
     /// The payload of a record on disk is not rows.
     #[error("cannot read the rows of record {sequence} back from the spool")]
     Unreadable {
-        /// The record's sequence.
         sequence: u64,
         /// What is wrong with it.
         source: crate::event::row::rows::NotRows,
@@ -192,7 +185,6 @@ pub enum Error {
     /// A record holds other rows than its header counts.
     #[error("record {sequence} of the spool counts {items} rows and holds {rows}")]
     Miscounted {
-        /// The record's sequence.
         sequence: u64,
         /// Rows according to its header.
         items: u32,
@@ -245,7 +237,11 @@ impl Error {
 
     /// Whether a statement got no answer in time.
     pub(crate) fn is_timeout(&self) -> bool {
-        matches!(self, Error::Postgres(postgres::Error::TimedOut { .. }))
+        match self {
+            Error::Postgres(error) => error.is_timeout(),
+            Error::Partition(error) => error.is_timeout(),
+            _ => false,
+        }
     }
 
     /// Whether the rows that follow the batch may decide what is at fault.

@@ -81,11 +81,8 @@ pub struct Opening {
 /// Identifies this process for an operator.
 #[derive(Clone, Debug)]
 pub struct Place {
-    /// Its host name.
     pub host: String,
-    /// Its process id.
     pub pid: u32,
-    /// Its spool directory.
     pub directory: String,
 }
 

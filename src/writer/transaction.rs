@@ -42,7 +42,6 @@ pub(crate) struct Plan<'p> {
     pub(crate) checks_duplicates: bool,
     /// Rows that cannot be stored now, by their index in the batch.
     pub(crate) held_back: Vec<(usize, RejectedRow)>,
-    /// The batch's stream.
     pub(crate) stream: &'p Stream,
     /// Whether the batch has failed several times in a row.
     pub(crate) lasts: bool,

@@ -259,7 +259,9 @@ impl Shared {
         if frames > 0 {
             error!(
                 stream,
-                frames, items, "accepted frames are lost from the spool"
+                records = frames,
+                items,
+                "accepted records are lost from the spool"
             );
             self.usage.take(stream, frames, items);
             self.usage.since_lost[stream].fetch_add(items, Ordering::Relaxed);

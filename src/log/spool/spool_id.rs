@@ -37,7 +37,7 @@ pub(crate) fn read(disk: &dyn Disk) -> anyhow::Result<Option<Uuid>> {
         // Each segment holds the spool id too, so removing the file loses nothing.
         Err(_) => bail!(
             "the spool's spool_id file does not hold a uuid: remove the file, \
-             it is written anew from what the segments say"
+             it is written again from what the segments say"
         ),
     }
 }

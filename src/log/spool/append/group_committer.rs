@@ -112,7 +112,7 @@ impl<L, R> GroupCommitter<L, R> {
             if usize::from(entry.stream) >= self.lanes.len() {
                 error!(
                     stream = entry.stream,
-                    "a frame names a stream that the spool was not opened with"
+                    "a record names a stream that the spool was not opened with"
                 );
                 self.refuse(entry.durable, AppendError::Failed);
                 continue;

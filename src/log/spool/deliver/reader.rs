@@ -128,7 +128,7 @@ impl<L, R> LaneReader<L, R> {
             stream = self.stream,
             watermark,
             last = self.shared.found_last,
-            "the database remembers frames that this spool never had; was the spool directory \
+            "the database remembers records that this spool never had; was the spool directory \
              replaced by an older copy, or did another copy go on? What is in it is looked up \
              and stored where it is missing, nothing is skipped"
         );

@@ -81,7 +81,6 @@ fn recorded(disk: &dyn Disk, spool_id: Uuid, used: bool) -> anyhow::Result<Histo
 /// Item counts of one stream in a spool's directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StreamAccount {
-    /// The stream.
     pub number: u8,
     /// Items that were made durable under this spool id.
     pub accepted: u64,

@@ -40,7 +40,7 @@ pub(crate) fn repair(disk: &dyn Disk, report: &ScanReport) -> anyhow::Result<Uui
             let spool_id = Uuid::new_v4();
             spool_id::write(disk, spool_id).context("cannot write the spool's instance file")?;
             if let Some(previous) = previous {
-                info!(%previous, %spool_id, "the spool directory holds no segment: it begins anew");
+                info!(%previous, %spool_id, "the spool directory holds no segment: it becomes a new spool");
             }
             Ok(spool_id)
         }

@@ -35,6 +35,24 @@ fn a_lane_that_is_full_falls_behind_alone_and_comes_back_through_the_disk() {
 }
 
 #[test]
+fn what_is_delivered_and_not_acked_is_counted_up_to_a_sequence() {
+    let mut rig = Rig::open(&FaultyDisk::default()).unwrap();
+    for id in 1..=9 {
+        rig.commit(&[(0, id, 100), (1, 10 * id, 100)]);
+    }
+    // From memory, then from disk.
+    let taken = rig.take(0, 6);
+    assert!(taken[0].memory.is_some() && taken[5].memory.is_none());
+    let [third, last] = [taken[2].sequence, taken[5].sequence];
+    let delivered = |sequence| rig.spool.delivered(0, sequence);
+    assert_eq!((delivered(third), delivered(last)), (3, 6));
+    assert_eq!(delivered(u64::MAX), taken.len());
+    assert_eq!(rig.spool.delivered(1, u64::MAX), 0);
+    rig.spool.ack(0, third);
+    assert_eq!((delivered(third), delivered(last)), (0, 3));
+}
+
+#[test]
 fn reading_from_disk_too_early_gives_nothing_and_disturbs_nothing() {
     let mut rig = Rig::open(&FaultyDisk::default()).unwrap();
     for id in 1..=9 {

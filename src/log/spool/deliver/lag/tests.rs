@@ -154,3 +154,18 @@ fn in_every_interleaving_each_frame_is_given_once_in_order_and_nobody_waits_for_
         }
     }
 }
+
+#[test]
+fn a_record_that_is_offered_twice_or_late_stops_the_program() {
+    for late in [5, 4] {
+        for mut lag in [Lag::in_memory(), Lag::on_disk(position(1), 3)] {
+            lag.offer(position(5), || true);
+            let offered = std::panic::catch_unwind(move || {
+                lag.offer(position(late), || panic!("it is not let in"));
+            });
+            let panic = offered.unwrap_err();
+            let message = panic.downcast_ref::<&str>();
+            assert_eq!(message, Some(&"a record is offered twice, or out of order"));
+        }
+    }
+}

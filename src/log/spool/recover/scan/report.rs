@@ -39,7 +39,6 @@ pub(crate) struct Gap {
 /// The content of a segment.
 #[derive(Clone, Debug)]
 pub struct SegmentReport {
-    /// Its file name.
     pub name: String,
     /// Size of the file.
     pub bytes: u64,
@@ -87,9 +86,7 @@ pub enum Ending {
 pub struct Damage {
     /// Where it begins in the segment.
     pub offset: u64,
-    /// Its length.
     pub bytes: u64,
-    /// Its cause.
     pub kind: DamageKind,
 }
 
@@ -107,7 +104,6 @@ pub enum DamageKind {
 /// lost, or another file holds the same segment.
 #[derive(Clone, Debug)]
 pub struct Unreadable {
-    /// Its file name.
     pub name: String,
     /// Size of the file.
     pub bytes: u64,
@@ -148,8 +144,8 @@ impl ScanReport {
         if self.frames() > 0 {
             info!(
                 segments = self.segments.len(),
-                frames = self.frames(),
-                "found frames in the spool; the ledger tells which of them are still to be stored"
+                records = self.frames(),
+                "found records in the spool; the ledger tells which of them are still to be stored"
             );
         }
     }
@@ -169,10 +165,10 @@ impl SegmentReport {
         {
             match kind {
                 DamageKind::Corrupt => {
-                    error!(segment = %name, offset, bytes, "a spool segment is damaged where it had been synced; the frames around the damage are delivered");
+                    error!(segment = %name, offset, bytes, "a spool segment is damaged where it had been synced; the records around the damage are delivered");
                 }
                 DamageKind::Torn => {
-                    warn!(segment = %name, offset, bytes, "a write to the spool was torn; the frames around it are delivered");
+                    warn!(segment = %name, offset, bytes, "a write to the spool was torn; the records around it are delivered");
                 }
             }
         }
