@@ -101,12 +101,12 @@ impl Sealer {
 }
 
 async fn owns_tables(client: &Client) -> Result<bool, postgres::Error> {
-    let tables = Table::ALL.map(Table::as_str);
-    let asking = client.query_one(
-        "SELECT coalesce(bool_or(pg_has_role(relowner, 'USAGE')), true) FROM pg_class
-          WHERE oid IN (to_regclass($1), to_regclass($2))",
-        &[&tables[0], &tables[1]],
-    );
+    let sql = "SELECT coalesce(bool_or(pg_has_role(relowner, 'USAGE')), true) FROM pg_class
+                WHERE oid IN (to_regclass($1), to_regclass($2))";
+    let asking = async {
+        let tables = Table::ALL.map(Table::as_str);
+        client.query_one(sql, &[&tables[0], &tables[1]]).await
+    };
     let doing = "find out who owns the event tables";
     Ok(limited(doing, STATEMENT_LIMIT, asking).await?.get(0))
 }
