@@ -37,9 +37,9 @@ fn frame(payload: &Bytes) -> (Record<(), ()>, oneshot::Receiver<Result<(), Appen
 fn drain(mut reader: LaneReader<(), ()>, spool: Spool) {
     loop {
         let last = match reader.try_next() {
-            Next::Frame(frame) => Some(frame.sequence),
-            Next::Behind => reader
-                .read_behind(1 << 20)
+            Next::Record(frame) => Some(frame.sequence),
+            Next::OnDisk => reader
+                .read_from_disk(1 << 20)
                 .expect("the disk can be read")
                 .last()
                 .map(|frame| frame.sequence),

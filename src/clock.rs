@@ -4,7 +4,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::event::time::Micros;
 
-/// The current time.
 pub fn now() -> Micros {
     #[expect(
         clippy::disallowed_methods,

@@ -13,14 +13,14 @@ const WAIT_MAX: Duration = Duration::from_secs(30);
 /// Bytes of rows that were acked, and their rate.
 #[derive(Debug)]
 pub struct DrainRate {
-    settled: AtomicU64,
+    acked: AtomicU64,
     window: Mutex<Window>,
 }
 
 #[derive(Debug)]
 struct Window {
     started: Instant,
-    settled: u64,
+    acked: u64,
     bytes_per_second: f64,
 }
 
@@ -28,18 +28,18 @@ impl DrainRate {
     /// A rate without any acked rows.
     pub fn new(now: Instant) -> Self {
         Self {
-            settled: AtomicU64::new(0),
+            acked: AtomicU64::new(0),
             window: Mutex::new(Window {
                 started: now,
-                settled: 0,
+                acked: 0,
                 bytes_per_second: 0.0,
             }),
         }
     }
 
     /// Records a batch that is acked.
-    pub fn settled(&self, bytes: usize) {
-        self.settled.fetch_add(bytes as u64, Ordering::Relaxed);
+    pub fn acked(&self, bytes: usize) {
+        self.acked.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     /// How long it takes until `bytes` more are acked.
@@ -54,12 +54,12 @@ impl DrainRate {
     }
 
     fn bytes_per_second(&self, now: Instant) -> f64 {
-        let settled = self.settled.load(Ordering::Relaxed);
+        let acked = self.acked.load(Ordering::Relaxed);
         let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
         let elapsed = now.saturating_duration_since(window.started);
         if elapsed >= WINDOW {
             #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-            let rate = (settled - window.settled) as f64 / elapsed.as_secs_f64();
+            let rate = (acked - window.acked) as f64 / elapsed.as_secs_f64();
             // The old rate counts half if its window has just ended, and not at all if the rate was
             // not read for a while.
             let kept = if elapsed < WINDOW * 2 && window.bytes_per_second > 0.0 {
@@ -69,7 +69,7 @@ impl DrainRate {
             };
             window.bytes_per_second = window.bytes_per_second * kept + rate * (1.0 - kept);
             window.started = now;
-            window.settled = settled;
+            window.acked = acked;
         }
         window.bytes_per_second
     }
@@ -84,7 +84,7 @@ mod tests {
         let start = Instant::now();
         let drain = DrainRate::new(start);
         assert_eq!(drain.time_for(1, start), WAIT_MAX);
-        drain.settled(40_000_000);
+        drain.acked(40_000_000);
         // 10 MB/s over four seconds.
         let now = start + Duration::from_secs(4);
         assert_eq!(drain.time_for(50_000_000, now), Duration::from_secs(5));

@@ -34,7 +34,6 @@ impl Severity {
 pub struct Finding {
     /// A stable name for the kind of finding.
     pub code: &'static str,
-    /// How severe it is.
     pub severity: Severity,
     /// The event table that it is about; `None` if it is about all.
     #[serde(skip)]

@@ -183,7 +183,7 @@ fn write_all(to: &mut impl Write, bytes: &[u8]) -> usize {
 
 /// The message of a panic, if it is a literal in the source: a formatted one may quote what a
 /// client sent.
-fn words(payload: &(dyn Any + Send)) -> Option<&'static str> {
+fn literal_message(payload: &(dyn Any + Send)) -> Option<&'static str> {
     payload.downcast_ref::<&'static str>().copied()
 }
 
@@ -200,7 +200,7 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     tracing::error!(
         location = location.unwrap_or_default(),
         thread = thread.name().unwrap_or_default(),
-        panic = words(panic.payload()),
+        panic = literal_message(panic.payload()),
         backtrace,
         "the program has a bug: it panicked"
     );
@@ -230,7 +230,7 @@ mod tests {
 
     #[test]
     fn only_the_panic_messages_that_stand_in_the_source_are_repeated() {
-        let said = |made: std::thread::Result<usize>| words(&*made.unwrap_err());
+        let said = |made: std::thread::Result<usize>| literal_message(&*made.unwrap_err());
         let fixed = || panic!("an invariant is broken");
         assert_eq!(
             said(std::panic::catch_unwind(fixed)),

@@ -82,23 +82,19 @@ impl EncodeLabelValue for RowState {
 /// A table and where its rows are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ByState {
-    /// The table.
     pub table: Table,
     /// Where the rows are.
     pub state: RowState,
 }
 
-/// A table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ByTable {
-    /// The table.
     pub table: Table,
 }
 
 /// A table and what became of its events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ByOutcome {
-    /// The table.
     pub table: Table,
     /// What became of the events.
     pub outcome: EventOutcome,
@@ -107,7 +103,6 @@ pub struct ByOutcome {
 /// A table and a reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ByReason {
-    /// The table.
     pub table: Table,
     /// A code, or the kind of an error.
     pub reason: &'static str,
@@ -118,14 +113,11 @@ pub struct ByReason {
 pub struct ByFinding {
     /// A kind of finding.
     pub code: &'static str,
-    /// How severe it is.
     pub severity: &'static str,
 }
 
-/// A cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ByCause {
-    /// The cause.
     pub cause: &'static str,
 }
 

@@ -24,12 +24,11 @@ const READ: &str = "
 #[derive(Clone, Copy, Debug)]
 pub struct Stream {
     /// The spool's id.
-    pub instance: Uuid,
+    pub spool: Uuid,
     /// Which of the spools with this id; see `log::spool::recover::openings`.
     pub lineage: Uuid,
     /// The stream's number in the spool.
     pub number: u8,
-    /// The table.
     pub table: Table,
 }
 
@@ -37,7 +36,7 @@ impl Stream {
     /// The stream's ledger row as of the last COMMIT.
     pub(crate) async fn read(&self, client: &Client) -> Result<Option<LedgerRow>, Error> {
         let number = i16::from(self.number);
-        let parameters: [&(dyn ToSql + Sync); 3] = [&self.instance, &self.lineage, &Some(number)];
+        let parameters: [&(dyn ToSql + Sync); 3] = [&self.spool, &self.lineage, &Some(number)];
         let row = client.query_opt(READ, &parameters).await?;
         Ok(row.as_ref().map(LedgerRow::of_row))
     }
@@ -47,7 +46,7 @@ impl Stream {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     /// The watermark: all records up to this sequence are committed.
-    pub settled: u64,
+    pub watermark: u64,
     /// Rows that were stored.
     pub stored: u64,
     /// Rows that were already stored.
@@ -64,7 +63,7 @@ pub struct Totals {
 impl Totals {
     pub(crate) fn of_row(row: &Row) -> Self {
         Self {
-            settled: count(row, 0),
+            watermark: count(row, 0),
             stored: count(row, 1),
             duplicates: count(row, 2),
             quarantined: count(row, 3),
@@ -94,11 +93,8 @@ impl Totals {
 /// A process that has, or had, a spool open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {
-    /// Its host name.
     pub host: String,
-    /// Its process id.
     pub pid: i64,
-    /// Its spool directory.
     pub directory: String,
     /// When it took over the ledger rows, in UTC.
     pub since: String,
@@ -140,7 +136,7 @@ impl LedgerRow {
         Self {
             totals,
             mark: Mark {
-                settled: totals.settled,
+                watermark: totals.watermark,
                 opening: row.get(6),
                 epoch: count(row, 7),
             },
@@ -152,11 +148,11 @@ impl LedgerRow {
 /// The ledger rows of all streams of a spool, with their numbers.
 pub(crate) async fn read_all(
     client: &Transaction<'_>,
-    instance: Uuid,
+    spool_id: Uuid,
     lineage: Uuid,
 ) -> Result<Vec<(i16, LedgerRow)>, Error> {
     let rows = client
-        .query(READ, &[&instance, &lineage, &None::<i16>])
+        .query(READ, &[&spool_id, &lineage, &None::<i16>])
         .await?;
     Ok(rows
         .iter()
@@ -172,7 +168,7 @@ pub(crate) fn count(row: &Row, at: usize) -> u64 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Mark {
     /// The watermark, in the sequences of the opening's directory.
-    pub(crate) settled: u64,
+    pub(crate) watermark: u64,
     /// The opening that may advance it; `None` for a row that no opening has taken over.
     pub(crate) opening: Option<Uuid>,
     /// Rises with each take-over.

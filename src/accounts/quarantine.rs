@@ -3,6 +3,8 @@
 //! Invariant: a row leaves quarantine in the same transaction that stores it or counts it as
 //! dropped in the ledger.
 
+pub mod retry;
+
 use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
 use tokio_postgres::{Client, Transaction};
@@ -12,13 +14,9 @@ use crate::event::row::rows::Rows;
 use crate::event::row_json::row_to_json;
 use crate::event::table::Table;
 use crate::event::time::Micros;
-use crate::partitions;
-use crate::partitions::catalog::read_coverage;
-use crate::partitions::coverage::Coverage;
-use crate::partitions::create::ensure;
-use crate::partitions::range::{Interval, Range};
+use crate::partitions::range::Range;
 
-use crate::event::result::{LEFT_OUT, LEFT_OUT_MESSAGE, PARTITION_BUDGET};
+use crate::event::result::PARTITION_BUDGET;
 
 /// The spool id of the ledger rows that count what operators do, with one stream for each table.
 const OPERATOR: Uuid = Uuid::nil();
@@ -30,7 +28,6 @@ pub enum Selection {
     Ids(Vec<i64>),
     /// All rows with this SQLSTATE.
     Code(String),
-    /// All rows.
     All,
 }
 
@@ -43,7 +40,6 @@ pub struct Quarantined {
     pub table: String,
     /// The tenant's external id, or its UUID if it is unknown.
     pub tenant: String,
-    /// The event's id.
     pub event_id: Uuid,
     /// When it was quarantined.
     pub at: Micros,
@@ -55,17 +51,6 @@ pub struct Quarantined {
     pub place: Option<String>,
     /// The row as JSON text, or its bytes in hexadecimal if they cannot be read as a row.
     pub row: String,
-}
-
-/// The result of a retry.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Retried {
-    /// Rows that are stored now.
-    pub stored: u64,
-    /// Rows that were stored already.
-    pub duplicates: u64,
-    /// Rows that Postgres still refuses, and why.
-    pub refused: Vec<(i64, String)>,
 }
 
 const SELECT: &str = "
@@ -96,33 +81,6 @@ pub async fn show(client: &Client, id: i64) -> Result<Quarantined> {
             bail!("there is no row {id} in quarantine; `quarantine list` shows which there are")
         }
     }
-}
-
-/// Retries rows one by one, so that a bad row does not stop the others.
-pub async fn retry(
-    client: &mut Client,
-    selection: &Selection,
-    interval: Interval,
-) -> Result<Retried> {
-    let mut retried = Retried::default();
-    let mut coverage = <[Coverage; 2]>::default();
-    for id in ids(client, selection).await? {
-        match retry_one(client, id, interval, &mut coverage).await {
-            Ok(Fate::Stored) => retried.stored += 1,
-            Ok(Fate::Duplicate) => retried.duplicates += 1,
-            // It was retried or discarded elsewhere.
-            Ok(Fate::Gone) => {}
-            Ok(Fate::Refused(words)) => retried.refused.push((id, words)),
-            Err(error) => match error.downcast_ref::<tokio_postgres::Error>() {
-                Some(refusal) if refusal.as_db_error().is_some() => {
-                    let words = crate::postgres::error::describe(refusal);
-                    retried.refused.push((id, words));
-                }
-                _ => return Err(error.context(format!("cannot retry row {id}"))),
-            },
-        }
-    }
-    Ok(retried)
 }
 
 /// One instant for each table and day with rows that wait for a partition.
@@ -214,147 +172,6 @@ async fn ids(client: &Client, selection: &Selection) -> Result<Vec<i64>> {
         bail!("there is no row {missing} in quarantine; nothing was done");
     }
     Ok(ids)
-}
-
-/// The result of retrying one row.
-enum Fate {
-    Stored,
-    /// It was already stored.
-    Duplicate,
-    /// It is no longer in quarantine.
-    Gone,
-    /// It stays in quarantine.
-    Refused(String),
-}
-
-/// A row's key, as parameters.
-type RowKey = (Uuid, Micros, Uuid);
-
-async fn retry_one(
-    client: &mut Client,
-    id: i64,
-    interval: Interval,
-    coverage: &mut [Coverage; 2],
-) -> Result<Fate> {
-    let found = client
-        .query_opt(
-            "SELECT table_name, (extract(epoch FROM occurred_at) * 1000000)::bigint,
-                    tenant_id, occurred_at, event_id
-               FROM ingest_quarantine WHERE id = $1",
-            &[&id],
-        )
-        .await?;
-    let Some(found) = found else {
-        return Ok(Fate::Gone);
-    };
-    let table = table_named(found.get(0))?;
-    let key: RowKey = (found.get(2), found.get(3), found.get(4));
-    // `ensure` takes a lock even if the partition exists, so look first.
-    let coverage = &mut coverage[table as usize];
-    if !coverage.covers(found.get(1)) {
-        *coverage = read_coverage(client, table).await?;
-    }
-    if !coverage.covers(found.get(1)) {
-        // An operator asked for this row, so the partition does not count against the hourly limit.
-        let range = interval.range_of(found.get(1));
-        match ensure(client, table, range, "for a row in quarantine").await {
-            Ok(_) => *coverage = read_coverage(client, table).await?,
-            Err(busy @ partitions::error::Error::Busy { .. }) => {
-                return Ok(Fate::Refused(busy.to_string()));
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-
-    let transaction = client.transaction().await?;
-    let taken = transaction
-        .query_opt(
-            "DELETE FROM ingest_quarantine WHERE id = $1 RETURNING row::text, row_bytes",
-            &[&id],
-        )
-        .await?;
-    let Some(taken) = taken else {
-        return Ok(Fate::Gone);
-    };
-    // A deferred constraint fails at COMMIT; then the row also stays in quarantine.
-    let stored = match (taken.get(0), taken.get(1)) {
-        (Some(json), _) => insert(&transaction, table, json).await?,
-        (None, Some(bytes)) => match copy_in(&transaction, table, &key, bytes).await? {
-            Some(stored) => stored,
-            None => {
-                let words = "its bytes are no row that this version reads";
-                return Ok(Fate::Refused(words.to_owned()));
-            }
-        },
-        (None, None) => return Ok(Fate::Refused("it has neither JSON nor bytes".to_owned())),
-    };
-    if !stored && !is_stored(&transaction, table, &key).await? {
-        let words = format!("{LEFT_OUT_MESSAGE} ({LEFT_OUT})");
-        return Ok(Fate::Refused(words));
-    }
-    let counts = if stored { [1, 0, 0] } else { [0, 1, 0] };
-    enter(&transaction, table, counts).await?;
-    transaction.commit().await?;
-    Ok(if stored {
-        Fate::Stored
-    } else {
-        Fate::Duplicate
-    })
-}
-
-/// Inserts a row that is kept as JSON. `false` if nothing was inserted.
-async fn insert(transaction: &Transaction<'_>, table: Table, json: &str) -> Result<bool> {
-    let columns: Vec<_> = table.columns().iter().map(|column| column.name).collect();
-    let columns = columns.join(", ");
-    // Only for a conflict on the key: a row that violates another unique index is no duplicate.
-    let inserted = transaction
-        .execute(
-            &format!(
-                "INSERT INTO {table} ({columns})
-                 SELECT {columns} FROM jsonb_populate_record(NULL::{table}, $1::text::jsonb)
-                     ON CONFLICT (tenant_id, occurred_at, event_id) DO NOTHING"
-            ),
-            &[&json],
-        )
-        .await?;
-    Ok(inserted > 0)
-}
-
-/// Copies a row that is kept as bytes. `false` if nothing was stored, `None` if the bytes are no
-/// row.
-async fn copy_in(
-    transaction: &Transaction<'_>,
-    table: Table,
-    key: &RowKey,
-    bytes: Vec<u8>,
-) -> Result<Option<bool>> {
-    let rows = match Rows::parse(Bytes::from(bytes)) {
-        Ok(rows) if rows.table() == table && rows.len() == 1 => rows,
-        _ => return Ok(None),
-    };
-    if is_stored(transaction, table, key).await? {
-        return Ok(Some(false));
-    }
-    let sink = transaction
-        .copy_in(&crate::postgres::copy::statement(table))
-        .await?;
-    Ok(Some(
-        crate::postgres::copy::send(sink, rows.iter()).await? > 0,
-    ))
-}
-
-async fn is_stored(transaction: &Transaction<'_>, table: Table, key: &RowKey) -> Result<bool> {
-    let (tenant, occurred_at, event_id) = key;
-    let row = transaction
-        .query_one(
-            &format!(
-                "SELECT EXISTS (SELECT FROM {table}
-                  WHERE tenant_id = $1 AND occurred_at = $2 AND event_id = $3)"
-            ),
-            &[tenant, occurred_at, event_id],
-        )
-        .await?;
-    Ok(row.get(0))
 }
 
 /// Moves a row's count in the ledger from quarantined to stored, duplicate or dropped.

@@ -97,7 +97,8 @@ impl LaneStatus {
         self.was_reached.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn settle(&self, totals: Totals) {
+    /// Records the totals that the ledger has now.
+    pub(crate) fn update(&self, totals: Totals) {
         self.was_reached.store(true, Ordering::Relaxed);
         self.progress().totals = totals;
     }

@@ -25,7 +25,6 @@ pub struct Ledger {
 /// A stream's row in the ledger.
 #[derive(Clone, Debug)]
 pub struct StreamLedger {
-    /// The stream.
     pub number: u8,
     /// The stream's watermark and counts.
     pub totals: Totals,
@@ -38,7 +37,6 @@ pub struct StreamLedger {
 /// A table's rows: counted, and according to the ledger of all spools and operators.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TableCheck {
-    /// The table.
     pub table: Table,
     /// Rows with an event id. Rows from before this service was put in front of an existing
     /// database have none and do not count.
@@ -50,7 +48,7 @@ pub struct TableCheck {
 /// Reads the ledger, and counts the tables' rows if `count_tables`.
 pub async fn read(
     client: &mut Client,
-    instance: Uuid,
+    spool_id: Uuid,
     lineage: Uuid,
     count_tables: bool,
 ) -> Result<Ledger> {
@@ -62,7 +60,7 @@ pub async fn read(
         .await
         .context("cannot begin a transaction")?;
     let mut ledger = Ledger {
-        streams: streams(&snapshot, instance, lineage).await?,
+        streams: streams(&snapshot, spool_id, lineage).await?,
         ..Ledger::default()
     };
     if count_tables {
@@ -84,10 +82,10 @@ pub async fn read(
 
 async fn streams(
     snapshot: &Transaction<'_>,
-    instance: Uuid,
+    spool_id: Uuid,
     lineage: Uuid,
 ) -> Result<Vec<StreamLedger>> {
-    let rows = super::ledger::read_all(snapshot, instance, lineage)
+    let rows = super::ledger::read_all(snapshot, spool_id, lineage)
         .await
         .context("cannot read the ledger; has `migrate` run?")?;
     let stream = |(number, row): (i16, LedgerRow)| StreamLedger {

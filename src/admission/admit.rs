@@ -70,7 +70,7 @@ impl From<AppendError> for Overload {
 /// stages after it.
 #[derive(Clone, Debug)]
 pub struct Admission {
-    budget: MemoryLimit,
+    memory: MemoryLimit,
     entries: flume::Sender<Record>,
     spool: Spool,
     segment_bytes: u64,
@@ -83,7 +83,7 @@ pub struct Admission {
 impl Admission {
     /// Sends records into `entries`, to `shards` lanes for each table, until `fenced_off` is set.
     pub fn new(
-        budget: MemoryLimit,
+        memory: MemoryLimit,
         entries: flume::Sender<Record>,
         spool: Spool,
         segment_bytes: u64,
@@ -92,7 +92,7 @@ impl Admission {
         fenced_off: Arc<AtomicBool>,
     ) -> Self {
         Self {
-            budget,
+            memory,
             entries,
             spool,
             segment_bytes,
@@ -107,8 +107,8 @@ impl Admission {
     pub fn reserve(&self, bytes: usize) -> Result<Reservation, Overload> {
         u32::try_from(bytes)
             .ok()
-            .and_then(|bytes| self.budget.reserve(bytes))
-            .ok_or(if bytes > self.budget.bytes_max() {
+            .and_then(|bytes| self.memory.reserve(bytes))
+            .ok_or(if bytes > self.memory.bytes_max() {
                 Overload::TooLarge
             } else {
                 Overload::Bytes
@@ -119,9 +119,9 @@ impl Admission {
     pub fn scratch(&self, body_bytes: usize) -> Scratch<'_> {
         // Above three quarters of the limit a retry does not help: the body takes most of the
         // memory by itself.
-        let most = self.budget.bytes_max() / 4 * 3;
+        let most = self.memory.bytes_max() / 4 * 3;
         Scratch {
-            intake: self,
+            admission: self,
             bytes_max: most.saturating_sub(body_bytes),
             used: Cell::new(0),
             reservation: RefCell::new(None),
@@ -131,7 +131,7 @@ impl Admission {
 
     /// Bytes reserved, and the memory limit.
     pub fn bytes(&self) -> (usize, usize) {
-        (self.budget.reserved(), self.budget.bytes_max())
+        (self.memory.reserved(), self.memory.bytes_max())
     }
 
     /// Whether a body of `bytes` fits into the spool; checked before any work is done for it.
@@ -163,6 +163,10 @@ impl Admission {
         result: Option<oneshot::Sender<RecordResult>>,
     ) -> Result<(), Overload> {
         self.is_not_fenced_off()?;
+        debug_assert!(
+            reservation.bytes() >= rows.framed().len(),
+            "rows go into the pipeline with less memory reserved than they hold"
+        );
         let turn = self.turn.fetch_add(1, Ordering::Relaxed) % usize::from(self.shards);
         let shard = u8::try_from(turn).expect("the remainder of a u8 is one");
         let entry = Record {
@@ -193,7 +197,7 @@ impl Admission {
             }
             // A quarter of the memory limit is room for many bodies.
             Overload::Bytes | Overload::Records => {
-                self.drain.time_for(self.budget.bytes_max() as u64 / 4, now)
+                self.drain.time_for(self.memory.bytes_max() as u64 / 4, now)
             }
             // Space in the spool is freed a segment at a time.
             Overload::Spool | Overload::Reserve => self.drain.time_for(self.segment_bytes, now),
@@ -208,8 +212,8 @@ const SCRATCH_STEP: usize = 4096;
 
 /// Memory for decoding one body, reserved as it is used.
 #[derive(Debug)]
-pub struct Scratch<'i> {
-    intake: &'i Admission,
+pub struct Scratch<'a> {
+    admission: &'a Admission,
     bytes_max: usize,
     used: Cell<usize>,
     reservation: RefCell<Option<Reservation>>,
@@ -229,9 +233,9 @@ impl Memory for Scratch<'_> {
             self.refused.set(Some(Overload::TooLarge));
             return false;
         }
-        let more = self.intake.reserve((used - reserved).max(SCRATCH_STEP));
+        let more = self.admission.reserve((used - reserved).max(SCRATCH_STEP));
         match (
-            more.or_else(|_| self.intake.reserve(used - reserved)),
+            more.or_else(|_| self.admission.reserve(used - reserved)),
             &mut *reservation,
         ) {
             (Ok(more), Some(reservation)) => reservation.merge(more),

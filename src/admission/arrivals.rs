@@ -51,13 +51,13 @@ pub struct Arriving {
 }
 
 impl Arrivals {
-    /// Shares of a memory limit of `budget_bytes`, for bodies of up to `body_bytes_max`.
-    pub fn new(budget_bytes: usize, body_bytes_max: usize) -> Self {
+    /// Shares of a memory limit of `memory_bytes`, for bodies of up to `body_bytes_max`.
+    pub fn new(memory_bytes: usize, body_bytes_max: usize) -> Self {
         let one = body_bytes_max.saturating_add(REQUEST_BYTES);
         Self {
             shared: Arc::new(Shared {
-                all_max: (budget_bytes / 2).max(one),
-                key_max: (budget_bytes / 4).max(one),
+                all_max: (memory_bytes / 2).max(one),
+                key_max: (memory_bytes / 4).max(one),
                 held: Mutex::default(),
             }),
         }
@@ -108,12 +108,16 @@ impl Arriving {
             return;
         }
         let mut held = self.shared.held();
-        held.all -= bytes;
-        if let Some(of_key) = held.by_key.get_mut(&self.key) {
-            *of_key -= bytes;
-            if *of_key == 0 {
-                held.by_key.remove(&self.key);
-            }
+        let of_key = held.by_key.get(&self.key).copied().unwrap_or(0);
+        debug_assert!(
+            bytes <= of_key && of_key <= held.all,
+            "a body releases more of its share than it has reserved"
+        );
+        // Runs while a request panics, too: then another panic would end the process.
+        held.all = held.all.saturating_sub(bytes);
+        match of_key.saturating_sub(bytes) {
+            0 => drop(held.by_key.remove(&self.key)),
+            left => drop(held.by_key.insert(self.key, left)),
         }
     }
 }
@@ -173,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_small_budget_still_takes_one_largest_body() {
+    fn a_small_limit_still_takes_one_largest_body() {
         let arrivals = Arrivals::new(64 * 1024, 8 * MIB);
         let mut body = arrivals.begin(Uuid::nil());
         body.waits_with(8 * MIB).unwrap();

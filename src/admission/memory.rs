@@ -42,7 +42,12 @@ impl MemoryLimit {
 
     /// Bytes reserved now.
     pub fn reserved(&self) -> usize {
-        self.bytes_max - self.free.available_permits()
+        let free = self.free.available_permits();
+        debug_assert!(
+            free <= self.bytes_max,
+            "more memory was released than reserved"
+        );
+        self.bytes_max.saturating_sub(free)
     }
 
     /// The most that can be reserved.
@@ -75,17 +80,17 @@ mod tests {
 
     #[test]
     fn what_is_lent_comes_back_and_no_more_is_lent_than_there_is() {
-        let budget = MemoryLimit::new(100);
-        let mut a = budget.reserve(60).unwrap();
-        assert!(budget.reserve(41).is_none());
-        let b = budget.reserve(40).unwrap();
-        assert_eq!(budget.reserved(), 100);
+        let limit = MemoryLimit::new(100);
+        let mut a = limit.reserve(60).unwrap();
+        assert!(limit.reserve(41).is_none());
+        let b = limit.reserve(40).unwrap();
+        assert_eq!(limit.reserved(), 100);
         a.merge(b);
         a.shrink(30);
-        assert_eq!((a.bytes(), budget.reserved()), (30, 30));
+        assert_eq!((a.bytes(), limit.reserved()), (30, 30));
         a.shrink(50);
         assert_eq!(a.bytes(), 30);
         drop(a);
-        assert_eq!(budget.reserved(), 0);
+        assert_eq!(limit.reserved(), 0);
     }
 }

@@ -27,6 +27,11 @@ pub fn stream(table: Table, shard: u8) -> u8 {
     shard * 2 + table as u8
 }
 
+/// The shard of a stream.
+pub fn shard_of(stream: u8) -> u8 {
+    stream / 2
+}
+
 /// The table of a stream's rows.
 pub fn table_of(stream: u8) -> Table {
     Table::ALL[usize::from(stream % 2)]

@@ -53,7 +53,6 @@ pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
     #[command(flatten)]
-    #[allow(missing_docs, reason = "documented on its type")]
     pub log: Log,
 }
 

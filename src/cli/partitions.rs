@@ -37,10 +37,8 @@ pub enum PartitionsCommand {
         /// Names of partitions, sealed whatever the time [default: all that are due]
         names: Vec<String>,
         #[command(flatten)]
-        #[allow(missing_docs, reason = "documented on its type")]
         sealing: Sealing,
         #[command(flatten)]
-        #[allow(missing_docs, reason = "documented on its type")]
         database: Database,
     },
 }

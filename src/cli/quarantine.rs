@@ -20,7 +20,6 @@ pub enum QuarantineCommand {
         #[arg(long, default_value_t = 100)]
         limit: i64,
         #[command(flatten)]
-        #[allow(missing_docs, reason = "documented on its type")]
         database: Database,
     },
     /// Show one row, with all its columns as JSON
@@ -28,13 +27,11 @@ pub enum QuarantineCommand {
         /// The row's number
         id: i64,
         #[command(flatten)]
-        #[allow(missing_docs, reason = "documented on its type")]
         database: Database,
     },
     /// Try to store rows again, one by one
     Retry {
         #[command(flatten)]
-        #[allow(missing_docs, reason = "documented on its type")]
         rows: QuarantineRows,
         /// Time that one partition holds, for partitions that have to be made: day, week or month
         #[arg(long, env = "INGEST_PARTITION_INTERVAL", default_value = "day")]
@@ -110,9 +107,12 @@ pub(crate) async fn run(command: QuarantineCommand) -> Result<()> {
             partition_interval,
         } => {
             let mut session = open(&rows.database).await?;
-            let retried =
-                quarantine::retry(&mut session.client, &rows.selection(), partition_interval)
-                    .await?;
+            let retried = quarantine::retry::retry(
+                &mut session.client,
+                &rows.selection(),
+                partition_interval,
+            )
+            .await?;
             for (id, words) in &retried.refused {
                 logging::say(&format!("row {id} is still refused: {words}"));
             }

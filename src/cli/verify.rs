@@ -23,7 +23,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// What to check.
 #[derive(Args, Debug)]
 pub struct Verify {
-    /// Directory of the spool whose instance is checked
+    /// Directory of the spool to check
     #[arg(
         long,
         env = "INGEST_SPOOL_DIR",
@@ -35,7 +35,6 @@ pub struct Verify {
     #[arg(long)]
     pub skip_tables: bool,
     #[command(flatten)]
-    #[allow(missing_docs, reason = "documented on its type")]
     pub database: Database,
 }
 
@@ -45,7 +44,7 @@ pub(crate) async fn run(verify: Verify) -> Result<()> {
     let mut looks = 0;
     let Looked {
         streams,
-        instance,
+        spool_id,
         unreadable,
     } = loop {
         looks += 1;
@@ -61,7 +60,7 @@ pub(crate) async fn run(verify: Verify) -> Result<()> {
     let tables = match verify.skip_tables {
         true => crate::accounts::verify::Ledger::default(),
         false => {
-            crate::accounts::verify::read(&mut session.client, instance, Uuid::nil(), true).await?
+            crate::accounts::verify::read(&mut session.client, spool_id, Uuid::nil(), true).await?
         }
     };
     let mut differences = 0;
@@ -72,7 +71,7 @@ pub(crate) async fn run(verify: Verify) -> Result<()> {
         ))?;
     }
     let mut compare = |what: String, found: i128, expected: i128, missing: &str| {
-        let verdict = match found - expected {
+        let outcome = match found - expected {
             0 => "ok".to_owned(),
             difference if difference < 0 && !missing.is_empty() => {
                 differences += 1;
@@ -83,7 +82,7 @@ pub(crate) async fn run(verify: Verify) -> Result<()> {
                 format!("DIFFERS by {difference}")
             }
         };
-        print(&format!("{what}: {found} of {expected}, {verdict}"))
+        print(&format!("{what}: {found} of {expected}, {outcome}"))
     };
     let mut fenced_off = 0;
     for stream in &streams {
@@ -100,7 +99,7 @@ pub(crate) async fn run(verify: Verify) -> Result<()> {
             print(&format!(
                 "{lane}: FENCED OFF by {other}, so its account is not this directory's; \
                  accepted {}, of which up to {} may be in this directory only",
-                account.accepted, account.unsettled
+                account.accepted, account.unacked
             ))?;
             continue;
         }
@@ -111,9 +110,9 @@ pub(crate) async fn run(verify: Verify) -> Result<()> {
         compare(
             format!(
                 "{lane}: {inherited}stored {} + duplicates {} + quarantined {} + spooled {} = accepted",
-                totals.stored, totals.duplicates, totals.quarantined, account.unsettled
+                totals.stored, totals.duplicates, totals.quarantined, account.unacked
             ),
-            totals.decided() + i128::from(account.unsettled),
+            totals.decided() + i128::from(account.unacked),
             i128::from(account.accepted),
             "lost from the spool, or from a database that is an older copy",
         )?;
@@ -149,7 +148,7 @@ pub(crate) async fn run(verify: Verify) -> Result<()> {
 /// What was read of spool and ledger.
 struct Looked {
     streams: Vec<Stream>,
-    instance: Uuid,
+    spool_id: Uuid,
     unreadable: Vec<spool::recover::scan::report::Unreadable>,
 }
 
@@ -164,7 +163,7 @@ struct Stream {
 impl Stream {
     fn balances(&self) -> bool {
         let expected = i128::from(self.account.accepted);
-        let found = self.totals.decided() + i128::from(self.account.unsettled);
+        let found = self.totals.decided() + i128::from(self.account.unacked);
         self.fenced_off_by.is_none() && found == expected
     }
 }
@@ -172,19 +171,19 @@ impl Stream {
 /// Reads the ledger, then the spool: a row that is accepted in between counts as spooled.
 async fn look(spool_dir: &Path, session: &mut Session) -> Result<Looked> {
     let report = spool::recover::open::inspect(spool_dir)?;
-    let instance = report
-        .instance
+    let spool_id = report
+        .spool_id
         .with_context(|| format!("there is no spool in {}", spool_dir.display()))?;
-    let lineage = spool::recover::open::history(spool_dir, instance)?.lineage();
+    let lineage = spool::recover::open::history(spool_dir, spool_id)?.lineage();
     let ledger =
-        crate::accounts::verify::read(&mut session.client, instance, lineage, false).await?;
+        crate::accounts::verify::read(&mut session.client, spool_id, lineage, false).await?;
     let watermarks: Vec<_> = ledger
         .streams
         .iter()
-        .map(|stream| (stream.number, stream.totals.settled, stream.opening))
+        .map(|stream| (stream.number, stream.totals.watermark, stream.opening))
         .collect();
     let spool::recover::open::Account { history, streams } =
-        spool::recover::open::account(spool_dir, instance, &watermarks)?;
+        spool::recover::open::account(spool_dir, spool_id, &watermarks)?;
     let streams = streams
         .into_iter()
         .map(|account| {
@@ -203,7 +202,7 @@ async fn look(spool_dir: &Path, session: &mut Session) -> Result<Looked> {
         .collect();
     Ok(Looked {
         streams,
-        instance,
+        spool_id,
         unreadable: report.unreadable,
     })
 }

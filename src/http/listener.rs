@@ -63,7 +63,7 @@ pub struct Connections {
 /// Serves until `stopping` is cancelled, then lets open requests finish within the grace.
 pub async fn serve(
     listener: TcpListener,
-    front: HttpService,
+    service: HttpService,
     limits: Connections,
     metrics: Arc<Metrics>,
     stopping: CancellationToken,
@@ -71,7 +71,7 @@ pub async fn serve(
     let mut door = Door {
         places: Places::new(limits.max, limits.trusted_proxies),
         open: JoinSet::new(),
-        front,
+        service,
         deadlines: limits.deadlines,
         http: Arc::new(http()),
         metrics,
@@ -111,7 +111,7 @@ pub async fn serve(
 struct Door {
     places: Places<task::Id>,
     open: JoinSet<()>,
-    front: HttpService,
+    service: HttpService,
     deadlines: Deadlines,
     http: Arc<auto::Builder<TokioExecutor>>,
     metrics: Arc<Metrics>,
@@ -137,7 +137,7 @@ impl Door {
         let connection = connection(
             Arc::clone(&self.http),
             stream,
-            self.front.clone(),
+            self.service.clone(),
             place,
             Arc::clone(&activity),
             self.stopping.clone(),
@@ -255,13 +255,13 @@ fn http() -> auto::Builder<TokioExecutor> {
 async fn connection(
     http: Arc<auto::Builder<TokioExecutor>>,
     stream: TcpStream,
-    front: HttpService,
+    service: HttpService,
     place: Place,
     activity: Arc<Activity>,
     stopping: CancellationToken,
 ) -> Option<Overdue> {
     let stream = Watched::new(Lingering::new(stream), Arc::clone(&activity));
-    let service = front.on(Arc::clone(&activity), place == Place::Extra);
+    let service = service.on(Arc::clone(&activity), place == Place::Extra);
     let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
     let mut stopped = pin!(stopping.cancelled());
     let mut evicted = pin!(activity.evicted());

@@ -10,6 +10,7 @@ pub(crate) mod openapi;
 pub(crate) mod ops;
 pub(crate) mod pipeline;
 pub(crate) mod problem;
+pub(crate) mod traceparent;
 
 use std::sync::Arc;
 

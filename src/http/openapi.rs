@@ -10,7 +10,7 @@ use utoipa::{Modify, OpenApi, ToSchema};
 pub(crate) const BODY: &str = "One event, an array of events, `{\"events\": […], \"sent_at\": …}`, \
 or one event a line (`application/x-ndjson`; also `text/plain`, as beacons send it). \
 `Content-Encoding` may be gzip, deflate, zstd or br. Fields that are not listed are kept in `meta.extra`. \
-An answer has at most three times the bytes of the body, decompressed, and 4 KiB: the first hundred verdicts at most stand \
+An answer has at most three times the bytes of the body, decompressed, and 4 KiB: the first hundred results at most stand \
 one by one, the others are summed up by code, with their places in the body.";
 
 /// The OpenAPI document.
@@ -19,7 +19,7 @@ one by one, the others are summed up by code, with their places in the body.";
     info(
         title = "recsys-ingest",
         description = "Takes recommendation exposures and interactions into partitioned Postgres tables. \
-                       Every event gets its own verdict; the answer says what was reached, and it is true."
+                       Every event gets its own result; the answer says what was reached, and it is true."
     ),
     components(schemas(Exposure, Interaction, ShownItem, Experiment)),
     modifiers(&Security)

@@ -20,16 +20,19 @@ use futures_util::FutureExt as _;
 use hyper::body::Incoming;
 use hyper::service::Service;
 use tower::ServiceExt as _;
+use tracing::{Instrument as _, Span};
 use uuid::Uuid;
 
 use crate::event::table::Table;
 use crate::metrics::ByStatus;
 
 use super::app::App;
-use super::connection::activity::{Activity, InProgress, Outgoing};
+use super::connection::activity::{Activity, InProgress};
+use super::connection::outgoing::Outgoing;
 use super::ingest::body::read as body;
 use super::ingest::handler;
 use super::problem::Problem;
+use super::traceparent::TraceParent;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -85,17 +88,20 @@ impl Service<hyper::Request<Incoming>> for Connected {
         let in_progress = self.activity.begin();
         let request = request.map(Body::new);
         let mut context = RequestContext::begin(&self.front.app, &request);
+        let span = context.span(&request);
         if let Some(problem) = malformed(&request) {
             // Where the next request begins is not certain: this one's length may be ambiguous.
             context.closes = true;
-            let response = context.render(&problem);
-            return Box::pin(context.answer(async { response }, in_progress));
+            let response = span.in_scope(|| context.render(&problem));
+            let answer = context.answer(async { response }, in_progress);
+            return Box::pin(answer.instrument(span));
         }
         if self.is_extra {
             context.closes = true;
             if !OPERATIONS.contains(&request.uri().path()) {
-                let response = context.render(&too_many_connections());
-                return Box::pin(context.answer(async { response }, in_progress));
+                let response = span.in_scope(|| context.render(&too_many_connections()));
+                let answer = context.answer(async { response }, in_progress);
+                return Box::pin(answer.instrument(span));
             }
         }
         match endpoint(&request) {
@@ -104,7 +110,8 @@ impl Service<hyper::Request<Incoming>> for Connected {
                 // Boxed first: it is large, and each future around it would move it.
                 let collected =
                     Box::pin(async move { handler::collect(&app, table, request).await });
-                Box::pin(context.answer_or_problem(collected, in_progress))
+                let answer = context.answer_or_problem(collected, in_progress);
+                Box::pin(answer.instrument(span))
             }
             None => {
                 let router = self.front.router.clone();
@@ -112,7 +119,7 @@ impl Service<hyper::Request<Incoming>> for Connected {
                     let Ok(response) = router.oneshot(request).await;
                     response
                 };
-                Box::pin(context.answer(routed, in_progress))
+                Box::pin(context.answer(routed, in_progress).instrument(span))
             }
         }
     }
@@ -215,6 +222,25 @@ impl RequestContext {
         }
     }
 
+    /// The span of the request, in the caller's trace. Costs next to nothing while the level is off.
+    fn span(&self, request: &Request) -> Span {
+        let span = tracing::debug_span!(
+            "request",
+            method = %request.method(),
+            route = route(&self.uri),
+            request_id = self.request_id.to_str().unwrap_or_default(),
+            trace_id = tracing::field::Empty,
+            parent_id = tracing::field::Empty,
+        );
+        if !span.is_disabled()
+            && let Some(parent) = TraceParent::of(request.headers())
+        {
+            span.record("trace_id", parent.trace_id);
+            span.record("parent_id", parent.parent_id);
+        }
+        span
+    }
+
     /// Awaits the response; 500 if it panics.
     async fn answer(
         self,
@@ -264,7 +290,7 @@ impl RequestContext {
         metrics.requests.get_or_create(&label).inc();
         let elapsed = self.started.elapsed();
         metrics.request_seconds.observe(elapsed.as_secs_f64());
-        tracing::debug!(route, status = label.status, request_id = ?self.request_id, ?elapsed, "answered");
+        tracing::debug!(status = label.status, ?elapsed, "answered");
         let headers = response.headers_mut();
         headers.insert(REQUEST_ID, self.request_id.clone());
         // After a refusal, a body that was held back may come all the same, or not.

@@ -48,7 +48,7 @@ pub enum AppendError {
     #[error("the disk has no free space for the spool; try again later")]
     NoSpace,
     /// The record is larger than the spool's settings allow.
-    #[error("the frame is larger than the spool takes")]
+    #[error("the record is larger than the spool takes")]
     TooLarge,
     /// The disk failed. The record is not delivered in this run of the process. If the process
     /// ends before the disk works again, the next run may find the record on disk and deliver

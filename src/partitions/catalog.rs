@@ -8,11 +8,12 @@
 
 use tokio_postgres::{Client, IsolationLevel, Transaction};
 
-use super::bound::{Bound, parse_bound};
 use super::coverage::Coverage;
 use super::error::Error;
 use super::indexes::{IndexState, read_indexes, state};
+use super::range::Range;
 use crate::event::table::Table;
+use crate::event::time::Micros;
 
 /// One partition, as a list shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +42,15 @@ pub(crate) struct Parent {
     pub(crate) oid: u32,
     pub(crate) schema: String,
     pub(crate) schema_oid: u32,
+}
+
+/// The bound of a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bound {
+    /// Rows of this range.
+    Range(Range),
+    /// Rows that no other partition holds.
+    Default,
 }
 
 /// A partition in the catalog.
@@ -114,7 +124,8 @@ pub async fn list(client: &mut Client, table: Table) -> Result<Vec<PartitionInfo
     Ok(infos)
 }
 
-/// Begins a transaction in which bounds are printed as [`parse_bound`] reads them.
+/// Begins a transaction in which Postgres reads a bound as it prints it: not every time zone's
+/// abbreviation means that zone.
 ///
 /// READ COMMITTED, because a read after a wait for a lock must see what its holder did.
 pub(crate) async fn begin(
@@ -195,12 +206,17 @@ pub(crate) async fn read_partitions(
 ) -> Result<Vec<Partition>, Error> {
     let rows = tx
         .query(
-            "SELECT c.oid, n.nspname::text, c.relname::text, i.inhdetachpending,
-                    pg_get_expr(c.relpartbound, c.oid)
-             FROM pg_inherits i
-             JOIN pg_class c ON c.oid = i.inhrelid
-             JOIN pg_namespace n ON n.oid = c.relnamespace
-             WHERE i.inhparent = $1",
+            r"SELECT c.oid, n.nspname::text, c.relname::text, i.inhdetachpending,
+                     bound, ends IS NOT NULL,
+                     trim('''' FROM nullif(nullif(ends[1], 'MINVALUE'), '''-infinity'''))::timestamptz,
+                     trim('''' FROM nullif(nullif(ends[2], 'MAXVALUE'), '''infinity'''))::timestamptz
+              FROM pg_inherits i
+              JOIN pg_class c ON c.oid = i.inhrelid
+              JOIN pg_namespace n ON n.oid = c.relnamespace
+              CROSS JOIN LATERAL pg_get_expr(c.relpartbound, c.oid) AS bound
+              CROSS JOIN LATERAL
+                  regexp_match(bound, '^FOR VALUES FROM \((.*)\) TO \((.*)\)$') AS ends
+              WHERE i.inhparent = $1",
             &[&parent.oid],
         )
         .await
@@ -212,17 +228,19 @@ pub(crate) async fn read_partitions(
     rows.into_iter()
         .map(|row| {
             let name: String = row.get(2);
-            let text: Option<String> = row.get(4);
-            let bound =
-                text.as_deref()
-                    .and_then(parse_bound)
-                    .ok_or_else(|| Error::NotPartitioned {
+            let bound = match (row.get(4), row.get(5)) {
+                ("DEFAULT", _) => Bound::Default,
+                (_, true) => Bound::Range(Range {
+                    from_us: row.get::<_, Option<Micros>>(6).map_or(i64::MIN, |at| at.0),
+                    to_us: row.get::<_, Option<Micros>>(7).map_or(i64::MAX, |at| at.0),
+                }),
+                (text, false) => {
+                    return Err(Error::NotPartitioned {
                         table: parent.table,
-                        found: format!(
-                            "a parent of {name}, whose bound {} is no range of time",
-                            text.as_deref().unwrap_or("(none)")
-                        ),
-                    })?;
+                        found: format!("a parent of {name}, whose bound {text} is no range"),
+                    });
+                }
+            };
             Ok(Partition {
                 oid: row.get(0),
                 schema: row.get(1),
@@ -250,7 +268,6 @@ pub(crate) fn coverage_of(partitions: &[Partition]) -> Coverage {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::range::Range;
     use super::*;
 
     fn range(from_us: i64, to_us: i64) -> Range {

@@ -13,12 +13,11 @@ use std::time::Duration;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Transaction};
 
-use super::bound::Bound;
 use super::catalog::{
-    Parent, Partition, begin, coverage_of, read_coverage, read_parent, read_partitions,
+    Bound, Parent, Partition, begin, coverage_of, read_coverage, read_parent, read_partitions,
 };
 use super::error::Error;
-use super::history::{Action, note};
+use super::history::{Action, record};
 use super::indexes::{IndexProfile, add_missing};
 use super::literal::timestamp;
 use super::range::{Interval, Range};
@@ -42,7 +41,6 @@ const LOCK_CLASS: i64 = (u32::from_be_bytes(*b"part") as i64) << 32;
 pub struct Created {
     /// Its name, without its schema.
     pub name: String,
-    /// Its range.
     pub range: Range,
     /// Rows that were moved into it from the default partition.
     pub moved_rows: u64,
@@ -366,7 +364,7 @@ async fn log_created(
         }
         _ => why.to_owned(),
     };
-    note(
+    record(
         tx,
         table,
         &created.name,

@@ -16,10 +16,7 @@ pub enum Error {
         "there is no partition for {range}, and the role may not make one: \
          make it, or give the role the right to"
     )]
-    NotAllowed {
-        /// The missing range.
-        range: Range,
-    },
+    NotAllowed { range: Range },
     /// Another session held a lock for too long. Nothing was changed; try again later.
     #[error(
         "cannot make a partition of {table} now, its locks are taken: try again, \
@@ -28,7 +25,6 @@ pub enum Error {
     Busy {
         /// The table that needs a partition.
         table: Table,
-        /// Postgres's error.
         source: tokio_postgres::Error,
     },
     /// There is no such table, or it is not partitioned by time. A retry fails until an operator
@@ -47,10 +43,9 @@ pub enum Error {
     /// cover its range yet.
     #[error(
         "partition {partition} of {table} is being detached: once that is over its range can be \
-         made anew; if it was interrupted, ALTER TABLE {table} DETACH PARTITION {partition} FINALIZE"
+         made again; if it was interrupted, ALTER TABLE {table} DETACH PARTITION {partition} FINALIZE"
     )]
     Detaching {
-        /// The parent.
         table: Table,
         /// The partition that is being detached.
         partition: String,
@@ -60,9 +55,7 @@ pub enum Error {
     Postgres {
         /// The operation that failed, as in "cannot attach a partition".
         doing: &'static str,
-        /// The parent.
         table: Table,
-        /// Postgres's error.
         source: tokio_postgres::Error,
     },
 }
@@ -77,6 +70,11 @@ impl Error {
             Self::NotPartitioned { .. } | Self::NotAllowed { .. } => false,
             Self::Busy { .. } | Self::Detaching { .. } => true,
         }
+    }
+
+    /// Whether a statement got no answer in time.
+    pub(crate) fn is_timeout(&self) -> bool {
+        matches!(self, Self::Connection(error) if error.is_timeout())
     }
 
     /// Whether the role lacks a privilege, which a retry does not change.

@@ -39,7 +39,7 @@ pub(crate) struct History {
 }
 
 /// Records a change to a partition.
-pub(crate) async fn note(
+pub(crate) async fn record(
     client: &impl GenericClient,
     table: Table,
     partition: &str,

@@ -4,8 +4,7 @@
 
 use tokio_postgres::Client;
 
-use super::bound::Bound;
-use super::catalog::{begin, end, read_parent, read_partitions};
+use super::catalog::{Bound, begin, end, read_parent, read_partitions};
 use super::error::Error;
 use super::history::histories;
 use super::indexes::{FoundIndex, read_indexes};

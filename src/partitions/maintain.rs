@@ -58,7 +58,6 @@ const DENIED_FOR: Duration = Duration::from_secs(60);
 /// A range of time without a partition, for which none is created now.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Uncovered {
-    /// The range.
     pub(crate) range: Range,
     /// The reason, as the message in quarantine.
     pub(crate) why: &'static str,

@@ -7,7 +7,6 @@
 //! Never removes a partition. The lanes quarantine rows that have no partition; `maintain`
 //! retries those.
 
-pub(crate) mod bound;
 pub mod coverage;
 
 pub(crate) mod budget;

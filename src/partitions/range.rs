@@ -154,11 +154,11 @@ impl fmt::Display for Range {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::literal::parse_timestamp;
     use super::*;
 
     fn at(text: &str) -> i64 {
-        parse_timestamp(text).expect("a timestamp")
+        let at: jiff::Timestamp = text.parse().expect("a timestamp");
+        at.as_microsecond()
     }
 
     fn range(from: &str, to: &str) -> Range {

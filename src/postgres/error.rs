@@ -25,17 +25,11 @@ pub enum Error {
     Statement {
         /// The operation, as in "cannot copy a batch".
         doing: &'static str,
-        /// Postgres's error.
         source: tokio_postgres::Error,
     },
     /// A statement got no answer in time.
     #[error("gave up to {doing} after {seconds} s without an answer")]
-    TimedOut {
-        /// The operation.
-        doing: &'static str,
-        /// The limit.
-        seconds: u64,
-    },
+    TimedOut { doing: &'static str, seconds: u64 },
 }
 
 impl Error {
@@ -47,6 +41,11 @@ impl Error {
             Error::Session(_) | Error::TimedOut { .. } => true,
             Error::Statement { source, .. } => passes_by_itself(source),
         }
+    }
+
+    /// Whether a statement got no answer in time.
+    pub(crate) fn is_timeout(&self) -> bool {
+        matches!(self, Error::TimedOut { .. })
     }
 
     /// Whether Postgres refused the statement and the session goes on: the statement had no effect.

@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout};
 use tokio_postgres::{CancelToken, Client, SimpleQueryMessage};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
-use tracing::debug;
+use tracing::{Instrument as _, debug};
 
 use super::checks::pooler::pooler;
 use super::connect::connection::{Connection, Driver};
@@ -97,7 +97,7 @@ impl Session {
         let over = end.over.clone().drop_guard();
         // This task is not in the service's sets. It ends soon after its session is dropped, and
         // `sessions_ended` waits for it.
-        DRIVERS.spawn(driven.run(driver, over));
+        DRIVERS.spawn(driven.run(driver, over).in_current_span());
         let session = Self {
             client,
             clear_text,

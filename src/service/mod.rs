@@ -4,8 +4,8 @@
 //! the spool is gone; the spool syncs what it was given and ends the lanes; each writer ends when
 //! its lane is empty. No stage polls a flag, and every task is joined. One grace bounds all of it.
 //!
-//! Every task has a name. One that panics, or ends before it was told to, stops
-//! the service, and the error names it.
+//! Every task has a name. One that panics, or ends before it was told to, stops the service, and the
+//! error names it.
 
 mod build;
 pub(crate) mod open_files;
@@ -147,12 +147,12 @@ pub async fn run(
     let mut stages = Tasks::default();
     let mut lanes = Vec::new();
     let mut writers = Vec::new();
-    for frames in opened.readers {
+    for reader in opened.readers {
         let stream = Stream {
-            instance: spool.instance(),
+            spool: spool.id(),
             lineage: spool.history().lineage(),
-            number: frames.stream(),
-            table: table_of(frames.stream()),
+            number: reader.stream(),
+            table: table_of(reader.stream()),
         };
         let status = Arc::new(LaneStatus::new(stream));
         lanes.push(Arc::clone(&status));
@@ -169,7 +169,7 @@ pub async fn run(
             checks: Arc::clone(&checks),
         };
         let name = format!("the writer of {}, lane {}", stream.table, stream.number / 2);
-        writers.push(stages.spawn(name, writer.run(frames)));
+        writers.push(stages.spawn_in(writer.span(), name, writer.run(reader)));
     }
     let committed = commit_on_a_thread(opened.committer)?;
     let committing = stages.spawn("the committing thread", async move {
@@ -259,17 +259,17 @@ pub async fn run(
     metrics.connections_max.set(gauge);
     info!(
         address = %listener.local_addr().context("cannot tell the address of the socket")?,
-        instance = %spool.instance(),
+        spool = %spool.id(),
         "listening"
     );
-    let front = HttpService::new(Arc::new(app));
+    let service = HttpService::new(Arc::new(app));
     helpers.spawn_once(
         "the words on a stop",
         say_what_is_awaited(stopping.clone(), grace, Arc::clone(&metrics), spool.clone()),
     );
     let mut http = pin!(http::listener::serve(
         listener,
-        front,
+        service,
         limits,
         metrics,
         stopping.clone()
@@ -348,7 +348,7 @@ fn commit_on_a_thread(
     std::thread::Builder::new()
         .name("spool".to_owned())
         .spawn(move || {
-            committer.run();
+            tasks::span("the committing thread").in_scope(|| committer.run());
             // The service may have stopped waiting.
             ended.send(()).ok();
         })

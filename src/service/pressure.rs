@@ -1,4 +1,4 @@
-//! Whether this instance has better things to do than to build indexes.
+//! Whether this process has better things to do than to build indexes.
 
 use std::sync::Arc;
 
@@ -43,7 +43,7 @@ mod tests {
         let opened = open::<InMemory, RecordResult>(folder.path(), Settings::default(), waiting)
             .expect("a spool");
         let lane = Arc::new(LaneStatus::new(Stream {
-            instance: Uuid::nil(),
+            spool: Uuid::nil(),
             lineage: Uuid::nil(),
             number: 0,
             table: Table::Exposures,

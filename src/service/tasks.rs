@@ -1,10 +1,13 @@
 //! Tasks with names: one that panics, or ends before it was told to, is a fault.
+//!
+//! Each runs in a span, so that what it logs says whose line it is, also while it panics.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
+use tracing::{Instrument as _, Span, error_span};
 
 /// Named tasks, all of them joined.
 #[derive(Debug, Default)]
@@ -51,7 +54,18 @@ impl Tasks {
         name: impl Into<String>,
         task: impl Future<Output = ()> + Send + 'static,
     ) -> AbortHandle {
-        let handle = self.running.spawn(task);
+        let name = name.into();
+        self.spawn_in(span(&name), name, task)
+    }
+
+    /// [`spawn`](Self::spawn) in a span that says more than the name.
+    pub(crate) fn spawn_in(
+        &mut self,
+        span: Span,
+        name: impl Into<String>,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> AbortHandle {
+        let handle = self.running.spawn(task.instrument(span));
         self.name(handle, name.into(), false)
     }
 
@@ -61,8 +75,9 @@ impl Tasks {
         name: impl Into<String>,
         task: impl Future<Output = ()> + Send + 'static,
     ) -> AbortHandle {
-        let handle = self.running.spawn(task);
-        self.name(handle, name.into(), true)
+        let name = name.into();
+        let handle = self.running.spawn(task.instrument(span(&name)));
+        self.name(handle, name, true)
     }
 
     /// Waits for a fault, for ever if there is none. Cancel safe.
@@ -122,6 +137,12 @@ impl Tasks {
         };
         Some(Fault { task: name, how })
     }
+}
+
+/// The span of a task. Of the highest level, so that a filter that lets a line pass lets its span
+/// pass, too. A field `name` would hide the span's own name in JSON.
+pub(crate) fn span(name: &str) -> Span {
+    error_span!("task", task = name)
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! The rows of several records in key order, and the result of each row.
 
+use tracing::error;
+
 use crate::admission::record::Delivered;
 use crate::event::result::{QuarantinedRow, RecordResult};
 use crate::event::row::Key;
@@ -27,9 +29,14 @@ struct BatchRow {
     to: u32,
 }
 
-/// The result of a batch. Every row that is not listed here is stored.
+/// The result of a batch.
+///
+/// Invariant, once it is entered into the ledger: every row of the batch is stored, or listed here
+/// once.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct BatchResult {
+    /// The number of rows that are stored as new ones.
+    pub(crate) stored: usize,
     /// Rows that are already stored or repeat an earlier row, by their index in the batch.
     pub(crate) duplicates: Vec<usize>,
     /// Quarantined rows, by their index in the batch.
@@ -38,16 +45,59 @@ pub(crate) struct BatchResult {
     pub(crate) quarantined_before: usize,
 }
 
+/// How many rows of a batch came to what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RowCounts {
+    /// Stored as new ones.
+    pub(crate) stored: usize,
+    /// Stored already, or in quarantine already: a row is kept there once.
+    pub(crate) duplicates: usize,
+    /// Newly quarantined.
+    pub(crate) quarantined: usize,
+}
+
 impl BatchResult {
-    /// Counts the duplicates and the rows that are newly quarantined.
-    ///
-    /// A row that was already in quarantine counts as a duplicate: it is kept once.
-    pub(crate) fn counts(&self) -> (usize, usize) {
+    /// Counts the rows.
+    pub(crate) fn counts(&self) -> RowCounts {
         let before = self.quarantined_before;
-        (
-            self.duplicates.len() + before,
-            self.quarantined.len() - before,
-        )
+        RowCounts {
+            stored: self.stored,
+            duplicates: self.duplicates.len() + before,
+            quarantined: self.quarantined.len() - before,
+        }
+    }
+
+    /// Panics unless each of the batch's `rows` has one result: a ledger entry with a row less would
+    /// acknowledge an event that is nowhere.
+    pub(crate) fn check(&self, rows: usize) {
+        let (stored, duplicates) = (self.stored, self.duplicates.len());
+        let quarantined = self.quarantined.len();
+        let is_complete = stored + duplicates + quarantined == rows;
+        if !is_complete {
+            error!(
+                rows,
+                stored, duplicates, quarantined, "the results of a batch do not add up to its rows"
+            );
+        }
+        assert!(
+            is_complete,
+            "a batch would be committed without all of its rows"
+        );
+        assert!(
+            self.quarantined_before <= quarantined,
+            "more rows were in quarantine already than were put there"
+        );
+        debug_assert!(
+            self.has_each_row_once(rows),
+            "a row of a batch has two results, or is not one of its rows"
+        );
+    }
+
+    fn has_each_row_once(&self, rows: usize) -> bool {
+        let quarantined = self.quarantined.iter().map(|(at, _)| *at);
+        let mut listed: Vec<usize> = self.duplicates.iter().copied().chain(quarantined).collect();
+        listed.sort_unstable();
+        listed.is_sorted_by(|a, b| a < b) && listed.last().is_none_or(|&last| last < rows)
     }
 }
 
@@ -60,12 +110,16 @@ impl Batch {
         let place = |at: usize| u32::try_from(at).expect("a batch is far smaller than 4 GiB");
         let mut rows =
             Vec::with_capacity(records.iter().map(|record| record.memory.rows.len()).sum());
-        for (frame_at, record) in records.iter().enumerate() {
+        for (record_at, record) in records.iter().enumerate() {
+            assert!(
+                usize::try_from(record.items) == Ok(record.memory.rows.len()),
+                "a record holds other rows than it counts"
+            );
             for (row_at, (from, to)) in record.memory.rows.spans().enumerate() {
                 let row = &record.memory.rows.framed()[from as usize..to as usize];
                 rows.push(BatchRow {
                     key: Key::of_row(row).expect("rows were checked when they were made"),
-                    record: place(frame_at),
+                    record: place(record_at),
                     row: place(row_at),
                     from,
                     to,
@@ -89,6 +143,10 @@ impl Batch {
     /// The sequence of the last record.
     pub(crate) fn last_sequence(&self) -> u64 {
         self.records.last().map_or(0, |record| record.sequence)
+    }
+
+    pub(crate) fn record_count(&self) -> usize {
+        self.records.len()
     }
 
     pub(crate) fn table(&self) -> Table {
@@ -128,13 +186,13 @@ impl Batch {
     }
 
     /// Sends each record the result of its rows.
-    pub(crate) fn settle(self, settled: BatchResult) {
+    pub(crate) fn answer(self, result: BatchResult) {
         let mut results = vec![RecordResult::default(); self.records.len()];
-        for at in settled.duplicates {
+        for at in result.duplicates {
             let row = &self.rows[at];
             results[row.record as usize].duplicates.push(row.row);
         }
-        for (at, bad) in settled.quarantined {
+        for (at, bad) in result.quarantined {
             let row = &self.rows[at];
             results[row.record as usize]
                 .quarantined
@@ -145,10 +203,49 @@ impl Batch {
                 });
         }
         for (record, result) in self.records.into_iter().zip(results) {
+            // The others are answered as stored.
+            let others = result.duplicates.len() + result.quarantined.len();
+            assert!(
+                others <= record.memory.rows.len(),
+                "a record has more results than rows"
+            );
             if let Some(waiting) = record.result {
                 // The request may have given up waiting.
                 drop(waiting.send(result));
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+
+    #[test]
+    fn a_result_that_does_not_have_each_row_once_is_never_entered() {
+        let result = |stored, duplicates: &[usize], quarantined: &[usize], before| BatchResult {
+            stored,
+            duplicates: duplicates.to_vec(),
+            quarantined: quarantined
+                .iter()
+                .map(|&at| (at, RejectedRow::default()))
+                .collect(),
+            quarantined_before: before,
+        };
+        for (case, result, holds) in [
+            ("all stored", result(4, &[], &[], 0), true),
+            ("one of each", result(2, &[3], &[0], 1), true),
+            ("one is missing", result(1, &[3], &[0], 0), false),
+            ("one too many", result(3, &[3], &[0], 0), false),
+            ("one twice", result(2, &[0], &[0], 0), false),
+            ("a duplicate twice", result(2, &[1, 1], &[], 0), false),
+            ("one of another batch", result(3, &[4], &[], 0), false),
+            ("more before than now", result(3, &[], &[1], 2), false),
+        ] {
+            let checked = catch_unwind(AssertUnwindSafe(|| result.check(4)));
+            assert_eq!(checked.is_ok(), holds, "{case}");
         }
     }
 }

@@ -46,9 +46,11 @@ pub(crate) fn decide(row: Option<Mark>, me: Opening, last: u64, sent: bool) -> D
     };
     match row.opening {
         // The epoch is only an order: a restored database repeats epochs.
-        Some(opening) if opening == me.id => match sent && row.settled == last {
+        Some(opening) if opening == me.id => match sent && row.watermark == last {
             true => Decision::Committed,
-            false => Decision::Store { seen: row.settled },
+            false => Decision::Store {
+                seen: row.watermark,
+            },
         },
         _ if row.epoch < me.epoch => Decision::TakeOver,
         _ => Decision::Fenced,
@@ -59,7 +61,7 @@ pub(crate) fn decide(row: Option<Mark>, me: Opening, last: u64, sent: bool) -> D
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TakenOver {
     /// The new watermark: records up to it are skipped.
-    pub(crate) settled: u64,
+    pub(crate) watermark: u64,
     /// Set if another copy of the spool set the watermark that was found, or part of it. The number
     /// of the stream's accepted items that come before those delivered from now on. What the ledger
     /// counts beyond it is the work of other copies.
@@ -70,17 +72,17 @@ pub(crate) struct TakenOver {
 ///
 /// `passed` is the number of the stream's items that are no longer in the directory.
 pub(crate) fn take_over(row: Mark, history: &History, stream: u8, passed: u64) -> TakenOver {
-    match history.vouched(row.opening, row.settled) {
+    match history.vouched(row.opening, row.watermark) {
         Vouched::UpToWatermark => TakenOver {
-            settled: row.settled,
+            watermark: row.watermark,
             passed: None,
         },
         Vouched::UpTo { sequence, accepted } => TakenOver {
-            settled: sequence,
+            watermark: sequence,
             passed: accepted.get(usize::from(stream)).copied(),
         },
         Vouched::Nothing => TakenOver {
-            settled: 0,
+            watermark: 0,
             passed: Some(passed),
         },
     }

@@ -36,7 +36,6 @@ pub struct RejectedRow {
     pub line: Option<usize>,
     /// The five-character SQLSTATE.
     pub sqlstate: String,
-    /// The message.
     pub message: String,
     /// The column, if Postgres names it.
     pub column: Option<String>,
@@ -49,8 +48,8 @@ pub struct RejectedRow {
 
 impl RejectedRow {
     /// A row that violates a unique index other than the key.
-    pub(crate) fn of_duplicate(trouble: &Error) -> Self {
-        match trouble {
+    pub(crate) fn of_duplicate(error: &Error) -> Self {
+        match error {
             Error::Rows { source, table, .. } => source
                 .as_db_error()
                 .map(|db| Self::of(db, *table))
@@ -134,15 +133,12 @@ pub enum Error {
     Rows {
         /// The operation that failed.
         doing: &'static str,
-        /// The rows' table.
         table: Table,
-        /// Postgres's error.
         source: tokio_postgres::Error,
     },
     /// The COPY stored fewer rows than it was given, without an error.
     #[error("{table} took {copied} of {given} rows")]
     LeftOut {
-        /// The rows' table.
         table: Table,
         /// Rows that COPY counted.
         copied: usize,
@@ -155,7 +151,6 @@ pub enum Error {
         last.message, last.sqlstate
     )]
     Undecided {
-        /// The rows' table.
         table: Table,
         /// Rows that were refused one by one.
         rows: usize,
@@ -168,7 +163,6 @@ pub enum Error {
         last.message, last.sqlstate
     )]
     EveryRow {
-        /// The rows' table.
         table: Table,
         /// Rows that were refused one by one.
         rows: usize,
@@ -182,12 +176,20 @@ pub enum Error {
     #[error("fenced off by a later opening of this spool")]
     Fenced(Option<Holder>),
     /// The payload of a record on disk is not rows.
-    #[error("cannot read the rows of frame {sequence} back from the spool")]
-    Frame {
-        /// The record's sequence.
+    #[error("cannot read the rows of record {sequence} back from the spool")]
+    Unreadable {
         sequence: u64,
         /// What is wrong with it.
         source: crate::event::row::rows::NotRows,
+    },
+    /// A record holds other rows than its header counts.
+    #[error("record {sequence} of the spool counts {items} rows and holds {rows}")]
+    Miscounted {
+        sequence: u64,
+        /// Rows according to its header.
+        items: u32,
+        /// Rows in its payload.
+        rows: usize,
     },
     /// The spool cannot be read.
     #[error("cannot read the spool")]
@@ -203,7 +205,8 @@ impl Error {
             Error::Postgres(_)
             | Error::Partition(_)
             | Error::Fenced(_)
-            | Error::Frame { .. }
+            | Error::Unreadable { .. }
+            | Error::Miscounted { .. }
             | Error::Spool(_)
             | Error::EveryRow { .. } => ErrorKind::Fault,
             Error::Undecided { .. } => ErrorKind::Undecided,
@@ -234,7 +237,11 @@ impl Error {
 
     /// Whether a statement got no answer in time.
     pub(crate) fn is_timeout(&self) -> bool {
-        matches!(self, Error::Postgres(postgres::Error::TimedOut { .. }))
+        match self {
+            Error::Postgres(error) => error.is_timeout(),
+            Error::Partition(error) => error.is_timeout(),
+            _ => false,
+        }
     }
 
     /// Whether the rows that follow the batch may decide what is at fault.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tracing::Span;
 
 use super::batch::Batch;
 use crate::admission::record::{Delivered, InMemory};
@@ -112,11 +113,11 @@ impl Source {
         }
         match &mut self.reader {
             Reader::Here(records) => match records.try_next() {
-                Next::Frame(spooled) => {
+                Next::Record(spooled) => {
                     let record = self.readable(spooled)?;
                     gathered.push(record, limits);
                 }
-                Next::Behind => self.read_behind(limits.bytes_max),
+                Next::OnDisk => self.read_from_disk(limits.bytes_max),
                 Next::Empty => records.wait().await,
                 Next::Ended => return Ok(false),
             },
@@ -135,10 +136,11 @@ impl Source {
 
     /// Reads records that did not fit into memory, or that an earlier process wrote, on a thread
     /// that may block.
-    fn read_behind(&mut self, bytes_max: usize) {
+    fn read_from_disk(&mut self, bytes_max: usize) {
         if let Reader::Here(mut records) = std::mem::replace(&mut self.reader, Reader::Stuck) {
+            let span = Span::current();
             self.reader = Reader::Away(tokio::task::spawn_blocking(move || {
-                let read = records.read_behind(bytes_max);
+                let read = span.in_scope(|| records.read_from_disk(bytes_max));
                 (records, read)
             }));
         }
@@ -156,13 +158,22 @@ impl Source {
                 },
                 Err(source) => {
                     self.reader = Reader::Stuck;
-                    return Err(Error::Frame { sequence, source });
+                    return Err(Error::Unreadable { sequence, source });
                 }
             },
         };
+        let (items, rows) = (record.items, memory.rows.len());
+        if usize::try_from(items) != Ok(rows) {
+            self.reader = Reader::Stuck;
+            return Err(Error::Miscounted {
+                sequence,
+                items,
+                rows,
+            });
+        }
         Ok(Delivered {
             sequence,
-            items: record.items,
+            items,
             payload: record.payload,
             memory,
             result: record.result,
@@ -172,6 +183,11 @@ impl Source {
 
 impl Gathered {
     fn push(&mut self, record: Delivered, limits: &BatchLimits) {
+        let last = self.records.last().map_or(0, |last| last.sequence);
+        assert!(
+            last < record.sequence,
+            "the records of a lane came out of order"
+        );
         self.rows += record.memory.rows.len();
         self.bytes += record.memory.rows.framed().len();
         // Only a waiting request notices when a row is stored. Other rows wait longer for company,

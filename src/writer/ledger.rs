@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::accounts::ledger::Stream;
 use crate::accounts::ledger::Totals;
 
-use super::batch::{Batch, BatchResult};
+use super::batch::{Batch, BatchResult, RowCounts};
 
 /// Updates no row unless it is as this opening left it. May set the watermark back: after the
 /// database or the directory was restored from a backup.
@@ -40,27 +40,32 @@ pub(crate) struct Claim {
 pub(crate) struct LedgerEntry<'s> {
     stream: &'s Stream,
     claim: Claim,
-    settled: i64,
+    watermark: i64,
     stored: i64,
     duplicates: i64,
     quarantined: i64,
 }
 
 impl Stream {
-    /// The ledger update for a committed batch.
+    /// The ledger update for a batch, in the transaction that stores it.
     pub(crate) fn enter(
         &self,
         claim: Claim,
         batch: &Batch,
-        settled: &BatchResult,
+        result: &BatchResult,
     ) -> LedgerEntry<'_> {
+        result.check(batch.len());
         let count = |n: usize| i64::try_from(n).expect("a batch is far smaller than 2^63 rows");
-        let (duplicates, quarantined) = settled.counts();
+        let RowCounts {
+            stored,
+            duplicates,
+            quarantined,
+        } = result.counts();
         LedgerEntry {
             stream: self,
             claim,
-            settled: sequence(batch.last_sequence()),
-            stored: count(batch.len() - duplicates - quarantined),
+            watermark: sequence(batch.last_sequence()),
+            stored: count(stored),
             duplicates: count(duplicates),
             quarantined: count(quarantined),
         }
@@ -81,8 +86,8 @@ impl LedgerEntry<'_> {
         let number = i16::from(self.stream.number);
         let seen = sequence(self.claim.seen);
         let parameters: [&(dyn ToSql + Sync); 9] = [
-            &self.stream.instance, &self.stream.lineage, &number, &self.claim.opening, &seen,
-            &self.settled, &self.stored, &self.duplicates, &self.quarantined,
+            &self.stream.spool, &self.stream.lineage, &number, &self.claim.opening, &seen,
+            &self.watermark, &self.stored, &self.duplicates, &self.quarantined,
         ];
         let row = client.query_opt(statement, &parameters).await?;
         Ok(row.as_ref().map(Totals::of_row))

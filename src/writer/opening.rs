@@ -81,11 +81,8 @@ pub struct Opening {
 /// Identifies this process for an operator.
 #[derive(Clone, Debug)]
 pub struct Place {
-    /// Its host name.
     pub host: String,
-    /// Its process id.
     pub pid: u32,
-    /// Its spool directory.
     pub directory: String,
 }
 
@@ -197,7 +194,7 @@ impl Opening {
         again: Option<u64>,
     ) -> Result<Held, tokio_postgres::Error> {
         let history = self.spool.history();
-        let (instance, lineage) = (self.spool.instance(), history.lineage());
+        let (spool_id, lineage) = (self.spool.id(), history.lineage());
         let id = history.opening();
         let Place {
             host,
@@ -211,7 +208,7 @@ impl Opening {
         let row = client
             .query_one(
                 HOLD,
-                &[&instance, &lineage, &last, &id, &host, &pid, &directory],
+                &[&spool_id, &lineage, &last, &id, &host, &pid, &directory],
             )
             .await?;
         let (epoch, since): (i64, String) = (row.get(0), row.get(1));
@@ -227,14 +224,14 @@ impl Opening {
             .collect();
         let inherited: Vec<i64> = numbers.iter().map(inherited_by).collect();
         client
-            .execute(MAKE, &[&instance, &lineage, &numbers, &tables, &inherited])
+            .execute(MAKE, &[&spool_id, &lineage, &numbers, &tables, &inherited])
             .await?;
-        let rows = client.query(FIND, &[&instance, &lineage]).await?;
+        let rows = client.query(FIND, &[&spool_id, &lineage]).await?;
         let streams: Vec<FoundStream> = rows.iter().map(|row| self.find(row)).collect();
         let numbers: Vec<i16> = streams.iter().map(|found| found.stream).collect();
-        let settled: Vec<i64> = streams
+        let watermarks: Vec<i64> = streams
             .iter()
-            .map(|found| sequence(found.taken.settled))
+            .map(|found| sequence(found.taken.watermark))
             .collect();
         let passed: Vec<Option<i64>> = streams
             .iter()
@@ -247,7 +244,7 @@ impl Opening {
             .execute(
                 TAKE,
                 &[
-                    &instance, &lineage, &id, &epoch, &numbers, &settled, &passed, &inherited,
+                    &spool_id, &lineage, &id, &epoch, &numbers, &watermarks, &passed, &inherited,
                 ],
             )
             .await?;
@@ -271,14 +268,14 @@ impl Opening {
         let number = |at| u64::try_from(row.get::<_, i64>(at)).unwrap_or(0);
         let stream: i16 = row.get(0);
         let mark = Mark {
-            settled: number(1),
+            watermark: number(1),
             opening: row.get::<_, Option<Uuid>>(2),
             epoch: number(3),
         };
         let at = u8::try_from(stream).unwrap_or(u8::MAX);
         FoundStream {
             stream,
-            watermark: mark.settled,
+            watermark: mark.watermark,
             taken: decision::take_over(mark, self.spool.history(), at, self.spool.passed(at)),
         }
     }

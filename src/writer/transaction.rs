@@ -1,9 +1,13 @@
 //! Stores one batch in one transaction.
 //!
-//! The fast path is BEGIN, COPY, the ledger update and COMMIT, in three round trips. If Postgres
-//! refuses a row or stores fewer than it was given, the checked path follows: find the rows that
-//! are already stored, copy the rest under savepoints (`isolate`), and quarantine the rows that
-//! cannot be stored. On both paths one COMMIT decides the whole batch.
+//! The fast path is BEGIN, COPY, the ledger update and COMMIT, in three round trips. The checked
+//! path takes them one by one, for rows that may be stored already or cannot be stored now. If
+//! Postgres refuses a row or stores fewer than it was given, the isolating path follows: find the
+//! rows that are already stored, copy the rest under savepoints (`isolate`), and quarantine the rows
+//! that cannot be stored. On each path one COMMIT decides the whole batch.
+//!
+//! Invariant: the ledger update is sent only with a result for each row of the batch, and COPY has
+//! counted the rows that the result counts as stored before COMMIT is sent.
 //!
 //! Invariant: nothing is written outside a transaction that [`BEGIN`] has opened. The session is
 //! read-only by default. If a BEGIN is lost or refused and the connection goes on, Postgres refuses
@@ -34,11 +38,10 @@ pub(crate) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE
 /// How to store a batch.
 #[derive(Debug)]
 pub(crate) struct Plan<'p> {
-    /// Check for stored rows before the COPY.
-    pub(crate) probe: bool,
+    /// Look for rows that are stored already before the COPY.
+    pub(crate) checks_duplicates: bool,
     /// Rows that cannot be stored now, by their index in the batch.
     pub(crate) held_back: Vec<(usize, RejectedRow)>,
-    /// The batch's stream.
     pub(crate) stream: &'p Stream,
     /// Whether the batch has failed several times in a row.
     pub(crate) lasts: bool,
@@ -48,8 +51,8 @@ pub(crate) struct Plan<'p> {
 
 /// Stores `batch` and returns the result of its rows.
 ///
-/// `outcome` is set before the COMMIT is sent. If the answer is lost, the ledger shows whether the
-/// COMMIT took effect, and `outcome` has its result. It stays set until another COMMIT is sent,
+/// `unanswered` is set before the COMMIT is sent. If the answer is lost, the ledger shows whether the
+/// COMMIT took effect, and `unanswered` has its result. It stays set until another COMMIT is sent,
 /// because the first may still be under way: once it has taken effect, the ledger refuses the
 /// second update.
 pub(crate) async fn store(
@@ -57,14 +60,16 @@ pub(crate) async fn store(
     statements: &Statements,
     batch: &Batch,
     plan: Plan<'_>,
-    outcome: &mut Option<BatchResult>,
+    unanswered: &mut Option<BatchResult>,
 ) -> Result<(BatchResult, Totals), Error> {
     let held: Vec<usize> = plan.held_back.iter().map(|(at, _)| *at).collect();
-    let mut settled = BatchResult {
+    let mut result = BatchResult {
         quarantined: plan.held_back,
         ..BatchResult::default()
     };
-    let rows = candidates(batch, &held, &mut settled);
+    let rows = candidates(batch, &held, &mut result);
+    // Unless COPY counts exactly these rows, nothing is committed.
+    result.stored = rows.len();
     let transaction = Transaction {
         client,
         statements,
@@ -73,13 +78,18 @@ pub(crate) async fn store(
         lasts: plan.lasts,
         claim: plan.claim,
     };
-    let written = match plan.probe || !held.is_empty() {
-        false => transaction.fast_path(&rows, &settled).await,
-        true => transaction.by_steps(rows, plan.probe, &mut settled).await,
+    let written = match plan.checks_duplicates || !held.is_empty() {
+        false => transaction.fast_path(&rows, &result).await,
+        true => {
+            let checks_duplicates = plan.checks_duplicates;
+            transaction
+                .checked_path(rows, checks_duplicates, &mut result)
+                .await
+        }
     };
     let refused = match written {
-        Ok(entered) => match transaction.commit(entered, &settled, outcome).await {
-            Ok(totals) => return Ok((settled, totals)),
+        Ok(entered) => match transaction.commit(entered, &result, unanswered).await {
+            Ok(totals) => return Ok((result, totals)),
             // A deferred constraint failed. The transaction is over.
             Err(error) if transaction.is_about_rows(&error) => error,
             Err(error) => return Err(error),
@@ -90,10 +100,10 @@ pub(crate) async fn store(
         return Err(rolled_back(client, refused).await);
     }
     execute(client, "roll back", "ROLLBACK").await?;
-    settled.duplicates.clear();
-    match transaction.checked_path(&held, &mut settled).await {
-        Ok(entered) => match transaction.commit(entered, &settled, outcome).await {
-            Ok(totals) => Ok((settled, totals)),
+    (result.stored, result.duplicates) = (0, Vec::new());
+    match transaction.isolating_path(&held, &mut result).await {
+        Ok(entered) => match transaction.commit(entered, &result, unanswered).await {
+            Ok(totals) => Ok((result, totals)),
             // No constraint is deferred here, so this is not about a row.
             Err(Error::Rows { doing, source, .. }) => {
                 Err(postgres::Error::Statement { doing, source }.into())
@@ -115,14 +125,18 @@ async fn rolled_back(client: &Client, error: Error) -> Error {
 
 /// The rows to copy: without those that are held back, and only the first of equal keys. The
 /// repeats are duplicates.
-fn candidates(batch: &Batch, held: &[usize], settled: &mut BatchResult) -> Vec<usize> {
+fn candidates(batch: &Batch, held: &[usize], result: &mut BatchResult) -> Vec<usize> {
     let (mut rows, mut repeats) = batch.split_repeats();
     if !held.is_empty() {
         // A repeat has the time of its first row, so it is held back with it.
         rows.retain(|at| held.binary_search(at).is_err());
         repeats.retain(|at| held.binary_search(at).is_err());
     }
-    settled.duplicates = repeats;
+    assert!(
+        rows.len() + repeats.len() + held.len() == batch.len(),
+        "a row of a batch is neither copied nor a repeat nor held back"
+    );
+    result.duplicates = repeats;
     rows
 }
 
@@ -143,12 +157,12 @@ type Entered = Option<Totals>;
 impl Transaction<'_> {
     /// Copies rows and enters the batch without waiting for answers in between: each wait is a
     /// round trip to the server.
-    async fn fast_path(self, rows: &[usize], settled: &BatchResult) -> Result<Entered, Error> {
+    async fn fast_path(self, rows: &[usize], result: &BatchResult) -> Result<Entered, Error> {
         let (begun, copied, entered) = tokio::join!(
             biased;
             execute(self.client, "begin a transaction", BEGIN),
             self.copy(rows),
-            self.enter(settled),
+            self.enter(result),
         );
         begun?;
         // If Postgres refuses a row, it also refuses the ledger update. If a trigger leaves a row
@@ -159,48 +173,53 @@ impl Transaction<'_> {
 
     /// The fast path's statements one by one, for a batch with rows that may be stored already or
     /// cannot be stored now.
-    async fn by_steps(
+    async fn checked_path(
         self,
         mut rows: Vec<usize>,
-        probe: bool,
-        settled: &mut BatchResult,
+        checks_duplicates: bool,
+        result: &mut BatchResult,
     ) -> Result<Entered, Error> {
         execute(self.client, "begin a transaction", BEGIN).await?;
-        if probe {
-            rows = self.leave_out_stored(rows, settled).await?;
+        if checks_duplicates {
+            rows = self.leave_out_stored(rows, result).await?;
+            result.stored = rows.len();
         }
         self.assert_all(self.copy(&rows).await?, &rows)?;
-        self.set_aside_and_enter(settled).await
+        self.set_aside_and_enter(result).await
     }
 
     /// Decides on every row, whichever are refused.
-    async fn checked_path(
+    async fn isolating_path(
         self,
         held: &[usize],
-        settled: &mut BatchResult,
+        result: &mut BatchResult,
     ) -> Result<Entered, Error> {
         // A deferred constraint would fail at COMMIT, without naming the row.
         execute(self.client, "begin a transaction", BEGIN).await?;
         let begin = "SET CONSTRAINTS ALL IMMEDIATE; SAVEPOINT span";
         execute(self.client, "begin a transaction", begin).await?;
-        let rows = candidates(self.batch, held, settled);
-        let rows = self.leave_out_stored(rows, settled).await?;
-        self.isolate(rows, settled).await?;
-        self.set_aside_and_enter(settled).await
+        let rows = candidates(self.batch, held, result);
+        let rows = self.leave_out_stored(rows, result).await?;
+        self.isolate(rows, result).await?;
+        self.set_aside_and_enter(result).await
     }
 
-    /// Commits. Sets `outcome` to the result, in case the answer is lost.
+    /// Commits. Sets `unanswered` to the result, in case the answer is lost.
     async fn commit(
         self,
         entered: Entered,
-        settled: &BatchResult,
-        outcome: &mut Option<BatchResult>,
+        result: &BatchResult,
+        unanswered: &mut Option<BatchResult>,
     ) -> Result<Totals, Error> {
         let totals = entered.ok_or(Error::Moved)?;
-        *outcome = Some(settled.clone());
+        assert!(
+            totals.watermark == self.batch.last_sequence(),
+            "the ledger's watermark is not the last record of the batch that it enters"
+        );
+        *unanswered = Some(result.clone());
         let committed = self.execute_rows("commit a batch", "COMMIT").await;
         if committed.as_ref().is_err_and(Error::is_refusal) {
-            *outcome = None;
+            *unanswered = None;
         }
         committed.map(|()| totals)
     }
@@ -227,15 +246,20 @@ impl Transaction<'_> {
     pub(crate) async fn leave_out_stored(
         self,
         rows: Vec<usize>,
-        settled: &mut BatchResult,
+        result: &mut BatchResult,
     ) -> Result<Vec<usize>, Error> {
         let asking = self.statements.stored(self.client, self.batch, &rows);
         let stored = limited("look for duplicates", STATEMENT_LIMIT, asking).await?;
-        let fresh = rows
+        let asked = rows.len();
+        let fresh: Vec<usize> = rows
             .into_iter()
             .filter(|at| stored.binary_search(at).is_err())
             .collect();
-        settled.duplicates.extend(stored);
+        assert!(
+            fresh.len() + stored.len() == asked,
+            "Postgres names a stored row twice, or one that was not asked for"
+        );
+        result.duplicates.extend(stored);
         Ok(fresh)
     }
 
@@ -245,14 +269,66 @@ impl Transaction<'_> {
             .await
     }
 
-    async fn set_aside_and_enter(self, settled: &mut BatchResult) -> Result<Entered, Error> {
-        settled.quarantined_before =
-            quarantine::put::put(self.client, self.batch, &settled.quarantined).await?;
-        self.enter(settled).await
+    /// Sends `first`, then copies rows. Returns how many rows Postgres counts.
+    pub(crate) async fn copy_rows<'r>(
+        self,
+        first: Option<&str>,
+        rows: impl Iterator<Item = &'r [u8]>,
+    ) -> Result<usize, Error> {
+        let doing = "copy a batch";
+        let table = self.batch.table();
+        let begin = async {
+            let sink = self.statements.begin_copy(self.client).await;
+            sink.map_err(|source| Error::from(postgres::Error::Statement { doing, source }))
+        };
+        let copying = async {
+            let sink = match first {
+                None => begin.await?,
+                Some(sql) => {
+                    let first = execute(self.client, "go on after a savepoint", sql);
+                    let (tidied, sink) = tokio::join!(biased; first, begin);
+                    tidied.and(sink)?
+                }
+            };
+            let copied = crate::postgres::copy::send(sink, rows).await;
+            copied.map_err(|source| Error::Rows {
+                doing,
+                table,
+                source,
+            })
+        };
+        match tokio::time::timeout(STATEMENT_LIMIT, copying).await {
+            Ok(copied) => Ok(usize::try_from(copied?).unwrap_or(usize::MAX)),
+            Err(_) => Err(Error::from(postgres::Error::TimedOut {
+                doing,
+                seconds: STATEMENT_LIMIT.as_secs(),
+            })),
+        }
     }
 
-    async fn enter(self, settled: &BatchResult) -> Result<Entered, Error> {
-        let entry = self.stream.enter(self.claim, self.batch, settled);
+    /// Runs a statement that checks rows: its errors may be about them.
+    pub(crate) async fn execute_rows(self, doing: &'static str, sql: &str) -> Result<(), Error> {
+        let table = self.batch.table();
+        execute(self.client, doing, sql)
+            .await
+            .map_err(|error| match error {
+                Error::Postgres(postgres::Error::Statement { doing, source }) => Error::Rows {
+                    doing,
+                    table,
+                    source,
+                },
+                error => error,
+            })
+    }
+
+    async fn set_aside_and_enter(self, result: &mut BatchResult) -> Result<Entered, Error> {
+        result.quarantined_before =
+            quarantine::put::put(self.client, self.batch, &result.quarantined).await?;
+        self.enter(result).await
+    }
+
+    async fn enter(self, result: &BatchResult) -> Result<Entered, Error> {
+        let entry = self.stream.enter(self.claim, self.batch, result);
         let entering = self.statements.enter(self.client, &entry);
         Ok(limited("enter a batch into the ledger", STATEMENT_LIMIT, entering).await?)
     }

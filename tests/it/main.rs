@@ -8,7 +8,6 @@
     clippy::cast_precision_loss,
     clippy::disallowed_methods,
     clippy::unwrap_used,
-    missing_docs,
     reason = "in a test a panic is the report, tasks end with their test, numbers are small, and no one imports it"
 )]
 
@@ -55,5 +54,6 @@ mod schema;
 mod sealing;
 mod shutdown;
 mod soak;
+mod spans;
 mod spool_disk;
 mod unreadable;

@@ -324,5 +324,5 @@ async fn a_start_after_a_clean_stop_does_not_say_that_something_is_left_to_store
     rig.serve();
     let log = rig.process.log();
     assert!(!log.contains("not yet settled"), "{log}");
-    assert!(log.contains("found frames in the spool"), "{log}");
+    assert!(log.contains("found records in the spool"), "{log}");
 }

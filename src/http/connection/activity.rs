@@ -5,14 +5,9 @@
 //! The state is shared by the connection's stream, which sees bytes, by its requests, and by the
 //! task that closes the connection. Knows nothing of sockets.
 
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
-use bytes::Buf;
-use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -230,7 +225,7 @@ pub(crate) struct InProgress {
 
 impl InProgress {
     /// Records that the response is handed to the connection; its deadline runs until it is sent.
-    fn answered(&self, bytes: u64) {
+    pub(super) fn answered(&self, bytes: u64) {
         let longer = Duration::from_secs(bytes / ANSWER_BYTES_PER_SECOND);
         let mut state = self.activity.state();
         let time = match state.stops_since {
@@ -253,188 +248,5 @@ impl Drop for InProgress {
     }
 }
 
-/// The body of a response. The request ends when the last bytes are dropped, which the connection
-/// does once they are written.
-#[derive(Debug)]
-pub(crate) struct Outgoing {
-    body: Body,
-    request: Option<InProgress>,
-}
-
-impl Outgoing {
-    pub(crate) fn new(body: Body, request: InProgress) -> Self {
-        request.answered(HttpBody::size_hint(&body).lower());
-        Self {
-            body,
-            request: Some(request),
-        }
-    }
-}
-
-impl HttpBody for Outgoing {
-    type Data = Tracked;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Tracked>, axum::Error>>> {
-        let this = self.get_mut();
-        let frame = Pin::new(&mut this.body).poll_frame(cx);
-        frame.map(|frame| {
-            let frame = frame?;
-            let last = this.body.is_end_stream();
-            Some(frame.map(|frame| {
-                frame.map_data(|bytes| Tracked {
-                    bytes,
-                    _request: if last { this.request.take() } else { None },
-                })
-            }))
-        })
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        HttpBody::size_hint(&self.body)
-    }
-}
-
-/// Bytes of a response on their way to the socket; the last ones keep the request open.
-#[derive(Debug)]
-pub(crate) struct Tracked {
-    bytes: Bytes,
-    _request: Option<InProgress>,
-}
-
-impl Buf for Tracked {
-    fn remaining(&self) -> usize {
-        self.bytes.remaining()
-    }
-
-    fn chunk(&self) -> &[u8] {
-        self.bytes.chunk()
-    }
-
-    fn advance(&mut self, count: usize) {
-        self.bytes.advance(count);
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const DEADLINES: Deadlines = Deadlines {
-        head: Duration::from_secs(15),
-        idle: Duration::from_secs(75),
-        write: Duration::from_secs(30),
-    };
-
-    fn seconds(n: u64) -> Duration {
-        Duration::from_secs(n)
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn one_beyond_the_cap_makes_room_before_its_time_is_over() {
-        let start = Instant::now();
-        let activity = Arc::new(Activity::new(DEADLINES, start));
-        activity.end_at(start + seconds(2), Overdue::Extra);
-        assert_eq!(
-            activity.deadline(),
-            Some((start + seconds(2), Overdue::Extra))
-        );
-        activity.evict();
-        assert_eq!(activity.deadline(), Some((start, Overdue::Evicted)));
-        activity.is_closing(start, Overdue::Evicted);
-        assert_eq!(
-            activity.deadline(),
-            Some((start + seconds(2), Overdue::Extra))
-        );
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_head_has_its_deadline_from_the_connection_on_and_then_from_its_first_byte() {
-        let start = Instant::now();
-        let activity = Arc::new(Activity::new(DEADLINES, start));
-        assert_eq!(
-            activity.deadline(),
-            Some((start + seconds(15), Overdue::Head))
-        );
-        assert_eq!(activity.read(start + seconds(3)), Some(0));
-        // Further bytes do not extend it.
-        assert_eq!(activity.read(start + seconds(4)), Some(0));
-        assert_eq!(
-            activity.deadline(),
-            Some((start + seconds(18), Overdue::Head))
-        );
-        let request = activity.begin();
-        assert_eq!(activity.deadline(), None);
-        tokio::time::advance(seconds(100)).await;
-        drop(request);
-        assert_eq!(
-            activity.deadline(),
-            Some((start + seconds(175), Overdue::Idle))
-        );
-        assert_eq!(activity.read(start + seconds(110)), Some(1));
-        assert_eq!(
-            activity.deadline(),
-            Some((start + seconds(125), Overdue::Head))
-        );
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_answer_that_is_not_taken_has_a_deadline_however_many_others_are() {
-        let start = Instant::now();
-        let activity = Arc::new(Activity::new(DEADLINES, start));
-        let (first, second) = (activity.begin(), activity.begin());
-        first.answered(0);
-        tokio::time::advance(seconds(20)).await;
-        second.answered(ANSWER_BYTES_PER_SECOND * 5);
-        assert_eq!(
-            activity.deadline(),
-            Some((start + seconds(30), Overdue::Answer))
-        );
-        drop(first);
-        assert_eq!(
-            activity.deadline(),
-            Some((start + seconds(55), Overdue::Answer))
-        );
-        drop(second);
-        assert_eq!(
-            activity.deadline(),
-            Some((start + seconds(95), Overdue::Idle))
-        );
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_request_counts_until_the_last_bytes_of_its_answer_are_dropped() {
-        let activity = Arc::new(Activity::new(DEADLINES, Instant::now()));
-        let mut answer = Outgoing::new(Body::from("answer"), activity.begin());
-        let frame = std::future::poll_fn(|cx| HttpBody::poll_frame(Pin::new(&mut answer), cx));
-        let mut bytes = frame.await.unwrap().unwrap().into_data().unwrap();
-        drop(answer);
-        bytes.advance(5);
-        assert!(activity.is_busy());
-        drop(bytes);
-        assert!(!activity.is_busy());
-        // With an empty body, the request ends when the body is dropped.
-        drop(Outgoing::new(Body::empty(), activity.begin()));
-        assert!(!activity.is_busy());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_eviction_waits_for_a_request_that_came_first() {
-        let start = Instant::now();
-        let activity = Arc::new(Activity::new(DEADLINES, start));
-        assert_eq!(activity.waits(), Some((start, false)));
-        let request = activity.begin();
-        activity.evict();
-        assert_eq!(activity.deadline(), None);
-        drop(request);
-        assert_eq!(activity.deadline(), Some((start, Overdue::Evicted)));
-        assert_eq!(activity.waits(), None, "it is not asked twice");
-    }
-}
+mod tests;

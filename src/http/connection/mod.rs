@@ -3,6 +3,7 @@
 pub(crate) mod activity;
 pub(crate) mod heads;
 pub(crate) mod lingering;
+pub(crate) mod outgoing;
 pub(crate) mod places;
 pub(crate) mod proxies;
 pub(crate) mod watched;

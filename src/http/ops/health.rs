@@ -311,14 +311,14 @@ pub(super) fn accounts(app: &App) -> Vec<Account> {
         };
         for (stream, totals) in totals.iter().filter(|(stream, _)| stream.table == table) {
             let accepted = accepted[usize::from(stream.number)];
-            let unsettled = totals.spooled(accepted);
-            let lost = fill.lost_items[usize::from(stream.number)].min(unsettled);
+            let unacked = totals.spooled(accepted);
+            let lost = fill.lost_items[usize::from(stream.number)].min(unacked);
             for (sum, part) in [
                 (&mut account.accepted, accepted),
                 (&mut account.stored, totals.stored),
                 (&mut account.duplicates, totals.duplicates),
                 (&mut account.quarantined, totals.quarantined),
-                (&mut account.spooled, unsettled - lost),
+                (&mut account.spooled, unacked - lost),
                 (&mut account.lost, lost),
             ] {
                 *sum = sum.saturating_add(part);

@@ -108,7 +108,7 @@ pub type Counts = [u64; STREAMS_MAX];
 /// The header of a segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SegmentHeader {
-    pub(crate) instance: Uuid,
+    pub(crate) spool_id: Uuid,
     pub(crate) number: u64,
     pub(crate) first_sequence: u64,
     pub(crate) predecessor: Option<Predecessor>,
@@ -162,9 +162,9 @@ pub(crate) struct Seed(u32);
 
 impl SegmentHeader {
     pub(crate) fn seed(&self) -> Seed {
-        let of_instance = crc32c::crc32c(self.instance.as_bytes());
+        let of_spool_id = crc32c::crc32c(self.spool_id.as_bytes());
         Seed(crc32c::crc32c_append(
-            of_instance,
+            of_spool_id,
             &self.number.to_le_bytes(),
         ))
     }
@@ -182,7 +182,7 @@ impl SegmentHeader {
         out[..8].copy_from_slice(&MAGIC);
         out[8..12].copy_from_slice(&VERSION.to_le_bytes());
         out[12..16].copy_from_slice(&flags.to_le_bytes());
-        out[16..32].copy_from_slice(self.instance.as_bytes());
+        out[16..32].copy_from_slice(self.spool_id.as_bytes());
         out[32..40].copy_from_slice(&self.number.to_le_bytes());
         out[40..48].copy_from_slice(&self.first_sequence.to_le_bytes());
         out[48..56].copy_from_slice(&number.to_le_bytes());
@@ -231,7 +231,7 @@ impl SegmentHeader {
             whole: flags & PREDECESSOR_WHOLE != 0,
         };
         let header = Self {
-            instance: Uuid::from_slice(&bytes[16..32]).expect("a uuid is 16 bytes"),
+            spool_id: Uuid::from_slice(&bytes[16..32]).expect("a uuid is 16 bytes"),
             number: u64_at(bytes, 32),
             first_sequence: u64_at(bytes, 40),
             predecessor: (flags & HAS_PREDECESSOR != 0).then_some(predecessor),

@@ -8,5 +8,5 @@ pub(crate) struct Portion {
     pub(crate) frames: u64,
     pub(crate) items: u64,
     /// The part of `items` after the committed sequence that the scan was given.
-    pub(crate) unsettled: u64,
+    pub(crate) unacked: u64,
 }

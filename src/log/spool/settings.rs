@@ -59,7 +59,7 @@ impl Settings {
         );
         ensure!(
             self.frame_bytes_max <= PAYLOAD_BYTES_MAX,
-            "a frame can have {PAYLOAD_BYTES_MAX} bytes at most, not {}",
+            "a record can have {PAYLOAD_BYTES_MAX} bytes at most, not {}",
             self.frame_bytes_max
         );
         ensure!(
@@ -77,7 +77,7 @@ impl Settings {
         );
         ensure!(
             self.lane_frames_max > 0 && self.group_bytes_max > 0,
-            "a lane and a group hold at least one frame"
+            "a lane and a group hold at least one record"
         );
         // A frame stores the distance to the start of its group in 32 bits.
         ensure!(

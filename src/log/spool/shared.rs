@@ -32,7 +32,7 @@ pub struct Spool {
 /// The state behind a [`Spool`].
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub(crate) instance: Uuid,
+    pub(crate) spool_id: Uuid,
     pub(crate) settings: Settings,
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) usage: UsageCounters,
@@ -61,7 +61,7 @@ pub(crate) struct Shared {
 /// What opening a spool has found.
 #[derive(Debug)]
 pub(crate) struct Found {
-    pub(crate) instance: Uuid,
+    pub(crate) spool_id: Uuid,
     pub(crate) settings: Settings,
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) catalog: Catalog,
@@ -80,8 +80,8 @@ impl Spool {
     }
 
     /// The spool id. Sequences are only comparable within it.
-    pub fn instance(&self) -> Uuid {
-        self.shared.instance
+    pub fn id(&self) -> Uuid {
+        self.shared.spool_id
     }
 
     /// The openings of this directory.
@@ -163,6 +163,12 @@ impl Spool {
             .then(|| Shortage::new(usage.free_bytes.load(Ordering::Relaxed), settings))
     }
 
+    /// Records of `stream` that are delivered and not acked, up to and including `sequence`.
+    pub fn delivered(&self, stream: u8, sequence: u64) -> usize {
+        let delivered = locked(&self.shared.delivered[usize::from(stream)]);
+        delivered.partition_point(|&(delivered, _)| delivered <= sequence)
+    }
+
     /// Acks all records of `stream` up to and including `sequence`. Records that are not
     /// delivered yet stay.
     pub fn ack(&self, stream: u8, sequence: u64) {
@@ -180,7 +186,7 @@ impl Shared {
     pub(crate) fn new(found: Found) -> Self {
         let recycled = RecycledSegments::new(found.settings.segment_bytes);
         let shared = Self {
-            instance: found.instance,
+            spool_id: found.spool_id,
             settings: found.settings,
             disk: found.disk,
             usage: UsageCounters::new(found.counts),
@@ -215,22 +221,31 @@ impl Shared {
 
     /// Notes that a record is delivered to its writer.
     pub(crate) fn deliver(&self, stream: usize, sequence: u64, items: u32) {
-        locked(&self.delivered[stream]).push_back((sequence, items));
+        let mut delivered = locked(&self.delivered[stream]);
+        assert!(
+            delivered.back().is_none_or(|&(last, _)| last < sequence),
+            "a record is delivered twice, or out of order"
+        );
+        delivered.push_back((sequence, items));
     }
 
     pub(crate) fn ack(&self, stream: usize, sequence: u64) {
         let mut delivered = locked(&self.delivered[stream]);
-        while let Some((settled, items)) =
+        while let Some((acked, items)) =
             delivered.pop_front_if(|(delivered, _)| *delivered <= sequence)
         {
-            self.settle(stream, settled, 1, u64::from(items));
+            self.advance(stream, acked, 1, u64::from(items));
         }
     }
 
     /// Advances the committed sequence of `stream` to `last`, which acks `frames` more records.
-    pub(crate) fn settle(&self, stream: usize, last: u64, frames: u64, items: u64) {
+    pub(crate) fn advance(&self, stream: usize, last: u64, frames: u64, items: u64) {
         self.usage.take(stream, frames, items);
-        self.acked[stream].fetch_max(last, Ordering::Release);
+        let before = self.acked[stream].swap(last, Ordering::Release);
+        assert!(
+            before <= last,
+            "the committed sequence of a stream went back"
+        );
     }
 
     /// Counts as lost every record of `stream` that is neither acked nor delivered. Called
@@ -244,7 +259,9 @@ impl Shared {
         if frames > 0 {
             error!(
                 stream,
-                frames, items, "accepted frames are lost from the spool"
+                records = frames,
+                items,
+                "accepted records are lost from the spool"
             );
             self.usage.take(stream, frames, items);
             self.usage.since_lost[stream].fetch_add(items, Ordering::Relaxed);
@@ -269,7 +286,7 @@ impl Shared {
             if spent.is_empty() {
                 return gone;
             }
-            match self.retire_files(&spent, keep) {
+            match self.retire(&spent, keep) {
                 Ok(()) => {
                     *failing = false;
                     gone += spent.len();
@@ -311,11 +328,11 @@ impl Shared {
         in_place
     }
 
-    fn retire_files(&self, spent: &[Spent], keep: bool) -> anyhow::Result<()> {
+    fn retire(&self, spent: &[Spent], keep: bool) -> anyhow::Result<()> {
         let disk = self.disk.as_ref();
         let kept = self
             .recycled
-            .ack(disk, spent, keep)
+            .retire(disk, spent, keep)
             .context("cannot remove a spool segment")?;
         disk.sync_dir().context("cannot sync the spool directory")?;
         self.recycled.keep(kept);

@@ -33,19 +33,19 @@ pub(crate) fn read(disk: &dyn Disk) -> anyhow::Result<Option<Uuid>> {
     let read =
         read_full(file.as_ref(), &mut text, 0).context("cannot read the spool's instance file")?;
     match Uuid::try_parse_ascii(text[..read].trim_ascii()) {
-        Ok(instance) => Ok(Some(instance)),
+        Ok(spool_id) => Ok(Some(spool_id)),
         // Each segment holds the spool id too, so removing the file loses nothing.
         Err(_) => bail!(
-            "the spool's instance file does not hold a uuid: remove the file, \
-             it is written anew from what the segments say"
+            "the spool's spool_id file does not hold a uuid: remove the file, \
+             it is written again from what the segments say"
         ),
     }
 }
 
 /// Stores the spool id in the directory, atomically.
-pub(crate) fn write(disk: &dyn Disk, instance: Uuid) -> io::Result<()> {
+pub(crate) fn write(disk: &dyn Disk, spool_id: Uuid) -> io::Result<()> {
     let file = disk.create(TEMPORARY_NAME, 0)?;
-    write_all(file.as_ref(), format!("{instance}\n").as_bytes(), 0)?;
+    write_all(file.as_ref(), format!("{spool_id}\n").as_bytes(), 0)?;
     file.sync_data()?;
     disk.rename(TEMPORARY_NAME, FILE_NAME)?;
     disk.sync_dir()

@@ -4,6 +4,8 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use tracing::error;
+
 use super::format::{Counts, STREAMS_MAX};
 
 /// The usage of the spool.
@@ -113,8 +115,17 @@ impl UsageCounters {
 
     /// Counts records that were acked, or lost.
     pub(crate) fn take(&self, stream: usize, frames: u64, items: u64) {
-        self.frames[stream].fetch_sub(frames, Ordering::Relaxed);
-        self.items[stream].fetch_sub(items, Ordering::Relaxed);
+        for (counter, taken) in [(&self.frames[stream], frames), (&self.items[stream], items)] {
+            let less = |count: u64| Some(count.saturating_sub(taken));
+            let before = counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+            if before.is_ok_and(|before| before < taken) {
+                error!(
+                    stream,
+                    taken, "more records of the spool are acked or lost than it counts; a bug"
+                );
+                debug_assert!(false, "the spool's usage would be negative");
+            }
+        }
     }
 }
 

@@ -19,7 +19,6 @@ pub enum Selection {
         /// The grace after the end of the range, or after the creation of the partition if that was
         /// later: an import of history may still be running.
         after: Duration,
-        /// The current time.
         now: Micros,
     },
     /// Partitions with these names, at any time.

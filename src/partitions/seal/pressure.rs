@@ -1,6 +1,6 @@
-//! Makes way for the lanes of this instance before an index is built.
+//! Makes way for the lanes of this process before an index is built.
 //!
-//! Knows this instance only: others that are behind are not seen from here.
+//! Knows this process only: others that are behind are not seen from here.
 
 use std::fmt;
 use std::sync::Arc;

@@ -12,13 +12,12 @@ use crate::metrics::Metrics;
 
 use super::plan::Selection;
 use super::pressure::Pressure;
-use super::work::{SealReport, seal};
+use super::work::{STATEMENT_LIMIT, SealReport, seal};
 use crate::partitions::error::Error;
 use crate::partitions::indexes::IndexProfile;
 use crate::postgres::checks::clock::server_time;
 use crate::postgres::connect::Target;
-use crate::postgres::error as postgres;
-use crate::postgres::error::ErrorChain;
+use crate::postgres::error::{self as postgres, ErrorChain, limited};
 use crate::postgres::session::Session;
 
 /// The interval at which to look for due partitions. They become due once a day. A partition that
@@ -65,7 +64,7 @@ impl Sealer {
                     failing.ends();
                     report.log_failures();
                     if report.is_busy {
-                        debug!("another instance is sealing");
+                        debug!("another process is sealing");
                     }
                     TICK
                 }
@@ -81,7 +80,7 @@ impl Sealer {
     }
 
     async fn once(&self, target: &Target) -> Result<SealReport, Error> {
-        // No statement timeout: an index build is long. Waits for locks have a limit.
+        // No statement timeout: an index build is long. Waits for locks and for answers have limits.
         let mut session = Session::open(target, None).await?;
         // A role that owns no table cannot seal; the checks report that.
         if !owns_tables(&session.client).await? {
@@ -92,27 +91,22 @@ impl Sealer {
             after: self.policy.after,
             now: server_time(&session.client).await?,
         };
-        seal(
-            &mut session,
-            &selection,
-            Some(&self.pressure),
-            &self.metrics,
-        )
-        .await
+        let pressure = Some(&self.pressure);
+        let sealed = seal(&mut session, &selection, pressure, &self.metrics).await;
+        if sealed.as_ref().is_err_and(Error::is_timeout) {
+            session.give_up();
+        }
+        sealed
     }
 }
 
 async fn owns_tables(client: &Client) -> Result<bool, postgres::Error> {
-    let row = client
-        .query_one(
-            "SELECT coalesce(bool_or(pg_has_role(relowner, 'USAGE')), true) FROM pg_class
-              WHERE oid IN (to_regclass($1), to_regclass($2))",
-            &[&Table::Exposures.as_str(), &Table::Interactions.as_str()],
-        )
-        .await
-        .map_err(|source| postgres::Error::Statement {
-            doing: "find out who owns the event tables",
-            source,
-        })?;
-    Ok(row.get(0))
+    let sql = "SELECT coalesce(bool_or(pg_has_role(relowner, 'USAGE')), true) FROM pg_class
+                WHERE oid IN (to_regclass($1), to_regclass($2))";
+    let asking = async {
+        let tables = Table::ALL.map(Table::as_str);
+        client.query_one(sql, &[&tables[0], &tables[1]]).await
+    };
+    let doing = "find out who owns the event tables";
+    Ok(limited(doing, STATEMENT_LIMIT, asking).await?.get(0))
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use tokio::time::timeout;
 use tokio_postgres::Client;
 use tracing::{info, warn};
 
@@ -13,10 +14,9 @@ use super::lock::{try_lock, unlock};
 use super::plan::{Selection, Step};
 use super::pressure::Pressure;
 use crate::partitions::error::Error;
-use crate::partitions::history::{Action, note};
+use crate::partitions::history::{Action, record};
 use crate::partitions::leaf::{Leaf, leaves};
-use crate::postgres::error as postgres;
-use crate::postgres::error::ErrorChain;
+use crate::postgres::error::{self as postgres, ErrorChain, limited};
 use crate::postgres::ident::qualified;
 use crate::postgres::ident::quoted;
 use crate::postgres::session::Session;
@@ -34,6 +34,14 @@ const SESSION: &str = "
 /// build keeps its locks to its end. Some platforms do not support this.
 const NOTICE_OUR_DEATH: &str = "SET client_connection_check_interval = '5s'";
 
+/// Longest wait for an answer that takes no work: after it the connection is dead.
+pub(super) const STATEMENT_LIMIT: Duration = Duration::from_secs(60);
+
+/// Longest wait for a step. An index of the largest partitions takes an hour or two, and may wait
+/// for locks before that; a step that takes longer has lost its server. Its session is ended, and
+/// what it left is dropped and built again.
+const STEP_LIMIT: Duration = Duration::from_secs(6 * 3600);
+
 /// The result of a sealing run.
 #[derive(Debug, Default)]
 pub struct SealReport {
@@ -48,7 +56,6 @@ pub struct SealReport {
 /// A partition that was sealed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sealed {
-    /// Its parent.
     pub table: Table,
     /// Its name, without its schema.
     pub name: String,
@@ -63,7 +70,6 @@ pub struct Sealed {
 pub struct Failed {
     /// Its name, without its schema.
     pub name: String,
-    /// Why.
     pub error: Error,
 }
 
@@ -130,7 +136,7 @@ pub async fn seal(
                 outcome.sealed.push(sealed);
             }
             Ok(()) => so_far.built += u32::from(matches!(step, Step::Build(_))),
-            Err(error) if session.client.is_closed() => return Err(error),
+            Err(error) if session.client.is_closed() || error.is_timeout() => return Err(error),
             Err(error) => {
                 passed_over.push(leaf.oid);
                 outcome.failed.push(Failed {
@@ -145,16 +151,14 @@ pub async fn seal(
 }
 
 async fn prepare(client: &Client) -> Result<(), Error> {
-    client
-        .batch_execute(SESSION)
-        .await
-        .map_err(|source| postgres::Error::Statement {
-            doing: "set up the session of the sealer",
-            source,
-        })?;
-    // An unsupported setting is ignored; a lost connection shows at the next statement.
-    drop(client.batch_execute(NOTICE_OUR_DEATH).await);
-    Ok(())
+    let doing = "set up the session of the sealer";
+    limited(doing, STATEMENT_LIMIT, client.batch_execute(SESSION)).await?;
+    let setting = client.batch_execute(NOTICE_OUR_DEATH);
+    match limited(doing, STATEMENT_LIMIT, setting).await {
+        // An unsupported setting is ignored; a lost connection shows at the next statement.
+        Ok(()) | Err(postgres::Error::Statement { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The next step and its partition.
@@ -166,7 +170,8 @@ async fn next(
 ) -> Result<Option<(Leaf, Step)>, Error> {
     let mut all = Vec::new();
     for table in Table::ALL {
-        let steps = leaves(&mut session.client, table).await?;
+        let reading = leaves(&mut session.client, table);
+        let steps = answered("read the partitions to seal", reading).await?;
         let steps = steps
             .into_iter()
             .filter_map(|leaf| selection.step(&leaf).map(|step| (leaf, step)));
@@ -191,10 +196,8 @@ async fn next(
 async fn take(client: &Client, leaf: &Leaf, step: &Step, so_far: Progress) -> Result<(), Error> {
     let partition = qualified(&leaf.schema, &leaf.name);
     let run = async |doing, sql: String| {
-        client
-            .batch_execute(&sql)
-            .await
-            .map_err(|source| Error::from(postgres::Error::Statement { doing, source }))
+        let running = client.batch_execute(&sql);
+        Ok::<_, Error>(limited(doing, STEP_LIMIT, running).await?)
     };
     match step {
         Step::Drop(index) => {
@@ -229,18 +232,24 @@ async fn take(client: &Client, leaf: &Leaf, step: &Step, so_far: Progress) -> Re
                     so_far.took.as_secs_f32()
                 ),
             };
-            note(
-                client,
-                leaf.table,
-                &leaf.name,
-                leaf.range,
-                Action::Sealed,
-                &reason,
-            )
-            .await?;
-            Ok(())
+            let (table, range) = (leaf.table, leaf.range);
+            let recording = record(client, table, &leaf.name, range, Action::Sealed, &reason);
+            answered("record that a partition is sealed", recording).await
         }
     }
+}
+
+/// Limits the wait for statements that take no work.
+async fn answered<T>(
+    doing: &'static str,
+    statements: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    timeout(STATEMENT_LIMIT, statements)
+        .await
+        .unwrap_or_else(|_| {
+            let seconds = STATEMENT_LIMIT.as_secs();
+            Err(postgres::Error::TimedOut { doing, seconds }.into())
+        })
 }
 
 impl SealReport {

@@ -315,8 +315,8 @@ impl World {
         };
         let me = life.me.expect("it is connected");
         let row = self.database.rows.get(&lineage);
-        let entered =
-            row.is_some_and(|row| row.mark.opening == Some(me.id) && row.mark.settled == life.seen);
+        let entered = row
+            .is_some_and(|row| row.mark.opening == Some(me.id) && row.mark.watermark == life.seen);
         let fate = self.random.random_range(0..10);
         let life = self.lives[at].as_mut().expect("it was there");
         life.batch = Some(last);
@@ -354,7 +354,7 @@ impl World {
         {
             let found = self.take_over(at);
             let life = self.lives[at].as_mut().expect("it was there");
-            life.done = found.settled;
+            life.done = found.watermark;
         }
         loop {
             let directory = self.directories[at].as_ref().expect("it is open");
@@ -404,7 +404,7 @@ impl World {
         };
         let row = self.database.rows.entry(lineage).or_insert_with(|| Row {
             mark: Mark {
-                settled: 0,
+                watermark: 0,
                 opening: None,
                 epoch: 0,
             },
@@ -414,7 +414,7 @@ impl World {
         });
         let taken = take_over(row.mark, history, STREAM, life.passed);
         row.mark = Mark {
-            settled: taken.settled,
+            watermark: taken.watermark,
             opening: Some(me.id),
             epoch: me.epoch,
         };
@@ -510,7 +510,7 @@ impl Database {
         let row = self.rows.get_mut(&lineage).expect("it was entered into");
         row.stored += entry.fresh.len() as i64;
         row.duplicates += entry.duplicates;
-        row.mark.settled = entry.last;
+        row.mark.watermark = entry.last;
         for event in entry.fresh {
             assert!(self.table.insert(event), "event {event} is stored twice");
         }
@@ -544,9 +544,9 @@ const ME: Opening = Opening {
     epoch: 5,
 };
 
-fn mark(settled: u64, opening: u128, epoch: u64) -> Option<Mark> {
+fn mark(watermark: u64, opening: u128, epoch: u64) -> Option<Mark> {
     Some(Mark {
-        settled,
+        watermark,
         opening: Some(Uuid::from_u128(opening)),
         epoch,
     })

@@ -15,6 +15,10 @@ use crate::writer::statements::Statements;
 const SET_ASIDE_ROWS: usize = 10;
 const SET_ASIDE_BATCHES: u32 = 3;
 
+/// After this many batches without a duplicate, the lane uses the fast path again. A replay is
+/// thousands of batches of duplicates, a client's retry is one.
+pub(super) const CLEAN_BATCHES_TO_TRUST: u32 = 16;
+
 /// The lane's connection, and what it remembers of the last batches.
 pub(super) struct LaneConnection {
     pub(super) open: Option<OpenConnection>,
@@ -50,9 +54,9 @@ impl LaneConnection {
     }
 
     /// Counts the quarantined rows of a batch. A stored row resets the count.
-    pub(super) fn count(&mut self, rows: usize, settled: &BatchResult) {
-        let set_aside = settled.quarantined.len();
-        if settled.duplicates.len() + set_aside < rows {
+    pub(super) fn count(&mut self, result: &BatchResult) {
+        let set_aside = result.quarantined.len();
+        if result.stored > 0 {
             (self.set_aside_rows, self.set_aside_batches) = (0, 0);
         } else if set_aside > 0 {
             self.set_aside_rows = self.set_aside_rows.saturating_add(set_aside);

@@ -41,7 +41,6 @@ impl Writer {
     }
 
     async fn ping_for_ever(&self, connection: &mut LaneConnection) -> FencedOff {
-        let table = self.stream.table;
         // The health that a failed ping has set. Only that one is cleared: any other came from a
         // batch.
         let mut raised = None;
@@ -62,7 +61,7 @@ impl Writer {
                         .take()
                         .is_some_and(|health| self.status.clear(health))
                     {
-                        info!(%table, "Postgres answers again");
+                        info!("Postgres answers again");
                     }
                     continue;
                 }
@@ -79,7 +78,7 @@ impl Writer {
             };
             if self.status.raise(health) < health {
                 raised = Some(health);
-                warn!(%table, error = %ErrorChain(&error), "cannot reach Postgres as it has to be; events are kept in the spool");
+                warn!(error = %ErrorChain(&error), "cannot reach Postgres as it has to be; events are kept in the spool");
             }
         }
     }

@@ -67,7 +67,11 @@ pub(crate) async fn put(
         new += quarantine.put(portion).await?;
     }
     quarantine.execute("RELEASE aside").await?;
-    Ok(bad_rows.len().saturating_sub(new))
+    assert!(
+        new <= bad_rows.len(),
+        "Postgres counts more rows in quarantine than were put there"
+    );
+    Ok(bad_rows.len() - new)
 }
 
 /// The quarantine in a transaction that has the savepoint `aside`.

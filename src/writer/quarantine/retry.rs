@@ -72,7 +72,7 @@ async fn retry_through(
         let range = interval.range_of(at.0);
         let ids = quarantine::waiting_in(&session.client, table, range).await?;
         let client = &mut session.client;
-        let retried = quarantine::retry(client, &Selection::Ids(ids), interval).await?;
+        let retried = quarantine::retry::retry(client, &Selection::Ids(ids), interval).await?;
         info!(%table, %range, stored = retried.stored, "stored rows that had waited for their partition");
     }
     Ok(())

@@ -43,7 +43,7 @@ impl Process {
         (process, Client::new(address))
     }
 
-    /// Runs any command, with its log as JSON.
+    /// Runs any command, with its log as JSON unless the arguments name a format.
     pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Self {
         Self::start(Stdio::piped(), Command::new(PROGRAM), arguments)
     }
@@ -88,9 +88,15 @@ impl Process {
         mut command: Command,
         arguments: impl IntoIterator<Item = OsString>,
     ) -> Self {
+        let arguments: Vec<OsString> = arguments.into_iter().collect();
+        let names_format =
+            |argument: &OsString| argument.to_string_lossy().starts_with("--log-format");
+        if !arguments.iter().any(names_format) {
+            command.args(&arguments).args(["--log-format", "json"]);
+        } else {
+            command.args(&arguments);
+        }
         let mut child = command
-            .args(arguments)
-            .args(["--log-format", "json"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(stderr)

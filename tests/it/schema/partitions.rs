@@ -98,6 +98,25 @@ async fn bounds_are_read_right_whatever_the_sessions_zone_and_date_style() {
         },
         day("2026-03-29"),
     ]);
+    client
+        .batch_execute(
+            "CREATE TABLE ancient PARTITION OF interaction_events
+                 FOR VALUES FROM ('-infinity') TO ('0044-03-15 12:30:00.000001+00 BC');
+             CREATE TABLE far PARTITION OF interaction_events
+                 FOR VALUES FROM ('12000-01-01 00:00:00+00') TO ('infinity')",
+        )
+        .await
+        .unwrap();
+    let far = Coverage::of([
+        Range {
+            from_us: i64::MIN,
+            to_us: -63_517_778_999_999_999,
+        },
+        Range {
+            from_us: 316_516_204_800_000_000,
+            to_us: i64::MAX,
+        },
+    ]);
     for style in ["SQL, DMY", "German", "Postgres, MDY", "ISO, YMD"] {
         for zone in ["Asia/Kolkata", "Europe/Berlin", "America/St_Johns"] {
             client
@@ -109,6 +128,13 @@ async fn bounds_are_read_right_whatever_the_sessions_zone_and_date_style() {
             assert_eq!(
                 read_coverage(&mut client, Table::Exposures).await.unwrap(),
                 expected,
+                "{style} {zone}"
+            );
+            assert_eq!(
+                read_coverage(&mut client, Table::Interactions)
+                    .await
+                    .unwrap(),
+                far,
                 "{style} {zone}"
             );
             let made = ensure(&mut client, Table::Exposures, day("2026-03-29"), "test")

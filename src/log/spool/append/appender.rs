@@ -31,7 +31,7 @@ pub(crate) struct Appender {
     next_sequence: u64,
     /// Sequences to skip when the next segment begins: failed attempts have used them in file
     /// names.
-    burnt: u64,
+    skipped_sequences: u64,
     /// Items of each stream, staged records included.
     counts: Counts,
     /// The same without the staged records.
@@ -62,7 +62,7 @@ pub(crate) struct Staged {
 pub(crate) struct Closed {
     pub(crate) predecessor: Predecessor,
     /// Bytes after its end are not all zero.
-    pub(crate) has_void: bool,
+    pub(crate) has_discarded_tail: bool,
 }
 
 /// Where the log continues after a restart.
@@ -98,7 +98,7 @@ impl Appender {
             closed: resume.closed,
             next_number: resume.next_number,
             next_sequence: resume.next_sequence,
-            burnt: 0,
+            skipped_sequences: 0,
             counts: resume.counts,
             durable_counts: resume.counts,
             buffer: Vec::new(),
@@ -165,6 +165,10 @@ impl Appender {
     /// the order of staging.
     pub(crate) fn write(&mut self) -> Result<Vec<Staged>, AppendError> {
         let staged = std::mem::take(&mut self.staged);
+        assert!(
+            staged.is_empty() || self.active.is_some(),
+            "the segment of staged records is gone"
+        );
         let Some(active) = self.active.as_mut().filter(|_| !staged.is_empty()) else {
             return Ok(staged);
         };
@@ -175,7 +179,7 @@ impl Appender {
         // Releases the memory of an unusually large group.
         self.buffer.shrink_to(self.shared.settings.group_bytes_max);
         if let Err(error) = done {
-            self.poisoned(&error);
+            self.fail_segment(&error);
             return Err(AppendError::Failed);
         }
         self.durable_counts = self.counts;
@@ -186,6 +190,10 @@ impl Appender {
         segment.end = end;
         for frame in &staged {
             let portion = &mut segment.streams[frame.stream];
+            assert!(
+                portion.last < frame.at.sequence,
+                "the sequences of a segment's records do not grow"
+            );
             portion.last = frame.at.sequence;
             portion.frames += 1;
             portion.items += u64::from(frame.items);
@@ -243,7 +251,7 @@ impl Appender {
             .is_none_or(|it| look(it).unwrap_or(true));
         if !active_is_there {
             let error = std::io::Error::other("its newest segment was removed or renamed");
-            self.poisoned(&error);
+            self.fail_segment(&error);
         }
         true
     }
@@ -278,7 +286,7 @@ impl Appender {
 
     /// Fails the active segment after a write or sync error: it ends after the last group that
     /// succeeded.
-    fn poisoned(&mut self, error: &std::io::Error) {
+    fn fail_segment(&mut self, error: &std::io::Error) {
         self.counts = self.durable_counts;
         if let Some(active) = &self.active
             && let Some(segment) = self.shared.catalog().get_mut(active.number())
@@ -290,7 +298,7 @@ impl Appender {
     }
 
     /// Closes the active segment, for good.
-    fn close(&mut self, has_void: bool) {
+    fn close(&mut self, has_discarded_tail: bool) {
         if let Some(active) = self.active.take() {
             let predecessor = Predecessor {
                 number: active.number(),
@@ -299,7 +307,7 @@ impl Appender {
             };
             self.closed = Some(Closed {
                 predecessor,
-                has_void,
+                has_discarded_tail,
             });
             self.shared.usage.active_free.store(0, Ordering::Relaxed);
         }

@@ -112,7 +112,7 @@ impl<L, R> GroupCommitter<L, R> {
             if usize::from(entry.stream) >= self.lanes.len() {
                 error!(
                     stream = entry.stream,
-                    "a frame names a stream that the spool was not opened with"
+                    "a record names a stream that the spool was not opened with"
                 );
                 self.refuse(entry.durable, AppendError::Failed);
                 continue;
@@ -158,6 +158,10 @@ impl<L, R> GroupCommitter<L, R> {
                 }
             }
             Ok(staged) => {
+                assert!(
+                    staged.len() == self.run.len(),
+                    "a record would be answered as durable that was not written"
+                );
                 // The answers come first: senders wait for them.
                 for entry in &mut self.run {
                     if let Some(durable) = entry.durable.take() {

@@ -24,7 +24,7 @@ use crate::log::spool::spool_id::LEFTOVER_SUFFIX;
 const RECYCLED_MAX: usize = 2;
 
 /// The name of a file before it becomes, or after it was, the segment `name`.
-pub(crate) fn blank_name(name: &str) -> String {
+pub(crate) fn leftover_name(name: &str) -> String {
     format!("{name}{LEFTOVER_SUFFIX}")
 }
 
@@ -46,7 +46,7 @@ impl RecycledSegments {
 
     /// Renames segments to recycled ones, and removes those that are not kept. Does not sync
     /// the directory: call [`RecycledSegments::keep`] with the result once it is synced.
-    pub(crate) fn ack(
+    pub(crate) fn retire(
         &self,
         disk: &dyn Disk,
         spent: &[Spent],
@@ -64,11 +64,11 @@ impl RecycledSegments {
             ..
         } in spent
         {
-            let blank = blank_name(name);
+            let recycled = leftover_name(name);
             let done = if *reusable && room > 0 && *bytes == self.bytes {
-                disk.rename(name, &blank).map(|()| {
+                disk.rename(name, &recycled).map(|()| {
                     room -= 1;
-                    kept.push(blank.clone());
+                    kept.push(recycled.clone());
                 })
             } else {
                 disk.remove(name)
@@ -76,7 +76,7 @@ impl RecycledSegments {
             match done {
                 Ok(()) => {}
                 // An earlier attempt got this far and did not keep the recycled segment.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => remove(disk, &blank),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => remove(disk, &recycled),
                 Err(error) => return Err(error),
             }
         }

@@ -32,22 +32,22 @@ pub(crate) struct ActiveSegment {
 }
 
 impl ActiveSegment {
-    /// Begins the segment `name` in the file `blank` of `bytes` bytes. When this returns, the
+    /// Begins the segment `name` in `file` of `bytes` bytes. When this returns, the
     /// header and the name are durable.
     pub(crate) fn begin(
         disk: &dyn Disk,
-        blank: RecycledSegment,
+        file: RecycledSegment,
         name: &str,
         header: &SegmentHeader,
         bytes: u64,
     ) -> io::Result<Self> {
-        let RecycledSegment { file, .. } = blank;
+        let RecycledSegment { file, name: before } = file;
         let encoded = header.encode();
         write_all(file.as_ref(), &encoded, 0)?;
         write_all(file.as_ref(), &encoded, SEGMENT_HEADER_COPY_AT)?;
         file.sync_data()?;
         // After the sync: a file with a segment's name always has that segment's header.
-        disk.rename(&blank.name, name)?;
+        disk.rename(&before, name)?;
         disk.sync_dir()?;
         let id = file.id()?;
         Ok(Self {

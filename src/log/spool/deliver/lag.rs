@@ -13,43 +13,47 @@ pub(crate) struct Lag {
     /// The last sequence that was offered; zero before the first.
     last: u64,
     /// Where the records begin that are only on disk; `None` while in memory.
-    behind_from: Option<Position>,
+    on_disk_from: Option<Position>,
 }
 
 impl Lag {
     /// A lane without records on disk.
-    pub(crate) fn caught_up() -> Self {
+    pub(crate) fn in_memory() -> Self {
         Self {
             last: 0,
-            behind_from: None,
+            on_disk_from: None,
         }
     }
 
     /// A lane with the records from `from` to `last` on disk, as after a restart.
-    pub(crate) fn behind(from: Position, last: u64) -> Self {
+    pub(crate) fn on_disk(from: Position, last: u64) -> Self {
         Self {
             last,
-            behind_from: Some(from),
+            on_disk_from: Some(from),
         }
     }
 
     /// Offers a durable record. `enter` enqueues it in memory if there is room; returns whether
     /// it did.
     pub(crate) fn offer(&mut self, at: Position, enter: impl FnOnce() -> bool) -> bool {
+        assert!(
+            self.last < at.sequence,
+            "a record is offered twice, or out of order"
+        );
         self.last = at.sequence;
-        if self.behind_from.is_some() {
+        if self.on_disk_from.is_some() {
             return false;
         }
         let entered = enter();
         if !entered {
-            self.behind_from = Some(at);
+            self.on_disk_from = Some(at);
         }
         entered
     }
 
     /// Where to read from, while on disk.
-    pub(crate) fn behind_from(&self) -> Option<Position> {
-        self.behind_from
+    pub(crate) fn on_disk_from(&self) -> Option<Position> {
+        self.on_disk_from
     }
 
     /// The last sequence that may be read from disk.
@@ -61,9 +65,9 @@ impl Lag {
     /// the lane is in memory again. Returns whether it is.
     pub(crate) fn catch_up(&mut self, sequence: u64) -> bool {
         if sequence >= self.last {
-            self.behind_from = None;
+            self.on_disk_from = None;
         }
-        self.behind_from.is_none()
+        self.on_disk_from.is_none()
     }
 }
 

@@ -5,7 +5,7 @@
 
 pub(crate) mod cursor;
 
-pub(crate) mod behind;
+pub(crate) mod disk;
 pub(crate) mod found;
 
 use std::sync::Arc;
@@ -38,9 +38,9 @@ pub struct LaneReader<L, R> {
 #[derive(Debug)]
 pub enum Next<L, R> {
     /// A record from memory.
-    Frame(Delivered<Option<L>, R>),
-    /// The next records are on disk: call [`LaneReader::read_behind`].
-    Behind,
+    Record(Delivered<Option<L>, R>),
+    /// The next records are on disk: call [`LaneReader::read_from_disk`].
+    OnDisk,
     /// Nothing yet: call [`LaneReader::wait`].
     Empty,
     /// The end: no more records come in, and every record was delivered.
@@ -77,13 +77,13 @@ impl<L, R> LaneReader<L, R> {
         let lane = Arc::clone(&self.lane);
         let mut state = lane.lock();
         if let Some(frame) = self.peeked.take() {
-            return Next::Frame(self.give(&mut state, frame));
+            return Next::Record(self.give(&mut state, frame));
         }
         // Under the lane's lock nothing is enqueued between these two checks: an empty queue of
         // a lane on disk stays empty.
         match self.frames.try_recv() {
-            Ok(frame) => Next::Frame(self.give(&mut state, frame)),
-            Err(_) if state.lag.behind_from().is_some() => Next::Behind,
+            Ok(frame) => Next::Record(self.give(&mut state, frame)),
+            Err(_) if state.lag.on_disk_from().is_some() => Next::OnDisk,
             Err(flume::TryRecvError::Empty) => Next::Empty,
             Err(flume::TryRecvError::Disconnected) => Next::Ended,
         }
@@ -92,7 +92,7 @@ impl<L, R> LaneReader<L, R> {
     /// Waits until [`LaneReader::try_next`] returns something else than [`Next::Empty`]. Safe
     /// to cancel.
     pub async fn wait(&mut self) {
-        if self.peeked.is_some() || self.is_behind() {
+        if self.peeked.is_some() || self.is_on_disk() {
             return;
         }
         // A lane only goes to disk while it holds something in memory, so this wakes for that
@@ -103,8 +103,8 @@ impl<L, R> LaneReader<L, R> {
     }
 
     /// Whether the next records, after those in memory, are on disk.
-    pub fn is_behind(&self) -> bool {
-        self.lane.lock().lag.behind_from().is_some()
+    pub fn is_on_disk(&self) -> bool {
+        self.lane.lock().lag.on_disk_from().is_some()
     }
 
     /// At start: the database has all records up to and including `sequence`. They are skipped
@@ -128,7 +128,7 @@ impl<L, R> LaneReader<L, R> {
             stream = self.stream,
             watermark,
             last = self.shared.found_last,
-            "the database remembers frames that this spool never had; was the spool directory \
+            "the database remembers records that this spool never had; was the spool directory \
              replaced by an older copy, or did another copy go on? What is in it is looked up \
              and stored where it is missing, nothing is skipped"
         );
@@ -150,12 +150,12 @@ impl<L, R> LaneReader<L, R> {
         while self.frames.recv_async().await.is_ok() {}
     }
 
-    /// At start, after [`LaneReader::skip_to`] and before the first read: `settled_items` of
+    /// At start, after [`LaneReader::skip_to`] and before the first read: `acked_items` of
     /// the stream are acked according to Postgres, over all runs. The loss is counted once the
     /// reader has skipped all acked records.
-    pub fn reconcile(&mut self, settled_items: u64) {
-        self.found.settled = Some(settled_items);
-        if !self.is_behind() {
+    pub fn reconcile(&mut self, acked_items: u64) {
+        self.found.acked = Some(acked_items);
+        if !self.is_on_disk() {
             self.reckon();
         }
     }
@@ -174,7 +174,10 @@ impl<L, R> LaneReader<L, R> {
         state: &mut LaneState<R>,
         frame: Delivered<Option<L>, R>,
     ) -> Delivered<Option<L>, R> {
-        state.queued_bytes -= frame.payload.len();
+        state.queued_bytes = state
+            .queued_bytes
+            .checked_sub(frame.payload.len())
+            .expect("a lane's memory holds what was put into it");
         self.shared
             .deliver(self.stream, frame.sequence, frame.items);
         frame

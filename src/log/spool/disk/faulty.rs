@@ -135,7 +135,7 @@ impl FaultyDisk {
     }
 
     /// Flips a bit of a file in place, as bit rot does, also under open handles.
-    pub(crate) fn rot(&self, name: &str, offset: usize) {
+    pub(crate) fn flip(&self, name: &str, offset: usize) {
         let mut state = self.lock();
         let file = state.live[name];
         state.files[file].live[offset] ^= 0x10;

@@ -6,7 +6,7 @@ use super::*;
 
 fn header() -> SegmentHeader {
     SegmentHeader {
-        instance: Uuid::from_u128(7),
+        spool_id: Uuid::from_u128(7),
         number: 3,
         first_sequence: 41,
         predecessor: Some(Predecessor {

@@ -65,28 +65,27 @@ pub fn inspect(directory: &Path) -> anyhow::Result<ScanReport> {
     scan(&disk).with_context(doing)
 }
 
-/// The recorded openings of the directory of spool `instance`.
-pub fn history(directory: &Path, instance: Uuid) -> anyhow::Result<History> {
+/// The recorded openings of the directory of spool `spool_id`.
+pub fn history(directory: &Path, spool_id: Uuid) -> anyhow::Result<History> {
     let doing = || format!("cannot read the spool in {}", directory.display());
     let disk = RealDisk::existing(directory).with_context(doing)?;
-    recorded(&disk, instance, true).with_context(doing)
+    recorded(&disk, spool_id, true).with_context(doing)
 }
 
 /// The recorded openings. `used`: the directory holds records.
-fn recorded(disk: &dyn Disk, instance: Uuid, used: bool) -> anyhow::Result<History> {
-    let recorded = openings::read(disk, instance)?;
-    Ok(recorded.unwrap_or_else(|| History::unrecorded(instance, used)))
+fn recorded(disk: &dyn Disk, spool_id: Uuid, used: bool) -> anyhow::Result<History> {
+    let recorded = openings::read(disk, spool_id)?;
+    Ok(recorded.unwrap_or_else(|| History::unrecorded(spool_id, used)))
 }
 
 /// Item counts of one stream in a spool's directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StreamAccount {
-    /// The stream.
     pub number: u8,
     /// Items that were made durable under this spool id.
     pub accepted: u64,
     /// Items of records after the committed sequence.
-    pub unsettled: u64,
+    pub unacked: u64,
 }
 
 /// Item counts of all streams in a spool's directory.
@@ -103,27 +102,27 @@ pub type Watermark = (u8, u64, Option<Uuid>);
 
 /// Counts the items of every stream that was ever used. Records that `watermarks` vouch for are
 /// acked. Changes nothing, and may run while a service has the directory open. Fails if the
-/// directory does not hold the spool `instance`.
+/// directory does not hold the spool `spool_id`.
 pub fn account(
     directory: &Path,
-    instance: Uuid,
+    spool_id: Uuid,
     watermarks: &[Watermark],
 ) -> anyhow::Result<Account> {
     let doing = || format!("cannot read the spool in {}", directory.display());
     let disk = RealDisk::existing(directory).with_context(doing)?;
-    account_on(&disk, instance, watermarks).with_context(doing)
+    account_on(&disk, spool_id, watermarks).with_context(doing)
 }
 
 fn account_on(
     disk: &dyn Disk,
-    instance: Uuid,
+    spool_id: Uuid,
     watermarks: &[Watermark],
 ) -> anyhow::Result<Account> {
-    let history = recorded(disk, instance, true)?;
+    let history = recorded(disk, spool_id, true)?;
     let mut beyond = [0; STREAMS_MAX];
     for &(stream, watermark, by) in watermarks {
-        if let Some(settled) = beyond.get_mut(usize::from(stream)) {
-            *settled = match history.vouched(by, watermark) {
+        if let Some(acked) = beyond.get_mut(usize::from(stream)) {
+            *acked = match history.vouched(by, watermark) {
                 Vouched::UpToWatermark => watermark,
                 Vouched::UpTo { sequence, .. } => sequence,
                 Vouched::Nothing => 0,
@@ -132,8 +131,8 @@ fn account_on(
     }
     let report = scan_beyond(disk, &beyond)?;
     anyhow::ensure!(
-        report.instance == Some(instance),
-        "it is not spool {instance} any more"
+        report.spool_id == Some(spool_id),
+        "it is not spool {spool_id} any more"
     );
     let accepted = report
         .segments
@@ -142,8 +141,8 @@ fn account_on(
     let account = |stream: usize| StreamAccount {
         number: u8::try_from(stream).expect("there are fewer than 256 streams"),
         accepted: accepted[stream],
-        unsettled: report.segments.iter().fold(0, |sum: u64, segment| {
-            sum.saturating_add(segment.streams[stream].unsettled)
+        unacked: report.segments.iter().fold(0, |sum: u64, segment| {
+            sum.saturating_add(segment.streams[stream].unacked)
         }),
     };
     let streams = (0..STREAMS_MAX)
@@ -164,20 +163,20 @@ pub fn fork(directory: &Path) -> anyhow::Result<Uuid> {
 
 fn fork_on(disk: &dyn Disk) -> anyhow::Result<Uuid> {
     let report = scan(disk)?;
-    let instance = report
-        .instance
+    let spool_id = report
+        .spool_id
         .filter(|_| !report.segments.is_empty())
         .context("there is no spool")?;
     repair::clear(disk, &report)?;
-    let Account { history, streams } = account_on(disk, instance, &[])?;
+    let Account { history, streams } = account_on(disk, spool_id, &[])?;
     let mut inherited = [0; STREAMS_MAX];
     for StreamAccount {
         number,
         accepted,
-        unsettled,
+        unacked,
     } in streams
     {
-        inherited[usize::from(number)] = accepted.saturating_sub(unsettled);
+        inherited[usize::from(number)] = accepted.saturating_sub(unacked);
     }
     let history = history.fork(inherited);
     openings::write(disk, &history).context("cannot write the spool's record of openings")?;
@@ -193,9 +192,9 @@ pub(crate) fn open_on<L, R>(
     settings.check()?;
     let report = scan(disk.as_ref())?;
     report.log();
-    let instance = repair::repair(disk.as_ref(), &report)?;
+    let spool_id = repair::repair(disk.as_ref(), &report)?;
     let mut resume = resume(&report);
-    let history = begin(disk.as_ref(), instance, &report, &mut resume)?;
+    let history = begin(disk.as_ref(), spool_id, &report, &mut resume)?;
     let accepted = resume.counts;
     let mut catalog = Catalog::default();
     for segment in &report.segments {
@@ -209,7 +208,7 @@ pub(crate) fn open_on<L, R>(
         .rposition(Option::is_some)
         .map_or(0, |last| last + 1);
     let shared = Arc::new(Shared::new(shared::Found {
-        instance,
+        spool_id,
         settings,
         disk,
         catalog,
@@ -224,8 +223,8 @@ pub(crate) fn open_on<L, R>(
     let (mut senders, mut readers) = (Vec::new(), Vec::new());
     for (stream, backlog) in backlogs.into_iter().enumerate().take(streams) {
         let lag = match backlog {
-            Some((from, last)) => Lag::behind(from, last),
-            None => Lag::caught_up(),
+            Some((from, last)) => Lag::on_disk(from, last),
+            None => Lag::in_memory(),
         };
         let lane = Arc::new(Lane::new(lag));
         let (sender, receiver) = flume::bounded(shared.settings.lane_frames_max);
@@ -273,7 +272,7 @@ fn resume(report: &ScanReport) -> Resume {
                 // The last group may not be synced.
                 whole: false,
             },
-            has_void: newest.void_bytes > 0,
+            has_discarded_tail: newest.tail_bytes > 0,
         }),
         next_number: newest.map_or(1, |newest| newest.header.number + 1),
         next_sequence: seen + 1,
@@ -284,12 +283,12 @@ fn resume(report: &ScanReport) -> Resume {
 /// Records that this directory is being opened, before the database can see the opening.
 fn begin(
     disk: &dyn Disk,
-    instance: Uuid,
+    spool_id: Uuid,
     report: &ScanReport,
     resume: &mut Resume,
 ) -> anyhow::Result<History> {
     let used = !report.segments.is_empty();
-    let mut history = recorded(disk, instance, used)?;
+    let mut history = recorded(disk, spool_id, used)?;
     let oldest = report
         .segments
         .iter()

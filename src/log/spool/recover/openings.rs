@@ -33,7 +33,7 @@ const UNRECORDED: Uuid = Uuid::nil();
 /// The openings of a directory, the current one last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct History {
-    instance: Uuid,
+    spool_id: Uuid,
     lineage: Uuid,
     inherited: Counts,
     openings: Vec<Opening>,
@@ -68,14 +68,14 @@ pub enum Vouched {
 
 impl History {
     /// The openings of a directory without a record of them. `used`: it holds records.
-    pub(crate) fn unrecorded(instance: Uuid, used: bool) -> Self {
+    pub(crate) fn unrecorded(spool_id: Uuid, used: bool) -> Self {
         let before = Opening {
             id: UNRECORDED,
             first: 0,
             accepted: [0; STREAMS_MAX],
         };
         Self {
-            instance,
+            spool_id,
             lineage: Uuid::nil(),
             inherited: [0; STREAMS_MAX],
             openings: used.then_some(before).into_iter().collect(),
@@ -170,13 +170,13 @@ impl History {
 
     fn encode(&self) -> String {
         let Self {
-            instance,
+            spool_id,
             lineage,
             inherited,
             openings,
         } = self;
         let mut text = format!(
-            "{FIRST_LINE}\ninstance {instance}\nlineage {lineage}\ninherited{}\n",
+            "{FIRST_LINE}\ninstance {spool_id}\nlineage {lineage}\ninherited{}\n",
             numbers(inherited)
         );
         for Opening {
@@ -199,7 +199,7 @@ impl History {
             return None;
         }
         let mut lines = body.lines().skip(1);
-        let instance = lines.next()?.strip_prefix("instance ")?.parse().ok()?;
+        let spool_id = lines.next()?.strip_prefix("instance ")?.parse().ok()?;
         let lineage = lines.next()?.strip_prefix("lineage ")?.parse().ok()?;
         let inherited = counts(lines.next()?.strip_prefix("inherited")?)?;
         let openings = lines
@@ -213,7 +213,7 @@ impl History {
             })
             .collect::<Option<Vec<_>>>()?;
         Some(Self {
-            instance,
+            spool_id,
             lineage,
             inherited,
             openings,
@@ -236,8 +236,8 @@ fn counts(text: &str) -> Option<Counts> {
     Some(counts)
 }
 
-/// The openings recorded for `instance`; `None` if this directory has no record of them.
-pub(crate) fn read(disk: &dyn Disk, instance: Uuid) -> anyhow::Result<Option<History>> {
+/// The openings recorded for `spool_id`; `None` if this directory has no record of them.
+pub(crate) fn read(disk: &dyn Disk, spool_id: Uuid) -> anyhow::Result<Option<History>> {
     let file = match disk.open(FILE_NAME) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -272,7 +272,7 @@ pub(crate) fn read(disk: &dyn Disk, instance: Uuid) -> anyhow::Result<Option<His
              run it again"
         );
     };
-    Ok((history.instance == instance).then_some(history))
+    Ok((history.spool_id == spool_id).then_some(history))
 }
 
 /// Stores `history` in the directory, atomically.

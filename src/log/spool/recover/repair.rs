@@ -27,22 +27,22 @@ pub(crate) fn repair(disk: &dyn Disk, report: &ScanReport) -> anyhow::Result<Uui
         }
     }
     disk.sync_dir().context("cannot sync the spool directory")?;
-    match report.instance {
-        Some(instance) if !report.segments.is_empty() => {
+    match report.spool_id {
+        Some(spool_id) if !report.segments.is_empty() => {
             let named = spool_id::read(disk)?;
             if named.is_none() {
-                spool_id::write(disk, instance)
+                spool_id::write(disk, spool_id)
                     .context("cannot write the spool's instance file")?;
             }
-            Ok(instance)
+            Ok(spool_id)
         }
         previous => {
-            let instance = Uuid::new_v4();
-            spool_id::write(disk, instance).context("cannot write the spool's instance file")?;
+            let spool_id = Uuid::new_v4();
+            spool_id::write(disk, spool_id).context("cannot write the spool's instance file")?;
             if let Some(previous) = previous {
-                info!(%previous, %instance, "the spool directory holds no segment: it begins anew");
+                info!(%previous, %spool_id, "the spool directory holds no segment: it becomes a new spool");
             }
-            Ok(instance)
+            Ok(spool_id)
         }
     }
 }

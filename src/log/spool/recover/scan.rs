@@ -38,9 +38,9 @@ pub(crate) fn scan(disk: &dyn Disk) -> anyhow::Result<ScanReport> {
 }
 
 /// Like [`scan`]; also counts the items after the given sequence of each stream.
-pub(crate) fn scan_beyond(disk: &dyn Disk, settled: &Counts) -> anyhow::Result<ScanReport> {
+pub(crate) fn scan_beyond(disk: &dyn Disk, acked: &Counts) -> anyhow::Result<ScanReport> {
     let mut report = ScanReport {
-        instance: spool_id::read(disk)?,
+        spool_id: spool_id::read(disk)?,
         ..ScanReport::default()
     };
     let mut readable: Vec<(Listed, SegmentHeader)> = Vec::new();
@@ -68,7 +68,7 @@ pub(crate) fn scan_beyond(disk: &dyn Disk, settled: &Counts) -> anyhow::Result<S
             }),
         }
     }
-    check_instance(&mut report, &readable)?;
+    check_spool_id(&mut report, &readable)?;
     put_in_order(&mut report, &mut readable)?;
     report.last_sequence_at_most = last_sequence_at_most(&report.unreadable, &readable);
     for (file, header) in &readable {
@@ -79,7 +79,7 @@ pub(crate) fn scan_beyond(disk: &dyn Disk, settled: &Counts) -> anyhow::Result<S
         let bytes = read_file(disk, file, file.bytes)?;
         report
             .segments
-            .push(scan_segment(&file.name, &bytes, stated, settled)?);
+            .push(scan_segment(&file.name, &bytes, stated, acked)?);
     }
     guard(&mut report);
     report.gaps = gaps(&report.segments);
@@ -182,26 +182,26 @@ pub(crate) fn rescan(
 }
 
 /// Checks that all segments have one spool id, and that it is the one in the spool id's file.
-fn check_instance(
+fn check_spool_id(
     report: &mut ScanReport,
     readable: &[(Listed, SegmentHeader)],
 ) -> anyhow::Result<()> {
     let mut owner: Option<(Uuid, &str)> = report
-        .instance
-        .map(|instance| (instance, spool_id::FILE_NAME));
+        .spool_id
+        .map(|spool_id| (spool_id, spool_id::FILE_NAME));
     for (file, header) in readable {
         match owner {
-            None => owner = Some((header.instance, &file.name)),
-            Some((instance, _)) if instance == header.instance => {}
-            Some((instance, witness)) => bail!(
-                "segment {} belongs to spool {}, but {witness} says that this is spool {instance}: \
+            None => owner = Some((header.spool_id, &file.name)),
+            Some((spool_id, _)) if spool_id == header.spool_id => {}
+            Some((spool_id, witness)) => bail!(
+                "segment {} belongs to spool {}, but {witness} says that this is spool {spool_id}: \
                  move the segment to a directory of its own, and run a service on that to drain it",
                 file.name,
-                header.instance
+                header.spool_id
             ),
         }
     }
-    report.instance = owner.map(|(instance, _)| instance);
+    report.spool_id = owner.map(|(spool_id, _)| spool_id);
     Ok(())
 }
 
@@ -211,11 +211,11 @@ fn guard(report: &mut ScanReport) {
         let Some(predecessor) = report.segments[at].header.predecessor else {
             continue;
         };
-        let has_void = report
+        let has_discarded_tail = report
             .segments
             .iter()
-            .any(|earlier| earlier.header.number == predecessor.number && earlier.void_bytes > 0);
-        report.segments[at].guards = has_void.then_some(predecessor.number);
+            .any(|earlier| earlier.header.number == predecessor.number && earlier.tail_bytes > 0);
+        report.segments[at].guards = has_discarded_tail.then_some(predecessor.number);
     }
 }
 

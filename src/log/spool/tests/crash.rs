@@ -73,8 +73,8 @@ fn take_stubbornly(rig: &mut Rig, stream: usize) -> Vec<(u64, u64)> {
     let mut failures = 0;
     while failures < 3 {
         let frames = match reader.try_next() {
-            Next::Frame(frame) => vec![frame],
-            Next::Behind => reader.read_behind(1).unwrap_or_else(|_| {
+            Next::Record(frame) => vec![frame],
+            Next::OnDisk => reader.read_from_disk(1).unwrap_or_else(|_| {
                 failures += 1;
                 Vec::new()
             }),

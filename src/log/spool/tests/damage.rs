@@ -19,12 +19,12 @@ fn filled() -> FaultyDisk {
 fn damage_in_the_middle_costs_one_frame_and_its_bytes_are_copied() {
     let disk = filled();
     let first = segments(&disk)[0].clone();
-    disk.rot(&first, 8192 + 300 + 100);
+    disk.flip(&first, 8192 + 300 + 100);
     let mut rig = Rig::open(&disk).unwrap();
     assert!(rig.report.is_damaged());
     let damage = rig.report.segments[0].damage[0];
     assert_eq!((damage.offset, damage.bytes), (8192 + 300, 300));
-    assert_eq!(damage.kind, DamageKind::Rotten);
+    assert_eq!(damage.kind, DamageKind::Corrupt);
     assert_eq!(rig.report.segments[0].lost_items[0], 3);
     let copy = disk.content("damaged-0000000000000001-8492.bin").unwrap();
     assert_eq!(copy, disk.content(&first).unwrap()[8492..8792]);
@@ -41,7 +41,7 @@ fn damage_in_the_middle_costs_one_frame_and_its_bytes_are_copied() {
 fn damage_at_the_end_of_a_segment_that_has_a_successor_is_not_taken_for_a_torn_write() {
     let disk = filled();
     let first = segments(&disk)[0].clone();
-    disk.rot(&first, 8192 + 4 * 300 + 3);
+    disk.flip(&first, 8192 + 4 * 300 + 3);
     let mut rig = Rig::open(&disk).unwrap();
     assert_eq!(rig.report.segments[0].ending, Ending::Missing);
     assert!(rig.report.is_damaged());
@@ -52,8 +52,8 @@ fn damage_at_the_end_of_a_segment_that_has_a_successor_is_not_taken_for_a_torn_w
 fn a_segment_without_a_readable_header_is_set_aside_and_the_others_are_given() {
     let disk = filled();
     let second = segments(&disk)[1].clone();
-    disk.rot(&second, 33);
-    disk.rot(&second, 4096 + 33);
+    disk.flip(&second, 33);
+    disk.flip(&second, 4096 + 33);
     let mut rig = Rig::open(&disk).unwrap();
     assert_eq!(rig.report.unreadable.len(), 1);
     assert!(disk.names().contains(&format!("{second}.damaged")));
@@ -64,8 +64,8 @@ fn a_segment_without_a_readable_header_is_set_aside_and_the_others_are_given() {
 fn sequences_go_on_beyond_those_of_a_segment_that_cannot_be_read() {
     let disk = filled();
     let last = segments(&disk)[2].clone();
-    disk.rot(&last, 33);
-    disk.rot(&last, 4096 + 33);
+    disk.flip(&last, 33);
+    disk.flip(&last, 4096 + 33);
     let mut rig = Rig::open(&disk).unwrap();
     rig.take(0, usize::MAX);
     assert_eq!(rig.commit(&[(0, 100, 50)]), [Ok(())]);
@@ -76,7 +76,7 @@ fn sequences_go_on_beyond_those_of_a_segment_that_cannot_be_read() {
 fn one_bad_copy_of_a_header_costs_nothing() {
     let disk = filled();
     let first = segments(&disk)[0].clone();
-    disk.rot(&first, 33);
+    disk.flip(&first, 33);
     let mut rig = Rig::open(&disk).unwrap();
     assert!(rig.report.segments[0].header_copy_damaged);
     assert_eq!(rig.take_all()[0].len(), 12);
@@ -95,7 +95,7 @@ fn a_frame_that_rots_while_the_service_runs_is_passed_over_copied_and_counted_as
         for id in 1..=12 {
             rig.commit(&[(0, id, 256)]);
         }
-        disk.rot(name, offset);
+        disk.flip(name, offset);
         let found = rig.take_all();
         let expected: Vec<u64> = (1..=12).filter(|&id| id != lost).collect();
         assert_eq!(found[0], expected);
@@ -103,7 +103,7 @@ fn a_frame_that_rots_while_the_service_runs_is_passed_over_copied_and_counted_as
         assert!(disk.names().iter().any(|name| name.starts_with("damaged-")));
         // The lane continues, in memory again.
         assert_eq!(rig.commit(&[(0, 13, 256)]), [Ok(())]);
-        assert!(!rig.readers[0].is_behind());
+        assert!(!rig.readers[0].is_on_disk());
         assert_eq!(rig.take_all()[0], [13]);
         rig.spool.ack(0, u64::MAX);
         rig.committer.tick();
@@ -135,19 +135,19 @@ fn a_lost_instance_file_is_written_again_from_what_the_segments_say() {
     assert!(
         String::from_utf8(before)
             .unwrap()
-            .contains(&rig.spool.instance().to_string())
+            .contains(&rig.spool.id().to_string())
     );
 }
 
 #[test]
-fn a_directory_that_lost_its_segments_becomes_another_instance() {
+fn a_directory_that_lost_its_segments_becomes_another_spool() {
     let disk = filled();
-    let before = Rig::open(&disk).unwrap().spool.instance();
+    let before = Rig::open(&disk).unwrap().spool.id();
     for name in segments(&disk) {
         disk.place(&name, None);
     }
     let rig = Rig::open(&disk).unwrap();
-    assert_ne!(rig.spool.instance(), before);
+    assert_ne!(rig.spool.id(), before);
     assert_eq!(rig.spool.usage().accepted[0], 0);
 }
 

@@ -34,8 +34,8 @@ fn take(reader: &mut LaneReader<(), u64>) -> Vec<Delivered<Option<()>, u64>> {
     let mut taken = Vec::new();
     loop {
         match reader.try_next() {
-            Next::Frame(frame) => taken.push(frame),
-            Next::Behind => taken.extend(reader.read_behind(1 << 20).unwrap()),
+            Next::Record(frame) => taken.push(frame),
+            Next::OnDisk => taken.extend(reader.read_from_disk(1 << 20).unwrap()),
             Next::Empty | Next::Ended => return taken,
         }
     }
@@ -107,7 +107,7 @@ fn frames_come_back_from_a_real_directory_in_another_life() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("not/there/yet");
     let mut opened = open(&path).unwrap();
-    let instance = opened.spool.instance();
+    let spool_id = opened.spool.id();
     commit(&mut opened, (1..=30).map(|id| (0, id, 300)));
     assert_eq!(take(&mut opened.readers[0]).len(), 30);
     opened.spool.ack(0, 20);
@@ -115,7 +115,7 @@ fn frames_come_back_from_a_real_directory_in_another_life() {
     let accepted = opened.spool.usage().accepted;
     drop(opened);
     let mut opened = open(&path).unwrap();
-    assert_eq!(opened.spool.instance(), instance);
+    assert_eq!(opened.spool.id(), spool_id);
     assert!(opened.readers[0].skip_to(20));
     assert_eq!(
         ids(&take(&mut opened.readers[0])),
@@ -129,7 +129,7 @@ fn frames_come_back_from_a_real_directory_in_another_life() {
     assert_eq!(fill.accepted[0], accepted[0]);
     // An inspection sees the content and changes nothing.
     let report = open::inspect(&path).unwrap();
-    assert_eq!((report.instance, report.frames()), (Some(instance), 1));
+    assert_eq!((report.spool_id, report.frames()), (Some(spool_id), 1));
 }
 
 #[test]

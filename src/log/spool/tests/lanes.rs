@@ -22,16 +22,34 @@ fn a_lane_that_is_full_falls_behind_alone_and_comes_back_through_the_disk() {
         rig.commit(&[(0, id, 100)]);
     }
     rig.commit(&[(1, 21, 100)]);
-    assert!(rig.readers[0].is_behind());
-    assert!(!rig.readers[1].is_behind());
+    assert!(rig.readers[0].is_on_disk());
+    assert!(!rig.readers[1].is_on_disk());
     // Three from memory, with their `memory`; the rest from disk, without.
     let taken = rig.take(0, usize::MAX);
     assert_eq!(ids(&taken), (1..=20).collect::<Vec<_>>());
     let with_memory = taken.iter().filter(|frame| frame.memory.is_some()).count();
     assert_eq!(with_memory, 3);
-    assert!(!rig.readers[0].is_behind());
+    assert!(!rig.readers[0].is_on_disk());
     rig.commit(&[(0, 22, 100)]);
     assert!(rig.take(0, 1)[0].memory.is_some());
+}
+
+#[test]
+fn what_is_delivered_and_not_acked_is_counted_up_to_a_sequence() {
+    let mut rig = Rig::open(&FaultyDisk::default()).unwrap();
+    for id in 1..=9 {
+        rig.commit(&[(0, id, 100), (1, 10 * id, 100)]);
+    }
+    // From memory, then from disk.
+    let taken = rig.take(0, 6);
+    assert!(taken[0].memory.is_some() && taken[5].memory.is_none());
+    let [third, last] = [taken[2].sequence, taken[5].sequence];
+    let delivered = |sequence| rig.spool.delivered(0, sequence);
+    assert_eq!((delivered(third), delivered(last)), (3, 6));
+    assert_eq!(delivered(u64::MAX), taken.len());
+    assert_eq!(rig.spool.delivered(1, u64::MAX), 0);
+    rig.spool.ack(0, third);
+    assert_eq!((delivered(third), delivered(last)), (0, 3));
 }
 
 #[test]
@@ -40,8 +58,8 @@ fn reading_from_disk_too_early_gives_nothing_and_disturbs_nothing() {
     for id in 1..=9 {
         rig.commit(&[(0, id, 100)]);
     }
-    assert!(rig.readers[0].is_behind());
-    assert!(rig.readers[0].read_behind(1 << 20).unwrap().is_empty());
+    assert!(rig.readers[0].is_on_disk());
+    assert!(rig.readers[0].read_from_disk(1 << 20).unwrap().is_empty());
     assert_eq!(rig.take_all()[0], (1..=9).collect::<Vec<_>>());
 }
 
@@ -53,9 +71,9 @@ fn a_lane_has_a_bound_on_bytes_too_and_one_frame_always_fits() {
     };
     let mut rig = Rig::open_with(&FaultyDisk::default(), settings).unwrap();
     rig.commit(&[(0, 1, 2000)]);
-    assert!(!rig.readers[0].is_behind());
+    assert!(!rig.readers[0].is_on_disk());
     rig.commit(&[(0, 2, 10)]);
-    assert!(rig.readers[0].is_behind());
+    assert!(rig.readers[0].is_on_disk());
     assert_eq!(rig.take_all()[0], [1, 2]);
 }
 
@@ -69,13 +87,13 @@ impl Drop for Reservation {
 
 #[test]
 fn memory_is_given_back_when_a_frame_leaves_it_and_who_waits_is_found_again() {
-    let lent = Arc::new(AtomicUsize::new(0));
+    let reserved = Arc::new(AtomicUsize::new(0));
     let (_, entries) = flume::bounded(1);
     let disk = Arc::new(FaultyDisk::default());
     let mut opened = open_on::<Reservation, u64>(disk, None, settings(), entries).unwrap();
     let mut results = Vec::new();
     for id in 1..=10 {
-        lent.fetch_add(1, Ordering::SeqCst);
+        reserved.fetch_add(1, Ordering::SeqCst);
         let (sender, receiver) = oneshot::channel();
         results.push(receiver);
         opened.committer.commit(&mut vec![Record {
@@ -83,17 +101,17 @@ fn memory_is_given_back_when_a_frame_leaves_it_and_who_waits_is_found_again() {
             items: 1,
             payload: payload(id, 50),
             durable: None,
-            memory: Reservation(Arc::clone(&lent)),
+            memory: Reservation(Arc::clone(&reserved)),
             result: Some(sender),
         }]);
     }
-    assert_eq!(lent.load(Ordering::SeqCst), 3);
+    assert_eq!(reserved.load(Ordering::SeqCst), 3);
     let reader = &mut opened.readers[0];
     let mut taken = 0;
     loop {
         let frames = match reader.try_next() {
-            Next::Frame(frame) => vec![frame],
-            Next::Behind => reader.read_behind(1 << 20).unwrap(),
+            Next::Record(frame) => vec![frame],
+            Next::OnDisk => reader.read_from_disk(1 << 20).unwrap(),
             Next::Empty | Next::Ended => break,
         };
         for frame in frames {
@@ -102,7 +120,7 @@ fn memory_is_given_back_when_a_frame_leaves_it_and_who_waits_is_found_again() {
         }
     }
     assert_eq!(taken, 10);
-    assert_eq!(lent.load(Ordering::SeqCst), 0);
+    assert_eq!(reserved.load(Ordering::SeqCst), 0);
     let told: Vec<u64> = results
         .iter_mut()
         .map(|result| result.try_recv().unwrap())
@@ -197,9 +215,9 @@ async fn write(
     let stream = reader.stream();
     for round in 0_u64.. {
         let last = match reader.try_next() {
-            Next::Frame(frame) => Some(take(frame)),
-            Next::Behind => reader
-                .read_behind(2000)
+            Next::Record(frame) => Some(take(frame)),
+            Next::OnDisk => reader
+                .read_from_disk(2000)
                 .unwrap()
                 .into_iter()
                 .map(&mut take)
@@ -297,7 +315,9 @@ fn an_empty_payload_is_a_frame_like_any_other() {
         memory: (),
         result: None,
     }]);
-    assert!(matches!(opened.readers[0].try_next(), Next::Frame(frame) if frame.payload.is_empty()));
+    assert!(
+        matches!(opened.readers[0].try_next(), Next::Record(frame) if frame.payload.is_empty())
+    );
     let mut rig = Rig::open(&disk.crash(0)).unwrap();
     assert_eq!(rig.take(0, 1).len(), 1);
 }

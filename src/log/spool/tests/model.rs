@@ -57,7 +57,7 @@ struct Stream {
     /// Items of all records that were accepted, or came back.
     accepted: u64,
     /// Items of all acked records.
-    settled_items: u64,
+    acked_items: u64,
 }
 
 struct World {
@@ -115,13 +115,13 @@ impl World {
 
     fn ack(&mut self, at: usize, frames: usize) {
         let stream = &mut self.streams[at];
-        let settled: Vec<_> = stream.held.drain(..frames.min(stream.held.len())).collect();
-        if let Some(&(last, _)) = settled.last() {
+        let acked: Vec<_> = stream.held.drain(..frames.min(stream.held.len())).collect();
+        if let Some(&(last, _)) = acked.last() {
             self.rig.spool.ack(u8::try_from(at).unwrap(), last);
             stream.watermark = last;
-            for (_, id) in settled {
+            for (_, id) in acked {
                 stream.promised.remove(&id);
-                stream.settled_items += u64::from(items(id));
+                stream.acked_items += u64::from(items(id));
                 // Its segment may stay on disk longer.
                 stream.possible.insert(id);
             }
@@ -154,11 +154,11 @@ impl World {
             if skip {
                 self.rig.readers[at].skip_to(stream.watermark);
                 if self.is_exact {
-                    self.rig.readers[at].reconcile(stream.settled_items);
+                    self.rig.readers[at].reconcile(stream.acked_items);
                 }
                 let (watermark, sequences) = (stream.watermark, &self.sequences);
-                let settled = |id: &u64| sequences.get(id).is_some_and(|&at| at <= watermark);
-                let (skipped, rest) = stream.promised.iter().partition(|id| settled(id));
+                let acked = |id: &u64| sequences.get(id).is_some_and(|&at| at <= watermark);
+                let (skipped, rest) = stream.promised.iter().partition(|id| acked(id));
                 stream.promised = rest;
                 stream.possible = skipped;
             }

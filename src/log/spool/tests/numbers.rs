@@ -18,8 +18,8 @@ fn filled() -> (FaultyDisk, Uuid) {
     for id in 1..=4 {
         assert_eq!(rig.commit(&[(0, id, 600)]), [Ok(())]);
     }
-    let instance = rig.spool.instance();
-    (disk.crash(0), instance)
+    let spool_id = rig.spool.id();
+    (disk.crash(0), spool_id)
 }
 
 fn file_of(header: &SegmentHeader) -> Vec<u8> {
@@ -30,9 +30,9 @@ fn file_of(header: &SegmentHeader) -> Vec<u8> {
     file
 }
 
-fn header(instance: Uuid) -> SegmentHeader {
+fn header(spool_id: Uuid) -> SegmentHeader {
     SegmentHeader {
-        instance,
+        spool_id,
         number: 50,
         first_sequence: 500,
         predecessor: None,
@@ -90,8 +90,8 @@ fn a_sound_header_with_numbers_that_no_spool_gets_to_is_set_aside() {
             });
         },
     ] {
-        let (disk, instance) = filled();
-        let mut header = header(instance);
+        let (disk, spool_id) = filled();
+        let mut header = header(spool_id);
         change(&mut header);
         disk.place(&segment_name(500), Some(&file_of(&header)));
         assert_goes_on(&disk);
@@ -105,8 +105,8 @@ fn a_sound_header_with_numbers_that_no_spool_gets_to_is_set_aside() {
 #[test]
 fn when_numbers_run_out_frames_are_refused_and_nothing_wraps() {
     let last = |change: fn(&mut SegmentHeader)| {
-        let (disk, instance) = filled();
-        let mut header = header(instance);
+        let (disk, spool_id) = filled();
+        let mut header = header(spool_id);
         change(&mut header);
         let name = segment_name(header.first_sequence);
         disk.place(&name, Some(&file_of(&header)));
@@ -137,10 +137,10 @@ fn a_copy_of_a_segment_under_another_name_is_set_aside() {
 
 #[test]
 fn two_segments_that_contradict_each_other_are_refused_with_both_names() {
-    let (disk, instance) = filled();
+    let (disk, spool_id) = filled();
     let header = SegmentHeader {
         first_sequence: 2,
-        ..header(instance)
+        ..header(spool_id)
     };
     disk.place(&segment_name(2), Some(&file_of(&header)));
     let error = Rig::open(&disk).err().unwrap().to_string();
@@ -185,7 +185,7 @@ proptest! {
     fn whatever_lies_in_the_directory_the_spool_opens_or_says_why_not(
         files in prop::collection::vec((any::<u64>(), 0..4_u8, prop::collection::vec(any::<u8>(), 0..300), any::<[u64; 6]>()), 1..4),
     ) {
-        let (disk, instance) = filled();
+        let (disk, spool_id) = filled();
         for (name, kind, bytes, numbers) in files {
             let [a, b, c, d, e, f] = numbers;
             // Small numbers and impossible ones.
@@ -194,7 +194,7 @@ proptest! {
                 0 => bytes,
                 1 => [vec![0; 8200], bytes].concat(),
                 _ => file_of(&SegmentHeader {
-                    instance,
+                    spool_id,
                     number: some(a),
                     first_sequence: some(b),
                     predecessor: (kind == 2).then_some(Predecessor { number: some(c), end: some(d), whole: e % 2 == 0 }),

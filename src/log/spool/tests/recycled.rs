@@ -45,7 +45,7 @@ fn a_file_that_is_done_with_is_used_again_and_what_it_held_is_never_given() {
 }
 
 #[test]
-fn spares_never_take_more_space_than_the_segments_had() {
+fn recycled_segments_never_take_more_space_than_the_segments_had() {
     let disk = FaultyDisk::default();
     let mut rig = Rig::open(&disk).unwrap();
     settle_all_but_the_last(&mut rig, 1..9);
@@ -75,7 +75,7 @@ fn a_file_whose_sync_failed_is_not_used_again() {
 }
 
 #[test]
-fn a_start_clears_spares_away() {
+fn a_start_removes_recycled_segments() {
     let disk = FaultyDisk::default();
     let mut rig = Rig::open(&disk).unwrap();
     settle_all_but_the_last(&mut rig, 1..5);

@@ -129,8 +129,8 @@ impl Rig {
         let mut taken = Vec::new();
         while taken.len() < frames_max {
             match reader.try_next() {
-                Next::Frame(frame) => taken.push(frame),
-                Next::Behind => taken.extend(reader.read_behind(1).unwrap()),
+                Next::Record(frame) => taken.push(frame),
+                Next::OnDisk => taken.extend(reader.read_from_disk(1).unwrap()),
                 Next::Empty | Next::Ended => break,
             }
         }

@@ -9,7 +9,7 @@ use tracing::{info, warn};
 use super::Appender;
 use crate::log::record::AppendError;
 use crate::log::spool::append::recycled;
-use crate::log::spool::append::recycled::blank_name;
+use crate::log::spool::append::recycled::leftover_name;
 use crate::log::spool::append::segment::{ActiveSegment, RecycledSegment};
 use crate::log::spool::catalog::Segment;
 use crate::log::spool::disk::space::Shortage;
@@ -23,7 +23,10 @@ impl Appender {
     /// Begins a segment with room for a frame of `frame_bytes`. Nothing may be staged. If there
     /// is no room for a segment, the one before stays open for records that fit into it.
     pub(crate) fn begin(&mut self, frame_bytes: u64) -> Result<(), AppendError> {
-        debug_assert!(self.staged.is_empty(), "what is staged knows its segment");
+        assert!(
+            self.staged.is_empty(),
+            "a segment would end before the records that are staged for it"
+        );
         if self.retry_at.is_some_and(|at| Instant::now() < at) {
             return Err(AppendError::Failed);
         }
@@ -37,9 +40,10 @@ impl Appender {
         let number = self.next_number;
         // An empty segment has used its first sequence for its name only: skip it.
         if self.active.as_ref().is_some_and(ActiveSegment::is_empty) {
-            self.burnt = self.burnt.max(1);
+            self.skipped_sequences = self.skipped_sequences.max(1);
         }
-        let first_sequence = (self.next_sequence + self.burnt).max(self.sequence_floor() + 1);
+        let first_sequence =
+            (self.next_sequence + self.skipped_sequences).max(self.sequence_floor() + 1);
         if number > NUMBER_MAX || first_sequence > NUMBER_MAX {
             let error = io::Error::other(
                 "its numbers have run out; once everything is stored, start with an empty directory",
@@ -49,11 +53,11 @@ impl Appender {
         let name = segment_name(first_sequence);
         // Even if this attempt fails, its number and name are not used again.
         self.next_number += 1;
-        self.burnt += 1;
-        let spare = self.shared.recycled.take(self.shared.disk.as_ref(), bytes);
-        let recycled = spare.is_some();
-        let blank = match spare.map_or_else(|| self.fresh(&name, bytes), Ok) {
-            Ok(blank) => blank,
+        self.skipped_sequences += 1;
+        let taken = self.shared.recycled.take(self.shared.disk.as_ref(), bytes);
+        let recycled = taken.is_some();
+        let file = match taken.map_or_else(|| self.fresh(&name, bytes), Ok) {
+            Ok(file) => file,
             Err(error) if no_space(&error) => {
                 if !self.shared.usage.no_space.swap(true, Ordering::Relaxed) {
                     warn!(%error, bytes, "cannot set disk space aside for the spool: events are refused until there is some");
@@ -62,11 +66,11 @@ impl Appender {
             }
             Err(error) => return Err(self.cannot_begin(&error)),
         };
-        let blank_name = blank.name.clone();
+        let file_name = file.name.clone();
         // From here on the new header may reach the disk, so the old segment ends.
         self.close(false);
         let header = SegmentHeader {
-            instance: self.shared.instance,
+            spool_id: self.shared.spool_id,
             number,
             first_sequence,
             predecessor: self.closed.map(|closed| closed.predecessor),
@@ -74,18 +78,18 @@ impl Appender {
             recycled,
         };
         let disk = self.shared.disk.as_ref();
-        let active = match ActiveSegment::begin(disk, blank, &name, &header, bytes) {
+        let active = match ActiveSegment::begin(disk, file, &name, &header, bytes) {
             Ok(active) => active,
             Err(error) => {
                 // It holds no record; leaving it would do no harm either.
-                for name in [&blank_name, &name] {
+                for name in [&file_name, &name] {
                     recycled::remove(disk, name);
                 }
                 return Err(self.cannot_begin(&error));
             }
         };
         self.next_sequence = first_sequence;
-        self.burnt = 0;
+        self.skipped_sequences = 0;
         let segment = Segment {
             name,
             seed: active.seed(),
@@ -95,7 +99,7 @@ impl Appender {
             gaps: Vec::new(),
             guards: self
                 .closed
-                .filter(|closed| closed.has_void)
+                .filter(|closed| closed.has_discarded_tail)
                 .map(|closed| closed.predecessor.number),
             reusable: true,
         };
@@ -117,7 +121,7 @@ impl Appender {
 
     /// Creates a file, with a name that a start removes.
     fn fresh(&self, name: &str, bytes: u64) -> io::Result<RecycledSegment> {
-        let name = blank_name(name);
+        let name = leftover_name(name);
         let file = self.shared.disk.create(&name, bytes)?;
         Ok(RecycledSegment { file, name })
     }

@@ -77,7 +77,7 @@ impl World {
             Reader::Ended => return None,
             Reader::Asks => match next.memory.pop_front() {
                 Some(sequence) => next.give(sequence),
-                None => match next.lag.behind_from() {
+                None => match next.lag.on_disk_from() {
                     Some(from) => {
                         next.reader = Reader::Reads {
                             read_to: from.sequence - 1,
@@ -138,8 +138,8 @@ fn in_every_interleaving_each_frame_is_given_once_in_order_and_nobody_waits_for_
     for room in 1..=3 {
         for found in 0..=3 {
             let lag = match found {
-                0 => Lag::caught_up(),
-                last => Lag::behind(position(1), last),
+                0 => Lag::in_memory(),
+                last => Lag::on_disk(position(1), last),
             };
             let states = explore(World {
                 lag,
@@ -151,6 +151,21 @@ fn in_every_interleaving_each_frame_is_given_once_in_order_and_nobody_waits_for_
                 given: 0,
             });
             assert!(states > 20, "only {states} states");
+        }
+    }
+}
+
+#[test]
+fn a_record_that_is_offered_twice_or_late_stops_the_program() {
+    for late in [5, 4] {
+        for mut lag in [Lag::in_memory(), Lag::on_disk(position(1), 3)] {
+            lag.offer(position(5), || true);
+            let offered = std::panic::catch_unwind(move || {
+                lag.offer(position(late), || panic!("it is not let in"));
+            });
+            let panic = offered.unwrap_err();
+            let message = panic.downcast_ref::<&str>();
+            assert_eq!(message, Some(&"a record is offered twice, or out of order"));
         }
     }
 }

@@ -19,7 +19,7 @@ pub(crate) struct Found {
     /// Where items are missing.
     missing: Vec<Missing>,
     /// Items acked according to the ledger, once it was read.
-    pub(crate) settled: Option<u64>,
+    pub(crate) acked: Option<u64>,
     /// Items of records on disk that the reader skipped as acked.
     pub(crate) passed_over: u64,
 }
@@ -42,8 +42,8 @@ pub(crate) struct Lost {
 
 /// Items that were accepted and are neither acked nor on disk. A ledger with more acked than
 /// accepted items belongs to another state of the spool, and proves no loss.
-fn lost(accepted: u64, settled: u64, unsettled: u64) -> u64 {
-    accepted.saturating_sub(settled).saturating_sub(unsettled)
+fn lost(accepted: u64, acked: u64, unacked: u64) -> u64 {
+    accepted.saturating_sub(acked).saturating_sub(unacked)
 }
 
 impl Found {
@@ -69,7 +69,7 @@ impl Found {
                 sum.saturating_add(segment.streams[stream].items)
             }),
             missing: gaps.chain(damaged).collect(),
-            settled: None,
+            acked: None,
             passed_over: 0,
         }
     }
@@ -77,13 +77,13 @@ impl Found {
     /// The loss, if it is known and was not returned before. Everything up to `watermark` is
     /// acked, and what is on disk of it was skipped.
     pub(crate) fn lost(&mut self, watermark: u64) -> Option<Lost> {
-        let settled = self.settled.take()?;
-        let unsettled = self.on_disk.saturating_sub(self.passed_over);
-        let unsettled_places = self.missing.iter();
-        let unsettled_places = unsettled_places.filter(|it| it.next_sequence > watermark + 1);
+        let acked = self.acked.take()?;
+        let unacked = self.on_disk.saturating_sub(self.passed_over);
+        let unacked_places = self.missing.iter();
+        let unacked_places = unacked_places.filter(|it| it.next_sequence > watermark + 1);
         Some(Lost {
-            items: lost(self.accepted, settled, unsettled),
-            places: unsettled_places.map(|it| it.place.clone()).collect(),
+            items: lost(self.accepted, acked, unacked),
+            places: unacked_places.map(|it| it.place.clone()).collect(),
         })
     }
 }
@@ -98,16 +98,16 @@ impl Lost {
             warn!(
                 stream,
                 lost = items,
-                "events were accepted in an earlier run, and are neither in the spool nor settled \
-                 by the ledger: segments were lost then, or the database is another one or an older copy"
+                "events were accepted in an earlier run, and are neither in the spool nor stored \
+                 according to the ledger: segments were lost then, or the database is another one or an older copy"
             );
         } else {
             error!(
                 stream,
                 lost = items,
                 place = places.join(", "),
-                "events that were accepted are lost: they are neither in the spool nor settled by \
-                 the ledger; segments were damaged or deleted, or the database is another one or an older copy"
+                "events that were accepted are lost: they are neither in the spool nor stored \
+                 according to the ledger; segments were damaged or deleted, or the database is another one or an older copy"
             );
         }
     }
@@ -129,14 +129,14 @@ mod tests {
             // Records in sequence order: items, and whether still on disk.
             let accepted = earlier_lost + frames.iter().map(|frame| frame.0).sum::<u64>();
             let (before, behind) = frames.split_at(watermark.min(frames.len()));
-            let settled: u64 = before.iter().map(|frame| frame.0).sum();
+            let acked: u64 = before.iter().map(|frame| frame.0).sum();
             let sum = |frames: &[(u64, bool)], there: bool| -> u64 {
                 frames.iter().filter(|frame| frame.1 == there).map(|frame| frame.0).sum()
             };
             let mut found = Found {
                 accepted,
                 on_disk: sum(&frames, true),
-                settled: Some(settled),
+                acked: Some(acked),
                 passed_over: sum(before, true),
                 ..Found::default()
             };

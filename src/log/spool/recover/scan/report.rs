@@ -10,7 +10,7 @@ use crate::log::spool::portion::Portion;
 #[derive(Clone, Debug, Default)]
 pub struct ScanReport {
     /// The spool id; `None` in a directory that was never used.
-    pub instance: Option<Uuid>,
+    pub spool_id: Option<Uuid>,
     /// The segments, in the order in which they were created.
     pub segments: Vec<SegmentReport>,
     /// Files with a segment's name that cannot be used as one.
@@ -39,7 +39,6 @@ pub(crate) struct Gap {
 /// The content of a segment.
 #[derive(Clone, Debug)]
 pub struct SegmentReport {
-    /// Its file name.
     pub name: String,
     /// Size of the file.
     pub bytes: u64,
@@ -61,7 +60,7 @@ pub struct SegmentReport {
     pub(crate) counts: Counts,
     pub(crate) last_sequence: u64,
     /// Bytes from `end` to the last byte that is not zero.
-    pub(crate) void_bytes: u64,
+    pub(crate) tail_bytes: u64,
     /// The segment before, if this one must not be deleted first.
     pub(crate) guards: Option<u64>,
 }
@@ -77,7 +76,7 @@ pub enum Ending {
     Stale,
     /// The discarded tail: bytes of a write or sync that failed, or that an earlier start
     /// discarded.
-    Void,
+    Discarded,
     /// The file ends, or is corrupt, before the offset up to which it was synced.
     Missing,
 }
@@ -87,9 +86,7 @@ pub enum Ending {
 pub struct Damage {
     /// Where it begins in the segment.
     pub offset: u64,
-    /// Its length.
     pub bytes: u64,
-    /// Its cause.
     pub kind: DamageKind,
 }
 
@@ -100,14 +97,13 @@ pub enum DamageKind {
     /// never answered `Ok`.
     Torn,
     /// Corrupt: the bytes were synced and have changed since.
-    Rotten,
+    Corrupt,
 }
 
 /// A file with a segment's name that cannot be used: its header is not valid, so its records are
 /// lost, or another file holds the same segment.
 #[derive(Clone, Debug)]
 pub struct Unreadable {
-    /// Its file name.
     pub name: String,
     /// Size of the file.
     pub bytes: u64,
@@ -123,12 +119,12 @@ impl ScanReport {
 
     /// Whether bytes that were synced are corrupt, or a file cannot be used.
     pub fn is_damaged(&self) -> bool {
-        let rotten = |damage: &Damage| damage.kind == DamageKind::Rotten;
+        let corrupt = |damage: &Damage| damage.kind == DamageKind::Corrupt;
         !self.unreadable.is_empty()
             || self
                 .segments
                 .iter()
-                .any(|segment| segment.damage.iter().any(rotten))
+                .any(|segment| segment.damage.iter().any(corrupt))
     }
 
     /// Logs the findings, at error level where a person should act.
@@ -148,8 +144,8 @@ impl ScanReport {
         if self.frames() > 0 {
             info!(
                 segments = self.segments.len(),
-                frames = self.frames(),
-                "found frames in the spool; the ledger tells which of them are still to be stored"
+                records = self.frames(),
+                "found records in the spool; the ledger tells which of them are still to be stored"
             );
         }
     }
@@ -168,11 +164,11 @@ impl SegmentReport {
         } in &self.damage
         {
             match kind {
-                DamageKind::Rotten => {
-                    error!(segment = %name, offset, bytes, "a spool segment is damaged where it had been synced; the frames around the damage are delivered");
+                DamageKind::Corrupt => {
+                    error!(segment = %name, offset, bytes, "a spool segment is damaged where it had been synced; the records around the damage are delivered");
                 }
                 DamageKind::Torn => {
-                    warn!(segment = %name, offset, bytes, "a write to the spool was torn; the frames around it are delivered");
+                    warn!(segment = %name, offset, bytes, "a write to the spool was torn; the records around it are delivered");
                 }
             }
         }
@@ -184,7 +180,7 @@ impl SegmentReport {
             error!(segment = %name, missing = lost, "events that had been accepted are missing from a spool segment; those that were not stored yet are lost");
         }
         if self.ending == Ending::Torn {
-            warn!(segment = %name, end = self.end, bytes = self.void_bytes, "a spool segment ends in a torn write, which is cut off");
+            warn!(segment = %name, end = self.end, bytes = self.tail_bytes, "a spool segment ends in a torn write, which is cut off");
         }
     }
 }

@@ -48,13 +48,13 @@ struct Missing {
 }
 
 /// Reads the frames of a segment. `stated` is what a later segment states of this one: nothing
-/// after its end counts, and everything before it should be there. `settled` holds the
-/// committed sequence of each stream, where the caller needs `unsettled`.
+/// after its end counts, and everything before it should be there. `acked` holds the
+/// committed sequence of each stream, where the caller needs `unacked`.
 pub(crate) fn scan_segment(
     name: &str,
     bytes: &[u8],
     stated: Option<Predecessor>,
-    settled: &Counts,
+    acked: &Counts,
 ) -> anyhow::Result<SegmentReport> {
     let (header, both_copies) =
         SegmentHeader::decode(bytes).with_context(|| format!("cannot read segment {name}"))?;
@@ -80,13 +80,13 @@ pub(crate) fn scan_segment(
     };
     let mut gaps_seen = [0; STREAMS_MAX];
     while walk.at < content {
-        walk.step(content, &mut gaps_seen, settled);
+        walk.step(content, &mut gaps_seen, acked);
     }
     Ok(walk.report(name, bytes, header, both_copies, stated))
 }
 
 impl Walk<'_> {
-    fn step(&mut self, content: usize, gaps_seen: &mut [usize; STREAMS_MAX], settled: &Counts) {
+    fn step(&mut self, content: usize, gaps_seen: &mut [usize; STREAMS_MAX], acked: &Counts) {
         match self.look() {
             Seen::Frame(frame) => {
                 if let Some(from) = self.bad_from.take() {
@@ -97,8 +97,8 @@ impl Walk<'_> {
                 portion.last = frame.sequence;
                 portion.frames += 1;
                 portion.items += u64::from(frame.items);
-                if frame.sequence > settled[usize::from(frame.stream)] {
-                    portion.unsettled += u64::from(frame.items);
+                if frame.sequence > acked[usize::from(frame.stream)] {
+                    portion.unacked += u64::from(frame.items);
                 }
                 self.frames += 1;
                 self.at += to_usize(frame.frame_bytes());
@@ -174,7 +174,7 @@ impl Walk<'_> {
         // group.
         let whole = stated.is_some_and(|stated| stated.whole);
         let kind = |from: usize| match whole || from < self.last_group {
-            true => DamageKind::Rotten,
+            true => DamageKind::Corrupt,
             false => DamageKind::Torn,
         };
         let range = |from: usize, to: usize| Damage {
@@ -187,22 +187,22 @@ impl Walk<'_> {
             .iter()
             .map(|gap| range(gap.start, gap.end))
             .collect();
-        let void_bytes = trimmed(bytes).saturating_sub(self.end) as u64;
+        let tail_bytes = trimmed(bytes).saturating_sub(self.end) as u64;
         let promised = stated.map_or(0, |stated| stated.end);
         let ending = if promised > self.end as u64 {
             let missing = Damage {
                 offset: self.end as u64,
                 bytes: promised - self.end as u64,
-                kind: DamageKind::Rotten,
+                kind: DamageKind::Corrupt,
             };
             damage.push(missing);
             Ending::Missing
-        } else if void_bytes == 0 {
+        } else if tail_bytes == 0 {
             Ending::Clean
         } else if stated.is_some() {
-            Ending::Void
+            Ending::Discarded
         } else if let Some(from) = self.bad_from
-            && kind(from) == DamageKind::Rotten
+            && kind(from) == DamageKind::Corrupt
         {
             // A sound header further on belongs to a later group; its payload is bad.
             damage.push(range(from, trimmed(bytes).max(from)));
@@ -218,8 +218,8 @@ impl Walk<'_> {
         for missing in &self.missing {
             let since = self.gaps.get(missing.since_gap);
             let from = since.map(|gap| gap.start).or(self.bad_from);
-            match from.map_or(DamageKind::Rotten, kind) {
-                DamageKind::Rotten => {
+            match from.map_or(DamageKind::Corrupt, kind) {
+                DamageKind::Corrupt => {
                     let lost = &mut lost_items[missing.stream];
                     *lost = lost.saturating_add(missing.items);
                 }
@@ -242,7 +242,7 @@ impl Walk<'_> {
             streams: self.streams,
             counts,
             last_sequence: self.last_sequence,
-            void_bytes,
+            tail_bytes,
             guards: None,
         }
     }

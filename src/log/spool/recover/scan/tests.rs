@@ -13,7 +13,7 @@ use crate::log::spool::format::{
 /// A segment of groups of payloads, and where each frame begins and ends.
 fn segment(groups: &[&[Vec<u8>]]) -> (Vec<u8>, Vec<(usize, usize)>) {
     let header = SegmentHeader {
-        instance: Uuid::from_u128(1),
+        spool_id: Uuid::from_u128(1),
         number: 5,
         first_sequence: 10,
         predecessor: None,
@@ -121,7 +121,7 @@ fn a_bit_flipped_anywhere_costs_the_frame_that_it_is_in_and_is_told() {
                 assert_eq!(report.damage.len(), 1, "bit {bit}");
                 // The last group begins with the seventh frame.
                 let kind = if at < 6 {
-                    DamageKind::Rotten
+                    DamageKind::Corrupt
                 } else {
                     DamageKind::Torn
                 };

@@ -41,7 +41,7 @@ impl<L, R> LaneReader<L, R> {
     /// Blocks while it reads. An empty result means that the next record is, or will be, in
     /// memory: call [`LaneReader::try_next`]. After an error nothing is lost: call again after
     /// a pause.
-    pub fn read_behind(
+    pub fn read_from_disk(
         &mut self,
         bytes_max: usize,
     ) -> anyhow::Result<Vec<Delivered<Option<L>, R>>> {
@@ -52,7 +52,7 @@ impl<L, R> LaneReader<L, R> {
         }
         let (from, mut limit) = {
             let state = self.lane.lock();
-            match state.lag.behind_from() {
+            match state.lag.on_disk_from() {
                 Some(from) => (from, state.lag.last()),
                 None => return Ok(Vec::new()),
             }
@@ -177,7 +177,7 @@ impl<L, R> LaneReader<L, R> {
                 if frame.sequence <= self.skip {
                     let items = u64::from(frame.items);
                     self.found.passed_over += items;
-                    self.shared.settle(self.stream, frame.sequence, 1, items);
+                    self.shared.advance(self.stream, frame.sequence, 1, items);
                 } else {
                     let payload = to_usize(FRAME_HEADER_BYTES)..to_usize(frame.frame_bytes());
                     if rest.len() < payload.end {
@@ -219,7 +219,7 @@ impl<L, R> LaneReader<L, R> {
             cursor.read_to = portion.last;
             self.found.passed_over += portion.items;
             self.shared
-                .settle(self.stream, portion.last, portion.frames, portion.items);
+                .advance(self.stream, portion.last, portion.frames, portion.items);
         }
         skip
     }
