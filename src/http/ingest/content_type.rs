@@ -155,8 +155,8 @@ mod tests {
     #[test]
     fn the_names_of_json_are_known() {
         use Framing::{Either, Form, Json, Lines};
-        for (framing, values) in [
-            (Either, &["", " ", ",", ";charset=utf-8"][..]),
+        let cases: [(Framing, &[&str]); _] = [
+            (Either, &["", " ", ",", ";charset=utf-8"]),
             (
                 Either,
                 &["text/plain", "text/plain;charset=UTF-8", "Text/Plain ; x=y"],
@@ -232,7 +232,8 @@ mod tests {
                     "application/x-www-form-urlencoded;charset=UTF-8",
                 ],
             ),
-        ] {
+        ];
+        for (framing, values) in cases {
             for value in values {
                 assert_eq!(read(&[value]), Ok(framing), "{value:?}");
             }

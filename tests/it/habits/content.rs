@@ -46,7 +46,9 @@ async fn every_label_of_json_is_taken() {
         "application/json, text/json; charset=utf-8",
     ] {
         let post = Post::of(kind).header("content-type", kind);
-        habits.takes(post.body(document(kind)), 1).await;
+        habits
+            .takes(post.body(document(&format!("{kind:?}"))), 1)
+            .await;
         let post = Post::of(kind).header("content-type", kind);
         let refused = habits
             .refuses(post.body(lines("x")), (400, "malformed_body"))
@@ -69,7 +71,9 @@ async fn every_label_of_json_is_taken() {
         "TEXT/NDJSON",
     ] {
         let post = Post::of(kind).header("content-type", kind);
-        habits.takes(post.body(lines(kind)), 2).await;
+        habits
+            .takes(post.body(lines(&format!("{kind:?}"))), 2)
+            .await;
     }
     for kind in [
         "",
@@ -79,7 +83,10 @@ async fn every_label_of_json_is_taken() {
         ";charset=utf-8",
         FORM,
     ] {
-        for (n, body) in [(1, document(kind)), (2, lines(kind))] {
+        for (n, body) in [
+            (1, document(&format!("{kind:?}"))),
+            (2, lines(&format!("{kind:?}"))),
+        ] {
             let post = Post::of(kind).header("content-type", kind);
             habits.takes(post.body(body), n).await;
         }
@@ -92,8 +99,8 @@ async fn every_label_of_json_is_taken() {
 #[tokio::test]
 async fn a_label_that_is_not_taken_is_named() {
     let mut habits = Habits::start().await;
-    for (kinds, answer, named) in [
-        (&["text/html"][..], MEDIA_TYPE, "'text/html'"),
+    let cases: [(&[&str], (u16, &str), &str); _] = [
+        (&["text/html"], MEDIA_TYPE, "'text/html'"),
         (&["application/jsonx"], MEDIA_TYPE, "'application/jsonx'"),
         (
             &["application/json-seq"],
@@ -140,7 +147,8 @@ async fn a_label_that_is_not_taken_is_named() {
             MEDIA_TYPE,
             "'text/html'",
         ),
-    ] {
+    ];
+    for (kinds, answer, named) in cases {
         let mut post = Post::of(kinds.join(" + "));
         for kind in kinds {
             post = post.header("content-type", kind);

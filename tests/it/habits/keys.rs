@@ -1,9 +1,11 @@
 //! Where a key stands, and how it is written.
 
+use base64::Engine as _;
+use recsys_ingest::tenants::key::ApiKeyHasher;
 use recsys_ingest::tenants::role::Role;
 
 use super::{Habits, Post};
-use crate::harness::{key, texts};
+use crate::harness::{Database, PEPPER, Service, key, texts};
 
 const MISSING: (u16, &str) = (401, "missing_api_key");
 const INVALID: (u16, &str) = (401, "invalid_api_key");
@@ -32,23 +34,7 @@ impl Given {
 }
 
 fn base64(text: &str) -> String {
-    use std::fmt::Write as _;
-    const SIGNS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut out = String::new();
-    for three in text.as_bytes().chunks(3) {
-        let bits = three
-            .iter()
-            .fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte))
-            << (8 * (3 - three.len()));
-        for n in 0..4_usize {
-            let sign = match n <= three.len() {
-                true => char::from(SIGNS[(bits >> (18 - 6 * n)) as usize & 63]),
-                false => '=',
-            };
-            write!(out, "{sign}").unwrap();
-        }
-    }
-    out
+    base64::engine::general_purpose::STANDARD.encode(text)
 }
 
 #[tokio::test]
@@ -136,24 +122,19 @@ async fn of_two_keys_that_exist_the_first_in_the_documented_order_counts() {
 
 #[tokio::test]
 async fn a_key_is_taken_however_it_is_written() {
-    let mut habits = Habits::start().await;
-    // Keys as the suite takes them: any text.
-    let database = habits.service.database.clone();
-    let odd = "a+b~?>/:é";
-    let hashes = [odd, "a+b c", "~?>"].map(|key| {
-        let hasher =
-            recsys_ingest::tenants::key::ApiKeyHasher::new(crate::harness::PEPPER.as_bytes());
-        hasher.hash(key).to_hex()
-    });
-    for (n, hash) in hashes.iter().enumerate() {
+    // A key is any text.
+    let database = Database::with_tenants().await;
+    let hasher = ApiKeyHasher::new(PEPPER.as_bytes());
+    for odd in ["a+b~?>/:é", "a+b c", "~?>"] {
+        let hash = hasher.hash(odd).to_hex();
         database
             .execute(&format!(
-                "INSERT INTO tenant_api_keys (tenant_id, name, key_hash, roles)
-                 SELECT id, 'odd {n}', '{hash}', '{{ingest}}' FROM tenants WHERE external_id = 'demo'"
+                "INSERT INTO tenant_api_keys (tenant_id, key_hash, roles)
+                 SELECT id, '{hash}', '{{ingest}}' FROM tenants WHERE external_id = 'demo'"
             ))
             .await;
     }
-    habits.service = crate::harness::Service::on(&database, |s| s).await;
+    let mut habits = Habits::on(Service::on(&database, |s| s).await);
     let good = key("demo", Role::Ingest);
     let basic = base64(&format!("{good}:"));
     let authorizations = [
@@ -196,12 +177,9 @@ async fn a_key_is_taken_however_it_is_written() {
 async fn what_is_not_a_key_is_refused_with_its_reason() {
     let mut habits = Habits::start().await;
     let long = "x".repeat(513);
-    for (name, value, answer, reason) in [
+    let cases: [(&'static str, &[u8], (u16, &str), &str); _] = [
         (
-            "authorization",
-            "Digest username=\"x\"".as_bytes(),
-            MISSING,
-            "Authorization: Bearer",
+            "authorization", b"Digest username=\"x\"", MISSING, "Authorization: Bearer",
         ),
         ("authorization", b"Bearer", MISSING, "Authorization: Bearer"),
         ("authorization", b"", MISSING, "Authorization: Bearer"),
@@ -211,8 +189,9 @@ async fn what_is_not_a_key_is_refused_with_its_reason() {
         ("x-api-key", b"k\xe9y", INVALID, "bytes"),
         ("x-api-key", long.as_bytes(), INVALID, "too long"),
         ("x-api-key", b"nobody's", INVALID, "no such API key"),
-    ] {
-        let what = format!("{name}: {}", String::from_utf8_lossy(value));
+    ];
+    for (n, (name, value, answer, reason)) in cases.into_iter().enumerate() {
+        let what = format!("case {n}, {name}");
         let post = Post::of(&what).without("x-api-key").header(name, value);
         let reply = habits.refuses(post, answer).await;
         assert!(reply.text.contains(reason), "{what}: {}", reply.text);

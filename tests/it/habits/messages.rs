@@ -138,7 +138,7 @@ async fn compressions_are_taken_as_they_are_written() {
         [gzip(a), vec![0; 3], gzip(b), gzip(b""), vec![0; 1]].concat()
     };
     let plain = |bytes: &[u8]| bytes.to_vec();
-    let taken: Vec<(&[&str], &str, Vec<u8>)> = vec![
+    let taken: [(&[&str], &str, Vec<u8>); _] = [
         (
             &["gzip"],
             "padding",
@@ -207,9 +207,9 @@ async fn compressions_are_taken_as_they_are_written() {
     let body = body.as_bytes();
     let damaged = (400, "invalid_compression");
     let unknown = (415, "unsupported_encoding");
-    for (encodings, what, body, answer) in [
+    let refused: [(&[&str], &str, Vec<u8>, (u16, &str)); _] = [
         (
-            &["gzip"][..],
+            &["gzip"],
             "garbage behind it",
             [gzip(body), b"x".to_vec()].concat(),
             damaged,
@@ -242,7 +242,8 @@ async fn compressions_are_taken_as_they_are_written() {
         (&["gzip, gzip"], "twice", gzip(&gzip(body)), unknown),
         (&["gzip", "br"], "two", gzip(body), unknown),
         (&["utf-8"], "a charset", body.to_vec(), unknown),
-    ] {
+    ];
+    for (encodings, what, body, answer) in refused {
         let mut post = Post::of(what).body(body);
         for encoding in encodings {
             post = post.header("content-encoding", encoding);

@@ -84,10 +84,12 @@ struct Habits {
 
 impl Habits {
     async fn start() -> Self {
-        Self {
-            service: Service::start().await,
-            stored: 0,
-        }
+        Self::on(Service::start().await)
+    }
+
+    /// With a service that has stored nothing.
+    fn on(service: Service) -> Self {
+        Self { service, stored: 0 }
     }
 
     /// Sends a request on a connection of its own.
