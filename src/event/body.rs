@@ -4,6 +4,8 @@
 //! found. In NDJSON the end is always found. In a JSON document a syntax error ends the document,
 //! and the whole body is refused.
 
+mod encoding;
+
 use std::borrow::Cow;
 
 use super::json::scan::Scanner;
@@ -23,6 +25,9 @@ pub enum Framing {
     Lines,
     /// Unlabelled, as browsers' beacons send it: a document if it is one, else lines.
     Either,
+    /// Labelled as an HTML form. `curl -d` and several HTTP libraries label every body so: as
+    /// `Either` if it begins like JSON.
+    Form,
 }
 
 /// Limits on one body.
@@ -96,6 +101,14 @@ pub struct RawEvent<'a, 'b> {
 /// Why a body is refused as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BodyError {
+    /// It is in another encoding than UTF-8.
+    #[error("the body is {0}; send UTF-8")]
+    Foreign(&'static str),
+    /// It is an HTML form.
+    #[error(
+        "the body is a form, as URLSearchParams and HTML forms send it; send JSON, with Content-Type: application/json or, from a beacon, as text"
+    )]
+    Form,
     /// It is not UTF-8.
     #[error("the body is not UTF-8: the first bad byte is at {0}")]
     NotUtf8(usize),
@@ -157,11 +170,21 @@ impl<'a> Body<'a> {
             owned_bytes: 0,
             taken_bytes: 0,
         };
+        if let Some(name) = encoding::foreign(bytes) {
+            return Err(BodyError::Foreign(name));
+        }
+        if framing == Framing::Form
+            && !matches!(encoding::content(bytes).first(), None | Some(b'{' | b'['))
+        {
+            return Err(BodyError::Form);
+        }
         match framing {
             Framing::Json => body.document(utf8(bytes)?, limits)?,
             Framing::Lines => body.lines(bytes, limits)?,
-            Framing::Either if is_one_document(bytes) => body.document(utf8(bytes)?, limits)?,
-            Framing::Either => body.lines(bytes, limits)?,
+            Framing::Either | Framing::Form if is_one_document(bytes) => {
+                body.document(utf8(bytes)?, limits)?;
+            }
+            Framing::Either | Framing::Form => body.lines(bytes, limits)?,
         }
         if body.events.is_empty() {
             return Err(BodyError::Empty);
@@ -198,7 +221,7 @@ impl<'a> Body<'a> {
     }
 
     fn document(&mut self, text: &'a str, limits: &Bounds<'_>) -> Result<(), BodyError> {
-        let mut scanner = Scanner::new(text);
+        let mut scanner = Scanner::starting_at(text, encoding::mark_bytes(text.as_bytes()));
         match scanner.peek() {
             None => return Err(BodyError::Empty),
             Some(b'[') => self.array(text, &mut scanner, limits)?,
@@ -213,7 +236,7 @@ impl<'a> Body<'a> {
 
     fn lines(&mut self, bytes: &'a [u8], limits: &Bounds<'_>) -> Result<(), BodyError> {
         for line in bytes.split(|&byte| byte == b'\n') {
-            if line.trim_ascii().is_empty() {
+            if encoding::content(line).is_empty() {
                 continue;
             }
             match simdutf8::basic::from_utf8(line) {
@@ -230,7 +253,8 @@ impl<'a> Body<'a> {
 
     fn line(&mut self, line: &'a str, limits: &Bounds<'_>) -> Result<(), BodyError> {
         let fields = self.fields.len();
-        let mut scanner = Scanner::new(line);
+        // A mark also stands inside a body that was put together from several files.
+        let mut scanner = Scanner::starting_at(line, encoding::mark_bytes(line.as_bytes()));
         let found = self.event(line, &mut scanner, limits);
         let wrong = match found {
             Ok(()) if scanner.peek().is_none() => return Ok(()),
@@ -510,12 +534,12 @@ fn utf8(bytes: &[u8]) -> Result<&str, BodyError> {
 
 /// Whether an unlabelled body is one JSON document rather than one on each line.
 fn is_one_document(bytes: &[u8]) -> bool {
-    let first_line = bytes
-        .trim_ascii_start()
+    let content = encoding::content(bytes);
+    let first_line = content
         .split(|&byte| byte == b'\n')
         .next()
         .unwrap_or_default();
-    if first_line.len() == bytes.trim_ascii().len() || first_line.first() == Some(&b'[') {
+    if first_line.len() == content.trim_ascii_end().len() || first_line.first() == Some(&b'[') {
         return true;
     }
     // These are lines if the first one is a complete value. A document that is spread over several

@@ -4,12 +4,14 @@ pub(crate) mod app;
 
 pub(crate) mod auth;
 pub(crate) mod connection;
+pub(crate) mod flag;
 pub mod ingest;
 pub(crate) mod listener;
 pub(crate) mod openapi;
 pub(crate) mod ops;
 pub(crate) mod pipeline;
 pub(crate) mod problem;
+pub(crate) mod routes;
 pub(crate) mod traceparent;
 
 use std::sync::Arc;

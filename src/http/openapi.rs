@@ -8,7 +8,7 @@ use utoipa::{Modify, OpenApi, ToSchema};
 
 /// The description of a body, for both endpoints.
 pub(crate) const BODY: &str = "One event, an array of events, `{\"events\": […], \"sent_at\": …}`, \
-or one event a line (`application/x-ndjson`; also `text/plain`, as beacons send it). \
+or one event a line (`application/x-ndjson`; also `text/plain` or no Content-Type, as beacons send it). \
 `Content-Encoding` may be gzip, deflate, zstd or br. Fields that are not listed are kept in `meta.extra`. \
 An answer has at most three times the bytes of the body, decompressed, and 4 KiB: the first hundred results at most stand \
 one by one, the others are summed up by code, with their places in the body.";
@@ -37,6 +37,11 @@ impl Modify for Security {
             .scheme(HttpAuthScheme::Basic)
             .description(Some("The API key as the user, no password."))
             .build();
+        let bearer = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .description(Some("The API key as the token."))
+            .build();
+        components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
         components.add_security_scheme("api_key", SecurityScheme::ApiKey(header));
         components.add_security_scheme("query_key", SecurityScheme::ApiKey(query));
         components.add_security_scheme("basic", SecurityScheme::Http(basic));

@@ -14,6 +14,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::header::{ALLOW, CONNECTION, HOST, HeaderName, TRANSFER_ENCODING};
+use axum::http::uri::PathAndQuery;
 use axum::http::{HeaderValue, Method, StatusCode, Uri, Version};
 use axum::response::Response;
 use futures_util::FutureExt as _;
@@ -32,6 +33,7 @@ use super::connection::outgoing::Outgoing;
 use super::ingest::body::read as body;
 use super::ingest::handler;
 use super::problem::Problem;
+use super::routes;
 use super::traceparent::TraceParent;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -41,9 +43,6 @@ const REQUEST_ID_BYTES_MAX: usize = 128;
 
 /// Retry-After for a connection beyond the cap.
 const EXTRA_RETRY_AFTER: Duration = Duration::from_secs(2);
-
-/// Paths that are served on every connection, also beyond the cap, for monitoring.
-const OPERATIONS: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
 /// All routes, and the steps around them.
 #[derive(Clone, Debug)]
@@ -98,7 +97,9 @@ impl Service<hyper::Request<Incoming>> for Connected {
         }
         if self.is_extra {
             context.closes = true;
-            if !OPERATIONS.contains(&request.uri().path()) {
+            // Monitoring is served on every connection, also beyond the cap.
+            let route = routes::canonical(request.uri().path());
+            if !route.is_some_and(|route| routes::OPERATIONS.contains(&route)) {
                 let response = span.in_scope(|| context.render(&too_many_connections()));
                 let answer = context.answer(async { response }, in_progress);
                 return Box::pin(answer.instrument(span));
@@ -115,6 +116,7 @@ impl Service<hyper::Request<Incoming>> for Connected {
             }
             None => {
                 let router = self.front.router.clone();
+                let request = respelt(request);
                 let routed = async move {
                     let Ok(response) = router.oneshot(request).await;
                     response
@@ -178,17 +180,25 @@ fn endpoint(request: &Request) -> Option<Table> {
     if request.method() != Method::POST {
         return None;
     }
-    Table::ALL
-        .into_iter()
-        .find(|&table| request.uri().path() == path(table))
+    routes::table(request.uri().path())
 }
 
-/// The path of the endpoint that takes a table's events.
-const fn path(table: Table) -> &'static str {
-    match table {
-        Table::Exposures => "/v1/exposures",
-        Table::Interactions => "/v1/interactions",
+/// The request with its path as the router knows it.
+fn respelt(mut request: Request) -> Request {
+    let uri = request.uri();
+    let Some(route) = routes::canonical(uri.path()).filter(|route| *route != uri.path()) else {
+        return request;
+    };
+    let path_and_query = match uri.query() {
+        Some(query) => PathAndQuery::try_from(format!("{route}?{query}")),
+        None => Ok(PathAndQuery::from_static(route)),
+    };
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = path_and_query.ok();
+    if let Ok(uri) = Uri::from_parts(parts) {
+        *request.uri_mut() = uri;
     }
+    request
 }
 
 /// A request while it is being answered.
@@ -327,18 +337,7 @@ fn is_request_id(value: &HeaderValue) -> bool {
 
 /// The label for a path. Unknown paths share one, so that they cannot fill memory.
 fn route(uri: &Uri) -> &'static str {
-    const ROUTES: [&str; 6] = [
-        path(Table::Interactions),
-        path(Table::Exposures),
-        "/healthz",
-        "/readyz",
-        "/metrics",
-        "/openapi.json",
-    ];
-    ROUTES
-        .into_iter()
-        .find(|route| *route == uri.path())
-        .unwrap_or("other")
+    routes::canonical(uri.path()).unwrap_or("other")
 }
 
 #[cfg(test)]

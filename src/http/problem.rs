@@ -22,6 +22,8 @@ pub struct Problem {
     retry_after: Option<Duration>,
     events_that_fit: Option<usize>,
     verdicts: Option<Arc<Verdicts>>,
+    /// Whether the answer asks for Basic authentication.
+    challenges: bool,
 }
 
 /// Why each event of a body was rejected, and the reservation for that list.
@@ -52,13 +54,15 @@ pub struct ProblemBody<'p> {
     code: &'p str,
     /// The request's id, as in the header X-Request-Id.
     request_id: &'p str,
-    /// With `all_events_rejected`: always 0.
+    /// With `all_events_rejected` and `some_events_rejected`: always 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     accepted: Option<u32>,
-    /// With `all_events_rejected`: why, event by event, for the first hundred at most.
+    /// With `all_events_rejected` and `some_events_rejected`: why, event by event, for the first
+    /// hundred at most.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     rejected: &'p [RejectedEvent],
-    /// With `all_events_rejected`: the events that are not in `rejected`, by code.
+    /// With `all_events_rejected` and `some_events_rejected`: the events that are not in `rejected`,
+    /// by code.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     rejected_more: &'p [More],
     /// With `body_too_large`, if the rows are too large: how many events from the start of the body
@@ -77,11 +81,27 @@ impl Problem {
             retry_after: None,
             events_that_fit: None,
             verdicts: None,
+            challenges: false,
         }
     }
 
     pub(crate) fn bad_request(code: &'static str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, code, detail)
+    }
+
+    /// There is no key, or none that is valid.
+    ///
+    /// `challenges` asks for Basic authentication, which only those may be asked for who use it: a
+    /// browser answers the challenge with a dialog, and a page's `fetch` hangs until it is closed.
+    pub(crate) fn unauthorized(
+        code: &'static str,
+        detail: impl Into<String>,
+        challenges: bool,
+    ) -> Self {
+        Self {
+            challenges,
+            ..Self::new(StatusCode::UNAUTHORIZED, code, detail)
+        }
     }
 
     /// A refusal for lack of room; the client may retry after `retry_after`.
@@ -113,29 +133,45 @@ impl Problem {
         }
     }
 
-    /// No event of the body was accepted.
-    pub(crate) fn all_rejected(
+    /// No event of the body was accepted: none of them is valid, or `valid` are, and the request asks
+    /// for all or none.
+    pub(crate) fn rejected(
+        valid: usize,
         rejected: Vec<RejectedEvent>,
         rejected_more: Vec<More>,
         reservation: Option<Reservation>,
     ) -> Self {
+        let (code, detail) = match valid {
+            0 => (
+                "all_events_rejected",
+                "no event of the body was accepted; see rejected and rejected_more".to_owned(),
+            ),
+            valid => (
+                "some_events_rejected",
+                format!(
+                    "nothing was stored: partial=false takes all events or none, and only {valid} of them are valid; see rejected and rejected_more, and send the others again"
+                ),
+            ),
+        };
         Self {
             verdicts: Some(Arc::new(Verdicts {
                 rejected,
                 rejected_more,
                 reservation,
             })),
-            ..Self::new(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "all_events_rejected",
-                "no event of the body was accepted; see rejected and rejected_more",
-            )
+            ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, detail)
         }
     }
 
     /// The code of a refusal that does not depend on what was sent.
     pub(crate) fn refusal(&self) -> Option<&'static str> {
         (self.status == StatusCode::SERVICE_UNAVAILABLE).then_some(self.code)
+    }
+
+    /// What happened, and what to do.
+    #[cfg(test)]
+    pub(crate) fn detail(&self) -> &str {
+        &self.detail
     }
 
     /// Renders the response for the request with this path and id.
@@ -163,7 +199,7 @@ impl Problem {
             CONTENT_TYPE,
             HeaderValue::from_static("application/problem+json"),
         );
-        if self.status == StatusCode::UNAUTHORIZED {
+        if self.challenges {
             headers.insert(
                 WWW_AUTHENTICATE,
                 HeaderValue::from_static("Basic realm=\"recsys-ingest\""),

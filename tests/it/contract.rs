@@ -167,7 +167,8 @@ async fn callers_without_a_valid_key_are_401() {
         // A caller without a valid key learns nothing about other errors in the request.
         let reply = client.query("ack=forever").post_bytes(EXPOSURES, "[").await;
         assert_problem(&reply, 401, code);
-        assert!(reply.header("www-authenticate").starts_with("Basic "));
+        // A browser would open a dialog; see `habits::keys` for callers who use Basic.
+        assert_eq!(reply.header("www-authenticate"), "");
     }
 }
 
@@ -289,11 +290,8 @@ async fn what_is_too_large_is_413() {
 async fn unknown_types_and_encodings_are_415() {
     let service = Service::start().await;
     let client = service.client();
-    for kind in ["", "text/html", "application/jsonx", "multipart/form-data"] {
-        let client = match kind {
-            "" => client.without("content-type"),
-            kind => client.header("content-type", kind),
-        };
+    for kind in ["text/html", "application/jsonx", "multipart/form-data"] {
+        let client = client.header("content-type", kind);
         let reply = client.post(INTERACTIONS, &click("a")).await;
         assert_problem(&reply, 415, "unsupported_media_type");
     }

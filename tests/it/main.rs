@@ -33,6 +33,7 @@ mod duplicates;
 mod formats;
 mod framing;
 mod goodbye;
+mod habits;
 mod histories;
 mod jsonb;
 mod log;

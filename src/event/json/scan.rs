@@ -35,9 +35,14 @@ type Step = Result<(), &'static str>;
 impl<'a> Scanner<'a> {
     /// Starts at the beginning of `text`.
     pub fn new(text: &'a str) -> Self {
+        Self::starting_at(text, 0)
+    }
+
+    /// Starts at the byte `at` of `text`; offsets count from the start of `text` all the same.
+    pub fn starting_at(text: &'a str, at: usize) -> Self {
         Self {
             text,
-            at: 0,
+            at,
             open: Vec::new(),
             flaw: None,
             escaped: false,

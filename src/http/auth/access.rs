@@ -6,9 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use axum::http::{HeaderMap, StatusCode};
 use uuid::Uuid;
 
 use crate::event::context::Tenants;
@@ -20,10 +18,8 @@ use crate::tenants::refresh::TenantCache;
 use crate::tenants::role::Role;
 use crate::tenants::snapshot::{Caller, KeyError, Snapshot, Tenant, TenantStatus};
 
+use super::presented;
 use crate::http::problem::Problem;
-
-/// Longest key that is looked up; issued keys have 68 characters.
-const KEY_BYTES_MAX: usize = 512;
 
 /// A snapshot older than this may lack keys that exist.
 const STALE_AFTER: Duration = Duration::from_secs(60);
@@ -47,16 +43,8 @@ impl Access {
         hasher: &ApiKeyHasher,
         now: Micros,
     ) -> Result<Self, Problem> {
-        let key = presented_key(headers, query_key)?;
         let snapshot = tenants.snapshot();
-        let caller = snapshot
-            .lookup(hasher.hash(&key), now.0)
-            .map_err(|refused| {
-                if refused == KeyError::Unknown {
-                    tenants.wake();
-                }
-                refusal(refused, tenants)
-            })?;
+        let caller = caller_of(headers, query_key, &snapshot, tenants, hasher, now)?;
         let allowed: &[Role] = match table {
             Table::Exposures => &[Role::Ingest, Role::Service],
             Table::Interactions => &[Role::Ingest, Role::Service, Role::Publish],
@@ -78,7 +66,9 @@ impl Access {
             tenant,
             snapshot,
         };
-        if let Some(named) = headers.get("x-org-id") {
+        // A blank one is what a template writes whose variable is unset.
+        let named = headers.get("x-org-id");
+        if let Some(named) = named.filter(|named| !named.as_bytes().trim_ascii().is_empty()) {
             access.tenant = access.tenant_of_header(named.to_str().unwrap_or_default())?;
         }
         Ok(access)
@@ -140,56 +130,60 @@ impl Tenants for Access {
     }
 }
 
-/// The key from the `X-API-Key` header, from Basic's user name, or from the query, in this order.
-fn presented_key(headers: &HeaderMap, query_key: Option<&str>) -> Result<String, Problem> {
-    let header = match headers.get("x-api-key").map(HeaderValue::to_str) {
-        Some(Err(_)) => {
-            return Err(unauthorized(
-                "invalid_api_key",
-                "X-API-Key holds bytes that no API key has",
-            ));
-        }
-        header => header.and_then(Result::ok),
+/// The caller, by the first of the presented keys that exists.
+///
+/// A key that does not exist hides no other one: `Authorization` may be meant for a proxy that passes
+/// it on.
+fn caller_of(
+    headers: &HeaderMap,
+    query_key: Option<&str>,
+    snapshot: &Snapshot,
+    tenants: &TenantCache,
+    hasher: &ApiKeyHasher,
+    now: Micros,
+) -> Result<Caller, Problem> {
+    let unauthorized = |code, detail| {
+        let challenges = presented::uses_basic_alone(headers, query_key);
+        Err(Problem::unauthorized(code, detail, challenges))
     };
-    let key = header
-        .map(str::to_owned)
-        .or_else(|| basic_user(headers))
-        .or_else(|| query_key.map(str::to_owned))
-        .filter(|key| !key.trim().is_empty());
-    match key {
-        Some(key) if key.len() <= KEY_BYTES_MAX => Ok(key),
-        Some(_) => Err(unauthorized(
-            "invalid_api_key",
-            "the API key is too long to be one",
-        )),
-        None => Err(unauthorized(
-            "missing_api_key",
-            "send an API key in X-API-Key, as the user of Basic authentication, or as ?key=",
-        )),
+    let mut why_none = None;
+    let mut is_unknown = false;
+    for key in presented::keys(headers, query_key) {
+        let found = match key {
+            Ok(key) => snapshot.lookup(hasher.hash(&key), now.0),
+            Err(reason) => {
+                why_none.get_or_insert(reason);
+                continue;
+            }
+        };
+        return match found {
+            Ok(caller) => Ok(caller),
+            Err(KeyError::Unknown) => {
+                why_none.get_or_insert("there is no such API key");
+                is_unknown = true;
+                continue;
+            }
+            Err(KeyError::Revoked) => unauthorized("invalid_api_key", "the API key was revoked"),
+            Err(KeyError::Expired) => unauthorized("invalid_api_key", "the API key has expired"),
+            Err(KeyError::TenantSuspended | KeyError::TenantDeleted) => Err(suspended()),
+        };
     }
-}
-
-fn basic_user(headers: &HeaderMap) -> Option<String> {
-    let value = headers.get("authorization")?.to_str().ok()?;
-    let encoded = value.strip_prefix("Basic ")?;
-    let decoded = String::from_utf8(STANDARD.decode(encoded.trim()).ok()?).ok()?;
-    let user = decoded.split_once(':').map_or(&*decoded, |(user, _)| user);
-    Some(user.to_owned())
-}
-
-fn refusal(refused: KeyError, tenants: &TenantCache) -> Problem {
-    match refused {
-        KeyError::Unknown if tenants.age().is_none_or(|age| age > STALE_AFTER) => {
-            Problem::unavailable(
+    if is_unknown {
+        tenants.wake();
+        if tenants.age().is_none_or(|age| age > STALE_AFTER) {
+            return Err(Problem::unavailable(
                 "keys_unavailable",
                 "the API keys cannot be read from the database at the moment, so this one may exist; send the request again later",
                 Duration::from_secs(2),
-            )
+            ));
         }
-        KeyError::Unknown => unauthorized("invalid_api_key", "there is no such API key"),
-        KeyError::Revoked => unauthorized("invalid_api_key", "the API key was revoked"),
-        KeyError::Expired => unauthorized("invalid_api_key", "the API key has expired"),
-        KeyError::TenantSuspended | KeyError::TenantDeleted => suspended(),
+    }
+    match why_none {
+        Some(reason) => unauthorized("invalid_api_key", reason),
+        None => unauthorized(
+            "missing_api_key",
+            "send an API key in X-API-Key, as Authorization: Bearer, as the user of Basic authentication, or as ?key=",
+        ),
     }
 }
 
@@ -199,8 +193,4 @@ fn suspended() -> Problem {
         "tenant_not_active",
         "the tenant is suspended or deleted",
     )
-}
-
-fn unauthorized(code: &'static str, detail: &str) -> Problem {
-    Problem::new(StatusCode::UNAUTHORIZED, code, detail)
 }

@@ -161,6 +161,16 @@ fn body_problem(error: &BodyError, no_memory: impl Fn() -> Problem) -> Problem {
         }
         BodyError::DuplicateMember(_) => Problem::bad_request("duplicate_field", detail),
         BodyError::NoMemory => no_memory(),
+        BodyError::Foreign(_) => Problem::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported_charset",
+            detail,
+        ),
+        BodyError::Form => Problem::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported_media_type",
+            detail,
+        ),
         BodyError::NotUtf8(_)
         | BodyError::Syntax(_)
         | BodyError::TooDeep(_)

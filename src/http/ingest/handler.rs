@@ -31,6 +31,9 @@ use crate::metrics::{ByReason, EventOutcome};
 /// The response header that repeats the level reached.
 const ACK: HeaderName = HeaderName::from_static("x-ingest-ack");
 
+/// The level of an answer to `?validate=true`.
+const NOTHING_REACHED: &str = "none";
+
 /// Time for bodies to arrive once the service is told to stop. A healthy client sends the rest at
 /// once; others are not waited for.
 const BODY_GRACE: Duration = Duration::from_secs(2);
@@ -45,12 +48,12 @@ const ANSWER_BYTES_UNRESERVED: usize = 512;
     params(Params),
     request_body(content = crate::http::openapi::Exposure, description = crate::http::openapi::BODY),
     responses(
-        (status = 200, description = "Committed in Postgres", body = Answer),
+        (status = 200, description = "Committed in Postgres; or looked at only, with `validate`", body = Answer),
         (status = 202, description = "Taken on; `ack` says which level was reached", body = Answer),
         (status = "4XX", description = "Nothing was taken on", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "No room now: Retry-After says when to come back", body = ProblemBody, content_type = "application/problem+json"),
     ),
-    security(("api_key" = []), ("basic" = []), ("query_key" = []))
+    security(("api_key" = []), ("bearer" = []), ("basic" = []), ("query_key" = []))
 )]
 pub(crate) async fn exposures(
     State(app): State<Arc<App>>,
@@ -67,12 +70,12 @@ pub(crate) async fn exposures(
     params(Params),
     request_body(content = crate::http::openapi::Interaction, description = crate::http::openapi::BODY),
     responses(
-        (status = 200, description = "Committed in Postgres", body = Answer),
+        (status = 200, description = "Committed in Postgres; or looked at only, with `validate`", body = Answer),
         (status = 202, description = "Taken on; `ack` says which level was reached", body = Answer),
         (status = "4XX", description = "Nothing was taken on", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "No room now: Retry-After says when to come back", body = ProblemBody, content_type = "application/problem+json"),
     ),
-    security(("api_key" = []), ("basic" = []), ("query_key" = []))
+    security(("api_key" = []), ("bearer" = []), ("basic" = []), ("query_key" = []))
 )]
 pub(crate) async fn interactions(
     State(app): State<Arc<App>>,
@@ -112,11 +115,13 @@ pub(crate) async fn collect(
         received = reading => received?,
         () = stop_is_under_way(app) => return Err(refuse(Overload::Stopping)),
     };
-    let ack = options.ack;
+    let (ack, partial, validate) = (options.ack, options.partial, options.validate);
     let body_bytes = received.bytes.len();
     let (mut decoded, reservation) = decode(app, table, options, received_at, received).await?;
     let row_index = RowIndex::of(&mut decoded);
-    count_events(app, table, &decoded, &row_index);
+    if !validate {
+        count_events(app, table, &decoded, &row_index);
+    }
     let events = row_index.events() + decoded.rejected.len() + decoded.rejected_more.len();
     let mut room = Room::of(body_bytes, events);
     let (rejected, rejected_more) = rejections(decoded.rejected, &decoded.rejected_more, &mut room);
@@ -131,23 +136,34 @@ pub(crate) async fn collect(
             Some(reservation.map_err(refuse)?)
         }
     };
-    if row_index.events() == 0 {
-        return Err(Problem::all_rejected(
-            rejected, rejected_more, answer_reservation,
+    let valid = row_index.events();
+    let refused = match partial {
+        true => valid == 0 && !validate,
+        false => valid < events,
+    };
+    if refused {
+        return Err(Problem::rejected(
+            valid, rejected, rejected_more, answer_reservation,
         ));
     }
 
-    let rows = decoded.rows.len();
-    let (reached, result) = hand_over(app, decoded.rows, reservation, ack).await?;
-    // Counts rows, as all later stages do: a list that came in several lines is one row.
-    app.metrics.count(table, EventOutcome::Accepted, rows);
-
     let mut answer = Answer {
-        ack: reached.as_str(),
-        accepted: row_index.events(),
         rejected,
         rejected_more,
         ..Answer::default()
+    };
+    let result = if validate {
+        answer.ack = NOTHING_REACHED;
+        answer.valid = Some(valid);
+        None
+    } else {
+        let rows = decoded.rows.len();
+        let (reached, result) = hand_over(app, decoded.rows, reservation, ack).await?;
+        // Counts rows, as all later stages do: a list that came in several lines is one row.
+        app.metrics.count(table, EventOutcome::Accepted, rows);
+        answer.ack = reached.as_str();
+        answer.accepted = valid;
+        result
     };
     if let Some(result) = &result {
         row_index.settle(result, &mut answer, &mut room);
@@ -224,7 +240,7 @@ fn count_events(app: &App, table: Table, decoded: &Decoded, row_index: &RowIndex
 }
 
 fn respond(answer: &Answer, json: axum::body::Bytes) -> Response {
-    let status = if answer.committed.is_some() {
+    let status = if answer.committed.is_some() || answer.valid.is_some() {
         StatusCode::OK
     } else {
         StatusCode::ACCEPTED

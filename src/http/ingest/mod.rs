@@ -3,6 +3,7 @@
 pub mod ack;
 
 pub(crate) mod body;
+pub(crate) mod content_type;
 pub(crate) mod decode;
 pub(crate) mod handler;
 pub(crate) mod options;

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use axum::extract::Query;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::Uri;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode, Uri};
 use utoipa::IntoParams;
 
 use super::ack::Ack;
 use super::body::read as body;
+use super::content_type;
 use super::refusal::full;
 use crate::event::body::Framing;
 use crate::event::format::Format;
@@ -17,6 +17,7 @@ use crate::event::table::Table;
 use crate::event::time::Micros;
 use crate::http::app::App;
 use crate::http::auth::access::Access;
+use crate::http::flag;
 use crate::http::problem::Problem;
 
 /// The query parameters.
@@ -29,6 +30,12 @@ pub(super) struct Params {
     format: Option<String>,
     /// The API key, for callers that cannot set headers.
     key: Option<String>,
+    /// `false`: all events are taken, or none (422) if one is not valid. By default the valid ones are.
+    #[param(value_type = Option<bool>)]
+    partial: Option<String>,
+    /// `true`: the answer (200) says what is valid, and nothing is stored.
+    #[param(value_type = Option<bool>)]
+    validate: Option<String>,
 }
 
 impl Params {
@@ -47,10 +54,13 @@ impl Params {
                 "ack" => &mut params.ack,
                 "format" => &mut params.format,
                 "key" => &mut params.key,
+                "partial" => &mut params.partial,
+                "validate" => &mut params.validate,
                 _ => {
                     let name: String = name.chars().take(NAME_CHARS_MAX).collect();
                     checked = checked.and(Err(invalid(format!(
-                        "there is no query parameter '{name}'; there are {PARAMS}"
+                        "there is no query parameter '{name}'; there are {}",
+                        PARAMS.join(", ")
                     ))));
                     continue;
                 }
@@ -68,7 +78,7 @@ impl Params {
 }
 
 /// The parameters of [`Params`], for the message about an unknown one.
-const PARAMS: &str = "ack, format and key";
+const PARAMS: &[&str] = &["ack", "format", "key", "partial", "validate"];
 
 /// Characters of an unknown name that the message repeats.
 const NAME_CHARS_MAX: usize = 40;
@@ -79,6 +89,10 @@ pub(super) struct RequestOptions {
     pub(super) ack: Ack,
     pub(super) format: Option<Format>,
     pub(super) framing: Framing,
+    /// Whether the valid events of a body are taken if others are not valid.
+    pub(super) partial: bool,
+    /// Whether the events are only looked at.
+    pub(super) validate: bool,
 }
 
 impl RequestOptions {
@@ -98,8 +112,15 @@ impl RequestOptions {
             access,
             ack: requested_ack(params.ack.as_deref(), app.default_ack)?,
             format: requested_format(params.format.as_deref(), table)?,
-            framing: framing(headers)?,
+            framing: content_type::framing(headers)?,
+            partial: switch("partial", params.partial.as_deref(), true, &parts.uri)?,
+            validate: switch("validate", params.validate.as_deref(), false, &parts.uri)?,
         };
+        body::check_announced(headers, app.body_limits)?;
+        if options.validate {
+            // Nothing is stored, so there need be no room.
+            return Ok(options);
+        }
         if let Some(finding) = app.checks.refusal(table) {
             return Err(Problem::unavailable(
                 "cannot_store",
@@ -107,7 +128,6 @@ impl RequestOptions {
                 CANNOT_STORE_RETRY,
             ));
         }
-        body::check_announced(headers, app.body_limits)?;
         let announced = body::announced_bytes(headers).unwrap_or(0);
         let room = app
             .admission
@@ -118,6 +138,23 @@ impl RequestOptions {
 
 /// Retry-After where an operator has to act first.
 const CANNOT_STORE_RETRY: Duration = Duration::from_secs(30);
+
+/// The value of a switch. Its name alone switches on.
+fn switch(
+    name: &'static str,
+    value: Option<&str>,
+    default: bool,
+    uri: &Uri,
+) -> Result<bool, Problem> {
+    let Some(value) = value else {
+        return Ok(default);
+    };
+    if value.is_empty() && flag::stands_alone(name, uri.query().unwrap_or_default()) {
+        return Ok(true);
+    }
+    flag::parse(value)
+        .ok_or_else(|| Problem::bad_request("invalid_query", format!("{name} is true or false")))
+}
 
 fn requested_ack(name: Option<&str>, default: Ack) -> Result<Ack, Problem> {
     match name {
@@ -144,32 +181,5 @@ fn requested_format(name: Option<&str>, table: Table) -> Result<Option<Format>, 
             "invalid_format",
             format!("{format} does not go into {table}; post it to the other endpoint"),
         ))
-    }
-}
-
-/// The framing of the body, from its Content-Type.
-fn framing(headers: &HeaderMap) -> Result<Framing, Problem> {
-    let kind = match headers.get(CONTENT_TYPE) {
-        Some(value) => value.to_str().unwrap_or_default(),
-        None => "",
-    };
-    let kind = kind
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .to_ascii_lowercase();
-    match &*kind {
-        "application/json" => Ok(Framing::Json),
-        "application/x-ndjson"
-        | "application/ndjson"
-        | "application/jsonl"
-        | "application/x-jsonlines" => Ok(Framing::Lines),
-        "text/plain" => Ok(Framing::Either),
-        _ => Err(Problem::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "unsupported_media_type",
-            "Content-Type is application/json, application/x-ndjson or text/plain",
-        )),
     }
 }

@@ -17,12 +17,15 @@ const MESSAGE_BYTES_MAX: usize = 512;
 /// The response to a body with at least one accepted event.
 #[derive(Debug, Default, Serialize, ToSchema)]
 pub struct Answer {
-    /// The level that was reached: `received`, `durable` or `committed`.
+    /// The level that was reached: `received`, `durable` or `committed`; with `?validate=true`: `none`.
     #[schema(example = "committed")]
     pub ack: &'static str,
     /// Events that are valid and were accepted.
     #[schema(example = 98)]
     pub accepted: usize,
+    /// With `?validate=true`: events that are valid and were not accepted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub valid: Option<usize>,
     /// Events that are not valid; the others are not affected. The first hundred at most.
     pub rejected: Vec<RejectedEvent>,
     /// The invalid events that are not in `rejected`, by code.

@@ -19,6 +19,7 @@ use crate::tenants::refresh::KeySource;
 
 use crate::clock;
 use crate::http::app::App;
+use crate::http::flag;
 
 /// The spool counts as full if a body of this size does not fit.
 const TYPICAL_BODY_BYTES: usize = 64 * 1024;
@@ -131,6 +132,14 @@ pub(crate) struct Verbosity {
     verbose: Option<String>,
 }
 
+impl Verbosity {
+    /// Any value switches on, except those that say otherwise.
+    fn is_verbose(&self) -> bool {
+        let value = self.verbose.as_deref();
+        value.is_some_and(|value| flag::parse(value) != Some(false))
+    }
+}
+
 /// The process is alive.
 #[utoipa::path(get, path = "/healthz", tag = "operations",
     responses((status = 200, description = "Alive", body = String)))]
@@ -239,10 +248,7 @@ pub(crate) async fn readyz(
         spool: None,
         keys: None,
     };
-    if verbosity
-        .verbose
-        .is_some_and(|value| value != "0" && value != "false")
-    {
+    if verbosity.is_verbose() {
         let fill = app.admission.spool().usage();
         readiness.rows = accounts(&app);
         readiness.spool = Some(SpoolUsage {

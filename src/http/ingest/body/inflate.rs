@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use axum::http::header::CONTENT_ENCODING;
 use axum::http::{HeaderMap, StatusCode};
 use brotli_decompressor::DecompressorWriter;
-use flate2::write::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
+use flate2::write::{DeflateDecoder, GzDecoder, ZlibDecoder};
 use zstd::stream::write::Decoder as ZstdDecoder;
 
 use super::received::{RESERVE_STEP, Received, too_large};
@@ -38,36 +38,45 @@ pub(super) enum Encoding {
 
 impl Encoding {
     pub(super) fn of(headers: &HeaderMap) -> Result<Self, Problem> {
-        let unknown = || {
-            Problem::new(
+        let unsupported = |detail: String| {
+            Err(Problem::new(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 "unsupported_encoding",
-                "Content-Encoding is one of gzip, deflate, zstd, br",
-            )
+                detail,
+            ))
         };
-        let mut values = headers.get_all(CONTENT_ENCODING).iter();
-        let Some(value) = values.next() else {
-            return Ok(Encoding::Identity);
-        };
-        if values.next().is_some() {
-            return Err(unknown());
+        let mut found = Encoding::Identity;
+        for value in headers.get_all(CONTENT_ENCODING) {
+            for name in String::from_utf8_lossy(value.as_bytes()).split(',') {
+                let name = name.trim().to_ascii_lowercase();
+                let one = match &*name {
+                    "" | "identity" => continue,
+                    "gzip" | "x-gzip" => Encoding::Gzip,
+                    "deflate" => Encoding::Deflate,
+                    "zstd" => Encoding::Zstd,
+                    "br" => Encoding::Brotli,
+                    _ => {
+                        let name: String = name.chars().take(NAME_CHARS_MAX).collect();
+                        return unsupported(format!(
+                            "Content-Encoding is one of gzip, deflate, zstd and br, not '{name}'"
+                        ));
+                    }
+                };
+                if found != Encoding::Identity {
+                    return unsupported(
+                        "Content-Encoding names two compressions; compress the body once"
+                            .to_owned(),
+                    );
+                }
+                found = one;
+            }
         }
-        match value
-            .to_str()
-            .map_err(|_| unknown())?
-            .trim()
-            .to_ascii_lowercase()
-            .as_str()
-        {
-            "" | "identity" => Ok(Encoding::Identity),
-            "gzip" | "x-gzip" => Ok(Encoding::Gzip),
-            "deflate" => Ok(Encoding::Deflate),
-            "zstd" => Ok(Encoding::Zstd),
-            "br" => Ok(Encoding::Brotli),
-            _ => Err(unknown()),
-        }
+        Ok(found)
     }
 }
+
+/// Characters of an unknown name that the message repeats.
+const NAME_CHARS_MAX: usize = 40;
 
 /// A push decompressor: compressed bytes are written to it, inflated ones go to [`Counted`].
 trait Decompressor: Write + Send {
@@ -79,17 +88,87 @@ trait Decompressor: Write + Send {
     fn into_out(self: Box<Self>) -> Option<Counted>;
 }
 
-impl Decompressor for MultiGzDecoder<Counted> {
+/// gzip, with any number of members, and zeros behind each: writers of fixed blocks pad with them.
+enum Gzip {
+    /// Before the first member, or behind one.
+    Between {
+        out: Option<Counted>,
+        is_begun: bool,
+    },
+    Member(GzDecoder<Counted>),
+}
+
+impl Gzip {
+    /// The member is complete: checks it, and waits for the next one.
+    fn end_member(&mut self) -> io::Result<()> {
+        let Self::Member(decoder) = self else {
+            return Ok(());
+        };
+        // First of all without taking the output out of the decoder, as that knows why it refused.
+        decoder.try_finish()?;
+        let behind = Self::Between {
+            out: None,
+            is_begun: true,
+        };
+        let Self::Member(decoder) = std::mem::replace(self, behind) else {
+            return Ok(());
+        };
+        *self = Self::Between {
+            out: Some(decoder.finish()?),
+            is_begun: true,
+        };
+        Ok(())
+    }
+}
+
+impl Write for Gzip {
+    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+        let mut rest = piece;
+        while let Some(&first) = rest.first() {
+            match self {
+                Self::Between { is_begun: true, .. } if first == 0 => rest = &rest[1..],
+                Self::Between { out, .. } => {
+                    let out = out.take().ok_or(io::ErrorKind::Other)?;
+                    *self = Self::Member(GzDecoder::new(out));
+                }
+                Self::Member(decoder) => match decoder.write(rest)? {
+                    // The decoder takes nothing more once the member is complete.
+                    0 => self.end_member()?,
+                    taken => rest = &rest[taken..],
+                },
+            }
+        }
+        Ok(piece.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Decompressor for Gzip {
     fn out(&self) -> Option<&Counted> {
-        Some(self.get_ref())
+        match self {
+            Self::Between { out, .. } => out.as_ref(),
+            Self::Member(decoder) => Some(decoder.get_ref()),
+        }
     }
 
     fn end(&mut self) -> io::Result<()> {
-        self.try_finish()
+        match self {
+            Self::Between {
+                is_begun: false, ..
+            } => Err(io::ErrorKind::UnexpectedEof.into()),
+            Self::Between { .. } => Ok(()),
+            Self::Member(_) => self.end_member(),
+        }
     }
 
     fn into_out(self: Box<Self>) -> Option<Counted> {
-        self.finish().ok()
+        match *self {
+            Self::Between { out, .. } => out,
+            Self::Member(decoder) => decoder.finish().ok(),
+        }
     }
 }
 
@@ -194,7 +273,10 @@ impl Inflater {
     ) -> Result<Self, Problem> {
         let out = Counted::new(bytes_max, admission);
         let decoder: Box<dyn Decompressor> = match encoding {
-            Encoding::Gzip => Box::new(MultiGzDecoder::new(out)),
+            Encoding::Gzip => Box::new(Gzip::Between {
+                out: Some(out),
+                is_begun: false,
+            }),
             Encoding::Identity | Encoding::Deflate => Box::new(Deflate::Undecided(Some(out))),
             Encoding::Zstd => Box::new(zstd_decoder(out).map_err(|_| undecodable())?),
             Encoding::Brotli => Box::new(DecompressorWriter::new(out, BROTLI_BUFFER)),

@@ -104,6 +104,13 @@ async fn read_pieces(
         }
         inflater.write(&piece, full)?;
     }
+    if sent == 0 {
+        // Not a compressed body that is cut off, but none.
+        return Ok(Received {
+            bytes: Bytes::new(),
+            reservation: admission.reserve(0).map_err(full)?,
+        });
+    }
     inflater.finish(full)
 }
 
