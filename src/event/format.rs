@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::body::RawEvent;
+use super::json::Field;
 use super::table::Table;
 
 /// How an event's fields are named and nested (contract §3).
@@ -53,7 +54,8 @@ impl Format {
 
     /// Recognises an event's format by its fields.
     pub(super) fn recognise(table: Table, event: &RawEvent<'_, '_>) -> Self {
-        let has = |name: &str| event.fields.iter().any(|field| field.key == name);
+        let is = |field: &Field<'_>, name| field.key == name && field.raw != "null";
+        let has = |name: &str| event.fields.iter().any(|field| is(field, name));
         if has("occurred_at") {
             return Format::Native;
         }
