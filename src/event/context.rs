@@ -156,3 +156,6 @@ pub(super) fn native_identity(
     };
     Ok((id.unwrap_or_else(|| (context.new_event_id)()), at))
 }
+
+#[cfg(test)]
+mod tests;

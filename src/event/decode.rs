@@ -166,8 +166,9 @@ fn decode_first(
             }
             // The rows alone exceed the limit: only their event is rejected.
             events.writer.take_back(before);
-            let rows = u32::try_from(rows_before).expect("a body is far smaller than 4 GiB");
-            events.row_index.retain(|(row, _)| *row < rows);
+            let rows = row_number(rows_before);
+            let kept = events.row_index.partition_point(|(row, _)| *row < rows);
+            events.row_index.truncate(kept);
             events.accepted -= 1;
             result = Err(Rejection::whole(
                 Code::EventTooLarge,

@@ -196,3 +196,6 @@ fn product(price: Value<'_>, quantity: Option<Value<'_>>) -> Result<(Decimal, bo
         )
     })
 }
+
+#[cfg(test)]
+mod tests;

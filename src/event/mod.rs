@@ -26,3 +26,6 @@ pub mod table;
 pub mod time;
 pub(crate) mod unknown;
 pub mod warning;
+
+#[cfg(test)]
+mod testing;

@@ -268,3 +268,6 @@ fn is_same_id(one: (&str, &str), other: (&str, &str), context: &Context<'_>) -> 
     let is_blank = |read: &[Option<Pseudonym>; 2]| read.iter().all(Option::is_none);
     is_blank(&one) || is_blank(&other) || one.iter().flatten().any(|id| other.contains(&Some(*id)))
 }
+
+#[cfg(test)]
+mod tests;

@@ -53,14 +53,14 @@ impl WarningCode {
     }
 }
 
-/// Events that were changed in the same way.
+/// Accepted events to which the same thing was done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Warning {
     /// What was done.
     pub code: WarningCode,
-    /// The field that it was done to; `None` for the fields beyond the first [`NAMED_MAX`].
-    pub field: Option<String>,
-    /// How many accepted events it was done to.
+    /// The field that it was done to, or the beginning of a long name.
+    pub field: String,
+    /// How many events.
     pub count: usize,
 }
 
@@ -89,17 +89,15 @@ impl<'a> Notes<'a> {
 /// The warnings of a body.
 #[derive(Debug, Default)]
 pub struct Warnings {
+    /// The first [`NAMED_MAX`], in the order in which they came up.
     named: Vec<Tally>,
-    /// For the fields beyond those that are named, by code.
+    /// The others by code, without a name.
     others: Vec<Tally>,
 }
 
 #[derive(Debug)]
 struct Tally {
-    code: WarningCode,
-    /// Empty in `others`.
-    field: String,
-    count: usize,
+    warning: Warning,
     /// The last event that was counted, so that each counts once.
     last: u32,
 }
@@ -113,55 +111,54 @@ impl Warnings {
     }
 
     fn count_one(&mut self, index: u32, code: WarningCode, field: &str) {
-        let known = self
-            .named
-            .iter_mut()
-            .find(|tally| tally.code == code && tally.field == field);
-        if let Some(tally) = known {
+        let mut known = self.named.iter_mut();
+        if let Some(tally) = known.find(|tally| tally.is_of(code, field)) {
             if !tally.count(index) && code == WarningCode::UnknownField {
-                let field = tally.field.clone();
-                self.count_one(index, WarningCode::DuplicateField, &field);
+                self.count_one(index, WarningCode::DuplicateField, field);
             }
             return;
         }
-        let (tallies, field) = match self.named.len() < NAMED_MAX {
-            true => (&mut self.named, field),
-            false => (&mut self.others, ""),
-        };
-        match tallies
-            .iter_mut()
-            .find(|tally| tally.code == code && tally.field == field)
-        {
-            Some(tally) => {
-                tally.count(index);
-            }
-            None => tallies.push(Tally {
-                code,
-                field: field.to_owned(),
-                count: 1,
-                last: index,
-            }),
+        if self.named.len() < NAMED_MAX {
+            self.named.push(Tally::new(index, code, field));
+            return;
+        }
+        match self.others.iter_mut().find(|tally| tally.is_of(code, "")) {
+            Some(tally) => tally.warning.count += 1,
+            None => self.others.push(Tally::new(index, code, "")),
         }
     }
 
-    /// The warnings in the order in which they came up, then the sums of the others.
-    pub fn into_list(self) -> impl Iterator<Item = Warning> {
-        self.named
-            .into_iter()
-            .chain(self.others)
-            .map(|tally| Warning {
-                code: tally.code,
-                count: tally.count,
-                field: (!tally.field.is_empty()).then_some(tally.field),
-            })
+    /// The warnings that name their field.
+    pub fn named(&self) -> impl Iterator<Item = &Warning> {
+        self.named.iter().map(|tally| &tally.warning)
+    }
+
+    /// The others, summed up by code: without a field, how many times.
+    pub fn others(&self) -> impl Iterator<Item = &Warning> {
+        self.others.iter().map(|tally| &tally.warning)
     }
 }
 
 impl Tally {
+    fn new(index: u32, code: WarningCode, field: &str) -> Self {
+        Self {
+            warning: Warning {
+                code,
+                field: field.to_owned(),
+                count: 1,
+            },
+            last: index,
+        }
+    }
+
+    fn is_of(&self, code: WarningCode, field: &str) -> bool {
+        self.warning.code == code && self.warning.field == field
+    }
+
     /// Counts an event; false if it is counted already.
     fn count(&mut self, index: u32) -> bool {
         let is_new = self.last != index;
-        self.count += usize::from(is_new);
+        self.warning.count += usize::from(is_new);
         self.last = index;
         is_new
     }
@@ -188,9 +185,8 @@ mod tests {
             }
             warnings.count(index, &mut list);
         }
-        warnings
-            .into_list()
-            .map(|one| (one.code.as_str(), one.field.unwrap_or_default(), one.count))
+        let all = warnings.named().chain(warnings.others());
+        all.map(|one| (one.code.as_str(), one.field.clone(), one.count))
             .collect()
     }
 
@@ -230,7 +226,7 @@ mod tests {
         let found = told(&[&all, &all[..21], &[(WarningCode::ValueRounded, "value")]]);
         assert_eq!(found.len(), NAMED_MAX + 2);
         assert!(found[..NAMED_MAX].iter().all(|(_, _, count)| *count == 2));
-        assert_eq!(found[NAMED_MAX], ("unknown_field", String::new(), 2));
+        assert_eq!(found[NAMED_MAX], ("unknown_field", String::new(), 4));
         assert_eq!(found[NAMED_MAX + 1], ("value_rounded", String::new(), 1));
     }
 

@@ -29,6 +29,8 @@ pub(super) struct Params {
     format: Option<String>,
     /// The API key, for callers that cannot set headers.
     key: Option<String>,
+    /// `true` rejects an event that has a field which its format does not know, with `unknown_field`; by default such fields are kept in `meta.extra`.
+    strict: Option<String>,
 }
 
 impl Params {
@@ -47,6 +49,7 @@ impl Params {
                 "ack" => &mut params.ack,
                 "format" => &mut params.format,
                 "key" => &mut params.key,
+                "strict" => &mut params.strict,
                 _ => {
                     let name: String = name.chars().take(NAME_CHARS_MAX).collect();
                     checked = checked.and(Err(invalid(format!(
@@ -68,7 +71,7 @@ impl Params {
 }
 
 /// The parameters of [`Params`], for the message about an unknown one.
-const PARAMS: &str = "ack, format and key";
+const PARAMS: &str = "ack, format, key and strict";
 
 /// Characters of an unknown name that the message repeats.
 const NAME_CHARS_MAX: usize = 40;
@@ -79,6 +82,7 @@ pub(super) struct RequestOptions {
     pub(super) ack: Ack,
     pub(super) format: Option<Format>,
     pub(super) framing: Framing,
+    pub(super) strict: bool,
 }
 
 impl RequestOptions {
@@ -99,6 +103,7 @@ impl RequestOptions {
             ack: requested_ack(params.ack.as_deref(), app.default_ack)?,
             format: requested_format(params.format.as_deref(), table)?,
             framing: framing(headers)?,
+            strict: requested_flag("strict", params.strict.as_deref())?,
         };
         if let Some(finding) = app.checks.refusal(table) {
             return Err(Problem::unavailable(
@@ -128,6 +133,18 @@ fn requested_ack(name: Option<&str>, default: Ack) -> Result<Ack, Problem> {
         Some(_) => Err(Problem::bad_request(
             "invalid_ack",
             "ack is received, durable or committed",
+        )),
+    }
+}
+
+/// A parameter that is true or false; false if it is absent.
+fn requested_flag(name: &str, value: Option<&str>) -> Result<bool, Problem> {
+    match value {
+        None | Some("false" | "0") => Ok(false),
+        Some("true" | "1") => Ok(true),
+        Some(_) => Err(Problem::bad_request(
+            "invalid_query",
+            format!("{name} is true or false"),
         )),
     }
 }

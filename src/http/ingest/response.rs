@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 use crate::event::decode::{Decoded, REJECTED_IN_FULL, Rejected};
 use crate::event::rejection::Code;
 use crate::event::result::RecordResult;
+use crate::event::warning::Warnings;
 
 /// Most bytes of a Postgres message that are passed on; `quarantine show` prints all of it.
 const MESSAGE_BYTES_MAX: usize = 512;
@@ -28,7 +29,14 @@ pub struct Answer {
     /// The invalid events that are not in `rejected`, by code.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub rejected_more: Vec<More>,
-    /// With `committed`: events that are new in Postgres now.
+    /// What was done to accepted events that their sender may not expect, by field. At most twenty.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<Warning>,
+    /// The warnings that are not in `warnings`, by code.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings_more: Vec<MoreWarnings>,
+    /// With `committed`: events that are new in Postgres now. An event of several items counts once,
+    /// with the worst result of its rows: committed, then duplicate, then quarantined.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = 97)]
     pub committed: Option<usize>,
@@ -42,6 +50,36 @@ pub struct Answer {
     /// With `committed`: the events in quarantine that are not in `quarantined`, by code.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub quarantined_more: Vec<More>,
+}
+
+/// Accepted events to which the same thing was done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Warning {
+    /// What was done: `unknown_field` (the format does not know the field; it is kept in
+    /// `meta.extra`), `duplicate_field` (a field that it does not know stands twice; the last one
+    /// is kept), `moved_field` (its usual place is taken; it is kept in `meta.extra`),
+    /// `time_truncated` (to the microsecond), `value_rounded` (to six decimals),
+    /// `arrival_time_used` (the event has an id, but neither `occurred_at` nor an id that tells a
+    /// time: a retry is not recognised).
+    #[schema(example = "unknown_field")]
+    pub code: &'static str,
+    /// The field, or its first 64 characters. A member of an item is `items.` and its name.
+    #[schema(example = "campaign")]
+    pub field: String,
+    /// How many events.
+    #[schema(example = 98)]
+    pub count: usize,
+}
+
+/// Warnings with the same code, beyond those that name their field.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct MoreWarnings {
+    /// What was done.
+    #[schema(example = "unknown_field")]
+    pub code: &'static str,
+    /// How many times.
+    #[schema(example = 12)]
+    pub count: usize,
 }
 
 /// Events with the same code, beyond those that are listed one by one.
@@ -178,6 +216,30 @@ pub fn rejections(
     (told, summary.finish())
 }
 
+/// The warnings about a body: named while there is room, the others summed up by code.
+pub fn warnings(all: &Warnings, room: &mut Room) -> (Vec<Warning>, Vec<MoreWarnings>) {
+    let mut told = Vec::new();
+    let mut more: Vec<MoreWarnings> = Vec::new();
+    let named = all.named().map(|one| (one, true));
+    for (one, is_named) in named.chain(all.others().map(|one| (one, false))) {
+        let (code, count) = (one.code.as_str(), one.count);
+        let warning = Warning {
+            code,
+            field: one.field.clone(),
+            count,
+        };
+        if is_named && room.take(&warning) {
+            told.push(warning);
+            continue;
+        }
+        match more.iter_mut().find(|sum| sum.code == code) {
+            Some(sum) => sum.count += count,
+            None => more.push(MoreWarnings { code, count }),
+        }
+    }
+    (told, more)
+}
+
 /// A response's bytes and their reservation, which is released once the last of them is sent.
 #[derive(Debug)]
 struct Reserved<L> {
@@ -249,46 +311,64 @@ impl From<Rejected> for RejectedEvent {
     }
 }
 
-/// The events of the body that each row holds: results come by row, the response reports events.
+/// The events of the body that each row holds: results come by row, the response reports events. A
+/// row may hold several events, and an event several rows.
 #[derive(Debug)]
-pub struct RowIndex(Vec<(u32, u32)>);
+pub struct RowIndex {
+    /// Rows and their events, by row.
+    rows: Vec<(u32, u32)>,
+    events: usize,
+}
 
 impl RowIndex {
     /// Takes the row index out of a decoded body.
     pub fn of(decoded: &mut Decoded) -> Self {
         let mut row_index = std::mem::take(&mut decoded.row_index);
         row_index.sort_unstable();
-        Self(row_index)
+        Self {
+            rows: row_index,
+            events: decoded.accepted,
+        }
     }
 
     /// Number of accepted events.
     pub fn events(&self) -> usize {
-        self.0.len()
+        self.events
     }
 
     /// The events in a row.
     fn events_of(&self, row: u32) -> impl Iterator<Item = u32> {
-        let from = self.0.partition_point(|&(of, _)| of < row);
-        self.0[from..]
+        let from = self.rows.partition_point(|&(of, _)| of < row);
+        self.rows[from..]
             .iter()
             .take_while(move |&&(of, _)| of == row)
             .map(|&(_, event)| event)
     }
 
-    /// Completes a response with the result of its record.
+    /// Completes a response with the result of its record: each event counts once, with the worst
+    /// result of its rows.
     pub fn settle(&self, result: &RecordResult, answer: &mut Answer, room: &mut Room) {
-        let duplicates = result
-            .duplicates
-            .iter()
-            .map(|&row| self.events_of(row).count())
-            .sum();
         let mut quarantined: Vec<_> = result
             .quarantined
             .iter()
             .flat_map(|bad| self.events_of(bad.row).map(move |index| (index, bad)))
             .collect();
-        // Rows come back in the order of their keys.
-        quarantined.sort_unstable_by_key(|(index, _)| *index);
+        // Rows come back in the order of their keys. An event is told with its first one.
+        quarantined.sort_unstable_by_key(|(index, bad)| (*index, bad.row));
+        quarantined.dedup_by_key(|(index, _)| *index);
+        let is_quarantined = |index: &u32| {
+            let found = quarantined.binary_search_by_key(index, |(index, _)| *index);
+            found.is_ok()
+        };
+        let mut duplicates: Vec<_> = result
+            .duplicates
+            .iter()
+            .flat_map(|&row| self.events_of(row))
+            .filter(|index| !is_quarantined(index))
+            .collect();
+        duplicates.sort_unstable();
+        duplicates.dedup();
+        let duplicates = duplicates.len();
         answer.committed = Some(self.events() - duplicates - quarantined.len());
         answer.duplicates = Some(duplicates);
         let mut results = quarantined
@@ -324,6 +404,7 @@ mod tests {
     use super::*;
     use crate::admission::memory::MemoryLimit;
     use crate::event::rejection::Rejection;
+    use crate::event::result::QuarantinedRow;
 
     proptest! {
         #[test]
@@ -381,6 +462,73 @@ mod tests {
             };
             let bytes = serde_json::to_vec(&answer).unwrap().len();
             prop_assert!(bytes <= 3 * body_bytes + 4096, "{} for {}", bytes, body_bytes);
+        }
+    }
+
+    /// The numbers of committed and duplicate events, and each quarantined one with its code.
+    fn settled(
+        rows: &[(u32, u32)],
+        duplicates: &[u32],
+        quarantined: &[(u32, &str)],
+    ) -> (usize, usize, Vec<(u32, String)>) {
+        let mut events: Vec<_> = rows.iter().map(|(_, event)| *event).collect();
+        events.sort_unstable();
+        events.dedup();
+        let row_index = RowIndex {
+            rows: rows.to_vec(),
+            events: events.len(),
+        };
+        let bad = |(row, code): &(u32, &str)| QuarantinedRow {
+            row: *row,
+            sqlstate: (*code).to_owned(),
+            message: String::new(),
+        };
+        let result = RecordResult {
+            duplicates: duplicates.to_vec(),
+            quarantined: quarantined.iter().map(bad).collect(),
+        };
+        let mut answer = Answer::default();
+        row_index.settle(&result, &mut answer, &mut Room::of(10_000, 10));
+        let told = answer.quarantined.unwrap().into_iter();
+        (
+            answer.committed.unwrap(),
+            answer.duplicates.unwrap(),
+            told.map(|one| (one.index, one.code)).collect(),
+        )
+    }
+
+    #[test]
+    fn an_event_counts_once_with_the_worst_of_its_rows() {
+        // Event 0 has one row, event 2 has three, event 3 has two; event 1 was rejected.
+        let several = [(0, 0), (1, 2), (2, 2), (3, 2), (4, 3), (5, 3)];
+        // Two lists of lines, each in one row.
+        let lines = [(0, 0), (0, 2), (0, 3), (1, 1), (1, 4)];
+        let bad = |all: &[(u32, &str)]| -> Vec<(u32, String)> {
+            all.iter()
+                .map(|(index, code)| (*index, (*code).to_owned()))
+                .collect()
+        };
+        for (rows, duplicates, quarantined, expected) in [
+            (&several[..], &[][..], &[][..], (3, 0, bad(&[]))),
+            (&several, &[2], &[], (2, 1, bad(&[]))),
+            (&several, &[3, 1, 2, 0], &[], (1, 2, bad(&[]))),
+            (&several, &[1, 3], &[(2, "a")], (2, 0, bad(&[(2, "a")]))),
+            (
+                &several,
+                &[0, 5],
+                &[(4, "c"), (3, "b"), (2, "a")],
+                (0, 1, bad(&[(2, "a"), (3, "c")])),
+            ),
+            (&lines, &[0], &[], (2, 3, bad(&[]))),
+            (
+                &lines,
+                &[0],
+                &[(1, "a")],
+                (0, 3, bad(&[(1, "a"), (4, "a")])),
+            ),
+        ] {
+            let found = settled(rows, duplicates, quarantined);
+            assert_eq!(found, expected, "{rows:?} {duplicates:?} {quarantined:?}");
         }
     }
 
