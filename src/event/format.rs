@@ -4,7 +4,6 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::body::RawEvent;
-use super::json::Field;
 use super::table::Table;
 
 /// How an event's fields are named and nested (contract §3).
@@ -54,8 +53,11 @@ impl Format {
 
     /// Recognises an event's format by its fields.
     pub(super) fn recognise(table: Table, event: &RawEvent<'_, '_>) -> Self {
-        let is = |field: &Field<'_>, name| field.key == name && field.raw != "null";
-        let has = |name: &str| event.fields.iter().any(|field| is(field, name));
+        // A null counts as absent, as everywhere.
+        let has = |name: &str| {
+            let mut fields = event.fields.iter();
+            fields.any(|field| field.key == name && field.raw != "null")
+        };
         if has("occurred_at") {
             return Format::Native;
         }
