@@ -17,8 +17,10 @@ use super::body::read as body;
 use super::decode::decode;
 use super::options::{Params, RequestOptions};
 use super::refusal::full;
-use super::response::{Answer, Room, RowIndex, rejections, warnings, with_reservation};
+use super::response::{Answer, Room, rejections, with_reservation};
+use super::row_index::RowIndex;
 use super::waiting::hand_over;
+use super::warnings::warnings;
 use crate::admission::admit::Overload;
 use crate::admission::memory::Reservation;
 use crate::clock;
@@ -121,7 +123,7 @@ pub(crate) async fn collect(
     let mut room = Room::of(body_bytes, events);
     let (rejected, rejected_more) = rejections(decoded.rejected, &decoded.rejected_more, &mut room);
     drop(decoded.rejected_more);
-    let (warnings, warnings_more) = warnings(&decoded.warnings, &mut room);
+    let (warnings, warnings_more) = warnings(&decoded.warnings, |one| room.take(one));
     // Memory for what is told so far is reserved before the accepted events are handed over: after that
     // the request can no longer be refused.
     let is_plain = rejected.is_empty()

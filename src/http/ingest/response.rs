@@ -7,13 +7,9 @@ use axum::body::Bytes;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::event::decode::{Decoded, REJECTED_IN_FULL, Rejected};
+use super::warnings::{MoreWarnings, Warning};
+use crate::event::decode::{REJECTED_IN_FULL, Rejected};
 use crate::event::rejection::Code;
-use crate::event::result::RecordResult;
-use crate::event::warning::Warnings;
-
-/// Most bytes of a Postgres message that are passed on; `quarantine show` prints all of it.
-const MESSAGE_BYTES_MAX: usize = 512;
 
 /// The response to a body with at least one accepted event.
 #[derive(Debug, Default, Serialize, ToSchema)]
@@ -50,36 +46,6 @@ pub struct Answer {
     /// With `committed`: the events in quarantine that are not in `quarantined`, by code.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub quarantined_more: Vec<More>,
-}
-
-/// Accepted events to which the same thing was done.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
-pub struct Warning {
-    /// What was done: `unknown_field` (the format does not know the field; it is kept in
-    /// `meta.extra`), `duplicate_field` (a field that it does not know stands twice; the last one
-    /// is kept), `moved_field` (its usual place is taken; it is kept in `meta.extra`),
-    /// `time_truncated` (to the microsecond), `value_rounded` (to six decimals),
-    /// `arrival_time_used` (the event has an id, but neither `occurred_at` nor an id that tells a
-    /// time: a retry is not recognised).
-    #[schema(example = "unknown_field")]
-    pub code: &'static str,
-    /// The field, or its first 64 characters. A member of an item is `items.` and its name.
-    #[schema(example = "campaign")]
-    pub field: String,
-    /// How many events.
-    #[schema(example = 98)]
-    pub count: usize,
-}
-
-/// Warnings with the same code, beyond those that name their field.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
-pub struct MoreWarnings {
-    /// What was done.
-    #[schema(example = "unknown_field")]
-    pub code: &'static str,
-    /// How many times.
-    #[schema(example = 12)]
-    pub count: usize,
 }
 
 /// Events with the same code, beyond those that are listed one by one.
@@ -121,7 +87,7 @@ impl Room {
     }
 
     /// Takes the bytes of one result; false if there is no room.
-    fn take(&mut self, result: &impl Serialize) -> bool {
+    pub fn take(&mut self, result: &impl Serialize) -> bool {
         let bytes = serde_json::to_vec(result).map_or(usize::MAX, |json| json.len() + 1);
         let left = self.bytes.checked_sub(bytes);
         self.bytes = left.unwrap_or(self.bytes);
@@ -130,7 +96,7 @@ impl Room {
 
     /// Takes results while there is room, [`REJECTED_IN_FULL`] at most. Also returns the first that
     /// did not fit; the others stay in `results`.
-    fn take_first<T: Serialize>(
+    pub fn take_first<T: Serialize>(
         &mut self,
         results: &mut impl Iterator<Item = T>,
     ) -> (Vec<T>, Option<T>) {
@@ -148,7 +114,7 @@ impl Room {
 
 /// Sums results up by code. The indexes have to ascend.
 #[derive(Debug, Default)]
-struct Summary(BTreeMap<Cow<'static, str>, Places>);
+pub struct Summary(BTreeMap<Cow<'static, str>, Places>);
 
 #[derive(Debug, Default)]
 struct Places {
@@ -160,7 +126,8 @@ struct Places {
 }
 
 impl Summary {
-    fn add(&mut self, code: Cow<'static, str>, index: u32) {
+    /// Adds the event at this place.
+    pub fn add(&mut self, code: Cow<'static, str>, index: u32) {
         let places = self.0.entry(code).or_default();
         places.count += 1;
         match &mut places.open {
@@ -172,7 +139,8 @@ impl Summary {
         }
     }
 
-    fn finish(self) -> Vec<More> {
+    /// The sums.
+    pub fn finish(self) -> Vec<More> {
         let more = |(code, mut places): (_, Places)| {
             places.close();
             More {
@@ -214,30 +182,6 @@ pub fn rejections(
         summary.add(code.as_str().into(), *index);
     }
     (told, summary.finish())
-}
-
-/// The warnings about a body: named while there is room, the others summed up by code.
-pub fn warnings(all: &Warnings, room: &mut Room) -> (Vec<Warning>, Vec<MoreWarnings>) {
-    let mut told = Vec::new();
-    let mut more: Vec<MoreWarnings> = Vec::new();
-    let named = all.named().map(|one| (one, true));
-    for (one, is_named) in named.chain(all.others().map(|one| (one, false))) {
-        let (code, count) = (one.code.as_str(), one.count);
-        let warning = Warning {
-            code,
-            field: one.field.clone(),
-            count,
-        };
-        if is_named && room.take(&warning) {
-            told.push(warning);
-            continue;
-        }
-        match more.iter_mut().find(|sum| sum.code == code) {
-            Some(sum) => sum.count += count,
-            None => more.push(MoreWarnings { code, count }),
-        }
-    }
-    (told, more)
 }
 
 /// A response's bytes and their reservation, which is released once the last of them is sent.
@@ -311,92 +255,6 @@ impl From<Rejected> for RejectedEvent {
     }
 }
 
-/// The events of the body that each row holds: results come by row, the response reports events. A
-/// row may hold several events, and an event several rows.
-#[derive(Debug)]
-pub struct RowIndex {
-    /// Rows and their events, by row.
-    rows: Vec<(u32, u32)>,
-    events: usize,
-}
-
-impl RowIndex {
-    /// Takes the row index out of a decoded body.
-    pub fn of(decoded: &mut Decoded) -> Self {
-        let mut row_index = std::mem::take(&mut decoded.row_index);
-        row_index.sort_unstable();
-        Self {
-            rows: row_index,
-            events: decoded.accepted,
-        }
-    }
-
-    /// Number of accepted events.
-    pub fn events(&self) -> usize {
-        self.events
-    }
-
-    /// The events in a row.
-    fn events_of(&self, row: u32) -> impl Iterator<Item = u32> {
-        let from = self.rows.partition_point(|&(of, _)| of < row);
-        self.rows[from..]
-            .iter()
-            .take_while(move |&&(of, _)| of == row)
-            .map(|&(_, event)| event)
-    }
-
-    /// Completes a response with the result of its record: each event counts once, with the worst
-    /// result of its rows.
-    pub fn settle(&self, result: &RecordResult, answer: &mut Answer, room: &mut Room) {
-        let mut quarantined: Vec<_> = result
-            .quarantined
-            .iter()
-            .flat_map(|bad| self.events_of(bad.row).map(move |index| (index, bad)))
-            .collect();
-        // Rows come back in the order of their keys. An event is told with its first one.
-        quarantined.sort_unstable_by_key(|(index, bad)| (*index, bad.row));
-        quarantined.dedup_by_key(|(index, _)| *index);
-        let is_quarantined = |index: &u32| {
-            let found = quarantined.binary_search_by_key(index, |(index, _)| *index);
-            found.is_ok()
-        };
-        let mut duplicates: Vec<_> = result
-            .duplicates
-            .iter()
-            .flat_map(|&row| self.events_of(row))
-            .filter(|index| !is_quarantined(index))
-            .collect();
-        duplicates.sort_unstable();
-        duplicates.dedup();
-        let duplicates = duplicates.len();
-        answer.committed = Some(self.events() - duplicates - quarantined.len());
-        answer.duplicates = Some(duplicates);
-        let mut results = quarantined
-            .into_iter()
-            .map(|(index, bad)| QuarantinedEvent {
-                index,
-                code: bad.sqlstate.clone(),
-                message: beginning_of(&bad.message),
-            });
-        let (told, cut_off) = room.take_first(&mut results);
-        let mut summary = Summary::default();
-        for result in cut_off.into_iter().chain(results) {
-            summary.add(result.code.into(), result.index);
-        }
-        answer.quarantined = Some(told);
-        answer.quarantined_more = summary.finish();
-    }
-}
-
-/// The message, or its beginning if it is long.
-fn beginning_of(message: &str) -> String {
-    if message.len() <= MESSAGE_BYTES_MAX {
-        return message.to_owned();
-    }
-    let end = message.floor_char_boundary(MESSAGE_BYTES_MAX);
-    format!("{}…", &message[..end])
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -404,7 +262,6 @@ mod tests {
     use super::*;
     use crate::admission::memory::MemoryLimit;
     use crate::event::rejection::Rejection;
-    use crate::event::result::QuarantinedRow;
 
     proptest! {
         #[test]
@@ -465,73 +322,6 @@ mod tests {
         }
     }
 
-    /// The numbers of committed and duplicate events, and each quarantined one with its code.
-    fn settled(
-        rows: &[(u32, u32)],
-        duplicates: &[u32],
-        quarantined: &[(u32, &str)],
-    ) -> (usize, usize, Vec<(u32, String)>) {
-        let mut events: Vec<_> = rows.iter().map(|(_, event)| *event).collect();
-        events.sort_unstable();
-        events.dedup();
-        let row_index = RowIndex {
-            rows: rows.to_vec(),
-            events: events.len(),
-        };
-        let bad = |(row, code): &(u32, &str)| QuarantinedRow {
-            row: *row,
-            sqlstate: (*code).to_owned(),
-            message: String::new(),
-        };
-        let result = RecordResult {
-            duplicates: duplicates.to_vec(),
-            quarantined: quarantined.iter().map(bad).collect(),
-        };
-        let mut answer = Answer::default();
-        row_index.settle(&result, &mut answer, &mut Room::of(10_000, 10));
-        let told = answer.quarantined.unwrap().into_iter();
-        (
-            answer.committed.unwrap(),
-            answer.duplicates.unwrap(),
-            told.map(|one| (one.index, one.code)).collect(),
-        )
-    }
-
-    #[test]
-    fn an_event_counts_once_with_the_worst_of_its_rows() {
-        // Event 0 has one row, event 2 has three, event 3 has two; event 1 was rejected.
-        let several = [(0, 0), (1, 2), (2, 2), (3, 2), (4, 3), (5, 3)];
-        // Two lists of lines, each in one row.
-        let lines = [(0, 0), (0, 2), (0, 3), (1, 1), (1, 4)];
-        let bad = |all: &[(u32, &str)]| -> Vec<(u32, String)> {
-            all.iter()
-                .map(|(index, code)| (*index, (*code).to_owned()))
-                .collect()
-        };
-        for (rows, duplicates, quarantined, expected) in [
-            (&several[..], &[][..], &[][..], (3, 0, bad(&[]))),
-            (&several, &[2], &[], (2, 1, bad(&[]))),
-            (&several, &[3, 1, 2, 0], &[], (1, 2, bad(&[]))),
-            (&several, &[1, 3], &[(2, "a")], (2, 0, bad(&[(2, "a")]))),
-            (
-                &several,
-                &[0, 5],
-                &[(4, "c"), (3, "b"), (2, "a")],
-                (0, 1, bad(&[(2, "a"), (3, "c")])),
-            ),
-            (&lines, &[0], &[], (2, 3, bad(&[]))),
-            (
-                &lines,
-                &[0],
-                &[(1, "a")],
-                (0, 3, bad(&[(1, "a"), (4, "a")])),
-            ),
-        ] {
-            let found = settled(rows, duplicates, quarantined);
-            assert_eq!(found, expected, "{rows:?} {duplicates:?} {quarantined:?}");
-        }
-    }
-
     #[test]
     fn the_memory_of_an_answer_comes_back_with_the_last_of_its_bytes() {
         let budget = MemoryLimit::new(1000);
@@ -542,12 +332,5 @@ mod tests {
         assert_eq!(budget.reserved(), 600);
         drop(tail);
         assert_eq!(budget.reserved(), 0);
-    }
-
-    #[test]
-    fn a_long_message_is_cut_between_two_characters() {
-        let cut = beginning_of(&"é".repeat(600));
-        assert_eq!(cut.chars().count(), 257);
-        assert_eq!(beginning_of("short"), "short");
     }
 }
