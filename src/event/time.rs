@@ -190,7 +190,7 @@ mod tests {
             (year, month, day) in (0..9999, 0..14, 0..33),
             (hour, minute, second) in (0..26, 0..62, 0..60),
             fraction in "([.,][0-9]{0,9})?",
-            end in "Z|z|[+-][012][0-9]:[0-6]0|[+-]0[0-9][0-9]0|Z\\[UTC\\]|",
+            end in "Z|z|[+-]([01][0-9]|2[0-3]):[0-5]0|[+-]0[0-9][0-9]0|Z\\[UTC\\]|",
             (typo, at) in (proptest::option::weighted(0.2, "[ -~]"), 0..19_usize),
         ) {
             let mut text =
