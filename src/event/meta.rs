@@ -14,8 +14,9 @@ use super::warning::{Notes, WarningCode};
 
 /// Names with a meaning for the suite's views and jobs. A client's values under them are kept in
 /// `meta.extra.meta`.
-const RESERVED: [&str; 6] = [
-    "schema", "request_id", "subject_kind", "anonymous_id_hash", "skew_ms", "extra",
+/// `anonymous_id` would be written as its hash.
+const RESERVED: [&str; 7] = [
+    "schema", "request_id", "subject_kind", "anonymous_id_hash", "anonymous_id", "skew_ms", "extra",
 ];
 
 /// Builds the `meta` of one event.

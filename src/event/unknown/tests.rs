@@ -419,6 +419,36 @@ fn no_raw_id_is_kept_under_a_name_that_is_not_known() {
 }
 
 #[test]
+fn a_clients_meta_cannot_say_what_the_service_says() {
+    let event = with(
+        click(),
+        &json!({"anonymous_id": "anon", "user_id": "user", "request_id": "r", "meta": {
+            "anonymous_id": "x", "anonymous_id_hash": "y", "request_id": "z", "schema": "mine",
+            "subject_kind": "robot", "skew_ms": 1, "extra": 2, "own": 3
+        }}),
+    );
+    let told = decode(Table::Interactions, &event.to_string());
+    let meta = &told.rows[0]["meta"];
+    assert_eq!(meta["own"], 3);
+    assert_eq!(meta["request_id"], "r");
+    for name in ["schema", "subject_kind", "skew_ms"] {
+        assert_eq!(meta[name], Value::Null, "{name}");
+    }
+    let hash = meta["anonymous_id_hash"].as_str().unwrap();
+    assert_eq!(hash.len(), 64);
+    let moved = &meta["extra"]["meta"];
+    assert_eq!(moved["request_id"], "z");
+    assert_eq!(moved["extra"], 2);
+    assert_ne!(moved["anonymous_id_hash"], hash);
+    assert_eq!(told.warnings.len(), 7);
+    assert!(
+        told.warnings
+            .iter()
+            .all(|(code, _, _)| *code == "moved_field")
+    );
+}
+
+#[test]
 fn a_time_that_is_null_does_not_hide_the_other_formats_time() {
     let event = with(example(Format::OutcomeV1).1, &json!({"occurred_at": null}));
     let told = decode(Table::Interactions, &event.to_string());
