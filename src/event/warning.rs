@@ -106,26 +106,30 @@ impl Warnings {
     /// Counts the notes on the event at this place of the body, and forgets them.
     pub(super) fn count(&mut self, index: u32, notes: &mut Notes<'_>) {
         for (code, field) in notes.list.drain(..) {
-            self.count_one(index, code, beginning_of(&field));
+            let name = beginning_of(&field);
+            let is_twice = !self.count_one(index, code, name);
+            // Of two long names only the beginning may be the same.
+            if is_twice && code == WarningCode::UnknownField && name.len() == field.len() {
+                self.count_one(index, WarningCode::DuplicateField, name);
+            }
         }
     }
 
-    fn count_one(&mut self, index: u32, code: WarningCode, field: &str) {
+    /// Counts one note; false if the event is counted already.
+    fn count_one(&mut self, index: u32, code: WarningCode, field: &str) -> bool {
         let mut known = self.named.iter_mut();
         if let Some(tally) = known.find(|tally| tally.is_of(code, field)) {
-            if !tally.count(index) && code == WarningCode::UnknownField {
-                self.count_one(index, WarningCode::DuplicateField, field);
-            }
-            return;
+            return tally.count(index);
         }
         if self.named.len() < NAMED_MAX {
             self.named.push(Tally::new(index, code, field));
-            return;
+            return true;
         }
         match self.others.iter_mut().find(|tally| tally.is_of(code, "")) {
             Some(tally) => tally.warning.count += 1,
             None => self.others.push(Tally::new(index, code, "")),
         }
+        true
     }
 
     /// The warnings that name their field.
