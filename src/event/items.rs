@@ -96,14 +96,17 @@ impl<'a> Item<'a> {
         let kept = kept.map(|value| (value.name, value.raw)).collect();
         let unknown = members.iter().filter(|field| !NAMES.contains(&&*field.key));
         let extra: Vec<_> = unknown.cloned().collect();
+        let place = of("position")?.and_then(|value| unknown::number(value.raw));
         for field in &extra {
             if context.strict {
                 return Err(unknown::refused(&field.key));
             }
             notes.add(WarningCode::UnknownField, format!("items.{}", field.key));
-            let rank = unknown::number(field.raw).filter(|_| field.key == "rank");
-            let position = of("position")?.and_then(|value| unknown::number(value.raw));
-            if position.is_some() && rank.is_some() && rank != position {
+            if field.key != "rank" {
+                continue;
+            }
+            let rank = unknown::number(field.raw);
+            if place.is_some() && rank.is_some() && rank != place {
                 return Err(Rejection::of(
                     Code::ConflictingFields,
                     "rank",

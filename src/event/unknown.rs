@@ -31,7 +31,8 @@ enum Kind {
     Etag,
 }
 
-/// Names for one thing, over all formats. Where a format knows two names itself (`tenant_id` and
+/// Names for one thing, over all formats. The items of an exposure are kept as they are, and may have
+/// a `rank` from 1 and a `position` from 0. Where a format knows two names itself (`tenant_id` and
 /// `tenant`, a raw id and its hash), the reader of that field compares them.
 struct Synonyms {
     kind: Kind,
@@ -135,21 +136,29 @@ fn check<'a>(
     {
         return Err(refused(&field.key));
     }
-    for (at, field) in unknown.iter().enumerate() {
+    // Unknown fields that mean something, each at most once: so there are few comparisons, however
+    // many fields there are.
+    let mut seen: Vec<&Field<'_>> = Vec::new();
+    for field in unknown {
         notes.add(WarningCode::UnknownField, field.key.clone());
         let Some(synonyms) = Synonyms::of(&field.key).filter(|_| field.raw != "null") else {
             continue;
         };
+        if seen.iter().any(|other| other.key == field.key) {
+            return Err(Rejection::of(
+                Code::DuplicateField,
+                field.key.clone().into_owned(),
+                "the field stands twice",
+            ));
+        }
         if synonyms.kind == Kind::Id {
             check_hash(field)?;
         }
         // Of names that the format does not know, it chooses none. Ids are compared all the same:
         // they meet once they are hashed.
-        let others = match synonyms.kind {
-            Kind::Id => &unknown[..at],
-            _ => &[],
-        };
-        let others = others.iter().filter(|other| synonyms.has(&other.key));
+        let others = seen
+            .iter()
+            .filter(|other| synonyms.kind == Kind::Id && synonyms.has(&other.key));
         let others = others.map(|other| (&*other.key, other.raw));
         let values = known.iter().flatten();
         let named = values.clone().filter(|value| synonyms.has(value.name));
@@ -157,7 +166,7 @@ fn check<'a>(
         let this = (&*field.key, field.raw);
         let mut found = others
             .chain(named)
-            .find(|other| other.1 != "null" && synonyms.kind.differ(this, *other, context));
+            .find(|other| synonyms.kind.differ(this, *other, context));
         if found.is_none() {
             found = synonyms.member_that_differs(this, values, context);
         }
@@ -171,6 +180,7 @@ fn check<'a>(
                 ),
             ));
         }
+        seen.push(*field);
     }
     Ok(())
 }

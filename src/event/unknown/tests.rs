@@ -419,6 +419,40 @@ fn no_raw_id_is_kept_under_a_name_that_is_not_known() {
 }
 
 #[test]
+fn a_name_for_one_thing_stands_once() {
+    for (names, rejection) in [
+        (r#""rank":1,"rank":1"#, Some(("duplicate_field", "rank"))),
+        (r#""ts":null,"ts":null"#, None),
+        (r#""other":1,"other":1"#, None),
+    ] {
+        let body = click().to_string().replace('{', &format!("{{{names},"));
+        let told = decode(Table::Interactions, &body);
+        assert_eq!(told.rejection(), rejection, "{body}");
+    }
+}
+
+/// A thousand fields for one thing end at the second; members of one item are summed up.
+#[test]
+fn many_fields_are_told_in_few_words() {
+    let ids: Vec<_> = (0..1000).map(|n| format!("\"user_id\":\"{n}\"")).collect();
+    let (table, event) = example(Format::ServiceV1);
+    let body = event
+        .to_string()
+        .replace('{', &format!("{{{},", ids.join(",")));
+    let told = decode_as(table, Some(Format::ServiceV1), false, &body).unwrap();
+    assert_eq!(told.rejection(), Some(("duplicate_field", "user_id")));
+    let members: Vec<_> = (0..40_000).map(|n| format!("\"x{n}\":0")).collect();
+    let body = format!(
+        r#"{{"event_type":"view","items":[{{"item_id":"a","position":1,{}}}]}}"#,
+        members.join(",")
+    );
+    let told = decode(Table::Interactions, &body);
+    assert_eq!(told.rejection(), None);
+    assert_eq!(told.warnings.len(), 21);
+    assert_eq!(told.warnings[20], ("unknown_field", String::new(), 39_980));
+}
+
+#[test]
 fn a_clients_meta_cannot_say_what_the_service_says() {
     let event = with(
         click(),
