@@ -96,6 +96,7 @@ impl Request {
             earliest: Micros(self.received_at.0 - HORIZON_US),
             latest: Micros(i64::MAX),
             items_max: ITEMS_MAX,
+            strict: false,
             new_event_id: &Uuid::now_v7,
             skew_ms: None,
         };

@@ -1,5 +1,7 @@
 //! What decoding needs to know apart from the bytes of an event.
 
+use std::borrow::Cow;
+
 use uuid::Uuid;
 
 use super::field::{EVENT_ID_BYTES_MAX, Value};
@@ -8,6 +10,7 @@ use super::identity::{self, Pseudonymizer};
 use super::rejection::{Code, Rejection};
 use super::table::Table;
 use super::time::Micros;
+use super::warning::{Notes, WarningCode};
 
 /// Finds the tenant that an event names.
 pub trait Tenants {
@@ -36,8 +39,10 @@ pub struct Context<'c> {
     pub earliest: Micros,
     /// Events after this are rejected.
     pub latest: Micros,
-    /// Most items in one exposure.
+    /// Most items in one event.
     pub items_max: usize,
+    /// Whether an event with a field that its format does not know is rejected.
+    pub strict: bool,
     /// Makes ids for events that have none.
     pub new_event_id: &'c dyn Fn() -> Uuid,
     /// How far the sender's clock is behind this one, if the body had `sent_at`.
@@ -45,30 +50,33 @@ pub struct Context<'c> {
 }
 
 impl Context<'_> {
-    /// The tenant of an event, which may be named by either of two fields.
-    pub(super) fn tenant_of_either(
-        &self,
-        tenant_id: Option<Value<'_>>,
-        tenant: Option<Value<'_>>,
-    ) -> Result<Uuid, Rejection> {
-        if let (Some(one), Some(other)) = (tenant_id, tenant)
-            && one.string()? != other.string()?
-        {
-            return Err(Rejection::of(
-                Code::ConflictingFields,
-                other.name,
-                "names another tenant than tenant_id; send one of the two",
-            ));
+    /// The tenant of an event, which may be named by several fields. They have to agree.
+    pub(super) fn tenant_of(&self, named: &[Option<Value<'_>>]) -> Result<Uuid, Rejection> {
+        let mut first: Option<(Value<'_>, Cow<'_, str>)> = None;
+        for value in named.iter().flatten() {
+            let Some(name) = value.text(EVENT_ID_BYTES_MAX)? else {
+                continue;
+            };
+            let Some((other, text)) = &first else {
+                first = Some((*value, name));
+                continue;
+            };
+            let resolve = |name: &str| self.tenants.resolve(name).ok();
+            // A tenant has two names: its id, and that of the outside.
+            let is_same =
+                *text == name || resolve(text).is_some_and(|id| resolve(&name) == Some(id));
+            if !is_same {
+                return Err(Rejection::of(
+                    Code::ConflictingFields,
+                    value.name,
+                    format!(
+                        "names another tenant than {}; send one of the two",
+                        other.name
+                    ),
+                ));
+            }
         }
-        self.tenant_of(tenant_id.or(tenant))
-    }
-
-    /// The tenant of an event that may name one.
-    pub(super) fn tenant_of(&self, named: Option<Value<'_>>) -> Result<Uuid, Rejection> {
-        let Some(value) = named else {
-            return Ok(self.tenant);
-        };
-        let Some(name) = value.text(EVENT_ID_BYTES_MAX)? else {
+        let Some((value, name)) = first else {
             return Ok(self.tenant);
         };
         self.tenants.resolve(&name).map_err(|code| {
@@ -82,21 +90,33 @@ impl Context<'_> {
     }
 
     /// Parses a timestamp, which must be within the horizon.
-    pub(super) fn instant(&self, value: Value<'_>) -> Result<Micros, Rejection> {
+    pub(super) fn instant(
+        &self,
+        value: Value<'_>,
+        notes: &mut Notes<'_>,
+    ) -> Result<Micros, Rejection> {
         let text = value.string()?;
-        let at = Micros::parse(&text).ok_or_else(|| {
+        let (at, is_cut) = Micros::parse_telling(&text).ok_or_else(|| {
             Rejection::of(
                 Code::InvalidTimestamp,
                 value.name,
                 "must be RFC 3339 with an offset, such as 2026-05-24T10:00:00.123Z",
             )
         })?;
+        if is_cut {
+            notes.add(WarningCode::TimeTruncated, value.name);
+        }
         self.in_range(at, value.name)
     }
 
+    /// Whether an instant is within the horizon.
+    fn is_in_range(&self, at: Micros) -> bool {
+        (self.earliest..=self.latest).contains(&at)
+    }
+
     /// Checks that an instant is within the horizon.
-    pub(super) fn in_range(&self, at: Micros, name: &'static str) -> Result<Micros, Rejection> {
-        if (self.earliest..=self.latest).contains(&at) {
+    fn in_range(&self, at: Micros, name: &'static str) -> Result<Micros, Rejection> {
+        if self.is_in_range(at) {
             return Ok(at);
         }
         Err(Rejection::of(
@@ -108,11 +128,15 @@ impl Context<'_> {
 }
 
 /// An event's id and time, from its native fields.
+///
+/// An event without a time has that of its id, if the id is a UUIDv7 and tells a time within the
+/// horizon: then a retry has the same. Every other id is opaque, and the time is that of arrival.
 pub(super) fn native_identity(
     tenant: &Uuid,
     event_id: Option<Value<'_>>,
     occurred_at: Option<Value<'_>>,
     context: &Context<'_>,
+    notes: &mut Notes<'_>,
 ) -> Result<(Uuid, Micros), Rejection> {
     let named = match event_id {
         Some(value) => value.text(EVENT_ID_BYTES_MAX)?,
@@ -120,19 +144,18 @@ pub(super) fn native_identity(
     };
     let id = named.map(|named| identity::event_id(tenant, &named));
     let at = match (occurred_at, &id) {
-        (Some(value), _) => context.instant(value)?,
-        (None, Some(id)) => match Micros::of_uuid_v7(id) {
-            Some(at) => context.in_range(at, "event_id").map_err(|mut rejection| {
-                let range = &rejection.message;
-                rejection.message = format!(
-                    "there is no occurred_at, and the time in the id {range}: send occurred_at"
-                )
-                .into();
-                rejection
-            })?,
-            None => context.received_at,
+        (Some(value), _) => context.instant(value, notes)?,
+        (None, Some(id)) => match Micros::of_uuid_v7(id).filter(|at| context.is_in_range(*at)) {
+            Some(at) => at,
+            None => {
+                notes.add(WarningCode::ArrivalTimeUsed, "occurred_at");
+                context.received_at
+            }
         },
         (None, None) => context.received_at,
     };
     Ok((id.unwrap_or_else(|| (context.new_event_id)()), at))
 }
+
+#[cfg(test)]
+mod tests;

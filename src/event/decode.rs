@@ -13,6 +13,7 @@ use super::rejection::{Code, Rejection};
 use super::row::rows::Rows;
 use super::row::writer::RowWriter;
 use super::table::Table;
+use super::warning::{Notes, Warnings};
 
 /// An event that was not accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,9 +35,14 @@ pub const REJECTED_IN_FULL: usize = 100;
 pub struct Decoded {
     /// The accepted events' rows.
     pub rows: Rows,
-    /// For each accepted event, its row, then its place in the body. A row holds several events
-    /// only if each of them is one item of a list.
+    /// For each row and each accepted event in it, the row, then the event's place in the body. A
+    /// row holds several events only if each of them is one item of a list; an event has several
+    /// rows only if it has several items.
     pub row_index: Vec<(u32, u32)>,
+    /// Number of accepted events.
+    pub accepted: usize,
+    /// What was done to accepted events that their sender may not expect.
+    pub warnings: Warnings,
     /// The first [`REJECTED_IN_FULL`] rejected events, in body order.
     pub rejected: Vec<Rejected>,
     /// The other rejected events: place in the body, and code.
@@ -53,6 +59,11 @@ pub enum DecodeError {
         /// How many events from the start of the body fit.
         events_that_fit: usize,
     },
+    /// There are more rows than the limit.
+    TooManyRows {
+        /// How many events from the start of the body fit.
+        events_that_fit: usize,
+    },
 }
 
 /// Limits on the rows of a body.
@@ -60,6 +71,8 @@ pub enum DecodeError {
 pub struct RowLimits<'l> {
     /// Most bytes of all rows.
     pub bytes_max: usize,
+    /// Most rows; an event that has none counts as one.
+    pub rows_max: usize,
     /// The source of memory.
     pub memory: &'l dyn Memory,
 }
@@ -68,6 +81,7 @@ pub struct RowLimits<'l> {
 pub fn decode(body: &Body<'_>, context: &Context<'_>) -> Decoded {
     let limits = RowLimits {
         bytes_max: usize::MAX,
+        rows_max: usize::MAX,
         memory: &Unlimited,
     };
     decode_within(body, context, limits).expect("there are no limits")
@@ -125,14 +139,19 @@ fn decode_first(
         limits,
         writer: RowWriter::new(context.table, text_bytes),
         row_index: Vec::with_capacity(count),
+        accepted: 0,
+        notes: Notes::default(),
+        warnings: Warnings::default(),
         rejected: Vec::new(),
         rejected_more: Vec::new(),
         groups: Grouping::default(),
         taken_bytes: ahead_bytes,
     };
+    // Events without a row of their own: rejected ones, and lines of lists.
+    let mut without_row = 0;
     for (index, event) in body.events().take(count).enumerate() {
         let place = u32::try_from(index).expect("a body is far smaller than 4 GiB");
-        let before = events.writer.len_bytes();
+        let (before, rows_before) = (events.writer.len_bytes(), events.writer.len());
         let mut result = match &event {
             Ok(event) => events.one(place, event),
             Err(rejection) => Err((*rejection).clone()),
@@ -145,19 +164,30 @@ fn decode_first(
                 };
                 return Err((fits, !events.groups.is_empty()));
             }
-            // The row alone exceeds the limit: only its event is rejected.
+            // The rows alone exceed the limit: only their event is rejected.
             events.writer.take_back(before);
-            events.row_index.pop();
+            let rows = row_number(rows_before);
+            let kept = events.row_index.partition_point(|(row, _)| *row < rows);
+            events.row_index.truncate(kept);
+            events.accepted -= 1;
             result = Err(Rejection::whole(
                 Code::EventTooLarge,
                 format!(
-                    "the event's row has {row_bytes} bytes once its raw ids are hashed; the most is {}",
+                    "the event's rows have {row_bytes} bytes once its raw ids are hashed; the most is {}",
                     limits.bytes_max
                 ),
             ));
         }
-        if let Err(rejection) = result {
-            events.reject(place, event.ok(), rejection);
+        match result {
+            Ok(()) => events.warnings.count(place, &mut events.notes),
+            Err(rejection) => events.reject(place, event.ok(), rejection),
+        }
+        without_row += usize::from(events.writer.len() == rows_before);
+        if events.writer.len() + without_row > limits.rows_max {
+            let error = DecodeError::TooManyRows {
+                events_that_fit: index,
+            };
+            return Err((error, false));
         }
         if !events.has_memory() {
             return Err((DecodeError::NoMemory, false));
@@ -172,8 +202,12 @@ struct Events<'c, 'a> {
     limits: RowLimits<'c>,
     writer: RowWriter,
     row_index: Vec<(u32, u32)>,
+    accepted: usize,
     rejected: Vec<Rejected>,
     rejected_more: Vec<(u32, Code)>,
+    /// Of the event that is being decoded.
+    notes: Notes<'a>,
+    warnings: Warnings,
     groups: Grouping<'a>,
     /// Bytes of memory asked for so far.
     taken_bytes: usize,
@@ -191,20 +225,31 @@ impl<'a> Events<'_, 'a> {
                 format!("{format} does not go into {}", context.table),
             ));
         }
-        let out = &mut self.writer;
+        let (out, notes) = (&mut self.writer, &mut self.notes);
+        notes.clear();
+        let rows_before = out.len();
         match (context.table, format) {
-            (_, Format::PipelinesV1) => return self.groups.add(index, event, context),
+            (_, Format::PipelinesV1) => {
+                self.groups.add(index, event, context, notes)?;
+                self.accepted += 1;
+                return Ok(());
+            }
             (Table::Exposures, Format::ServiceV1) => {
-                formats::service_v1(event, context)?.encode(out)
+                formats::service_v1(event, context, notes)?.encode(out)
             }
-            (Table::Exposures, Format::EvalV1) => formats::eval_v1(event, context)?.encode(out),
-            (Table::Exposures, _) => exposure::native(event, context)?.encode(out),
+            (Table::Exposures, Format::EvalV1) => {
+                formats::eval_v1(event, context, notes)?.encode(out)
+            }
+            (Table::Exposures, _) => exposure::native(event, context, notes)?.encode(out),
             (Table::Interactions, Format::OutcomeV1) => {
-                formats::outcome_v1(event, context)?.encode(out);
+                formats::outcome_v1(event, context, notes)?.encode(out);
             }
-            (Table::Interactions, _) => interaction::native(event, context)?.encode(out),
+            (Table::Interactions, _) => interaction::native(event, context, notes, out)?,
         }
-        self.row_index.push((self.last_row(), index));
+        for row in rows_before..self.writer.len() {
+            self.row_index.push((row_number(row), index));
+        }
+        self.accepted += 1;
         Ok(())
     }
 
@@ -224,6 +269,7 @@ impl<'a> Events<'_, 'a> {
     fn has_memory(&mut self) -> bool {
         let held_bytes = self.writer.held_bytes()
             + self.groups.held_bytes()
+            + self.notes.held_bytes()
             + self.row_index.capacity() * size_of::<(u32, u32)>()
             + self.rejected_more.capacity() * size_of::<(u32, Code)>();
         let more = held_bytes.saturating_sub(self.taken_bytes);
@@ -240,21 +286,23 @@ impl<'a> Events<'_, 'a> {
             if !self.has_memory() {
                 return Err(DecodeError::NoMemory);
             }
-            let row = self.last_row();
+            let row = row_number(self.writer.len() - 1);
             self.row_index
                 .extend(group.lines().map(|index| (row, index)));
         }
         Ok(Decoded {
             rows: self.writer.finish(),
+            accepted: self.accepted,
+            warnings: self.warnings,
             row_index: self.row_index,
             rejected: self.rejected,
             rejected_more: self.rejected_more,
         })
     }
+}
 
-    fn last_row(&self) -> u32 {
-        u32::try_from(self.writer.len() - 1).expect("a body is far smaller than 4 GiB")
-    }
+fn row_number(row: usize) -> u32 {
+    u32::try_from(row).expect("a body is far smaller than 4 GiB")
 }
 
 /// The id of a rejected event, so that its sender can find it.

@@ -7,6 +7,7 @@ use super::context::{Context, native_identity};
 use super::field::{self, KEY_BYTES_MAX, Names, Value, opt_path_safe, opt_text, required};
 use super::format::Format;
 use super::identity::RequestId;
+use super::items::too_many;
 use super::json;
 use super::json::string::push_string;
 use super::json::walk::Walker;
@@ -17,6 +18,8 @@ use super::row::Key;
 use super::row::writer::RowWriter;
 use super::subject::{self, HexText, Subject, pseudonym};
 use super::time::Micros;
+use super::unknown;
+use super::warning::{Notes, WarningCode};
 
 /// Members of an item that must be numbers: readers of the suite decode them as such.
 const ITEM_NUMBERS: [&str; 4] = [
@@ -79,8 +82,8 @@ impl<'a> Versions<'a> {
     ) -> Result<Self, Rejection> {
         Ok(Self {
             algo: opt_text(algo)?,
-            config: opt_text(config)?.map(bare_etag),
-            rules: opt_text(rules)?.map(bare_etag),
+            config: opt_text(config)?.map(field::bare_etag),
+            rules: opt_text(rules)?.map(field::bare_etag),
         })
     }
 }
@@ -119,6 +122,7 @@ impl Exposure<'_> {
 pub(super) fn native<'a>(
     event: &RawEvent<'a, '_>,
     context: &Context<'_>,
+    notes: &mut Notes<'a>,
 ) -> Result<Exposure<'a>, Rejection> {
     let mut meta = Meta::default();
     let [
@@ -143,7 +147,7 @@ pub(super) fn native<'a>(
         client_meta,
         tenant_id,
         tenant,
-    ] = field::pick(
+    ] = unknown::pick(
         event,
         const {
             &Names::new([
@@ -153,10 +157,12 @@ pub(super) fn native<'a>(
                 "context", "items", "request", "meta", "tenant_id", "tenant",
             ])
         },
+        context,
+        notes,
         &mut meta.extra,
     )?;
-    let tenant = context.tenant_of_either(tenant_id, tenant)?;
-    let (event_id, occurred_at) = native_identity(&tenant, event_id, occurred_at, context)?;
+    let tenant = context.tenant_of(&[tenant_id, tenant])?;
+    let (event_id, occurred_at) = native_identity(&tenant, event_id, occurred_at, context, notes)?;
     let request_id = required_request_id(request_id)?;
     let surface = required_surface(surface)?;
     let segment = opt_path_safe(segment)?;
@@ -189,6 +195,7 @@ pub(super) fn native<'a>(
     for value in [client_context, experiment].into_iter().flatten() {
         let raw = value.object()?;
         if given.iter().any(|field| field.key == value.name) {
+            notes.add(WarningCode::MovedField, value.name);
             meta.displaced.push((value.name, raw));
         } else {
             subject::push_scrubbed(object.name(value.name), raw, context.pseudonymizer);
@@ -214,7 +221,14 @@ pub(super) fn native<'a>(
         versions: Versions::read(algo, config, rules)?,
         request: request_column,
         response,
-        meta: meta.text(Format::Native, true, Some(&request_id), &subject, context)?,
+        meta: meta.text(
+            Format::Native,
+            true,
+            Some(&request_id),
+            &subject,
+            context,
+            notes,
+        )?,
         request_id,
         subject,
     })
@@ -259,11 +273,8 @@ pub(super) fn push_items(
         let start = walker.offset();
         let item = match Item::read(&mut walker) {
             Ok(item) => item,
-            Err(mut rejection) => {
-                let inner = rejection.field.as_deref().unwrap_or_default();
-                let dot = if inner.is_empty() { "" } else { "." };
-                rejection.field = Some(format!("items[{place}]{dot}{inner}").into());
-                wrong = Some(rejection);
+            Err(rejection) => {
+                wrong = Some(rejection.in_item(place));
                 continue;
             }
         };
@@ -283,11 +294,7 @@ pub(super) fn push_items(
         }
     }
     if items > context.items_max {
-        return Err(Rejection::of(
-            Code::TooManyItems,
-            "items",
-            format!("has {items} items; the most is {}", context.items_max),
-        ));
+        return Err(too_many(items, context));
     }
     out.push(']');
     wrong.map_or(Ok(()), Err)
@@ -369,19 +376,6 @@ impl<'a> Item<'a> {
                 }
             },
         }
-    }
-}
-
-/// An ETag without the `W/` and the quotes of its HTTP form.
-fn bare_etag(etag: Cow<'_, str>) -> Cow<'_, str> {
-    if !etag.starts_with(['W', '"']) && !etag.ends_with('"') {
-        return etag;
-    }
-    let bare = etag.strip_prefix("W/").unwrap_or(&etag).trim_matches('"');
-    if bare.len() == etag.len() {
-        etag
-    } else {
-        Cow::Owned(bare.to_owned())
     }
 }
 

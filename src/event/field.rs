@@ -73,7 +73,8 @@ const fn mark(name: &str) -> u32 {
     }
 }
 
-/// Picks the fields `names` of an event; the others go to `extra`.
+/// Picks the fields `names` of an event; the others go to `extra`. Formats use [`super::unknown::pick`],
+/// which looks at these.
 ///
 /// A null counts as absent: senders often write null for a value that they do not have.
 pub(super) fn pick<'a, 'b, const N: usize>(
@@ -268,4 +269,17 @@ pub(super) fn opt_path_safe<'a>(
     value: Option<Value<'a>>,
 ) -> Result<Option<Cow<'a, str>>, Rejection> {
     value.map_or(Ok(None), |value| value.path_safe())
+}
+
+/// An ETag without the `W/` and the quotes of its HTTP form.
+pub(super) fn bare_etag(etag: Cow<'_, str>) -> Cow<'_, str> {
+    if !etag.starts_with(['W', '"']) && !etag.ends_with('"') {
+        return etag;
+    }
+    let bare = etag.strip_prefix("W/").unwrap_or(&etag).trim_matches('"');
+    if bare.len() == etag.len() {
+        etag
+    } else {
+        Cow::Owned(bare.to_owned())
+    }
 }

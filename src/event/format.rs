@@ -53,7 +53,11 @@ impl Format {
 
     /// Recognises an event's format by its fields.
     pub(super) fn recognise(table: Table, event: &RawEvent<'_, '_>) -> Self {
-        let has = |name: &str| event.fields.iter().any(|field| field.key == name);
+        // A null counts as absent, as everywhere.
+        let has = |name: &str| {
+            let mut fields = event.fields.iter();
+            fields.any(|field| field.key == name && field.raw != "null")
+        };
         if has("occurred_at") {
             return Format::Native;
         }

@@ -16,18 +16,22 @@ use super::exposure::{
 use super::field::{self, Names, Value, opt_path_safe, opt_text, required};
 use super::format::Format;
 use super::identity::{self, RequestId};
-use super::interaction::{self, Interaction};
+use super::interaction::Interaction;
+use super::items;
 use super::json::write::ObjectWriter;
 use super::meta::Meta;
 use super::rejection::{Code, Rejection};
 use super::row::Key;
 use super::subject::{self, Subject};
 use super::time::Micros;
+use super::unknown;
+use super::warning::Notes;
 
 /// recsys-service's exposure log: `service_v1`.
 pub(super) fn service_v1<'a>(
     event: &RawEvent<'a, '_>,
     context: &Context<'_>,
+    notes: &mut Notes<'a>,
 ) -> Result<Exposure<'a>, Rejection> {
     let mut meta = Meta::default();
     let [
@@ -44,15 +48,18 @@ pub(super) fn service_v1<'a>(
         who,
         client_context,
         items,
-    ] = field::pick(
+        tenant,
+    ] = unknown::pick(
         event,
         const {
             &Names::new([
                 "schema_version", "timestamp", "request_id", "tenant_id", "surface", "segment",
                 "algo_version", "config_version", "rules_version", "experiment", "subject",
-                "context", "items",
+                "context", "items", "tenant",
             ])
         },
+        context,
+        notes,
         &mut meta.extra,
     )?;
     if let Some(version) = schema_version
@@ -64,8 +71,12 @@ pub(super) fn service_v1<'a>(
             "must be \"v1\"",
         ));
     }
-    let tenant = context.tenant_of(tenant_id)?;
-    let occurred_at = context.instant(required(timestamp, "timestamp")?)?;
+    let named = tenant_id
+        .or(tenant)
+        .map(|value| value.string())
+        .transpose()?;
+    let tenant = context.tenant_of(&[tenant_id, tenant])?;
+    let occurred_at = context.instant(required(timestamp, "timestamp")?, notes)?;
     let request_id = required_request_id(request_id)?;
     let surface = required_surface(surface)?;
     let segment = opt_path_safe(segment)?;
@@ -98,7 +109,6 @@ pub(super) fn service_v1<'a>(
         escaped: false,
     };
     push_items(object.name("items"), items.unwrap_or(none), context)?;
-    let named = tenant_id.map(|value| value.string()).transpose()?;
     push_response_meta(
         &mut object,
         named.as_deref(),
@@ -121,6 +131,7 @@ pub(super) fn service_v1<'a>(
             Some(&request_id),
             &subject,
             context,
+            notes,
         )?,
         request_id,
         subject,
@@ -131,6 +142,7 @@ pub(super) fn service_v1<'a>(
 pub(super) fn eval_v1<'a>(
     event: &RawEvent<'a, '_>,
     context: &Context<'_>,
+    notes: &mut Notes<'a>,
 ) -> Result<Exposure<'a>, Rejection> {
     let mut meta = Meta::default();
     let [
@@ -141,13 +153,18 @@ pub(super) fn eval_v1<'a>(
         client_context,
         latency_ms,
         error,
-    ] = field::pick(
+        tenant_id,
+        tenant,
+    ] = unknown::pick(
         event,
         const {
             &Names::new([
                 "request_id", "user_id", "ts", "items", "context", "latency_ms", "error",
+                "tenant_id", "tenant",
             ])
         },
+        context,
+        notes,
         &mut meta.extra,
     )?;
     let inner = match client_context {
@@ -155,11 +172,13 @@ pub(super) fn eval_v1<'a>(
         None => Vec::new(),
     };
     let in_context = |name: &'static str, key: &str| field::member(&inner, key, name);
-    let tenant = context.tenant_of_either(
+    let tenant = context.tenant_of(&[
+        tenant_id,
+        tenant,
         in_context("context.tenant_id", "tenant_id")?,
         in_context("context.tenant", "tenant")?,
-    )?;
-    let occurred_at = context.instant(required(ts, "ts")?)?;
+    ])?;
+    let occurred_at = context.instant(required(ts, "ts")?, notes)?;
     let request_id = required_request_id(request_id)?;
     let surface = match in_context("context.surface", "surface")? {
         Some(value) => value.path_safe()?,
@@ -208,7 +227,14 @@ pub(super) fn eval_v1<'a>(
         )?,
         request,
         response,
-        meta: meta.text(Format::EvalV1, true, Some(&request_id), &subject, context)?,
+        meta: meta.text(
+            Format::EvalV1,
+            true,
+            Some(&request_id),
+            &subject,
+            context,
+            notes,
+        )?,
         request_id,
         subject,
     })
@@ -218,18 +244,32 @@ pub(super) fn eval_v1<'a>(
 pub(super) fn outcome_v1<'a>(
     event: &RawEvent<'a, '_>,
     context: &Context<'_>,
+    notes: &mut Notes<'a>,
 ) -> Result<Interaction<'a>, Rejection> {
     let mut meta = Meta::default();
-    let [request_id, user_id, item_id, event_type, value, ts] = field::pick(
+    let [
+        request_id,
+        user_id,
+        item_id,
+        event_type,
+        value,
+        ts,
+        tenant_id,
+        tenant,
+    ] = unknown::pick(
         event,
         const {
             &Names::new([
-                "request_id", "user_id", "item_id", "event_type", "value", "ts",
+                "request_id", "user_id", "item_id", "event_type", "value", "ts", "tenant_id",
+                "tenant",
             ])
         },
+        context,
+        notes,
         &mut meta.extra,
     )?;
-    let occurred_at = context.instant(required(ts, "ts")?)?;
+    let occurred_at = context.instant(required(ts, "ts")?, notes)?;
+    let tenant = context.tenant_of(&[tenant_id, tenant])?;
     let request_id = opt_text(request_id)?.map(RequestId::parse);
     let nobody = request_id.as_ref().map(|id| &*id.text);
     let subject = Subject {
@@ -249,20 +289,23 @@ pub(super) fn outcome_v1<'a>(
         }
     };
     Ok(Interaction {
-        key: derived_key(context.tenant, occurred_at, Format::OutcomeV1, event),
+        key: derived_key(tenant, occurred_at, Format::OutcomeV1, event),
         received_at: context.received_at,
         surface: None,
         segment: None,
         event_type,
-        item_id: interaction::item(item_id)?,
+        item_id: items::item_id(item_id)?,
         position: None,
-        value: value.map(interaction::decimal).transpose()?,
+        value: value
+            .map(|value| items::decimal(value, notes))
+            .transpose()?,
         meta: meta.text(
             Format::OutcomeV1,
             true,
             request_id.as_ref(),
             &subject,
             context,
+            notes,
         )?,
         request_id: request_id.map(|id| id.uuid),
         subject,

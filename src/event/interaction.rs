@@ -6,16 +6,19 @@ use uuid::Uuid;
 
 use super::body::RawEvent;
 use super::context::{Context, native_identity};
-use super::field::{self, KEY_BYTES_MAX, Names, Value, opt_path_safe, required};
+use super::field::{self, Names, Value, opt_path_safe, required};
 use super::format::Format;
 use super::identity::RequestId;
-use super::meta::Meta;
+use super::items;
+use super::meta::{Meta, MetaParts};
 use super::numeric::Decimal;
 use super::rejection::{Code, Rejection};
 use super::row::Key;
 use super::row::writer::RowWriter;
 use super::subject::{HexText, Subject, pseudonym};
 use super::time::Micros;
+use super::unknown;
+use super::warning::Notes;
 
 /// A valid interaction.
 #[derive(Debug)]
@@ -52,11 +55,14 @@ impl Interaction<'_> {
     }
 }
 
-/// Reads a native interaction.
+/// Reads a native interaction, and appends its rows: one, or one for each of its items. An event
+/// that is rejected leaves none.
 pub(super) fn native<'a>(
     event: &RawEvent<'a, '_>,
     context: &Context<'_>,
-) -> Result<Interaction<'a>, Rejection> {
+    notes: &mut Notes<'a>,
+    out: &mut RowWriter,
+) -> Result<(), Rejection> {
     let mut meta = Meta::default();
     let [
         event_id,
@@ -77,19 +83,24 @@ pub(super) fn native<'a>(
         client_meta,
         tenant_id,
         tenant,
-    ] = field::pick(
+        list,
+        order,
+    ] = unknown::pick(
         event,
         const {
             &Names::new([
                 "event_id", "occurred_at", "request_id", "user_id", "user_id_hash", "anonymous_id",
                 "anonymous_id_hash", "session_id", "session_id_hash", "surface", "segment",
                 "event_type", "item_id", "position", "value", "meta", "tenant_id", "tenant",
+                "items", "order",
             ])
         },
+        context,
+        notes,
         &mut meta.extra,
     )?;
-    let tenant = context.tenant_of_either(tenant_id, tenant)?;
-    let (event_id, occurred_at) = native_identity(&tenant, event_id, occurred_at, context)?;
+    let tenant = context.tenant_of(&[tenant_id, tenant])?;
+    let (event_id, occurred_at) = native_identity(&tenant, event_id, occurred_at, context, notes)?;
     let request_id = field::opt_text(request_id)?.map(RequestId::parse);
     let subject = Subject::new(
         pseudonym(user_id, user_id_hash, context)?,
@@ -98,7 +109,7 @@ pub(super) fn native<'a>(
     );
     let kind = required(kind, "event_type")?;
     meta.client = client_meta;
-    Ok(Interaction {
+    let mut row = Interaction {
         key: Key {
             tenant,
             occurred_at,
@@ -108,19 +119,85 @@ pub(super) fn native<'a>(
         surface: opt_path_safe(surface)?,
         segment: opt_path_safe(segment)?,
         event_type: event_type(kind)?,
-        item_id: item(item_id)?,
-        position: position.map(|value| value.int(0)).transpose()?,
-        value: value.map(decimal).transpose()?,
-        meta: meta.text(
+        item_id: Cow::Borrowed(""),
+        position: None,
+        value: None,
+        meta: None,
+        request_id: request_id.as_ref().map(|id| id.uuid),
+        subject,
+    };
+    if let Some(order) = order {
+        meta.kept
+            .push(("order", items::order(order, context, notes)?));
+    }
+    let Some(list) = list else {
+        row.item_id = items::item_id(item_id)?;
+        row.position = position.map(|value| value.int(0)).transpose()?;
+        row.value = value
+            .map(|value| items::decimal(value, notes))
+            .transpose()?;
+        row.meta = meta.text(
             Format::Native,
             false,
             request_id.as_ref(),
-            &subject,
+            &row.subject,
             context,
-        )?,
-        request_id: request_id.map(|id| id.uuid),
-        subject,
-    })
+            notes,
+        )?;
+        row.encode(out);
+        return Ok(());
+    };
+    if let Some(one) = [item_id, position, value].into_iter().flatten().next() {
+        return Err(Rejection::of(
+            Code::ConflictingFields,
+            one.name,
+            format!(
+                "stands beside items; it belongs into each of them as items[].{}, or items is left out",
+                one.name
+            ),
+        ));
+    }
+    let list = items::items(list, context, notes)?;
+    meta.of_rows = &["quantity", "price"];
+    let parts = meta.parts(
+        Format::Native,
+        false,
+        request_id.as_ref(),
+        &row.subject,
+        context,
+        notes,
+    )?;
+    row.check_shared_bytes(&parts, list.len())?;
+    for (place, item) in list.into_iter().enumerate() {
+        row.meta = parts.of_item(&item, context.pseudonymizer);
+        row.key.event_id = items::row_id(&event_id, place);
+        row.item_id = item.item_id;
+        row.position = item.position;
+        row.value = item.value;
+        row.encode(out);
+    }
+    Ok(())
+}
+
+/// Most bytes of what the rows of one event share, over all rows. The memory limit is asked after each
+/// event, so its rows may not be many times its text: this is as much as 1,000 items with 4 KiB.
+const SHARED_BYTES_MAX: usize = 4 << 20;
+
+impl Interaction<'_> {
+    fn check_shared_bytes(&self, meta: &MetaParts, rows: usize) -> Result<(), Rejection> {
+        let texts = [&self.surface, &self.segment].into_iter().flatten();
+        let texts: usize = texts.map(|text| text.len()).sum();
+        let bytes = (meta.len_bytes() + texts).saturating_mul(rows);
+        if bytes <= SHARED_BYTES_MAX {
+            return Ok(());
+        }
+        Err(Rejection::whole(
+            Code::EventTooLarge,
+            format!(
+                "the event's {rows} rows have {bytes} bytes in common, which are stored with each; the most is {SHARED_BYTES_MAX}: send a smaller meta, or fewer items"
+            ),
+        ))
+    }
 }
 
 /// The label in the enum `interaction_type`.
@@ -138,21 +215,4 @@ fn event_type(value: Value<'_>) -> Result<&'static str, Rejection> {
             "must be one of impression, view, click, add_to_cart, purchase",
         )),
     }
-}
-
-/// The item of the interaction.
-pub(super) fn item<'a>(value: Option<Value<'a>>) -> Result<Cow<'a, str>, Rejection> {
-    let text = required(value, "item_id")?.text(KEY_BYTES_MAX)?;
-    required(text, "item_id")
-}
-
-/// The value of an interaction.
-pub(super) fn decimal(value: Value<'_>) -> Result<Decimal, Rejection> {
-    Decimal::parse(value.number()?).ok_or_else(|| {
-        Rejection::of(
-            Code::NumberOutOfRange,
-            value.name,
-            "must be below 10^12, as numeric(18,6) holds it",
-        )
-    })
 }

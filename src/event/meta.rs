@@ -4,16 +4,19 @@
 use super::context::Context;
 use super::field::Value;
 use super::format::Format;
-use super::identity::RequestId;
+use super::identity::{Pseudonymizer, RequestId};
+use super::items::Item;
 use super::json::Field;
 use super::json::write::ObjectWriter;
 use super::rejection::Rejection;
 use super::subject::{self, HexText, Subject};
+use super::warning::{Notes, WarningCode};
 
 /// Names with a meaning for the suite's views and jobs. A client's values under them are kept in
 /// `meta.extra.meta`.
-const RESERVED: [&str; 6] = [
-    "schema", "request_id", "subject_kind", "anonymous_id_hash", "skew_ms", "extra",
+/// `anonymous_id` would be written as its hash.
+const RESERVED: [&str; 7] = [
+    "schema", "request_id", "subject_kind", "anonymous_id_hash", "anonymous_id", "skew_ms", "extra",
 ];
 
 /// Builds the `meta` of one event.
@@ -23,6 +26,8 @@ pub(super) struct Meta<'a, 'b> {
     pub(super) client: Option<Value<'a>>,
     /// Fields of the format that have no column.
     pub(super) kept: Vec<(&'static str, &'a str)>,
+    /// Names that rows of items may add.
+    pub(super) of_rows: &'static [&'static str],
     /// Fields of the format that could not be stored in their usual place.
     pub(super) displaced: Vec<(&'static str, &'a str)>,
     /// Fields that the format does not know.
@@ -41,6 +46,7 @@ impl Meta<'_, '_> {
         request_id: Option<&RequestId<'_>>,
         subject: &Subject,
         context: &Context<'_>,
+        notes: &mut Notes<'_>,
     ) -> Result<Option<String>, Rejection> {
         let raw_request_id = request_id.and_then(RequestId::raw);
         let is_empty = !include_source
@@ -55,15 +61,33 @@ impl Meta<'_, '_> {
         if is_empty {
             return Ok(None);
         }
+        let parts = self.parts(format, include_source, request_id, subject, context, notes)?;
+        Ok(parts.finish())
+    }
+
+    /// The members, to which each row of an event adds its own.
+    pub(super) fn parts(
+        &self,
+        format: Format,
+        include_source: bool,
+        request_id: Option<&RequestId<'_>>,
+        subject: &Subject,
+        context: &Context<'_>,
+        notes: &mut Notes<'_>,
+    ) -> Result<MetaParts, Rejection> {
+        let raw_request_id = request_id.and_then(RequestId::raw);
         let client = match &self.client {
             Some(value) => value.members()?,
             None => Vec::new(),
         };
         let mut out = String::with_capacity(160);
+        let mut extra = String::new();
         let mut object = ObjectWriter::open(&mut out);
-        let (displaced, own): (Vec<_>, Vec<_>) = client
-            .iter()
-            .partition(|field| RESERVED.contains(&&*field.key));
+        let (displaced, own): (Vec<_>, Vec<_>) =
+            client.iter().partition(|field| self.is_taken(&field.key));
+        for field in &displaced {
+            notes.add(WarningCode::MovedField, format!("meta.{}", field.key));
+        }
         for field in &own {
             subject::push_member(&mut object, field, context.pseudonymizer);
         }
@@ -88,22 +112,75 @@ impl Meta<'_, '_> {
             object.raw("skew_ms", &skew_ms.to_string());
         }
         if !(self.extra.is_empty() && self.displaced.is_empty() && displaced.is_empty()) {
-            let mut extra = ObjectWriter::open(object.name("extra"));
+            let mut object = ObjectWriter::resume(&mut extra);
             for field in &self.extra {
-                subject::push_member(&mut extra, field, context.pseudonymizer);
+                subject::push_unknown(&mut object, field, context.pseudonymizer);
             }
             for (name, raw) in &self.displaced {
-                subject::push_scrubbed(extra.name(name), raw, context.pseudonymizer);
+                subject::push_scrubbed(object.name(name), raw, context.pseudonymizer);
             }
             if !displaced.is_empty() {
-                let mut nested = ObjectWriter::open(extra.name("meta"));
+                let mut nested = ObjectWriter::open(object.name("meta"));
                 for field in displaced {
                     subject::push_member(&mut nested, field, context.pseudonymizer);
                 }
                 nested.close();
             }
-            extra.close();
         }
-        Ok(object.close().then_some(out))
+        Ok(MetaParts { own: out, extra })
+    }
+
+    /// Whether a name has a meaning here, so that a client's value cannot stand under it.
+    fn is_taken(&self, name: &str) -> bool {
+        RESERVED.contains(&name)
+            || self.of_rows.contains(&name)
+            || self.kept.iter().any(|(kept, _)| *kept == name)
+    }
+}
+
+/// The members of a `meta`: two objects that are not closed.
+#[derive(Debug)]
+pub(super) struct MetaParts {
+    own: String,
+    /// Empty if there are no members for `extra`.
+    extra: String,
+}
+
+impl MetaParts {
+    /// Bytes of both.
+    pub(super) fn len_bytes(&self) -> usize {
+        self.own.len() + self.extra.len()
+    }
+
+    /// The column's text; `None` if it would be empty.
+    fn finish(self) -> Option<String> {
+        let Self { mut own, mut extra } = self;
+        let mut object = ObjectWriter::resume(&mut own);
+        if !extra.is_empty() {
+            extra.push('}');
+            object.raw("extra", &extra);
+        }
+        object.close().then_some(own)
+    }
+
+    /// The text for the row of one item.
+    pub(super) fn of_item(&self, item: &Item<'_>, pseudonymizer: &Pseudonymizer) -> Option<String> {
+        let mut own = String::with_capacity(self.len_bytes() + 64);
+        own.push_str(&self.own);
+        let mut extra = self.extra.clone();
+        let mut object = ObjectWriter::resume(&mut own);
+        for (name, raw) in &item.kept {
+            object.raw(name, raw);
+        }
+        if !item.extra.is_empty() {
+            // The event's own extra fields cannot have this name: it is known.
+            let mut object = ObjectWriter::resume(&mut extra);
+            let mut members = ObjectWriter::open(object.name("items"));
+            for field in &item.extra {
+                subject::push_unknown(&mut members, field, pseudonymizer);
+            }
+            members.close();
+        }
+        Self { own, extra }.finish()
     }
 }

@@ -13,6 +13,7 @@ pub(crate) mod field;
 pub(crate) mod formats;
 pub mod identity;
 pub(crate) mod interaction;
+pub(crate) mod items;
 pub mod json;
 pub(crate) mod meta;
 pub mod numeric;
@@ -23,3 +24,8 @@ pub mod row_json;
 pub(crate) mod subject;
 pub mod table;
 pub mod time;
+pub(crate) mod unknown;
+pub mod warning;
+
+#[cfg(test)]
+mod testing;

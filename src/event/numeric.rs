@@ -21,26 +21,30 @@ impl Decimal {
     ///
     /// `text` is a number that the scanner has accepted: well formed, short, with a small exponent.
     pub fn parse(text: &str) -> Option<Self> {
-        let (negative, text) = match text.strip_prefix('-') {
-            Some(rest) => (true, rest),
-            None => (false, text),
-        };
-        let (digits, exponent) = match text.split_once(['e', 'E']) {
-            Some((digits, exponent)) => (digits, exponent.parse::<i32>().ok()?),
-            None => (text, 0),
-        };
-        let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+        Self::parse_telling(text).map(|(value, _)| value)
+    }
+
+    /// As [`parse`](Self::parse); also returns whether it was rounded.
+    pub fn parse_telling(text: &str) -> Option<(Self, bool)> {
+        let Number {
+            negative,
+            whole,
+            fraction,
+            exponent,
+        } = Number::split(text)?;
         // Digits before the rounding place, after the exponent has moved the point.
         let whole_len = i32::try_from(whole.len()).ok()?;
         let kept = whole_len.checked_add(exponent)?.checked_add(SCALE)?;
         let mut micros: u64 = 0;
         let mut round_up = false;
+        let mut is_rounded = false;
         let mut place = 0;
         for digit in whole.bytes().chain(fraction.bytes()).map(|b| b - b'0') {
             if place < kept {
                 micros = micros.checked_mul(10)?.checked_add(u64::from(digit))?;
-            } else if place == kept {
-                round_up = digit >= 5;
+            } else {
+                round_up |= place == kept && digit >= 5;
+                is_rounded |= digit != 0;
             }
             place += 1;
         }
@@ -51,10 +55,30 @@ impl Decimal {
         if round_up {
             micros = micros.checked_add(1)?;
         }
-        (micros < LIMIT_MICROS).then_some(Self {
+        let value = Self {
             negative: negative && micros != 0,
             micros,
-        })
+        };
+        (micros < LIMIT_MICROS).then_some((value, is_rounded))
+    }
+
+    /// The product of two JSON numbers, multiplied exactly and rounded once; also returns whether
+    /// it was rounded. `None` if it does not fit.
+    pub fn product(one: &str, other: &str) -> Option<(Self, bool)> {
+        let (one, other) = (Number::split(one)?, Number::split(other)?);
+        let places = |number: &Number<'_>| i32::try_from(number.fraction.len()).ok();
+        let exponent = one
+            .exponent
+            .checked_add(other.exponent)?
+            .checked_sub(places(&one)?)?
+            .checked_sub(places(&other)?)?;
+        let sign = if one.negative == other.negative {
+            ""
+        } else {
+            "-"
+        };
+        let digits = times(&one.limbs(), &other.limbs());
+        Self::parse_telling(&format!("{sign}{digits}e{exponent}"))
     }
 
     /// Appends the binary form: digit count, weight, sign, scale, then the
@@ -119,6 +143,71 @@ impl Decimal {
     }
 }
 
+/// The parts of a JSON number.
+struct Number<'t> {
+    negative: bool,
+    whole: &'t str,
+    fraction: &'t str,
+    exponent: i32,
+}
+
+impl<'t> Number<'t> {
+    fn split(text: &'t str) -> Option<Self> {
+        let (negative, text) = match text.strip_prefix('-') {
+            Some(rest) => (true, rest),
+            None => (false, text),
+        };
+        let (digits, exponent) = match text.split_once(['e', 'E']) {
+            Some((digits, exponent)) => (digits, exponent.parse().ok()?),
+            None => (text, 0),
+        };
+        let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+        Some(Self {
+            negative,
+            whole,
+            fraction,
+            exponent,
+        })
+    }
+
+    /// All digits as one whole number in base 10^9, the lowest limb first.
+    fn limbs(&self) -> Vec<u64> {
+        let digits = self.whole.bytes().rev();
+        let digits: Vec<_> = self.fraction.bytes().rev().chain(digits).collect();
+        let limb = |nine: &[u8]| {
+            nine.iter()
+                .rev()
+                .fold(0, |limb, digit| limb * 10 + u64::from(digit - b'0'))
+        };
+        digits.chunks(9).map(limb).collect()
+    }
+}
+
+/// The digits of the product of two whole numbers in base 10^9. A number has at most 400 digits, so
+/// these are at most 45 times 45 steps.
+fn times(one: &[u64], other: &[u64]) -> String {
+    const BASE: u64 = 1_000_000_000;
+    let mut product = vec![0; one.len() + other.len()];
+    for (at, left) in one.iter().enumerate() {
+        let mut carry = 0;
+        for (place, right) in product[at..].iter_mut().zip(other.iter().chain(&[0])) {
+            // Below 2^63: a product of two limbs and two numbers of a limb's size.
+            let sum = *place + left * right + carry;
+            *place = sum % BASE;
+            carry = sum / BASE;
+        }
+    }
+    let digits: String = product
+        .iter()
+        .rev()
+        .map(|limb| format!("{limb:09}"))
+        .collect();
+    match digits.trim_start_matches('0') {
+        "" => "0".to_owned(),
+        digits => digits.to_owned(),
+    }
+}
+
 /// The lowest base-10000 digit.
 fn base10000(value: u64) -> u16 {
     u16::try_from(value % 10_000).expect("a remainder of 10,000 fits 16 bits")
@@ -173,6 +262,89 @@ mod tests {
             Decimal::parse(text).unwrap().encode(&mut bytes);
             assert_eq!(Decimal::decode_to_text(&bytes).as_deref(), Some(expected));
         }
+    }
+
+    #[test]
+    fn rounding_is_told() {
+        for (text, is_rounded) in [
+            ("12.345678", false),
+            ("12.3456780000", false),
+            ("12.3456784", true),
+            ("12.3456785", true),
+            ("1e-7", true),
+            ("1e-400", true),
+            ("0e-400", false),
+            ("120e-7", false),
+            ("19.900000000000002", true),
+        ] {
+            let told = Decimal::parse_telling(text).map(|(_, told)| told);
+            assert_eq!(told, Some(is_rounded), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_product_is_exact_and_rounded_once() {
+        for (price, quantity, expected, is_rounded) in [
+            ("19.99", "3", "59.970000", false),
+            ("0.1", "3", "0.300000", false),
+            ("0", "7", "0.000000", false),
+            ("-0.5", "3", "-1.500000", false),
+            ("-0.5", "-3", "1.500000", false),
+            ("-0.0", "3", "0.000000", false),
+            // Rounding the price first would give 0.000002 and 0.999999.
+            ("0.0000005", "2", "0.000001", false),
+            ("0.333333333", "3", "1.000000", true),
+            ("1.0000005", "1", "1.000001", true),
+            ("-1.0000005", "1", "-1.000001", true),
+            ("1.00000049999999999999999999999999", "1", "1.000000", true),
+            ("1e3", "1e-3", "1.000000", false),
+            ("1e300", "1e-300", "1.000000", false),
+            ("2.5E2", "0.4", "100.000000", false),
+            ("999999999999.999999", "1", "999999999999.999999", false),
+            (
+                "999999.999999", "999999.999999", "999999999998.000000", true,
+            ),
+            (
+                "0.1000000000000000055511151231257827021181583404541015625",
+                "10",
+                "1.000000",
+                true,
+            ),
+            (
+                "123456789.123456789123456789123456789",
+                "8.1e-9",
+                "1.000000",
+                true,
+            ),
+        ] {
+            let (value, told) = Decimal::product(price, quantity).unwrap();
+            let mut bytes = Vec::new();
+            value.encode(&mut bytes);
+            let text = Decimal::decode_to_text(&bytes).unwrap();
+            assert_eq!(
+                (&*text, told),
+                (expected, is_rounded),
+                "{price} * {quantity}"
+            );
+        }
+        for (price, quantity) in [
+            ("1e6", "1e6"),
+            ("1e12", "1"),
+            ("-1e11", "10"),
+            ("999999999999.9999995", "1"),
+            ("1e400", "1e400"),
+        ] {
+            assert_eq!(
+                Decimal::product(price, quantity),
+                None,
+                "{price} * {quantity}"
+            );
+        }
+        let long = "9".repeat(399);
+        assert_eq!(
+            Decimal::product(&format!("0.{long}"), "1").map(|(value, _)| value),
+            Decimal::parse("1")
+        );
     }
 
     #[test]

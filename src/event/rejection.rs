@@ -37,8 +37,10 @@ pub enum Code {
     InvalidTimestamp,
     /// The event is further in the past or future than is accepted.
     OccurredAtOutOfRange,
-    /// More items than one exposure may hold.
+    /// More items than one event may hold.
     TooManyItems,
+    /// The format does not know a field, and the request asks to refuse such events.
+    UnknownField,
     /// The tenant that the event names does not exist.
     UnknownTenant,
     /// The event names another tenant than the key's, and the key may not.
@@ -51,7 +53,7 @@ pub enum Code {
 
 impl Code {
     /// All codes, in the order of the documentation.
-    pub const ALL: [Code; 21] = [
+    pub const ALL: [Code; 22] = [
         Code::InvalidJson,
         Code::InvalidUtf8,
         Code::NotAnObject,
@@ -69,6 +71,7 @@ impl Code {
         Code::InvalidTimestamp,
         Code::OccurredAtOutOfRange,
         Code::TooManyItems,
+        Code::UnknownField,
         Code::UnknownTenant,
         Code::TenantMismatch,
         Code::TenantNotActive,
@@ -95,6 +98,7 @@ impl Code {
             Code::InvalidTimestamp => "invalid_timestamp",
             Code::OccurredAtOutOfRange => "occurred_at_out_of_range",
             Code::TooManyItems => "too_many_items",
+            Code::UnknownField => "unknown_field",
             Code::UnknownTenant => "unknown_tenant",
             Code::TenantMismatch => "tenant_mismatch",
             Code::TenantNotActive => "tenant_not_active",
@@ -120,12 +124,15 @@ impl Code {
             Code::InvalidValue => "A field has a value that means nothing here",
             Code::TooLong => "A field is longer than its column takes",
             Code::DuplicateField => "A field stands twice",
-            Code::ConflictingFields => "Two fields contradict each other",
+            Code::ConflictingFields => "Two fields for one thing say different things",
             Code::InvalidTimestamp => "A timestamp is not RFC 3339 with an offset",
             Code::OccurredAtOutOfRange => {
                 "The event is further in the past or future than is accepted"
             }
-            Code::TooManyItems => "More items than one exposure may hold",
+            Code::TooManyItems => "More items than one event may hold (1000)",
+            Code::UnknownField => {
+                "The format does not know a field, and `?strict=true` asks to refuse such events"
+            }
             Code::UnknownTenant => "The tenant that the event names does not exist",
             Code::TenantMismatch => {
                 "The event names another tenant than the key's, and the key may not"
@@ -158,6 +165,17 @@ impl Rejection {
             code,
             field: Some(field.into()),
             message: message.into(),
+        }
+    }
+
+    /// The rejection of an item's field, as one of the event that has the item at this place.
+    #[must_use]
+    pub fn in_item(self, place: usize) -> Self {
+        let inner = self.field.as_deref().unwrap_or_default();
+        let dot = if inner.is_empty() { "" } else { "." };
+        Self {
+            field: Some(format!("items[{place}]{dot}{inner}").into()),
+            ..self
         }
     }
 

@@ -91,25 +91,34 @@ pub(super) fn pseudonym(
     hash: Option<Value<'_>>,
     context: &Context<'_>,
 ) -> Result<Option<Pseudonym>, Rejection> {
-    match (raw, hash) {
-        (Some(raw), Some(_)) => Err(Rejection::of(
+    let hashed = match raw {
+        Some(raw) => context.pseudonymizer.hash(&raw.string()?),
+        None => None,
+    };
+    let Some(hash) = hash else {
+        return Ok(hashed);
+    };
+    let Some(text) = hash.text(usize::MAX)? else {
+        return Ok(hashed);
+    };
+    let given = identity::parse_pseudonym(&text).ok_or_else(|| not_a_hash(hash.name))?;
+    match (raw, hashed) {
+        (Some(raw), Some(hashed)) if hashed != given => Err(Rejection::of(
             Code::ConflictingFields,
             raw.name,
-            "send the raw id or its hash, not both",
+            format!("{} is not its hash; send the raw id or its hash", hash.name),
         )),
-        (Some(raw), None) => Ok(context.pseudonymizer.hash(&raw.string()?)),
-        (None, Some(hash)) => match hash.text(usize::MAX)? {
-            None => Ok(None),
-            Some(text) => identity::parse_pseudonym(&text).map(Some).ok_or_else(|| {
-                Rejection::of(
-                    Code::InvalidValue,
-                    hash.name,
-                    "must be an HMAC-SHA256 as 64 hex digits",
-                )
-            }),
-        },
-        (None, None) => Ok(None),
+        _ => Ok(Some(given)),
     }
+}
+
+/// Rejects a hash that is none.
+pub(super) fn not_a_hash(name: impl Into<Cow<'static, str>>) -> Rejection {
+    Rejection::of(
+        Code::InvalidValue,
+        name,
+        "must be an HMAC-SHA256 as 64 hex digits",
+    )
 }
 
 /// The pseudonym from a field that holds a hash or a raw id, as in exposure.v1 and outcome.v1.
@@ -225,8 +234,41 @@ pub(super) fn push_member(
     field: &Field<'_>,
     pseudonymizer: &Pseudonymizer,
 ) {
+    push_field(object, field, RAW_IDS.contains(&&*field.key), pseudonymizer);
+}
+
+/// As [`push_member`], for a field that an event's format does not know: there, other spellings of
+/// an id's name count, too (`userId`, `User-ID`).
+pub(super) fn push_unknown(
+    object: &mut ObjectWriter<'_>,
+    field: &Field<'_>,
+    pseudonymizer: &Pseudonymizer,
+) {
+    push_field(
+        object,
+        field,
+        is_spelled_like_an_id(&field.key),
+        pseudonymizer,
+    );
+}
+
+fn is_spelled_like_an_id(name: &str) -> bool {
+    let letters = |name: &str| -> String {
+        let letters = name.chars().filter(char::is_ascii_alphanumeric);
+        letters.map(|letter| letter.to_ascii_lowercase()).collect()
+    };
+    let spelled = letters(name);
+    RAW_IDS.iter().any(|id| letters(id) == spelled)
+}
+
+fn push_field(
+    object: &mut ObjectWriter<'_>,
+    field: &Field<'_>,
+    is_raw_id: bool,
+    pseudonymizer: &Pseudonymizer,
+) {
     let key = &*field.key;
-    if RAW_IDS.contains(&key) {
+    if is_raw_id {
         let hash = hash_of(field.raw, pseudonymizer);
         object.opt_str(&format!("{key}_hash"), hash.as_ref().map(HexText::as_str));
     } else {

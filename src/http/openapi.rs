@@ -9,7 +9,8 @@ use utoipa::{Modify, OpenApi, ToSchema};
 /// The description of a body, for both endpoints.
 pub(crate) const BODY: &str = "One event, an array of events, `{\"events\": […], \"sent_at\": …}`, \
 or one event a line (`application/x-ndjson`; also `text/plain` or no Content-Type, as beacons send it). \
-`Content-Encoding` may be gzip, deflate, zstd or br. Fields that are not listed are kept in `meta.extra`. \
+`Content-Encoding` may be gzip, deflate, zstd or br. Fields that are not listed are kept in `meta.extra` and told in `warnings`; `strict=true` refuses them. \
+Two fields for one thing (`tenant_id` and `tenant`, an id and its hash, `occurred_at`, `ts` and `timestamp`) have to agree. \
 An answer has at most three times the bytes of the body, decompressed, and 4 KiB: the first hundred results at most stand \
 one by one, the others are summed up by code, with their places in the body.";
 
@@ -21,7 +22,9 @@ one by one, the others are summed up by code, with their places in the body.";
         description = "Takes recommendation exposures and interactions into partitioned Postgres tables. \
                        Every event gets its own result; the answer says what was reached, and it is true."
     ),
-    components(schemas(Exposure, Interaction, ShownItem, Experiment)),
+    components(schemas(
+        Exposure, Interaction, InteractionItem, Order, ShownItem, Experiment
+    )),
     modifiers(&Security)
 )]
 pub(crate) struct Description;
@@ -115,13 +118,47 @@ pub(crate) struct Interaction {
     segment: Option<String>,
     /// impression, view, click, add_to_cart, purchase (conversion means purchase).
     event_type: String,
-    item_id: String,
+    /// The item; `item_id` or `items` is required, and not both.
+    item_id: Option<String>,
+    /// With `item_id`: its place in the list.
+    #[schema(minimum = 0)]
     position: Option<i32>,
-    /// Below 10^12; kept to six decimals, never through a float.
+    /// With `item_id`. Below 10^12; kept to six decimals, never through a float.
     value: Option<f64>,
+    /// Several items of one event, each of which becomes a row. One that is not valid rejects the
+    /// event.
+    #[schema(min_items = 1, max_items = 1000)]
+    items: Option<Vec<InteractionItem>>,
+    order: Option<Order>,
     /// Other members to keep.
     #[schema(value_type = Option<Object>)]
     meta: Option<()>,
     /// Another tenant than the key's own: only with the role `service`.
     tenant_id: Option<String>,
+}
+
+/// One of several items of an interaction; further members are kept in `meta.extra.items`.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct InteractionItem {
+    item_id: String,
+    /// Its place in the list.
+    #[schema(minimum = 0)]
+    position: Option<i32>,
+    /// How many; 1 if absent. Kept in `meta.quantity`.
+    quantity: Option<f64>,
+    /// Of one. Kept in `meta.price`.
+    price: Option<f64>,
+    /// The row's value; if absent, it is `price` times `quantity`, exactly, rounded to six decimals.
+    value: Option<f64>,
+}
+
+/// The order that the items belong to. Kept whole in the `meta.order` of each row, and in no
+/// column, so that its value is not counted.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Order {
+    #[schema(min_length = 1, max_length = 512)]
+    id: String,
+    value: Option<f64>,
+    #[schema(max_length = 512, example = "EUR")]
+    currency: Option<String>,
 }

@@ -65,7 +65,7 @@ pub struct ProblemBody<'p> {
     /// by code.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     rejected_more: &'p [More],
-    /// With `body_too_large`, if the rows are too large: how many events from the start of the body
+    /// With `body_too_large` and `too_many_events`, if it is for the events' rows: how many events from the start of the body
     /// fit.
     #[serde(skip_serializing_if = "Option::is_none")]
     events_that_fit: Option<usize>,
@@ -118,18 +118,34 @@ impl Problem {
 
     /// The body's rows are larger than a record may be.
     pub(crate) fn rows_too_large(bytes_max: usize, events_that_fit: usize) -> Self {
+        let detail = format!(
+            "the events' rows take more than {bytes_max} bytes once their raw ids are hashed"
+        );
+        Self::fits_in_part("body_too_large", detail, events_that_fit)
+    }
+
+    /// The body's events have more rows than a body may have.
+    pub(crate) fn too_many_rows(rows_max: usize, events_that_fit: usize) -> Self {
+        let detail = format!(
+            "the body has more than {rows_max} events, of which those with several items count once for each"
+        );
+        Self::fits_in_part("too_many_events", detail, events_that_fit)
+    }
+
+    fn fits_in_part(code: &'static str, detail: String, events_that_fit: usize) -> Self {
         let how = match events_that_fit {
             0 => "not even the first event fits".to_owned(),
             fit => format!(
                 "the first {fit} events fit: send those, and the others in further requests"
             ),
         };
-        let detail = format!(
-            "the events' rows take more than {bytes_max} bytes once their raw ids are hashed; {how}"
-        );
         Self {
             events_that_fit: Some(events_that_fit),
-            ..Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
+            ..Self::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                code,
+                format!("{detail}; {how}"),
+            )
         }
     }
 

@@ -42,6 +42,7 @@ fn time_to_decode(table: Table, body: &str) -> Duration {
         earliest: at,
         latest: at,
         items_max: 1000,
+        strict: false,
         new_event_id: &Uuid::nil,
         skew_ms: None,
     };

@@ -181,6 +181,23 @@ fn examples() -> Vec<Example> {
         ),
         exposure(Code::TooManyItems, json!({"items": items}), "items"),
         interaction(
+            Code::TooManyItems,
+            json!({"item_id": null, "items": items}),
+            "items",
+        ),
+        interaction(Code::UnknownField, json!({"typo": 1}), "typo"),
+        exposure(Code::UnknownField, json!({"typo": null}), "typo"),
+        interaction(
+            Code::InvalidValue,
+            json!({"item_id": null, "items": []}),
+            "items",
+        ),
+        interaction(
+            Code::ConflictingFields,
+            json!({"items": [{"item_id": "a"}]}),
+            "item_id",
+        ),
+        interaction(
             Code::UnknownTenant,
             json!({"tenant_id": "nobody"}),
             "tenant_id",
@@ -221,7 +238,11 @@ async fn every_code_is_reached_by_an_event_that_harms_no_other() {
             Code::UnknownTenant | Code::TenantNotActive => Role::Service,
             _ => Role::Ingest,
         };
-        let reply = lines.role("demo", role).post_bytes(path, body).await;
+        let mut client = lines.role("demo", role);
+        if code == Code::UnknownField {
+            client = client.query("strict=true");
+        }
+        let reply = client.post_bytes(path, body).await;
         let what = String::from_utf8_lossy(&bad[..bad.len().min(200)]).into_owned();
         assert_eq!(reply.settled(), (2, 0, 0, 1), "{what}: {}", reply.text);
         assert_eq!(reply.rejection(), (code.as_str(), field), "{what}");

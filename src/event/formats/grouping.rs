@@ -8,10 +8,10 @@ use uuid::Uuid;
 use crate::event::body::RawEvent;
 use crate::event::context::Context;
 use crate::event::exposure::{Experiment, Exposure, Versions, required_surface};
-use crate::event::field::{self, Names, opt_text, required};
+use crate::event::field::{Names, opt_text, required};
 use crate::event::format::Format;
 use crate::event::identity::{self, Pseudonym, RequestId};
-use crate::event::interaction;
+use crate::event::items;
 use crate::event::json;
 use crate::event::json::write::ObjectWriter;
 use crate::event::meta::Meta;
@@ -19,6 +19,8 @@ use crate::event::rejection::{Code, Rejection};
 use crate::event::row::Key;
 use crate::event::subject::{self, HexText, Subject};
 use crate::event::time::Micros;
+use crate::event::unknown;
+use crate::event::warning::Notes;
 
 /// A line without a request id joins a list within this time of its first or last line.
 const SAME_LIST_US: i64 = 1_000_000;
@@ -77,6 +79,7 @@ impl<'a> Grouping<'a> {
         index: u32,
         event: &RawEvent<'a, '_>,
         context: &Context<'_>,
+        notes: &mut Notes<'a>,
     ) -> Result<(), Rejection> {
         let mut extra = Vec::new();
         let [
@@ -89,20 +92,23 @@ impl<'a> Grouping<'a> {
             user_id,
             request_id,
             rank,
-        ] = field::pick(
+            tenant_id,
+        ] = unknown::pick(
             event,
             const {
                 &Names::new([
                     "v", "ts", "tenant", "surface", "session_id", "item_id", "user_id",
-                    "request_id", "rank",
+                    "request_id", "rank", "tenant_id",
                 ])
             },
+            context,
+            notes,
             &mut extra,
         )?;
         if v.is_some_and(|v| v.raw != "1") {
             return Err(Rejection::of(Code::UnsupportedFormat, "v", "must be 1"));
         }
-        let at = context.instant(required(ts, "ts")?)?;
+        let at = context.instant(required(ts, "ts")?, notes)?;
         let surface = required_surface(surface)?;
         let session = subject::pseudonym_or_raw(session_id, None, context)?;
         let user = match user_id {
@@ -110,7 +116,7 @@ impl<'a> Grouping<'a> {
             None => None,
         };
         let list = List {
-            tenant: context.tenant_of(tenant)?,
+            tenant: context.tenant_of(&[tenant_id, tenant])?,
             surface,
             session: required(session, "session_id")?,
             user,
@@ -119,7 +125,7 @@ impl<'a> Grouping<'a> {
         let line = Line {
             index,
             text: event.text,
-            item_id: interaction::item(item_id)?,
+            item_id: items::item_id(item_id)?,
             rank: rank.map(|value| value.int(0)).transpose()?,
             extra: extra.into_iter().cloned().collect(),
         };
@@ -198,7 +204,7 @@ impl<'a> Group<'a> {
                 let mut kept = ObjectWriter::open(&mut extra);
                 kept.str("item_id", &line.item_id);
                 for field in &line.extra {
-                    subject::push_member(&mut kept, field, context.pseudonymizer);
+                    subject::push_unknown(&mut kept, field, context.pseudonymizer);
                 }
                 kept.close();
             }
@@ -219,7 +225,14 @@ impl<'a> Group<'a> {
         // A request id that was made up here is not the client's raw one.
         let named = list.request_id.as_ref().map(|_| &request_id);
         let meta = meta
-            .text(format, true, named, &subject, context)
+            .text(
+                format,
+                true,
+                named,
+                &subject,
+                context,
+                &mut Notes::default(),
+            )
             .expect("only a client's own meta can be wrong, and lines have none");
         Exposure {
             key: Key {

@@ -16,6 +16,18 @@ impl<'o> ObjectWriter<'o> {
         Self { out, empty: true }
     }
 
+    /// Goes on with an object that `out` begins with and that is not closed; opens it if `out` is
+    /// empty.
+    pub fn resume(out: &'o mut String) -> Self {
+        match out.len() {
+            0 => Self::open(out),
+            length => Self {
+                out,
+                empty: length == 1,
+            },
+        }
+    }
+
     /// Writes a member with a value that is JSON text already.
     pub fn raw(&mut self, key: &str, raw: &str) -> &mut Self {
         self.name(key).push_str(raw);

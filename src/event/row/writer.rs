@@ -60,10 +60,16 @@ impl RowWriter {
         self.buffer.capacity() + self.ends.capacity() * size_of::<u32>()
     }
 
-    /// Removes the last row, which began when `len_bytes` were written.
+    /// Removes the rows that were written after the first `len_bytes`.
     pub fn take_back(&mut self, len_bytes: usize) {
         self.buffer.truncate(len_bytes);
-        self.ends.pop();
+        while self
+            .ends
+            .last()
+            .is_some_and(|&end| end as usize > len_bytes)
+        {
+            self.ends.pop();
+        }
         let mut from = PREFIX_BYTES;
         (self.first, self.last) = (Micros(i64::MAX), Micros(i64::MIN));
         for &end in &self.ends {

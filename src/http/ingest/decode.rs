@@ -63,7 +63,7 @@ pub(super) async fn decode(
     }
 }
 
-/// Decodes the body's events. `None` if there are more than `limits` allows, but not more than the
+/// Decodes the body's events. `None` if there are more, or more rows of them, than `limits` allows, but not more than the
 /// service allows.
 fn decode_now(
     app: &App,
@@ -113,6 +113,7 @@ fn decode_with(
     };
     let rows = RowLimits {
         bytes_max: app.admission.spool().payload_bytes_max(),
+        rows_max: limits.events_max,
         memory: scratch,
     };
     let decoded = event::decode::decode_within(
@@ -128,17 +129,25 @@ fn decode_with(
             earliest: Micros(received_at.0.saturating_sub(app.horizon_past_us)),
             latest: Micros(received_at.0.saturating_add(app.horizon_future_us)),
             items_max: crate::http::app::ITEMS_MAX,
+            strict: options.strict,
             new_event_id: &Uuid::now_v7,
             skew_ms,
         },
         rows,
     );
-    decoded.map(Some).map_err(|error| match error {
-        DecodeError::NoMemory => no_memory(),
-        DecodeError::RowsTooLarge { events_that_fit } => {
-            Problem::rows_too_large(rows.bytes_max, events_that_fit)
+    match decoded {
+        Ok(decoded) => Ok(Some(decoded)),
+        Err(DecodeError::TooManyRows { .. }) if rows.rows_max < app.event_limits.events_max => {
+            Ok(None)
         }
-    })
+        Err(DecodeError::NoMemory) => Err(no_memory()),
+        Err(DecodeError::RowsTooLarge { events_that_fit }) => {
+            Err(Problem::rows_too_large(rows.bytes_max, events_that_fit))
+        }
+        Err(DecodeError::TooManyRows { events_that_fit }) => {
+            Err(Problem::too_many_rows(rows.rows_max, events_that_fit))
+        }
+    }
 }
 
 /// How far the sender's clock is behind this one, plus the time that the body took to arrive.

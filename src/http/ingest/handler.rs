@@ -17,8 +17,10 @@ use super::body::read as body;
 use super::decode::decode;
 use super::options::{Params, RequestOptions};
 use super::refusal::full;
-use super::response::{Answer, Room, RowIndex, rejections, with_reservation};
+use super::response::{Answer, Room, rejections, with_reservation};
+use super::row_index::RowIndex;
 use super::waiting::hand_over;
+use super::warnings::warnings;
 use crate::admission::admit::Overload;
 use crate::admission::memory::Reservation;
 use crate::clock;
@@ -126,12 +128,17 @@ pub(crate) async fn collect(
     let mut room = Room::of(body_bytes, events);
     let (rejected, rejected_more) = rejections(decoded.rejected, &decoded.rejected_more, &mut room);
     drop(decoded.rejected_more);
-    // Memory for the rejections is reserved before the accepted events are handed over: after that
+    let (warnings, warnings_more) = warnings(&decoded.warnings, |one| room.take(one));
+    // Memory for what is told so far is reserved before the accepted events are handed over: after that
     // the request can no longer be refused.
-    let answer_reservation = match rejected.is_empty() && rejected_more.is_empty() {
+    let is_plain = rejected.is_empty()
+        && rejected_more.is_empty()
+        && warnings.is_empty()
+        && warnings_more.is_empty();
+    let answer_reservation = match is_plain {
         true => None,
         false => {
-            let told_bytes = json_bytes(&(&rejected, &rejected_more)).len();
+            let told_bytes = json_bytes(&(&rejected, &rejected_more, &warnings)).len();
             let reservation = app.admission.reserve(told_bytes + ANSWER_BYTES_UNRESERVED);
             Some(reservation.map_err(refuse)?)
         }
@@ -150,6 +157,8 @@ pub(crate) async fn collect(
     let mut answer = Answer {
         rejected,
         rejected_more,
+        warnings,
+        warnings_more,
         ..Answer::default()
     };
     let result = if validate {
@@ -159,7 +168,8 @@ pub(crate) async fn collect(
     } else {
         let rows = decoded.rows.len();
         let (reached, result) = hand_over(app, decoded.rows, reservation, ack).await?;
-        // Counts rows, as all later stages do: a list that came in several lines is one row.
+        // Counts rows, as all later stages do: a list that came in several lines is one row, an
+        // event of several items is several.
         app.metrics.count(table, EventOutcome::Accepted, rows);
         answer.ack = reached.as_str();
         answer.accepted = valid;

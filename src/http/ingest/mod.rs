@@ -9,4 +9,6 @@ pub(crate) mod handler;
 pub(crate) mod options;
 pub(crate) mod refusal;
 pub(crate) mod response;
+pub(crate) mod row_index;
 pub(crate) mod waiting;
+pub(crate) mod warnings;

@@ -36,6 +36,9 @@ pub(super) struct Params {
     /// `true`: the answer (200) says what is valid, and nothing is stored.
     #[param(value_type = Option<bool>)]
     validate: Option<String>,
+    /// `true` rejects an event that has a field which its format does not know, with `unknown_field`; by default such fields are kept in `meta.extra`.
+    #[param(value_type = Option<bool>)]
+    strict: Option<String>,
 }
 
 impl Params {
@@ -56,6 +59,7 @@ impl Params {
                 "key" => &mut params.key,
                 "partial" => &mut params.partial,
                 "validate" => &mut params.validate,
+                "strict" => &mut params.strict,
                 _ => {
                     let name: String = name.chars().take(NAME_CHARS_MAX).collect();
                     checked = checked.and(Err(invalid(format!(
@@ -78,7 +82,7 @@ impl Params {
 }
 
 /// The parameters of [`Params`], for the message about an unknown one.
-const PARAMS: &[&str] = &["ack", "format", "key", "partial", "validate"];
+const PARAMS: &[&str] = &["ack", "format", "key", "partial", "strict", "validate"];
 
 /// Characters of an unknown name that the message repeats.
 const NAME_CHARS_MAX: usize = 40;
@@ -93,6 +97,8 @@ pub(super) struct RequestOptions {
     pub(super) partial: bool,
     /// Whether the events are only looked at.
     pub(super) validate: bool,
+    /// Whether an event with a field that its format does not know is rejected.
+    pub(super) strict: bool,
 }
 
 impl RequestOptions {
@@ -115,6 +121,7 @@ impl RequestOptions {
             framing: content_type::framing(headers)?,
             partial: switch("partial", params.partial.as_deref(), true, &parts.uri)?,
             validate: switch("validate", params.validate.as_deref(), false, &parts.uri)?,
+            strict: switch("strict", params.strict.as_deref(), false, &parts.uri)?,
         };
         body::check_announced(headers, app.body_limits)?;
         if options.validate {

@@ -7,12 +7,9 @@ use axum::body::Bytes;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::event::decode::{Decoded, REJECTED_IN_FULL, Rejected};
+use super::warnings::{MoreWarnings, Warning};
+use crate::event::decode::{REJECTED_IN_FULL, Rejected};
 use crate::event::rejection::Code;
-use crate::event::result::RecordResult;
-
-/// Most bytes of a Postgres message that are passed on; `quarantine show` prints all of it.
-const MESSAGE_BYTES_MAX: usize = 512;
 
 /// The response to a body with at least one accepted event.
 #[derive(Debug, Default, Serialize, ToSchema)]
@@ -31,7 +28,14 @@ pub struct Answer {
     /// The invalid events that are not in `rejected`, by code.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub rejected_more: Vec<More>,
-    /// With `committed`: events that are new in Postgres now.
+    /// What was done to accepted events that their sender may not expect, by field. At most twenty.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<Warning>,
+    /// The warnings that are not in `warnings`, by code.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings_more: Vec<MoreWarnings>,
+    /// With `committed`: events that are new in Postgres now. An event of several items counts once,
+    /// with the worst result of its rows: committed, then duplicate, then quarantined.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = 97)]
     pub committed: Option<usize>,
@@ -86,7 +90,7 @@ impl Room {
     }
 
     /// Takes the bytes of one result; false if there is no room.
-    fn take(&mut self, result: &impl Serialize) -> bool {
+    pub fn take(&mut self, result: &impl Serialize) -> bool {
         let bytes = serde_json::to_vec(result).map_or(usize::MAX, |json| json.len() + 1);
         let left = self.bytes.checked_sub(bytes);
         self.bytes = left.unwrap_or(self.bytes);
@@ -95,7 +99,7 @@ impl Room {
 
     /// Takes results while there is room, [`REJECTED_IN_FULL`] at most. Also returns the first that
     /// did not fit; the others stay in `results`.
-    fn take_first<T: Serialize>(
+    pub fn take_first<T: Serialize>(
         &mut self,
         results: &mut impl Iterator<Item = T>,
     ) -> (Vec<T>, Option<T>) {
@@ -113,7 +117,7 @@ impl Room {
 
 /// Sums results up by code. The indexes have to ascend.
 #[derive(Debug, Default)]
-struct Summary(BTreeMap<Cow<'static, str>, Places>);
+pub struct Summary(BTreeMap<Cow<'static, str>, Places>);
 
 #[derive(Debug, Default)]
 struct Places {
@@ -125,7 +129,8 @@ struct Places {
 }
 
 impl Summary {
-    fn add(&mut self, code: Cow<'static, str>, index: u32) {
+    /// Adds the event at this place.
+    pub fn add(&mut self, code: Cow<'static, str>, index: u32) {
         let places = self.0.entry(code).or_default();
         places.count += 1;
         match &mut places.open {
@@ -137,7 +142,8 @@ impl Summary {
         }
     }
 
-    fn finish(self) -> Vec<More> {
+    /// The sums.
+    pub fn finish(self) -> Vec<More> {
         let more = |(code, mut places): (_, Places)| {
             places.close();
             More {
@@ -252,74 +258,6 @@ impl From<Rejected> for RejectedEvent {
     }
 }
 
-/// The events of the body that each row holds: results come by row, the response reports events.
-#[derive(Debug)]
-pub struct RowIndex(Vec<(u32, u32)>);
-
-impl RowIndex {
-    /// Takes the row index out of a decoded body.
-    pub fn of(decoded: &mut Decoded) -> Self {
-        let mut row_index = std::mem::take(&mut decoded.row_index);
-        row_index.sort_unstable();
-        Self(row_index)
-    }
-
-    /// Number of accepted events.
-    pub fn events(&self) -> usize {
-        self.0.len()
-    }
-
-    /// The events in a row.
-    fn events_of(&self, row: u32) -> impl Iterator<Item = u32> {
-        let from = self.0.partition_point(|&(of, _)| of < row);
-        self.0[from..]
-            .iter()
-            .take_while(move |&&(of, _)| of == row)
-            .map(|&(_, event)| event)
-    }
-
-    /// Completes a response with the result of its record.
-    pub fn settle(&self, result: &RecordResult, answer: &mut Answer, room: &mut Room) {
-        let duplicates = result
-            .duplicates
-            .iter()
-            .map(|&row| self.events_of(row).count())
-            .sum();
-        let mut quarantined: Vec<_> = result
-            .quarantined
-            .iter()
-            .flat_map(|bad| self.events_of(bad.row).map(move |index| (index, bad)))
-            .collect();
-        // Rows come back in the order of their keys.
-        quarantined.sort_unstable_by_key(|(index, _)| *index);
-        answer.committed = Some(self.events() - duplicates - quarantined.len());
-        answer.duplicates = Some(duplicates);
-        let mut results = quarantined
-            .into_iter()
-            .map(|(index, bad)| QuarantinedEvent {
-                index,
-                code: bad.sqlstate.clone(),
-                message: beginning_of(&bad.message),
-            });
-        let (told, cut_off) = room.take_first(&mut results);
-        let mut summary = Summary::default();
-        for result in cut_off.into_iter().chain(results) {
-            summary.add(result.code.into(), result.index);
-        }
-        answer.quarantined = Some(told);
-        answer.quarantined_more = summary.finish();
-    }
-}
-
-/// The message, or its beginning if it is long.
-fn beginning_of(message: &str) -> String {
-    if message.len() <= MESSAGE_BYTES_MAX {
-        return message.to_owned();
-    }
-    let end = message.floor_char_boundary(MESSAGE_BYTES_MAX);
-    format!("{}…", &message[..end])
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -397,12 +335,5 @@ mod tests {
         assert_eq!(budget.reserved(), 600);
         drop(tail);
         assert_eq!(budget.reserved(), 0);
-    }
-
-    #[test]
-    fn a_long_message_is_cut_between_two_characters() {
-        let cut = beginning_of(&"é".repeat(600));
-        assert_eq!(cut.chars().count(), 257);
-        assert_eq!(beginning_of("short"), "short");
     }
 }
