@@ -93,7 +93,8 @@ impl Tally {
             let note = "not all bodies fitted into memory: some were made while the clock ran (--prepare-mb)";
             line(out, "note", note);
         }
-        let columns: [(&str, fn(&Counts) -> u64); 6] = [
+        type Count = fn(&Counts) -> u64;
+        let columns: [(&str, Count); 6] = [
             ("accepted", |counts| counts.accepted),
             ("committed", |counts| counts.committed),
             ("duplicates", |counts| counts.duplicates),
