@@ -5,7 +5,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
 
-use crate::config::{Database, Secrets};
+use crate::config::database::Database;
+use crate::config::secret::Secrets;
 use crate::logging;
 use crate::tenants::admin;
 use crate::tenants::key::ApiKeyHasher;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use crate::config::Database;
+use crate::config::database::Database;
 use crate::postgres::session::Session;
 
 pub(crate) async fn open(database: &Database) -> Result<Session> {

@@ -49,8 +49,11 @@ impl Access {
     ) -> Result<Self, Problem> {
         let key = presented_key(headers, query_key)?;
         let snapshot = tenants.snapshot();
-        let caller = snapshot
-            .lookup(hasher.hash(&key), now.0)
+        let caller = hasher
+            .hashes(&key)
+            .map(|hash| snapshot.lookup(hash, now.0))
+            .find(|found| !matches!(found, Err(KeyError::Unknown)))
+            .unwrap_or(Err(KeyError::Unknown))
             .map_err(|refused| {
                 if refused == KeyError::Unknown {
                     tenants.wake();

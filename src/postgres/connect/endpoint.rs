@@ -5,11 +5,13 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, bail};
-use tokio_postgres::config::{Host, SslMode, SslNegotiation};
+use anyhow::{Context as _, Result, bail};
+use tokio_postgres::config::{SslMode, SslNegotiation};
 use tokio_postgres::{Config, NoTls};
 
 use super::connection::Connection;
+use super::parameters::Parameters;
+use super::password::Account;
 
 /// Long enough for a handshake across an ocean with one or two lost packets.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -22,67 +24,103 @@ pub(crate) struct Endpoint {
     pub(crate) place: String,
     /// PostgreSQL does not offer TLS on Unix sockets.
     pub(crate) unix: bool,
+    /// What a password is looked up for.
+    pub(crate) account: Account,
 }
 
 impl Endpoint {
-    /// One config per host, because a Unix socket needs another `sslmode`.
-    pub(crate) fn of(config: &Config) -> Result<Vec<Self>> {
-        let (hosts, addresses, ports) = (
-            config.get_hosts(),
-            config.get_hostaddrs(),
-            config.get_ports(),
-        );
-        let count = hosts.len().max(addresses.len());
-        if count == 0 {
-            bail!(
+    /// One config per host, because a Unix socket needs another `sslmode`. `config` has neither
+    /// hosts nor ports.
+    pub(crate) fn of(parameters: &Parameters, config: &Config) -> Result<Vec<Self>> {
+        let list = |name| {
+            let parts = parameters.get(name).map(|text| text.split(','));
+            parts.map(|parts| parts.map(str::trim).collect::<Vec<_>>())
+        };
+        let (hosts, addresses) = (list("host"), list("hostaddr"));
+        let ports = list("port").unwrap_or_default();
+        let count = match (&hosts, &addresses) {
+            (None, None) => bail!(
                 "the database URL names no host; \
-             add one, or the directory of the Unix socket (?host=/var/run/postgresql)"
-            );
-        }
-        if !hosts.is_empty() && !addresses.is_empty() && hosts.len() != addresses.len() {
-            bail!(
+                 add one, or the directory of the Unix socket (?host=/var/run/postgresql), or set PGHOST"
+            ),
+            (Some(hosts), Some(addresses)) if hosts.len() != addresses.len() => bail!(
                 "the database URL has {} host but {} hostaddr",
                 hosts.len(),
                 addresses.len()
-            );
-        }
+            ),
+            (Some(listed), _) | (None, Some(listed)) => listed.len(),
+        };
         if ports.len() > 1 && ports.len() != count {
             bail!(
                 "the database URL has {count} hosts but {} ports; give one for all or one each",
                 ports.len()
             );
         }
-        let user = config.get_user().unwrap_or("(this system user)");
-        let database = config.get_dbname().unwrap_or(user);
+        let user = parameters.get("user").unwrap_or("(this system user)");
+        let database = parameters.get("dbname").unwrap_or(user);
         let mut endpoints = Vec::with_capacity(count);
         for i in 0..count {
-            let port = ports.get(i).or(ports.first()).copied().unwrap_or(5432);
-            let mut one = without_hosts(config);
+            let at = |list: &Option<Vec<&'_ str>>| -> Option<String> {
+                let entry = list.as_ref()?.get(i).copied()?;
+                (!entry.is_empty()).then(|| entry.to_owned())
+            };
+            let port = match ports.get(i).or(ports.first()) {
+                None | Some(&"") => 5432,
+                Some(text) => text
+                    .parse()
+                    .ok()
+                    .filter(|port| *port > 0)
+                    .with_context(|| {
+                        parameters
+                            .refusal("port", "it has to be a number from 1 to 65535")
+                            .to_string()
+                    })?,
+            };
+            let mut one = config.clone();
             one.port(port);
-            if let Some(address) = addresses.get(i) {
-                one.hostaddr(*address);
+            let (host, address) = (at(&hosts), at(&addresses));
+            if let Some(address) = &address {
+                one.hostaddr(address.parse().map_err(|_| {
+                    parameters.refusal(
+                        "hostaddr",
+                        "it has to be an IP address, or several with commas between",
+                    )
+                })?);
             }
-            let (unix, shown) = match (hosts.get(i), addresses.get(i)) {
-                (Some(Host::Unix(path)), _) => {
-                    one.host_path(path);
-                    (true, path.display().to_string())
+            let (unix, shown) = match (host, address) {
+                (Some(host), _) if host.starts_with('/') => {
+                    one.host_path(&host);
+                    (true, host)
                 }
-                (Some(Host::Tcp(name)), _) => {
-                    one.host(name);
-                    (false, name.clone())
+                (Some(host), _) if host.starts_with('@') => bail!(
+                    "a host of the database URL is an abstract Unix socket, which is not supported: name the directory of a socket"
+                ),
+                // Without a name TLS uses the address, which a certificate can contain.
+                (Some(host), _) | (None, Some(host)) => {
+                    one.host(&host);
+                    (false, host)
                 }
-                (None, Some(address)) => {
-                    // TLS needs a name. Use the address, which a certificate can contain.
-                    one.host(address.to_string());
-                    (false, address.to_string())
-                }
-                (None, None) => bail!("the database URL has fewer hosts than it counts"),
+                (None, None) => bail!(
+                    "host {} of the database URL is empty; name it, or remove its comma",
+                    i + 1
+                ),
             };
             let place = format!("database \"{database}\" at {shown}:{port} as user \"{user}\"");
+            let user = match parameters.get("user") {
+                Some(user) => user.to_owned(),
+                None => whoami::username().unwrap_or_default(),
+            };
+            let account = Account {
+                host: shown,
+                port,
+                database: parameters.get("dbname").unwrap_or(&user).to_owned(),
+                user,
+            };
             endpoints.push(Self {
                 config: one,
                 place,
                 unix,
+                account,
             });
         }
         Ok(endpoints)
@@ -110,44 +148,4 @@ impl Endpoint {
             clear_text: None,
         })
     }
-}
-
-/// A copy without host, hostaddr and port, which a `Config` can only append to.
-fn without_hosts(config: &Config) -> Config {
-    let mut copy = Config::new();
-    if let Some(user) = config.get_user() {
-        copy.user(user);
-    }
-    if let Some(password) = config.get_password() {
-        copy.password(password);
-    }
-    if let Some(dbname) = config.get_dbname() {
-        copy.dbname(dbname);
-    }
-    if let Some(options) = config.get_options() {
-        copy.options(options);
-    }
-    if let Some(name) = config.get_application_name() {
-        copy.application_name(name);
-    }
-    if let Some(limit) = config.get_connect_timeout() {
-        copy.connect_timeout(*limit);
-    }
-    if let Some(limit) = config.get_tcp_user_timeout() {
-        copy.tcp_user_timeout(*limit);
-    }
-    if let Some(interval) = config.get_keepalives_interval() {
-        copy.keepalives_interval(interval);
-    }
-    if let Some(retries) = config.get_keepalives_retries() {
-        copy.keepalives_retries(retries);
-    }
-    copy.keepalives(config.get_keepalives())
-        .keepalives_idle(config.get_keepalives_idle())
-        .ssl_mode(config.get_ssl_mode())
-        .ssl_negotiation(config.get_ssl_negotiation())
-        .target_session_attrs(config.get_target_session_attrs())
-        .channel_binding(config.get_channel_binding())
-        .load_balance_hosts(config.get_load_balance_hosts());
-    copy
 }

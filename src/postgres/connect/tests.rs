@@ -4,10 +4,26 @@ use std::time::Duration;
 
 use tokio_postgres::config::{Host, SslMode};
 
+use super::environment::LibpqEnvironment;
+use super::role::ServerRole;
 use super::{Target, tls::Mode};
 
 fn target(text: &str) -> Target {
     Target::parse(text).unwrap()
+}
+
+fn environment(variables: &[(&str, &str)]) -> LibpqEnvironment {
+    let owned = |&(name, value): &(&str, &str)| (name.to_owned(), value.to_owned());
+    LibpqEnvironment::new(variables.iter().map(owned))
+}
+
+fn target_in(text: &str, variables: &[(&str, &str)]) -> Target {
+    Target::parse_with(text, &environment(variables)).unwrap()
+}
+
+fn refusal_in(text: &str, variables: &[(&str, &str)]) -> String {
+    let refused = Target::parse_with(text, &environment(variables));
+    format!("{:#}", refused.unwrap_err())
 }
 
 fn refusal(text: &str) -> String {
@@ -112,4 +128,354 @@ fn quotes_and_escapes_in_key_value_form_survive() {
         &target(r"host = h  user='o\'neil' password=a\ b\\c dbname=''").endpoints[0].config;
     assert_eq!(config.get_user(), Some("o'neil"));
     assert_eq!(config.get_password(), Some(&br"a b\c"[..]));
+}
+
+#[test]
+fn what_a_connection_string_leaves_out_comes_from_libpqs_environment() {
+    let all = [
+        ("PGHOST", "db.test"),
+        ("PGPORT", "6000"),
+        ("PGDATABASE", "events"),
+        ("PGUSER", "ada"),
+        ("PGPASSWORD", " pass word "),
+        ("PGAPPNAME", "named"),
+        ("PGSSLMODE", "require"),
+        ("PGCONNECT_TIMEOUT", "7"),
+        ("PGOPTIONS", "-c geqo=off"),
+        ("PGTARGETSESSIONATTRS", "primary"),
+        ("PGKRBSRVNAME", "postgres"),
+    ];
+    for empty in ["postgres://", "POSTGRESQL://", "postgres:///", "dbname=''"] {
+        let target = target_in(empty, &all);
+        let endpoint = &target.endpoints[0];
+        assert_eq!(
+            endpoint.place, "database \"events\" at db.test:6000 as user \"ada\"",
+            "{empty}"
+        );
+        let config = &endpoint.config;
+        assert_eq!(config.get_password(), Some(&b" pass word "[..]));
+        assert_eq!(config.get_application_name(), Some("named"));
+        assert_eq!(config.get_connect_timeout(), Some(&Duration::from_secs(7)));
+        assert_eq!(config.get_options(), Some("-c geqo=off"));
+        assert_eq!(target.tls.mode, Mode::Require);
+        assert_eq!(target.role, ServerRole::Primary);
+    }
+    let given = "postgres://eve:other@h:7000/d?sslmode=disable&target_session_attrs=any";
+    let target = target_in(given, &all);
+    assert_eq!(
+        target.to_string(),
+        "database \"d\" at h:7000 as user \"eve\" (sslmode=disable)"
+    );
+    assert_eq!(target.role, ServerRole::Any);
+    let blank = target_in("postgres://u@h/d", &[("PGSSLMODE", " "), ("PGPORT", "")]);
+    assert_eq!(
+        blank.to_string(),
+        "database \"d\" at h:5432 as user \"u\" (sslmode=prefer)"
+    );
+    // What no variable is said to be, it is not taken for.
+    assert!(refusal_in("postgres://", &[]).contains("set PGHOST"));
+}
+
+#[test]
+fn a_bad_variable_is_named_with_its_value_unless_that_is_secret() {
+    for (variable, value, why) in [
+        (
+            "PGSSLMODE",
+            "on",
+            "PGSSLMODE is 'on': it has to be one of disable, allow, prefer",
+        ),
+        (
+            "PGCONNECT_TIMEOUT",
+            "5s",
+            "PGCONNECT_TIMEOUT is '5s': it has to be a whole number",
+        ),
+        (
+            "PGPORT",
+            "http",
+            "PGPORT is 'http': it has to be a number from 1 to 65535",
+        ),
+        (
+            "PGTARGETSESSIONATTRS",
+            "standby",
+            "PGTARGETSESSIONATTRS is 'standby': events are written",
+        ),
+        (
+            "PGREQUIREAUTH",
+            "md5",
+            "PGREQUIREAUTH is 'md5': ways of authentication",
+        ),
+        ("PGSERVICE", "nowhere", "there is no service \"nowhere\""),
+    ] {
+        let refusal = refusal_in("postgres://u@h/d", &[(variable, value)]);
+        assert!(refusal.contains(why), "{variable}: {refusal}");
+    }
+}
+
+#[test]
+fn a_service_gives_what_the_connection_string_leaves_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("services");
+    std::fs::write(
+        &file,
+        "[events]\nhost=db.test\nport=6000\nuser=ada\npassword=hunter2\nsslmode=require\n\
+         [nested]\nservice=events\n[odd]\nhosst=x\n[bad]\nsslmode=maybe\n",
+    )
+    .unwrap();
+    let file = file.display().to_string();
+    let variables = [
+        ("PGSERVICEFILE", file.as_str()),
+        ("PGUSER", "eve"),
+        ("PGDATABASE", "d"),
+    ];
+    for text in [
+        "service=events",
+        "postgres:///?service=events",
+        "postgres://?service=events",
+    ] {
+        let target = target_in(text, &variables);
+        assert_eq!(
+            target.to_string(),
+            "database \"d\" at db.test:6000 as user \"ada\" (sslmode=require)"
+        );
+        assert_eq!(
+            target.endpoints[0].config.get_password(),
+            Some(&b"hunter2"[..])
+        );
+    }
+    let named = [("PGSERVICE", "events"), ("PGSERVICEFILE", file.as_str())];
+    assert_eq!(
+        target_in("postgres://bob@h:7000/x", &named).to_string(),
+        "database \"x\" at h:7000 as user \"bob\" (sslmode=require)"
+    );
+    for (service, why) in [
+        ("nested", "names another service"),
+        ("odd", "is not known here: hosst"),
+        ("bad", "sslmode in the service \"bad\" of"),
+        ("none", "there is no service \"none\" in"),
+    ] {
+        let refusal = refusal_in(&format!("service={service}"), &variables);
+        assert!(
+            refusal.contains(why) && refusal.contains(&file),
+            "{refusal}"
+        );
+        assert!(!refusal.contains("hunter2"), "{refusal}");
+    }
+}
+
+#[test]
+fn every_word_of_libpq_is_taken_or_refused_with_a_reason() {
+    for harmless in [
+        "gssencmode=disable",
+        "gssencmode=prefer",
+        "krbsrvname=postgres",
+        "gsslib=gssapi",
+        "gssdelegation=0",
+        "fallback_application_name=x",
+        "client_encoding=utf8",
+        "client_encoding=UTF-8",
+        "client_encoding=auto",
+        "sslcompression=1",
+        "sslsni=0",
+        "sslcertmode=allow",
+        "sslcertmode=disable",
+        "keepalives=0",
+        "keepalives_count=3",
+        "keepalives_idle=0",
+        "keepalives_interval=9",
+        "tcp_user_timeout=0",
+        "channel_binding=require",
+        "load_balance_hosts=random",
+        "sslnegotiation=postgres",
+        "replication=false",
+        "min_protocol_version=3.0",
+        "max_protocol_version=latest",
+        "ssl_min_protocol_version=TLSv1.2",
+        "ssl_max_protocol_version=TLSv1.3",
+        "target_session_attrs=any",
+        "target_session_attrs=primary",
+        "target_session_attrs=read-write",
+        "sslmode=disable",
+        "sslmode=allow",
+        "sslmode=prefer",
+        "sslmode=require",
+        "sslmode=verify-full",
+        "connect_timeout=0",
+        "ssl=true",
+        "passfile=/no",
+        "requiressl=1",
+        "authtype=x",
+        "tty=x",
+        "options=",
+        "sslmode=",
+    ] {
+        let target = target(&format!("postgres://u@h/d?{harmless}"));
+        assert_eq!(
+            target.endpoints[0].config.get_application_name(),
+            Some("recsys-ingest")
+        );
+        let (name, value) = harmless.split_once('=').unwrap();
+        Target::parse(&format!("host=h user=u {name}='{value}'")).unwrap();
+    }
+    for (refused, why) in [
+        ("target_session_attrs=standby", "a standby takes no writes"),
+        (
+            "target_session_attrs=prefer-standby",
+            "a standby takes no writes",
+        ),
+        (
+            "target_session_attrs=read-only",
+            "a standby takes no writes",
+        ),
+        (
+            "target_session_attrs=master",
+            "one of any, primary, read-write",
+        ),
+        ("client_encoding=latin1", "one of UTF8"),
+        ("gssencmode=require", "use TLS"),
+        ("sslcertmode=require", "use allow"),
+        ("sslpassword=x", "decrypt the file"),
+        ("sslcrl=/x", "revoked"),
+        ("sslcrldir=/x", "revoked"),
+        ("requirepeer=postgres", "Unix socket"),
+        ("require_auth=scram-sha-256", "channel_binding=require"),
+        ("replication=database", "takes no rows"),
+        ("min_protocol_version=3.2", "3.0"),
+        ("ssl_max_protocol_version=TLSv1.1", "TLS before 1.2"),
+        (
+            "ssl_min_protocol_version=TLSv1.3&ssl_max_protocol_version=TLSv1.2",
+            "is above",
+        ),
+        ("oauth_issuer=x", "OAuth"),
+        ("scram_client_key=x", "give the password"),
+        ("ssl=false", "sslmode=disable"),
+        ("connect_timeout=soon", "a whole number"),
+        (
+            "sslmode=on",
+            "one of disable, allow, prefer, require, verify-ca, verify-full",
+        ),
+        ("ssl_mode=require", "did you mean sslmode?"),
+        ("search_path=x", "options=-c%20search_path"),
+    ] {
+        let refusal = refusal(&format!("postgres://u@h/d?{refused}"));
+        assert!(refusal.contains(why), "{refused}: {refusal}");
+    }
+    assert_eq!(target("postgres://u@h/d?ssl=true").tls.mode, Mode::Require);
+    // As in libpq, what stands later counts, and a parameter counts before a variable.
+    let late = target_in(
+        "postgres://u@h/d?sslmode=disable&ssl=true",
+        &[("PGSSLMODE", "disable")],
+    );
+    assert_eq!(late.tls.mode, Mode::Require);
+}
+
+#[test]
+fn hosts_are_read_as_libpq_reads_them() {
+    for (text, places) in [
+        ("postgres://a,b:6000/d", &["a:5432", "b:6000"][..]),
+        ("postgres://a:1,b:2,c/d", &["a:1", "b:2", "c:5432"]),
+        (
+            "postgres://[::1]:6000,[fd00::5]/d",
+            &["::1:6000", "fd00::5:5432"],
+        ),
+        ("host=a,b port=6000 dbname=d", &["a:6000", "b:6000"]),
+        ("host=a,b port=,6000 dbname=d", &["a:5432", "b:6000"]),
+        (
+            "hostaddr=10.0.0.1,10.0.0.2 dbname=d",
+            &["10.0.0.1:5432", "10.0.0.2:5432"],
+        ),
+        ("postgres://%2Frun%2Fpg/d", &["/run/pg:5432"]),
+        ("postgres:///d?host=/run/pg&port=6000", &["/run/pg:6000"]),
+        // A parameter replaces the host in front, and not its port.
+        ("postgres://a:6000/d?host=b", &["b:6000"]),
+        ("Postgres://a/d", &["a:5432"]),
+    ] {
+        let shown = |place: &&str| format!("database \"d\" at {place} as user");
+        let found = target(text);
+        assert_eq!(found.endpoints.len(), places.len(), "{text}");
+        for (endpoint, place) in found.endpoints.iter().zip(places) {
+            assert!(
+                endpoint.place.starts_with(&shown(place)),
+                "{text}: {}",
+                endpoint.place
+            );
+        }
+    }
+    for (text, why) in [
+        ("host=a,b port=1,2,3", "2 hosts but 3 ports"),
+        ("host=a,b hostaddr=10.0.0.1", "2 host but 1 hostaddr"),
+        ("host=a,", "host 2 of the database URL is empty"),
+        ("postgres://a,/d", "host 2 of the database URL is empty"),
+        ("host=@abstract", "abstract"),
+        ("hostaddr=db.test", "an IP address"),
+        ("postgres://h:0/d", "1 to 65535"),
+        ("postgres://[::1/d", "stands in [ ]"),
+    ] {
+        let refusal = refusal(text);
+        assert!(refusal.contains(why), "{text}: {refusal}");
+    }
+}
+
+#[test]
+fn signs_of_a_password_that_are_not_escaped_are_taken_as_libpq_does_or_get_a_hint() {
+    for (text, password) in [
+        ("postgres://u:p%40ss@h/d", "p@ss"),
+        ("postgres://u:p:ss@h/d", "p:ss"),
+        ("postgres://u:p#ss@h/d", "p#ss"),
+        ("postgres://u:p?ss@h/d", "p?ss"),
+        ("postgres://u:%2F%3A%25@h/d", "/:%"),
+    ] {
+        let config = &target(text).endpoints[0].config;
+        assert_eq!(config.get_password(), Some(password.as_bytes()), "{text}");
+    }
+    for text in [
+        "postgres://u:hunter@2@h/d",
+        "postgres://u:hunter/2@h/d",
+        "postgres://u:12/hunter2@h/d",
+        "postgres://u:hunter#/2@h/d",
+        "postgres://u:hunter?/2@h/d",
+        "postgres://u:12?hunter/2@h/d",
+        "postgres://u:100%hunter@h/d",
+        "postgres://u:hunter%@h/d",
+        "postgres://u:hunter%00@h/d",
+        "postgres://u@corp:hunter@h/d",
+    ] {
+        let refusal = refusal(text);
+        assert!(refusal.contains("write @ as %40"), "{text}: {refusal}");
+        assert!(!refusal.contains("hunter"), "{text}: {refusal}");
+    }
+    for (text, why) in [
+        ("jdbc:postgresql://h/d", "remove jdbc:"),
+        ("postgresql+asyncpg://h/d", "names a driver"),
+        ("\"postgres://u@h/d\"", "remove them"),
+        ("mysql://h/d", "does not begin with postgres://"),
+    ] {
+        let refusal = refusal(text);
+        assert!(refusal.contains(why), "{text}: {refusal}");
+    }
+}
+
+#[test]
+fn a_password_is_given_or_else_looked_up_in_the_file_that_is_named() {
+    let home = [("HOME", "/home/ada")];
+    let file = |text: &str, variables: &[(&str, &str)]| {
+        let target = target_in(text, variables);
+        let file = target.password_file.as_ref();
+        file.map(|file| format!("{file:?}").split('"').nth(1).unwrap().to_owned())
+    };
+    assert_eq!(
+        file("postgres://u@h/d", &home).as_deref(),
+        Some("/home/ada/.pgpass")
+    );
+    let named = [home[0], ("PGPASSFILE", "/x")];
+    assert_eq!(file("postgres://u@h/d", &named).as_deref(), Some("/x"));
+    assert_eq!(
+        file("postgres://u@h/d?passfile=/y", &named).as_deref(),
+        Some("/y")
+    );
+    assert_eq!(file("postgres://u:p@h/d", &named), None);
+    assert_eq!(
+        file("postgres://u@h/d", &[home[0], ("PGPASSWORD", "p")]),
+        None
+    );
+    assert_eq!(file("postgres://u@h/d", &[]), None);
 }
