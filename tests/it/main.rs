@@ -51,6 +51,7 @@ mod restart;
 mod roundtrip;
 mod schema;
 mod sealing;
+mod settings;
 mod shutdown;
 mod soak;
 mod spool_disk;
