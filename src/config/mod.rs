@@ -20,7 +20,7 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use anyhow::bail;
-use clap::{Args, FromArgMatches as _};
+use clap::{ArgAction, Args, FromArgMatches as _};
 
 use database::Database;
 use http::Http;
@@ -57,7 +57,7 @@ pub struct Serve {
     pub salt: Salt,
 
     /// Run the migrations at start; instances that start together wait for one another
-    #[arg(long, env = "MIGRATE_ON_START", default_value = "true", num_args = 0..=1, default_missing_value = "true", value_parser = boolean)]
+    #[arg(long, env = "MIGRATE_ON_START", default_value = "true", action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_parser = boolean)]
     pub migrate_on_start: bool,
 
     /// Time to store what was accepted, once told to stop; what is left after it is reported

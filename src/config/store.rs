@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use clap::Args;
+use clap::{ArgAction, Args};
 
 use super::parse::{KIB, at_least, boolean, count, duration, up_to_a_day, word};
 use crate::partitions::indexes::IndexProfile;
@@ -49,7 +49,7 @@ pub struct Store {
     pub index_profile: IndexProfile,
 
     /// Seal partitions whose time is over: build their indexes, one at a time, and gather statistics
-    #[arg(long, env = "INGEST_SEAL", default_value = "true", num_args = 0..=1, default_missing_value = "true", value_parser = boolean)]
+    #[arg(long, env = "INGEST_SEAL", default_value = "true", action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_parser = boolean)]
     pub seal: bool,
 
     #[command(flatten)]

@@ -16,21 +16,21 @@ pub mod environment;
 pub mod error;
 pub(crate) mod parameters;
 pub(crate) mod password;
+pub(crate) mod pem;
 pub(crate) mod role;
 pub(crate) mod service_file;
 pub(crate) mod tls;
 
 use connection::Connection;
-use endpoint::CONNECT_TIMEOUT;
 use std::fmt;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use rand::seq::SliceRandom as _;
 use tokio::time::timeout;
-use tokio_postgres::config::{ChannelBinding, SslMode, SslNegotiation};
+use tokio_postgres::config::SslNegotiation;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{CancelToken, Client, Config, SimpleQueryMessage};
+use tokio_postgres::{CancelToken, Client, SimpleQueryMessage};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tracing::warn;
 
@@ -43,23 +43,11 @@ use password::{PasswordFile, PasswordOrigin};
 use role::ServerRole;
 use tls::{Mode, Tls};
 
-/// A dead peer with unacknowledged data is noticed after this time, instead of the kernel's fifteen
-/// minutes.
-const TCP_USER_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// The same setting at the server: as long as its keepalives take (10 s + 3 × 5 s).
 const SERVER_USER_TIMEOUT: Duration = Duration::from_secs(25);
 
-/// Probes idle connections well within the five minutes after which common NAT gateways and load
-/// balancers drop a flow.
-const KEEPALIVES_IDLE: Duration = Duration::from_secs(30);
-const KEEPALIVES_INTERVAL: Duration = Duration::from_secs(10);
-const KEEPALIVES_RETRIES: u32 = 3;
-
 /// The settings of a session take a single round trip. A server that takes longer is not usable.
 const PREPARE_LIMIT: Duration = Duration::from_secs(10);
-
-const APPLICATION_NAME: &str = "recsys-ingest";
 
 /// The address and credentials of PostgreSQL: a parsed `DATABASE_URL`.
 #[derive(Clone)]
@@ -98,7 +86,6 @@ impl Target {
     pub fn parse_with(text: &str, environment: &LibpqEnvironment) -> Result<Self> {
         let parameters = Parameters::read(text, environment)?;
         let tls = Tls::of(&parameters)?;
-        let config = config(&parameters, &tls)?;
         let shuffle = parameters.choice(
             "load_balance_hosts",
             &[("disable", false), ("random", true)],
@@ -112,7 +99,7 @@ impl Target {
             warn!("{why}");
         }
         Ok(Self {
-            endpoints: Endpoint::of(&parameters, &config)?,
+            endpoints: Endpoint::of(&parameters, tls.mode)?,
             tls,
             shuffle: shuffle.unwrap_or_default(),
             role: ServerRole::of(&parameters)?,
@@ -364,75 +351,6 @@ fn may_do_without_tls(error: &tokio_postgres::Error) -> bool {
 /// Whether pg_hba.conf does not admit this client in this way.
 fn is_refused_by_hba(error: &tokio_postgres::Error) -> bool {
     error.code() == Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION)
-}
-
-/// What all hosts have in common.
-fn config(parameters: &Parameters, tls: &Tls) -> Result<Config> {
-    let mut config = Config::new();
-    if let Some(user) = parameters.get("user") {
-        config.user(user);
-    }
-    if let Some(password) = parameters.get("password") {
-        config.password(password);
-    }
-    if let Some(dbname) = parameters.get("dbname") {
-        config.dbname(dbname);
-    }
-    if let Some(options) = parameters.get("options") {
-        config.options(options);
-    }
-    config.application_name(
-        parameters
-            .get("application_name")
-            .unwrap_or(APPLICATION_NAME),
-    );
-    let positive = |name| -> Result<Option<u64>> {
-        let number = parameters.integer(name)?;
-        // As in libpq, 0 and less mean the default.
-        Ok(number
-            .and_then(|number| u64::try_from(number).ok())
-            .filter(|number| *number > 0))
-    };
-    let seconds = |name| Ok::<_, anyhow::Error>(positive(name)?.map(Duration::from_secs));
-    config
-        .connect_timeout(seconds("connect_timeout")?.unwrap_or(CONNECT_TIMEOUT))
-        .keepalives(parameters.integer("keepalives")? != Some(0))
-        .keepalives_idle(seconds("keepalives_idle")?.unwrap_or(KEEPALIVES_IDLE))
-        .keepalives_interval(seconds("keepalives_interval")?.unwrap_or(KEEPALIVES_INTERVAL));
-    let retries = positive("keepalives_count")?.and_then(|count| u32::try_from(count).ok());
-    config.keepalives_retries(retries.unwrap_or(KEEPALIVES_RETRIES));
-    // libpq counts this in milliseconds, and takes 0 for the system's default.
-    let user_timeout = match parameters.integer("tcp_user_timeout")? {
-        None => TCP_USER_TIMEOUT,
-        Some(ms) => Duration::from_millis(u64::try_from(ms).unwrap_or_default()),
-    };
-    config.tcp_user_timeout(user_timeout);
-    let binding = parameters.choice(
-        "channel_binding",
-        &[
-            ("disable", ChannelBinding::Disable),
-            ("prefer", ChannelBinding::Prefer),
-            ("require", ChannelBinding::Require),
-        ],
-    )?;
-    config.channel_binding(binding.unwrap_or(ChannelBinding::Prefer));
-    config.ssl_mode(match tls.mode {
-        Mode::Disable => SslMode::Disable,
-        // `prefer` as well: the library would silently fall back to clear text.
-        _ => SslMode::Require,
-    });
-    let negotiation = parameters.choice(
-        "sslnegotiation",
-        &[
-            ("postgres", SslNegotiation::Postgres),
-            ("direct", SslNegotiation::Direct),
-        ],
-    )?;
-    if tls.mode < Mode::Require && negotiation == Some(SslNegotiation::Direct) {
-        bail!("sslnegotiation=direct needs sslmode=require or stronger");
-    }
-    config.ssl_negotiation(negotiation.unwrap_or_default());
-    Ok(config)
 }
 
 #[cfg(test)]

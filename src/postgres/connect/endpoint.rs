@@ -6,15 +6,28 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use tokio_postgres::config::{SslMode, SslNegotiation};
+use tokio_postgres::config::{ChannelBinding, SslMode, SslNegotiation};
 use tokio_postgres::{Config, NoTls};
 
 use super::connection::Connection;
 use super::parameters::Parameters;
 use super::password::Account;
+use super::tls::Mode;
 
 /// Long enough for a handshake across an ocean with one or two lost packets.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A dead peer with unacknowledged data is noticed after this time, instead of the kernel's fifteen
+/// minutes.
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Probes idle connections well within the five minutes after which common NAT gateways and load
+/// balancers drop a flow.
+const KEEPALIVES_IDLE: Duration = Duration::from_secs(30);
+const KEEPALIVES_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVES_RETRIES: u32 = 3;
+
+const APPLICATION_NAME: &str = "recsys-ingest";
 
 /// One host of a target.
 #[derive(Clone)]
@@ -29,9 +42,9 @@ pub(crate) struct Endpoint {
 }
 
 impl Endpoint {
-    /// One config per host, because a Unix socket needs another `sslmode`. `config` has neither
-    /// hosts nor ports.
-    pub(crate) fn of(parameters: &Parameters, config: &Config) -> Result<Vec<Self>> {
+    /// One config per host, because a Unix socket needs another `sslmode`.
+    pub(crate) fn of(parameters: &Parameters, mode: Mode) -> Result<Vec<Self>> {
+        let config = common(parameters, mode)?;
         let list = |name| {
             let parts = parameters.get(name).map(|text| text.split(','));
             parts.map(|parts| parts.map(str::trim).collect::<Vec<_>>())
@@ -148,4 +161,73 @@ impl Endpoint {
             clear_text: None,
         })
     }
+}
+
+/// What all hosts have in common.
+fn common(parameters: &Parameters, mode: Mode) -> Result<Config> {
+    let mut config = Config::new();
+    if let Some(user) = parameters.get("user") {
+        config.user(user);
+    }
+    if let Some(password) = parameters.get("password") {
+        config.password(password);
+    }
+    if let Some(dbname) = parameters.get("dbname") {
+        config.dbname(dbname);
+    }
+    if let Some(options) = parameters.get("options") {
+        config.options(options);
+    }
+    config.application_name(
+        parameters
+            .get("application_name")
+            .unwrap_or(APPLICATION_NAME),
+    );
+    let positive = |name| -> Result<Option<u64>> {
+        let number = parameters.integer(name)?;
+        // As in libpq, 0 and less mean the default.
+        Ok(number
+            .and_then(|number| u64::try_from(number).ok())
+            .filter(|number| *number > 0))
+    };
+    let seconds = |name| Ok::<_, anyhow::Error>(positive(name)?.map(Duration::from_secs));
+    config
+        .connect_timeout(seconds("connect_timeout")?.unwrap_or(CONNECT_TIMEOUT))
+        .keepalives(parameters.integer("keepalives")? != Some(0))
+        .keepalives_idle(seconds("keepalives_idle")?.unwrap_or(KEEPALIVES_IDLE))
+        .keepalives_interval(seconds("keepalives_interval")?.unwrap_or(KEEPALIVES_INTERVAL));
+    let retries = positive("keepalives_count")?.and_then(|count| u32::try_from(count).ok());
+    config.keepalives_retries(retries.unwrap_or(KEEPALIVES_RETRIES));
+    // libpq counts this in milliseconds, and takes 0 for the system's default.
+    let user_timeout = match parameters.integer("tcp_user_timeout")? {
+        None => TCP_USER_TIMEOUT,
+        Some(ms) => Duration::from_millis(u64::try_from(ms).unwrap_or_default()),
+    };
+    config.tcp_user_timeout(user_timeout);
+    let binding = parameters.choice(
+        "channel_binding",
+        &[
+            ("disable", ChannelBinding::Disable),
+            ("prefer", ChannelBinding::Prefer),
+            ("require", ChannelBinding::Require),
+        ],
+    )?;
+    config.channel_binding(binding.unwrap_or(ChannelBinding::Prefer));
+    config.ssl_mode(match mode {
+        Mode::Disable => SslMode::Disable,
+        // `prefer` as well: the library would silently fall back to clear text.
+        _ => SslMode::Require,
+    });
+    let negotiation = parameters.choice(
+        "sslnegotiation",
+        &[
+            ("postgres", SslNegotiation::Postgres),
+            ("direct", SslNegotiation::Direct),
+        ],
+    )?;
+    if mode < Mode::Require && negotiation == Some(SslNegotiation::Direct) {
+        bail!("sslnegotiation=direct needs sslmode=require or stronger");
+    }
+    config.ssl_negotiation(negotiation.unwrap_or_default());
+    Ok(config)
 }

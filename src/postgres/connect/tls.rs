@@ -16,7 +16,7 @@
 //! Stricter than libpq in one point: names are matched against subjectAltName only, never against
 //! the common name. Knows nothing of SQL or passwords.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
@@ -26,22 +26,20 @@ use rustls::crypto::{
     CryptoProvider, WebPkiSupportedAlgorithms, ring, verify_tls12_signature,
     verify_tls13_signature, verify_tls13_signature_with_raw_key,
 };
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{
-    CertificateDer, PrivateKeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime,
-};
+use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::sign::SingleCertAndKey;
 use rustls::version::{TLS12, TLS13};
 use rustls::{
-    ALL_VERSIONS, CertificateError, ClientConfig, DigitallySignedStruct, InconsistentKeys,
-    RootCertStore, SignatureScheme, SupportedProtocolVersion,
+    ALL_VERSIONS, CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore,
+    SignatureScheme, SupportedProtocolVersion,
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 use x509_cert::der::{Decode as _, Encode as _};
 
 use super::certificate::{Presented, Trusted};
 use super::parameters::Parameters;
+use super::pem::{certificates, identity};
 
 /// The required level of TLS, weakest first; see the table above.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
@@ -367,57 +365,4 @@ fn versions(parameters: &Parameters) -> Result<&'static [&'static SupportedProto
         (NEWEST, _) => Ok(&ONLY_1_3),
         _ => Ok(ALL_VERSIONS),
     }
-}
-
-/// The client certificate and its key.
-fn identity(cert: &Path, key: &Path, provider: &CryptoProvider) -> Result<CertifiedKey> {
-    let chain = certificates(cert, "sslcert")?;
-    let key = PrivateKeyDer::from_pem_slice(&read(key, "sslkey")?).with_context(|| {
-        format!(
-            "sslkey {} holds no unencrypted private key in PEM form",
-            key.display()
-        )
-    })?;
-    let key = provider
-        .key_provider
-        .load_private_key(key)
-        .context("sslkey is not usable")?;
-    let identity = CertifiedKey::new(chain, key);
-    // The key of a version 1 certificate cannot be compared here; the server checks it.
-    if let Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) =
-        identity.keys_match()
-    {
-        bail!("sslcert and sslkey do not belong together");
-    }
-    Ok(identity)
-}
-
-fn certificates(path: &Path, parameter: &str) -> Result<Vec<CertificateDer<'static>>> {
-    let pem = read(path, parameter)?;
-    let certificates = CertificateDer::pem_slice_iter(&pem)
-        .collect::<Result<Vec<_>, _>>()
-        .with_context(|| format!("{parameter} {} is not in PEM form", path.display()))?;
-    // The first bytes of a long sequence in DER.
-    if certificates.is_empty() && pem.starts_with(&[0x30, 0x82]) {
-        bail!(
-            "{parameter} {} is in DER form; convert it to PEM: openssl x509 -inform der -in FILE",
-            path.display()
-        );
-    }
-    if certificates.is_empty() {
-        bail!(
-            "{parameter} {} holds no certificate in PEM form",
-            path.display()
-        );
-    }
-    Ok(certificates)
-}
-
-fn read(path: &Path, parameter: &str) -> Result<Vec<u8>> {
-    std::fs::read(path).with_context(|| {
-        format!(
-            "cannot read {parameter} {}; check the path and its permissions",
-            path.display()
-        )
-    })
 }

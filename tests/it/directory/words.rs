@@ -1,6 +1,6 @@
 //! libpq's words, files and variables, against real servers.
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::PermissionsExt;
 
 use recsys_ingest::postgres::connect::Target;
 use recsys_ingest::postgres::connect::environment::LibpqEnvironment;
