@@ -22,7 +22,7 @@ pub struct Http {
     pub listen: Vec<ListenAddress>,
 
     /// Most connections open at once, and half of it for one address; past that a new one takes the place of the one that waits longest for a request, or is answered 503 where none waits
-    #[arg(long, env = "INGEST_CONNECTIONS_MAX", default_value_t = 8192, value_parser = count(1, 1_000_000))]
+    #[arg(long, env = "INGEST_CONNECTIONS_MAX", default_value_t = 8192, value_parser = count::<usize>(1, 1_000_000))]
     pub connections_max: usize,
 
     /// Proxies whose addresses may have more than half of the connections, as addresses or networks with commas between: 10.0.0.0/8,fd00::5

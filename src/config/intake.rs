@@ -29,7 +29,7 @@ pub struct Intake {
     pub event_bytes_max: ByteSize,
 
     /// Most events in one body
-    #[arg(long, env = "INGEST_EVENTS_MAX", default_value_t = 10_000, value_parser = count(1, 10_000_000))]
+    #[arg(long, env = "INGEST_EVENTS_MAX", default_value_t = 10_000, value_parser = count::<usize>(1, 10_000_000))]
     pub events_max: usize,
 
     /// Memory for bodies and rows on their way; past it the answer is 503

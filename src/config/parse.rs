@@ -68,7 +68,8 @@ pub(super) fn time(
     }
 }
 
-/// Parses a number between two bounds.
+/// Parses a number between two bounds, of the type of the setting: name it, as the compiler does not
+/// compare the two.
 pub(super) fn count<N>(
     least: N,
     most: N,

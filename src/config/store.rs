@@ -13,11 +13,11 @@ use crate::partitions::range::Interval;
 #[derive(Args, Clone, Debug)]
 pub struct Store {
     /// Writers for each of the two tables, with a connection each
-    #[arg(long, env = "INGEST_WRITERS", default_value_t = 2, value_parser = count(1, 8))]
+    #[arg(long, env = "INGEST_WRITERS", default_value_t = 2, value_parser = count::<u8>(1, 8))]
     pub writers: u8,
 
     /// Rows after which a batch is written
-    #[arg(long, env = "INGEST_BATCH_ROWS_MAX", default_value_t = 20_000, value_parser = count(1, 10_000_000))]
+    #[arg(long, env = "INGEST_BATCH_ROWS_MAX", default_value_t = 20_000, value_parser = count::<usize>(1, 10_000_000))]
     pub batch_rows_max: usize,
 
     /// Bytes after which a batch is written
@@ -37,11 +37,11 @@ pub struct Store {
     pub partition_interval: Interval,
 
     /// Partitions to have ready beyond the current one
-    #[arg(long, env = "INGEST_PARTITIONS_AHEAD", default_value_t = 3, value_parser = count(0, 1000))]
+    #[arg(long, env = "INGEST_PARTITIONS_AHEAD", default_value_t = 3, value_parser = count::<u32>(0, 1000))]
     pub partitions_ahead: u32,
 
     /// Most partitions that events may bring about in an hour, both tables together
-    #[arg(long, env = "INGEST_PARTITIONS_PER_HOUR", default_value_t = 200, value_parser = count(0, 100_000))]
+    #[arg(long, env = "INGEST_PARTITIONS_PER_HOUR", default_value_t = 200, value_parser = count::<usize>(0, 100_000))]
     pub partitions_per_hour: usize,
 
     /// When partitions get their indexes beside the key: deferred (when they are sealed: a hot partition takes rows several times faster) or full (from the start)
