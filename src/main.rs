@@ -4,7 +4,6 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::Parser as _;
 use recsys_ingest::cli::{self, Cli};
 use recsys_ingest::logging;
 
@@ -16,7 +15,14 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const LOG_LIMIT: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match cli::parse(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Without a reader of standard error, the code says enough.
+            drop(error.print());
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(1));
+        }
+    };
     let code = run(cli).unwrap_or_else(|error| {
         logging::say(&format!("recsys-ingest: {error:#}"));
         1
@@ -30,7 +36,10 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         .enable_all()
         .build()
         .context("cannot start its threads")?;
-    let outcome = cli::start_log(&cli.log).and_then(|()| runtime.block_on(cli::run(cli.command)));
+    let outcome = cli::start_log(&cli.log).and_then(|()| {
+        cli::warn_of_unknown_variables();
+        runtime.block_on(cli::run(cli.command))
+    });
     // Blocking threads that wait for a stalled disk are not waited for.
     runtime.shutdown_background();
     outcome

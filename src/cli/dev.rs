@@ -6,7 +6,7 @@
 mod env_file;
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,14 +14,18 @@ use anyhow::{Context as _, Result};
 use private_postgres::{
     LaunchError, Options, PrivatePostgres, default_cache_dir, make_private_dir,
 };
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::cli::signals::Stop;
 use crate::cli::terminal::print;
-use crate::config::{Dev, Serve};
+use crate::config::Serve;
+use crate::config::dev::Dev;
+use crate::postgres::connect::environment::LibpqEnvironment;
 use crate::postgres::session::Session;
 use crate::service;
+use crate::service::bind::bind;
 use crate::tenants::admin;
 use crate::tenants::key::ApiKeyHasher;
 use crate::tenants::role::Role;
@@ -37,6 +41,11 @@ const KEYS: [(&str, Role); 4] = [
     ("INGEST_SERVICE_KEY", Role::Service),
     ("INGEST_PUBLISH_KEY", Role::Publish),
     ("INGEST_ADMIN_KEY", Role::Admin),
+];
+
+/// Variables of `dev.env` that are no settings.
+pub(crate) const VARIABLES: [&str; 6] = [
+    "INGEST_URL", "INGEST_PSQL", KEYS[0].0, KEYS[1].0, KEYS[2].0, KEYS[3].0,
 ];
 
 /// How long a stop waits for a PostgreSQL that is still starting: long enough to end a server that
@@ -56,10 +65,8 @@ const POSTGRES_SETTINGS: [(&str, &str); 4] = [
 /// Once Postgres runs, it is stopped before this returns.
 pub async fn run(config: Dev, stop: Stop) -> Result<()> {
     // Steps that fail quickly come first.
-    let listener = service::bind(config.listen)?;
-    let address = listener
-        .local_addr()
-        .context("cannot tell the address of the socket")?;
+    let listeners = bind("--listen", &config.listen)?;
+    let address = reachable(&listeners)?;
     make_private_dir(&config.data_dir)?;
     let dir = fs::canonicalize(&config.data_dir)
         .with_context(|| format!("cannot find {}", config.data_dir.display()))?;
@@ -92,7 +99,7 @@ pub async fn run(config: Dev, stop: Stop) -> Result<()> {
 
     let stopping = stop.begun().clone();
     let outcome = tokio::select! {
-        outcome = serve(&dir, address, listener, &server, stopping) => outcome,
+        outcome = serve(&dir, address, listeners, &server, stopping) => outcome,
         () = stop.at_once().cancelled() => Ok(()),
     };
     let forgotten = forget_dev_env(&dir);
@@ -105,6 +112,21 @@ pub async fn run(config: Dev, stop: Stop) -> Result<()> {
     forgotten?;
     info!("PostgreSQL is stopped; the data stays in {}", dir.display());
     Ok(())
+}
+
+/// An address under which this machine's programs reach the first socket.
+fn reachable(listeners: &[TcpListener]) -> Result<SocketAddr> {
+    let first = listeners.first().context("--listen names no address")?;
+    let mut address = first
+        .local_addr()
+        .context("cannot tell the address of the socket")?;
+    if address.ip().is_unspecified() {
+        address.set_ip(match address.is_ipv4() {
+            true => IpAddr::from(Ipv4Addr::LOCALHOST),
+            false => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    Ok(address)
 }
 
 /// Removes `dev.env`: it exists only while the service is ready.
@@ -121,13 +143,15 @@ fn forget_dev_env(dir: &Path) -> Result<()> {
 async fn serve(
     dir: &Path,
     address: SocketAddr,
-    listener: tokio::net::TcpListener,
+    listeners: Vec<TcpListener>,
     server: &PrivatePostgres,
     stopping: CancellationToken,
 ) -> Result<()> {
     let secrets = secrets(dir)?;
     let environment = environment(&secrets, dir, address, server);
-    let serve = serve_settings(&environment, address, &dir.join("spool"))?;
+    let mut serve = serve_settings(&environment, address, &dir.join("spool"))?;
+    // The variables of libpq are those of another server.
+    serve.database.libpq = LibpqEnvironment::default();
     let target = serve.database.target()?;
     let prepared = async {
         service::prepare::migrate_once(&target).await?;
@@ -139,7 +163,7 @@ async fn serve(
     }
 
     let ready = CancellationToken::new();
-    let service = service::run(serve, listener, stopping, ready.clone());
+    let service = service::run(serve, listeners, stopping, ready.clone());
     let announced = async {
         ready.cancelled().await;
         let path = dir.join("dev.env");

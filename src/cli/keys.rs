@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::config::Secrets;
+use crate::config::secret::Secrets;
 use crate::logging;
 use crate::tenants::admin;
 use crate::tenants::admin::key_changes::RoleChange;

@@ -11,16 +11,22 @@ pub(crate) mod tenants;
 pub(crate) mod terminal;
 pub(crate) mod verify;
 
+use std::ffi::OsString;
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
-use crate::config::{Database, Dev, Log, LogFormat, Serve};
+use crate::config::database::Database;
+use crate::config::dev::Dev;
+use crate::config::log::{Log, LogFormat};
+use crate::config::{Serve, environment};
 use crate::postgres::session::sessions_ended;
+use crate::service::bind::bind;
 use crate::{logging, service};
 use terminal::print;
 
@@ -39,6 +45,9 @@ const DEV_PATIENCE: Duration = Duration::from_secs(20);
 /// Longest wait for the sessions with Postgres to close when a command is done.
 const GOODBYE_LIMIT: Duration = Duration::from_secs(3);
 const GOODBYE_LIMIT_AT_ONCE: Duration = Duration::from_millis(200);
+
+/// The setting of the addresses to listen on, as messages name it.
+const LISTEN: &str = "--listen, INGEST_LISTEN";
 
 /// Takes recommendation exposures and interactions over HTTP into partitioned Postgres tables.
 #[derive(Debug, Parser)]
@@ -99,6 +108,23 @@ pub enum Command {
     },
 }
 
+/// Reads the command line, and what it leaves out from the environment.
+///
+/// # Errors
+/// Names the flag and the variable of a value that is missing or refused, and what is accepted; also
+/// "fails" with the text of `--help` and `--version`.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> clap::error::Result<Cli> {
+    Cli::from_arg_matches(&environment::read(&Cli::command(), arguments)?)
+}
+
+/// Logs a warning for each environment variable that looks like a setting and is none.
+pub fn warn_of_unknown_variables() {
+    let command = Cli::command();
+    for warning in environment::unknown(&command, &dev::VARIABLES, environment::variables()) {
+        warn!("{warning}");
+    }
+}
+
 /// Runs a command, and returns the exit code of the process.
 ///
 /// # Errors
@@ -145,10 +171,13 @@ async fn carry_out(command: Command, stop: Stop) -> Result<()> {
     match command {
         Command::Dev(config) => dev::run(config, stop).await,
         Command::Serve(config) => {
-            let listener = service::bind(config.http.listen)?;
+            if let Some(warning) = config.salt.warning() {
+                warn!("{warning}");
+            }
+            let listeners = bind(LISTEN, &config.http.listen)?;
             let ready = CancellationToken::new();
             let stopping = stop.begun().clone();
-            let outcome = service::run(*config, listener, stopping, ready).await;
+            let outcome = service::run(*config, listeners, stopping, ready).await;
             // The report is printed after a fault as well.
             let report = match &outcome {
                 Ok(report) => Some(report),

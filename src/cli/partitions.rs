@@ -6,7 +6,8 @@ use anyhow::{Context as _, Result, bail};
 use clap::Subcommand;
 use tokio::time::Instant;
 
-use crate::config::{Database, Sealing};
+use crate::config::database::Database;
+use crate::config::store::Sealing;
 use crate::event::table::Table;
 use crate::event::time::Micros;
 use crate::logging;

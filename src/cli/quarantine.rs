@@ -5,7 +5,8 @@ use clap::{Args, Subcommand};
 
 use crate::accounts::quarantine;
 use crate::accounts::quarantine::Selection;
-use crate::config::Database;
+use crate::config::database::Database;
+use crate::config::parse;
 use crate::logging;
 use crate::partitions;
 
@@ -34,7 +35,7 @@ pub enum QuarantineCommand {
         #[command(flatten)]
         rows: QuarantineRows,
         /// Time that one partition holds, for partitions that have to be made: day, week or month
-        #[arg(long, env = "INGEST_PARTITION_INTERVAL", default_value = "day")]
+        #[arg(long, env = "INGEST_PARTITION_INTERVAL", default_value = "day", value_parser = parse::word::<partitions::range::Interval>)]
         partition_interval: partitions::range::Interval,
     },
     /// Throw rows away, for good

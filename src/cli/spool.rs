@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::Subcommand;
 
 use super::terminal::print;
+use crate::config::parse;
 use crate::log::spool;
 
 /// What to do with a spool directory.
@@ -21,6 +22,7 @@ pub enum SpoolCommand {
             long,
             env = "INGEST_SPOOL_DIR",
             default_value = "spool",
+            value_parser = parse::path(),
             value_name = "DIR"
         )]
         spool_dir: PathBuf,

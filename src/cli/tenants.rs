@@ -7,7 +7,8 @@ use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use crate::config::{Actor, Database};
+use crate::config::actor::Actor;
+use crate::config::database::Database;
 use crate::tenants::admin;
 use crate::tenants::admin::tenants::{NamedTenant, TenantEntry};
 use crate::tenants::settings::TenantSettings;

@@ -4,10 +4,10 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-
 use serde_json::Value;
 
-use crate::config::{Actor, Database};
+use crate::config::actor::Actor;
+use crate::config::database::Database;
 use crate::postgres::session::Session;
 use crate::tenants::admin::audit;
 

@@ -8,7 +8,8 @@ use clap::Args;
 use uuid::Uuid;
 
 use crate::accounts::ledger::Totals;
-use crate::config::Database;
+use crate::config::database::Database;
+use crate::config::parse;
 use crate::log::spool;
 use crate::postgres::session::Session;
 
@@ -28,6 +29,7 @@ pub struct Verify {
         long,
         env = "INGEST_SPOOL_DIR",
         default_value = "spool",
+        value_parser = parse::path(),
         value_name = "DIR"
     )]
     pub spool_dir: std::path::PathBuf,

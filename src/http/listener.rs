@@ -62,7 +62,7 @@ pub struct Connections {
 
 /// Serves until `stopping` is cancelled, then lets open requests finish within the grace.
 pub async fn serve(
-    listener: TcpListener,
+    listeners: Vec<TcpListener>,
     service: HttpService,
     limits: Connections,
     metrics: Arc<Metrics>,
@@ -81,6 +81,7 @@ pub async fn serve(
     door.metrics
         .connections_max
         .set(i64::try_from(limits.max).unwrap_or(i64::MAX));
+    let mut turn = 0;
     loop {
         while let Some(ended) = door.open.try_join_next_with_id() {
             door.closed(ended);
@@ -88,14 +89,14 @@ pub async fn serve(
         tokio::select! {
             () = stopping.cancelled() => break,
             Some(ended) = door.open.join_next_with_id() => door.closed(ended),
-            accepted = listener.accept(), if !door.places.is_jammed() => match accepted {
+            accepted = accept(&listeners, &mut turn), if !door.places.is_jammed() => match accepted {
                 Ok((stream, peer)) => door.let_in(stream, peer),
                 Err(error) => door.cannot_accept(&error).await,
             },
         }
     }
     // New connections are refused at once instead of waiting in the backlog.
-    drop(listener);
+    drop(listeners);
     let mut open = door.open;
     let all_closed = async { while open.join_next().await.is_some() {} };
     if tokio::time::timeout(limits.grace, all_closed)
@@ -105,6 +106,25 @@ pub async fn serve(
         warn!(open = open.len(), "closing connections that are still busy");
         open.shutdown().await;
     }
+}
+
+/// Waits for a connection to one of the sockets, which have turns. Cancel safe.
+async fn accept(
+    listeners: &[TcpListener],
+    turn: &mut usize,
+) -> io::Result<(TcpStream, SocketAddr)> {
+    poll_fn(|cx| {
+        let (before, first) = listeners.split_at(*turn % listeners.len().max(1));
+        for listener in first.iter().chain(before) {
+            *turn = turn.wrapping_add(1);
+            let accepted = listener.poll_accept(cx);
+            if accepted.is_ready() {
+                return accepted;
+            }
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 /// The state of the accept loop.

@@ -9,47 +9,45 @@
 
 pub mod connection;
 
+pub(crate) mod certificate;
 pub(crate) mod dsn;
 pub(crate) mod endpoint;
+pub mod environment;
 pub mod error;
+pub(crate) mod parameters;
+pub(crate) mod password;
+pub(crate) mod pem;
+pub(crate) mod role;
+pub(crate) mod service_file;
 pub(crate) mod tls;
 
 use connection::Connection;
-use endpoint::CONNECT_TIMEOUT;
 use std::fmt;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use rand::seq::SliceRandom as _;
 use tokio::time::timeout;
-use tokio_postgres::config::{LoadBalanceHosts, SslMode, SslNegotiation};
+use tokio_postgres::config::SslNegotiation;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{CancelToken, Client, Config, SimpleQueryMessage};
+use tokio_postgres::{CancelToken, Client, SimpleQueryMessage};
 use tokio_postgres_rustls::MakeRustlsConnect;
+use tracing::warn;
 
 use error::ConnectError;
 
-use dsn::Dsn;
 use endpoint::Endpoint;
+use environment::LibpqEnvironment;
+use parameters::Parameters;
+use password::{PasswordFile, PasswordOrigin};
+use role::ServerRole;
 use tls::{Mode, Tls};
-
-/// A dead peer with unacknowledged data is noticed after this time, instead of the kernel's fifteen
-/// minutes.
-const TCP_USER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The same setting at the server: as long as its keepalives take (10 s + 3 × 5 s).
 const SERVER_USER_TIMEOUT: Duration = Duration::from_secs(25);
 
-/// Probes idle connections well within the five minutes after which common NAT gateways and load
-/// balancers drop a flow.
-const KEEPALIVES_IDLE: Duration = Duration::from_secs(30);
-const KEEPALIVES_INTERVAL: Duration = Duration::from_secs(10);
-const KEEPALIVES_RETRIES: u32 = 3;
-
 /// The settings of a session take a single round trip. A server that takes longer is not usable.
 const PREPARE_LIMIT: Duration = Duration::from_secs(10);
-
-const APPLICATION_NAME: &str = "recsys-ingest";
 
 /// The address and credentials of PostgreSQL: a parsed `DATABASE_URL`.
 #[derive(Clone)]
@@ -57,6 +55,11 @@ pub struct Target {
     endpoints: Vec<Endpoint>,
     tls: Tls,
     shuffle: bool,
+    role: ServerRole,
+    /// Where the given password is from; `None` if none is given.
+    password: Option<parameters::Origin>,
+    /// Where a password is looked up if none is given.
+    password_file: Option<PasswordFile>,
 }
 
 impl Target {
@@ -71,41 +74,37 @@ impl Target {
     /// When the text is malformed, names no host, or has contradictory TLS parameters. The message
     /// never repeats a value.
     pub fn parse(text: &str) -> Result<Self> {
-        let dsn = Dsn::parse(text)?;
-        let tls = Tls::from_dsn(&dsn)?;
-        let mut config: Config = dsn.rest.parse().context("the database URL is not valid")?;
-        let tcp_user_timeout = dsn
-            .tcp_user_timeout_ms
-            .map_or(TCP_USER_TIMEOUT, Duration::from_millis);
-        config.tcp_user_timeout(tcp_user_timeout);
-        if config.get_connect_timeout().is_none() {
-            config.connect_timeout(CONNECT_TIMEOUT);
+        Self::parse_with(text, &LibpqEnvironment::default())
+    }
+
+    /// Parses a connection string; what it leaves out comes from libpq's environment variables, and
+    /// from the service file and the password file that they name.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Target::parse`], and when there is no such service.
+    pub fn parse_with(text: &str, environment: &LibpqEnvironment) -> Result<Self> {
+        let parameters = Parameters::read(text, environment)?;
+        let tls = Tls::of(&parameters)?;
+        let shuffle = parameters.choice(
+            "load_balance_hosts",
+            &[("disable", false), ("random", true)],
+        )?;
+        let password = parameters.origin("password").cloned();
+        let password_file = match password {
+            Some(_) => None,
+            None => PasswordFile::of(&parameters, environment),
+        };
+        if let Some(Err(why)) = password_file.as_ref().map(PasswordFile::read) {
+            warn!("{why}");
         }
-        if config.get_application_name().is_none() {
-            config.application_name(APPLICATION_NAME);
-        }
-        if !dsn.names_keepalives_idle {
-            config.keepalives_idle(KEEPALIVES_IDLE);
-        }
-        if config.get_keepalives_interval().is_none() {
-            config.keepalives_interval(KEEPALIVES_INTERVAL);
-        }
-        if config.get_keepalives_retries().is_none() {
-            config.keepalives_retries(KEEPALIVES_RETRIES);
-        }
-        config.ssl_mode(match tls.mode {
-            Mode::Disable => SslMode::Disable,
-            // `prefer` as well: the library would silently fall back to clear text.
-            Mode::Prefer | Mode::Require | Mode::VerifyCa | Mode::VerifyFull => SslMode::Require,
-        });
-        if tls.mode < Mode::Require && config.get_ssl_negotiation() == SslNegotiation::Direct {
-            bail!("sslnegotiation=direct needs sslmode=require or stronger");
-        }
-        let shuffle = config.get_load_balance_hosts() == LoadBalanceHosts::Random;
         Ok(Self {
-            endpoints: Endpoint::of(&config)?,
+            endpoints: Endpoint::of(&parameters, tls.mode)?,
             tls,
-            shuffle,
+            shuffle: shuffle.unwrap_or_default(),
+            role: ServerRole::of(&parameters)?,
+            password,
+            password_file,
         })
     }
 
@@ -169,10 +168,46 @@ impl Target {
     }
 
     async fn connect_endpoint(&self, endpoint: &Endpoint) -> Result<Connection, ConnectError> {
-        let explain =
-            |error: tokio_postgres::Error| ConnectError::from_postgres(&endpoint.place, &error);
+        let mut endpoint = endpoint.clone();
+        let password = self.add_password(&mut endpoint).await;
+        let connection = self.open(&endpoint, &password).await?;
+        self.role.check(&endpoint, connection).await
+    }
+
+    /// Looks the password up, unless it is given.
+    async fn add_password(&self, endpoint: &mut Endpoint) -> PasswordOrigin {
+        if let Some(origin) = &self.password {
+            return PasswordOrigin::Given(origin.clone());
+        }
+        let Some(file) = self.password_file.clone() else {
+            return PasswordOrigin::Nowhere(None);
+        };
+        let account = endpoint.account.clone();
+        let found = tokio::task::spawn_blocking(move || file.find(&account)).await;
+        let (password, origin) = found.unwrap_or((None, PasswordOrigin::Nowhere(None)));
+        if let Some(password) = password {
+            endpoint.config.password(password);
+        }
+        origin
+    }
+
+    async fn open(
+        &self,
+        endpoint: &Endpoint,
+        password: &PasswordOrigin,
+    ) -> Result<Connection, ConnectError> {
+        let explain = |error: tokio_postgres::Error| {
+            ConnectError::from_postgres(&endpoint.place, &error, password)
+        };
         if endpoint.unix || self.tls.mode == Mode::Disable {
             return endpoint.connect_plain().await.map_err(explain);
+        }
+        let mut refused_plain = None;
+        if self.tls.mode == Mode::Allow {
+            match endpoint.connect_plain().await {
+                Err(error) if is_refused_by_hba(&error) => refused_plain = Some(error),
+                outcome => return outcome.map_err(explain),
+            }
         }
         let connector = self.connector(endpoint).await.map_err(|error| {
             ConnectError::misconfigured(
@@ -199,7 +234,10 @@ impl Target {
                     Err(error) => Err(explain(error)),
                 }
             }
-            Err(error) => Err(explain(error)),
+            Err(error) => match refused_plain {
+                Some(refused) if !error::is_tls_offered(&error) => Err(explain(refused)),
+                _ => Err(explain(error)),
+            },
         }
     }
 
@@ -307,7 +345,12 @@ pub async fn prepare_session(client: &Client, statement_timeout: Option<Duration
 /// Like libpq, `prefer` falls back to clear text if the TLS handshake fails, or if pg_hba.conf
 /// admits this client only without TLS.
 fn may_do_without_tls(error: &tokio_postgres::Error) -> bool {
-    error::is_tls(error) || error.code() == Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION)
+    error::is_tls(error) || is_refused_by_hba(error)
+}
+
+/// Whether pg_hba.conf does not admit this client in this way.
+fn is_refused_by_hba(error: &tokio_postgres::Error) -> bool {
+    error.code() == Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION)
 }
 
 #[cfg(test)]

@@ -115,7 +115,7 @@ pub(super) fn app(
     lanes: Vec<Arc<LaneStatus>>,
     stopping: &CancellationToken,
 ) -> App {
-    let salt = config.exposure_hash_salt.expose();
+    let salt = config.salt.exposure_hash_salt.expose();
     App {
         arrivals: Arrivals::new(
             bytes_usize(config.intake.queue_bytes_max),
@@ -148,10 +148,15 @@ pub(super) fn app(
 }
 
 pub(super) fn key_hasher(config: &Serve) -> ApiKeyHasher {
-    ApiKeyHasher::new(config.secrets.api_key_hash_secret.expose().as_bytes())
+    let secrets = &config.secrets;
+    let hasher = ApiKeyHasher::new(secrets.api_key_hash_secret.expose().as_bytes());
+    match &secrets.api_key_hash_secret_previous {
+        Some(previous) => hasher.with_previous(previous.expose().as_bytes()),
+        None => hasher,
+    }
 }
 
-pub(super) fn partition_policy(config: &config::Store) -> PartitionPolicy {
+pub(super) fn partition_policy(config: &config::store::Store) -> PartitionPolicy {
     PartitionPolicy {
         interval: config.partition_interval,
         ahead: config.partitions_ahead,
@@ -161,7 +166,7 @@ pub(super) fn partition_policy(config: &config::Store) -> PartitionPolicy {
 }
 
 pub(super) fn sealer(
-    config: &config::Store,
+    config: &config::store::Store,
     lanes: &[Arc<LaneStatus>],
     spool: &Spool,
     metrics: &Arc<Metrics>,
@@ -178,7 +183,7 @@ pub(super) fn sealer(
 
 /// Postgres connections that a running service keeps open: one for each lane, one each for keys,
 /// partitions and the retry of quarantined rows, and one for sealing.
-pub(super) fn connections_to_postgres(config: &config::Store) -> u32 {
+pub(super) fn connections_to_postgres(config: &config::store::Store) -> u32 {
     u32::from(config.writers) * 2 + 3 + u32::from(config.seal)
 }
 

@@ -7,6 +7,7 @@
 //! Every task has a name. One that panics, or ends before it was told to, stops the service, and the
 //! error names it.
 
+pub(crate) mod bind;
 mod build;
 pub(crate) mod open_files;
 pub mod prepare;
@@ -15,14 +16,13 @@ pub mod report;
 mod stop;
 pub(crate) mod tasks;
 
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
@@ -61,10 +61,6 @@ use report::{Failed, Report};
 use stop::{LanesEnd, say_what_is_awaited};
 use tasks::Tasks;
 
-/// Connections that may wait to be accepted; the kernel's own limit is usually the same. With mio's
-/// 128, a burst of clients is dropped, and each tries again after a second.
-const BACKLOG: u32 = 4096;
-
 /// Records that wait for a sync. A group commit takes all that wait, so this is how many may come
 /// in during one sync.
 const ENTRIES_MAX: usize = 4096;
@@ -77,32 +73,13 @@ const DISK_LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Time for tasks without work to end.
 const END_LIMIT: Duration = Duration::from_secs(2);
 
-/// Binds a listening socket.
-pub(crate) fn bind(address: SocketAddr) -> Result<TcpListener> {
-    let listen = || {
-        let socket = match address.is_ipv4() {
-            true => TcpSocket::new_v4()?,
-            false => TcpSocket::new_v6()?,
-        };
-        // Without it, a start right after a stop finds the address in use.
-        socket.set_reuseaddr(true)?;
-        socket.bind(address)?;
-        socket.listen(BACKLOG)
-    };
-    listen().with_context(|| {
-        format!(
-            "cannot listen on {address}; if another program has the port, choose one with --listen"
-        )
-    })
-}
-
-/// Runs the service on `listener` until `stopping` is cancelled, then stores what is left.
+/// Runs the service on `listeners` until `stopping` is cancelled, then stores what is left.
 ///
-/// The caller owns the socket and the stop signal, so tests can use port 0. `ready` is cancelled
+/// The caller owns the sockets and the stop signal, so tests can use port 0. `ready` is cancelled
 /// once events are accepted.
 pub async fn run(
     config: Serve,
-    listener: TcpListener,
+    listeners: Vec<TcpListener>,
     stopping: CancellationToken,
     ready: CancellationToken,
 ) -> Result<Report> {
@@ -258,7 +235,7 @@ pub async fn run(
     let gauge = i64::try_from(connections_max).unwrap_or(i64::MAX);
     metrics.connections_max.set(gauge);
     info!(
-        address = %listener.local_addr().context("cannot tell the address of the socket")?,
+        address = %bind::addresses(&listeners).context("cannot tell the address of the socket")?,
         spool = %spool.id(),
         "listening"
     );
@@ -268,7 +245,7 @@ pub async fn run(
         say_what_is_awaited(stopping.clone(), grace, Arc::clone(&metrics), spool.clone()),
     );
     let mut http = pin!(http::listener::serve(
-        listener,
+        listeners,
         service,
         limits,
         metrics,

@@ -15,9 +15,17 @@ use sha2::{Digest as _, Sha256};
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct KeyHash([u8; 32]);
 
-/// Hashes API keys under one pepper.
+/// Hashes API keys under one pepper, and looks them up under the one before it as well.
 #[derive(Clone)]
 pub struct ApiKeyHasher {
+    current: Pepper,
+    /// The pepper that is being replaced.
+    previous: Option<Pepper>,
+}
+
+/// A pepper, ready to hash.
+#[derive(Clone)]
+struct Pepper {
     /// The HMAC with its key absorbed; cloning it copies two hash states.
     keyed: Option<Hmac<Sha256>>,
 }
@@ -26,20 +34,55 @@ impl ApiKeyHasher {
     /// Prepares hashing under `pepper`; an empty one means plain SHA-256.
     #[must_use]
     pub fn new(pepper: &[u8]) -> Self {
+        Self {
+            current: Pepper::new(pepper),
+            previous: None,
+        }
+    }
+
+    /// Lets keys that were stored under an earlier pepper be found.
+    #[must_use]
+    pub fn with_previous(self, pepper: &[u8]) -> Self {
+        Self {
+            previous: Some(Pepper::new(pepper)),
+            ..self
+        }
+    }
+
+    /// The hash under which a key is stored, as the client sent it; surrounding white space is
+    /// ignored.
+    #[must_use]
+    pub fn hash(&self, raw: &str) -> KeyHash {
+        self.current.hash(raw)
+    }
+
+    /// All hashes under which a key may be stored, the current one first.
+    pub fn hashes(&self, raw: &str) -> impl Iterator<Item = KeyHash> {
+        let peppers = std::iter::once(&self.current).chain(&self.previous);
+        peppers.map(move |pepper| pepper.hash(raw))
+    }
+
+    /// A checksum of `bytes`. With a pepper it also proves that the writer had the same pepper.
+    pub(crate) fn seal(&self, bytes: &[u8]) -> [u8; 32] {
+        self.current.digest(bytes)
+    }
+
+    /// Whether `seal` is the checksum of `bytes` under the pepper or the one before it.
+    pub(crate) fn has_sealed(&self, bytes: &[u8], seal: &str) -> bool {
+        let mut peppers = std::iter::once(&self.current).chain(&self.previous);
+        peppers.any(|pepper| hex::encode(pepper.digest(bytes)) == seal)
+    }
+}
+
+impl Pepper {
+    fn new(pepper: &[u8]) -> Self {
         let keyed = (!pepper.is_empty())
             .then(|| Hmac::new_from_slice(pepper).expect("HMAC takes keys of any length"));
         Self { keyed }
     }
 
-    /// The hash of a key as the client sent it; surrounding white space is ignored.
-    #[must_use]
-    pub fn hash(&self, raw: &str) -> KeyHash {
+    fn hash(&self, raw: &str) -> KeyHash {
         KeyHash(self.digest(raw.trim().as_bytes()))
-    }
-
-    /// A checksum of `bytes`. With a pepper it also proves that the writer had the same pepper.
-    pub(crate) fn seal(&self, bytes: &[u8]) -> [u8; 32] {
-        self.digest(bytes)
     }
 
     fn digest(&self, bytes: &[u8]) -> [u8; 32] {
@@ -57,7 +100,7 @@ impl ApiKeyHasher {
 
 impl fmt::Debug for ApiKeyHasher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = if self.keyed.is_some() {
+        let kind = if self.current.keyed.is_some() {
             "hmac-sha256"
         } else {
             "sha256"
@@ -107,6 +150,20 @@ mod tests {
             ApiKeyHasher::new(b"").hash("secret").to_hex(),
             "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b"
         );
+    }
+
+    #[test]
+    fn a_key_is_looked_up_under_the_previous_pepper_too_and_stored_under_the_current_one() {
+        let (old, new) = (ApiKeyHasher::new(b"old"), ApiKeyHasher::new(b"new"));
+        let both = new.clone().with_previous(b"old");
+        assert_eq!(both.hash("secret"), new.hash("secret"));
+        let hashes: Vec<_> = both.hashes("secret").collect();
+        assert_eq!(hashes, [new.hash("secret"), old.hash("secret")]);
+        assert_eq!(new.hashes("secret").count(), 1);
+        let sealed = |by: &ApiKeyHasher| hex::encode(by.seal(b"bytes"));
+        assert!(both.has_sealed(b"bytes", &sealed(&old)));
+        assert!(both.has_sealed(b"bytes", &sealed(&both)));
+        assert!(!new.has_sealed(b"bytes", &sealed(&old)));
     }
 
     #[test]

@@ -54,6 +54,7 @@ mod restart;
 mod roundtrip;
 mod schema;
 mod sealing;
+mod settings;
 mod shutdown;
 mod soak;
 mod spans;

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use clap::CommandFactory as _;
 use recsys_ingest::cli::Cli;
+use recsys_ingest::config::secret;
 use recsys_ingest::event::rejection::Code;
 
 /// If this variable is set, the tables are written instead of compared.
@@ -23,9 +24,9 @@ fn settings() -> String {
             .iter()
             .map(|value| format!("`{}`", value.to_string_lossy()))
             .collect();
-        let default = if default.is_empty() {
+        let default = if secret::is_required(argument.get_id().as_str()) {
             "required".to_owned()
-        } else if default == ["``"] {
+        } else if default.is_empty() || default == ["``"] {
             "none".to_owned()
         } else {
             default.concat()

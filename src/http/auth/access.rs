@@ -150,7 +150,11 @@ fn caller_of(
     let mut is_unknown = false;
     for key in presented::keys(headers, query_key) {
         let found = match key {
-            Ok(key) => snapshot.lookup(hasher.hash(&key), now.0),
+            Ok(key) => hasher
+                .hashes(&key)
+                .map(|hash| snapshot.lookup(hash, now.0))
+                .find(|found| !matches!(found, Err(KeyError::Unknown)))
+                .unwrap_or(Err(KeyError::Unknown)),
             Err(reason) => {
                 why_none.get_or_insert(reason);
                 continue;

@@ -1,151 +1,137 @@
-//! Splits a connection string into what tokio-postgres understands and what this service
-//! implements.
-//!
-//! Reads both of libpq's forms (URL and `key=value`) into pairs, takes out the parameters that this
-//! service implements, translates those that tokio-postgres spells or counts differently, and
-//! writes the rest back.
+//! Reads a connection string, in both of libpq's forms, into names and values.
 //!
 //! No message made here repeats a value, or a name that could be part of a password: error messages
-//! of connection strings end up in logs. Knows nothing of certificates and opens no connection.
+//! of connection strings end up in logs. Knows no parameter's meaning.
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
-/// A connection string with its parameters separated.
-#[derive(Default)]
-pub(crate) struct Dsn {
-    /// For `tokio_postgres::Config`: only TLS parameters that it knows, and no unit that it
-    /// misreads.
-    pub(crate) rest: String,
-    pub(crate) sslmode: Option<String>,
-    pub(crate) sslrootcert: Option<String>,
-    pub(crate) sslcert: Option<String>,
-    pub(crate) sslkey: Option<String>,
-    /// libpq counts this in milliseconds, tokio-postgres in seconds.
-    pub(crate) tcp_user_timeout_ms: Option<u64>,
-    /// tokio-postgres does not distinguish a given value from its default of two hours.
-    pub(crate) names_keepalives_idle: bool,
+/// What is said where a password may be the cause.
+const ESCAPES: &str =
+    "in a user or a password write @ as %40, : as %3A, / as %2F, ? as %3F, # as %23 and % as %25";
+
+/// A form of connection string.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    Url,
+    KeyValue,
 }
 
-/// Names that tokio-postgres accepts as they are.
-const PASSED_ON: &[&str] = &[
-    "application_name", "channel_binding", "connect_timeout", "dbname", "host", "hostaddr",
-    "keepalives", "keepalives_idle", "keepalives_interval", "keepalives_retries",
-    "load_balance_hosts", "options", "password", "port", "sslnegotiation", "target_session_attrs",
-    "user",
-];
+/// Names and values, in the order in which they stand.
+type Pairs = Vec<(String, String)>;
 
-/// Names of libpq that have no effect here: the encoding is always UTF-8, nothing is compressed,
-/// SNI is always sent, and GSS is never used.
-const WITHOUT_EFFECT: &[&str] = &[
-    "client_encoding",
-    "fallback_application_name",
-    "gssencmode",
-    "sslcompression",
-    "sslsni",
-];
-
-impl Dsn {
-    pub(crate) fn parse(text: &str) -> Result<Self> {
-        let text = text.trim();
-        if text.is_empty() {
-            bail!(
-                "the database URL is empty; expected postgres://user:password@host:5432/database"
-            );
-        }
-        if let Some(body) = text
-            .strip_prefix("postgres://")
-            .or_else(|| text.strip_prefix("postgresql://"))
-        {
-            return Self::from_url(body);
-        }
-        if text
-            .split_once("://")
-            .is_some_and(|(scheme, _)| !scheme.contains(['=', ' ']))
-        {
-            bail!("the database URL does not begin with postgres:// or postgresql://");
-        }
-        let mut dsn = Self::default();
-        for (name, value) in key_values(text)? {
-            // The name may be the end of an unquoted password with a space in it: do not repeat it.
-            let Some((name, value)) = dsn.take(&name, value)? else {
-                continue;
-            };
-            if !PASSED_ON.contains(&name.as_str()) {
-                bail!(
-                    "the database connection string has a parameter that is not known here; \
-                     check for a misspelt name or an unquoted value with a space in it"
-                );
-            }
-            let value = value.replace('\\', "\\\\").replace('\'', "\\'");
-            dsn.rest.push_str(&format!("{name}='{value}' "));
-        }
-        Ok(dsn)
+/// Splits a connection string. A later value of a name replaces an earlier one.
+pub(crate) fn split(text: &str) -> Result<(Form, Pairs)> {
+    let text = text.trim();
+    if text.is_empty() {
+        bail!("the database URL is empty; expected postgres://user:password@host:5432/database");
     }
+    for quote in ['"', '\''] {
+        ensure!(
+            !(text.len() > 1 && text.starts_with(quote) && text.ends_with(quote)),
+            "the database URL stands in quotes, which are taken as part of it: remove them"
+        );
+    }
+    let Some((scheme, body)) = text.split_once("://") else {
+        return Ok((Form::KeyValue, key_values(text)?));
+    };
+    let scheme = scheme.to_ascii_lowercase();
+    match scheme.as_str() {
+        "postgres" | "postgresql" => Ok((Form::Url, url(body)?)),
+        // The `://` is inside of a value.
+        other if other.contains(['=', ' ']) => Ok((Form::KeyValue, key_values(text)?)),
+        other if other.starts_with("jdbc:") => bail!(
+            "the database URL is one of JDBC: remove jdbc: in front of it, and put user and password before the host"
+        ),
+        other if other.starts_with("postgres") => bail!(
+            "the database URL names a driver behind postgres: it has to begin with postgres:// or postgresql://"
+        ),
+        _ => bail!("the database URL does not begin with postgres:// or postgresql://"),
+    }
+}
 
-    fn from_url(body: &str) -> Result<Self> {
-        let credentials_end = match (body.find('@'), body.find('/')) {
-            (Some(at), Some(slash)) if at < slash => at + 1,
-            (Some(at), None) => at + 1,
-            _ => 0,
+/// `[user[:password]@][host][:port][,...][/dbname][?name=value[&...]]`
+fn url(body: &str) -> Result<Pairs> {
+    let mut pairs = Vec::new();
+    let mut put = |name: &str, value: String| pairs.push((name.to_owned(), value));
+    // As in libpq, credentials end at the first `@` in front of the first `/`.
+    let before_path = body.split('/').next().unwrap_or_default();
+    let location = match before_path.split_once('@') {
+        None => body,
+        Some((credentials, _)) => {
+            let (user, password) = credentials.split_once(':').unwrap_or((credentials, ""));
+            let decoded = |text| {
+                percent_decoded(text)
+                    .with_context(|| format!("user or password of the database URL; {ESCAPES}"))
+            };
+            put("user", decoded(user)?);
+            put("password", decoded(password)?);
+            &body[credentials.len() + 1..]
+        }
+    };
+    let (place, query) = location.split_once('?').unwrap_or((location, ""));
+    let (hosts, database) = place.split_once('/').unwrap_or((place, ""));
+    ensure!(
+        !hosts.contains('@'),
+        "the database URL has more than one @ in front of its host; {ESCAPES}"
+    );
+    ensure!(
+        !database.contains('@'),
+        "the name of the database in the database URL has an @: write it as %40 there, or, if this is still the password, {ESCAPES}"
+    );
+    if !hosts.is_empty() {
+        let (mut names, mut ports) = (Vec::new(), Vec::new());
+        for (i, chunk) in hosts.split(',').enumerate() {
+            let (name, port) = host_and_port(chunk)
+                .with_context(|| format!("host {} of the database URL; {ESCAPES}", i + 1))?;
+            names.push(percent_decoded(name).context("a host of the database URL")?);
+            ports.push(port);
+        }
+        put("host", names.join(","));
+        if ports.iter().any(|port| !port.is_empty()) {
+            put("port", ports.join(","));
+        }
+    }
+    put(
+        "dbname",
+        percent_decoded(database).context("the name of the database in the database URL")?,
+    );
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let Some((name, value)) = pair.split_once('=') else {
+            match query.contains('@') {
+                true => bail!("a parameter in the query of the database URL has no `=`; {ESCAPES}"),
+                false => bail!("a parameter in the query of the database URL has no `=`"),
+            }
         };
-        let (credentials, location) = body.split_at(credentials_end);
-        let (place, query) = location.split_once('?').unwrap_or((location, ""));
-        let mut dsn = Self::default();
-        let mut kept = Vec::new();
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair
-                .split_once('=')
-                .context("a parameter in the query of the database URL has no `=`")?;
-            let (name, value) = (percent_decoded(name)?, percent_decoded(value)?);
-            let Some((name, value)) = dsn.take(&name, value)? else {
-                continue;
-            };
-            if !PASSED_ON.contains(&name.as_str()) {
-                let plain = name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
-                let shown = if plain { &name } else { "(not shown)" };
-                bail!("the database URL has a parameter that is not known here: {shown}");
-            }
-            kept.push(format!("{name}={}", percent_encoded(&value)));
-        }
-        // tokio-postgres takes the first `@` anywhere as the end of the credentials.
-        let place = place.replace('@', "%40");
-        dsn.rest = format!("postgres://{credentials}{place}?{}", kept.join("&"));
-        Ok(dsn)
+        let decoded = |text| percent_decoded(text).context("a parameter of the database URL");
+        put(&decoded(name)?, decoded(value)?);
     }
+    Ok(pairs)
+}
 
-    /// Keeps a parameter of this service. Returns any other one under the name that tokio-postgres
-    /// uses.
-    fn take(&mut self, name: &str, value: String) -> Result<Option<(String, String)>> {
-        match name {
-            "sslmode" => self.sslmode = Some(value),
-            // libpq also translates this JDBC spelling.
-            "ssl" if value == "true" => self.sslmode = Some("require".to_owned()),
-            // An empty value means the default in libpq.
-            "sslrootcert" => self.sslrootcert = Some(value).filter(|path| !path.is_empty()),
-            "sslcert" => self.sslcert = Some(value).filter(|path| !path.is_empty()),
-            "sslkey" => self.sslkey = Some(value).filter(|path| !path.is_empty()),
-            "tcp_user_timeout" => {
-                let ms = value.parse().context(
-                    "tcp_user_timeout in the database URL is not a number of milliseconds",
-                )?;
-                self.tcp_user_timeout_ms = Some(ms);
-            }
-            "gssencmode" if value == "require" => {
-                bail!("gssencmode=require is not supported; use TLS (sslmode=verify-full) instead")
-            }
-            name if WITHOUT_EFFECT.contains(&name) => {}
-            "keepalives_count" => return Ok(Some(("keepalives_retries".to_owned(), value))),
-            name => {
-                self.names_keepalives_idle |= name == "keepalives_idle";
-                return Ok(Some((name.to_owned(), value)));
-            }
+fn host_and_port(chunk: &str) -> Result<(&str, &str)> {
+    let (host, port) = match chunk.strip_prefix('[') {
+        Some(rest) => {
+            let (host, rest) = rest
+                .split_once(']')
+                .context("an IPv6 address stands in [ ]")?;
+            let port = rest.strip_prefix(':');
+            ensure!(
+                port.is_some() || rest.is_empty(),
+                "only a port may follow the ] of an IPv6 address"
+            );
+            (host, port.unwrap_or_default())
         }
-        Ok(None)
-    }
+        None => chunk.split_once(':').unwrap_or((chunk, "")),
+    };
+    ensure!(
+        port.is_empty() || port.parse::<u16>().is_ok_and(|port| port > 0),
+        "its port is not a number from 1 to 65535"
+    );
+    Ok((host, port))
 }
 
 /// `key = value` pairs. A value may be in `'` quotes; `\` escapes one character.
-fn key_values(text: &str) -> Result<Vec<(String, String)>> {
+fn key_values(text: &str) -> Result<Pairs> {
     let mut pairs = Vec::new();
     let mut rest = text.trim_start();
     while !rest.is_empty() {
@@ -195,21 +181,9 @@ fn percent_decoded(text: &str) -> Result<String> {
         let mut decoded = [0];
         hex::decode_to_slice(digits, &mut decoded)
             .ok()
-            .context("a `%` in the query of the database URL is not followed by two hex digits")?;
+            .context("a % is not followed by two hex digits")?;
+        ensure!(decoded != [0], "%00 stands for a byte that no text has");
         bytes.extend(decoded);
     }
-    String::from_utf8(bytes)
-        .ok()
-        .context("a parameter of the database URL is not UTF-8")
-}
-
-fn percent_encoded(text: &str) -> String {
-    text.bytes()
-        .map(|byte| match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'/' | b',' => {
-                char::from(byte).to_string()
-            }
-            _ => format!("%{byte:02X}"),
-        })
-        .collect()
+    String::from_utf8(bytes).ok().context("it is not UTF-8")
 }

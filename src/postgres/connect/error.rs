@@ -6,8 +6,11 @@
 use std::error::Error as _;
 use std::io;
 
-use rustls::CertificateError;
+use rustls::{AlertDescription, CertificateError};
 use tokio_postgres::error::SqlState;
+
+use super::certificate::CertificateProblem;
+use super::password::PasswordOrigin;
 
 /// A connection that could not be opened.
 ///
@@ -48,14 +51,18 @@ impl ConnectError {
         }
     }
 
-    pub(crate) fn from_postgres(place: &str, error: &tokio_postgres::Error) -> Self {
+    pub(crate) fn from_postgres(
+        place: &str,
+        error: &tokio_postgres::Error,
+        password: &PasswordOrigin,
+    ) -> Self {
         if let Some(refusal) = error.as_db_error() {
             let reason = format!("{} (SQLSTATE {})", refusal.message(), refusal.code().code());
-            return Self::from_sqlstate(place, &reason, refusal.code());
+            return Self::from_sqlstate(place, &reason, refusal.code(), password);
         }
         if let Some(problem) = rustls_error(error) {
             let (reason, fix) = describe_tls(problem);
-            return Self::misconfigured(place, &reason, fix);
+            return Self::misconfigured(place, &reason, &fix);
         }
         let innermost = innermost(error);
         if is_tls(error) {
@@ -83,6 +90,11 @@ impl ConnectError {
                 "the server closed the connection",
                 "look into its log; it may be restarting, or something else listens on that port",
             ),
+            None if innermost == "password missing" => Self::misconfigured(
+                place,
+                "password missing: the server asks for one",
+                &password.provide(),
+            ),
             None => Self::misconfigured(
                 place,
                 &format!("{error}: {innermost}"),
@@ -91,18 +103,19 @@ impl ConnectError {
         }
     }
 
-    fn from_sqlstate(place: &str, reason: &str, code: &SqlState) -> Self {
+    fn from_sqlstate(
+        place: &str,
+        reason: &str,
+        code: &SqlState,
+        password: &PasswordOrigin,
+    ) -> Self {
         match (code.code(), code.code().get(..2).unwrap_or_default()) {
             ("3D000", _) => Self::misconfigured(
                 place,
                 reason,
                 "create the database (createdb) or correct its name in the database URL",
             ),
-            ("28P01", _) => Self::misconfigured(
-                place,
-                reason,
-                "correct user and password in the database URL",
-            ),
+            ("28P01", _) => Self::misconfigured(place, reason, &password.correct()),
             (_, "28") => Self::misconfigured(
                 place,
                 reason,
@@ -182,48 +195,40 @@ fn fix_for_io(error: &io::Error) -> &'static str {
     }
 }
 
-fn describe_tls(error: &rustls::Error) -> (String, &'static str) {
-    let rustls::Error::InvalidCertificate(problem) = error else {
-        return (
+/// What is wrong with TLS, and what to do.
+fn describe_tls(error: &rustls::Error) -> (String, String) {
+    let described = |reason: String, fix: &str| (reason, fix.to_owned());
+    match error {
+        rustls::Error::InvalidCertificate(CertificateError::Other(other)) => {
+            match other.0.downcast_ref::<CertificateProblem>() {
+                Some(problem) => (problem.reason.clone(), problem.fix.clone()),
+                None => described(
+                    format!("the server's certificate is not acceptable: {other}"),
+                    "issue an X.509 version 3 server certificate with a subjectAltName",
+                ),
+            }
+        }
+        rustls::Error::AlertReceived(
+            alert @ (AlertDescription::CertificateRequired
+            | AlertDescription::BadCertificate
+            | AlertDescription::UnknownCA
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::AccessDenied),
+        ) => described(
+            format!("the server does not accept the client certificate, or wants one ({alert:?})"),
+            "name a certificate that its ssl_ca_file has signed in sslcert and sslkey",
+        ),
+        rustls::Error::AlertReceived(AlertDescription::ProtocolVersion)
+        | rustls::Error::PeerIncompatible(_) => described(
+            format!(
+                "the server and this program have no version or method of TLS in common: {error}"
+            ),
+            "let the server speak TLS 1.2 or 1.3, with a certificate of an RSA, P-256, P-384 or Ed25519 key",
+        ),
+        _ => described(
             format!("TLS failed: {error}"),
             "check the TLS settings at the server and what stands between here and there",
-        );
-    };
-    match problem {
-        CertificateError::UnknownIssuer | CertificateError::BadSignature => (
-            "the server's certificate is not signed by a trusted CA".to_owned(),
-            "name the file with the right CA in sslrootcert",
         ),
-        CertificateError::NotValidForNameContext { presented, .. } => (
-            format!(
-                "the server's certificate is for other names: {}",
-                names(presented)
-            ),
-            "connect by a name in its subjectAltName, or issue one for this name",
-        ),
-        CertificateError::NotValidForName => (
-            "the server's certificate is for another name".to_owned(),
-            "connect by a name in its subjectAltName, or issue one for this name",
-        ),
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => (
-            "the server's certificate has expired".to_owned(),
-            "renew it at the server, and check the clock here",
-        ),
-        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => (
-            "the server's certificate is not valid yet".to_owned(),
-            "check the clocks here and at the server",
-        ),
-        other => (
-            format!("the server's certificate is not acceptable: {other}"),
-            "issue an X.509 version 3 server certificate with a subjectAltName",
-        ),
-    }
-}
-
-fn names(presented: &[String]) -> String {
-    if presented.is_empty() {
-        "it has no subjectAltName".to_owned()
-    } else {
-        presented.join(", ")
     }
 }

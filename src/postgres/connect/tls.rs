@@ -3,6 +3,7 @@
 //! | mode | encrypted | certificate |
 //! |---|---|---|
 //! | `disable` | no | – |
+//! | `allow` | if the server takes no other connection | as `prefer` |
 //! | `prefer` | if the server can | chain, if `sslrootcert` is given; falls back to no TLS |
 //! | `require` | yes | chain, if `sslrootcert` is given |
 //! | `verify-ca` | yes | chain |
@@ -15,7 +16,7 @@
 //! Stricter than libpq in one point: names are matched against subjectAltName only, never against
 //! the common name. Knows nothing of SQL or passwords.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
@@ -25,25 +26,26 @@ use rustls::crypto::{
     CryptoProvider, WebPkiSupportedAlgorithms, ring, verify_tls12_signature,
     verify_tls13_signature, verify_tls13_signature_with_raw_key,
 };
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{
-    CertificateDer, PrivateKeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime,
-};
+use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::sign::SingleCertAndKey;
+use rustls::version::{TLS12, TLS13};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, InconsistentKeys, RootCertStore,
-    SignatureScheme,
+    ALL_VERSIONS, CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore,
+    SignatureScheme, SupportedProtocolVersion,
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 use x509_cert::der::{Decode as _, Encode as _};
 
-use super::dsn::Dsn;
+use super::certificate::{Presented, Trusted};
+use super::parameters::Parameters;
+use super::pem::{certificates, identity};
 
 /// The required level of TLS, weakest first; see the table above.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
 pub(crate) enum Mode {
     Disable,
+    Allow,
     Prefer,
     Require,
     VerifyCa,
@@ -66,6 +68,7 @@ pub(crate) struct Tls {
     roots: Roots,
     /// The client's certificate chain and key, in case the server asks for them.
     identity: Option<(PathBuf, PathBuf)>,
+    versions: &'static [&'static SupportedProtocolVersion],
 }
 
 /// What is checked of a server certificate.
@@ -85,27 +88,15 @@ struct Verifier {
     /// because it is also a CA.)
     given: Vec<CertificateDer<'static>>,
     algorithms: WebPkiSupportedAlgorithms,
+    /// The file of `sslrootcert`, for messages.
+    file: Option<PathBuf>,
 }
 
 impl Mode {
-    fn parse(text: &str) -> Result<Self> {
-        Ok(match text {
-            "disable" => Self::Disable,
-            "prefer" => Self::Prefer,
-            "require" => Self::Require,
-            "verify-ca" => Self::VerifyCa,
-            "verify-full" => Self::VerifyFull,
-            "allow" => bail!("sslmode=allow is not supported; use prefer"),
-            _ => bail!(
-                "sslmode in the database URL is not one of \
-                 disable, prefer, require, verify-ca, verify-full"
-            ),
-        })
-    }
-
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Disable => "disable",
+            Self::Allow => "allow",
             Self::Prefer => "prefer",
             Self::Require => "require",
             Self::VerifyCa => "verify-ca",
@@ -115,14 +106,23 @@ impl Mode {
 }
 
 impl Tls {
-    pub(crate) fn from_dsn(dsn: &Dsn) -> Result<Self> {
-        let roots = match dsn.sslrootcert.as_deref() {
+    pub(crate) fn of(parameters: &Parameters) -> Result<Self> {
+        let roots = match parameters.get("sslrootcert") {
             None => Roots::Unset,
             Some("system") => Roots::System,
             Some(path) => Roots::File(PathBuf::from(path)),
         };
-        let mode = match dsn.sslmode.as_deref() {
-            Some(mode) => Mode::parse(mode)?,
+        let modes = [
+            Mode::Disable,
+            Mode::Allow,
+            Mode::Prefer,
+            Mode::Require,
+            Mode::VerifyCa,
+            Mode::VerifyFull,
+        ]
+        .map(|mode| (mode.name(), mode));
+        let mode = match parameters.choice("sslmode", &modes)? {
+            Some(mode) => mode,
             None if roots == Roots::System => Mode::VerifyFull,
             None => Mode::Prefer,
         };
@@ -140,15 +140,30 @@ impl Tls {
                  for a certificate from a public CA use sslmode=verify-full"
             );
         }
-        let identity = match (&dsn.sslcert, &dsn.sslkey) {
+        let identity = match (parameters.get("sslcert"), parameters.get("sslkey")) {
             (None, None) => None,
             (Some(cert), Some(key)) => Some((PathBuf::from(cert), PathBuf::from(key))),
             _ => bail!("sslcert and sslkey in the database URL need each other; give both"),
         };
+        let sends_identity = parameters.choice(
+            "sslcertmode",
+            &[
+                ("disable", Some(false)),
+                ("allow", Some(true)),
+                ("require", None),
+            ],
+        )?;
+        if sends_identity == Some(None) {
+            bail!(parameters.refusal(
+                "sslcertmode",
+                "whether the server asks for a certificate is not checked here; use allow, and let pg_hba.conf require it"
+            ));
+        }
         Ok(Self {
             mode,
             roots,
-            identity,
+            identity: identity.filter(|_| sends_identity != Some(Some(false))),
+            versions: versions(parameters)?,
         })
     }
 
@@ -157,7 +172,7 @@ impl Tls {
         let provider = Arc::new(ring::default_provider());
         let verifier = self.verifier(&provider)?;
         let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()
+            .with_protocol_versions(self.versions)
             .context("cannot set up TLS")?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier));
@@ -212,7 +227,34 @@ impl Tls {
             roots,
             given,
             algorithms,
+            file: match &self.roots {
+                Roots::File(path) => Some(path.clone()),
+                Roots::System | Roots::Unset => None,
+            },
         })
+    }
+}
+
+impl Verifier {
+    fn check(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let parsed = ParsedCertificate::try_from(end_entity)?;
+        if self.given.contains(end_entity) {
+            check_dates(end_entity, now)?;
+        } else {
+            verify_server_cert_signed_by_trust_anchor(
+                &parsed, &self.roots, intermediates, now, self.algorithms.all,
+            )?;
+        }
+        if self.check == Check::ChainAndName {
+            verify_server_name(&parsed, server_name)?;
+        }
+        Ok(ServerCertVerified::assertion())
     }
 }
 
@@ -228,18 +270,20 @@ impl ServerCertVerifier for Verifier {
         if self.check == Check::Nothing {
             return Ok(ServerCertVerified::assertion());
         }
-        let parsed = ParsedCertificate::try_from(end_entity)?;
-        if self.given.contains(end_entity) {
-            check_dates(end_entity, now)?;
-        } else {
-            verify_server_cert_signed_by_trust_anchor(
-                &parsed, &self.roots, intermediates, now, self.algorithms.all,
-            )?;
-        }
-        if self.check == Check::ChainAndName {
-            verify_server_name(&parsed, server_name)?;
-        }
-        Ok(ServerCertVerified::assertion())
+        let checked = self.check(end_entity, intermediates, server_name, now);
+        checked.map_err(|error| {
+            let presented = Presented {
+                end_entity,
+                intermediates,
+                server_name,
+                now,
+            };
+            let trusted = Trusted {
+                file: self.file.as_deref(),
+                certificates: &self.given,
+            };
+            presented.explain(&trusted, error)
+        })
     }
 
     fn verify_tls12_signature(
@@ -296,48 +340,29 @@ fn check_dates(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), ru
     Ok(())
 }
 
-/// The client certificate and its key.
-fn identity(cert: &Path, key: &Path, provider: &CryptoProvider) -> Result<CertifiedKey> {
-    let chain = certificates(cert, "sslcert")?;
-    let key = PrivateKeyDer::from_pem_slice(&read(key, "sslkey")?).with_context(|| {
-        format!(
-            "sslkey {} holds no unencrypted private key in PEM form",
-            key.display()
-        )
-    })?;
-    let key = provider
-        .key_provider
-        .load_private_key(key)
-        .context("sslkey is not usable")?;
-    let identity = CertifiedKey::new(chain, key);
-    // The key of a version 1 certificate cannot be compared here; the server checks it.
-    if let Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) =
-        identity.keys_match()
-    {
-        bail!("sslcert and sslkey do not belong together");
+/// The versions of TLS between libpq's two bounds.
+fn versions(parameters: &Parameters) -> Result<&'static [&'static SupportedProtocolVersion]> {
+    const NEWEST: u8 = 3;
+    static ONLY_1_2: [&SupportedProtocolVersion; 1] = [&TLS12];
+    static ONLY_1_3: [&SupportedProtocolVersion; 1] = [&TLS13];
+    let choices = [
+        ("TLSv1", 0),
+        ("TLSv1.1", 1),
+        ("TLSv1.2", 2),
+        ("TLSv1.3", NEWEST),
+    ];
+    let least = parameters.choice("ssl_min_protocol_version", &choices)?;
+    let most = parameters.choice("ssl_max_protocol_version", &choices)?;
+    match (least.unwrap_or(0), most.unwrap_or(NEWEST)) {
+        (least, most) if least > most => {
+            bail!("ssl_min_protocol_version is above ssl_max_protocol_version")
+        }
+        (_, 0 | 1) => bail!(parameters.refusal(
+            "ssl_max_protocol_version",
+            "TLS before 1.2 is broken and not spoken here"
+        )),
+        (_, 2) => Ok(&ONLY_1_2),
+        (NEWEST, _) => Ok(&ONLY_1_3),
+        _ => Ok(ALL_VERSIONS),
     }
-    Ok(identity)
-}
-
-fn certificates(path: &Path, parameter: &str) -> Result<Vec<CertificateDer<'static>>> {
-    let pem = read(path, parameter)?;
-    let certificates = CertificateDer::pem_slice_iter(&pem)
-        .collect::<Result<Vec<_>, _>>()
-        .with_context(|| format!("{parameter} {} is not in PEM form", path.display()))?;
-    if certificates.is_empty() {
-        bail!(
-            "{parameter} {} holds no certificate in PEM form",
-            path.display()
-        );
-    }
-    Ok(certificates)
-}
-
-fn read(path: &Path, parameter: &str) -> Result<Vec<u8>> {
-    std::fs::read(path).with_context(|| {
-        format!(
-            "cannot read {parameter} {}; check the path and its permissions",
-            path.display()
-        )
-    })
 }

@@ -106,7 +106,7 @@ pub(crate) fn decode(bytes: &[u8], hasher: &ApiKeyHasher) -> Result<(Snapshot, i
         bail!("has version {version}, and this program reads version {VERSION}");
     }
     ensure!(
-        seal == hex::encode(hasher.seal(json)),
+        hasher.has_sealed(json, seal),
         "is damaged, or was made under another API_KEY_HASH_SECRET"
     );
     let document: Document =

@@ -44,13 +44,14 @@ const ALLOWED: [(&str, &[&str]); 20] = [
     ),
     ("postgres", &["event", "finding.rs"]),
     (
-        "config.rs",
+        "config",
         &[
             "http/ingest/ack.rs",
             "http/connection/proxies.rs",
             "partitions/range.rs",
             "partitions/indexes.rs",
             "postgres/connect.rs",
+            "postgres/connect/environment.rs",
         ],
     ),
     ("log", &[]),

@@ -44,7 +44,7 @@ async fn settings_that_make_no_sense_are_refused_with_a_sentence() {
         ("--key-refresh", "0s", "1s or longer"),
         ("--horizon-past", "0s", "1s or longer"),
         ("--partitions-ahead", "4000000000", "1000"),
-        ("--writers", "0", "1..=8"),
+        ("--writers", "0", "from 1 to 8"),
         ("--log-level", "warning", "error, warn, info"),
         ("--log-level", "", "error, warn, info"),
         ("--log-level", "recsys_ingest::writer", "error, warn, info"),

@@ -1,5 +1,7 @@
 //! Connections and the tenant cache, against real PostgreSQL servers.
 
+mod certificates;
 mod keys;
 pub(crate) mod server;
 mod tls;
+mod words;

@@ -89,6 +89,25 @@ impl Server {
         Some(server)
     }
 
+    /// Shows another certificate of [`certificates`] from now on.
+    pub async fn present(&self, certificate: &str) {
+        let client = Database::of(&self.cluster).connect().await;
+        let file = format!("{}/{certificate}.crt", self.dir.path().display());
+        for (name, value) in [
+            ("ssl_cert_file", &file),
+            ("ssl_key_file", &file.replace(".crt", ".key")),
+        ] {
+            let set = format!("ALTER SYSTEM SET {name} = '{value}'");
+            client.batch_execute(&set).await.unwrap();
+        }
+        assert!(one::<bool>(&client, "SELECT pg_reload_conf()").await);
+        crate::harness::eventually("the certificate", async || {
+            let fresh = Database::of(&self.cluster).connect().await;
+            one::<String>(&fresh, "SHOW ssl_cert_file").await == file
+        })
+        .await;
+    }
+
     /// The server's first database, with the schema, tenants and keys.
     pub async fn database(&self) -> Database {
         Database::on(&self.cluster).await
@@ -121,21 +140,34 @@ pub fn open(connection: Connection) -> Client {
     connection.client
 }
 
-/// Creates a CA, a server certificate for db.test and 127.0.0.1 issued by it, another CA of the
-/// same name, a self-signed certificate, and a client certificate. The keys are readable only for
+/// Creates a CA, server certificates for db.test and 127.0.0.1 issued by it (a good one, and ones
+/// without names, of version 1, of past and future times, and not for servers), another CA of the
+/// same name and one of another, a self-signed certificate, and a client certificate. The keys are readable only for
 /// the owner of `owned_like`, as PostgreSQL requires.
 fn certificates(dir: &Path, owned_like: &Path) {
-    let script = r"set -e; cd $1
+    let script = r#"set -e; cd $1
          ca() { openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes \
-                  -x509 -days 2 -subj '/CN=test ca' -keyout $1.key -out $1.crt; }
+                  -x509 -days 2 -subj "/CN=${2:-test ca}" -keyout $1.key -out $1.crt; }
          issue() { openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes \
                      -subj /CN=$2 -keyout $1.key -out $1.csr
                    openssl x509 -req -in $1.csr -CA ca.crt -CAkey ca.key -CAcreateserial \
                      -days 2 $3 -out $1.crt; }
-         ca ca; ca other
+         dated() { openssl ca -batch -notext -config ca.cnf -cert ca.crt -keyfile ca.key \
+                     -in server.csr -startdate $2 -enddate $3 -extfile san -out $1.crt
+                   cp server.key $1.key; }
+         ca ca; ca other; ca strange 'strange ca'
          echo 'subjectAltName=DNS:db.test,IP:127.0.0.1' > san
          issue server db.test '-extfile san'
          issue version1 db.test ''
+         echo 'basicConstraints=CA:FALSE' > plain
+         issue cnonly db.test '-extfile plain'
+         (cat san; echo 'extendedKeyUsage=clientAuth') > client_san
+         issue client_only db.test '-extfile client_san'
+         printf '%s\n' '[ca]' default_ca=d '[d]' database=index serial=serial new_certs_dir=. \
+           default_md=sha256 policy=p unique_subject=no '[p]' commonName=supplied > ca.cnf
+         touch index; echo 01 > serial
+         dated past 20200101000000Z 20200102000000Z
+         dated future 20490101000000Z 20490102000000Z
          issue client carol ''
          openssl req -newkey ec -pkeyopt ec_paramgen_curve:secp521r1 -nodes \
            -x509 -days 2 -subj /CN=db.test -addext subjectAltName=DNS:db.test \
@@ -143,7 +175,7 @@ fn certificates(dir: &Path, owned_like: &Path) {
          openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes \
            -x509 -days 2 -subj /CN=db.test -addext subjectAltName=DNS:db.test \
            -keyout alone.key -out alone.crt
-         chmod 600 *.key";
+         chmod 600 *.key"#;
     let output = Command::new("sh")
         .args(["-c", script, "sh"])
         .arg(dir)

@@ -49,7 +49,7 @@ async fn each_sslmode_checks_what_libpq_checks() {
     for (refused, why) in [
         (
             format!("{wrong} sslmode=verify-full {ca}"),
-            "for other names: DnsName(\"db.test\")",
+            "for other names: db.test, 127.0.0.1",
         ),
         (
             format!("{right} sslmode=verify-full {other}"),

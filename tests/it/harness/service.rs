@@ -49,10 +49,11 @@ impl Service {
                 .with_test_writer()
                 .try_init(),
         );
-        let listener = TcpListener::bind(config.http.listen).await.unwrap();
+        let addresses = config.http.listen[0].resolve().unwrap();
+        let listener = TcpListener::bind(&addresses[..]).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stopping, ready) = (CancellationToken::new(), CancellationToken::new());
-        let run = service::run(config, listener, stopping.clone(), ready.clone());
+        let run = service::run(config, vec![listener], stopping.clone(), ready.clone());
         let mut running = tokio::spawn(run);
         tokio::select! {
             () = ready.cancelled() => {}

@@ -1,0 +1,25 @@
+//! Who makes a change.
+
+use clap::Args;
+
+/// Who makes a change that is noted in `audit_log`.
+#[derive(Args, Clone, Debug)]
+pub struct Actor {
+    /// Who makes the change, for audit_log [default: the user's name, else the database's role]
+    #[arg(long, env = "INGEST_ACTOR", value_name = "NAME")]
+    pub actor: Option<String>,
+
+    /// The user's name
+    #[arg(long, env = "USER", hide = true)]
+    pub user: Option<String>,
+}
+
+impl Actor {
+    /// The name, if one is known.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        let names = [&self.actor, &self.user];
+        let name = names.into_iter().flatten().next()?.trim();
+        (!name.is_empty()).then_some(name)
+    }
+}

@@ -1,0 +1,41 @@
+//! Settings of `dev`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::address::ListenAddress;
+use super::parse;
+
+/// Settings of `dev`.
+#[derive(Args, Clone, Debug)]
+pub struct Dev {
+    /// Addresses to listen on, as `serve` takes them
+    #[arg(
+        long,
+        default_value = "127.0.0.1:8080",
+        value_delimiter = ',',
+        value_name = "ADDR"
+    )]
+    pub listen: Vec<ListenAddress>,
+
+    /// Where the private Postgres and the keys are kept
+    #[arg(long, default_value = ".recsys-ingest", value_name = "DIR")]
+    pub data_dir: PathBuf,
+
+    /// PostgreSQL's programs to use, instead of those that are found
+    #[arg(long, env = "INGEST_PG_BIN", value_name = "DIR", value_parser = parse::path())]
+    pub pg_bin: Option<PathBuf>,
+
+    /// Where to keep PostgreSQL's programs if they have to be fetched
+    #[arg(long, env = "INGEST_PG_CACHE", value_name = "DIR", value_parser = parse::path())]
+    pub pg_cache: Option<PathBuf>,
+
+    /// The home directory
+    #[arg(long, env = "HOME", hide = true)]
+    pub home: Option<PathBuf>,
+
+    /// The user's cache directory
+    #[arg(long, env = "XDG_CACHE_HOME", hide = true)]
+    pub xdg_cache_home: Option<PathBuf>,
+}

@@ -1,0 +1,61 @@
+//! Settings of the HTTP side.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::address::ListenAddress;
+use super::parse::{DAY, ROUND_TRIP, SECOND, count, duration, time, word};
+use crate::http::connection::proxies::TrustedProxies;
+
+/// Settings of the HTTP side.
+#[derive(Args, Clone, Debug)]
+pub struct Http {
+    /// Addresses to listen on, with commas between or as several flags: 127.0.0.1:8080, localhost:8080, [::1]:8080, or :8080 for every address of this machine
+    #[arg(
+        long,
+        env = "INGEST_LISTEN",
+        default_value = "127.0.0.1:8080",
+        value_delimiter = ',',
+        value_name = "ADDR"
+    )]
+    pub listen: Vec<ListenAddress>,
+
+    /// Most connections open at once, and half of it for one address; past that a new one takes the place of the one that waits longest for a request, or is answered 503 where none waits
+    #[arg(long, env = "INGEST_CONNECTIONS_MAX", default_value_t = 8192, value_parser = count::<usize>(1, 1_000_000))]
+    pub connections_max: usize,
+
+    /// Proxies whose addresses may have more than half of the connections, as addresses or networks with commas between: 10.0.0.0/8,fd00::5
+    #[arg(
+        long,
+        env = "INGEST_TRUSTED_PROXIES",
+        default_value = "",
+        value_parser = word::<TrustedProxies>,
+        value_name = "NETWORKS"
+    )]
+    pub trusted_proxies: TrustedProxies,
+
+    /// Time for a request's head to arrive
+    #[arg(long, env = "INGEST_HEAD_TIMEOUT", default_value = "15s", value_parser = time(ROUND_TRIP, DAY))]
+    pub head_timeout: Duration,
+
+    /// Longest pause in a request's body, and time for all of it: a second more for every 16 KiB that came
+    #[arg(long, env = "INGEST_BODY_TIMEOUT", default_value = "15s", value_parser = time(ROUND_TRIP, DAY))]
+    pub body_timeout: Duration,
+
+    /// Longest wait of an open connection for its next request; longer than that of the load balancer in front
+    #[arg(long, env = "INGEST_IDLE_TIMEOUT", default_value = "75s", value_parser = time(ROUND_TRIP, DAY))]
+    pub idle_timeout: Duration,
+
+    /// Time for an answer to be read: a second more for every 16 KiB of it
+    #[arg(long, env = "INGEST_WRITE_TIMEOUT", default_value = "30s", value_parser = time(ROUND_TRIP, DAY))]
+    pub write_timeout: Duration,
+
+    /// How often tenants and API keys are read again; a revoked key works for at most this long
+    #[arg(long, env = "INGEST_KEY_REFRESH", default_value = "5s", value_parser = time(SECOND, DAY))]
+    pub key_refresh: Duration,
+
+    /// How long the copy of tenants and API keys in the spool's directory is trusted by a start that cannot read the database; keys revoked meanwhile work until then; 0s: keep no copy
+    #[arg(long, env = "INGEST_KEY_COPY_MAX_AGE", default_value = "24h", value_parser = duration)]
+    pub key_copy_max_age: Duration,
+}
