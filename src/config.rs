@@ -4,6 +4,8 @@
 //! README's table is generated from here, and a test compares the two. Numbers that need no setting
 //! are constants where they are used.
 
+mod limits;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,6 +19,7 @@ use crate::http::ingest::ack::Ack;
 use crate::partitions::indexes::IndexProfile;
 use crate::partitions::range::Interval;
 use crate::postgres::connect::Target;
+use limits::RateLimits;
 
 /// Where Postgres is.
 #[derive(Args, Clone, Debug)]
@@ -61,6 +64,9 @@ pub struct Serve {
     #[command(flatten)]
     #[allow(missing_docs, reason = "documented on its type")]
     pub intake: Intake,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "documented on its type")]
+    pub rate_limits: RateLimits,
     #[command(flatten)]
     #[allow(missing_docs, reason = "documented on its type")]
     pub spool: Spool,

@@ -194,15 +194,24 @@ impl<'a> Events<'_, 'a> {
         let out = &mut self.writer;
         match (context.table, format) {
             (_, Format::PipelinesV1) => return self.groups.add(index, event, context),
-            (Table::Exposures, Format::ServiceV1) => {
-                formats::service_v1(event, context)?.encode(out)
+            (Table::Exposures, format) => {
+                let exposure = match format {
+                    Format::ServiceV1 => formats::service_v1(event, context)?,
+                    Format::EvalV1 => formats::eval_v1(event, context)?,
+                    _ => exposure::native(event, context)?,
+                };
+                context.check_surface(&exposure.key.tenant, Some(&exposure.surface))?;
+                exposure.encode(out);
             }
-            (Table::Exposures, Format::EvalV1) => formats::eval_v1(event, context)?.encode(out),
-            (Table::Exposures, _) => exposure::native(event, context)?.encode(out),
-            (Table::Interactions, Format::OutcomeV1) => {
-                formats::outcome_v1(event, context)?.encode(out);
+            (Table::Interactions, format) => {
+                let interaction = match format {
+                    Format::OutcomeV1 => formats::outcome_v1(event, context)?,
+                    _ => interaction::native(event, context)?,
+                };
+                let surface = interaction.surface.as_deref();
+                context.check_surface(&interaction.key.tenant, surface)?;
+                interaction.encode(out);
             }
-            (Table::Interactions, _) => interaction::native(event, context)?.encode(out),
         }
         self.row_index.push((self.last_row(), index));
         Ok(())

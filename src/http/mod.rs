@@ -5,6 +5,7 @@ pub(crate) mod app;
 pub(crate) mod auth;
 pub(crate) mod connection;
 pub mod ingest;
+pub(crate) mod limits;
 pub(crate) mod listener;
 pub(crate) mod openapi;
 pub(crate) mod ops;

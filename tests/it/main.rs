@@ -35,6 +35,7 @@ mod framing;
 mod goodbye;
 mod histories;
 mod jsonb;
+mod limits;
 mod log;
 mod losses;
 mod malformed;

@@ -1,9 +1,9 @@
 //! Authentication and authorisation: an API key, its tenant, its roles.
 //!
-//! Reads only the snapshot in memory. A key that is missing from a stale snapshot may exist in the
+//! Reads the snapshot in memory; only a key or tenant that it does not have is looked up alone. A key that is missing from a stale snapshot may exist in the
 //! database, so the response is 503 (the service's error), not 401 (the caller's).
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
@@ -16,8 +16,10 @@ use crate::event::rejection::Code;
 use crate::event::table::Table;
 use crate::event::time::Micros;
 use crate::tenants::key::ApiKeyHasher;
+use crate::tenants::lookup::Wanted;
 use crate::tenants::refresh::TenantCache;
 use crate::tenants::role::Role;
+use crate::tenants::settings::Limits;
 use crate::tenants::snapshot::{Caller, KeyError, Snapshot, Tenant, TenantStatus};
 
 use crate::http::problem::Problem;
@@ -28,6 +30,12 @@ const KEY_BYTES_MAX: usize = 512;
 /// A snapshot older than this may lack keys that exist.
 const STALE_AFTER: Duration = Duration::from_secs(60);
 
+/// Most unknown tenants of one body that are looked up.
+const UNKNOWN_MAX: usize = 8;
+
+/// Longest wait for them.
+const UNKNOWN_WAIT: Duration = Duration::from_secs(1);
+
 /// The caller of one request, and the tenant that it writes for.
 #[derive(Debug)]
 pub struct Access {
@@ -35,11 +43,13 @@ pub struct Access {
     /// The tenant of events that name none.
     tenant: Arc<Tenant>,
     snapshot: Arc<Snapshot>,
+    /// Tenants that events named and the snapshot does not have.
+    unknown: Mutex<Vec<String>>,
 }
 
 impl Access {
     /// Authenticates the caller of a request and checks its role for `table`'s endpoint.
-    pub(crate) fn of(
+    pub(crate) async fn of(
         headers: &HeaderMap,
         query_key: Option<&str>,
         table: Table,
@@ -48,15 +58,14 @@ impl Access {
         now: Micros,
     ) -> Result<Self, Problem> {
         let key = presented_key(headers, query_key)?;
-        let snapshot = tenants.snapshot();
-        let caller = snapshot
-            .lookup(hasher.hash(&key), now.0)
-            .map_err(|refused| {
-                if refused == KeyError::Unknown {
-                    tenants.wake();
-                }
-                refusal(refused, tenants)
-            })?;
+        let hash = hasher.hash(&key);
+        let mut snapshot = tenants.snapshot();
+        let mut found = snapshot.lookup(hash, now.0);
+        if found == Err(KeyError::Unknown) && tenants.find(Wanted::Key(hash)).await {
+            snapshot = tenants.snapshot();
+            found = snapshot.lookup(hash, now.0);
+        }
+        let caller = found.map_err(|refused| refusal(refused, tenants))?;
         let allowed: &[Role] = match table {
             Table::Exposures => &[Role::Ingest, Role::Service],
             Table::Interactions => &[Role::Ingest, Role::Service, Role::Publish],
@@ -77,9 +86,16 @@ impl Access {
             caller,
             tenant,
             snapshot,
+            unknown: Mutex::default(),
         };
         if let Some(named) = headers.get("x-org-id") {
-            access.tenant = access.tenant_of_header(named.to_str().unwrap_or_default())?;
+            let named = named.to_str().unwrap_or_default();
+            if access.named(named) == Err(Code::UnknownTenant)
+                && tenants.find(Wanted::Tenant(named.to_owned())).await
+            {
+                access.snapshot = tenants.snapshot();
+            }
+            access.tenant = access.tenant_of_header(named)?;
         }
         Ok(access)
     }
@@ -87,6 +103,50 @@ impl Access {
     /// The id of the key that was presented.
     pub(crate) fn key_id(&self) -> Uuid {
         self.caller.key_id
+    }
+
+    /// Whether the key is one for web pages.
+    pub(crate) fn is_publish(&self) -> bool {
+        self.caller.roles.contains(Role::Publish)
+    }
+
+    /// The key's own limits.
+    pub(crate) fn key_limits(&self) -> Option<&Limits> {
+        self.caller
+            .settings
+            .as_ref()
+            .map(|settings| &settings.limits)
+    }
+
+    /// The limits of the tenant that the request writes for.
+    pub(crate) fn tenant_limits(&self) -> Option<&Limits> {
+        Some(&self.tenant.settings.limits)
+    }
+
+    /// Whether events named tenants that the snapshot does not have.
+    pub(crate) fn has_unknown(&self) -> bool {
+        !self.unknown().is_empty()
+    }
+
+    /// Looks up the tenants that events named and the snapshot does not have. Returns whether one is
+    /// known now.
+    pub(crate) async fn find_unknown(&mut self, tenants: &TenantCache) -> bool {
+        let unknown = std::mem::take(&mut *self.unknown());
+        let looking = async {
+            for named in unknown {
+                tenants.find(Wanted::Tenant(named)).await;
+            }
+        };
+        // Those that were not looked up in time are unknown to this request.
+        drop(tokio::time::timeout(UNKNOWN_WAIT, looking).await);
+        let snapshot = tenants.snapshot();
+        let is_newer = !Arc::ptr_eq(&snapshot, &self.snapshot);
+        self.snapshot = snapshot;
+        is_newer
+    }
+
+    fn unknown(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
+        self.unknown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The tenant of events that name none.
@@ -136,7 +196,23 @@ impl Access {
 
 impl Tenants for Access {
     fn resolve(&self, named: &str) -> Result<Uuid, Code> {
-        self.named(named).map(|tenant| tenant.id)
+        let found = self.named(named).map(|tenant| tenant.id);
+        if found == Err(Code::UnknownTenant) {
+            let mut unknown = self.unknown();
+            if unknown.len() < UNKNOWN_MAX && !unknown.iter().any(|known| known == named) {
+                unknown.push(named.to_owned());
+            }
+        }
+        found
+    }
+
+    fn surfaces(&self, tenant: &Uuid) -> Option<&[String]> {
+        // The tenant of the request is that of most events.
+        let tenant = match self.tenant.id == *tenant {
+            true => &self.tenant,
+            false => self.snapshot.tenant_of(*tenant)?,
+        };
+        tenant.settings.surfaces.as_deref()
     }
 }
 
