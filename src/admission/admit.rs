@@ -25,6 +25,11 @@ pub enum Overload {
     /// The memory limit is reached.
     #[error("the memory for bodies and rows on their way (--queue-bytes-max) is spent")]
     Bytes,
+    /// The tenant holds its share of the memory.
+    #[error(
+        "the tenant's bodies and rows on their way hold its share of the memory (--queue-bytes-max)"
+    )]
+    Share,
     /// Requests come in faster than the disk syncs them.
     #[error("too many requests are waiting for the disk")]
     Records,
@@ -142,13 +147,19 @@ impl Admission {
 
     /// Reserves memory for a body, its rows or its response.
     pub fn reserve(&self, bytes: usize) -> Result<Reservation, Overload> {
+        let budget = &self.shared.budget;
         u32::try_from(bytes)
             .ok()
-            .and_then(|bytes| self.shared.budget.reserve_for(&self.share, bytes))
-            .ok_or(if bytes > self.shared.budget.bytes_max() {
-                Overload::TooLarge
-            } else {
-                Overload::Bytes
+            .and_then(|bytes| budget.reserve_for(&self.share, bytes))
+            .ok_or_else(|| {
+                let (reserved, max) = (budget.reserved(), budget.bytes_max());
+                if bytes > max {
+                    Overload::TooLarge
+                } else if bytes > max - reserved {
+                    Overload::Bytes
+                } else {
+                    Overload::Share
+                }
             })
     }
 
@@ -247,7 +258,7 @@ impl Admission {
                 Duration::from_secs(10)
             }
             // A quarter of the memory limit is room for many bodies.
-            Overload::Bytes | Overload::Records => self
+            Overload::Bytes | Overload::Share | Overload::Records => self
                 .shared
                 .drain
                 .time_for(self.shared.budget.bytes_max() as u64 / 4, now),

@@ -318,10 +318,15 @@ impl TenantCache {
             Wanted::Key(hash) => rows::find_key(client, *hash).await?,
             Wanted::Tenant(named) => rows::find_tenant(client, named).await?,
         };
-        let is_there = !found.is_empty();
-        if is_there {
+        let mut is_there = false;
+        if !found.is_empty() {
             let mut snapshot = Snapshot::clone(&self.snapshot());
             found.add_to(&mut snapshot)?;
+            // A key that cannot be used is not there.
+            is_there = match &wanted {
+                Wanted::Key(hash) => snapshot.has_key(*hash),
+                Wanted::Tenant(named) => snapshot.tenant(named).is_some(),
+            };
             let copied = self.copied();
             self.shared.snapshot.store(Arc::new(snapshot));
             drop(copied);

@@ -142,6 +142,11 @@ impl Snapshot {
         self.by_id.insert(tenant.id, tenant);
     }
 
+    /// Whether there is a key with this hash.
+    pub(crate) fn has_key(&self, hash: KeyHash) -> bool {
+        self.keys.contains_key(&hash)
+    }
+
     /// The tenant with this id, with any status.
     #[must_use]
     pub fn tenant_of(&self, id: Uuid) -> Option<&Arc<Tenant>> {
