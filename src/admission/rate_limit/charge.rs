@@ -212,6 +212,15 @@ impl Charges {
         Ok(())
     }
 
+    /// Gives back what was taken for a request that was refused for another reason.
+    pub fn give_back(&self, cost: Cost, now: u64) {
+        for charge in &self.0 {
+            let mut state = charge.buckets.lock(charge.rates, now);
+            state.events.give_back(cost.events);
+            state.bytes.give_back(cost.bytes);
+        }
+    }
+
     /// The state of each limit.
     #[must_use]
     pub fn readings(&self, now: u64) -> Vec<Reading> {
@@ -323,6 +332,8 @@ mod tests {
         let refused = charges.take(cost(1, 950), None, 0).unwrap_err();
         assert_eq!((refused.scope, refused.unit), (Scope::Key, Unit::Bytes));
         assert_eq!(left(&charges), [92, 2, 900]);
+        charges.give_back(cost(8, 100), 0);
+        assert_eq!(left(&charges), [100, 10, 1000]);
     }
 
     #[test]

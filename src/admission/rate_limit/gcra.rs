@@ -57,6 +57,13 @@ impl Bucket {
         }
     }
 
+    /// Gives back what was taken.
+    pub(crate) fn give_back(&mut self, units: u64) {
+        if let Some(rate) = self.rate {
+            self.full_at = self.full_at.saturating_sub(rate.time_for(units));
+        }
+    }
+
     /// Units that may be taken now.
     pub(crate) fn left(&self, now: u64) -> u64 {
         let Some(rate) = self.rate else { return 0 };

@@ -155,7 +155,9 @@ pub(crate) async fn collect(
     }
 
     let rows = decoded.rows.len();
-    let (reached, result) = hand_over(app, &admission, decoded.rows, reservation, ack).await?;
+    let handed_over = hand_over(app, &admission, decoded.rows, reservation, ack).await;
+    let (reached, result) =
+        handed_over.inspect_err(|_| app.rate_limits.give_back(&charges, cost))?;
     // Counts rows, as all later stages do: a list that came in several lines is one row.
     app.metrics.count(table, EventOutcome::Accepted, rows);
 

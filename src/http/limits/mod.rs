@@ -115,6 +115,11 @@ impl RateLimits {
         }
     }
 
+    /// Gives back what a request was charged that was refused for lack of room.
+    pub(crate) fn give_back(&self, charges: &Charges, cost: Cost) {
+        charges.give_back(cost, self.now());
+    }
+
     fn charges(&self, access: &Access, peer: Option<IpAddr>, headers: &HeaderMap) -> Charges {
         let mut charges = Charges::default();
         let defaults = &self.defaults;
