@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use recsys_ingest::log::record::{AppendError, Record};
+use recsys_ingest::log::record::{AppendError, Record, Turn};
 use recsys_ingest::log::spool;
 use recsys_ingest::log::spool::deliver::reader::{LaneReader, Next};
 use recsys_ingest::log::spool::settings::Settings;
@@ -26,6 +26,7 @@ fn frame(payload: &Bytes) -> (Record<(), ()>, oneshot::Receiver<Result<(), Appen
         stream: 0,
         items: 100,
         payload: payload.clone(),
+        turn: Turn::default(),
         durable: Some(durable),
         memory: (),
         result: None,

@@ -137,6 +137,15 @@ pub struct ByCode {
     pub reason: &'static str,
 }
 
+/// A limit on what callers send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ByLimit {
+    /// Whose limit: the tenant's, the key's or the address's.
+    pub scope: &'static str,
+    /// What is limited: events or bytes.
+    pub unit: &'static str,
+}
+
 /// Codes of refusals for lack of room: in memory, in the spool, or on its disk.
 const FOR_ROOM: [&str; 3] = ["overloaded", "spool_full", "disk_failed"];
 
@@ -153,8 +162,14 @@ pub struct Metrics {
     pub rejections: Counters<ByReason>,
     /// Requests by route and status.
     pub requests: Counters<ByStatus>,
-    /// Requests that were refused with 503, by the code of the response.
+    /// Requests that were refused with 503 or 429, by the code of the response.
     pub refused_requests: Counters<ByCode>,
+    /// Requests that were refused with 429, by the limit.
+    pub limited_requests: Counters<ByLimit>,
+    /// Events of those whose body was read.
+    pub limited_events: Counters<ByLimit>,
+    /// Look-ups of unknown keys and tenants, one by one.
+    pub caller_lookups: Gauge<i64, AtomicI64>,
     /// Seconds from a request's head to its response.
     pub request_seconds: Histogram,
     /// Rows in a batch.
@@ -210,6 +225,9 @@ impl Metrics {
             rejections: Family::default(),
             requests: Family::default(),
             refused_requests: Family::default(),
+            limited_requests: Family::default(),
+            limited_events: Family::default(),
+            caller_lookups: Gauge::default(),
             request_seconds: seconds(),
             batch_rows: Family::new_with_constructor(|| {
                 Histogram::new(exponential_buckets(1.0, 4.0, 9))
@@ -254,8 +272,23 @@ impl Metrics {
         );
         registry.register(
             "refused_requests",
-            "Requests refused with 503, by the code of the answer",
+            "Requests refused with 503 or 429, by the code of the answer",
             metrics.refused_requests.clone(),
+        );
+        registry.register(
+            "limited_requests",
+            "Requests refused with 429, by whose limit it was and of what",
+            metrics.limited_requests.clone(),
+        );
+        registry.register(
+            "limited_events",
+            "Events that were discarded with 429 after their body was read, by whose limit it was and of what",
+            metrics.limited_events.clone(),
+        );
+        registry.register(
+            "caller_lookups",
+            "Unknown keys and tenants that were looked up in the database one by one, since the start",
+            metrics.caller_lookups.clone(),
         );
         registry.register(
             "request_seconds",
@@ -371,7 +404,7 @@ impl Metrics {
         Ok(text)
     }
 
-    /// Counts a request that is refused with 503.
+    /// Counts a request that is refused with 503 or 429.
     pub fn refuse(&self, reason: &'static str) {
         self.refused_requests
             .get_or_create(&ByCode { reason })

@@ -1,19 +1,22 @@
 //! The entry of the pipeline: the last check whether there is room for a record.
 
 use std::cell::{Cell, RefCell};
+use std::num::NonZero;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
+use uuid::Uuid;
 
 use super::memory::{MemoryLimit, Reservation};
 use super::record::{InMemory, Record, stream};
+use super::shares::{RECORDS_FACTOR, Share, Shares};
 use crate::drain_rate::DrainRate;
 use crate::event::body::Memory;
 use crate::event::result::RecordResult;
 use crate::event::row::rows::Rows;
-use crate::log::record::AppendError;
+use crate::log::record::{AppendError, Turn};
 use crate::log::spool::shared::Spool;
 
 /// Why there is no room for a request; the client may try again later.
@@ -22,6 +25,11 @@ pub enum Overload {
     /// The memory limit is reached.
     #[error("the memory for bodies and rows on their way (--queue-bytes-max) is spent")]
     Bytes,
+    /// The tenant holds its share of the memory.
+    #[error(
+        "the tenant's bodies and rows on their way hold its share of the memory (--queue-bytes-max)"
+    )]
+    Share,
     /// Requests come in faster than the disk syncs them.
     #[error("too many requests are waiting for the disk")]
     Records,
@@ -68,15 +76,26 @@ impl From<AppendError> for Overload {
 
 /// Admits records into the log, and reserves memory for them. The HTTP service's handle of the
 /// stages after it.
+///
+/// What a tenant's requests take is on the tenant's account: see [`Self::of`].
 #[derive(Clone, Debug)]
 pub struct Admission {
+    shared: Arc<Shared>,
+    share: Arc<Share>,
+}
+
+#[derive(Debug)]
+struct Shared {
     memory: MemoryLimit,
+    shares: Shares,
+    /// Records that wait for the disk, of all tenants.
+    waiting: Arc<AtomicUsize>,
     entries: flume::Sender<Record>,
     spool: Spool,
     segment_bytes: u64,
     drain: Arc<DrainRate>,
     shards: u8,
-    turn: Arc<AtomicUsize>,
+    turn: AtomicUsize,
     fenced_off: Arc<AtomicBool>,
 }
 
@@ -91,27 +110,56 @@ impl Admission {
         shards: u8,
         fenced_off: Arc<AtomicBool>,
     ) -> Self {
-        Self {
+        // As many large bodies of one tenant as are decoded at once.
+        let shares = Shares::new(std::thread::available_parallelism().map_or(1, NonZero::get));
+        let share = shares.of(Uuid::nil());
+        let shared = Shared {
             memory,
+            shares,
+            waiting: Arc::default(),
             entries,
             spool,
             segment_bytes,
             drain,
             shards,
-            turn: Arc::default(),
+            turn: AtomicUsize::new(0),
             fenced_off,
+        };
+        Self {
+            shared: Arc::new(shared),
+            share,
         }
+    }
+
+    /// Admission on the account of a tenant.
+    #[must_use]
+    pub fn of(&self, tenant: Uuid) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+            share: self.shared.shares.of(tenant),
+        }
+    }
+
+    /// The tenant's turns to decode large bodies.
+    pub fn decoding(&self) -> &Arc<Semaphore> {
+        &self.share.decoding
     }
 
     /// Reserves memory for a body, its rows or its response.
     pub fn reserve(&self, bytes: usize) -> Result<Reservation, Overload> {
+        let memory = &self.shared.memory;
         u32::try_from(bytes)
             .ok()
-            .and_then(|bytes| self.memory.reserve(bytes))
-            .ok_or(if bytes > self.memory.bytes_max() {
-                Overload::TooLarge
-            } else {
-                Overload::Bytes
+            .and_then(|bytes| memory.reserve_for(&self.share, bytes))
+            .ok_or_else(|| {
+                let (reserved, max) = (memory.reserved(), memory.bytes_max());
+                if bytes > max {
+                    Overload::TooLarge
+                } else if bytes > max - reserved {
+                    Overload::Bytes
+                } else {
+                    Overload::Share
+                }
             })
     }
 
@@ -119,7 +167,7 @@ impl Admission {
     pub fn scratch(&self, body_bytes: usize) -> Scratch<'_> {
         // Above three quarters of the limit a retry does not help: the body takes most of the
         // memory by itself.
-        let most = self.memory.bytes_max() / 4 * 3;
+        let most = self.shared.memory.bytes_max() / 4 * 3;
         Scratch {
             admission: self,
             bytes_max: most.saturating_sub(body_bytes),
@@ -131,18 +179,21 @@ impl Admission {
 
     /// Bytes reserved, and the memory limit.
     pub fn bytes(&self) -> (usize, usize) {
-        (self.memory.reserved(), self.memory.bytes_max())
+        (
+            self.shared.memory.reserved(),
+            self.shared.memory.bytes_max(),
+        )
     }
 
     /// Whether a body of `bytes` fits into the spool; checked before any work is done for it.
     pub fn has_room(&self, bytes: usize) -> Result<(), Overload> {
         self.is_not_fenced_off()?;
-        Ok(self.spool.has_room(bytes)?)
+        Ok(self.shared.spool.has_room(bytes)?)
     }
 
     /// After the fencing, records would stay in the spool until an operator acts.
     fn is_not_fenced_off(&self) -> Result<(), Overload> {
-        match self.fenced_off.load(Ordering::Relaxed) {
+        match self.shared.fenced_off.load(Ordering::Relaxed) {
             true => Err(Overload::FencedOff),
             false => Ok(()),
         }
@@ -150,7 +201,7 @@ impl Admission {
 
     /// The spool that records go into.
     pub fn spool(&self) -> &Spool {
-        &self.spool
+        &self.shared.spool
     }
 
     /// Passes rows on, or refuses them at once. `durable` reports the sync, `result` what became of
@@ -167,12 +218,27 @@ impl Admission {
             reservation.bytes() >= rows.framed().len(),
             "rows go into the pipeline with less memory reserved than they hold"
         );
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % usize::from(self.shards);
+        let Shared {
+            waiting, entries, ..
+        } = &*self.shared;
+        let free = entries.capacity().map_or(usize::MAX, |most| {
+            most.saturating_sub(waiting.load(Ordering::Relaxed))
+        });
+        let own = self.share.records.load(Ordering::Relaxed);
+        if own >= free.saturating_mul(RECORDS_FACTOR) {
+            return Err(Overload::Records);
+        }
+        let turn = self.shared.turn.fetch_add(1, Ordering::Relaxed);
+        let turn = turn % usize::from(self.shared.shards);
         let shard = u8::try_from(turn).expect("the remainder of a u8 is one");
         let entry = Record {
             stream: stream(rows.table(), shard),
             items: u32::try_from(rows.len()).expect("a body is far smaller than 4 GiB"),
             payload: rows.framed().clone(),
+            turn: Turn::new(
+                self.share.owner,
+                [Arc::clone(&self.share.records), Arc::clone(waiting)],
+            ),
             durable,
             memory: InMemory {
                 rows,
@@ -180,7 +246,7 @@ impl Admission {
             },
             result,
         };
-        self.entries.try_send(entry).map_err(|error| match error {
+        entries.try_send(entry).map_err(|error| match error {
             flume::TrySendError::Full(_) => Overload::Records,
             flume::TrySendError::Disconnected(_) => Overload::Stopping,
         })
@@ -196,11 +262,14 @@ impl Admission {
                 Duration::from_secs(10)
             }
             // A quarter of the memory limit is room for many bodies.
-            Overload::Bytes | Overload::Records => {
-                self.drain.time_for(self.memory.bytes_max() as u64 / 4, now)
-            }
+            Overload::Bytes | Overload::Share | Overload::Records => self
+                .shared
+                .drain
+                .time_for(self.shared.memory.bytes_max() as u64 / 4, now),
             // Space in the spool is freed a segment at a time.
-            Overload::Spool | Overload::Reserve => self.drain.time_for(self.segment_bytes, now),
+            Overload::Spool | Overload::Reserve => {
+                self.shared.drain.time_for(self.shared.segment_bytes, now)
+            }
         };
         wait.max(Duration::from_secs(1))
             .mul_f64(rand::random_range(1.0..1.5))

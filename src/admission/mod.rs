@@ -6,4 +6,6 @@
 pub mod admit;
 pub(crate) mod arrivals;
 pub(crate) mod memory;
+pub(crate) mod rate_limit;
 pub mod record;
+mod shares;

@@ -11,6 +11,7 @@ pub mod dev;
 pub mod environment;
 pub mod http;
 pub mod intake;
+pub mod limits;
 pub mod log;
 pub(crate) mod parse;
 pub mod secret;
@@ -26,6 +27,7 @@ use clap::{ArgAction, Args, FromArgMatches as _};
 use database::Database;
 use http::Http;
 use intake::Intake;
+use limits::RateLimits;
 use parse::{boolean, up_to_a_day};
 use secret::{Salt, Secrets};
 use spool::Spool;
@@ -46,6 +48,9 @@ pub struct Serve {
     #[command(flatten)]
     #[allow(missing_docs, reason = "documented on its type")]
     pub intake: Intake,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "documented on its type")]
+    pub rate_limits: RateLimits,
     #[command(flatten)]
     #[allow(missing_docs, reason = "documented on its type")]
     pub spool: Spool,

@@ -16,6 +16,11 @@ use super::warning::{Notes, WarningCode};
 pub trait Tenants {
     /// The tenant's id, if the caller may write for it.
     fn resolve(&self, named: &str) -> Result<Uuid, Code>;
+
+    /// The surfaces that events of the tenant may name. `None`: any.
+    fn surfaces(&self, _tenant: &Uuid) -> Option<&[String]> {
+        None
+    }
 }
 
 /// What decoding needs to know apart from the bytes.
@@ -87,6 +92,25 @@ impl Context<'_> {
             };
             Rejection::of(code, value.name, message)
         })
+    }
+
+    /// Checks that events of the tenant may name the surface.
+    pub(super) fn check_surface(
+        &self,
+        tenant: &Uuid,
+        surface: Option<&str>,
+    ) -> Result<(), Rejection> {
+        let (Some(surfaces), Some(surface)) = (self.tenants.surfaces(tenant), surface) else {
+            return Ok(());
+        };
+        if surfaces.iter().any(|known| known == surface) {
+            return Ok(());
+        }
+        Err(Rejection::of(
+            Code::UnknownSurface,
+            "surface",
+            "is none of the surfaces in the tenant's settings; correct it, or have it added there",
+        ))
     }
 
     /// Parses a timestamp, which must be within the horizon.

@@ -234,15 +234,20 @@ impl<'a> Events<'_, 'a> {
                 self.accepted += 1;
                 return Ok(());
             }
-            (Table::Exposures, Format::ServiceV1) => {
-                formats::service_v1(event, context, notes)?.encode(out)
+            (Table::Exposures, format) => {
+                let exposure = match format {
+                    Format::ServiceV1 => formats::service_v1(event, context, notes)?,
+                    Format::EvalV1 => formats::eval_v1(event, context, notes)?,
+                    _ => exposure::native(event, context, notes)?,
+                };
+                context.check_surface(&exposure.key.tenant, Some(&exposure.surface))?;
+                exposure.encode(out);
             }
-            (Table::Exposures, Format::EvalV1) => {
-                formats::eval_v1(event, context, notes)?.encode(out)
-            }
-            (Table::Exposures, _) => exposure::native(event, context, notes)?.encode(out),
             (Table::Interactions, Format::OutcomeV1) => {
-                formats::outcome_v1(event, context, notes)?.encode(out);
+                let interaction = formats::outcome_v1(event, context, notes)?;
+                let surface = interaction.surface.as_deref();
+                context.check_surface(&interaction.key.tenant, surface)?;
+                interaction.encode(out);
             }
             (Table::Interactions, _) => interaction::native(event, context, notes, out)?,
         }

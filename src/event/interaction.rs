@@ -126,6 +126,7 @@ pub(super) fn native<'a>(
         request_id: request_id.as_ref().map(|id| id.uuid),
         subject,
     };
+    context.check_surface(&tenant, row.surface.as_deref())?;
     if let Some(order) = order {
         meta.kept
             .push(("order", items::order(order, context, notes)?));

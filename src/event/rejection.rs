@@ -47,13 +47,15 @@ pub enum Code {
     TenantMismatch,
     /// The tenant that the event names is suspended or deleted.
     TenantNotActive,
+    /// The surface is not one of those that the tenant's settings list.
+    UnknownSurface,
     /// The event is in a format that this endpoint does not take.
     UnsupportedFormat,
 }
 
 impl Code {
     /// All codes, in the order of the documentation.
-    pub const ALL: [Code; 22] = [
+    pub const ALL: [Code; 23] = [
         Code::InvalidJson,
         Code::InvalidUtf8,
         Code::NotAnObject,
@@ -75,6 +77,7 @@ impl Code {
         Code::UnknownTenant,
         Code::TenantMismatch,
         Code::TenantNotActive,
+        Code::UnknownSurface,
         Code::UnsupportedFormat,
     ];
 
@@ -102,6 +105,7 @@ impl Code {
             Code::UnknownTenant => "unknown_tenant",
             Code::TenantMismatch => "tenant_mismatch",
             Code::TenantNotActive => "tenant_not_active",
+            Code::UnknownSurface => "unknown_surface",
             Code::UnsupportedFormat => "unsupported_format",
         }
     }
@@ -138,6 +142,9 @@ impl Code {
                 "The event names another tenant than the key's, and the key may not"
             }
             Code::TenantNotActive => "The tenant that the event names is suspended or deleted",
+            Code::UnknownSurface => {
+                "The surface is not one of those that the tenant's settings list"
+            }
             Code::UnsupportedFormat => "The event is in a format that this endpoint does not take",
         }
     }

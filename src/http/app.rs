@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::ingest::ack::Ack;
 use super::ingest::body::read::BodyLimits;
+use super::limits::RateLimits;
 use crate::accounts::board::Board;
 use crate::accounts::status::LaneStatus;
 use crate::admission::admit::Admission;
@@ -29,6 +30,8 @@ pub struct App {
     pub admission: Admission,
     /// The share of the memory limit that bodies may hold while they arrive.
     pub arrivals: Arrivals,
+    /// Limits on events and bytes, of tenants, keys and client addresses.
+    pub(crate) rate_limits: RateLimits,
     /// Tenants and API keys, in memory.
     pub tenants: TenantCache,
     /// Hashes API keys as they are stored.

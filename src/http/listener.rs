@@ -5,7 +5,7 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -158,7 +158,7 @@ impl Door {
             Arc::clone(&self.http),
             stream,
             self.service.clone(),
-            place,
+            (peer.ip(), place),
             Arc::clone(&activity),
             self.stopping.clone(),
         );
@@ -276,12 +276,12 @@ async fn connection(
     http: Arc<auto::Builder<TokioExecutor>>,
     stream: TcpStream,
     service: HttpService,
-    place: Place,
+    (peer, place): (IpAddr, Place),
     activity: Arc<Activity>,
     stopping: CancellationToken,
 ) -> Option<Overdue> {
     let stream = Watched::new(Lingering::new(stream), Arc::clone(&activity));
-    let service = service.on(Arc::clone(&activity), place == Place::Extra);
+    let service = service.on(Arc::clone(&activity), peer, place == Place::Extra);
     let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
     let mut stopped = pin!(stopping.cancelled());
     let mut evicted = pin!(activity.evicted());

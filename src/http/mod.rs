@@ -6,6 +6,7 @@ pub(crate) mod auth;
 pub(crate) mod connection;
 pub(crate) mod flag;
 pub mod ingest;
+pub(crate) mod limits;
 pub(crate) mod listener;
 pub(crate) mod openapi;
 pub(crate) mod ops;

@@ -5,6 +5,7 @@
 //! among seven and boxing a future for each layer costs as much as decoding an event.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -61,10 +62,11 @@ impl HttpService {
 
 impl HttpService {
     /// The service of one connection. If it `is_extra`, it serves only health and metrics, and 503.
-    pub(crate) fn on(&self, activity: Arc<Activity>, is_extra: bool) -> Connected {
+    pub(crate) fn on(&self, activity: Arc<Activity>, peer: IpAddr, is_extra: bool) -> Connected {
         Connected {
             front: self.clone(),
             activity,
+            peer,
             is_extra,
         }
     }
@@ -75,6 +77,7 @@ impl HttpService {
 pub(crate) struct Connected {
     front: HttpService,
     activity: Arc<Activity>,
+    peer: IpAddr,
     is_extra: bool,
 }
 
@@ -108,9 +111,10 @@ impl Service<hyper::Request<Incoming>> for Connected {
         match endpoint(&request) {
             Some(table) => {
                 let app = Arc::clone(&context.app);
+                let peer = Some(self.peer);
                 // Boxed first: it is large, and each future around it would move it.
                 let collected =
-                    Box::pin(async move { handler::collect(&app, table, request).await });
+                    Box::pin(async move { handler::collect(&app, table, peer, request).await });
                 let answer = context.answer_or_problem(collected, in_progress);
                 Box::pin(answer.instrument(span))
             }

@@ -11,6 +11,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::ingest::response::{More, RejectedEvent, with_reservation};
+use super::limits::fields::RateLimitFields;
 use crate::admission::memory::Reservation;
 
 /// An error that concerns a request as a whole.
@@ -20,6 +21,7 @@ pub struct Problem {
     code: &'static str,
     detail: String,
     retry_after: Option<Duration>,
+    rate_limits: Option<RateLimitFields>,
     events_that_fit: Option<usize>,
     verdicts: Option<Arc<Verdicts>>,
     /// Whether the answer asks for Basic authentication.
@@ -79,6 +81,7 @@ impl Problem {
             code,
             detail: detail.into(),
             retry_after: None,
+            rate_limits: None,
             events_that_fit: None,
             verdicts: None,
             challenges: false,
@@ -113,6 +116,19 @@ impl Problem {
         Self {
             retry_after: Some(retry_after),
             ..Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail)
+        }
+    }
+
+    /// A limit on what the caller may send is reached; it has room again after `retry_after`.
+    pub(crate) fn rate_limited(
+        detail: String,
+        retry_after: Duration,
+        fields: RateLimitFields,
+    ) -> Self {
+        Self {
+            retry_after: Some(retry_after),
+            rate_limits: Some(fields),
+            ..Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail)
         }
     }
 
@@ -179,9 +195,13 @@ impl Problem {
         }
     }
 
-    /// The code of a refusal that does not depend on what was sent.
+    /// The code of a refusal that does not depend on what was sent, but on when.
     pub(crate) fn refusal(&self) -> Option<&'static str> {
-        (self.status == StatusCode::SERVICE_UNAVAILABLE).then_some(self.code)
+        matches!(
+            self.status,
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
+        )
+        .then_some(self.code)
     }
 
     /// What happened, and what to do.
@@ -220,6 +240,9 @@ impl Problem {
                 WWW_AUTHENTICATE,
                 HeaderValue::from_static("Basic realm=\"recsys-ingest\""),
             );
+        }
+        if let Some(fields) = &self.rate_limits {
+            fields.put(headers);
         }
         if let Some(after) = self.retry_after {
             // Whole seconds, and never 0, which would mean at once.

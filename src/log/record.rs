@@ -1,5 +1,8 @@
 //! What is appended to the log, what is delivered from it, and why an append is refused.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
@@ -12,6 +15,8 @@ pub struct Record<M, R> {
     pub items: u32,
     /// The payload. The log does not look inside.
     pub payload: Bytes,
+    /// Whose turn it is when several wait.
+    pub turn: Turn,
     /// Receives the answer when the record is durable, or refused.
     pub durable: Option<oneshot::Sender<Result<(), AppendError>>>,
     /// Held for as long as the payload is in memory, and delivered with it.
@@ -19,6 +24,42 @@ pub struct Record<M, R> {
     /// Receives the result of the record. Delivered with it, even if the payload left memory in
     /// between.
     pub result: Option<oneshot::Sender<R>>,
+}
+
+/// A record's place among those that wait to be made durable: owners take turns.
+#[derive(Debug, Default)]
+pub struct Turn {
+    owner: u128,
+    /// Counters of what waits, of the owner and of all.
+    counters: Option<[Arc<AtomicUsize>; 2]>,
+}
+
+impl Turn {
+    /// A place for the owner, counted in `counters` until it is dropped.
+    #[must_use]
+    pub fn new(owner: u128, counters: [Arc<AtomicUsize>; 2]) -> Self {
+        for counter in &counters {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+        Self {
+            owner,
+            counters: Some(counters),
+        }
+    }
+
+    /// Who takes turns with others.
+    #[must_use]
+    pub fn owner(&self) -> u128 {
+        self.owner
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        for counter in self.counters.iter().flatten() {
+            counter.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
 }
 
 /// A record delivered to its lane's writer.

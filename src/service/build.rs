@@ -22,6 +22,7 @@ use crate::event::identity::Pseudonymizer;
 use crate::event::result::RecordResult;
 use crate::http::app::App;
 use crate::http::ingest::body::read::BodyLimits;
+use crate::http::limits::{DefaultLimits, RateLimits};
 use crate::log::spool;
 use crate::log::spool::shared::Spool;
 use crate::metrics::Metrics;
@@ -116,7 +117,17 @@ pub(super) fn app(
     stopping: &CancellationToken,
 ) -> App {
     let salt = config.salt.exposure_hash_salt.expose();
+    let limits = &config.rate_limits;
+    let defaults = DefaultLimits {
+        tenant: limits.limits_tenant,
+        key: limits.limits_key,
+        address: limits.limits_address,
+        publish_key: limits.limits_publish_key,
+        publish_address: limits.limits_publish_address,
+    };
+    let proxies = config.http.trusted_proxies.clone();
     App {
+        rate_limits: RateLimits::new(defaults, proxies, Arc::clone(&metrics)),
         arrivals: Arrivals::new(
             bytes_usize(config.intake.queue_bytes_max),
             bytes_usize(config.intake.body_bytes_max),

@@ -14,16 +14,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};
-use tokio::time::{sleep, timeout};
-use tokio_postgres::{Client, IsolationLevel, Row};
-use uuid::Uuid;
+use tokio::time::{sleep, sleep_until, timeout};
+use tokio_postgres::Client;
 
 use super::last_use;
-use super::role::{Role, Roles};
-use super::snapshot::{KeyRow, Snapshot, Tenant, TenantStatus};
+use super::lookup::{Asked, Lookups, Wanted};
+use super::rows;
+use super::snapshot::Snapshot;
 use crate::accounts::board::Board;
 use crate::backoff::{Backoff, Failing};
-use crate::event::time::Micros;
 use crate::postgres::connect::Target;
 use crate::postgres::session::Session;
 
@@ -54,6 +53,8 @@ struct Shared {
     /// in force. Every change of the snapshot's source holds this lock.
     copied: Mutex<Option<i64>>,
     wake: Notify,
+    /// Unknown keys and tenants that are looked up one by one.
+    lookups: Lookups,
     /// Notifies the writer of the key cache file: a refresh is complete.
     was_read: Notify,
 }
@@ -105,6 +106,7 @@ impl TenantCache {
             read_ms: AtomicU64::new(0),
             copied: Mutex::new(None),
             wake: Notify::new(),
+            lookups: Lookups::new(),
             was_read: Notify::new(),
         };
         Self {
@@ -181,13 +183,31 @@ impl TenantCache {
         self.shared.wake.notify_one();
     }
 
+    /// Looks an unknown key or tenant up alone, and puts it in force if there is one. Returns whether
+    /// there is, as far as is known within a second.
+    ///
+    /// At most twenty a second reach the database; instead of others all tables are read early.
+    pub async fn find(&self, wanted: Wanted) -> bool {
+        let found = self.shared.lookups.find(wanted).await;
+        if found.is_none() {
+            self.wake();
+        }
+        found.unwrap_or(false)
+    }
+
+    /// Look-ups that were made since the start.
+    #[must_use]
+    pub fn lookups(&self) -> u64 {
+        self.shared.lookups.made()
+    }
+
     /// Reads all tables in one snapshot and puts the result in force.
     ///
     /// # Errors
     ///
     /// When the database refuses or is unreachable; the old snapshot then stays.
     pub async fn refresh(&self, client: &mut Client) -> Result<Changed> {
-        let mut snapshot = read(client).await?;
+        let mut snapshot = rows::read(client).await?;
         let mut copied = self.copied();
         let changed = Changed {
             anything: *self.shared.snapshot.load_full() != snapshot,
@@ -264,6 +284,7 @@ impl TenantCache {
     ) -> Result<std::convert::Infallible> {
         let mut session = Session::open(target, Some(REFRESH_LIMIT)).await?;
         let mut last_uses = last_use::Writer::default();
+        let mut asked = self.shared.lookups.open().await;
         loop {
             let Ok(changed) = timeout(REFRESH_LIMIT, self.refresh(&mut session.client)).await
             else {
@@ -280,13 +301,48 @@ impl TenantCache {
                 bail!("no answer within {} s", REFRESH_LIMIT.as_secs());
             };
             written.context("cannot note when API keys were last used")?;
-            sleep(REFRESH_GAP).await;
-            tokio::select! {
-                () = self.shared.wake.notified() => {}
-                () = sleep(every.saturating_sub(REFRESH_GAP)) => {}
-                () = session.over() => bail!("the connection to PostgreSQL broke"),
+            let read_at = tokio::time::Instant::now();
+            let mut may_wake = false;
+            loop {
+                tokio::select! {
+                    () = sleep_until(read_at + REFRESH_GAP), if !may_wake => may_wake = true,
+                    () = self.shared.wake.notified(), if may_wake => break,
+                    () = sleep_until(read_at + every) => break,
+                    wanted = asked.next() => {
+                        let looking = self.look_up(&session.client, wanted, &asked);
+                        let Ok(looked) = timeout(REFRESH_LIMIT, looking).await else {
+                            session.give_up();
+                            bail!("no answer within {} s", REFRESH_LIMIT.as_secs());
+                        };
+                        looked?;
+                    }
+                    () = session.over() => bail!("the connection to PostgreSQL broke"),
+                }
             }
         }
+    }
+
+    /// Looks one key or tenant up. A found one is in force before the answer is given.
+    async fn look_up(&self, client: &Client, wanted: Wanted, asked: &Asked<'_>) -> Result<()> {
+        let found = match &wanted {
+            Wanted::Key(hash) => rows::find_key(client, *hash).await?,
+            Wanted::Tenant(named) => rows::find_tenant(client, named).await?,
+        };
+        let mut is_there = false;
+        if !found.is_empty() {
+            let mut snapshot = Snapshot::clone(&self.snapshot());
+            found.add_to(&mut snapshot)?;
+            // A key that cannot be used is not there.
+            is_there = match &wanted {
+                Wanted::Key(hash) => snapshot.has_key(*hash),
+                Wanted::Tenant(named) => snapshot.tenant(named).is_some(),
+            };
+            let copied = self.copied();
+            self.shared.snapshot.store(Arc::new(snapshot));
+            drop(copied);
+        }
+        asked.answer(&wanted, is_there);
+        Ok(())
     }
 
     fn report(&self, changed: Changed, failing: &mut Failing) {
@@ -313,101 +369,4 @@ impl TenantCache {
             tracing::info!(tenants, keys, "tenants and API keys changed");
         }
     }
-}
-
-/// All tenants, with the settings of those that have any.
-const TENANTS: &str = "
-    SELECT id, external_id, status::text, settings::text
-      FROM tenants LEFT JOIN ingest_tenant_settings ON tenant_id = id";
-
-/// All keys of both tables, those that may do less last: of two with one hash, the last one counts.
-const KEYS: &str = "
-    SELECT id, tenant_id, key_hash, roles, expires_at, revoked_at IS NOT NULL, settings::text,
-           false AS is_publish
-      FROM tenant_api_keys LEFT JOIN ingest_key_settings ON key_id = id
-    UNION ALL
-    SELECT id, tenant_id, key_hash, '{publish}', expires_at, revoked_at IS NOT NULL, settings::text,
-           true
-      FROM ingest_publish_keys LEFT JOIN ingest_key_settings ON key_id = id
-    ORDER BY is_publish";
-
-/// Reads all tables in one snapshot: a key must not be seen without its tenant.
-async fn read(client: &mut Client) -> Result<Snapshot> {
-    let transaction = client
-        .build_transaction()
-        .isolation_level(IsolationLevel::RepeatableRead)
-        .read_only(true)
-        .start()
-        .await
-        .context("cannot begin to read tenants and API keys")?;
-    let tenants = transaction
-        .query(TENANTS, &[])
-        .await
-        .context("cannot read the tables tenants and ingest_tenant_settings")?;
-    let keys = transaction
-        .query(KEYS, &[])
-        .await
-        .context("cannot read the tables of API keys and their settings")?;
-    transaction
-        .commit()
-        .await
-        .context("cannot finish reading tenants and API keys")?;
-    let tenants = tenants.iter().map(tenant).collect::<Result<Vec<_>>>();
-    let mut snapshot = Snapshot::new(tenants.context("cannot make sense of the table tenants")?);
-    for row in &keys {
-        add_key(&mut snapshot, row).context("cannot make sense of the tables of API keys")?;
-    }
-    Ok(snapshot)
-}
-
-fn tenant(row: &Row) -> Result<Tenant> {
-    let external_id: String = row.try_get(1)?;
-    let settings: Option<&str> = row.try_get(3)?;
-    let settings = settings.map(serde_json::from_str).transpose();
-    Ok(Tenant {
-        id: row.try_get(0)?,
-        status: TenantStatus::from_name(row.try_get(2)?),
-        settings: settings.unwrap_or_else(|error| {
-            tracing::warn!(
-                tenant = external_id,
-                %error,
-                "the tenant's row of ingest_tenant_settings cannot be read, and is left out; write it with recsys-ingest tenants set"
-            );
-            None
-        }).unwrap_or_default(),
-        external_id,
-    })
-}
-
-fn add_key(snapshot: &mut Snapshot, row: &Row) -> Result<()> {
-    let id: Uuid = row.try_get(0)?;
-    let settings: Option<&str> = row.try_get(6)?;
-    let settings = match settings.map(serde_json::from_str).transpose() {
-        Ok(settings) => settings.map(Arc::new),
-        Err(error) => {
-            tracing::warn!(
-                key = %id,
-                %error,
-                "the key's row of ingest_key_settings cannot be read, so the key is left out; write it with recsys-ingest keys grant"
-            );
-            snapshot.skip_key();
-            return Ok(());
-        }
-    };
-    let roles: Vec<Option<&str>> = row.try_get(3)?;
-    let is_publish: bool = row.try_get(7)?;
-    let names = roles.iter().copied().flatten();
-    // A key of the suite's table opens other routes of the suite, so it is never one for browsers.
-    let roles = Roles::from_names(names).iter();
-    let roles = roles.filter(|&role| is_publish || role != Role::Publish);
-    snapshot.add_key(&KeyRow {
-        id,
-        tenant_id: row.try_get(1)?,
-        key_hash: row.try_get(2)?,
-        roles: roles.collect(),
-        expires_at_us: row.try_get::<_, Option<Micros>>(4)?.map(|at| at.0),
-        revoked: row.try_get(5)?,
-        settings,
-    });
-    Ok(())
 }

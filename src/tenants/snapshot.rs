@@ -73,7 +73,7 @@ pub enum KeyError {
 }
 
 /// All tenants and keys at one moment.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
     keys: HashMap<KeyHash, Key>,
     by_external_id: HashMap<String, Arc<Tenant>>,
@@ -81,7 +81,7 @@ pub struct Snapshot {
     skipped_keys: usize,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Key {
     id: Uuid,
     tenant: Arc<Tenant>,
@@ -130,13 +130,34 @@ impl Snapshot {
     /// A snapshot with these tenants and no keys yet.
     pub(crate) fn new(tenants: impl IntoIterator<Item = Tenant>) -> Self {
         let mut snapshot = Self::default();
-        for tenant in tenants.into_iter().map(Arc::new) {
-            snapshot
-                .by_external_id
-                .insert(tenant.external_id.clone(), Arc::clone(&tenant));
-            snapshot.by_id.insert(tenant.id, tenant);
+        for tenant in tenants {
+            snapshot.add_tenant(tenant);
         }
         snapshot
+    }
+
+    /// Adds a tenant.
+    pub(crate) fn add_tenant(&mut self, tenant: Tenant) {
+        let tenant = Arc::new(tenant);
+        self.by_external_id
+            .insert(tenant.external_id.clone(), Arc::clone(&tenant));
+        self.by_id.insert(tenant.id, tenant);
+    }
+
+    /// Whether there is a key with this hash.
+    pub(crate) fn has_key(&self, hash: KeyHash) -> bool {
+        self.keys.contains_key(&hash)
+    }
+
+    /// The tenant with this id, with any status.
+    #[must_use]
+    pub fn tenant_of(&self, id: Uuid) -> Option<&Arc<Tenant>> {
+        self.by_id.get(&id)
+    }
+
+    /// Whether there is a tenant with this id.
+    pub(crate) fn has_tenant(&self, id: Uuid) -> bool {
+        self.by_id.contains_key(&id)
     }
 
     /// Adds a key. A key with the same hash as an earlier one takes its place.

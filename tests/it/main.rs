@@ -37,6 +37,7 @@ mod habits;
 mod histories;
 mod items;
 mod jsonb;
+mod limits;
 mod log;
 mod losses;
 mod malformed;

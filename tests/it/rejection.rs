@@ -7,7 +7,7 @@ use recsys_ingest::event::table::Table;
 use recsys_ingest::tenants::role::Role;
 use serde_json::{Value, json};
 
-use crate::harness::{Service, click, shown};
+use crate::harness::{DEMO, Database, Service, click, shown};
 
 /// A bad event: its code, its table, its text, and the field that the answer names.
 type Example = (Code, Table, Vec<u8>, &'static str);
@@ -208,6 +208,7 @@ fn examples() -> Vec<Example> {
             "tenant_id",
         ),
         interaction(Code::TenantMismatch, json!({"tenant": "other"}), "tenant"),
+        interaction(Code::UnknownSurface, json!({"surface": "cart"}), "surface"),
         (
             Code::UnsupportedFormat,
             Exposures,
@@ -221,7 +222,13 @@ fn examples() -> Vec<Example> {
 
 #[tokio::test]
 async fn every_code_is_reached_by_an_event_that_harms_no_other() {
-    let service = Service::with(|s| s.with("--event-bytes-max", "64KiB")).await;
+    let database = Database::with_tenants().await;
+    database
+        .execute(&format!(
+            "INSERT INTO ingest_tenant_settings VALUES ('{DEMO}', '{{\"surfaces\": [\"home\"]}}')"
+        ))
+        .await;
+    let service = Service::on(&database, |s| s.with("--event-bytes-max", "64KiB")).await;
     let lines = service
         .client()
         .header("content-type", "application/x-ndjson");

@@ -6,7 +6,7 @@ use std::path::Path;
 use bytes::Bytes;
 use recsys_ingest::admission;
 use recsys_ingest::event::table::Table;
-use recsys_ingest::log::record::Record;
+use recsys_ingest::log::record::{Record, Turn};
 use recsys_ingest::log::spool;
 
 use crate::harness::{Client, Process, Rig, click, eventually};
@@ -24,6 +24,7 @@ fn append_frame_of_the_future(directory: &Path) {
         stream: admission::record::stream(Table::Interactions, 0),
         items: 1,
         payload: Bytes::from_static(&[99, Table::Interactions as u8, 1, 2, 3]),
+        turn: Turn::default(),
         durable: Some(durable),
         memory: (),
         result: None,

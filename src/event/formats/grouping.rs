@@ -122,6 +122,7 @@ impl<'a> Grouping<'a> {
             user,
             request_id: opt_text(request_id)?,
         };
+        context.check_surface(&list.tenant, Some(&list.surface))?;
         let line = Line {
             index,
             text: event.text,

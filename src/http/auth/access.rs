@@ -1,9 +1,9 @@
 //! Authentication and authorisation: an API key, its tenant, its roles.
 //!
-//! Reads only the snapshot in memory. A key that is missing from a stale snapshot may exist in the
+//! Reads the snapshot in memory; only a key or tenant that it does not have is looked up alone. A key that is missing from a stale snapshot may exist in the
 //! database, so the response is 503 (the service's error), not 401 (the caller's).
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::http::{HeaderMap, StatusCode};
@@ -13,9 +13,11 @@ use crate::event::context::Tenants;
 use crate::event::rejection::Code;
 use crate::event::table::Table;
 use crate::event::time::Micros;
-use crate::tenants::key::ApiKeyHasher;
+use crate::tenants::key::{ApiKeyHasher, KeyHash};
+use crate::tenants::lookup::Wanted;
 use crate::tenants::refresh::TenantCache;
 use crate::tenants::role::Role;
+use crate::tenants::settings::Limits;
 use crate::tenants::snapshot::{Caller, KeyError, Snapshot, Tenant, TenantStatus};
 
 use super::presented;
@@ -24,6 +26,12 @@ use crate::http::problem::Problem;
 /// A snapshot older than this may lack keys that exist.
 const STALE_AFTER: Duration = Duration::from_secs(60);
 
+/// Most unknown tenants of one body that are looked up.
+const UNKNOWN_MAX: usize = 8;
+
+/// Longest wait for them.
+const UNKNOWN_WAIT: Duration = Duration::from_secs(1);
+
 /// The caller of one request, and the tenant that it writes for.
 #[derive(Debug)]
 pub struct Access {
@@ -31,11 +39,13 @@ pub struct Access {
     /// The tenant of events that name none.
     tenant: Arc<Tenant>,
     snapshot: Arc<Snapshot>,
+    /// Tenants that events named and the snapshot does not have.
+    unknown: Mutex<Vec<String>>,
 }
 
 impl Access {
     /// Authenticates the caller of a request and checks its role for `table`'s endpoint.
-    pub(crate) fn of(
+    pub(crate) async fn of(
         headers: &HeaderMap,
         query_key: Option<&str>,
         table: Table,
@@ -43,8 +53,27 @@ impl Access {
         hasher: &ApiKeyHasher,
         now: Micros,
     ) -> Result<Self, Problem> {
-        let snapshot = tenants.snapshot();
-        let caller = caller_of(headers, query_key, &snapshot, tenants, hasher, now)?;
+        let mut snapshot = tenants.snapshot();
+        let mut unknown = Vec::new();
+        let found = caller_of(
+            headers, query_key, &snapshot, tenants, hasher, now, &mut unknown,
+        );
+        let caller = match found {
+            Err(problem) if !unknown.is_empty() => {
+                let mut found = Err(problem);
+                for hash in std::mem::take(&mut unknown) {
+                    if tenants.find(Wanted::Key(hash)).await {
+                        snapshot = tenants.snapshot();
+                        found = caller_of(
+                            headers, query_key, &snapshot, tenants, hasher, now, &mut unknown,
+                        );
+                        break;
+                    }
+                }
+                found?
+            }
+            found => found?,
+        };
         let allowed: &[Role] = match table {
             Table::Exposures => &[Role::Ingest, Role::Service],
             Table::Interactions => &[Role::Ingest, Role::Service, Role::Publish],
@@ -65,11 +94,18 @@ impl Access {
             caller,
             tenant,
             snapshot,
+            unknown: Mutex::default(),
         };
         // A blank one is what a template writes whose variable is unset.
         let named = headers.get("x-org-id");
         if let Some(named) = named.filter(|named| !named.as_bytes().trim_ascii().is_empty()) {
-            access.tenant = access.tenant_of_header(named.to_str().unwrap_or_default())?;
+            let named = named.to_str().unwrap_or_default();
+            if access.named(named) == Err(Code::UnknownTenant)
+                && tenants.find(Wanted::Tenant(named.to_owned())).await
+            {
+                access.snapshot = tenants.snapshot();
+            }
+            access.tenant = access.tenant_of_header(named)?;
         }
         Ok(access)
     }
@@ -77,6 +113,50 @@ impl Access {
     /// The id of the key that was presented.
     pub(crate) fn key_id(&self) -> Uuid {
         self.caller.key_id
+    }
+
+    /// Whether the key is one for web pages.
+    pub(crate) fn is_publish(&self) -> bool {
+        self.caller.roles.contains(Role::Publish)
+    }
+
+    /// The key's own limits.
+    pub(crate) fn key_limits(&self) -> Option<&Limits> {
+        self.caller
+            .settings
+            .as_ref()
+            .map(|settings| &settings.limits)
+    }
+
+    /// The limits of the tenant that the request writes for.
+    pub(crate) fn tenant_limits(&self) -> Option<&Limits> {
+        Some(&self.tenant.settings.limits)
+    }
+
+    /// Whether events named tenants that the snapshot does not have.
+    pub(crate) fn has_unknown(&self) -> bool {
+        !self.unknown().is_empty()
+    }
+
+    /// Looks up the tenants that events named and the snapshot does not have. Returns whether one is
+    /// known now.
+    pub(crate) async fn find_unknown(&mut self, tenants: &TenantCache) -> bool {
+        let unknown = std::mem::take(&mut *self.unknown());
+        let looking = async {
+            for named in unknown {
+                tenants.find(Wanted::Tenant(named)).await;
+            }
+        };
+        // Those that were not looked up in time are unknown to this request.
+        drop(tokio::time::timeout(UNKNOWN_WAIT, looking).await);
+        let snapshot = tenants.snapshot();
+        let is_newer = !Arc::ptr_eq(&snapshot, &self.snapshot);
+        self.snapshot = snapshot;
+        is_newer
+    }
+
+    fn unknown(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
+        self.unknown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The tenant of events that name none.
@@ -126,7 +206,23 @@ impl Access {
 
 impl Tenants for Access {
     fn resolve(&self, named: &str) -> Result<Uuid, Code> {
-        self.named(named).map(|tenant| tenant.id)
+        let found = self.named(named).map(|tenant| tenant.id);
+        if found == Err(Code::UnknownTenant) {
+            let mut unknown = self.unknown();
+            if unknown.len() < UNKNOWN_MAX && !unknown.iter().any(|known| known == named) {
+                unknown.push(named.to_owned());
+            }
+        }
+        found
+    }
+
+    fn surfaces(&self, tenant: &Uuid) -> Option<&[String]> {
+        // The tenant of the request is that of most events.
+        let tenant = match self.tenant.id == *tenant {
+            true => &self.tenant,
+            false => self.snapshot.tenant_of(*tenant)?,
+        };
+        tenant.settings.surfaces.as_deref()
     }
 }
 
@@ -141,30 +237,31 @@ fn caller_of(
     tenants: &TenantCache,
     hasher: &ApiKeyHasher,
     now: Micros,
+    unknown: &mut Vec<KeyHash>,
 ) -> Result<Caller, Problem> {
     let unauthorized = |code, detail| {
         let challenges = presented::uses_basic_alone(headers, query_key);
         Err(Problem::unauthorized(code, detail, challenges))
     };
     let mut why_none = None;
-    let mut is_unknown = false;
     for key in presented::keys(headers, query_key) {
-        let found = match key {
-            Ok(key) => hasher
-                .hashes(&key)
-                .map(|hash| snapshot.lookup(hash, now.0))
-                .find(|found| !matches!(found, Err(KeyError::Unknown)))
-                .unwrap_or(Err(KeyError::Unknown)),
+        let key = match key {
+            Ok(key) => key,
             Err(reason) => {
                 why_none.get_or_insert(reason);
                 continue;
             }
         };
+        let found = hasher
+            .hashes(&key)
+            .map(|hash| snapshot.lookup(hash, now.0))
+            .find(|found| !matches!(found, Err(KeyError::Unknown)))
+            .unwrap_or(Err(KeyError::Unknown));
         return match found {
             Ok(caller) => Ok(caller),
             Err(KeyError::Unknown) => {
                 why_none.get_or_insert("there is no such API key");
-                is_unknown = true;
+                unknown.extend(hasher.hashes(&key));
                 continue;
             }
             Err(KeyError::Revoked) => unauthorized("invalid_api_key", "the API key was revoked"),
@@ -172,8 +269,7 @@ fn caller_of(
             Err(KeyError::TenantSuspended | KeyError::TenantDeleted) => Err(suspended()),
         };
     }
-    if is_unknown {
-        tenants.wake();
+    if !unknown.is_empty() {
         if tenants.age().is_none_or(|age| age > STALE_AFTER) {
             return Err(Problem::unavailable(
                 "keys_unavailable",

@@ -30,6 +30,9 @@ const DECODED_INLINE_EVENTS_MAX: usize = 1000;
 /// At most one large body per core is decoded at a time, as more would not finish sooner. The wait
 /// for a turn needs no timeout: decoding always ends, and the memory limit bounds the bodies that
 /// wait.
+///
+/// If events name tenants that are not known, these are looked up, and the events decoded again if
+/// one was found.
 pub(super) async fn decode(
     app: &Arc<App>,
     table: Table,
@@ -37,25 +40,57 @@ pub(super) async fn decode(
     received_at: Micros,
     received: Received,
 ) -> Result<(Decoded, Reservation), Problem> {
+    let (decoded, unknown) = decode_once(app, table, options, received_at, received).await?;
+    let Some((mut options, received)) = unknown else {
+        return Ok(decoded);
+    };
+    if !options.access.find_unknown(&app.tenants).await {
+        return Ok(decoded);
+    }
+    drop(decoded);
+    let again = decode_once(app, table, options, received_at, received).await;
+    again.map(|(decoded, _)| decoded)
+}
+
+/// The rows of a body, and, if its events name unknown tenants, what it takes to decode it again.
+type Once = ((Decoded, Reservation), Option<(RequestOptions, Received)>);
+
+async fn decode_once(
+    app: &Arc<App>,
+    table: Table,
+    options: RequestOptions,
+    received_at: Micros,
+    received: Received,
+) -> Result<Once, Problem> {
     if received.bytes.len() <= DECODED_INLINE_BYTES_MAX {
         let few = Limits {
             events_max: app.event_limits.events_max.min(DECODED_INLINE_EVENTS_MAX),
             ..app.event_limits
         };
         if let Some(decoded) = decode_now(app, table, &options, received_at, &received, few)? {
-            return Ok(decoded);
+            let again = options.access.has_unknown().then_some((options, received));
+            return Ok((decoded, again));
         }
     }
+    // A tenant has at most as many bodies in this queue as are decoded at once, so another's waits
+    // for one of each tenant at most.
+    let own_turn = Arc::clone(options.admission.decoding())
+        .acquire_owned()
+        .await;
     let turn = Arc::clone(&app.decoding).acquire_owned().await;
     let worker = Arc::clone(app);
     let decoding = tokio::task::spawn_blocking(move || {
         let limits = worker.event_limits;
         let decoded = decode_now(&worker, table, &options, received_at, &received, limits);
-        drop((turn, received));
-        decoded
+        drop((turn, own_turn));
+        decoded.map(|decoded| {
+            let decoded = decoded.expect("the limits are the service's");
+            let again = options.access.has_unknown().then_some((options, received));
+            (decoded, again)
+        })
     });
     match decoding.await {
-        Ok(decoded) => decoded.map(|decoded| decoded.expect("the limits are the service's")),
+        Ok(decoded) => decoded,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
             Err(_) => Err(full(app, Overload::Stopping)),
@@ -73,7 +108,7 @@ fn decode_now(
     received: &Received,
     limits: Limits,
 ) -> Result<Option<(Decoded, Reservation)>, Problem> {
-    let scratch = app.admission.scratch(received.bytes.len());
+    let scratch = options.admission.scratch(received.bytes.len());
     let bytes = &received.bytes;
     let decoded = decode_with(app, table, options, received_at, bytes, limits, &scratch)?;
     let Some(decoded) = decoded else {
@@ -81,7 +116,7 @@ fn decode_now(
     };
     let mut reservation = match scratch.into_reservation() {
         Some(reservation) => reservation,
-        None => app
+        None => options
             .admission
             .reserve(0)
             .map_err(|reason| full(app, reason))?,

@@ -4,6 +4,7 @@
 //! describes them and answers their other methods.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,12 +22,14 @@ use super::response::{Answer, Room, rejections, with_reservation};
 use super::row_index::RowIndex;
 use super::waiting::hand_over;
 use super::warnings::warnings;
-use crate::admission::admit::Overload;
+use crate::admission::admit::{Admission, Overload};
 use crate::admission::memory::Reservation;
+use crate::admission::rate_limit::charge::Cost;
 use crate::clock;
 use crate::event::decode::Decoded;
 use crate::event::table::Table;
 use crate::http::app::App;
+use crate::http::limits::fields::RateLimitFields;
 use crate::http::problem::{Problem, ProblemBody};
 use crate::metrics::{ByReason, EventOutcome};
 
@@ -61,7 +64,7 @@ pub(crate) async fn exposures(
     State(app): State<Arc<App>>,
     request: Request,
 ) -> Result<Response, Problem> {
-    collect(&app, Table::Exposures, request).await
+    collect(&app, Table::Exposures, None, request).await
 }
 
 /// Takes interactions: what people did.
@@ -83,13 +86,15 @@ pub(crate) async fn interactions(
     State(app): State<Arc<App>>,
     request: Request,
 ) -> Result<Response, Problem> {
-    collect(&app, Table::Interactions, request).await
+    collect(&app, Table::Interactions, None, request).await
 }
 
-/// Handles a request for either table, up to its response.
+/// Handles a request for either table, up to its response. `peer` is the address at the other end of
+/// the connection.
 pub(crate) async fn collect(
     app: &Arc<App>,
     table: Table,
+    peer: Option<IpAddr>,
     request: Request,
 ) -> Result<Response, Problem> {
     let received_at = clock::now();
@@ -97,7 +102,7 @@ pub(crate) async fn collect(
     let (parts, body) = request.into_parts();
     let headers = &parts.headers;
     // Before the body is read: the key, the options, and whether there is room.
-    let options = match RequestOptions::of(app, table, &parts, received_at) {
+    let mut options = match RequestOptions::of(app, table, peer, &parts, received_at).await {
         Ok(options) => options,
         Err(problem) => {
             // The client waits for `100 Continue`: reading the body would ask it to send.
@@ -110,7 +115,7 @@ pub(crate) async fn collect(
     let refuse = |reason: Overload| full(app, reason);
     let arriving = app.arrivals.begin(options.access.key_id());
     let reading = body::read(
-        headers, body, app.body_limits, &app.admission, arriving, refuse,
+        headers, body, app.body_limits, &options.admission, arriving, refuse,
     );
     let received = tokio::select! {
         biased;
@@ -118,13 +123,25 @@ pub(crate) async fn collect(
         () = stop_is_under_way(app) => return Err(refuse(Overload::Stopping)),
     };
     let (ack, partial, validate) = (options.ack, options.partial, options.validate);
+    let admission = options.admission.clone();
+    let charges = std::mem::take(&mut options.charges);
     let body_bytes = received.bytes.len();
     let (mut decoded, reservation) = decode(app, table, options, received_at, received).await?;
     let row_index = RowIndex::of(&mut decoded);
+    let rejected_events = decoded.rejected.len() + decoded.rejected_more.len();
+    let events = row_index.events() + rejected_events;
+    // An event of several rows costs as many; several events of one row cost each on its own.
+    let units = row_index.events().max(decoded.rows.len()) + rejected_events;
+    let cost = Cost {
+        events: units as u64,
+        bytes: body_bytes as u64,
+    };
+    let rate_limits = app
+        .rate_limits
+        .charge(&charges, cost, body::announced_bytes(headers))?;
     if !validate {
         count_events(app, table, &decoded, &row_index);
     }
-    let events = row_index.events() + decoded.rejected.len() + decoded.rejected_more.len();
     let mut room = Room::of(body_bytes, events);
     let (rejected, rejected_more) = rejections(decoded.rejected, &decoded.rejected_more, &mut room);
     drop(decoded.rejected_more);
@@ -139,7 +156,7 @@ pub(crate) async fn collect(
         true => None,
         false => {
             let told_bytes = json_bytes(&(&rejected, &rejected_more, &warnings)).len();
-            let reservation = app.admission.reserve(told_bytes + ANSWER_BYTES_UNRESERVED);
+            let reservation = admission.reserve(told_bytes + ANSWER_BYTES_UNRESERVED);
             Some(reservation.map_err(refuse)?)
         }
     };
@@ -167,7 +184,9 @@ pub(crate) async fn collect(
         None
     } else {
         let rows = decoded.rows.len();
-        let (reached, result) = hand_over(app, decoded.rows, reservation, ack).await?;
+        let handed_over = hand_over(app, &admission, decoded.rows, reservation, ack).await;
+        let (reached, result) =
+            handed_over.inspect_err(|_| app.rate_limits.give_back(&charges, cost))?;
         // Counts rows, as all later stages do: a list that came in several lines is one row, an
         // event of several items is several.
         app.metrics.count(table, EventOutcome::Accepted, rows);
@@ -179,7 +198,10 @@ pub(crate) async fn collect(
         row_index.settle(result, &mut answer, &mut room);
     }
     let mut json = json_bytes(&answer);
-    let reservation = match (extended(app, answer_reservation, json.len()), &result) {
+    let reservation = match (
+        extended(&admission, answer_reservation, json.len()),
+        &result,
+    ) {
         (Ok(reservation), _) => reservation,
         (Err(reservation), Some(result)) => {
             // There is no memory to list each row's result. The events are stored, so the results
@@ -190,7 +212,8 @@ pub(crate) async fn collect(
         }
         (Err(reservation), None) => reservation,
     };
-    Ok(respond(&answer, with_reservation(json, reservation)))
+    let json = with_reservation(json, reservation);
+    Ok(respond(&answer, json, rate_limits.as_ref()))
 }
 
 fn json_bytes(value: &impl serde::Serialize) -> Vec<u8> {
@@ -200,7 +223,7 @@ fn json_bytes(value: &impl serde::Serialize) -> Vec<u8> {
 /// Grows a response's reservation to `bytes`. The error is the old reservation, if the memory limit
 /// is reached.
 fn extended(
-    app: &App,
+    admission: &Admission,
     reservation: Option<Reservation>,
     bytes: usize,
 ) -> Result<Option<Reservation>, Option<Reservation>> {
@@ -208,7 +231,7 @@ fn extended(
     if bytes <= reserved.max(ANSWER_BYTES_UNRESERVED) {
         return Ok(reservation);
     }
-    match (app.admission.reserve(bytes - reserved), reservation) {
+    match (admission.reserve(bytes - reserved), reservation) {
         (Ok(more), Some(mut reservation)) => {
             reservation.merge(more);
             Ok(Some(reservation))
@@ -249,7 +272,11 @@ fn count_events(app: &App, table: Table, decoded: &Decoded, row_index: &RowIndex
     );
 }
 
-fn respond(answer: &Answer, json: axum::body::Bytes) -> Response {
+fn respond(
+    answer: &Answer,
+    json: axum::body::Bytes,
+    rate_limits: Option<&RateLimitFields>,
+) -> Response {
     let status = if answer.committed.is_some() || answer.valid.is_some() {
         StatusCode::OK
     } else {
@@ -259,5 +286,9 @@ fn respond(answer: &Answer, json: axum::body::Bytes) -> Response {
         (ACK, HeaderValue::from_static(answer.ack)),
         (CONTENT_TYPE, HeaderValue::from_static("application/json")),
     ];
-    (status, headers, Body::from(json)).into_response()
+    let mut response = (status, headers, Body::from(json)).into_response();
+    if let Some(fields) = rate_limits {
+        fields.put(response.headers_mut());
+    }
+    response
 }

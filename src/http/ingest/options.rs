@@ -1,5 +1,6 @@
 //! What a request asks for, as its head says.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use axum::extract::Query;
@@ -11,6 +12,8 @@ use super::ack::Ack;
 use super::body::read as body;
 use super::content_type;
 use super::refusal::full;
+use crate::admission::admit::Admission;
+use crate::admission::rate_limit::charge::Charges;
 use crate::event::body::Framing;
 use crate::event::format::Format;
 use crate::event::table::Table;
@@ -90,6 +93,10 @@ const NAME_CHARS_MAX: usize = 40;
 /// What a request asks for, from its head.
 pub(super) struct RequestOptions {
     pub(super) access: Access,
+    /// The limits that the request is under.
+    pub(super) charges: Charges,
+    /// Admission on the tenant's account.
+    pub(super) admission: Admission,
     pub(super) ack: Ack,
     pub(super) format: Option<Format>,
     pub(super) framing: Framing,
@@ -102,7 +109,13 @@ pub(super) struct RequestOptions {
 }
 
 impl RequestOptions {
-    pub(super) fn of(app: &App, table: Table, parts: &Parts, now: Micros) -> Result<Self, Problem> {
+    pub(super) async fn of(
+        app: &App,
+        table: Table,
+        peer: Option<IpAddr>,
+        parts: &Parts,
+        now: Micros,
+    ) -> Result<Self, Problem> {
         let headers = &parts.headers;
         let (params, checked) = Params::of(&parts.uri);
         let access = Access::of(
@@ -112,9 +125,12 @@ impl RequestOptions {
             &app.tenants,
             &app.key_hasher,
             now,
-        )?;
+        )
+        .await?;
         checked?;
         let options = Self {
+            charges: app.rate_limits.begin(&access, peer, headers)?,
+            admission: app.admission.of(access.tenant()),
             access,
             ack: requested_ack(params.ack.as_deref(), app.default_ack)?,
             format: requested_format(params.format.as_deref(), table)?,
@@ -136,7 +152,7 @@ impl RequestOptions {
             ));
         }
         let announced = body::announced_bytes(headers).unwrap_or(0);
-        let room = app
+        let room = options
             .admission
             .has_room(usize::try_from(announced).unwrap_or(usize::MAX));
         room.map(|()| options).map_err(|reason| full(app, reason))

@@ -17,7 +17,7 @@ pub(super) fn full(app: &App, reason: Overload) -> Problem {
                 format!("{reason}; send the events in several requests"),
             );
         }
-        Overload::Bytes => (
+        Overload::Bytes | Overload::Share => (
             "overloaded",
             "; send the events again later, or fewer at a time",
         ),

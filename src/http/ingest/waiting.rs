@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 
 use super::ack::Ack;
 use super::refusal::full;
-use crate::admission::admit::Overload;
+use crate::admission::admit::{Admission, Overload};
 use crate::admission::memory::Reservation;
 use crate::event::result::RecordResult;
 use crate::event::row::rows::Rows;
@@ -23,22 +23,21 @@ const DISK_LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Returns the level reached.
 pub(super) async fn hand_over(
     app: &App,
+    admission: &Admission,
     rows: Rows,
     reservation: Reservation,
     ack: Ack,
 ) -> Result<(Ack, Option<RecordResult>), Problem> {
     let refuse = |reason: Overload| full(app, reason);
     if ack == Ack::Received {
-        app.admission
+        admission
             .submit(rows, reservation, None, None)
             .map_err(refuse)?;
         return Ok((Ack::Received, None));
     }
     let (synced, durable) = oneshot::channel();
     let (sender, result) = (ack == Ack::Committed).then(oneshot::channel).unzip();
-    let submitted = app
-        .admission
-        .submit(rows, reservation, Some(synced), sender);
+    let submitted = admission.submit(rows, reservation, Some(synced), sender);
     submitted.map_err(refuse)?;
     match synced_in_time(app, durable).await {
         Some(Ok(Ok(()))) => {}

@@ -31,6 +31,7 @@ pub(crate) async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> 
     metrics.spool_lost_rows.set(whole(fill.lost));
     let refused = metrics.refused_for_room() + fill.refused;
     metrics.spool_refused_frames.set(whole(refused));
+    metrics.caller_lookups.set(whole(app.tenants.lookups()));
     metrics.log_lost_lines.set(whole(logging::lost_lines()));
     for account in accounts(&app) {
         for (state, rows) in [

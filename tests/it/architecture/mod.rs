@@ -10,7 +10,7 @@ use source::Source;
 
 /// The folders and files of `src` that a room may use, beside itself. An entry with a
 /// slash names one file of a folder, for its values.
-const ALLOWED: [(&str, &[&str]); 20] = [
+const ALLOWED: [(&str, &[&str]); 21] = [
     ("main.rs", &["cli", "logging.rs"]),
     ("cli", &["*"]),
     ("service", &["*"]),
@@ -46,6 +46,7 @@ const ALLOWED: [(&str, &[&str]); 20] = [
     (
         "config",
         &[
+            "config",
             "http/ingest/ack.rs",
             "http/connection/proxies.rs",
             "partitions/range.rs",
@@ -54,6 +55,7 @@ const ALLOWED: [(&str, &[&str]); 20] = [
             "postgres/connect/environment.rs",
         ],
     ),
+    ("config", &["tenants/settings.rs"]),
     ("log", &[]),
     ("event", &[]),
     ("backoff.rs", &[]),

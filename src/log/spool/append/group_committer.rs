@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use tracing::error;
 
 use super::appender::{Appender, NotStaged};
+use super::fair_queue::FairQueue;
 use crate::log::record::AppendError;
 use crate::log::record::Delivered;
 use crate::log::record::Record;
@@ -23,6 +24,8 @@ use crate::log::spool::shared::Shared;
 pub struct GroupCommitter<L, R> {
     shared: Arc<Shared>,
     entries: flume::Receiver<Record<L, R>>,
+    /// Records that were received and are in no group yet.
+    waiting: FairQueue<Record<L, R>>,
     lanes: Vec<LaneSender<L, R>>,
     pub(crate) log: Appender,
     /// Records that are staged, in the log's order.
@@ -39,6 +42,9 @@ const SEVERAL: usize = 4;
 /// Above this size one fdatasync is already amortised, and closed-loop senders would sit idle.
 const SMALL_GROUP_BYTES: usize = 32 << 10;
 
+/// Records that are received before they are in a group, so that their owners can take turns.
+const WAITING_MAX: usize = 4096;
+
 /// How often segments are deleted and failures are checked.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -52,6 +58,7 @@ impl<L, R> GroupCommitter<L, R> {
         Self {
             shared,
             entries,
+            waiting: FairQueue::new(),
             lanes,
             log,
             run: Vec::new(),
@@ -66,20 +73,25 @@ impl<L, R> GroupCommitter<L, R> {
         let mut began = Instant::now();
         let mut wants_company = false;
         loop {
-            match self.entries.recv_timeout(TICK) {
-                Ok(first) => {
-                    if wants_company {
-                        std::thread::sleep(SMALL_GROUPS_EVERY.saturating_sub(began.elapsed()));
+            if self.waiting.len() == 0 {
+                match self.entries.recv_timeout(TICK) {
+                    Ok(first) => {
+                        if wants_company {
+                            std::thread::sleep(SMALL_GROUPS_EVERY.saturating_sub(began.elapsed()));
+                        }
+                        self.enqueue(first);
                     }
-                    began = Instant::now();
-                    let bytes = self.gather(first, &mut group);
-                    wants_company = group.len() >= SEVERAL && bytes < SMALL_GROUP_BYTES;
-                    self.shared.stall.begins();
-                    self.commit(&mut group);
-                    self.shared.stall.ends();
+                    Err(flume::RecvTimeoutError::Timeout) => {}
+                    Err(flume::RecvTimeoutError::Disconnected) => break,
                 }
-                Err(flume::RecvTimeoutError::Timeout) => {}
-                Err(flume::RecvTimeoutError::Disconnected) => break,
+            }
+            if self.waiting.len() > 0 {
+                began = Instant::now();
+                let bytes = self.gather(&mut group);
+                wants_company = group.len() >= SEVERAL && bytes < SMALL_GROUP_BYTES;
+                self.shared.stall.begins();
+                self.commit(&mut group);
+                self.shared.stall.ends();
             }
             if ticked.elapsed() >= TICK {
                 self.shared.stall.begins();
@@ -91,19 +103,28 @@ impl<L, R> GroupCommitter<L, R> {
         self.shared.reclaim(false);
     }
 
-    /// Takes the records that wait, up to the size of a group; returns their bytes.
-    fn gather(&self, first: Record<L, R>, group: &mut Vec<Record<L, R>>) -> usize {
-        let size = |entry: &Record<L, R>| entry.payload.len() + to_usize(FRAME_HEADER_BYTES);
-        let mut bytes = size(&first);
-        group.push(first);
-        while bytes < self.shared.settings.group_bytes_max {
-            let Ok(next) = self.entries.try_recv() else {
-                break;
-            };
-            bytes += size(&next);
+    /// Takes the records that wait, up to the size of a group; returns their bytes. Owners take
+    /// turns: a record waits for the group that is being written and for one round of the others,
+    /// not for all that they have sent before it.
+    fn gather(&mut self, group: &mut Vec<Record<L, R>>) -> usize {
+        while self.waiting.len() < WAITING_MAX
+            && let Ok(next) = self.entries.try_recv()
+        {
+            self.enqueue(next);
+        }
+        let mut group_bytes = 0;
+        while group_bytes < self.shared.settings.group_bytes_max
+            && let Some((bytes, next)) = self.waiting.pop()
+        {
+            group_bytes += bytes;
             group.push(next);
         }
-        bytes
+        group_bytes
+    }
+
+    fn enqueue(&mut self, entry: Record<L, R>) {
+        let bytes = entry.payload.len() + to_usize(FRAME_HEADER_BYTES);
+        self.waiting.push(entry.turn.owner(), bytes, entry);
     }
 
     /// Makes a group durable, except for the records that have to be refused.

@@ -13,7 +13,7 @@ use super::super::recover::open::open_on;
 use super::super::settings::Settings;
 use super::rig::{Rig, id_of, ids, items, payload, settings};
 use crate::log::record::Delivered;
-use crate::log::record::Record;
+use crate::log::record::{Record, Turn};
 
 #[test]
 fn a_lane_that_is_full_falls_behind_alone_and_comes_back_through_the_disk() {
@@ -100,6 +100,7 @@ fn memory_is_given_back_when_a_frame_leaves_it_and_who_waits_is_found_again() {
             stream: 0,
             items: 1,
             payload: payload(id, 50),
+            turn: Turn::default(),
             durable: None,
             memory: Reservation(Arc::clone(&reserved)),
             result: Some(sender),
@@ -264,6 +265,7 @@ fn while_lanes_fall_behind_and_catch_up_nothing_is_given_twice_or_skipped() {
                 stream: u8::try_from(id % 2).unwrap(),
                 items: items(id),
                 payload: payload(id, usize::try_from(id % 130).unwrap()),
+                turn: Turn::default(),
                 durable: None,
                 memory: (),
                 result: None,
@@ -311,6 +313,7 @@ fn an_empty_payload_is_a_frame_like_any_other() {
         stream: 0,
         items: 0,
         payload: Bytes::new(),
+        turn: Turn::default(),
         durable: None,
         memory: (),
         result: None,

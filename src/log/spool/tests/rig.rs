@@ -14,7 +14,7 @@ use super::super::recover::scan::report::ScanReport;
 use super::super::settings::Settings;
 use super::super::shared::Spool;
 use crate::log::record::Delivered;
-use crate::log::record::{AppendError, Record};
+use crate::log::record::{AppendError, Record, Turn};
 
 pub(crate) type Answer = Result<(), AppendError>;
 
@@ -75,6 +75,7 @@ pub(crate) fn entry(
         stream,
         items: items(id),
         payload: payload(id, bytes),
+        turn: Turn::default(),
         durable: Some(sender),
         memory: (),
         result: None,

@@ -1,0 +1,350 @@
+//! What one request is charged: events and bytes, on all buckets at once or on none.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::gcra::{Bucket, Rate};
+
+/// Whose limit it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// All keys of one tenant together.
+    Tenant,
+    /// One API key.
+    Key,
+    /// One client address.
+    Address,
+}
+
+/// What is limited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Unit {
+    /// Events.
+    Events,
+    /// Bytes of bodies, after decompression.
+    Bytes,
+}
+
+/// The rates of one scope. `None`: no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rates {
+    /// Of events.
+    pub events: Option<Rate>,
+    /// Of bytes.
+    pub bytes: Option<Rate>,
+}
+
+/// What a request costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cost {
+    /// Events.
+    pub events: u64,
+    /// Bytes, after decompression.
+    pub bytes: u64,
+}
+
+/// The buckets of one key.
+#[derive(Debug, Default)]
+pub struct Buckets(Mutex<State>);
+
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    pub(crate) events: Bucket,
+    pub(crate) bytes: Bucket,
+    /// The last body that had too many events: its announced bytes, and its events. Bodies as large
+    /// are refused by their head while so many events have no room.
+    refused: Option<(u64, u64)>,
+}
+
+/// The limits that one request is under. No bucket is empty of rates.
+#[derive(Debug, Default)]
+pub struct Charges(Vec<Charge>);
+
+/// One scope's limit on a request.
+#[derive(Debug)]
+struct Charge {
+    scope: Scope,
+    rates: Rates,
+    buckets: Arc<Buckets>,
+}
+
+/// A limit has no room for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exceeded {
+    /// Whose limit.
+    pub scope: Scope,
+    /// What is limited.
+    pub unit: Unit,
+    /// The limit.
+    pub rate: Rate,
+    /// The time until there is room.
+    pub wait: Duration,
+}
+
+/// The state of one limit, for the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// Whose limit.
+    pub scope: Scope,
+    /// What is limited.
+    pub unit: Unit,
+    /// The limit.
+    pub rate: Rate,
+    /// Units that may come now.
+    pub left: u64,
+    /// The time until a whole burst may come.
+    pub full_in: Duration,
+}
+
+impl Rates {
+    /// Whether nothing is limited.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.events.is_none() && self.bytes.is_none()
+    }
+}
+
+impl Buckets {
+    pub(crate) fn lock(&self, rates: Rates, now: u64) -> MutexGuard<'_, State> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.events.set(rates.events, now);
+        state.bytes.set(rates.bytes, now);
+        state
+    }
+
+    /// Whether dropping the buckets would make no difference.
+    pub(crate) fn are_full(&self, now: u64) -> bool {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.events.full_in(now) == 0 && state.bytes.full_in(now) == 0
+    }
+}
+
+impl State {
+    /// The limit that a body would exceed, and for how long; of two the one that lasts longer.
+    fn exceeded(&self, rates: Rates, cost: Cost, now: u64) -> Option<(Unit, Rate, u64)> {
+        let events = (
+            Unit::Events,
+            rates.events,
+            self.events.wait(cost.events, now),
+        );
+        let bytes = (Unit::Bytes, rates.bytes, self.bytes.wait(cost.bytes, now));
+        [events, bytes]
+            .into_iter()
+            .filter_map(|(unit, rate, wait)| Some((unit, rate?, wait)))
+            .filter(|(_, _, wait)| *wait > 0)
+            .max_by_key(|(_, _, wait)| *wait)
+    }
+
+    /// The events that a body of so many announced bytes has, going by one that was refused: as
+    /// many for its size. A much smaller body says nothing.
+    fn events_of(&self, announced: u64) -> u64 {
+        match self.refused {
+            Some((bytes, events)) if announced >= bytes.div_ceil(2) => {
+                (u128::from(announced) * u128::from(events) / u128::from(bytes.max(1)))
+                    .try_into()
+                    .unwrap_or(u64::MAX)
+            }
+            _ => 1,
+        }
+    }
+}
+
+impl Charges {
+    /// Puts a request under a scope's limits. Scopes are added in the order of [`Scope`]: that is
+    /// the order in which their locks are taken.
+    pub fn add(&mut self, scope: Scope, rates: Rates, buckets: Arc<Buckets>) {
+        self.0.push(Charge {
+            scope,
+            rates,
+            buckets,
+        });
+    }
+
+    /// Whether the request is under no limit.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Looks, before a body is read, whether there is no room for it. Takes nothing.
+    ///
+    /// # Errors
+    /// [`Exceeded`], for the limit that lasts longest.
+    pub fn look(&self, announced: u64, bytes: u64, now: u64) -> Result<(), Exceeded> {
+        let mut longest = None;
+        for charge in &self.0 {
+            let state = charge.buckets.lock(charge.rates, now);
+            let cost = Cost {
+                events: state.events_of(announced).max(1),
+                bytes: bytes.max(1),
+            };
+            charge.keep_longest(&state, cost, now, &mut longest);
+        }
+        longest.map_or(Ok(()), Err)
+    }
+
+    /// Takes what a request costs from each bucket, or nothing from any.
+    ///
+    /// # Errors
+    /// [`Exceeded`], for the limit that lasts longest.
+    pub fn take(&self, cost: Cost, announced: Option<u64>, now: u64) -> Result<(), Exceeded> {
+        let mut states: Vec<_> = self
+            .0
+            .iter()
+            .map(|charge| charge.buckets.lock(charge.rates, now))
+            .collect();
+        let mut longest = None;
+        for (charge, state) in self.0.iter().zip(&mut states) {
+            charge.keep_longest(state, cost, now, &mut longest);
+            if let Some(announced) = announced
+                && state.events.wait(cost.events, now) > 0
+            {
+                state.refused = Some((announced, cost.events));
+            }
+        }
+        if let Some(exceeded) = longest {
+            return Err(exceeded);
+        }
+        for state in &mut states {
+            state.events.take(cost.events, now);
+            state.bytes.take(cost.bytes, now);
+        }
+        Ok(())
+    }
+
+    /// Gives back what was taken for a request that was refused for another reason.
+    pub fn give_back(&self, cost: Cost, now: u64) {
+        for charge in &self.0 {
+            let mut state = charge.buckets.lock(charge.rates, now);
+            state.events.give_back(cost.events);
+            state.bytes.give_back(cost.bytes);
+        }
+    }
+
+    /// The state of each limit.
+    #[must_use]
+    pub fn readings(&self, now: u64) -> Vec<Reading> {
+        let mut readings = Vec::new();
+        for Charge {
+            scope,
+            rates,
+            buckets,
+        } in &self.0
+        {
+            let state = buckets.lock(*rates, now);
+            for (unit, rate, bucket) in [
+                (Unit::Events, rates.events, state.events),
+                (Unit::Bytes, rates.bytes, state.bytes),
+            ] {
+                if let Some(rate) = rate {
+                    readings.push(Reading {
+                        scope: *scope,
+                        unit,
+                        rate,
+                        left: bucket.left(now),
+                        full_in: Duration::from_nanos(bucket.full_in(now)),
+                    });
+                }
+            }
+        }
+        readings
+    }
+}
+
+impl Charge {
+    fn keep_longest(&self, state: &State, cost: Cost, now: u64, longest: &mut Option<Exceeded>) {
+        let Some((unit, rate, wait)) = state.exceeded(self.rates, cost, now) else {
+            return;
+        };
+        let wait = Duration::from_nanos(wait);
+        if longest.is_none_or(|longest| longest.wait < wait) {
+            *longest = Some(Exceeded {
+                scope: self.scope,
+                unit,
+                rate,
+                wait,
+            });
+        }
+    }
+}
+
+impl Scope {
+    /// The scope's name in answers and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tenant => "tenant",
+            Self::Key => "key",
+            Self::Address => "address",
+        }
+    }
+}
+
+impl Unit {
+    /// The unit's name in answers and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Events => "events",
+            Self::Bytes => "bytes",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use super::*;
+
+    fn rates(events: u32, bytes: u32) -> Rates {
+        let rate = |number| {
+            let number = NonZeroU32::new(number)?;
+            Some(Rate {
+                per_second: number,
+                burst: number,
+            })
+        };
+        Rates {
+            events: rate(events),
+            bytes: rate(bytes),
+        }
+    }
+
+    fn cost(events: u64, bytes: u64) -> Cost {
+        Cost { events, bytes }
+    }
+
+    #[test]
+    fn a_refused_request_takes_nothing_from_any_bucket() {
+        let (tenant, key) = (Arc::<Buckets>::default(), Arc::<Buckets>::default());
+        let mut charges = Charges::default();
+        charges.add(Scope::Tenant, rates(100, 0), Arc::clone(&tenant));
+        charges.add(Scope::Key, rates(10, 1000), Arc::clone(&key));
+        let left = |charges: &Charges| -> Vec<u64> {
+            charges.readings(0).iter().map(|one| one.left).collect()
+        };
+        charges.take(cost(8, 100), None, 0).unwrap();
+        assert_eq!(left(&charges), [92, 2, 900]);
+        let refused = charges.take(cost(5, 100), None, 0).unwrap_err();
+        assert_eq!((refused.scope, refused.unit), (Scope::Key, Unit::Events));
+        assert_eq!(refused.wait, Duration::from_millis(300));
+        let refused = charges.take(cost(1, 950), None, 0).unwrap_err();
+        assert_eq!((refused.scope, refused.unit), (Scope::Key, Unit::Bytes));
+        assert_eq!(left(&charges), [92, 2, 900]);
+        charges.give_back(cost(8, 100), 0);
+        assert_eq!(left(&charges), [100, 10, 1000]);
+    }
+
+    #[test]
+    fn what_was_refused_once_is_refused_by_its_head_and_smaller_bodies_are_not() {
+        let mut charges = Charges::default();
+        charges.add(Scope::Tenant, rates(10, 0), Arc::default());
+        charges.take(cost(5, 100), Some(100), 0).unwrap();
+        charges.look(1000, 1000, 0).unwrap();
+        charges.take(cost(10, 1000), Some(1000), 0).unwrap_err();
+        charges.look(1000, 1000, 0).unwrap_err();
+        charges.look(300, 300, 0).unwrap();
+        charges.look(1000, 1000, 500_000_000).unwrap();
+    }
+}
