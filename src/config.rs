@@ -17,6 +17,7 @@ use crate::http::ingest::ack::Ack;
 use crate::partitions::indexes::IndexProfile;
 use crate::partitions::range::Interval;
 use crate::postgres::connect::Target;
+use crate::tenants::settings::Origins;
 
 /// Where Postgres is.
 #[derive(Args, Clone, Debug)]
@@ -110,6 +111,16 @@ pub struct Http {
         value_name = "NETWORKS"
     )]
     pub trusted_proxies: TrustedProxies,
+
+    /// Origins of web pages that may post where neither the key nor its tenant has a list of its own, with commas between: https://shop.example,https://*.shop.example; * is any, null is pages without one
+    #[arg(
+        long,
+        env = "INGEST_CORS_ORIGINS",
+        default_value = "",
+        value_name = "ORIGINS",
+        value_parser = origins
+    )]
+    pub cors_origins: Origins,
 
     /// Time for a request's head to arrive
     #[arg(long, env = "INGEST_HEAD_TIMEOUT", default_value = "15s", value_parser = time(ROUND_TRIP, DAY))]
@@ -334,6 +345,12 @@ fn count(
     }
 }
 
+/// Parses a list of origins with commas between. A blank text is no origin.
+fn origins(text: &str) -> Result<Origins, String> {
+    let entries = text.split(',').filter(|_| !text.trim().is_empty());
+    Origins::parse(entries).map_err(|error| error.to_string())
+}
+
 /// Parses a size of at least `least` bytes.
 fn at_least(
     least: u64,
@@ -478,6 +495,21 @@ mod tests {
             assert!(
                 refusal.contains("is no level; one is off, error"),
                 "{bad}: {refusal}"
+            );
+        }
+    }
+
+    #[test]
+    fn origins_stand_with_commas_between() {
+        assert!(origins("").unwrap().is_empty());
+        assert!(origins(" ").unwrap().is_empty());
+        let two = origins("https://a.example, http://localhost:3000").unwrap();
+        assert!(two.allow("https://a.example") && two.allow("http://localhost:3000"));
+        for (bad, entry) in [("https://a.example,", "''"), ("a.example", "'a.example'")] {
+            let refusal = origins(bad).unwrap_err();
+            assert!(
+                refusal.contains(&format!("{entry} is not an origin")),
+                "{refusal}"
             );
         }
     }

@@ -17,6 +17,7 @@ use crate::event::identity::Pseudonymizer;
 use crate::metrics::Metrics;
 use crate::tenants::key::ApiKeyHasher;
 use crate::tenants::refresh::TenantCache;
+use crate::tenants::settings::Origins;
 
 /// Most items in one exposure. The suite shows at most 200, and its pipelines refuse sessions of
 /// more than 200 distinct items.
@@ -31,6 +32,8 @@ pub struct App {
     pub arrivals: Arrivals,
     /// Tenants and API keys, in memory.
     pub tenants: TenantCache,
+    /// The origins of pages for keys that have no list, and whose tenants have none.
+    pub cors_origins: Origins,
     /// Hashes API keys as they are stored.
     pub key_hasher: ApiKeyHasher,
     /// Hashes raw user, anonymous and session ids.

@@ -1,5 +1,5 @@
-//! The steps that every request passes: checks of the message, a request id, problem responses,
-//! metrics. A request that panics is answered with 500.
+//! The steps that every request passes: checks of the message, a request id, CORS, problem
+//! responses, metrics. A request that panics is answered with 500.
 //!
 //! Requests to the two event endpoints, which are nearly all, bypass the router: finding a route
 //! among seven and boxing a future for each layer costs as much as decoding an event.
@@ -27,6 +27,7 @@ use crate::metrics::ByStatus;
 
 use super::app::App;
 use super::connection::activity::{Activity, InProgress, Outgoing};
+use super::cors::{self, Page};
 use super::ingest::body::read as body;
 use super::ingest::handler;
 use super::problem::Problem;
@@ -91,12 +92,19 @@ impl Service<hyper::Request<Incoming>> for Connected {
             let response = context.render(&problem);
             return Box::pin(context.answer(async { response }, in_progress));
         }
-        if self.is_extra {
-            context.closes = true;
-            if !OPERATIONS.contains(&request.uri().path()) {
-                let response = context.render(&too_many_connections());
-                return Box::pin(context.answer(async { response }, in_progress));
-            }
+        context.closes = self.is_extra;
+        // Also beyond the cap of connections: a page learns of the 503 only if it may post.
+        if context.is_events && request.method() == Method::OPTIONS {
+            let (app, page) = (&context.app, context.page.as_ref());
+            let response = match cors::options(request.headers(), page, app) {
+                Ok(response) => response,
+                Err(problem) => context.render(&problem),
+            };
+            return Box::pin(context.answer(async { response }, in_progress));
+        }
+        if self.is_extra && !OPERATIONS.contains(&request.uri().path()) {
+            let response = context.render(&too_many_connections());
+            return Box::pin(context.answer(async { response }, in_progress));
         }
         match endpoint(&request) {
             Some(table) => {
@@ -176,6 +184,12 @@ fn endpoint(request: &Request) -> Option<Table> {
         .find(|&table| request.uri().path() == path(table))
 }
 
+/// Whether a path is that of an endpoint that takes events, with a trailing slash or without.
+fn is_events(uri_path: &str) -> bool {
+    let uri_path = uri_path.strip_suffix('/').unwrap_or(uri_path);
+    Table::ALL.into_iter().any(|table| uri_path == path(table))
+}
+
 /// The path of the endpoint that takes a table's events.
 const fn path(table: Table) -> &'static str {
     match table {
@@ -190,6 +204,10 @@ struct RequestContext {
     started: Instant,
     uri: Uri,
     request_id: HeaderValue,
+    /// Whether the path takes events.
+    is_events: bool,
+    /// The web page that posts events, if one does.
+    page: Option<Page>,
     /// Whether the client speaks HTTP/1, where a response can end the connection.
     is_http1: bool,
     is_held_back: bool,
@@ -204,11 +222,15 @@ impl RequestContext {
         let request_id = given.cloned().unwrap_or_else(|| {
             HeaderValue::try_from(Uuid::now_v7().to_string()).expect("a UUID is visible ASCII")
         });
+        let is_events = is_events(request.uri().path());
+        let page = is_events.then(|| Page::of(headers, app)).flatten();
         Self {
             app: Arc::clone(app),
             started: Instant::now(),
             uri: request.uri().clone(),
             request_id,
+            is_events,
+            page,
             is_http1: request.version() < Version::HTTP_2,
             is_held_back: body::is_held_back(headers),
             closes: false,
@@ -226,7 +248,7 @@ impl RequestContext {
 
     /// As [`answer`](Self::answer), for a response that may be a problem.
     async fn answer_or_problem(
-        self,
+        mut self,
         response: impl Future<Output = Result<Response, Problem>>,
         in_progress: InProgress,
     ) -> Result<Response<Outgoing>, Infallible> {
@@ -238,6 +260,8 @@ impl RequestContext {
             let allow = response.headers_mut().remove(ALLOW);
             response = self.render(&problem);
             if let Some(allow) = allow {
+                // The router knows nothing of the methods that are answered before it.
+                let allow = if self.is_events { cors::METHODS } else { allow };
                 response.headers_mut().insert(ALLOW, allow);
             }
         }
@@ -245,7 +269,12 @@ impl RequestContext {
         Ok(response.map(|body| Outgoing::new(body, in_progress)))
     }
 
-    fn render(&self, problem: &Problem) -> Response {
+    fn render(&mut self, problem: &Problem) -> Response {
+        if let Some(page) = &mut self.page
+            && problem.code() == cors::NOT_ALLOWED
+        {
+            page.refuse();
+        }
         if let Some(code) = problem.refusal() {
             self.app.metrics.refuse(code);
         }
@@ -267,6 +296,9 @@ impl RequestContext {
         tracing::debug!(route, status = label.status, request_id = ?self.request_id, ?elapsed, "answered");
         let headers = response.headers_mut();
         headers.insert(REQUEST_ID, self.request_id.clone());
+        if let Some(page) = &self.page {
+            page.let_read(headers);
+        }
         // After a refusal, a body that was held back may come all the same, or not.
         let is_refusal = status.is_client_error() || status.is_server_error();
         if self.is_http1 && (self.closes || (self.is_held_back && is_refusal)) {

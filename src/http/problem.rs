@@ -138,6 +138,11 @@ impl Problem {
         (self.status == StatusCode::SERVICE_UNAVAILABLE).then_some(self.code)
     }
 
+    /// The stable name of the kind of problem.
+    pub(crate) fn code(&self) -> &'static str {
+        self.code
+    }
+
     /// Renders the response for the request with this path and id.
     pub(crate) fn render(&self, instance: &str, request_id: &str) -> Response {
         let kind = self.code.replace('_', "-");

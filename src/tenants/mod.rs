@@ -14,6 +14,7 @@
 pub mod admin;
 pub(crate) mod cache_file;
 pub mod key;
+mod origin_set;
 pub mod refresh;
 pub mod role;
 pub mod settings;

@@ -18,6 +18,7 @@ use crate::event::time::Micros;
 use crate::tenants::key::ApiKeyHasher;
 use crate::tenants::refresh::TenantCache;
 use crate::tenants::role::Role;
+use crate::tenants::settings::Origins;
 use crate::tenants::snapshot::{Caller, KeyError, Snapshot, Tenant, TenantStatus};
 
 use crate::http::problem::Problem;
@@ -26,7 +27,7 @@ use crate::http::problem::Problem;
 const KEY_BYTES_MAX: usize = 512;
 
 /// A snapshot older than this may lack keys that exist.
-const STALE_AFTER: Duration = Duration::from_secs(60);
+pub(crate) const STALE_AFTER: Duration = Duration::from_secs(60);
 
 /// The caller of one request, and the tenant that it writes for.
 #[derive(Debug)]
@@ -87,6 +88,23 @@ impl Access {
     /// The id of the key that was presented.
     pub(crate) fn key_id(&self) -> Uuid {
         self.caller.key_id
+    }
+
+    /// The origins of pages that may use the key: its own, or else its tenant's; `None` if neither
+    /// has a list.
+    pub(crate) fn origins(&self) -> Option<&Origins> {
+        let own = self.caller.settings.as_ref();
+        own.and_then(|settings| settings.origins.as_ref()).or(self
+            .caller
+            .tenant
+            .settings
+            .origins
+            .as_ref())
+    }
+
+    /// Whether the key is in public hands: it is shipped in web pages or apps.
+    pub(crate) fn is_public(&self) -> bool {
+        self.caller.roles.contains(Role::Publish)
     }
 
     /// The tenant of events that name none.

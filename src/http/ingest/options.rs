@@ -17,6 +17,7 @@ use crate::event::table::Table;
 use crate::event::time::Micros;
 use crate::http::app::App;
 use crate::http::auth::access::Access;
+use crate::http::cors;
 use crate::http::problem::Problem;
 
 /// The query parameters.
@@ -93,6 +94,7 @@ impl RequestOptions {
             &app.key_hasher,
             now,
         )?;
+        cors::check_post(headers, access.origins(), app)?;
         checked?;
         let options = Self {
             access,

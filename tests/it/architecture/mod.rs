@@ -51,6 +51,7 @@ const ALLOWED: [(&str, &[&str]); 20] = [
             "partitions/range.rs",
             "partitions/indexes.rs",
             "postgres/connect.rs",
+            "tenants/settings.rs",
         ],
     ),
     ("log", &[]),
