@@ -32,8 +32,8 @@ pub(super) struct Meta<'a, 'b> {
 impl Meta<'_, '_> {
     /// The column's text; `None` if it would be empty.
     ///
-    /// Native interactions leave out their source and schema: they are the rule, and the two would
-    /// be a sixth of the row.
+    /// Native interactions of servers leave out their source and schema: they are the rule, and the
+    /// two would be a sixth of the row.
     pub(super) fn text(
         &self,
         format: Format,
@@ -43,7 +43,9 @@ impl Meta<'_, '_> {
         context: &Context<'_>,
     ) -> Result<Option<String>, Rejection> {
         let raw_request_id = request_id.and_then(RequestId::raw);
-        let is_empty = !include_source
+        // What comes with a key in public hands says so, and cannot say otherwise.
+        let is_public = context.is_public;
+        let is_empty = !(include_source || is_public)
             && self.client.is_none()
             && self.kept.is_empty()
             && self.displaced.is_empty()
@@ -61,9 +63,9 @@ impl Meta<'_, '_> {
         };
         let mut out = String::with_capacity(160);
         let mut object = ObjectWriter::open(&mut out);
-        let (displaced, own): (Vec<_>, Vec<_>) = client
-            .iter()
-            .partition(|field| RESERVED.contains(&&*field.key));
+        let (displaced, own): (Vec<_>, Vec<_>) = client.iter().partition(|field| {
+            RESERVED.contains(&&*field.key) || (is_public && field.key == "source")
+        });
         for field in &own {
             subject::push_member(&mut object, field, context.pseudonymizer);
         }
@@ -72,6 +74,8 @@ impl Meta<'_, '_> {
                 object.str("source", context.source);
             }
             object.str("schema", format.as_str());
+        } else if is_public {
+            object.str("source", context.source);
         }
         object.opt_str("request_id", raw_request_id);
         if include_source || subject.kind == Some("anonymous") {

@@ -16,6 +16,7 @@ pub(crate) mod interaction;
 pub mod json;
 pub(crate) mod meta;
 pub mod numeric;
+mod public;
 pub mod rejection;
 pub mod result;
 pub mod row;

@@ -47,11 +47,13 @@ pub enum Code {
     TenantNotActive,
     /// The event is in a format that this endpoint does not take.
     UnsupportedFormat,
+    /// The key is in public hands and may not set the field.
+    FieldNotAllowed,
 }
 
 impl Code {
     /// All codes, in the order of the documentation.
-    pub const ALL: [Code; 21] = [
+    pub const ALL: [Code; 22] = [
         Code::InvalidJson,
         Code::InvalidUtf8,
         Code::NotAnObject,
@@ -73,6 +75,7 @@ impl Code {
         Code::TenantMismatch,
         Code::TenantNotActive,
         Code::UnsupportedFormat,
+        Code::FieldNotAllowed,
     ];
 
     /// The code's name in responses and metrics.
@@ -99,6 +102,7 @@ impl Code {
             Code::TenantMismatch => "tenant_mismatch",
             Code::TenantNotActive => "tenant_not_active",
             Code::UnsupportedFormat => "unsupported_format",
+            Code::FieldNotAllowed => "field_not_allowed",
         }
     }
 }
@@ -131,7 +135,12 @@ impl Code {
                 "The event names another tenant than the key's, and the key may not"
             }
             Code::TenantNotActive => "The tenant that the event names is suspended or deleted",
-            Code::UnsupportedFormat => "The event is in a format that this endpoint does not take",
+            Code::UnsupportedFormat => {
+                "The event is in a format that this endpoint, or a publish key, does not take"
+            }
+            Code::FieldNotAllowed => {
+                "Only a server may set the field, and the key is a publish key: a hash of an id, or what the service or the exposure says"
+            }
         }
     }
 }

@@ -128,7 +128,7 @@ pub(crate) fn options(
         }
         return Err(not_allowed(
             headers,
-            "no API key, no tenant and not --cors-origins",
+            "no list of an API key, of a tenant or of the service (--cors-origins) has it",
         ));
     }
     answer.insert(
@@ -161,21 +161,21 @@ pub(crate) fn check_post(
     match origin_of(headers) {
         Some(origin) if list.allow(origin) => Ok(()),
         _ => {
-            let whose = match own {
-                Some(_) => "the list of this API key, or of its tenant, does not",
+            let why = match own {
+                Some(_) => "the list of this API key, or of its tenant, does not have it",
                 None => {
-                    "neither this API key nor its tenant has a list, and --cors-origins does not"
+                    "this API key and its tenant have no list, and --cors-origins does not have it"
                 }
             };
-            Err(not_allowed(headers, whose))
+            Err(not_allowed(headers, why))
         }
     }
 }
 
-fn not_allowed(headers: &HeaderMap, whose: &str) -> Problem {
+fn not_allowed(headers: &HeaderMap, why: &str) -> Problem {
     let detail = match origin_of(headers) {
         Some(origin) => format!(
-            "pages of the origin {origin} may not post here: {whose} allow it; an operator adds it, where it is meant"
+            "pages of the origin {origin} may not post here: {why}; where that is meant, an operator adds it"
         ),
         None => "the request has an Origin header that is not one origin".to_owned(),
     };
