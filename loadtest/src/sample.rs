@@ -91,6 +91,7 @@ impl Request {
             tenants: self,
             // The role of the key that posts the same events.
             source: "ingest",
+            is_public: false,
             pseudonymizer,
             received_at: self.received_at,
             earliest: Micros(self.received_at.0 - HORIZON_US),

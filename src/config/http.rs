@@ -5,8 +5,9 @@ use std::time::Duration;
 use clap::Args;
 
 use super::address::ListenAddress;
-use super::parse::{DAY, ROUND_TRIP, SECOND, count, duration, time, word};
+use super::parse::{DAY, ROUND_TRIP, SECOND, count, duration, origins, time, word};
 use crate::http::connection::proxies::TrustedProxies;
+use crate::tenants::settings::Origins;
 
 /// Settings of the HTTP side.
 #[derive(Args, Clone, Debug)]
@@ -34,6 +35,16 @@ pub struct Http {
         value_name = "NETWORKS"
     )]
     pub trusted_proxies: TrustedProxies,
+
+    /// Origins of web pages that may post where neither the key nor its tenant has a list of its own, with commas between: https://shop.example,https://*.shop.example; * is any, null is pages without one
+    #[arg(
+        long,
+        env = "INGEST_CORS_ORIGINS",
+        default_value = "",
+        value_name = "ORIGINS",
+        value_parser = origins
+    )]
+    pub cors_origins: Origins,
 
     /// Time for a request's head to arrive
     #[arg(long, env = "INGEST_HEAD_TIMEOUT", default_value = "15s", value_parser = time(ROUND_TRIP, DAY))]

@@ -11,6 +11,8 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use clap::builder::{PathBufValueParser, PossibleValue, TypedValueParser};
 
+use crate::tenants::settings::Origins;
+
 pub(super) const KIB: u64 = 1024;
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 /// Longest wait that a setting may name. None needs more than a day, and some centuries more would
@@ -26,6 +28,12 @@ pub(super) fn boolean(text: &str) -> Result<bool, String> {
         "0" | "false" | "no" | "off" => Ok(false),
         _ => Err("it has to be true, yes, on or 1, or else false, no, off or 0".to_owned()),
     }
+}
+
+/// Parses a list of origins with commas between. A blank text is no origin.
+pub(super) fn origins(text: &str) -> Result<Origins, String> {
+    let entries = text.split(',').filter(|_| !text.trim().is_empty());
+    Origins::parse(entries).map_err(|error| error.to_string())
 }
 
 /// Parses a word of a closed list, in any case.
@@ -200,5 +208,20 @@ mod tests {
             time(SECOND, DAY)("0s").unwrap_err(),
             "it has to be 1s or longer"
         );
+    }
+
+    #[test]
+    fn origins_stand_with_commas_between() {
+        assert!(origins("").unwrap().is_empty());
+        assert!(origins(" ").unwrap().is_empty());
+        let two = origins("https://a.example, http://localhost:3000").unwrap();
+        assert!(two.allow("https://a.example") && two.allow("http://localhost:3000"));
+        for (bad, entry) in [("https://a.example,", "''"), ("a.example", "'a.example'")] {
+            let refusal = origins(bad).unwrap_err();
+            assert!(
+                refusal.contains(&format!("{entry} is not an origin")),
+                "{refusal}"
+            );
+        }
     }
 }

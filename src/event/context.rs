@@ -36,6 +36,8 @@ pub struct Context<'c> {
     pub tenants: &'c dyn Tenants,
     /// The caller's role, for `meta.source`.
     pub source: &'c str,
+    /// Whether the caller's key is in public hands: then it may not set what is a server's word.
+    pub is_public: bool,
     /// Hashes raw ids.
     pub pseudonymizer: &'c Pseudonymizer,
     /// When the request arrived.

@@ -9,6 +9,7 @@ use super::formats;
 use super::formats::grouping::Grouping;
 use super::interaction;
 use super::json;
+use super::public;
 use super::rejection::{Code, Rejection};
 use super::row::rows::Rows;
 use super::row::writer::RowWriter;
@@ -224,6 +225,9 @@ impl<'a> Events<'_, 'a> {
                 Code::UnsupportedFormat,
                 format!("{format} does not go into {}", context.table),
             ));
+        }
+        if context.is_public {
+            public::check(event, format)?;
         }
         let (out, notes) = (&mut self.writer, &mut self.notes);
         notes.clear();

@@ -37,8 +37,8 @@ pub(super) struct Meta<'a, 'b> {
 impl Meta<'_, '_> {
     /// The column's text; `None` if it would be empty.
     ///
-    /// Native interactions leave out their source and schema: they are the rule, and the two would
-    /// be a sixth of the row.
+    /// Native interactions of servers leave out their source and schema: they are the rule, and the
+    /// two would be a sixth of the row.
     pub(super) fn text(
         &self,
         format: Format,
@@ -49,7 +49,7 @@ impl Meta<'_, '_> {
         notes: &mut Notes<'_>,
     ) -> Result<Option<String>, Rejection> {
         let raw_request_id = request_id.and_then(RequestId::raw);
-        let is_empty = !include_source
+        let is_empty = !(include_source || context.is_public)
             && self.client.is_none()
             && self.kept.is_empty()
             && self.displaced.is_empty()
@@ -76,6 +76,8 @@ impl Meta<'_, '_> {
         notes: &mut Notes<'_>,
     ) -> Result<MetaParts, Rejection> {
         let raw_request_id = request_id.and_then(RequestId::raw);
+        // What comes with a key in public hands says so, and cannot say otherwise.
+        let is_public = context.is_public;
         let client = match &self.client {
             Some(value) => value.members()?,
             None => Vec::new(),
@@ -83,8 +85,9 @@ impl Meta<'_, '_> {
         let mut out = String::with_capacity(160);
         let mut extra = String::new();
         let mut object = ObjectWriter::open(&mut out);
-        let (displaced, own): (Vec<_>, Vec<_>) =
-            client.iter().partition(|field| self.is_taken(&field.key));
+        let (displaced, own): (Vec<_>, Vec<_>) = client
+            .iter()
+            .partition(|field| self.is_taken(&field.key) || (is_public && field.key == "source"));
         for field in &displaced {
             notes.add(WarningCode::MovedField, format!("meta.{}", field.key));
         }
@@ -96,6 +99,8 @@ impl Meta<'_, '_> {
                 object.str("source", context.source);
             }
             object.str("schema", format.as_str());
+        } else if is_public {
+            object.str("source", context.source);
         }
         object.opt_str("request_id", raw_request_id);
         if include_source || subject.kind == Some("anonymous") {

@@ -17,6 +17,7 @@ pub(crate) mod items;
 pub mod json;
 pub(crate) mod meta;
 pub mod numeric;
+mod public;
 pub mod rejection;
 pub mod result;
 pub mod row;

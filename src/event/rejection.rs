@@ -51,11 +51,13 @@ pub enum Code {
     UnknownSurface,
     /// The event is in a format that this endpoint does not take.
     UnsupportedFormat,
+    /// The key is in public hands and may not set the field.
+    FieldNotAllowed,
 }
 
 impl Code {
     /// All codes, in the order of the documentation.
-    pub const ALL: [Code; 23] = [
+    pub const ALL: [Code; 24] = [
         Code::InvalidJson,
         Code::InvalidUtf8,
         Code::NotAnObject,
@@ -79,6 +81,7 @@ impl Code {
         Code::TenantNotActive,
         Code::UnknownSurface,
         Code::UnsupportedFormat,
+        Code::FieldNotAllowed,
     ];
 
     /// The code's name in responses and metrics.
@@ -107,6 +110,7 @@ impl Code {
             Code::TenantNotActive => "tenant_not_active",
             Code::UnknownSurface => "unknown_surface",
             Code::UnsupportedFormat => "unsupported_format",
+            Code::FieldNotAllowed => "field_not_allowed",
         }
     }
 }
@@ -145,7 +149,12 @@ impl Code {
             Code::UnknownSurface => {
                 "The surface is not one of those that the tenant's settings list"
             }
-            Code::UnsupportedFormat => "The event is in a format that this endpoint does not take",
+            Code::UnsupportedFormat => {
+                "The event is in a format that this endpoint, or a publish key, does not take"
+            }
+            Code::FieldNotAllowed => {
+                "Only a server may set the field, and the key is a publish key: a hash of an id, or what the service or the exposure says"
+            }
         }
     }
 }

@@ -84,6 +84,7 @@ pub(super) fn decode_as(
         tenant: DEMO,
         tenants: &Two,
         source: "ingest",
+        is_public: false,
         pseudonymizer: &pseudonymizer,
         received_at,
         earliest: Micros(received_at.0 - 90 * DAY_US),

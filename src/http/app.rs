@@ -18,6 +18,7 @@ use crate::event::identity::Pseudonymizer;
 use crate::metrics::Metrics;
 use crate::tenants::key::ApiKeyHasher;
 use crate::tenants::refresh::TenantCache;
+use crate::tenants::settings::Origins;
 
 /// Most items in one exposure. The suite shows at most 200, and its pipelines refuse sessions of
 /// more than 200 distinct items.
@@ -34,6 +35,8 @@ pub struct App {
     pub(crate) rate_limits: RateLimits,
     /// Tenants and API keys, in memory.
     pub tenants: TenantCache,
+    /// The origins of pages for keys that have no list, and whose tenants have none.
+    pub cors_origins: Origins,
     /// Hashes API keys as they are stored.
     pub key_hasher: ApiKeyHasher,
     /// Hashes raw user, anonymous and session ids.

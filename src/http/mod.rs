@@ -4,6 +4,7 @@ pub(crate) mod app;
 
 pub(crate) mod auth;
 pub(crate) mod connection;
+pub(crate) mod cors;
 pub(crate) mod flag;
 pub mod ingest;
 pub(crate) mod limits;

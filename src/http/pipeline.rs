@@ -1,5 +1,5 @@
-//! The steps that every request passes: checks of the message, a request id, problem responses,
-//! metrics. A request that panics is answered with 500.
+//! The steps that every request passes: checks of the message, a request id, CORS, problem
+//! responses, metrics. A request that panics is answered with 500.
 //!
 //! Requests to the two event endpoints, which are nearly all, bypass the router: finding a route
 //! among seven and boxing a future for each layer costs as much as decoding an event.
@@ -31,6 +31,7 @@ use crate::metrics::ByStatus;
 use super::app::App;
 use super::connection::activity::{Activity, InProgress};
 use super::connection::outgoing::Outgoing;
+use super::cors::{self, Page};
 use super::ingest::body::read as body;
 use super::ingest::handler;
 use super::problem::Problem;
@@ -98,8 +99,20 @@ impl Service<hyper::Request<Incoming>> for Connected {
             let answer = context.answer(async { response }, in_progress);
             return Box::pin(answer.instrument(span));
         }
+        context.closes = self.is_extra;
+        // Also beyond the cap of connections: a page learns of the 503 only if it may post.
+        if context.table.is_some() && request.method() == Method::OPTIONS {
+            let entered = span.enter();
+            let page = context.page.as_ref();
+            let response = match cors::options(request.headers(), page, &context.app) {
+                Ok(response) => response,
+                Err(problem) => context.render(&problem),
+            };
+            drop(entered);
+            let answer = context.answer(async { response }, in_progress);
+            return Box::pin(answer.instrument(span));
+        }
         if self.is_extra {
-            context.closes = true;
             // Monitoring is served on every connection, also beyond the cap.
             let route = routes::canonical(request.uri().path());
             if !route.is_some_and(|route| routes::OPERATIONS.contains(&route)) {
@@ -108,7 +121,8 @@ impl Service<hyper::Request<Incoming>> for Connected {
                 return Box::pin(answer.instrument(span));
             }
         }
-        match endpoint(&request) {
+        let table = context.table.filter(|_| request.method() == Method::POST);
+        match table {
             Some(table) => {
                 let app = Arc::clone(&context.app);
                 let peer = Some(self.peer);
@@ -179,14 +193,6 @@ fn too_many_connections() -> Problem {
     )
 }
 
-/// The table that a request posts events to; other requests go to the router.
-fn endpoint(request: &Request) -> Option<Table> {
-    if request.method() != Method::POST {
-        return None;
-    }
-    routes::table(request.uri().path())
-}
-
 /// The request with its path as the router knows it.
 fn respelt(mut request: Request) -> Request {
     let uri = request.uri();
@@ -211,6 +217,10 @@ struct RequestContext {
     started: Instant,
     uri: Uri,
     request_id: HeaderValue,
+    /// Whether the path takes events.
+    table: Option<Table>,
+    /// The web page that posts events, if one does.
+    page: Option<Page>,
     /// Whether the client speaks HTTP/1, where a response can end the connection.
     is_http1: bool,
     is_held_back: bool,
@@ -225,11 +235,15 @@ impl RequestContext {
         let request_id = given.cloned().unwrap_or_else(|| {
             HeaderValue::try_from(Uuid::now_v7().to_string()).expect("a UUID is visible ASCII")
         });
+        let table = routes::table(request.uri().path());
+        let page = table.and_then(|_| Page::of(headers, app));
         Self {
             app: Arc::clone(app),
             started: Instant::now(),
             uri: request.uri().clone(),
             request_id,
+            table,
+            page,
             is_http1: request.version() < Version::HTTP_2,
             is_held_back: body::is_held_back(headers),
             closes: false,
@@ -266,7 +280,7 @@ impl RequestContext {
 
     /// As [`answer`](Self::answer), for a response that may be a problem.
     async fn answer_or_problem(
-        self,
+        mut self,
         response: impl Future<Output = Result<Response, Problem>>,
         in_progress: InProgress,
     ) -> Result<Response<Outgoing>, Infallible> {
@@ -278,6 +292,12 @@ impl RequestContext {
             let allow = response.headers_mut().remove(ALLOW);
             response = self.render(&problem);
             if let Some(allow) = allow {
+                // The router knows nothing of the methods that are answered before it.
+                let allow = if self.table.is_some() {
+                    cors::METHODS
+                } else {
+                    allow
+                };
                 response.headers_mut().insert(ALLOW, allow);
             }
         }
@@ -285,7 +305,12 @@ impl RequestContext {
         Ok(response.map(|body| Outgoing::new(body, in_progress)))
     }
 
-    fn render(&self, problem: &Problem) -> Response {
+    fn render(&mut self, problem: &Problem) -> Response {
+        if let Some(page) = &mut self.page
+            && problem.code() == cors::NOT_ALLOWED
+        {
+            page.refuse();
+        }
         if let Some(code) = problem.refusal() {
             self.app.metrics.refuse(code);
         }
@@ -307,6 +332,9 @@ impl RequestContext {
         tracing::debug!(status = label.status, ?elapsed, "answered");
         let headers = response.headers_mut();
         headers.insert(REQUEST_ID, self.request_id.clone());
+        if let Some(page) = &self.page {
+            page.let_read(headers);
+        }
         // After a refusal, a body that was held back may come all the same, or not.
         let is_refusal = status.is_client_error() || status.is_server_error();
         if self.is_http1 && (self.closes || (self.is_held_back && is_refusal)) {

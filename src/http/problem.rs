@@ -210,6 +210,11 @@ impl Problem {
         &self.detail
     }
 
+    /// The stable name of the kind of problem.
+    pub(crate) fn code(&self) -> &'static str {
+        self.code
+    }
+
     /// Renders the response for the request with this path and id.
     pub(crate) fn render(&self, instance: &str, request_id: &str) -> Response {
         let kind = self.code.replace('_', "-");

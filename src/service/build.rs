@@ -134,6 +134,7 @@ pub(super) fn app(
         ),
         admission,
         tenants,
+        cors_origins: config.http.cors_origins.clone(),
         key_hasher: key_hasher(config),
         pseudonymizer: Pseudonymizer::new(salt.as_bytes()),
         metrics,

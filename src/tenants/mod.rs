@@ -17,6 +17,7 @@ pub(crate) mod cache_file;
 pub mod key;
 mod last_use;
 pub mod lookup;
+mod origin_set;
 pub mod refresh;
 pub mod role;
 mod rows;

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::key::KeyHash;
 use super::last_use::LastUse;
+use super::origin_set::OriginSet;
 use super::role::Roles;
 use super::settings::{KeySettings, TenantSettings};
 
@@ -78,6 +79,7 @@ pub struct Snapshot {
     keys: HashMap<KeyHash, Key>,
     by_external_id: HashMap<String, Arc<Tenant>>,
     by_id: HashMap<Uuid, Arc<Tenant>>,
+    origins: OriginSet,
     skipped_keys: usize,
 }
 
@@ -139,6 +141,11 @@ impl Snapshot {
     /// Adds a tenant.
     pub(crate) fn add_tenant(&mut self, tenant: Tenant) {
         let tenant = Arc::new(tenant);
+        if let Some(origins) = &tenant.settings.origins
+            && tenant.status != TenantStatus::Deleted
+        {
+            self.origins.add(origins, i64::MAX);
+        }
         self.by_external_id
             .insert(tenant.external_id.clone(), Arc::clone(&tenant));
         self.by_id.insert(tenant.id, tenant);
@@ -167,6 +174,13 @@ impl Snapshot {
             self.by_id.get(&row.tenant_id),
         ) {
             (Some(hash), Some(tenant)) => {
+                if let Some(origins) = row.settings.as_ref().and_then(|own| own.origins.as_ref())
+                    && tenant.status != TenantStatus::Deleted
+                    && !row.revoked
+                {
+                    let until_us = row.expires_at_us.unwrap_or(i64::MAX);
+                    self.origins.add(origins, until_us);
+                }
                 let key = Key {
                     id: row.id,
                     tenant: Arc::clone(tenant),
@@ -245,6 +259,15 @@ impl Snapshot {
     /// When each key was last used, in no order.
     pub(super) fn each_last_use(&self) -> impl Iterator<Item = (Uuid, &LastUse)> {
         self.keys.values().map(|key| (key.id, &key.last_use))
+    }
+
+    /// Whether a tenant, or a key that is neither revoked nor expired, lists the origin of a web
+    /// page: what a preflight asks, which carries no key.
+    ///
+    /// Those of suspended tenants count, so that their pages can read why they are refused.
+    #[must_use]
+    pub fn lists_origin(&self, origin: &str, now_us: i64) -> bool {
+        self.origins.allow(origin, now_us)
     }
 
     /// All tenants, in no order.
@@ -404,6 +427,33 @@ mod tests {
         assert_eq!(snapshot.tenant(&id.simple().to_string()), None);
         assert_eq!(snapshot.tenant("nobody"), None);
         assert_eq!(snapshot.tenant(&shadow).unwrap().id, Uuid::from_u128(3));
+    }
+
+    #[test]
+    fn origins_are_those_of_tenants_and_of_keys_that_may_be_used() {
+        use super::super::settings::Origins;
+        use TenantStatus::{Active, Deleted, Suspended};
+        let listed = |status, change: &dyn Fn(&mut KeyRow<'_>)| {
+            let mut owner = tenant(1, "demo", status);
+            owner.settings.origins = Some(Origins::parse(["https://tenant.example"]).unwrap());
+            let own = KeySettings {
+                origins: Some(Origins::parse(["https://key.example"]).unwrap()),
+                ..KeySettings::default()
+            };
+            let snapshot = with_key(owner, |key| {
+                key.settings = Some(Arc::new(own));
+                change(key);
+            });
+            ["https://tenant.example", "https://key.example"]
+                .map(|origin| snapshot.lists_origin(origin, NOW_US))
+        };
+        assert_eq!(listed(Active, &|_| {}), [true, true]);
+        assert_eq!(listed(Suspended, &|_| {}), [true, true]);
+        assert_eq!(listed(Deleted, &|_| {}), [false, false]);
+        assert_eq!(listed(Active, &|key| key.revoked = true), [true, false]);
+        let expires = |us| move |key: &mut KeyRow<'_>| key.expires_at_us = Some(us);
+        assert_eq!(listed(Active, &expires(NOW_US)), [true, true]);
+        assert_eq!(listed(Active, &expires(NOW_US - 1)), [true, false]);
     }
 
     #[test]

@@ -37,6 +37,7 @@ fn time_to_decode(table: Table, body: &str) -> Duration {
         tenant: Uuid::from_u128(1),
         tenants: &Nobody,
         source: "ingest",
+        is_public: false,
         pseudonymizer: &pseudonymizer,
         received_at: at,
         earliest: at,

@@ -240,7 +240,7 @@ async fn unknown_paths_are_404_and_wrong_methods_405() {
     for method in [Method::GET, Method::PUT, Method::DELETE] {
         let reply = client.send(method, EXPOSURES, Vec::new()).await;
         assert_problem(&reply, 405, "method_not_allowed");
-        assert_eq!(reply.header("allow"), "POST");
+        assert_eq!(reply.header("allow"), "POST, OPTIONS");
     }
 }
 

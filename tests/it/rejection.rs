@@ -179,6 +179,11 @@ fn examples() -> Vec<Example> {
             json!({"occurred_at": "9000-01-01T00:00:00Z"}),
             "occurred_at",
         ),
+        interaction(
+            Code::FieldNotAllowed,
+            json!({"user_id_hash": hash}),
+            "user_id_hash",
+        ),
         exposure(Code::TooManyItems, json!({"items": items}), "items"),
         interaction(
             Code::TooManyItems,
@@ -240,9 +245,10 @@ async fn every_code_is_reached_by_an_event_that_harms_no_other() {
         };
         let good = |side: &str| good(&format!("{side} {n}")).to_string().into_bytes();
         let body = [good("before"), bad.clone(), good("after")].join(&b'\n');
-        // Only a key that may name a tenant can name a wrong one.
+        // Only a key that may name a tenant can name a wrong one; a publish key may do least.
         let role = match code {
             Code::UnknownTenant | Code::TenantNotActive => Role::Service,
+            Code::FieldNotAllowed => Role::Publish,
             _ => Role::Ingest,
         };
         let mut client = lines.role("demo", role);

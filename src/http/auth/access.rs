@@ -18,13 +18,14 @@ use crate::tenants::lookup::Wanted;
 use crate::tenants::refresh::TenantCache;
 use crate::tenants::role::Role;
 use crate::tenants::settings::Limits;
+use crate::tenants::settings::Origins;
 use crate::tenants::snapshot::{Caller, KeyError, Snapshot, Tenant, TenantStatus};
 
 use super::presented;
 use crate::http::problem::Problem;
 
 /// A snapshot older than this may lack keys that exist.
-const STALE_AFTER: Duration = Duration::from_secs(60);
+pub(crate) const STALE_AFTER: Duration = Duration::from_secs(60);
 
 /// Most unknown tenants of one body that are looked up.
 const UNKNOWN_MAX: usize = 8;
@@ -115,11 +116,6 @@ impl Access {
         self.caller.key_id
     }
 
-    /// Whether the key is one for web pages.
-    pub(crate) fn is_publish(&self) -> bool {
-        self.caller.roles.contains(Role::Publish)
-    }
-
     /// The key's own limits.
     pub(crate) fn key_limits(&self) -> Option<&Limits> {
         self.caller
@@ -157,6 +153,23 @@ impl Access {
 
     fn unknown(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
         self.unknown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The origins of pages that may use the key: its own, or else its tenant's; `None` if neither
+    /// has a list.
+    pub(crate) fn origins(&self) -> Option<&Origins> {
+        let own = self.caller.settings.as_ref();
+        own.and_then(|settings| settings.origins.as_ref()).or(self
+            .caller
+            .tenant
+            .settings
+            .origins
+            .as_ref())
+    }
+
+    /// Whether the key is in public hands: it is shipped in web pages or apps.
+    pub(crate) fn is_public(&self) -> bool {
+        self.caller.roles.contains(Role::Publish)
     }
 
     /// The tenant of events that name none.

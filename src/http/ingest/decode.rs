@@ -159,6 +159,7 @@ fn decode_with(
             tenant: options.access.tenant(),
             tenants: &options.access,
             source: options.access.source(),
+            is_public: options.access.is_public(),
             pseudonymizer: &app.pseudonymizer,
             received_at,
             earliest: Micros(received_at.0.saturating_sub(app.horizon_past_us)),

@@ -20,6 +20,7 @@ use crate::event::table::Table;
 use crate::event::time::Micros;
 use crate::http::app::App;
 use crate::http::auth::access::Access;
+use crate::http::cors;
 use crate::http::flag;
 use crate::http::problem::Problem;
 
@@ -127,6 +128,7 @@ impl RequestOptions {
             now,
         )
         .await?;
+        cors::check_post(headers, access.origins(), app)?;
         checked?;
         let options = Self {
             charges: app.rate_limits.begin(&access, peer, headers)?,

@@ -123,7 +123,7 @@ impl RateLimits {
     fn charges(&self, access: &Access, peer: Option<IpAddr>, headers: &HeaderMap) -> Charges {
         let mut charges = Charges::default();
         let defaults = &self.defaults;
-        let is_publish = access.is_publish();
+        let is_publish = access.is_public();
         let tenant = rates(access.tenant_limits(), &defaults.tenant);
         if !tenant.is_empty() {
             let buckets = self.tenants.of(access.tenant(), self.now());

@@ -53,6 +53,7 @@ const ALLOWED: [(&str, &[&str]); 21] = [
             "partitions/indexes.rs",
             "postgres/connect.rs",
             "postgres/connect/environment.rs",
+            "tenants/settings.rs",
         ],
     ),
     ("config", &["tenants/settings.rs"]),

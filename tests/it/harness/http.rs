@@ -303,10 +303,11 @@ impl RawConnection {
                 (name, HeaderValue::try_from(value).unwrap())
             })
             .collect();
-        let length = headers
-            .get("content-length")
-            .expect("answers have a length");
-        let length: usize = length.to_str().unwrap().parse().unwrap();
+        let length = match headers.get("content-length") {
+            Some(length) => length.to_str().unwrap().parse().unwrap(),
+            None if status == StatusCode::NO_CONTENT.as_u16() => 0,
+            None => panic!("answers have a length"),
+        };
         while self.unread.len() < length {
             self.read_more().await;
         }
