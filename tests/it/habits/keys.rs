@@ -10,6 +10,9 @@ use crate::harness::{Database, PEPPER, Service, key, texts};
 const MISSING: (u16, &str) = (401, "missing_api_key");
 const INVALID: (u16, &str) = (401, "invalid_api_key");
 
+/// Header, value, answer, and a part of the reason.
+type Case<'c> = (&'static str, &'c [u8], (u16, &'static str), &'static str);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Given {
     Absent,
@@ -177,7 +180,7 @@ async fn a_key_is_taken_however_it_is_written() {
 async fn what_is_not_a_key_is_refused_with_its_reason() {
     let mut habits = Habits::start().await;
     let long = "x".repeat(513);
-    let cases: [(&'static str, &[u8], (u16, &str), &str); _] = [
+    let cases: [Case<'_>; _] = [
         (
             "authorization", b"Digest username=\"x\"", MISSING, "Authorization: Bearer",
         ),

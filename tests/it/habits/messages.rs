@@ -3,6 +3,14 @@
 use super::{Habits, PATH, Post, deflate, gzip, zlib};
 use crate::harness::{RawConnection, click};
 
+/// Content-Encodings, what is sent, its bytes, and the answer.
+type Refused = (
+    &'static [&'static str],
+    &'static str,
+    Vec<u8>,
+    (u16, &'static str),
+);
+
 #[tokio::test]
 async fn a_path_is_found_in_each_of_its_spellings() {
     let mut habits = Habits::start().await;
@@ -207,7 +215,7 @@ async fn compressions_are_taken_as_they_are_written() {
     let body = body.as_bytes();
     let damaged = (400, "invalid_compression");
     let unknown = (415, "unsupported_encoding");
-    let refused: [(&[&str], &str, Vec<u8>, (u16, &str)); _] = [
+    let refused: [Refused; _] = [
         (
             &["gzip"],
             "garbage behind it",

@@ -95,7 +95,7 @@ enum Gzip {
         out: Option<Counted>,
         is_begun: bool,
     },
-    Member(GzDecoder<Counted>),
+    Member(Box<GzDecoder<Counted>>),
 }
 
 impl Gzip {
@@ -129,7 +129,7 @@ impl Write for Gzip {
                 Self::Between { is_begun: true, .. } if first == 0 => rest = &rest[1..],
                 Self::Between { out, .. } => {
                     let out = out.take().ok_or(io::ErrorKind::Other)?;
-                    *self = Self::Member(GzDecoder::new(out));
+                    *self = Self::Member(Box::new(GzDecoder::new(out)));
                 }
                 Self::Member(decoder) => match decoder.write(rest)? {
                     // The decoder takes nothing more once the member is complete.
