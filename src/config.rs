@@ -60,6 +60,9 @@ pub struct Serve {
     pub http: Http,
     #[command(flatten)]
     #[allow(missing_docs, reason = "documented on its type")]
+    pub transport: Transport,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "documented on its type")]
     pub intake: Intake,
     #[command(flatten)]
     #[allow(missing_docs, reason = "documented on its type")]
@@ -134,6 +137,26 @@ pub struct Http {
     /// How long the copy of tenants and API keys in the spool's directory is trusted by a start that cannot read the database; keys revoked meanwhile work until then; 0s: keep no copy
     #[arg(long, env = "INGEST_KEY_COPY_MAX_AGE", default_value = "24h", value_parser = humantime::parse_duration)]
     pub key_copy_max_age: Duration,
+}
+
+/// Settings of TLS, and of what is served where.
+#[derive(Args, Clone, Debug)]
+pub struct Transport {
+    /// Certificate chain in PEM form, the server's own certificate first: --listen speaks HTTPS (TLS 1.2 and 1.3, HTTP/2 and HTTP/1); the files are read every five seconds, and a new certificate is used without a restart
+    #[arg(long, env = "INGEST_TLS_CERT", value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// Private key of the certificate in PEM form (PKCS#8, PKCS#1 or SEC1, without a passphrase)
+    #[arg(long, env = "INGEST_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+
+    /// Address of a second listener, for operators, without TLS: readiness, metrics, /docs and /openapi.json are served there, and --listen serves the events and /healthz alone
+    #[arg(long, env = "INGEST_OPS_LISTEN", value_name = "ADDR")]
+    pub ops_listen: Option<SocketAddr>,
+
+    /// The hosts that requests may name; `None`: any. Set by `dev`.
+    #[arg(skip)]
+    pub hosts: Option<Vec<String>>,
 }
 
 /// Settings of what is accepted.
@@ -280,6 +303,10 @@ pub struct Dev {
     #[arg(long, env = "INGEST_PG_CACHE", value_name = "DIR")]
     pub pg_cache: Option<PathBuf>,
 
+    /// Further hosts that requests may name while dev listens on a loopback address; beside these, localhost, 127.0.0.1, [::1] and the address of --listen
+    #[arg(long, value_name = "HOST", value_delimiter = ',')]
+    pub allow_host: Vec<String>,
+
     /// The home directory
     #[arg(long, env = "HOME", hide = true)]
     pub home: Option<PathBuf>,
@@ -404,6 +431,17 @@ impl Serve {
             bail!(
                 "EXPOSURE_HASH_SALT is empty: raw ids would be hashed without a key, which anyone can undo"
             );
+        }
+        match (&self.transport.tls_cert, &self.transport.tls_key) {
+            (Some(cert), None) => bail!(
+                "--tls-cert {} needs its private key: give --tls-key, too",
+                cert.display()
+            ),
+            (None, Some(key)) => bail!(
+                "--tls-key {} needs its certificate: give --tls-cert, too",
+                key.display()
+            ),
+            _ => {}
         }
         Ok(())
     }

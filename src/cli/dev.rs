@@ -91,8 +91,9 @@ pub async fn run(config: Dev, stop: Stop) -> Result<()> {
     forget_dev_env(&dir)?;
 
     let stopping = stop.begun().clone();
+    let hosts = allowed_hosts(address, &config.allow_host);
     let outcome = tokio::select! {
-        outcome = serve(&dir, address, listener, &server, stopping) => outcome,
+        outcome = serve(&dir, address, hosts, listener, &server, stopping) => outcome,
         () = stop.at_once().cancelled() => Ok(()),
     };
     let forgotten = forget_dev_env(&dir);
@@ -105,6 +106,18 @@ pub async fn run(config: Dev, stop: Stop) -> Result<()> {
     forgotten?;
     info!("PostgreSQL is stopped; the data stays in {}", dir.display());
     Ok(())
+}
+
+/// The hosts that requests may name, where the address is this machine's alone: a website may have
+/// its own name resolve to it, and would then reach the service from a browser on this machine.
+fn allowed_hosts(address: SocketAddr, more: &[String]) -> Option<Vec<String>> {
+    address.ip().is_loopback().then(|| {
+        let own = ["localhost", "127.0.0.1", "[::1]"].map(str::to_owned);
+        own.into_iter()
+            .chain([address.to_string()])
+            .chain(more.iter().cloned())
+            .collect()
+    })
 }
 
 /// Removes `dev.env`: it exists only while the service is ready.
@@ -121,13 +134,19 @@ fn forget_dev_env(dir: &Path) -> Result<()> {
 async fn serve(
     dir: &Path,
     address: SocketAddr,
+    hosts: Option<Vec<String>>,
     listener: tokio::net::TcpListener,
     server: &PrivatePostgres,
     stopping: CancellationToken,
 ) -> Result<()> {
     let secrets = secrets(dir)?;
-    let environment = environment(&secrets, dir, address, server);
-    let serve = serve_settings(&environment, address, &dir.join("spool"))?;
+    let mut environment = environment(&secrets, dir, address, server);
+    let mut serve = serve_settings(&environment, address, &dir.join("spool"))?;
+    serve.transport.hosts = hosts;
+    let operators = serve.transport.ops_listen;
+    if serve.transport.tls_cert.is_some() {
+        environment.set("INGEST_URL", &format!("https://{address}"));
+    }
     let target = serve.database.target()?;
     let prepared = async {
         service::prepare::migrate_once(&target).await?;
@@ -146,7 +165,11 @@ async fn serve(
         environment
             .write(&path)
             .with_context(|| format!("cannot write {}", path.display()))?;
-        say_hello(address, &path);
+        say_hello(
+            environment.get("INGEST_URL").unwrap_or_default(),
+            operators,
+            &path,
+        );
         std::future::pending::<Result<()>>().await
     };
     tokio::select! {
@@ -259,10 +282,11 @@ fn say(text: &str) {
 }
 
 /// Prints what to try first, on standard output.
-fn say_hello(address: SocketAddr, dev_env: &Path) {
+fn say_hello(url: &str, operators: Option<SocketAddr>, dev_env: &Path) {
+    let docs = operators.map_or_else(|| url.to_owned(), |address| format!("http://{address}"));
     let text = format!(
         r#"
-recsys-ingest is ready on http://{address} (description: http://{address}/docs).
+recsys-ingest is ready on {url} (description: {docs}/docs).
 Everything else is in {env}. In another terminal:
 
   . {env}

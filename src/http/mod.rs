@@ -4,12 +4,15 @@ pub(crate) mod app;
 
 pub(crate) mod auth;
 pub(crate) mod connection;
+pub(crate) mod headers;
+pub(crate) mod hosts;
 pub mod ingest;
 pub(crate) mod listener;
 pub(crate) mod openapi;
 pub(crate) mod ops;
 pub(crate) mod pipeline;
 pub(crate) mod problem;
+pub(crate) mod routes;
 
 use std::sync::Arc;
 

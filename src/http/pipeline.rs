@@ -27,9 +27,12 @@ use crate::metrics::ByStatus;
 
 use super::app::App;
 use super::connection::activity::{Activity, InProgress, Outgoing};
+use super::headers::protect;
+use super::hosts::Hosts;
 use super::ingest::body::read as body;
 use super::ingest::handler;
 use super::problem::Problem;
+use super::routes::{Port, Route, path};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -39,33 +42,75 @@ const REQUEST_ID_BYTES_MAX: usize = 128;
 /// Retry-After for a connection beyond the cap.
 const EXTRA_RETRY_AFTER: Duration = Duration::from_secs(2);
 
-/// Paths that are served on every connection, also beyond the cap, for monitoring.
-const OPERATIONS: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
-
 /// All routes, and the steps around them.
 #[derive(Clone, Debug)]
 pub struct HttpService {
     app: Arc<App>,
     router: Router,
+    port: Port,
+    /// The hosts that requests may name; `None`: any.
+    hosts: Option<Arc<Hosts>>,
 }
 
 impl HttpService {
-    /// Serves all routes.
-    pub fn new(app: Arc<App>) -> Self {
+    /// Serves the routes of a listener.
+    pub(crate) fn new(app: Arc<App>, port: Port, hosts: Option<Hosts>) -> Self {
         let router = super::router(Arc::clone(&app));
-        Self { app, router }
+        let hosts = hosts.map(Arc::new);
+        Self {
+            app,
+            router,
+            port,
+            hosts,
+        }
     }
-}
 
-impl HttpService {
+    /// The same routes, on another listener.
+    pub(crate) fn at(&self, port: Port) -> Self {
+        Self {
+            port,
+            ..self.clone()
+        }
+    }
+
     /// The service of one connection. If it `is_extra`, it serves only health and metrics, and 503.
-    pub(crate) fn on(&self, activity: Arc<Activity>, is_extra: bool) -> Connected {
+    pub(crate) fn on(&self, activity: Arc<Activity>, scheme: Scheme, is_extra: bool) -> Connected {
         Connected {
             front: self.clone(),
             activity,
+            scheme,
             is_extra,
         }
     }
+
+    /// Why a request is refused before its route is looked up.
+    fn refusal(&self, request: &Request, scheme: Scheme) -> Option<Problem> {
+        if scheme == Scheme::HttpForHttps {
+            return Some(Problem::bad_request(
+                "https_required",
+                "this port speaks HTTPS, and the request came without TLS: use https:// in its URL",
+            ));
+        }
+        let hosts = self.hosts.as_deref()?;
+        (!hosts.allow(request)).then(|| {
+            Problem::new(
+                StatusCode::FORBIDDEN,
+                "host_not_allowed",
+                "the request names another host than localhost, 127.0.0.1 or the address that dev listens on, as \
+                 a website does that has its name resolve to this machine (DNS rebinding); if the name is \
+                 meant, start dev with --allow-host NAME",
+            )
+        })
+    }
+}
+
+/// How the client speaks HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scheme {
+    Http,
+    Https,
+    /// Without TLS, on a port for HTTPS.
+    HttpForHttps,
 }
 
 /// The service on one connection.
@@ -73,6 +118,7 @@ impl HttpService {
 pub(crate) struct Connected {
     front: HttpService,
     activity: Arc<Activity>,
+    scheme: Scheme,
     is_extra: bool,
 }
 
@@ -84,8 +130,9 @@ impl Service<hyper::Request<Incoming>> for Connected {
     fn call(&self, request: hyper::Request<Incoming>) -> Self::Future {
         let in_progress = self.activity.begin();
         let request = request.map(Body::new);
-        let mut context = RequestContext::begin(&self.front.app, &request);
-        if let Some(problem) = malformed(&request) {
+        let mut context = RequestContext::begin(&self.front, self.scheme, &request);
+        let refused = malformed(&request).or_else(|| self.front.refusal(&request, self.scheme));
+        if let Some(problem) = refused {
             // Where the next request begins is not certain: this one's length may be ambiguous.
             context.closes = true;
             let response = context.render(&problem);
@@ -93,7 +140,7 @@ impl Service<hyper::Request<Incoming>> for Connected {
         }
         if self.is_extra {
             context.closes = true;
-            if !OPERATIONS.contains(&request.uri().path()) {
+            if !context.route.is_some_and(Route::is_always_served) {
                 let response = context.render(&too_many_connections());
                 return Box::pin(context.answer(async { response }, in_progress));
             }
@@ -105,6 +152,10 @@ impl Service<hyper::Request<Incoming>> for Connected {
                 let collected =
                     Box::pin(async move { handler::collect(&app, table, request).await });
                 Box::pin(context.answer_or_problem(collected, in_progress))
+            }
+            None if !context.is_served() => {
+                let response = context.render(&not_here());
+                Box::pin(context.answer(async { response }, in_progress))
             }
             None => {
                 let router = self.front.router.clone();
@@ -176,19 +227,23 @@ fn endpoint(request: &Request) -> Option<Table> {
         .find(|&table| request.uri().path() == path(table))
 }
 
-/// The path of the endpoint that takes a table's events.
-const fn path(table: Table) -> &'static str {
-    match table {
-        Table::Exposures => "/v1/exposures",
-        Table::Interactions => "/v1/interactions",
-    }
+/// The answer to what another listener serves.
+fn not_here() -> Problem {
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        "not_found",
+        "there is nothing here; events are posted to /v1/exposures and /v1/interactions",
+    )
 }
 
 /// A request while it is being answered.
 struct RequestContext {
     app: Arc<App>,
+    port: Port,
+    scheme: Scheme,
     started: Instant,
     uri: Uri,
+    route: Option<&'static Route>,
     request_id: HeaderValue,
     /// Whether the client speaks HTTP/1, where a response can end the connection.
     is_http1: bool,
@@ -198,20 +253,31 @@ struct RequestContext {
 }
 
 impl RequestContext {
-    fn begin(app: &Arc<App>, request: &Request) -> Self {
+    fn begin(front: &HttpService, scheme: Scheme, request: &Request) -> Self {
         let headers = request.headers();
         let given = headers.get(&REQUEST_ID).filter(|id| is_request_id(id));
         let request_id = given.cloned().unwrap_or_else(|| {
             HeaderValue::try_from(Uuid::now_v7().to_string()).expect("a UUID is visible ASCII")
         });
         Self {
-            app: Arc::clone(app),
+            app: Arc::clone(&front.app),
+            port: front.port,
+            scheme,
             started: Instant::now(),
             uri: request.uri().clone(),
+            route: Route::of(request.uri()),
             request_id,
             is_http1: request.version() < Version::HTTP_2,
             is_held_back: body::is_held_back(headers),
             closes: false,
+        }
+    }
+
+    /// Whether this listener serves the path. Paths that there are nowhere are the router's.
+    fn is_served(&self) -> bool {
+        match self.route {
+            Some(route) => route.is_on(self.port),
+            None => self.port != Port::Public,
         }
     }
 
@@ -250,12 +316,14 @@ impl RequestContext {
             self.app.metrics.refuse(code);
         }
         let request_id = self.request_id.to_str().unwrap_or_default();
-        problem.render(self.uri.path(), request_id)
+        // The public listener does not serve the page of codes.
+        let has_page = self.port != Port::Public;
+        problem.render(self.uri.path(), request_id, has_page)
     }
 
     fn end(&self, mut response: Response) -> Response {
         let status = response.status();
-        let route = route(&self.uri);
+        let route = self.route.map_or("other", |route| route.path);
         let metrics = &self.app.metrics;
         let label = ByStatus {
             route,
@@ -267,6 +335,7 @@ impl RequestContext {
         tracing::debug!(route, status = label.status, request_id = ?self.request_id, ?elapsed, "answered");
         let headers = response.headers_mut();
         headers.insert(REQUEST_ID, self.request_id.clone());
+        protect(headers, self.route, self.scheme == Scheme::Https);
         // After a refusal, a body that was held back may come all the same, or not.
         let is_refusal = status.is_client_error() || status.is_server_error();
         if self.is_http1 && (self.closes || (self.is_held_back && is_refusal)) {
@@ -299,22 +368,6 @@ fn is_request_id(value: &HeaderValue) -> bool {
         && value.as_bytes().iter().all(u8::is_ascii_graphic)
 }
 
-/// The label for a path. Unknown paths share one, so that they cannot fill memory.
-fn route(uri: &Uri) -> &'static str {
-    const ROUTES: [&str; 6] = [
-        path(Table::Interactions),
-        path(Table::Exposures),
-        "/healthz",
-        "/readyz",
-        "/metrics",
-        "/openapi.json",
-    ];
-    ROUTES
-        .into_iter()
-        .find(|route| *route == uri.path())
-        .unwrap_or("other")
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
@@ -344,7 +397,7 @@ mod tests {
         .await
         .unwrap_err();
         assert_eq!(held.load(Ordering::Relaxed), 0);
-        let response = problem.render("/v1/interactions", "r");
+        let response = problem.render("/v1/interactions", "r", true);
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
         let fine = caught(async { Ok("fine".into_response()) }).await;
         assert_eq!(fine.unwrap().status(), StatusCode::OK);
@@ -360,7 +413,7 @@ mod tests {
                 request.headers_mut().append(name, value);
             }
             let problem = malformed(&request)?;
-            Some(problem.render("/", "r").status().as_u16())
+            Some(problem.render("/", "r", true).status().as_u16())
         };
         let one = (HOST, "a:80");
         for (version, headers, status) in [

@@ -22,6 +22,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use futures_util::future::OptionFuture;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{oneshot, watch};
 use tokio::time::sleep_until;
@@ -40,8 +41,11 @@ use crate::drain_rate::DrainRate;
 use crate::event::result::RecordResult;
 use crate::http;
 use crate::http::connection::activity::Deadlines;
+use crate::http::connection::reload::Reload;
+use crate::http::hosts::Hosts;
 use crate::http::listener::Connections;
 use crate::http::pipeline::HttpService;
+use crate::http::routes::Port;
 use crate::log::spool;
 use crate::log::spool::shared::Spool;
 use crate::metrics::Metrics;
@@ -53,7 +57,7 @@ use crate::writer::lane::Writer;
 use crate::writer::opening::{Opening, Place};
 use crate::writer::quarantine;
 use build::{
-    app, batch_limits, bytes_u32, connections_to_postgres, key_hasher, open_spool,
+    app, batch_limits, bytes_u32, certificate, connections_to_postgres, key_hasher, open_spool,
     partition_policy, sealer, spool_settings,
 };
 use prepare::{after, prepare_first};
@@ -79,6 +83,11 @@ const END_LIMIT: Duration = Duration::from_secs(2);
 
 /// Binds a listening socket.
 pub(crate) fn bind(address: SocketAddr) -> Result<TcpListener> {
+    bind_for(address, "--listen")
+}
+
+/// Binds the listening socket of a setting.
+fn bind_for(address: SocketAddr, setting: &str) -> Result<TcpListener> {
     let listen = || {
         let socket = match address.is_ipv4() {
             true => TcpSocket::new_v4()?,
@@ -91,7 +100,7 @@ pub(crate) fn bind(address: SocketAddr) -> Result<TcpListener> {
     };
     listen().with_context(|| {
         format!(
-            "cannot listen on {address}; if another program has the port, choose one with --listen"
+            "cannot listen on {address}; if another program has the port, choose one with {setting}"
         )
     })
 }
@@ -107,6 +116,11 @@ pub async fn run(
     ready: CancellationToken,
 ) -> Result<Report> {
     config.check()?;
+    let certificate = certificate(&config.transport)?;
+    let operators = config.transport.ops_listen;
+    let operators = operators
+        .map(|address| bind_for(address, "--ops-listen"))
+        .transpose()?;
     let settings = spool_settings(&config)?;
     let target = config.database.target()?;
     let metrics = Arc::new(Metrics::new());
@@ -233,6 +247,11 @@ pub async fn run(
     };
     helpers.spawn_once("the announcement", announce(tenants.clone(), ready));
     helpers.spawn("the watch over the disk", watch_disk(spool.clone()));
+    let tls = certificate.as_ref().map(Reload::tls);
+    if let Some(certificate) = certificate {
+        let reloading = certificate.run(Arc::clone(&checks));
+        helpers.spawn("the look at the certificate's files", reloading);
+    }
     let grace = config.shutdown_grace;
 
     let app = app(
@@ -260,20 +279,37 @@ pub async fn run(
     info!(
         address = %listener.local_addr().context("cannot tell the address of the socket")?,
         instance = %spool.instance(),
+        tls = tls.is_some(),
         "listening"
     );
-    let front = HttpService::new(Arc::new(app));
+    let port = match operators {
+        None => Port::Only,
+        Some(_) => Port::Public,
+    };
+    let hosts = config.transport.hosts.as_deref().map(Hosts::new);
+    let front = HttpService::new(Arc::new(app), port, hosts);
     helpers.spawn_once(
         "the words on a stop",
         say_what_is_awaited(stopping.clone(), grace, Arc::clone(&metrics), spool.clone()),
     );
-    let mut http = pin!(http::listener::serve(
-        listener,
-        front,
-        limits,
-        metrics,
-        stopping.clone()
-    ));
+    let for_operators = match operators {
+        None => None,
+        Some(listener) => {
+            let address = listener
+                .local_addr()
+                .context("cannot tell the address of the socket")?;
+            info!(%address, "listening for operators");
+            let (front, limits) = (front.at(Port::Operators), limits.for_operators());
+            let (metrics, stopping) = (Arc::clone(&metrics), stopping.clone());
+            Some(http::listener::serve(
+                listener, None, front, limits, metrics, stopping,
+            ))
+        }
+    };
+    let for_all = http::listener::serve(listener, tls, front, limits, metrics, stopping.clone());
+    let mut http = pin!(async {
+        tokio::join!(for_all, OptionFuture::from(for_operators));
+    });
     let mut faults = Vec::new();
     tokio::select! {
         biased;

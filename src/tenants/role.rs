@@ -98,6 +98,12 @@ impl Roles {
         roles.iter().any(|role| self.contains(*role))
     }
 
+    /// Whether the set is `role` and nothing else.
+    #[must_use]
+    pub fn is_only(self, role: Role) -> bool {
+        self.0 == role.bit()
+    }
+
     /// Whether nothing is in the set.
     #[must_use]
     pub fn is_empty(self) -> bool {

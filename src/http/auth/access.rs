@@ -20,6 +20,8 @@ use crate::tenants::refresh::TenantCache;
 use crate::tenants::role::Role;
 use crate::tenants::snapshot::{Caller, KeyError, Snapshot, Tenant, TenantStatus};
 
+use crate::clock;
+use crate::http::app::App;
 use crate::http::problem::Problem;
 
 /// Longest key that is looked up; issued keys have 68 characters.
@@ -94,6 +96,11 @@ impl Access {
         self.tenant.id
     }
 
+    /// Whether the key is shipped to the public, which is not told Postgres's own words.
+    pub(crate) fn is_public(&self) -> bool {
+        self.caller.roles.is_only(Role::Publish)
+    }
+
     /// The caller's role, for `meta.source`.
     pub(crate) fn source(&self) -> &'static str {
         [Role::Service, Role::Ingest, Role::Publish]
@@ -132,6 +139,16 @@ impl Access {
             _ => Err(Code::TenantNotActive),
         }
     }
+}
+
+/// Whether a request that needs no key presents one that is shipped to the public.
+pub(crate) fn is_public_key(headers: &HeaderMap, query_key: Option<&str>, app: &App) -> bool {
+    let Ok(key) = presented_key(headers, query_key) else {
+        return false;
+    };
+    let hash = app.key_hasher.hash(&key);
+    let caller = app.tenants.snapshot().lookup(hash, clock::now().0);
+    caller.is_ok_and(|caller| caller.roles.is_only(Role::Publish))
 }
 
 impl Tenants for Access {

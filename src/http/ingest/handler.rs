@@ -11,13 +11,13 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::{CONTENT_TYPE, HeaderName};
 use axum::http::{HeaderValue, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 
 use super::body::read as body;
 use super::decode::decode;
 use super::options::{Params, RequestOptions};
 use super::refusal::full;
-use super::response::{Answer, Room, RowIndex, rejections, with_reservation};
+use super::response::{Answer, Room, RowIndex, Words, rejections, with_reservation};
 use super::waiting::hand_over;
 use crate::admission::admit::Overload;
 use crate::admission::memory::Reservation;
@@ -25,6 +25,7 @@ use crate::clock;
 use crate::event::decode::Decoded;
 use crate::event::table::Table;
 use crate::http::app::App;
+use crate::http::headers::ADDED_MAX;
 use crate::http::problem::{Problem, ProblemBody};
 use crate::metrics::{ByReason, EventOutcome};
 
@@ -113,6 +114,10 @@ pub(crate) async fn collect(
         () = stop_is_under_way(app) => return Err(refuse(Overload::Stopping)),
     };
     let ack = options.ack;
+    let words = match options.access.is_public() {
+        true => Words::Ours,
+        false => Words::OfPostgres,
+    };
     let body_bytes = received.bytes.len();
     let (mut decoded, reservation) = decode(app, table, options, received_at, received).await?;
     let row_index = RowIndex::of(&mut decoded);
@@ -150,7 +155,7 @@ pub(crate) async fn collect(
         ..Answer::default()
     };
     if let Some(result) = &result {
-        row_index.settle(result, &mut answer, &mut room);
+        row_index.settle(result, words, &mut answer, &mut room);
     }
     let mut json = json_bytes(&answer);
     let reservation = match (extended(app, answer_reservation, json.len()), &result) {
@@ -158,7 +163,7 @@ pub(crate) async fn collect(
         (Err(reservation), Some(result)) => {
             // There is no memory to list each row's result. The events are stored, so the results
             // are summed up instead.
-            row_index.settle(result, &mut answer, &mut Room::for_summaries());
+            row_index.settle(result, words, &mut answer, &mut Room::for_summaries());
             json = json_bytes(&answer);
             reservation
         }
@@ -229,9 +234,12 @@ fn respond(answer: &Answer, json: axum::body::Bytes) -> Response {
     } else {
         StatusCode::ACCEPTED
     };
-    let headers = [
-        (ACK, HeaderValue::from_static(answer.ack)),
-        (CONTENT_TYPE, HeaderValue::from_static("application/json")),
-    ];
-    (status, headers, Body::from(json)).into_response()
+    let mut response = Response::new(Body::from(json));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    // Room for those of the pipeline, too: to make more later would move all of them.
+    headers.reserve(3 + ADDED_MAX);
+    headers.insert(ACK, HeaderValue::from_static(answer.ack));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
 }

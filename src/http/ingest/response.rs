@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use crate::event::decode::{Decoded, REJECTED_IN_FULL, Rejected};
 use crate::event::rejection::Code;
-use crate::event::result::RecordResult;
+use crate::event::result::{LEFT_OUT, PARTITION_BUDGET, QuarantinedRow, RecordResult};
 
 /// Most bytes of a Postgres message that are passed on; `quarantine show` prints all of it.
 const MESSAGE_BYTES_MAX: usize = 512;
@@ -249,6 +249,32 @@ impl From<Rejected> for RejectedEvent {
     }
 }
 
+/// Whose words say why a row is in quarantine. Postgres's may name columns, constraints and values,
+/// which only operators and their servers are to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Words {
+    /// Those of Postgres.
+    OfPostgres,
+    /// Those of this service.
+    Ours,
+}
+
+impl Words {
+    fn of(self, bad: &QuarantinedRow) -> String {
+        if self == Self::OfPostgres {
+            return beginning_of(&bad.message);
+        }
+        let seen = match bad.sqlstate.get(..2) {
+            _ if bad.sqlstate == PARTITION_BUDGET => "the event waits for a partition of its time",
+            _ if bad.sqlstate == LEFT_OUT => "the database left the event out",
+            Some("22") => "the database does not take a value of the event",
+            Some("23") => "the event breaks a constraint of the database",
+            _ => "the database refused the event",
+        };
+        format!("{seen}; it is kept, and an operator can see why and store it")
+    }
+}
+
 /// The events of the body that each row holds: results come by row, the response reports events.
 #[derive(Debug)]
 pub struct RowIndex(Vec<(u32, u32)>);
@@ -276,7 +302,13 @@ impl RowIndex {
     }
 
     /// Completes a response with the result of its record.
-    pub fn settle(&self, result: &RecordResult, answer: &mut Answer, room: &mut Room) {
+    pub fn settle(
+        &self,
+        result: &RecordResult,
+        words: Words,
+        answer: &mut Answer,
+        room: &mut Room,
+    ) {
         let duplicates = result
             .duplicates
             .iter()
@@ -296,7 +328,7 @@ impl RowIndex {
             .map(|(index, bad)| QuarantinedEvent {
                 index,
                 code: bad.sqlstate.clone(),
-                message: beginning_of(&bad.message),
+                message: words.of(bad),
             });
         let (told, cut_off) = room.take_first(&mut results);
         let mut summary = Summary::default();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Query, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -19,6 +19,7 @@ use crate::tenants::refresh::KeySource;
 
 use crate::clock;
 use crate::http::app::App;
+use crate::http::auth::access;
 
 /// The spool counts as full if a body of this size does not fit.
 const TYPICAL_BODY_BYTES: usize = 64 * 1024;
@@ -129,6 +130,8 @@ fn is_zero(number: &i64) -> bool {
 pub(crate) struct Verbosity {
     /// Add the findings and the numbers.
     verbose: Option<String>,
+    /// An API key; none is needed. One that is only for publishing gets the codes of findings alone.
+    key: Option<String>,
 }
 
 /// The process is alive.
@@ -147,7 +150,10 @@ pub(crate) async fn healthz() -> &'static str {
 pub(crate) async fn readyz(
     State(app): State<Arc<App>>,
     Query(verbosity): Query<Verbosity>,
+    headers: HeaderMap,
 ) -> Response {
+    // Findings may repeat what Postgres says.
+    let is_public = access::is_public_key(&headers, verbosity.key.as_deref(), &app);
     let mut reasons: Vec<Cow<'static, str>> = Vec::new();
     if app.stopping.is_cancelled() {
         reasons.push("the service is stopping".into());
@@ -218,7 +224,10 @@ pub(crate) async fn readyz(
     let found = app.checks.all();
     let sentences = |holds: fn(Severity) -> bool| {
         let findings = found.iter().filter(move |finding| holds(finding.severity));
-        findings.map(ToString::to_string)
+        findings.map(|finding| match is_public {
+            true => format!("for operators: {}", finding.code),
+            false => finding.to_string(),
+        })
     };
     // Causes come before their consequences.
     let reasons: Vec<String> = sentences(|severity| severity > Severity::Note)
@@ -253,7 +262,9 @@ pub(crate) async fn readyz(
             lost: fill.lost,
         });
         readiness.keys = Some(Keys::of(standing));
-        readiness.findings = found.into_iter().map(FindingBody::from).collect();
+        if !is_public {
+            readiness.findings = found.into_iter().map(FindingBody::from).collect();
+        }
     }
     (code, Json(readiness)).into_response()
 }
