@@ -23,7 +23,9 @@ fn settings() -> String {
             .iter()
             .map(|value| format!("`{}`", value.to_string_lossy()))
             .collect();
-        let default = if default.is_empty() {
+        let default = if default.is_empty() && !argument.is_required_set() {
+            "none".to_owned()
+        } else if default.is_empty() {
             "required".to_owned()
         } else if default == ["``"] {
             "none".to_owned()

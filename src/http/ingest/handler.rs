@@ -26,7 +26,7 @@ use crate::event::decode::Decoded;
 use crate::event::table::Table;
 use crate::http::app::App;
 use crate::http::headers::ADDED_MAX;
-use crate::http::problem::{Problem, ProblemBody};
+use crate::http::problem::Problem;
 use crate::metrics::{ByReason, EventOutcome};
 
 /// The response header that repeats the level reached.
@@ -39,20 +39,7 @@ const BODY_GRACE: Duration = Duration::from_secs(2);
 const ANSWER_BYTES_UNRESERVED: usize = 512;
 
 /// Takes exposures: what was shown.
-#[utoipa::path(
-    post,
-    path = "/v1/exposures",
-    tag = "events",
-    params(Params),
-    request_body(content = crate::http::openapi::Exposure, description = crate::http::openapi::BODY),
-    responses(
-        (status = 200, description = "Committed in Postgres", body = Answer),
-        (status = 202, description = "Taken on; `ack` says which level was reached", body = Answer),
-        (status = "4XX", description = "Nothing was taken on", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, description = "No room now: Retry-After says when to come back", body = ProblemBody, content_type = "application/problem+json"),
-    ),
-    security(("api_key" = []), ("basic" = []), ("query_key" = []))
-)]
+#[utoipa::path(post, path = "/v1/exposures", tag = "events", params(Params))]
 pub(crate) async fn exposures(
     State(app): State<Arc<App>>,
     request: Request,
@@ -61,20 +48,7 @@ pub(crate) async fn exposures(
 }
 
 /// Takes interactions: what people did.
-#[utoipa::path(
-    post,
-    path = "/v1/interactions",
-    tag = "events",
-    params(Params),
-    request_body(content = crate::http::openapi::Interaction, description = crate::http::openapi::BODY),
-    responses(
-        (status = 200, description = "Committed in Postgres", body = Answer),
-        (status = 202, description = "Taken on; `ack` says which level was reached", body = Answer),
-        (status = "4XX", description = "Nothing was taken on", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, description = "No room now: Retry-After says when to come back", body = ProblemBody, content_type = "application/problem+json"),
-    ),
-    security(("api_key" = []), ("basic" = []), ("query_key" = []))
-)]
+#[utoipa::path(post, path = "/v1/interactions", tag = "events", params(Params))]
 pub(crate) async fn interactions(
     State(app): State<Arc<App>>,
     request: Request,

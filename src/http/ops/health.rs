@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -20,6 +21,7 @@ use crate::tenants::refresh::KeySource;
 use crate::clock;
 use crate::http::app::App;
 use crate::http::auth::access;
+use crate::http::problem::Problem;
 
 /// The spool counts as full if a body of this size does not fit.
 const TYPICAL_BODY_BYTES: usize = 64 * 1024;
@@ -149,9 +151,11 @@ pub(crate) async fn healthz() -> &'static str {
     ))]
 pub(crate) async fn readyz(
     State(app): State<Arc<App>>,
-    Query(verbosity): Query<Verbosity>,
+    verbosity: Result<Query<Verbosity>, QueryRejection>,
     headers: HeaderMap,
-) -> Response {
+) -> Result<Response, Problem> {
+    let Query(verbosity) =
+        verbosity.map_err(|error| Problem::bad_request("invalid_query", error.body_text()))?;
     // Findings may repeat what Postgres says.
     let is_public = access::is_public_key(&headers, verbosity.key.as_deref(), &app);
     let mut reasons: Vec<Cow<'static, str>> = Vec::new();
@@ -266,7 +270,7 @@ pub(crate) async fn readyz(
             readiness.findings = found.into_iter().map(FindingBody::from).collect();
         }
     }
-    (code, Json(readiness)).into_response()
+    Ok((code, Json(readiness)).into_response())
 }
 
 impl From<Finding> for FindingBody {
