@@ -49,7 +49,8 @@ async fn the_public_listener_shows_events_and_health_alone() {
         assert_eq!(reply.status, on_public, "{path}");
         if on_public == 404 {
             assert_eq!(reply.problem().1, "not_found");
-            assert!(!reply.text.contains("/docs"), "{path}: {}", reply.text);
+            let detail = reply.json["detail"].as_str().unwrap();
+            assert!(!detail.contains("/docs"), "{path}: {detail}");
             assert_eq!(reply.json.get("help"), None, "nothing there explains it");
         }
         let there = if path == "/" { 404 } else { 200 };
