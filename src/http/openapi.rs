@@ -3,6 +3,8 @@
 
 mod operations;
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
@@ -92,16 +94,16 @@ pub(crate) struct Exposure {
     #[schema(max_length = 512)]
     rules_version: Option<String>,
     /// What was known of the request.
-    #[schema(value_type = Option<BTreeMap<String, Object>>)]
+    #[schema(value_type = Option<BTreeMap<String, Value>>)]
     context: Option<()>,
     /// What was shown, in order.
     #[schema(max_items = 1000)]
     items: Vec<ShownItem>,
     /// The recommendation request.
-    #[schema(value_type = Option<BTreeMap<String, Object>>)]
+    #[schema(value_type = Option<BTreeMap<String, Value>>)]
     request: Option<()>,
     /// Other members to keep.
-    #[schema(value_type = Option<BTreeMap<String, Object>>)]
+    #[schema(value_type = Option<BTreeMap<String, Value>>)]
     meta: Option<()>,
     /// Another tenant than the key's own: only with the role `service`.
     tenant_id: Option<String>,
@@ -170,7 +172,7 @@ pub(crate) struct Interaction {
     #[schema(exclusive_minimum = -1_000_000_000_000.0, exclusive_maximum = 1_000_000_000_000.0)]
     value: Option<f64>,
     /// Other members to keep.
-    #[schema(value_type = Option<BTreeMap<String, Object>>)]
+    #[schema(value_type = Option<BTreeMap<String, Value>>)]
     meta: Option<()>,
     /// Another tenant than the key's own: only with the role `service`.
     tenant_id: Option<String>,

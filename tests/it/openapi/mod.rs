@@ -161,7 +161,9 @@ fn the_document_names_framings_choices_times_and_security_once() {
     for (path, event) in [(EVENTS[0], "Exposure"), (EVENTS[1], "Interaction")] {
         let post = &document["paths"][path]["post"];
         assert_eq!(post.get("security"), None, "it stands at the top");
-        let json = &post["requestBody"]["content"]["application/json"]["schema"]["oneOf"];
+        let body = &post["requestBody"]["content"]["application/json"]["schema"]["$ref"];
+        assert_eq!(body, &format!("#/components/schemas/{event}Body"));
+        let json = &schemas[format!("{event}Body")]["oneOf"];
         let names: Vec<_> = json
             .as_array()
             .unwrap()
