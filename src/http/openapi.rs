@@ -3,8 +3,6 @@
 
 mod operations;
 
-use std::collections::BTreeMap;
-
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
