@@ -10,7 +10,7 @@ use recsys_ingest::event::rejection::Code;
 use recsys_ingest::http::description;
 use serde_json::Value;
 
-use crate::harness::{Service, click};
+use crate::harness::{Service, blocking, click};
 
 const EVENTS: [&str; 2] = ["/v1/exposures", "/v1/interactions"];
 
@@ -151,6 +151,38 @@ async fn every_example_of_the_document_is_taken_on() {
         }
     }
     assert_eq!(tried, 12);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_of_the_description_works_in_a_browser_under_its_own_policy() {
+    let service = Service::start().await;
+    let profile = tempfile::tempdir().unwrap();
+    let output = blocking(|| {
+        std::process::Command::new("chromium")
+            .args([
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--enable-logging=stderr",
+            ])
+            .args(["--virtual-time-budget=20000", "--dump-dom"])
+            .arg(format!("--user-data-dir={}", profile.path().display()))
+            .arg(format!("http://{}/docs/", service.client().address))
+            .output()
+    });
+    let Ok(output) = output else {
+        println!("skipped: there is no chromium");
+        return;
+    };
+    let page = String::from_utf8_lossy(&output.stdout);
+    let log = String::from_utf8_lossy(&output.stderr);
+    for path in EVENTS {
+        assert!(
+            page.contains("opblock-summary-path") && page.contains(path),
+            "{page}\n{log}"
+        );
+    }
+    assert!(!log.contains("Content Security Policy"), "{log}");
 }
 
 #[test]
