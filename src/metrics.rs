@@ -213,6 +213,8 @@ pub struct Metrics {
     pub clock_offset_seconds: Gauge<f64, AtomicU64>,
     /// Connections that this side closed, by cause.
     pub connections_closed: Counters<ByCause>,
+    /// TLS handshakes that failed, by cause.
+    pub tls_handshake_failures: Counters<ByCause>,
 }
 
 impl Metrics {
@@ -253,6 +255,7 @@ impl Metrics {
             findings: Family::default(),
             clock_offset_seconds: Gauge::default(),
             connections_closed: Family::default(),
+            tls_handshake_failures: Family::default(),
             registry: Registry::default(),
         };
         registry.register(
@@ -390,6 +393,11 @@ impl Metrics {
             "connections_closed",
             "HTTP connections closed because the client kept them waiting, or to make room for others",
             metrics.connections_closed.clone(),
+        );
+        registry.register(
+            "tls_handshake_failures",
+            "TLS handshakes that failed: the client does not trust the certificate, has no version or protocol in common, sends something else, or ends the connection",
+            metrics.tls_handshake_failures.clone(),
         );
         Self {
             registry,

@@ -37,9 +37,11 @@ pub enum Source {
     Start,
     /// The operating system's limits on this process.
     Process,
+    /// The certificate of the HTTPS listener.
+    Certificate,
 }
 
-const SOURCES: usize = 7;
+const SOURCES: usize = 8;
 
 /// Holds the findings for readiness, metrics and the log.
 #[derive(Debug)]
@@ -81,7 +83,9 @@ impl Board {
             match finding.severity {
                 Severity::Fault => error!(code, "{finding}"),
                 Severity::Degraded => warn!(code, "{finding}"),
-                Severity::Note if source == Source::Transport => warn!(code, "{finding}"),
+                Severity::Note if matches!(source, Source::Transport | Source::Certificate) => {
+                    warn!(code, "{finding}");
+                }
                 Severity::Note => info!(code, "{finding}"),
             }
         }

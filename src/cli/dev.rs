@@ -21,6 +21,7 @@ use tracing::info;
 use crate::cli::signals::Stop;
 use crate::cli::terminal::print;
 use crate::config::Serve;
+use crate::config::address::ListenAddress;
 use crate::config::dev::Dev;
 use crate::postgres::connect::environment::LibpqEnvironment;
 use crate::postgres::session::Session;
@@ -98,8 +99,9 @@ pub async fn run(config: Dev, stop: Stop) -> Result<()> {
     forget_dev_env(&dir)?;
 
     let stopping = stop.begun().clone();
+    let hosts = allowed_hosts(address, &config.allow_host);
     let outcome = tokio::select! {
-        outcome = serve(&dir, address, listeners, &server, stopping) => outcome,
+        outcome = serve(&dir, address, hosts, listeners, &server, stopping) => outcome,
         () = stop.at_once().cancelled() => Ok(()),
     };
     let forgotten = forget_dev_env(&dir);
@@ -129,6 +131,18 @@ fn reachable(listeners: &[TcpListener]) -> Result<SocketAddr> {
     Ok(address)
 }
 
+/// The hosts that requests may name, where the address is this machine's alone: a website may have
+/// its own name resolve to it, and would then reach the service from a browser on this machine.
+fn allowed_hosts(address: SocketAddr, more: &[String]) -> Option<Vec<String>> {
+    address.ip().is_loopback().then(|| {
+        let own = ["localhost", "127.0.0.1", "[::1]"].map(str::to_owned);
+        own.into_iter()
+            .chain([address.to_string()])
+            .chain(more.iter().cloned())
+            .collect()
+    })
+}
+
 /// Removes `dev.env`: it exists only while the service is ready.
 fn forget_dev_env(dir: &Path) -> Result<()> {
     let path = dir.join("dev.env");
@@ -143,15 +157,21 @@ fn forget_dev_env(dir: &Path) -> Result<()> {
 async fn serve(
     dir: &Path,
     address: SocketAddr,
+    hosts: Option<Vec<String>>,
     listeners: Vec<TcpListener>,
     server: &PrivatePostgres,
     stopping: CancellationToken,
 ) -> Result<()> {
     let secrets = secrets(dir)?;
-    let environment = environment(&secrets, dir, address, server);
+    let mut environment = environment(&secrets, dir, address, server);
     let mut serve = serve_settings(&environment, address, &dir.join("spool"))?;
     // The variables of libpq are those of another server.
     serve.database.libpq = LibpqEnvironment::default();
+    serve.transport.hosts = hosts;
+    let operators = serve.transport.ops_listen.clone();
+    if serve.transport.tls_cert.is_some() {
+        environment.set("INGEST_URL", &format!("https://{address}"));
+    }
     let target = serve.database.target()?;
     let prepared = async {
         service::prepare::migrate_once(&target).await?;
@@ -170,7 +190,11 @@ async fn serve(
         environment
             .write(&path)
             .with_context(|| format!("cannot write {}", path.display()))?;
-        say_hello(address, &path);
+        say_hello(
+            environment.get("INGEST_URL").unwrap_or_default(),
+            operators.as_ref(),
+            &path,
+        );
         std::future::pending::<Result<()>>().await
     };
     tokio::select! {
@@ -283,10 +307,11 @@ fn say(text: &str) {
 }
 
 /// Prints what to try first, on standard output.
-fn say_hello(address: SocketAddr, dev_env: &Path) {
+fn say_hello(url: &str, operators: Option<&ListenAddress>, dev_env: &Path) {
+    let docs = operators.map_or_else(|| url.to_owned(), |address| format!("http://{address}"));
     let text = format!(
         r#"
-recsys-ingest is ready on http://{address} (description: http://{address}/docs).
+recsys-ingest is ready on {url} (description: {docs}/docs).
 Everything else is in {env}. In another terminal:
 
   . {env}

@@ -31,6 +31,10 @@ pub struct Dev {
     #[arg(long, env = "INGEST_PG_CACHE", value_name = "DIR", value_parser = parse::path())]
     pub pg_cache: Option<PathBuf>,
 
+    /// Further hosts that requests may name while dev listens on a loopback address; beside these, localhost, 127.0.0.1, [::1] and the address of --listen
+    #[arg(long, value_name = "HOST", value_delimiter = ',')]
+    pub allow_host: Vec<String>,
+
     /// The home directory
     #[arg(long, env = "HOME", hide = true)]
     pub home: Option<PathBuf>,

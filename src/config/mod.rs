@@ -17,6 +17,7 @@ pub(crate) mod parse;
 pub mod secret;
 pub mod spool;
 pub mod store;
+pub mod transport;
 
 use std::ffi::OsString;
 use std::time::Duration;
@@ -32,6 +33,7 @@ use parse::{boolean, up_to_a_day};
 use secret::{Salt, Secrets};
 use spool::Spool;
 use store::Store;
+use transport::Transport;
 
 /// Settings of `serve`.
 #[derive(Args, Clone, Debug)]
@@ -45,6 +47,9 @@ pub struct Serve {
     #[command(flatten)]
     #[allow(missing_docs, reason = "documented on its type")]
     pub http: Http,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "documented on its type")]
+    pub transport: Transport,
     #[command(flatten)]
     #[allow(missing_docs, reason = "documented on its type")]
     pub intake: Intake,
@@ -110,6 +115,6 @@ impl Serve {
                 "EXPOSURE_HASH_SALT is empty: raw ids would be hashed without a key, which anyone can undo"
             );
         }
-        Ok(())
+        self.transport.check()
     }
 }

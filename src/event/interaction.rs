@@ -201,6 +201,11 @@ impl Interaction<'_> {
     }
 }
 
+/// What `event_type` may be; `conversion` is recsys-eval's name for a purchase.
+pub(crate) const EVENT_TYPES: [&str; 6] = [
+    "impression", "view", "click", "add_to_cart", "purchase", "conversion",
+];
+
 /// The label in the enum `interaction_type`.
 fn event_type(value: Value<'_>) -> Result<&'static str, Rejection> {
     match &*value.string()? {

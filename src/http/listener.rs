@@ -25,8 +25,9 @@ use super::connection::activity::{Activity, Deadlines, Overdue};
 use super::connection::lingering::Lingering;
 use super::connection::places::{Cap, Place, Places};
 use super::connection::proxies::TrustedProxies;
+use super::connection::tls::{Accepted, Failure, Stream, Tls};
 use super::connection::watched::Watched;
-use super::pipeline::HttpService;
+use super::pipeline::{HttpService, Scheme};
 
 /// Streams of one HTTP/2 connection. Each may hold a body, and an unread response.
 const H2_STREAMS_MAX: u32 = 128;
@@ -60,9 +61,24 @@ pub struct Connections {
     pub grace: Duration,
 }
 
+/// Most connections to the listener for operators: monitoring needs few, and has them however many
+/// the public listener has.
+const OPERATORS_MAX: usize = 64;
+
+impl Connections {
+    /// The limits of the listener for operators.
+    pub(crate) fn for_operators(&self) -> Self {
+        Self {
+            max: OPERATORS_MAX,
+            ..self.clone()
+        }
+    }
+}
+
 /// Serves until `stopping` is cancelled, then lets open requests finish within the grace.
-pub async fn serve(
+pub(crate) async fn serve(
     listeners: Vec<TcpListener>,
+    tls: Option<Tls>,
     service: HttpService,
     limits: Connections,
     metrics: Arc<Metrics>,
@@ -71,6 +87,7 @@ pub async fn serve(
     let mut door = Door {
         places: Places::new(limits.max, limits.trusted_proxies),
         open: JoinSet::new(),
+        tls,
         service,
         deadlines: limits.deadlines,
         http: Arc::new(http()),
@@ -78,9 +95,6 @@ pub async fn serve(
         stopping: stopping.clone(),
         warned: [None; 2],
     };
-    door.metrics
-        .connections_max
-        .set(i64::try_from(limits.max).unwrap_or(i64::MAX));
     let mut turn = 0;
     loop {
         while let Some(ended) = door.open.try_join_next_with_id() {
@@ -131,6 +145,7 @@ async fn accept(
 struct Door {
     places: Places<task::Id>,
     open: JoinSet<()>,
+    tls: Option<Tls>,
     service: HttpService,
     deadlines: Deadlines,
     http: Arc<auto::Builder<TokioExecutor>>,
@@ -157,6 +172,7 @@ impl Door {
         let connection = connection(
             Arc::clone(&self.http),
             stream,
+            self.tls.clone(),
             self.service.clone(),
             (peer.ip(), place),
             Arc::clone(&activity),
@@ -166,18 +182,7 @@ impl Door {
         let task = self.open.spawn(async move {
             // Dropped together with the task, also by a panic.
             let counted = counted;
-            if let Some(overdue) = connection.await {
-                let cause = match overdue {
-                    Overdue::Head => "head_timeout",
-                    Overdue::Idle => "idle",
-                    Overdue::Answer => "write_timeout",
-                    Overdue::Extra => "refused",
-                    Overdue::Evicted => "evicted",
-                    Overdue::Stopping => "stopping",
-                };
-                let closed = &counted.0.connections_closed;
-                closed.get_or_create(&ByCause { cause }).inc();
-            }
+            counted.ended(connection.await);
         });
         self.places.opened(task.id(), peer.ip(), place, activity);
     }
@@ -245,6 +250,16 @@ impl Counted {
         metrics.connections.inc();
         Self(metrics)
     }
+
+    fn ended(&self, end: End) {
+        let (counters, cause) = match end {
+            End::ByClient => return,
+            End::Overdue(overdue) => (&self.0.connections_closed, overdue.cause()),
+            // Not logged one by one: strangers cause them at will.
+            End::Handshake(failure) => (&self.0.tls_handshake_failures, failure.cause()),
+        };
+        counters.get_or_create(&ByCause { cause }).inc();
+    }
 }
 
 impl Drop for Counted {
@@ -271,17 +286,38 @@ fn http() -> auto::Builder<TokioExecutor> {
     builder
 }
 
-/// Serves one connection to its end. Returns why, if this side closed it.
+/// How a connection ended.
+enum End {
+    /// The client closed it, or it broke.
+    ByClient,
+    /// This side closed it.
+    Overdue(Overdue),
+    /// TLS could not be agreed upon.
+    Handshake(Failure),
+}
+
+/// Serves one connection to its end.
 async fn connection(
     http: Arc<auto::Builder<TokioExecutor>>,
     stream: TcpStream,
+    tls: Option<Tls>,
     service: HttpService,
     (peer, place): (IpAddr, Place),
     activity: Arc<Activity>,
     stopping: CancellationToken,
-) -> Option<Overdue> {
-    let stream = Watched::new(Lingering::new(stream), Arc::clone(&activity));
-    let service = service.on(Arc::clone(&activity), peer, place == Place::Extra);
+) -> End {
+    let stream = Lingering::new(stream, Arc::clone(&activity));
+    let (stream, scheme) = match tls {
+        None => (Stream::Plain(stream), Scheme::Http),
+        // Boxed: connections without TLS need not have room for it.
+        Some(tls) => match Box::pin(shake_hands(&tls, stream, &activity, &stopping)).await {
+            Ok(Accepted::Tls(stream)) => (stream, Scheme::Https),
+            Ok(Accepted::PlainHttp(stream)) => (stream, Scheme::HttpForHttps),
+            Err(end) => return end,
+        },
+    };
+    let stream = Watched::new(stream, Arc::clone(&activity));
+    let service = service.on(Arc::clone(&activity), (peer, scheme), place == Place::Extra);
     let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
     let mut stopped = pin!(stopping.cancelled());
     let mut evicted = pin!(activity.evicted());
@@ -299,7 +335,7 @@ async fn connection(
         loop {
             // A peer that breaks off is not an error.
             if connection.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(closing);
+                return Poll::Ready(closing.map_or(End::ByClient, End::Overdue));
             }
             let Some((at, why)) = activity.deadline() else {
                 return Poll::Pending;
@@ -326,15 +362,41 @@ async fn connection(
                         // takes it at once, as the place is needed.
                         let ended = connection.as_mut().poll(cx).is_ready();
                         if ended || !activity.is_busy() {
-                            return Poll::Ready(closing);
+                            return Poll::Ready(End::Overdue(why));
                         }
                     }
                 }
-                _ => return Poll::Ready(Some(why)),
+                _ => return Poll::Ready(End::Overdue(why)),
             }
         }
     })
     .await
+}
+
+/// Shakes hands within the deadline for a first head. A connection that is asked to make room, or a
+/// service that stops, waits for no handshake.
+async fn shake_hands(
+    tls: &Tls,
+    stream: Lingering,
+    activity: &Activity,
+    stopping: &CancellationToken,
+) -> Result<Accepted, End> {
+    let overdue = async {
+        loop {
+            match activity.deadline() {
+                Some((at, why)) if at <= Instant::now() => return why,
+                Some((at, _)) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        accepted = tls.accept(stream) => accepted.map_err(End::Handshake),
+        () = stopping.cancelled() => Err(End::Overdue(Overdue::Stopping)),
+        () = activity.evicted() => Err(End::Overdue(Overdue::Evicted)),
+        why = overdue => Err(End::Overdue(why)),
+    }
 }
 
 #[cfg(test)]

@@ -1,11 +1,14 @@
 //! The HTTP service: requests in, responses out. The only module that knows HTTP.
 
 pub(crate) mod app;
+pub(crate) mod codes;
 
 pub(crate) mod auth;
 pub(crate) mod connection;
 pub(crate) mod cors;
 pub(crate) mod flag;
+pub(crate) mod headers;
+pub(crate) mod hosts;
 pub mod ingest;
 pub(crate) mod limits;
 pub(crate) mod listener;
@@ -13,6 +16,7 @@ pub(crate) mod openapi;
 pub(crate) mod ops;
 pub(crate) mod pipeline;
 pub(crate) mod problem;
+pub(crate) mod problems;
 pub(crate) mod routes;
 pub(crate) mod traceparent;
 
@@ -22,7 +26,7 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
-use axum::routing::get;
+use axum::routing::{MethodRouter, get};
 use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -31,31 +35,47 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 use app::App;
 
 use problem::Problem;
+use routes::{DOCS, PROBLEMS};
 
-/// All routes, and their OpenAPI description.
-fn router(app: Arc<App>) -> Router {
-    let (router, description) = OpenApiRouter::with_openapi(openapi::Description::openapi())
+/// The description of all routes, as `/openapi.json` has it.
+pub fn description() -> serde_json::Value {
+    openapi::complete(&described().1)
+}
+
+/// The routes that are described, and what they say of themselves.
+fn described() -> (Router<Arc<App>>, utoipa::openapi::OpenApi) {
+    OpenApiRouter::with_openapi(openapi::Description::openapi())
         .routes(routes!(ingest::handler::exposures))
         .routes(routes!(ingest::handler::interactions))
         .routes(routes!(ops::health::healthz))
         .routes(routes!(ops::health::readyz))
         .routes(routes!(ops::metrics::metrics))
-        .with_state(app)
-        .split_for_parts();
+        .split_for_parts()
+}
+
+/// All routes.
+fn router(app: Arc<App>) -> Router {
+    let (router, description) = described();
     // Serialised once and shared: otherwise each unread response would hold a copy.
-    let description = description
-        .to_json()
-        .expect("the description is made of strings and numbers");
-    let description = Bytes::from(description);
-    let describe = get(move || async move {
-        let kind = [(CONTENT_TYPE, "application/json")];
-        (kind, description.clone())
-    });
+    let description = Bytes::from(openapi::complete(&description).to_string());
+    let docs = Config::new(["/openapi.json"])
+        // The badge is another website's, which would be asked about this document.
+        .validator_url("none");
     router
-        .route("/openapi.json", describe)
-        .merge(SwaggerUi::new("/docs").config(Config::new(["/openapi.json"])))
+        .with_state(app)
+        .route("/openapi.json", fixed("application/json", description))
+        .route(
+            PROBLEMS,
+            fixed("text/html; charset=utf-8", problems::page()),
+        )
+        .merge(SwaggerUi::new(DOCS).config(docs))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
+}
+
+/// A page that is always the same.
+fn fixed(kind: &'static str, page: Bytes) -> MethodRouter {
+    get(move || async move { ([(CONTENT_TYPE, kind)], page.clone()) })
 }
 
 async fn not_found() -> Problem {

@@ -1,18 +1,15 @@
-//! The OpenAPI description: endpoints from the code that serves them, event formats from here.
+//! The OpenAPI description: endpoints from the code that serves them, event formats from here, and
+//! what all endpoints share from `operations`.
 
-use std::collections::BTreeMap;
+mod operations;
 
 use serde::Serialize;
+use serde_json::Value;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi, ToSchema};
 
-/// The description of a body, for both endpoints.
-pub(crate) const BODY: &str = "One event, an array of events, `{\"events\": […], \"sent_at\": …}`, \
-or one event a line (`application/x-ndjson`; also `text/plain` or no Content-Type, as beacons send it). \
-`Content-Encoding` may be gzip, deflate, zstd or br. Fields that are not listed are kept in `meta.extra` and told in `warnings`; `strict=true` refuses them. \
-Two fields for one thing (`tenant_id` and `tenant`, an id and its hash, `occurred_at`, `ts` and `timestamp`) have to agree. \
-An answer has at most three times the bytes of the body, decompressed, and 4 KiB: the first hundred results at most stand \
-one by one, the others are summed up by code, with their places in the body.";
+use super::ingest::response::Answer;
+use super::problem::ProblemBody;
 
 /// The OpenAPI document.
 #[derive(OpenApi)]
@@ -20,14 +17,23 @@ one by one, the others are summed up by code, with their places in the body.";
     info(
         title = "recsys-ingest",
         description = "Takes recommendation exposures and interactions into partitioned Postgres tables. \
-                       Every event gets its own result; the answer says what was reached, and it is true."
+                       Every event gets its own result; the answer says what was reached, and it is true. \
+                       [What each code means](/problems)."
     ),
     components(schemas(
-        Exposure, Interaction, InteractionItem, Order, ShownItem, Experiment
+        Exposure, Interaction, InteractionItem, Order, ShownItem, Experiment, Answer, ProblemBody
     )),
     modifiers(&Security)
 )]
 pub(crate) struct Description;
+
+/// Completes the description of the routes.
+pub(crate) fn complete(routes: &utoipa::openapi::OpenApi) -> Value {
+    let mut document =
+        serde_json::to_value(routes).expect("the description is made of strings and numbers");
+    operations::complete(&mut document);
+    document
+}
 
 struct Security;
 
@@ -51,34 +57,58 @@ impl Modify for Security {
     }
 }
 
-/// A native exposure. service_v1, eval_v1 and pipelines_v1 are recognised too.
+/// A native exposure. service_v1, eval_v1 and pipelines_v1 are recognised too. Fields that are not
+/// listed are kept in `meta.extra`. Lengths are in bytes of UTF-8.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Exposure {
-    /// A UUID, or any string of at most 200 bytes; makes a repeated event a duplicate.
+    /// A UUID, or any other string; makes a repeated event a duplicate, together with `occurred_at`.
+    #[schema(max_length = 200)]
     event_id: Option<String>,
-    /// RFC 3339. Part of the event's identity: repeat it unchanged when you retry.
+    /// RFC 3339 with an offset; the time of receipt if absent. Part of the event's identity: repeat
+    /// it unchanged when you retry.
+    #[schema(format = DateTime)]
     occurred_at: Option<String>,
     /// The id of the recommendation request; joins exposures with interactions.
+    #[schema(min_length = 1, max_length = 512)]
     request_id: String,
+    /// Where it was shown. Not `.` or `..`.
+    #[schema(min_length = 1, max_length = 512, pattern = r"^[^/\\\x00-\x1F\x7F]*$")]
     surface: String,
+    #[schema(max_length = 512, pattern = r"^[^/\\\x00-\x1F\x7F]*$")]
     segment: Option<String>,
     /// Raw; only its keyed hash is stored. Or send `user_id_hash`.
     user_id: Option<String>,
+    /// HMAC-SHA256 of the user's id under the suite's salt, in hex. Not together with `user_id`.
+    #[schema(pattern = "^[0-9a-fA-F]{64}$")]
+    user_id_hash: Option<String>,
     /// Raw; only its keyed hash is stored. Or send `anonymous_id_hash`.
     anonymous_id: Option<String>,
+    /// As `user_id_hash`. Not together with `anonymous_id`.
+    #[schema(pattern = "^[0-9a-fA-F]{64}$")]
+    anonymous_id_hash: Option<String>,
     /// Raw; only its keyed hash is stored. Or send `session_id_hash`.
     session_id: Option<String>,
+    /// As `user_id_hash`. Not together with `session_id`.
+    #[schema(pattern = "^[0-9a-fA-F]{64}$")]
+    session_id_hash: Option<String>,
     experiment: Option<Experiment>,
+    #[schema(max_length = 512)]
     algo_version: Option<String>,
+    #[schema(max_length = 512)]
     config_version: Option<String>,
+    #[schema(max_length = 512)]
     rules_version: Option<String>,
-    context: Option<BTreeMap<String, String>>,
+    /// What was known of the request.
+    #[schema(value_type = Option<BTreeMap<String, Value>>)]
+    context: Option<()>,
+    /// What was shown, in order.
+    #[schema(max_items = 1000)]
     items: Vec<ShownItem>,
     /// The recommendation request.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<BTreeMap<String, Value>>)]
     request: Option<()>,
     /// Other members to keep.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<BTreeMap<String, Value>>)]
     meta: Option<()>,
     /// Another tenant than the key's own: only with the role `service`.
     tenant_id: Option<String>,
@@ -86,44 +116,67 @@ pub(crate) struct Exposure {
 
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Experiment {
+    #[schema(max_length = 512)]
     id: Option<String>,
+    #[schema(max_length = 512)]
     variant: Option<String>,
 }
 
 /// An item that was shown; further members are kept.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct ShownItem {
+    #[schema(min_length = 1, max_length = 512)]
     item_id: String,
     /// From 1; its place in the list if absent.
+    #[schema(minimum = 1)]
     rank: Option<i32>,
     score: Option<f64>,
 }
 
-/// A native interaction. outcome_v1 is recognised too.
+/// A native interaction. outcome_v1 is recognised too. Fields that are not listed are kept in
+/// `meta.extra`. Lengths are in bytes of UTF-8.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Interaction {
-    /// A UUID, or any string of at most 200 bytes; makes a repeated event a duplicate.
+    /// A UUID, or any other string; makes a repeated event a duplicate, together with `occurred_at`.
+    #[schema(max_length = 200)]
     event_id: Option<String>,
-    /// RFC 3339. Part of the event's identity: repeat it unchanged when you retry.
+    /// RFC 3339 with an offset; the time of receipt if absent. Part of the event's identity: repeat
+    /// it unchanged when you retry.
+    #[schema(format = DateTime)]
     occurred_at: Option<String>,
     /// The id of the recommendation request that showed the item.
+    #[schema(max_length = 512)]
     request_id: Option<String>,
     /// Raw; only its keyed hash is stored. Or send `user_id_hash`.
     user_id: Option<String>,
+    /// HMAC-SHA256 of the user's id under the suite's salt, in hex. Not together with `user_id`.
+    #[schema(pattern = "^[0-9a-fA-F]{64}$")]
+    user_id_hash: Option<String>,
     /// Raw; only its keyed hash is stored. Or send `anonymous_id_hash`.
     anonymous_id: Option<String>,
+    /// As `user_id_hash`. Not together with `anonymous_id`.
+    #[schema(pattern = "^[0-9a-fA-F]{64}$")]
+    anonymous_id_hash: Option<String>,
     /// Raw; only its keyed hash is stored. Or send `session_id_hash`.
     session_id: Option<String>,
+    /// As `user_id_hash`. Not together with `session_id`.
+    #[schema(pattern = "^[0-9a-fA-F]{64}$")]
+    session_id_hash: Option<String>,
+    /// Where it happened. Not `.` or `..`.
+    #[schema(max_length = 512, pattern = r"^[^/\\\x00-\x1F\x7F]*$")]
     surface: Option<String>,
+    #[schema(max_length = 512, pattern = r"^[^/\\\x00-\x1F\x7F]*$")]
     segment: Option<String>,
-    /// impression, view, click, add_to_cart, purchase (conversion means purchase).
+    /// `conversion` means `purchase`.
     event_type: String,
     /// The item; `item_id` or `items` is required, and not both.
+    #[schema(min_length = 1, max_length = 512)]
     item_id: Option<String>,
     /// With `item_id`: its place in the list.
     #[schema(minimum = 0)]
     position: Option<i32>,
-    /// With `item_id`. Below 10^12; kept to six decimals, never through a float.
+    /// With `item_id`. Kept to six decimals, never through a float.
+    #[schema(exclusive_minimum = -1_000_000_000_000.0, exclusive_maximum = 1_000_000_000_000.0)]
     value: Option<f64>,
     /// Several items of one event, each of which becomes a row. One that is not valid rejects the
     /// event.
@@ -131,7 +184,7 @@ pub(crate) struct Interaction {
     items: Option<Vec<InteractionItem>>,
     order: Option<Order>,
     /// Other members to keep.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<BTreeMap<String, Value>>)]
     meta: Option<()>,
     /// Another tenant than the key's own: only with the role `service`.
     tenant_id: Option<String>,

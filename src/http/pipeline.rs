@@ -32,10 +32,12 @@ use super::app::App;
 use super::connection::activity::{Activity, InProgress};
 use super::connection::outgoing::Outgoing;
 use super::cors::{self, Page};
+use super::headers::protect;
+use super::hosts::Hosts;
 use super::ingest::body::read as body;
 use super::ingest::handler;
 use super::problem::Problem;
-use super::routes;
+use super::routes::{Port, Route};
 use super::traceparent::TraceParent;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -51,26 +53,76 @@ const EXTRA_RETRY_AFTER: Duration = Duration::from_secs(2);
 pub struct HttpService {
     app: Arc<App>,
     router: Router,
+    port: Port,
+    /// The hosts that requests may name; `None`: any.
+    hosts: Option<Arc<Hosts>>,
 }
 
 impl HttpService {
-    /// Serves all routes.
-    pub fn new(app: Arc<App>) -> Self {
+    /// Serves the routes of a listener.
+    pub(crate) fn new(app: Arc<App>, port: Port, hosts: Option<Hosts>) -> Self {
         let router = super::router(Arc::clone(&app));
-        Self { app, router }
+        let hosts = hosts.map(Arc::new);
+        Self {
+            app,
+            router,
+            port,
+            hosts,
+        }
     }
-}
 
-impl HttpService {
+    /// The same routes, on another listener.
+    pub(crate) fn at(&self, port: Port) -> Self {
+        Self {
+            port,
+            ..self.clone()
+        }
+    }
+
     /// The service of one connection. If it `is_extra`, it serves only health and metrics, and 503.
-    pub(crate) fn on(&self, activity: Arc<Activity>, peer: IpAddr, is_extra: bool) -> Connected {
+    pub(crate) fn on(
+        &self,
+        activity: Arc<Activity>,
+        (peer, scheme): (IpAddr, Scheme),
+        is_extra: bool,
+    ) -> Connected {
         Connected {
             front: self.clone(),
             activity,
             peer,
+            scheme,
             is_extra,
         }
     }
+
+    /// Why a request is refused before its route is looked up.
+    fn refusal(&self, request: &Request, scheme: Scheme) -> Option<Problem> {
+        if scheme == Scheme::HttpForHttps {
+            return Some(Problem::bad_request(
+                "https_required",
+                "this port speaks HTTPS, and the request came without TLS: use https:// in its URL",
+            ));
+        }
+        let hosts = self.hosts.as_deref()?;
+        (!hosts.allow(request)).then(|| {
+            Problem::new(
+                StatusCode::FORBIDDEN,
+                "host_not_allowed",
+                "the request names another host than localhost, 127.0.0.1 or the address that dev listens on, as \
+                 a website does that has its name resolve to this machine (DNS rebinding); if the name is \
+                 meant, start dev with --allow-host NAME",
+            )
+        })
+    }
+}
+
+/// How the client speaks HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scheme {
+    Http,
+    Https,
+    /// Without TLS, on a port for HTTPS.
+    HttpForHttps,
 }
 
 /// The service on one connection.
@@ -79,6 +131,7 @@ pub(crate) struct Connected {
     front: HttpService,
     activity: Arc<Activity>,
     peer: IpAddr,
+    scheme: Scheme,
     is_extra: bool,
 }
 
@@ -90,9 +143,10 @@ impl Service<hyper::Request<Incoming>> for Connected {
     fn call(&self, request: hyper::Request<Incoming>) -> Self::Future {
         let in_progress = self.activity.begin();
         let request = request.map(Body::new);
-        let mut context = RequestContext::begin(&self.front.app, &request);
+        let mut context = RequestContext::begin(&self.front, self.scheme, &request);
         let span = context.span(&request);
-        if let Some(problem) = malformed(&request) {
+        let refused = malformed(&request).or_else(|| self.front.refusal(&request, self.scheme));
+        if let Some(problem) = refused {
             // Where the next request begins is not certain: this one's length may be ambiguous.
             context.closes = true;
             let response = span.in_scope(|| context.render(&problem));
@@ -113,9 +167,7 @@ impl Service<hyper::Request<Incoming>> for Connected {
             return Box::pin(answer.instrument(span));
         }
         if self.is_extra {
-            // Monitoring is served on every connection, also beyond the cap.
-            let route = routes::canonical(request.uri().path());
-            if !route.is_some_and(|route| routes::OPERATIONS.contains(&route)) {
+            if !context.route.is_some_and(Route::is_always_served) {
                 let response = span.in_scope(|| context.render(&too_many_connections()));
                 let answer = context.answer(async { response }, in_progress);
                 return Box::pin(answer.instrument(span));
@@ -130,6 +182,11 @@ impl Service<hyper::Request<Incoming>> for Connected {
                 let collected =
                     Box::pin(async move { handler::collect(&app, table, peer, request).await });
                 let answer = context.answer_or_problem(collected, in_progress);
+                Box::pin(answer.instrument(span))
+            }
+            None if !context.is_served() => {
+                let response = span.in_scope(|| context.render(&not_here()));
+                let answer = context.answer(async { response }, in_progress);
                 Box::pin(answer.instrument(span))
             }
             None => {
@@ -196,7 +253,10 @@ fn too_many_connections() -> Problem {
 /// The request with its path as the router knows it.
 fn respelt(mut request: Request) -> Request {
     let uri = request.uri();
-    let Some(route) = routes::canonical(uri.path()).filter(|route| *route != uri.path()) else {
+    let Some(route) = Route::of(uri)
+        .and_then(Route::spelling)
+        .filter(|route| *route != uri.path())
+    else {
         return request;
     };
     let path_and_query = match uri.query() {
@@ -211,11 +271,23 @@ fn respelt(mut request: Request) -> Request {
     request
 }
 
+/// The answer to what another listener serves.
+fn not_here() -> Problem {
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        "not_found",
+        "there is nothing here; events are posted to /v1/exposures and /v1/interactions",
+    )
+}
+
 /// A request while it is being answered.
 struct RequestContext {
     app: Arc<App>,
+    port: Port,
+    scheme: Scheme,
     started: Instant,
     uri: Uri,
+    route: Option<&'static Route>,
     request_id: HeaderValue,
     /// Whether the path takes events.
     table: Option<Table>,
@@ -229,18 +301,22 @@ struct RequestContext {
 }
 
 impl RequestContext {
-    fn begin(app: &Arc<App>, request: &Request) -> Self {
+    fn begin(front: &HttpService, scheme: Scheme, request: &Request) -> Self {
         let headers = request.headers();
         let given = headers.get(&REQUEST_ID).filter(|id| is_request_id(id));
         let request_id = given.cloned().unwrap_or_else(|| {
             HeaderValue::try_from(Uuid::now_v7().to_string()).expect("a UUID is visible ASCII")
         });
-        let table = routes::table(request.uri().path());
-        let page = table.and_then(|_| Page::of(headers, app));
+        let route = Route::of(request.uri());
+        let table = route.and_then(|route| route.table);
+        let page = table.and_then(|_| Page::of(headers, &front.app));
         Self {
-            app: Arc::clone(app),
+            app: Arc::clone(&front.app),
+            port: front.port,
+            scheme,
             started: Instant::now(),
             uri: request.uri().clone(),
+            route,
             request_id,
             table,
             page,
@@ -255,7 +331,7 @@ impl RequestContext {
         let span = tracing::debug_span!(
             "request",
             method = %request.method(),
-            route = route(&self.uri),
+            route = self.label(),
             request_id = self.request_id.to_str().unwrap_or_default(),
             trace_id = tracing::field::Empty,
             parent_id = tracing::field::Empty,
@@ -267,6 +343,19 @@ impl RequestContext {
             span.record("parent_id", parent.parent_id);
         }
         span
+    }
+
+    /// The label for the path. Unknown paths share one, so that they cannot fill memory.
+    fn label(&self) -> &'static str {
+        self.route.map_or("other", |route| route.path)
+    }
+
+    /// Whether this listener serves the path. Paths that there are nowhere are the router's.
+    fn is_served(&self) -> bool {
+        match self.route {
+            Some(route) => route.is_on(self.port),
+            None => self.port != Port::Public,
+        }
     }
 
     /// Awaits the response; 500 if it panics.
@@ -315,12 +404,14 @@ impl RequestContext {
             self.app.metrics.refuse(code);
         }
         let request_id = self.request_id.to_str().unwrap_or_default();
-        problem.render(self.uri.path(), request_id)
+        // The public listener does not serve the page of codes.
+        let has_page = self.port != Port::Public;
+        problem.render(self.uri.path(), request_id, has_page)
     }
 
     fn end(&self, mut response: Response) -> Response {
         let status = response.status();
-        let route = route(&self.uri);
+        let route = self.label();
         let metrics = &self.app.metrics;
         let label = ByStatus {
             route,
@@ -335,6 +426,7 @@ impl RequestContext {
         if let Some(page) = &self.page {
             page.let_read(headers);
         }
+        protect(headers, self.route, self.scheme == Scheme::Https);
         // After a refusal, a body that was held back may come all the same, or not.
         let is_refusal = status.is_client_error() || status.is_server_error();
         if self.is_http1 && (self.closes || (self.is_held_back && is_refusal)) {
@@ -367,11 +459,6 @@ fn is_request_id(value: &HeaderValue) -> bool {
         && value.as_bytes().iter().all(u8::is_ascii_graphic)
 }
 
-/// The label for a path. Unknown paths share one, so that they cannot fill memory.
-fn route(uri: &Uri) -> &'static str {
-    routes::canonical(uri.path()).unwrap_or("other")
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
@@ -401,7 +488,7 @@ mod tests {
         .await
         .unwrap_err();
         assert_eq!(held.load(Ordering::Relaxed), 0);
-        let response = problem.render("/v1/interactions", "r");
+        let response = problem.render("/v1/interactions", "r", true);
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
         let fine = caught(async { Ok("fine".into_response()) }).await;
         assert_eq!(fine.unwrap().status(), StatusCode::OK);
@@ -417,7 +504,7 @@ mod tests {
                 request.headers_mut().append(name, value);
             }
             let problem = malformed(&request)?;
-            Some(problem.render("/", "r").status().as_u16())
+            Some(problem.render("/", "r", true).status().as_u16())
         };
         let one = (HOST, "a:80");
         for (version, headers, status) in [

@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 
 use super::ingest::response::{More, RejectedEvent, with_reservation};
 use super::limits::fields::RateLimitFields;
+use super::routes::PROBLEMS;
 use crate::admission::memory::Reservation;
 
 /// An error that concerns a request as a whole.
@@ -56,6 +57,10 @@ pub struct ProblemBody<'p> {
     code: &'p str,
     /// The request's id, as in the header X-Request-Id.
     request_id: &'p str,
+    /// Where this service explains the code. Absent where it does not serve that page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "/problems#body_too_large")]
+    help: Option<String>,
     /// With `all_events_rejected` and `some_events_rejected`: always 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     accepted: Option<u32>,
@@ -215,8 +220,9 @@ impl Problem {
         self.code
     }
 
-    /// Renders the response for the request with this path and id.
-    pub(crate) fn render(&self, instance: &str, request_id: &str) -> Response {
+    /// Renders the response for the request with this path and id. `has_page`: whether the listener
+    /// serves the page of codes.
+    pub(crate) fn render(&self, instance: &str, request_id: &str, has_page: bool) -> Response {
         let kind = self.code.replace('_', "-");
         let verdicts = self.verdicts.as_deref();
         let body = ProblemBody {
@@ -227,6 +233,7 @@ impl Problem {
             instance,
             code: self.code,
             request_id,
+            help: has_page.then(|| format!("{PROBLEMS}#{}", self.code)),
             accepted: verdicts.map(|_| 0),
             rejected: verdicts.map_or(&[], |verdicts| &verdicts.rejected),
             rejected_more: verdicts.map_or(&[], |verdicts| &verdicts.rejected_more),

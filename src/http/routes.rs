@@ -1,46 +1,124 @@
-//! The paths that are served, and the spellings of them that are taken.
+//! Which paths there are, in which spellings, and which listener serves them.
 //!
 //! A slash at the end is taken on every path. Doubled slashes (`http://host//v1/interactions`, from a base URL
 //! that ends in one) and percent-encoded letters are taken only where events are posted: those paths
 //! need a key, while a proxy in front may hide `/metrics` by comparing the path as it stands.
 
+use axum::http::Uri;
 use percent_encoding::percent_decode_str;
 
 use crate::event::table::Table;
 
-/// Where health and metrics are.
-pub(crate) const OPERATIONS: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
+/// A listener, by what it serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Port {
+    /// The only one: it serves everything.
+    Only,
+    /// `--listen` beside `--ops-listen`.
+    Public,
+    /// `--ops-listen`. It serves everything, so that the examples of `/docs` work there.
+    Operators,
+}
 
-const DESCRIPTION: &str = "/openapi.json";
+/// Who uses a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Audience {
+    /// Senders of events.
+    Senders,
+    /// Load balancers, which see the public listener alone.
+    Balancers,
+    /// Operators and their monitoring.
+    Monitoring,
+    /// Readers of the documentation.
+    Readers,
+}
+
+/// A path, or for `/docs` all below it.
+#[derive(Debug)]
+pub(crate) struct Route {
+    pub(crate) path: &'static str,
+    pub(crate) audience: Audience,
+    /// The table whose events are posted there.
+    pub(crate) table: Option<Table>,
+}
 
 /// The path of the endpoint that takes a table's events.
-const fn endpoint(table: Table) -> &'static str {
+pub(crate) const fn path(table: Table) -> &'static str {
     match table {
         Table::Exposures => "/v1/exposures",
         Table::Interactions => "/v1/interactions",
     }
 }
 
-/// The table whose events are posted to `path`, in any spelling.
-pub(crate) fn table(path: &str) -> Option<Table> {
-    let exact = Table::ALL
-        .into_iter()
-        .find(|&table| path == endpoint(table));
-    exact.or_else(|| {
-        Table::ALL
-            .into_iter()
-            .find(|&table| is_same(path, endpoint(table)))
-    })
-}
+/// The page of codes.
+pub(crate) const PROBLEMS: &str = "/problems";
 
-/// The path as the router knows it; `None` for paths that are served elsewhere, or not at all.
-pub(crate) fn canonical(path: &str) -> Option<&'static str> {
-    if let Some(table) = table(path) {
-        return Some(endpoint(table));
+/// The pages of the description.
+pub(crate) const DOCS: &str = "/docs";
+
+/// All paths.
+pub(crate) const ROUTES: [Route; 8] = [
+    Route::events(Table::Interactions),
+    Route::events(Table::Exposures),
+    Route::new("/healthz", Audience::Balancers),
+    Route::new("/readyz", Audience::Monitoring),
+    Route::new("/metrics", Audience::Monitoring),
+    Route::new("/openapi.json", Audience::Readers),
+    Route::new(DOCS, Audience::Readers),
+    Route::new(PROBLEMS, Audience::Readers),
+];
+
+impl Route {
+    const fn new(path: &'static str, audience: Audience) -> Self {
+        Self {
+            path,
+            audience,
+            table: None,
+        }
     }
-    let path = path.trim_end_matches('/');
-    let mut others = OPERATIONS.into_iter().chain([DESCRIPTION]);
-    others.find(|route| path == *route)
+
+    const fn events(table: Table) -> Self {
+        Self {
+            table: Some(table),
+            ..Self::new(path(table), Audience::Senders)
+        }
+    }
+
+    /// The route of a path, in any spelling.
+    pub(crate) fn of(uri: &Uri) -> Option<&'static Self> {
+        let path = uri.path();
+        let exact = ROUTES.iter().find(|route| route.path == path);
+        exact.or_else(|| ROUTES.iter().find(|route| route.is_meant_by(path)))
+    }
+
+    fn is_meant_by(&self, path: &str) -> bool {
+        if self.table.is_some() {
+            return is_same(path, self.path);
+        }
+        match path.strip_prefix(self.path) {
+            Some(rest) if self.path == DOCS => rest.is_empty() || rest.starts_with('/'),
+            Some(rest) => rest.bytes().all(|byte| byte == b'/'),
+            None => false,
+        }
+    }
+
+    /// The path as the router knows it; `None` where what follows it counts.
+    pub(crate) fn spelling(&self) -> Option<&'static str> {
+        (self.path != DOCS).then_some(self.path)
+    }
+
+    /// Whether a listener serves it.
+    pub(crate) fn is_on(&self, port: Port) -> bool {
+        match port {
+            Port::Only | Port::Operators => true,
+            Port::Public => matches!(self.audience, Audience::Senders | Audience::Balancers),
+        }
+    }
+
+    /// Whether it is served beyond the cap on connections, too.
+    pub(crate) fn is_always_served(&self) -> bool {
+        matches!(self.audience, Audience::Balancers | Audience::Monitoring)
+    }
 }
 
 /// Whether two paths have the same segments, once empty ones are left out and the rest is decoded.
@@ -72,16 +150,43 @@ mod tests {
             ("/V1/exposures", None),
             ("/v1", None),
             ("/", None),
-            ("", None),
             ("/metrics", Some("/metrics")),
             ("/metrics/", Some("/metrics")),
-            ("//metrics", None),
             ("/%6detrics", None),
             ("/readyz/", Some("/readyz")),
             ("/openapi.json/", Some("/openapi.json")),
-            ("/docs/", None),
+            ("/docs/", Some("/docs")),
         ] {
-            assert_eq!(canonical(path), route, "{path}");
+            let found = Route::of(&path.parse().unwrap());
+            assert_eq!(found.map(|route| route.path), route, "{path}");
+        }
+    }
+
+    #[test]
+    fn the_public_listener_has_the_events_and_the_health_alone() {
+        for (path, public) in [
+            ("/v1/exposures", Some(true)),
+            ("/v1/interactions?ack=durable", Some(true)),
+            ("/healthz", Some(true)),
+            ("/readyz?verbose", Some(false)),
+            ("/metrics", Some(false)),
+            ("/openapi.json", Some(false)),
+            ("/docs", Some(false)),
+            ("/docs/index.html", Some(false)),
+            ("/problems", Some(false)),
+            ("/docsx", None),
+            ("/metrics/x", None),
+            ("/", None),
+        ] {
+            let route = Route::of(&path.parse().unwrap());
+            assert_eq!(
+                route.map(|route| route.is_on(Port::Public)),
+                public,
+                "{path}"
+            );
+            for port in [Port::Only, Port::Operators] {
+                assert!(route.is_none_or(|route| route.is_on(port)), "{path}");
+            }
         }
     }
 }

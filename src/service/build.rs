@@ -21,6 +21,8 @@ use crate::event::body::Limits;
 use crate::event::identity::Pseudonymizer;
 use crate::event::result::RecordResult;
 use crate::http::app::App;
+use crate::http::connection::certificate::Files;
+use crate::http::connection::reload::Reload;
 use crate::http::ingest::body::read::BodyLimits;
 use crate::http::limits::{DefaultLimits, RateLimits};
 use crate::log::spool;
@@ -157,6 +159,18 @@ pub(super) fn app(
         horizon_future_us: micros(config.intake.horizon_future),
         stopping: stopping.clone(),
     }
+}
+
+/// The certificate of the listener, if it is to speak HTTPS.
+pub(super) fn certificate(config: &config::transport::Transport) -> Result<Option<Reload>> {
+    let (Some(cert), Some(key)) = (&config.tls_cert, &config.tls_key) else {
+        return Ok(None);
+    };
+    let files = Files {
+        cert: cert.clone(),
+        key: key.clone(),
+    };
+    Reload::start(files).map(Some)
 }
 
 pub(super) fn key_hasher(config: &Serve) -> ApiKeyHasher {

@@ -22,6 +22,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use futures_util::future::OptionFuture;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::time::sleep_until;
@@ -40,8 +41,11 @@ use crate::drain_rate::DrainRate;
 use crate::event::result::RecordResult;
 use crate::http;
 use crate::http::connection::activity::Deadlines;
+use crate::http::connection::reload::Reload;
+use crate::http::hosts::Hosts;
 use crate::http::listener::Connections;
 use crate::http::pipeline::HttpService;
+use crate::http::routes::Port;
 use crate::log::spool;
 use crate::log::spool::shared::Spool;
 use crate::metrics::Metrics;
@@ -53,7 +57,7 @@ use crate::writer::lane::Writer;
 use crate::writer::opening::{Opening, Place};
 use crate::writer::quarantine;
 use build::{
-    app, batch_limits, bytes_u32, connections_to_postgres, key_hasher, open_spool,
+    app, batch_limits, bytes_u32, certificate, connections_to_postgres, key_hasher, open_spool,
     partition_policy, sealer, spool_settings,
 };
 use prepare::{after, prepare_first};
@@ -84,6 +88,11 @@ pub async fn run(
     ready: CancellationToken,
 ) -> Result<Report> {
     config.check()?;
+    let certificate = certificate(&config.transport)?;
+    let operators = config.transport.ops_listen.as_ref();
+    let operators = operators
+        .map(|address| bind::bind("--ops-listen", std::slice::from_ref(address)))
+        .transpose()?;
     let settings = spool_settings(&config)?;
     let target = config.database.target()?;
     let metrics = Arc::new(Metrics::new());
@@ -210,6 +219,11 @@ pub async fn run(
     };
     helpers.spawn_once("the announcement", announce(tenants.clone(), ready));
     helpers.spawn("the watch over the disk", watch_disk(spool.clone()));
+    let tls = certificate.as_ref().map(Reload::tls);
+    if let Some(certificate) = certificate {
+        let reloading = certificate.run(Arc::clone(&checks));
+        helpers.spawn("the look at the certificate's files", reloading);
+    }
     let grace = config.shutdown_grace;
 
     let app = app(
@@ -237,20 +251,35 @@ pub async fn run(
     info!(
         address = %bind::addresses(&listeners).context("cannot tell the address of the socket")?,
         spool = %spool.id(),
+        tls = tls.is_some(),
         "listening"
     );
-    let service = HttpService::new(Arc::new(app));
+    let port = match operators {
+        None => Port::Only,
+        Some(_) => Port::Public,
+    };
+    let hosts = config.transport.hosts.as_deref().map(Hosts::new);
+    let service = HttpService::new(Arc::new(app), port, hosts);
     helpers.spawn_once(
         "the words on a stop",
         say_what_is_awaited(stopping.clone(), grace, Arc::clone(&metrics), spool.clone()),
     );
-    let mut http = pin!(http::listener::serve(
-        listeners,
-        service,
-        limits,
-        metrics,
-        stopping.clone()
-    ));
+    let for_operators = match operators {
+        None => None,
+        Some(sockets) => {
+            let address = bind::addresses(&sockets);
+            info!(address = %address.context("cannot tell the address of the socket")?, "listening for operators");
+            let (service, limits) = (service.at(Port::Operators), limits.for_operators());
+            let (metrics, stopping) = (Arc::clone(&metrics), stopping.clone());
+            Some(http::listener::serve(
+                sockets, None, service, limits, metrics, stopping,
+            ))
+        }
+    };
+    let for_all = http::listener::serve(listeners, tls, service, limits, metrics, stopping.clone());
+    let mut http = pin!(async {
+        tokio::join!(for_all, OptionFuture::from(for_operators));
+    });
     let mut faults = Vec::new();
     tokio::select! {
         biased;

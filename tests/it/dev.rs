@@ -251,6 +251,49 @@ async fn a_running_dev_keeps_its_port_and_directory_and_takes_second_instances()
     assert!(process.stop().success(), "{}", process.log());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_website_whose_name_resolves_to_this_machine_reads_nothing_of_dev() {
+    let dir = DataDir::new();
+    let mut arguments = dir.arguments("127.0.0.1:0");
+    arguments.extend(["--allow-host", "laptop.test,shop.test:8080"].map(OsString::from));
+    let process = Process::run(arguments);
+    process.ready();
+    let env = dir.env(&process);
+    let client = client(&env);
+    let port = client.address.port();
+    for (host, status) in [
+        ("localhost", 200),
+        ("localhost:1", 200),
+        ("LocalHost:8080", 200),
+        ("127.0.0.1", 200),
+        (&format!("127.0.0.1:{port}"), 200),
+        ("[::1]:8080", 200),
+        ("laptop.test:9", 200),
+        ("shop.test", 200),
+        ("evil.test", 403),
+        (&format!("evil.test:{port}"), 403),
+        ("localhost.evil.test", 403),
+        ("192.0.2.1", 403),
+    ] {
+        for path in ["/healthz", "/readyz", "/metrics", "/openapi.json"] {
+            let reply = client.header("host", host).get(path).await;
+            assert_eq!(reply.status, status, "{host}{path}");
+            if status == 403 {
+                assert_eq!(reply.problem().1, "host_not_allowed");
+                assert!(reply.text.contains("--allow-host"), "{}", reply.text);
+            }
+        }
+        let mut event = click("a");
+        event["occurred_at"] = jiff::Timestamp::now().to_string().into();
+        let sender = client.header("host", host).query("ack=committed");
+        assert_eq!(
+            sender.post("/v1/interactions", &event).await.status,
+            status,
+            "{host}"
+        );
+    }
+}
+
 /// Whether a text contains the path, with symbolic links resolved or not.
 fn names(text: &str, path: &Path) -> bool {
     let real = std::fs::canonicalize(path).unwrap();

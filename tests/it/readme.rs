@@ -24,13 +24,16 @@ fn settings() -> String {
             .iter()
             .map(|value| format!("`{}`", value.to_string_lossy()))
             .collect();
-        let default = if secret::is_required(argument.get_id().as_str()) {
-            "required".to_owned()
-        } else if default.is_empty() || default == ["``"] {
-            "none".to_owned()
-        } else {
-            default.concat()
-        };
+        let default =
+            if secret::is_required(argument.get_id().as_str()) && !argument.is_required_set() {
+                "none".to_owned()
+            } else if default.is_empty() {
+                "required".to_owned()
+            } else if default.is_empty() || default == ["``"] {
+                "none".to_owned()
+            } else {
+                default.concat()
+            };
         let help = argument
             .get_help()
             .map(ToString::to_string)

@@ -22,6 +22,8 @@ use crate::tenants::settings::Origins;
 use crate::tenants::snapshot::{Caller, KeyError, Snapshot, Tenant, TenantStatus};
 
 use super::presented;
+use crate::clock;
+use crate::http::app::App;
 use crate::http::problem::Problem;
 
 /// A snapshot older than this may lack keys that exist.
@@ -167,7 +169,8 @@ impl Access {
             .as_ref())
     }
 
-    /// Whether the key is in public hands: it is shipped in web pages or apps.
+    /// Whether the key is in public hands: it is shipped in web pages or apps, and its holders are not
+    /// told Postgres's own words.
     pub(crate) fn is_public(&self) -> bool {
         self.caller.roles.contains(Role::Publish)
     }
@@ -215,6 +218,19 @@ impl Access {
             _ => Err(Code::TenantNotActive),
         }
     }
+}
+
+/// Whether a request that needs no key presents one that is shipped to the public.
+pub(crate) fn is_public_key(headers: &HeaderMap, query_key: Option<&str>, app: &App) -> bool {
+    let (snapshot, now) = (app.tenants.snapshot(), clock::now());
+    let mut callers = presented::keys(headers, query_key).filter_map(|key| {
+        let key = key.ok()?;
+        let mut hashes = app.key_hasher.hashes(&key);
+        hashes.find_map(|hash| snapshot.lookup(hash, now.0).ok())
+    });
+    callers
+        .next()
+        .is_some_and(|caller| caller.roles.contains(Role::Publish))
 }
 
 impl Tenants for Access {

@@ -49,6 +49,20 @@ pub(crate) enum Overdue {
     Stopping,
 }
 
+impl Overdue {
+    /// The label of the metric.
+    pub(crate) const fn cause(self) -> &'static str {
+        match self {
+            Self::Head => "head_timeout",
+            Self::Idle => "idle",
+            Self::Answer => "write_timeout",
+            Self::Extra => "refused",
+            Self::Evicted => "evicted",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
 /// The state of one connection.
 #[derive(Debug)]
 pub(crate) struct Activity {

@@ -3,16 +3,22 @@
 //! A request may be answered before its body was read: no key, too large. Closing the socket then
 //! makes the kernel reset the connection, and the client sees a broken pipe in place of the
 //! response. So the sending side is shut down first, and what still arrives is read and discarded,
-//! for a bounded time and number of bytes. Knows nothing of HTTP.
+//! for a bounded time and number of bytes.
+//!
+//! As the layer at the socket, below TLS, it also reports to the connection's `Activity` whether the
+//! socket accepts bytes. Knows nothing of HTTP.
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
+
+use super::activity::{Activity, Overdue};
 
 /// Longest time that a client may go on sending: enough for the largest default body at 2 MB/s.
 const LINGER_MAX: Duration = Duration::from_secs(5);
@@ -30,6 +36,8 @@ const BUFFER_BYTES: usize = 16 * 1024;
 #[derive(Debug)]
 pub(crate) struct Lingering {
     stream: TcpStream,
+    activity: Arc<Activity>,
+    blocked: bool,
     closing: Option<Closing>,
 }
 
@@ -41,19 +49,42 @@ struct Closing {
 }
 
 impl Lingering {
-    pub(crate) fn new(stream: TcpStream) -> Self {
+    pub(crate) fn new(stream: TcpStream, activity: Arc<Activity>) -> Self {
         Self {
             stream,
+            activity,
+            blocked: false,
             closing: None,
+        }
+    }
+
+    /// Waits for the first byte, and leaves it to be read.
+    pub(crate) async fn first_byte(&self) -> io::Result<u8> {
+        let mut byte = [0];
+        match self.stream.peek(&mut byte).await? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(byte[0]),
+        }
+    }
+
+    /// Records whether the socket accepts bytes; only a change is reported.
+    fn written(&mut self, written: &Poll<io::Result<usize>>) {
+        if written.is_pending() != self.blocked {
+            self.blocked = written.is_pending();
+            let since = self.blocked.then(Instant::now);
+            self.activity.blocked(since);
         }
     }
 }
 
-impl Lingering {
-    /// Makes the kernel discard unsent bytes when the stream is closed.
-    pub(crate) fn forget_unsent(&self) {
-        // If the option cannot be set, the socket is gone already.
-        drop(self.stream.set_zero_linger());
+impl Drop for Lingering {
+    fn drop(&mut self) {
+        // The client did not read its response in time: the kernel need not keep it.
+        let overdue = self.activity.deadline();
+        if overdue.is_some_and(|(at, why)| why == Overdue::Answer && at <= Instant::now()) {
+            // If the option cannot be set, the socket is gone already.
+            drop(self.stream.set_zero_linger());
+        }
     }
 }
 
@@ -73,7 +104,9 @@ impl AsyncWrite for Lingering {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.written(&written);
+        written
     }
 
     fn poll_write_vectored(
@@ -81,7 +114,9 @@ impl AsyncWrite for Lingering {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.written(&written);
+        written
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -1,4 +1,5 @@
-//! A connection's stream, which reports what it sees to the connection's `Activity`.
+//! A connection's stream, which reports the bytes that arrive to the connection's `Activity`: under
+//! TLS, those that were decrypted.
 
 use std::io;
 use std::pin::Pin;
@@ -8,9 +9,9 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-use super::activity::{Activity, Overdue};
+use super::activity::Activity;
 use super::heads::Heads;
-use super::lingering::Lingering;
+use super::tls::Stream;
 
 /// The bytes that an HTTP/2 connection begins with (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -21,24 +22,22 @@ const END: &[u8] = b"\r\n\r\n";
 /// A stream that reports to an `Activity`.
 #[derive(Debug)]
 pub(crate) struct Watched {
-    stream: Lingering,
+    stream: Stream,
     activity: Arc<Activity>,
     heads: Heads,
     /// Bytes of the preface seen so far; `None` once the protocol is known.
     preface: Option<usize>,
-    blocked: bool,
     /// Whether a bare LF was replaced in a head and the parser may still wait for the head's end.
     spoilt: bool,
 }
 
 impl Watched {
-    pub(crate) fn new(stream: Lingering, activity: Arc<Activity>) -> Self {
+    pub(crate) fn new(stream: Stream, activity: Arc<Activity>) -> Self {
         Self {
             stream,
             activity,
             heads: Heads::default(),
             preface: Some(0),
-            blocked: false,
             spoilt: false,
         }
     }
@@ -55,25 +54,6 @@ impl Watched {
         }
         if let Some(request) = self.activity.read(Instant::now()) {
             self.spoilt |= self.heads.check(request, bytes);
-        }
-    }
-
-    /// Records whether the socket accepts bytes; only a change is reported.
-    fn written(&mut self, written: &Poll<io::Result<usize>>) {
-        if written.is_pending() != self.blocked {
-            self.blocked = written.is_pending();
-            let since = self.blocked.then(Instant::now);
-            self.activity.blocked(since);
-        }
-    }
-}
-
-impl Drop for Watched {
-    fn drop(&mut self) {
-        // The client did not read its response in time: the kernel need not keep it.
-        let overdue = self.activity.deadline();
-        if overdue.is_some_and(|(at, why)| why == Overdue::Answer && at <= Instant::now()) {
-            self.stream.forget_unsent();
         }
     }
 }
@@ -107,9 +87,7 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.written(&written);
-        written
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
     fn poll_write_vectored(
@@ -117,9 +95,7 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
-        self.written(&written);
-        written
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {

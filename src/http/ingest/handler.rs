@@ -12,14 +12,14 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::{CONTENT_TYPE, HeaderName};
 use axum::http::{HeaderValue, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 
 use super::body::read as body;
 use super::decode::decode;
 use super::options::{Params, RequestOptions};
 use super::refusal::full;
 use super::response::{Answer, Room, rejections, with_reservation};
-use super::row_index::RowIndex;
+use super::row_index::{RowIndex, Words};
 use super::waiting::hand_over;
 use super::warnings::warnings;
 use crate::admission::admit::{Admission, Overload};
@@ -29,8 +29,9 @@ use crate::clock;
 use crate::event::decode::Decoded;
 use crate::event::table::Table;
 use crate::http::app::App;
+use crate::http::headers::ADDED_MAX;
 use crate::http::limits::fields::RateLimitFields;
-use crate::http::problem::{Problem, ProblemBody};
+use crate::http::problem::Problem;
 use crate::metrics::{ByReason, EventOutcome};
 
 /// The response header that repeats the level reached.
@@ -46,20 +47,7 @@ const BODY_GRACE: Duration = Duration::from_secs(2);
 const ANSWER_BYTES_UNRESERVED: usize = 512;
 
 /// Takes exposures: what was shown.
-#[utoipa::path(
-    post,
-    path = "/v1/exposures",
-    tag = "events",
-    params(Params),
-    request_body(content = crate::http::openapi::Exposure, description = crate::http::openapi::BODY),
-    responses(
-        (status = 200, description = "Committed in Postgres; or looked at only, with `validate`", body = Answer),
-        (status = 202, description = "Taken on; `ack` says which level was reached", body = Answer),
-        (status = "4XX", description = "Nothing was taken on", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, description = "No room now: Retry-After says when to come back", body = ProblemBody, content_type = "application/problem+json"),
-    ),
-    security(("api_key" = []), ("bearer" = []), ("basic" = []), ("query_key" = []))
-)]
+#[utoipa::path(post, path = "/v1/exposures", tag = "events", params(Params))]
 pub(crate) async fn exposures(
     State(app): State<Arc<App>>,
     request: Request,
@@ -68,20 +56,7 @@ pub(crate) async fn exposures(
 }
 
 /// Takes interactions: what people did.
-#[utoipa::path(
-    post,
-    path = "/v1/interactions",
-    tag = "events",
-    params(Params),
-    request_body(content = crate::http::openapi::Interaction, description = crate::http::openapi::BODY),
-    responses(
-        (status = 200, description = "Committed in Postgres; or looked at only, with `validate`", body = Answer),
-        (status = 202, description = "Taken on; `ack` says which level was reached", body = Answer),
-        (status = "4XX", description = "Nothing was taken on", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, description = "No room now: Retry-After says when to come back", body = ProblemBody, content_type = "application/problem+json"),
-    ),
-    security(("api_key" = []), ("bearer" = []), ("basic" = []), ("query_key" = []))
-)]
+#[utoipa::path(post, path = "/v1/interactions", tag = "events", params(Params))]
 pub(crate) async fn interactions(
     State(app): State<Arc<App>>,
     request: Request,
@@ -125,6 +100,10 @@ pub(crate) async fn collect(
     let (ack, partial, validate) = (options.ack, options.partial, options.validate);
     let admission = options.admission.clone();
     let charges = std::mem::take(&mut options.charges);
+    let words = match options.access.is_public() {
+        true => Words::Ours,
+        false => Words::OfPostgres,
+    };
     let body_bytes = received.bytes.len();
     let (mut decoded, reservation) = decode(app, table, options, received_at, received).await?;
     let row_index = RowIndex::of(&mut decoded);
@@ -195,7 +174,7 @@ pub(crate) async fn collect(
         result
     };
     if let Some(result) = &result {
-        row_index.settle(result, &mut answer, &mut room);
+        row_index.settle(result, words, &mut answer, &mut room);
     }
     let mut json = json_bytes(&answer);
     let reservation = match (
@@ -206,7 +185,7 @@ pub(crate) async fn collect(
         (Err(reservation), Some(result)) => {
             // There is no memory to list each row's result. The events are stored, so the results
             // are summed up instead.
-            row_index.settle(result, &mut answer, &mut Room::for_summaries());
+            row_index.settle(result, words, &mut answer, &mut Room::for_summaries());
             json = json_bytes(&answer);
             reservation
         }
@@ -282,13 +261,15 @@ fn respond(
     } else {
         StatusCode::ACCEPTED
     };
-    let headers = [
-        (ACK, HeaderValue::from_static(answer.ack)),
-        (CONTENT_TYPE, HeaderValue::from_static("application/json")),
-    ];
-    let mut response = (status, headers, Body::from(json)).into_response();
+    let mut response = Response::new(Body::from(json));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    // Room for those of the pipeline, too: to make more later would move all of them.
+    headers.reserve(3 + ADDED_MAX);
+    headers.insert(ACK, HeaderValue::from_static(answer.ack));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if let Some(fields) = rate_limits {
-        fields.put(response.headers_mut());
+        fields.put(headers);
     }
     response
 }

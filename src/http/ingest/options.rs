@@ -147,9 +147,16 @@ impl RequestOptions {
             return Ok(options);
         }
         if let Some(finding) = app.checks.refusal(table) {
+            let why = match options.access.is_public() {
+                true => format!(
+                    "an operator has to mend the database first ({})",
+                    finding.code
+                ),
+                false => finding.to_string(),
+            };
             return Err(Problem::unavailable(
                 "cannot_store",
-                format!("events cannot be stored: {finding}; send them again later"),
+                format!("events cannot be stored: {why}; send them again later"),
                 CANNOT_STORE_RETRY,
             ));
         }

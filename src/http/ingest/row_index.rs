@@ -2,10 +2,36 @@
 
 use super::response::{Answer, QuarantinedEvent, Room, Summary};
 use crate::event::decode::Decoded;
-use crate::event::result::RecordResult;
+use crate::event::result::{LEFT_OUT, PARTITION_BUDGET, QuarantinedRow, RecordResult};
 
 /// Most bytes of a Postgres message that are passed on; `quarantine show` prints all of it.
 const MESSAGE_BYTES_MAX: usize = 512;
+
+/// Whose words say why a row is in quarantine. Postgres's may name columns, constraints and values,
+/// which only operators and their servers are to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Words {
+    /// Those of Postgres.
+    OfPostgres,
+    /// Those of this service.
+    Ours,
+}
+
+impl Words {
+    fn of(self, bad: &QuarantinedRow) -> String {
+        if self == Self::OfPostgres {
+            return beginning_of(&bad.message);
+        }
+        let seen = match bad.sqlstate.get(..2) {
+            _ if bad.sqlstate == PARTITION_BUDGET => "the event waits for a partition of its time",
+            _ if bad.sqlstate == LEFT_OUT => "the database left the event out",
+            Some("22") => "the database does not take a value of the event",
+            Some("23") => "the event breaks a constraint of the database",
+            _ => "the database refused the event",
+        };
+        format!("{seen}; it is kept, and an operator can see why and store it")
+    }
+}
 
 /// The events of the body that each row holds: results come by row, the response reports events. A
 /// row may hold several events, and an event several rows.
@@ -43,7 +69,13 @@ impl RowIndex {
 
     /// Completes a response with the result of its record: each event counts once, with the worst
     /// result of its rows.
-    pub fn settle(&self, result: &RecordResult, answer: &mut Answer, room: &mut Room) {
+    pub fn settle(
+        &self,
+        result: &RecordResult,
+        words: Words,
+        answer: &mut Answer,
+        room: &mut Room,
+    ) {
         let mut quarantined: Vec<_> = result
             .quarantined
             .iter()
@@ -72,7 +104,7 @@ impl RowIndex {
             .map(|(index, bad)| QuarantinedEvent {
                 index,
                 code: bad.sqlstate.clone(),
-                message: beginning_of(&bad.message),
+                message: words.of(bad),
             });
         let (told, cut_off) = room.take_first(&mut results);
         let mut summary = Summary::default();
@@ -96,7 +128,6 @@ fn beginning_of(message: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::result::QuarantinedRow;
 
     /// The numbers of committed and duplicate events, and each quarantined one with its code.
     fn settled(
@@ -121,7 +152,12 @@ mod tests {
             quarantined: quarantined.iter().map(bad).collect(),
         };
         let mut answer = Answer::default();
-        row_index.settle(&result, &mut answer, &mut Room::of(10_000, 10));
+        row_index.settle(
+            &result,
+            Words::OfPostgres,
+            &mut answer,
+            &mut Room::of(10_000, 10),
+        );
         let told = answer.quarantined.unwrap().into_iter();
         (
             answer.committed.unwrap(),

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -19,7 +20,9 @@ use crate::tenants::refresh::KeySource;
 
 use crate::clock;
 use crate::http::app::App;
+use crate::http::auth::access;
 use crate::http::flag;
+use crate::http::problem::Problem;
 
 /// The spool counts as full if a body of this size does not fit.
 const TYPICAL_BODY_BYTES: usize = 64 * 1024;
@@ -130,6 +133,8 @@ fn is_zero(number: &i64) -> bool {
 pub(crate) struct Verbosity {
     /// Add the findings and the numbers.
     verbose: Option<String>,
+    /// An API key; none is needed. One that is only for publishing gets the codes of findings alone.
+    key: Option<String>,
 }
 
 impl Verbosity {
@@ -155,8 +160,13 @@ pub(crate) async fn healthz() -> &'static str {
     ))]
 pub(crate) async fn readyz(
     State(app): State<Arc<App>>,
-    Query(verbosity): Query<Verbosity>,
-) -> Response {
+    verbosity: Result<Query<Verbosity>, QueryRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let Query(verbosity) =
+        verbosity.map_err(|error| Problem::bad_request("invalid_query", error.body_text()))?;
+    // Findings may repeat what Postgres says.
+    let is_public = access::is_public_key(&headers, verbosity.key.as_deref(), &app);
     let mut reasons: Vec<Cow<'static, str>> = Vec::new();
     if app.stopping.is_cancelled() {
         reasons.push("the service is stopping".into());
@@ -227,7 +237,10 @@ pub(crate) async fn readyz(
     let found = app.checks.all();
     let sentences = |holds: fn(Severity) -> bool| {
         let findings = found.iter().filter(move |finding| holds(finding.severity));
-        findings.map(ToString::to_string)
+        findings.map(|finding| match is_public {
+            true => format!("for operators: {}", finding.code),
+            false => finding.to_string(),
+        })
     };
     // Causes come before their consequences.
     let reasons: Vec<String> = sentences(|severity| severity > Severity::Note)
@@ -259,9 +272,11 @@ pub(crate) async fn readyz(
             lost: fill.lost,
         });
         readiness.keys = Some(Keys::of(standing));
-        readiness.findings = found.into_iter().map(FindingBody::from).collect();
+        if !is_public {
+            readiness.findings = found.into_iter().map(FindingBody::from).collect();
+        }
     }
-    (code, Json(readiness)).into_response()
+    Ok((code, Json(readiness)).into_response())
 }
 
 impl From<Finding> for FindingBody {

@@ -8,6 +8,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+use super::documented::assert_documented;
 use super::settings::key;
 
 /// A client with one API key.
@@ -100,12 +101,16 @@ impl Client {
         body: Vec<u8>,
     ) -> reqwest::Result<Reply> {
         let url = format!("http://{}{path}{}", self.address, self.query);
-        let mut request = self.http.request(method, url).headers(self.headers.clone());
+        let mut request = self
+            .http
+            .request(method.clone(), url)
+            .headers(self.headers.clone());
         if !body.is_empty() {
             request = request.body(body);
         }
         let response = request.send().await?;
         let (status, headers) = (response.status(), response.headers().clone());
+        assert_documented(&method, path, status.as_u16());
         let text = response.text().await?;
         Ok(Reply {
             status: status.as_u16(),

@@ -6,6 +6,7 @@ mod audit;
 mod bodies;
 mod cluster;
 mod database;
+mod documented;
 mod generated;
 mod http;
 mod process;
