@@ -25,7 +25,7 @@ pub fn find() -> Option<String> {
     let names = [
         "chromium", "chromium-browser", "google-chrome", "google-chrome-stable",
     ];
-    let runs = |name: &&str| {
+    let runs = |name: &str| {
         let mut command = Command::new(name);
         command
             .arg("--version")
@@ -33,7 +33,7 @@ pub fn find() -> Option<String> {
             .stderr(Stdio::null());
         command.status().is_ok_and(|status| status.success())
     };
-    let found = names.iter().find(runs).map(ToString::to_string);
+    let found = names.into_iter().find(|name| runs(name)).map(str::to_owned);
     if found.is_none() {
         assert!(
             std::env::var_os(REQUIRE).is_none(),
