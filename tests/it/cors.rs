@@ -67,6 +67,9 @@ const SERVICES: (&str, &str) = (
     "http://localhost:3000, https://default.example",
 );
 
+/// A post: the tenant and role of its key, its headers, and whether it is let in.
+type Case<'a> = ((&'a str, Role), &'a [(&'a str, &'a str)], bool);
+
 async fn send(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)]) -> Reply {
     let mut connection = RawConnection::open(address).await;
     let mut head = format!("{method} {path} HTTP/1.1\r\nhost: ingest.example\r\n");
@@ -234,7 +237,7 @@ async fn a_post_is_checked_against_the_list_of_its_own_key() {
     let of_tenant = ("demo", Role::Ingest);
     let closed = ("demo", Role::Service);
     let of_service = ("other", Role::Ingest);
-    let cases: [((&str, Role), &[(&str, &str)], bool); 18] = [
+    let cases: [Case<'_>; 18] = [
         (publish, &[("origin", SHOP)], true),
         (publish, &[("origin", "https://a.b.shop.example")], true),
         (publish, &[("origin", "https://tenant.example")], false),

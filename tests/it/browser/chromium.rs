@@ -129,8 +129,9 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        let group = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        drop(group.map(|group| kill_process_group(group, Signal::KILL)));
+        if let Some(group) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+            kill_process_group(group, Signal::KILL).ok();
+        }
         drop(self.child.wait());
     }
 }
