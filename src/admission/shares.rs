@@ -90,6 +90,7 @@ impl Shares {
     }
 }
 
+#[cfg(test)]
 impl Share {
     /// Bytes of memory that the tenant holds.
     pub(super) fn held(&self) -> usize {
