@@ -22,7 +22,7 @@ pub struct Problem {
     code: &'static str,
     detail: String,
     retry_after: Option<Duration>,
-    rate_limits: Option<RateLimitFields>,
+    rate_limits: Option<Box<RateLimitFields>>,
     events_that_fit: Option<usize>,
     verdicts: Option<Arc<Verdicts>>,
     /// Whether the answer asks for Basic authentication.
@@ -132,7 +132,7 @@ impl Problem {
     ) -> Self {
         Self {
             retry_after: Some(retry_after),
-            rate_limits: Some(fields),
+            rate_limits: Some(Box::new(fields)),
             ..Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail)
         }
     }
