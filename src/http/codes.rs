@@ -50,7 +50,7 @@ const ELSEWHERE: &str =
 
 /// All codes, by status.
 #[rustfmt::skip]
-pub(crate) const PROBLEM_KINDS: [ProblemKind; 38] = [
+pub(crate) const PROBLEM_KINDS: [ProblemKind; 42] = [
     kind(400, "malformed_body", Scope::Events, "The body is not JSON in the framing that its Content-Type names.", "Correct the body at the place that the detail names."),
     kind(400, "no_events", Scope::Events, "The body holds no event.", "Send at least one event, or nothing."),
     kind(400, "invalid_ack", Scope::Events, "?ack= has an unknown value.", "Use received, durable or committed."),
@@ -68,6 +68,7 @@ pub(crate) const PROBLEM_KINDS: [ProblemKind; 38] = [
     kind(403, "unknown_tenant", Scope::Events, "There is no tenant as X-Org-Id names it.", "Correct the header, or create the tenant: recsys-ingest tenants create."),
     kind(403, "tenant_mismatch", Scope::Events, "The key may not write for the tenant in X-Org-Id.", "Leave the header out, or use a key of that tenant, or one with the role service."),
     kind(403, "tenant_not_active", Scope::Events, "The tenant is suspended or deleted.", "Keep the events until an operator has activated the tenant."),
+    kind(403, "origin_not_allowed", Scope::Events, "The web page is of an origin that neither the key, nor its tenant, nor the service lists.", "Add the origin: recsys-ingest keys grant KEY --origin ORIGIN."),
     kind(403, "host_not_allowed", Scope::Any, "Only with dev: the request names a host that is not this machine's.", "Use http://localhost, or start dev with --allow-host."),
     kind(404, "not_found", Scope::Operators, "There is nothing at this path, or another listener serves it.", "Post events to /v1/exposures and /v1/interactions."),
     kind(405, "method_not_allowed", Scope::Any, "The path takes another method.", "Use a method that the header Allow names."),
@@ -75,8 +76,11 @@ pub(crate) const PROBLEM_KINDS: [ProblemKind; 38] = [
     kind(413, "body_too_large", Scope::Events, "The body is larger than one may be, or its rows are.", "Send fewer events in one request; events_that_fit says how many where it is known."),
     kind(413, "too_many_events", Scope::Events, "The body holds more events than one may.", "Send them in several requests."),
     kind(415, "unsupported_media_type", Scope::Events, "Content-Type names no framing that is taken.", "Use application/json, application/x-ndjson or text/plain."),
+    kind(415, "unsupported_charset", Scope::Events, "The body, or its Content-Type, is in another encoding of text than UTF-8.", "Send UTF-8."),
     kind(415, "unsupported_encoding", Scope::Events, "Content-Encoding names no compression that is taken.", "Use gzip, deflate, zstd or br, once."),
     kind(422, "all_events_rejected", Scope::Events, "No event of the body is valid; rejected says why of each.", "Correct the events; sending them again as they are changes nothing."),
+    kind(422, "some_events_rejected", Scope::Events, "With partial=false: some events of the body are not valid, and none was taken.", "Correct or leave out the events that rejected names, and send the body again."),
+    kind(429, "rate_limited", Scope::Events, "The tenant, the key or the address has sent as much as its limit allows.", AGAIN),
     kind(500, "internal_error", Scope::Any, "The service made a mistake with this request.", "Send the same events again, each with its event_id and occurred_at: they may be stored or not."),
     kind(501, "unsupported_transfer_encoding", Scope::Any, "Transfer-Encoding is something else than chunked.", "Compress with Content-Encoding instead."),
     kind(503, "overloaded", Scope::Events, "The memory for events on their way is used up.", AGAIN),

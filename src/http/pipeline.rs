@@ -166,12 +166,10 @@ impl Service<hyper::Request<Incoming>> for Connected {
             let answer = context.answer(async { response }, in_progress);
             return Box::pin(answer.instrument(span));
         }
-        if self.is_extra {
-            if !context.route.is_some_and(Route::is_always_served) {
-                let response = span.in_scope(|| context.render(&too_many_connections()));
-                let answer = context.answer(async { response }, in_progress);
-                return Box::pin(answer.instrument(span));
-            }
+        if self.is_extra && !context.route.is_some_and(Route::is_always_served) {
+            let response = span.in_scope(|| context.render(&too_many_connections()));
+            let answer = context.answer(async { response }, in_progress);
+            return Box::pin(answer.instrument(span));
         }
         let table = context.table.filter(|_| request.method() == Method::POST);
         match table {
@@ -396,7 +394,7 @@ impl RequestContext {
 
     fn render(&mut self, problem: &Problem) -> Response {
         if let Some(page) = &mut self.page
-            && problem.code() == cors::NOT_ALLOWED
+            && cors::is_refusal(problem)
         {
             page.refuse();
         }

@@ -17,7 +17,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, sleep_until, timeout};
 use tokio_postgres::Client;
 
-use super::last_use;
+use super::last_use::writer::Writer;
 use super::lookup::{Asked, Lookups, Wanted};
 use super::rows;
 use super::snapshot::Snapshot;
@@ -283,7 +283,7 @@ impl TenantCache {
         failing: &mut Failing,
     ) -> Result<std::convert::Infallible> {
         let mut session = Session::open(target, Some(REFRESH_LIMIT)).await?;
-        let mut last_uses = last_use::Writer::default();
+        let mut last_uses = Writer::default();
         let mut asked = self.shared.lookups.open().await;
         loop {
             let Ok(changed) = timeout(REFRESH_LIMIT, self.refresh(&mut session.client)).await

@@ -331,11 +331,11 @@ async fn a_spent_byte_budget_is_503_at_once_and_says_when_to_come_back() {
     // A body reserves memory for the bytes that have arrived.
     let mut holder = RawConnection::open(service.client().address).await;
     holder
-        .send_head(INTERACTIONS, &[("content-length", "60000")])
+        .send_head(INTERACTIONS, &[("content-length", "54000")])
         .await;
-    holder.write(&[b' '; 59_999]).await;
+    holder.write(&[b' '; 53_999]).await;
     eventually("the loan", async || {
-        service.metric("recsys_ingest_queue_bytes").await >= 59_999.0
+        service.metric("recsys_ingest_queue_bytes").await >= 53_999.0
     })
     .await;
     let large = json!({"pad": "x".repeat(10_000)});

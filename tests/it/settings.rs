@@ -292,7 +292,7 @@ async fn a_service_runs_on_variables_and_files_alone_and_listens_on_several_addr
         .collect();
     assert_eq!(addresses.len(), 2, "{listening}");
     for address in addresses {
-        let client = Client::new(address).header("x-api-key", &key(DEMO, Role::Ingest));
+        let client = Client::new(address).header("x-api-key", &key("demo", Role::Ingest));
         let id = format!("click at {}", address.ip());
         let reply = client.post("/v1/interactions", &click(&id)).await;
         assert_eq!(reply.settled(), (1, 0, 0, 0), "{}", reply.text);
@@ -315,7 +315,7 @@ async fn keys_of_the_previous_secret_work_while_it_is_named() {
     ];
     let (code, made, said) = run(&create, &variables);
     assert_eq!(code, 0, "{said}");
-    let (old, new) = (key(DEMO, Role::Ingest), made.trim().to_owned());
+    let (old, new) = (key("demo", Role::Ingest), made.trim().to_owned());
     let settings = Settings::new(&database).with("--api-key-hash-secret", "rotated");
     let statuses = async |settings: &Settings| {
         let (mut process, client) = Process::serve(settings);

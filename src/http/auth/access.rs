@@ -22,8 +22,6 @@ use crate::tenants::settings::Origins;
 use crate::tenants::snapshot::{Caller, KeyError, Snapshot, Tenant, TenantStatus};
 
 use super::presented;
-use crate::clock;
-use crate::http::app::App;
 use crate::http::problem::Problem;
 
 /// A snapshot older than this may lack keys that exist.
@@ -221,11 +219,17 @@ impl Access {
 }
 
 /// Whether a request that needs no key presents one that is shipped to the public.
-pub(crate) fn is_public_key(headers: &HeaderMap, query_key: Option<&str>, app: &App) -> bool {
-    let (snapshot, now) = (app.tenants.snapshot(), clock::now());
+pub(crate) fn is_public_key(
+    headers: &HeaderMap,
+    query_key: Option<&str>,
+    tenants: &TenantCache,
+    hasher: &ApiKeyHasher,
+    now: Micros,
+) -> bool {
+    let snapshot = tenants.snapshot();
     let mut callers = presented::keys(headers, query_key).filter_map(|key| {
         let key = key.ok()?;
-        let mut hashes = app.key_hasher.hashes(&key);
+        let mut hashes = hasher.hashes(&key);
         hashes.find_map(|hash| snapshot.lookup(hash, now.0).ok())
     });
     callers
@@ -298,14 +302,12 @@ fn caller_of(
             Err(KeyError::TenantSuspended | KeyError::TenantDeleted) => Err(suspended()),
         };
     }
-    if !unknown.is_empty() {
-        if tenants.age().is_none_or(|age| age > STALE_AFTER) {
-            return Err(Problem::unavailable(
-                "keys_unavailable",
-                "the API keys cannot be read from the database at the moment, so this one may exist; send the request again later",
-                Duration::from_secs(2),
-            ));
-        }
+    if !unknown.is_empty() && tenants.age().is_none_or(|age| age > STALE_AFTER) {
+        return Err(Problem::unavailable(
+            "keys_unavailable",
+            "the API keys cannot be read from the database at the moment, so this one may exist; send the request again later",
+            Duration::from_secs(2),
+        ));
     }
     match why_none {
         Some(reason) => unauthorized("invalid_api_key", reason),

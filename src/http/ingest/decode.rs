@@ -79,7 +79,9 @@ async fn decode_once(
         .await;
     let turn = Arc::clone(&app.decoding).acquire_owned().await;
     let worker = Arc::clone(app);
+    let span = tracing::Span::current();
     let decoding = tokio::task::spawn_blocking(move || {
+        let _span = span.entered();
         let limits = worker.event_limits;
         let decoded = decode_now(&worker, table, &options, received_at, &received, limits);
         drop((turn, own_turn));

@@ -166,7 +166,13 @@ pub(crate) async fn readyz(
     let Query(verbosity) =
         verbosity.map_err(|error| Problem::bad_request("invalid_query", error.body_text()))?;
     // Findings may repeat what Postgres says.
-    let is_public = access::is_public_key(&headers, verbosity.key.as_deref(), &app);
+    let is_public = access::is_public_key(
+        &headers,
+        verbosity.key.as_deref(),
+        &app.tenants,
+        &app.key_hasher,
+        clock::now(),
+    );
     let mut reasons: Vec<Cow<'static, str>> = Vec::new();
     if app.stopping.is_cancelled() {
         reasons.push("the service is stopping".into());

@@ -50,12 +50,12 @@ pub(crate) fn find(
     )
 }
 
+/// Names and values of parameters.
+type Pairs = Vec<(String, String)>;
+
 /// The parameters of a group, or the line that cannot be read.
-fn group(
-    text: &str,
-    service: &str,
-) -> Result<Option<Vec<(String, String)>>, (usize, &'static str)> {
-    let mut found: Option<Vec<(String, String)>> = None;
+fn group(text: &str, service: &str) -> Result<Option<Pairs>, (usize, &'static str)> {
+    let mut found: Option<Pairs> = None;
     for (i, line) in text.lines().enumerate() {
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {

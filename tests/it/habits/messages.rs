@@ -43,7 +43,7 @@ async fn a_path_is_found_in_each_of_its_spellings() {
     ] {
         let post = Post::of(target).line(format!("PUT {target} HTTP/1.1"));
         let reply = habits.refuses(post, (405, "method_not_allowed")).await;
-        assert_eq!(reply.header("allow"), "POST", "{target}");
+        assert_eq!(reply.header("allow"), "POST, OPTIONS", "{target}");
     }
     for (target, status) in [
         ("/healthz", 200),

@@ -93,7 +93,7 @@ void all();
 /// Each has one thing that the types do not allow.
 const WRONG: [&str; 3] = [
     r#"const x: Event = { event_type: "stare", item_id: "lamp" };"#,
-    r#"const x: Event = { event_type: "click" };"#,
+    r#"const x: Event = { item_id: "lamp" };"#,
     r#"const x: Problem["code"] = "no_such_code";"#,
 ];
 
@@ -147,9 +147,9 @@ func main() {
 	if err != nil {
 		panic(err)
 	}
-	position, now, ack := int32(2), time.Now(), InteractionsParamsAck("committed")
-	click := Interaction{EventType: "click", ItemId: "lamp", Position: &position, OccurredAt: &now}
-	view := Interaction{EventType: "view", ItemId: "lamp"}
+	item, position, now, ack := "lamp", int32(2), time.Now(), InteractionsParamsAck("committed")
+	click := Interaction{EventType: "click", ItemId: &item, Position: &position, OccurredAt: &now}
+	view := Interaction{EventType: "view", ItemId: &item}
 	var list, envelope InteractionBody
 	if err := list.FromInteractionList([]Interaction{click, view}); err != nil {
 		panic(err)

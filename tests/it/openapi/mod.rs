@@ -26,8 +26,10 @@ fn texts(array: &Value) -> BTreeSet<String> {
 }
 
 /// Literals in the place of a code that are none.
-const NO_CODES: [&str; 8] = [
-    "copy", "database", "degraded", "nowhere", "other", "ready", "unknown", "unready",
+const NO_CODES: [&str; 22] = [
+    "copy", "database", "degraded", "false", "format", "key", "no", "nowhere", "off", "on",
+    "other", "parent_id", "partial", "ready", "request", "strict", "trace_id", "true", "unknown",
+    "unready", "validate", "yes",
 ];
 
 /// The codes that a source file gives to problems: the literals like `not_found` that are an

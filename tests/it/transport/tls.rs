@@ -254,6 +254,7 @@ async fn a_new_certificate_is_taken_over_and_a_broken_one_is_not() {
         certificates.put(cert, key);
         eventually(why, async || notes().await.contains(why)).await;
         assert_eq!(shown().await, der("next.crt"));
+        eventually("it is logged", async || served.process.log().contains(why)).await;
         let log = served.process.log();
         assert_eq!(log.matches(why).count(), 1, "{log}");
     }
