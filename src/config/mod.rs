@@ -3,6 +3,11 @@
 //! Each setting is a flag with an environment variable, and its doc comment is its help. The
 //! README's table is generated from here, and a test compares the two. Numbers that need no setting
 //! are constants where they are used.
+#![allow(
+    rustdoc::bare_urls,
+    rustdoc::broken_intra_doc_links,
+    reason = "doc comments of settings are their help, and name addresses as they are written"
+)]
 
 pub mod actor;
 pub mod address;

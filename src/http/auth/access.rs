@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use uuid::Uuid;
 
 use crate::event::context::Tenants;
@@ -97,9 +97,12 @@ impl Access {
             snapshot,
             unknown: Mutex::default(),
         };
-        // A blank one is what a template writes whose variable is unset.
+        // A blank one is what a template writes whose variable is unset. Where the header may name any
+        // tenant, events would go to a wrong one, so there it is refused.
+        let may_be_blank = !access.caller.roles.contains(Role::Service);
+        let is_none = |named: &HeaderValue| named.as_bytes().trim_ascii().is_empty();
         let named = headers.get("x-org-id");
-        if let Some(named) = named.filter(|named| !named.as_bytes().trim_ascii().is_empty()) {
+        if let Some(named) = named.filter(|named| !(may_be_blank && is_none(named))) {
             let named = named.to_str().unwrap_or_default();
             if access.named(named) == Err(Code::UnknownTenant)
                 && tenants.find(Wanted::Tenant(named.to_owned())).await
