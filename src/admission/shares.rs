@@ -2,8 +2,8 @@
 //!
 //! A tenant may hold a multiple of what is free (the dynamic threshold of shared-memory switches).
 //! So a tenant that is alone may hold nearly all, several that want more than there is get the same
-//! each, and something is always free for one that holds little. Nothing is set aside for tenants
-//! that send nothing, and nobody has to count those that do.
+//! each, and something is always free for one that holds little. Tenants that send nothing take
+//! nothing, and the number of those that send is not needed.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};

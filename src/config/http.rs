@@ -36,7 +36,7 @@ pub struct Http {
     )]
     pub trusted_proxies: TrustedProxies,
 
-    /// Origins of web pages that may post where neither the key nor its tenant has a list of its own, with commas between: https://shop.example,https://*.shop.example; * is any, null is pages without one
+    /// Origins of web pages that may post where neither the key nor its tenant lists origins, separated by commas: https://shop.example,https://*.shop.example; * is any, null is pages without one
     #[arg(
         long,
         env = "INGEST_CORS_ORIGINS",

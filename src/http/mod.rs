@@ -12,6 +12,7 @@ pub(crate) mod hosts;
 pub mod ingest;
 pub(crate) mod limits;
 pub(crate) mod listener;
+pub(crate) mod message;
 pub(crate) mod openapi;
 pub(crate) mod ops;
 pub(crate) mod pipeline;

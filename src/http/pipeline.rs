@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::header::{ALLOW, CONNECTION, HOST, HeaderName, TRANSFER_ENCODING};
+use axum::http::header::{ALLOW, CONNECTION, HeaderName};
 use axum::http::uri::PathAndQuery;
 use axum::http::{HeaderValue, Method, StatusCode, Uri, Version};
 use axum::response::Response;
@@ -36,6 +36,7 @@ use super::headers::protect;
 use super::hosts::Hosts;
 use super::ingest::body::read as body;
 use super::ingest::handler;
+use super::message;
 use super::problem::Problem;
 use super::routes::{Port, Route};
 use super::traceparent::TraceParent;
@@ -145,7 +146,8 @@ impl Service<hyper::Request<Incoming>> for Connected {
         let request = request.map(Body::new);
         let mut context = RequestContext::begin(&self.front, self.scheme, &request);
         let span = context.span(&request);
-        let refused = malformed(&request).or_else(|| self.front.refusal(&request, self.scheme));
+        let refused =
+            message::malformed(&request).or_else(|| self.front.refusal(&request, self.scheme));
         if let Some(problem) = refused {
             // Where the next request begins is not certain: this one's length may be ambiguous.
             context.closes = true;
@@ -198,46 +200,6 @@ impl Service<hyper::Request<Incoming>> for Connected {
             }
         }
     }
-}
-
-/// What is wrong with a request as a message (RFC 9112), beyond what the parser checks.
-fn malformed(request: &Request) -> Option<Problem> {
-    if request.version() >= Version::HTTP_2 {
-        return None;
-    }
-    let headers = request.headers();
-    let mut hosts = headers.get_all(HOST).iter();
-    let host = match (hosts.next(), hosts.next()) {
-        (None, None) if request.version() < Version::HTTP_11 => None,
-        (Some(host), None) => Some(host),
-        (None, _) => return Some(bad_host("the request has no Host header")),
-        (Some(_), Some(_)) => return Some(bad_host("the request has more than one Host header")),
-    };
-    if host.is_some_and(|host| !is_host(host)) {
-        return Some(bad_host(
-            "the Host header is not a host with an optional port",
-        ));
-    }
-    // The parser has checked that the last coding is chunked.
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    let plain = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");
-    if codings.next().is_some_and(|first| !plain(first)) || codings.next().is_some() {
-        return Some(Problem::new(
-            StatusCode::NOT_IMPLEMENTED,
-            "unsupported_transfer_encoding",
-            "Transfer-Encoding is chunked and nothing else; compress with Content-Encoding",
-        ));
-    }
-    None
-}
-
-fn is_host(host: &HeaderValue) -> bool {
-    let host = host.as_bytes();
-    host.is_empty() || (!host.contains(&b'@') && axum::http::uri::Authority::try_from(host).is_ok())
-}
-
-fn bad_host(detail: &str) -> Problem {
-    Problem::bad_request("invalid_host", detail)
 }
 
 fn too_many_connections() -> Problem {
@@ -490,54 +452,5 @@ mod tests {
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
         let fine = caught(async { Ok("fine".into_response()) }).await;
         assert_eq!(fine.unwrap().status(), StatusCode::OK);
-    }
-
-    #[test]
-    fn a_message_is_looked_at_as_rfc_9112_says() {
-        let check = |version, headers: &[(HeaderName, &'static str)]| {
-            let mut request = Request::new(Body::empty());
-            *request.version_mut() = version;
-            for (name, value) in headers {
-                let value = HeaderValue::from_static(value);
-                request.headers_mut().append(name, value);
-            }
-            let problem = malformed(&request)?;
-            Some(problem.render("/", "r", true).status().as_u16())
-        };
-        let one = (HOST, "a:80");
-        for (version, headers, status) in [
-            (Version::HTTP_11, vec![], Some(400)),
-            (Version::HTTP_10, vec![], None),
-            (Version::HTTP_2, vec![], None),
-            (Version::HTTP_11, vec![one.clone()], None),
-            (Version::HTTP_11, vec![(HOST, "")], None),
-            (Version::HTTP_11, vec![(HOST, "[::1]:8080")], None),
-            (Version::HTTP_11, vec![one.clone(), one.clone()], Some(400)),
-            (Version::HTTP_10, vec![one.clone(), one.clone()], Some(400)),
-            (Version::HTTP_11, vec![(HOST, "a, b")], Some(400)),
-            (Version::HTTP_11, vec![(HOST, "a/b")], Some(400)),
-            (Version::HTTP_11, vec![(HOST, "u@a")], Some(400)),
-            (
-                Version::HTTP_11,
-                vec![one.clone(), (TRANSFER_ENCODING, "Chunked")],
-                None,
-            ),
-            (
-                Version::HTTP_11,
-                vec![one.clone(), (TRANSFER_ENCODING, "gzip, chunked")],
-                Some(501),
-            ),
-            (
-                Version::HTTP_11,
-                vec![
-                    one,
-                    (TRANSFER_ENCODING, "gzip"),
-                    (TRANSFER_ENCODING, "chunked"),
-                ],
-                Some(501),
-            ),
-        ] {
-            assert_eq!(check(version, &headers), status, "{version:?} {headers:?}");
-        }
     }
 }

@@ -296,3 +296,31 @@ async fn a_running_service_follows_and_notes_when_keys_were_used() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_key_that_an_operator_holds_locked_delays_no_refresh() {
+    let database = Database::migrated().await;
+    let run = |arguments: &[&str]| document(&database, arguments);
+    run(&["tenants", "create", "shop"]);
+    let held = run(&["keys", "create", "shop", "--role", "ingest"]);
+    let service = Service::on(&database, |settings| settings.with("--key-refresh", "1s")).await;
+    let post = async |key: &Value| {
+        let secret = key["secret"].as_str().unwrap();
+        let client = service.client().header("x-api-key", secret);
+        client.post("/v1/interactions", &click("a")).await.status
+    };
+    let mut client = database.connect().await;
+    let transaction = client.transaction().await.unwrap();
+    let lock = "SELECT id FROM tenant_api_keys FOR UPDATE";
+    assert_eq!(transaction.query(lock, &[]).await.unwrap().len(), 1);
+    assert_eq!(post(&held).await, 200);
+    // The use of the locked key is to be noted by now, and a revoked key still stops in time.
+    for _ in 0..2 {
+        let other = run(&["keys", "create", "shop", "--role", "ingest"]);
+        assert_eq!(post(&other).await, 200);
+        let started = std::time::Instant::now();
+        run(&["keys", "revoke", other["id"].as_str().unwrap()]);
+        eventually("the key is refused", async || post(&other).await == 401).await;
+        assert!(started.elapsed() < std::time::Duration::from_secs(20));
+    }
+}

@@ -51,8 +51,8 @@ pub struct Buckets(Mutex<State>);
 pub(crate) struct State {
     pub(crate) events: Bucket,
     pub(crate) bytes: Bucket,
-    /// The last body that had too many events: its announced bytes, and its events. Bodies as large
-    /// are refused by their head while so many events have no room.
+    /// The last body that had too many events: its announced bytes, and its events. While the bucket
+    /// has no room for that number of events, bodies of that size are refused before they are read.
     refused: Option<(u64, u64)>,
 }
 
@@ -135,8 +135,8 @@ impl State {
             .max_by_key(|(_, _, wait)| *wait)
     }
 
-    /// The events that a body of so many announced bytes has, going by one that was refused: as
-    /// many for its size. A much smaller body says nothing.
+    /// An estimate of the events in a body, from its announced bytes and the last refused body. A
+    /// body of less than half of that one's size is taken to have one.
     fn events_of(&self, announced: u64) -> u64 {
         match self.refused {
             Some((bytes, events)) if announced >= bytes.div_ceil(2) => {

@@ -50,7 +50,7 @@ impl Bucket {
         empty_at.saturating_sub(now + rate.window())
     }
 
-    /// Takes `units`, whatever there is.
+    /// Takes `units`, also where there are fewer: the bucket then has a debt.
     pub(crate) fn take(&mut self, units: u64, now: u64) {
         if let Some(rate) = self.rate {
             self.full_at = self.full_at.max(now).saturating_add(rate.time_for(units));

@@ -1,9 +1,9 @@
 //! Buckets by key: a tenant's id, an API key's id, a client's address.
 //!
 //! Invariant: at most `max` keys are held, and a key that has not been seen for a while is dropped
-//! once its buckets are full, when it makes no difference. Past `max`, the keys that were not seen
-//! for longest are forgotten in one step, whatever they have spent: a flood of addresses costs
-//! bounded memory and constant time.
+//! once its buckets are full, when it makes no difference. Past `max`, the older half of the keys is
+//! dropped in one step, with what they have spent: a flood of addresses takes bounded memory and
+//! constant time.
 
 use std::collections::HashMap;
 use std::hash::Hash;

@@ -57,7 +57,7 @@ fn an_id_tells_the_time_only_as_a_v7_within_the_horizon() {
             assert_eq!(told.rows[0]["occurred_at"], at, "{id}");
             let warned = [("arrival_time_used", "occurred_at")];
             assert_eq!(told.warned(), &warned[usize::from(is_told)..], "{id}");
-            // The sender's time counts, whatever the id.
+            // The sender's time is taken, with any id.
             event["occurred_at"] = json!("2026-05-01T00:00:00Z");
             let told = decode(table, &event.to_string());
             assert_eq!(told.rows[0]["occurred_at"], "2026-05-01T00:00:00Z", "{id}");

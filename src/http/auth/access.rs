@@ -1,7 +1,8 @@
 //! Authentication and authorisation: an API key, its tenant, its roles.
 //!
-//! Reads the snapshot in memory; only a key or tenant that it does not have is looked up alone. A key that is missing from a stale snapshot may exist in the
-//! database, so the response is 503 (the service's error), not 401 (the caller's).
+//! Reads the snapshot in memory; only a key or tenant that it does not have is looked up alone. A
+//! key that is missing from a stale snapshot may exist in the database, so the response is 503 (the
+//! service's error), not 401 (the caller's).
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

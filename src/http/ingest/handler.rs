@@ -136,7 +136,11 @@ pub(crate) async fn collect(
         false => {
             let told_bytes = json_bytes(&(&rejected, &rejected_more, &warnings)).len();
             let reservation = admission.reserve(told_bytes + ANSWER_BYTES_UNRESERVED);
-            Some(reservation.map_err(refuse)?)
+            let reservation = reservation.map_err(|reason| {
+                app.rate_limits.give_back(&charges, cost);
+                refuse(reason)
+            });
+            Some(reservation?)
         }
     };
     let valid = row_index.events();
