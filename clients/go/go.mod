@@ -1,0 +1,3 @@
+module recsys-ingest/clients/go
+
+go 1.22
