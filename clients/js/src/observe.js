@@ -1,0 +1,51 @@
+// Impressions of what was really visible: half of the element, for one second, once.
+
+const LONG_ENOUGH = 1000;
+
+/** `observe(element, item)` for a client; one observer watches all elements. */
+export function observer(ingest) {
+  const items = new WeakMap(), since = new Map();
+  let timer;
+  const watcher = typeof IntersectionObserver === 'undefined' ? null : new IntersectionObserver(entries => {
+    const now = performance.now();
+    for (const { target, intersectionRatio } of entries) {
+      if (intersectionRatio < 0.5) since.delete(target);
+      else if (!since.has(target)) since.set(target, now);
+    }
+    later();
+  }, { threshold: 0.5 });
+
+  function later() {
+    if (!timer && since.size) timer = setTimeout(look, LONG_ENOUGH);
+  }
+
+  function look() {
+    timer = undefined;
+    const now = performance.now(), lists = new Map();
+    for (const [element, began] of since) {
+      // A page in the background shows nothing.
+      if (document.visibilityState === 'hidden') since.set(element, now);
+      else if (now - began >= LONG_ENOUGH - 20) {
+        const { requestId, surface, ...item } = items.get(element);
+        const list = JSON.stringify([requestId, surface]);
+        lists.set(list, [...(lists.get(list) ?? []), item]);
+        since.delete(element);
+        watcher.unobserve(element);
+      }
+    }
+    for (const [list, seen] of lists) {
+      const [requestId, surface] = JSON.parse(list);
+      ingest.impressions({ items: seen, requestId: requestId ?? undefined, surface: surface ?? undefined });
+    }
+    later();
+  }
+
+  return (element, item) => {
+    items.set(element, item);
+    watcher?.observe(element);
+    return () => {
+      since.delete(element);
+      watcher?.unobserve(element);
+    };
+  };
+}

@@ -1,0 +1,46 @@
+// What waits outlives the page, in localStorage: an entry for each event, so that tabs do not
+// overwrite each other. Memory takes over wherever storage is denied or full.
+import { memory } from './core.js';
+
+/** A store for `createIngest`, shared by all tabs of the origin that use the same key. */
+export function persistence(key) {
+  const inMemory = memory();
+  let storage, mark = 0;
+  for (const char of key) mark = (Math.imul(mark, 31) + char.charCodeAt(0)) >>> 0;
+  const prefix = `recsys-ingest:${mark.toString(36)}:`, waiting = prefix + 'w:';
+  try {
+    storage = localStorage;
+    storage.setItem(prefix + '?', '');
+    storage.removeItem(prefix + '?');
+  } catch {
+    return inMemory;
+  }
+  const tried = (run, otherwise) => {
+    try {
+      return run();
+    } catch {
+      return otherwise?.();
+    }
+  };
+  const names = start => Array.from({ length: storage.length }, (_, at) => storage.key(at)).filter(name => name?.startsWith(start));
+  return {
+    all: () => [
+      ...tried(() => names(waiting).map(name => [name.slice(waiting.length), storage.getItem(name)]).filter(one => one[1]), () => []),
+      ...inMemory.all(),
+    ],
+    put: (id, text) => tried(() => (storage.setItem(waiting + id, text), true), () => inMemory.put(id, text)),
+    remove(ids) {
+      inMemory.remove(ids);
+      for (const id of ids) tried(() => storage.removeItem(waiting + id));
+    },
+    get: name => tried(() => JSON.parse(storage.getItem(prefix + name))) ?? inMemory.get(name),
+    set: (name, value) =>
+      tried(() => storage.setItem(prefix + name, JSON.stringify(value)), () => inMemory.set(name, value)),
+    forget() {
+      inMemory.forget();
+      tried(() => names(prefix).forEach(name => storage.removeItem(name)));
+    },
+    // One tab sends; without locks each does, and what is sent twice is recognised by its id.
+    alone: run => (navigator.locks ? navigator.locks.request(prefix, run) : run()),
+  };
+}
