@@ -42,7 +42,7 @@ pub use traffic::{Plan, Sent, Told, Traffic};
 use std::time::{Duration, Instant};
 
 /// The longest wait for something that should happen soon.
-pub const SOON: Duration = Duration::from_secs(30);
+pub const SOON: Duration = Duration::from_secs(120);
 
 /// Waits until `holds` returns true; fails with `what` after `SOON`.
 pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {

@@ -55,6 +55,8 @@ impl Settings {
         .with("--horizon-past", "20000d")
         .with("--horizon-future", "20000d")
         .with("--key-refresh", "1h")
+        // A machine that runs many tests may be slow.
+        .with("--commit-timeout", "30s")
         .with("--shutdown-grace", "20s")
     }
 
