@@ -45,6 +45,7 @@ mod losses;
 mod malformed;
 mod matrix;
 mod messages;
+mod observability;
 mod openapi;
 mod outage;
 mod partitions;
