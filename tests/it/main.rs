@@ -28,6 +28,7 @@ mod copies;
 mod cors;
 mod crash;
 mod delivery;
+mod deploy;
 mod dev;
 mod directory;
 mod doors;

@@ -24,16 +24,15 @@ fn settings() -> String {
             .iter()
             .map(|value| format!("`{}`", value.to_string_lossy()))
             .collect();
-        let default =
-            if secret::is_required(argument.get_id().as_str()) && !argument.is_required_set() {
-                "none".to_owned()
-            } else if default.is_empty() {
-                "required".to_owned()
-            } else if default.is_empty() || default == ["``"] {
-                "none".to_owned()
-            } else {
-                default.concat()
-            };
+        let is_required =
+            argument.is_required_set() || secret::is_required(argument.get_id().as_str());
+        let default = if is_required {
+            "required".to_owned()
+        } else if default.is_empty() || default == ["``"] {
+            "none".to_owned()
+        } else {
+            default.concat()
+        };
         let help = argument
             .get_help()
             .map(ToString::to_string)
