@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 #[derive(Clone, Debug)]
 pub enum Node {
     Null,
-    Bool(bool),
+    Bool,
     Number(String),
     Text(String),
     List(Vec<Node>),
@@ -197,7 +197,7 @@ impl Struct {
 
 /// Decodes an object into a struct: a member goes into the field of its exact name, else into the
 /// first one that is equal by simple case folding; the last one wins; a null changes nothing.
-pub fn decode(node: &Node, fields: &'static [(&'static str, Kind)]) -> Result<Struct, String> {
+fn decode(node: &Node, fields: &'static [(&'static str, Kind)]) -> Result<Struct, String> {
     let Node::Object(members) = node else {
         return Err("not an object".into());
     };
@@ -236,7 +236,7 @@ fn value_of(node: &Node, kind: Kind) -> Result<Option<Decoded>, String> {
             Ok(value) if value.is_finite() => Decoded::Other,
             _ => return Err(format!("is the number {text}")),
         },
-        (Kind::Bool, Node::Bool(_)) => Decoded::Other,
+        (Kind::Bool, Node::Bool) => Decoded::Other,
         (Kind::Texts, Node::Object(members)) => {
             let is_text = |(_, value): &(String, Node)| matches!(value, Node::Text(_) | Node::Null);
             match members.iter().all(is_text) {
@@ -274,8 +274,8 @@ fn parse_value(rest: &mut &str) -> Result<Node, String> {
     };
     for (word, node) in [
         ("null", Node::Null),
-        ("true", Node::Bool(true)),
-        ("false", Node::Bool(false)),
+        ("true", Node::Bool),
+        ("false", Node::Bool),
     ] {
         if let Some(after) = rest.strip_prefix(word) {
             *rest = after;
