@@ -111,7 +111,7 @@ mod tests {
             ("12.5", true),
             ("1e308", true),
             ("1e309", false),
-            (&digits, false),
+            (digits.as_str(), false),
         ] {
             let native = format!(
                 r#"{{"request_id":"r","surface":"s","items":[],"occurred_at":"{NOW}","meta":{{"latency_ms":{number}}}}}"#
