@@ -17,6 +17,12 @@ pub trait Tenants {
     /// The tenant's id, if the caller may write for it.
     fn resolve(&self, named: &str) -> Result<Uuid, Code>;
 
+    /// Whether the tenant of events that name none is a guess: the caller may write for any, and
+    /// its request names none.
+    fn is_own_a_guess(&self) -> bool {
+        false
+    }
+
     /// The surfaces that events of the tenant may name. `None`: any.
     fn surfaces(&self, _tenant: &Uuid) -> Option<&[String]> {
         None
@@ -96,6 +102,19 @@ impl Context<'_> {
         })
     }
 
+    /// The tenant of an event in a format that has no field for one.
+    pub(super) fn tenant_of_unnamed(&self, named: &[Option<Value<'_>>]) -> Result<Uuid, Rejection> {
+        let is_blank = |value: &Value<'_>| value.text(EVENT_ID_BYTES_MAX) == Ok(None);
+        if self.tenants.is_own_a_guess() && named.iter().flatten().all(is_blank) {
+            return Err(Rejection::of(
+                Code::MissingTenant,
+                "tenant_id",
+                "the format names no tenant, and the key may write for any: send the header X-Org-Id, or tenant_id in the event, or use the tenant's own key",
+            ));
+        }
+        self.tenant_of(named)
+    }
+
     /// Checks that events of the tenant may name the surface.
     pub(super) fn check_surface(
         &self,
@@ -153,6 +172,18 @@ impl Context<'_> {
     }
 }
 
+/// The id that an event's sender gave it, in any format; `None` if it is blank.
+pub(super) fn named_id(
+    tenant: &Uuid,
+    event_id: Option<Value<'_>>,
+) -> Result<Option<Uuid>, Rejection> {
+    let named = match event_id {
+        Some(value) => value.text(EVENT_ID_BYTES_MAX)?,
+        None => None,
+    };
+    Ok(named.map(|named| identity::event_id(tenant, &named)))
+}
+
 /// An event's id and time, from its native fields.
 ///
 /// An event without a time has that of its id, if the id is a UUIDv7 and tells a time within the
@@ -164,11 +195,7 @@ pub(super) fn native_identity(
     context: &Context<'_>,
     notes: &mut Notes<'_>,
 ) -> Result<(Uuid, Micros), Rejection> {
-    let named = match event_id {
-        Some(value) => value.text(EVENT_ID_BYTES_MAX)?,
-        None => None,
-    };
-    let id = named.map(|named| identity::event_id(tenant, &named));
+    let id = named_id(tenant, event_id)?;
     let at = match (occurred_at, &id) {
         (Some(value), _) => context.instant(value, notes)?,
         (None, Some(id)) => match Micros::of_uuid_v7(id).filter(|at| context.is_in_range(*at)) {

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use super::body::RawEvent;
 use super::context::{Context, native_identity};
 use super::field::{self, KEY_BYTES_MAX, Names, Value, opt_path_safe, opt_text, required};
+use super::folding;
 use super::format::Format;
 use super::identity::RequestId;
 use super::items::too_many;
@@ -21,7 +22,7 @@ use super::time::Micros;
 use super::unknown;
 use super::warning::{Notes, WarningCode};
 
-/// Members of an item that must be numbers: readers of the suite decode them as such.
+/// Members of an item that must be numbers: readers of the suite decode them as doubles.
 const ITEM_NUMBERS: [&str; 4] = [
     "score", "propensity", "logging_propensity", "target_propensity",
 ];
@@ -367,15 +368,29 @@ impl<'a> Item<'a> {
                 self.rank = Some(named("rank"));
                 Ok(())
             }
-            key => match ITEM_NUMBERS.into_iter().find(|name| *name == key) {
-                Some(name) if raw != "null" => named(name).number().map(|_| ()),
-                Some(_) => Ok(()),
-                None => {
-                    self.names_ids |= subject::may_name_ids(key) || subject::may_name_ids(raw);
-                    Ok(())
-                }
-            },
+            key => self.other(key, named("")),
         }
+    }
+
+    /// Checks a member that is neither the item's id nor its rank.
+    fn other(&mut self, key: &str, value: Value<'a>) -> Result<(), Rejection> {
+        if let Some(name) = ITEM_NUMBERS.into_iter().find(|name| *name == key) {
+            return match value.raw {
+                "null" => Ok(()),
+                _ => Value { name, ..value }.float().map(|_| ()),
+            };
+        }
+        if let Some(name) = folding::mistaken_for(key) {
+            return Err(Rejection::of(
+                Code::DuplicateField,
+                key.to_owned(),
+                format!(
+                    "readers of the suite ignore case in names and take it for {name}: write {name}, once, or leave it out"
+                ),
+            ));
+        }
+        self.names_ids |= subject::may_name_ids(key) || subject::may_name_ids(value.raw);
+        Ok(())
     }
 }
 

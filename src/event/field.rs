@@ -203,6 +203,22 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// The text of a number that a double holds. Readers of the suite decode such fields as one, and
+    /// give up on the whole document at a number beyond its range.
+    pub(super) fn float(&self) -> Result<&'a str, Rejection> {
+        let text = self.number()?;
+        // Without an exponent, a number of this length is below 10^308.
+        let is_short = text.len() <= 308 && !text.contains(['e', 'E']);
+        if is_short || text.parse().is_ok_and(f64::is_finite) {
+            return Ok(text);
+        }
+        Err(Rejection::of(
+            Code::NumberOutOfRange,
+            self.name,
+            "must be within the range of a double, up to 1.8e308: readers of the suite cannot decode more",
+        ))
+    }
+
     /// An object's text.
     pub(super) fn object(&self) -> Result<&'a str, Rejection> {
         if self.raw.starts_with('{') {

@@ -1,11 +1,12 @@
 //! The suite's other formats, mapped as the tables of contract §3 say.
 //!
-//! They have no event id, so one is derived from the event's text: a log file that is posted twice
-//! is stored once.
+//! An event without an `event_id` has one made from what [`name`]s it: a log file that is posted
+//! twice is stored once, also if a shipper has written its lines anew.
 
 pub(crate) mod grouping;
-
-use uuid::Uuid;
+mod name;
+#[cfg(test)]
+mod tests;
 
 use super::body::RawEvent;
 use super::context::Context;
@@ -15,17 +16,16 @@ use super::exposure::{
 };
 use super::field::{self, Names, Value, opt_path_safe, opt_text, required};
 use super::format::Format;
-use super::identity::{self, RequestId};
+use super::identity::RequestId;
 use super::interaction::Interaction;
 use super::items;
 use super::json::write::ObjectWriter;
 use super::meta::Meta;
 use super::rejection::{Code, Rejection};
-use super::row::Key;
 use super::subject::{self, Subject};
-use super::time::Micros;
 use super::unknown;
 use super::warning::Notes;
+use name::Name;
 
 /// recsys-service's exposure log: `service_v1`.
 pub(super) fn service_v1<'a>(
@@ -49,13 +49,14 @@ pub(super) fn service_v1<'a>(
         client_context,
         items,
         tenant,
+        event_id,
     ] = unknown::pick(
         event,
         const {
             &Names::new([
                 "schema_version", "timestamp", "request_id", "tenant_id", "surface", "segment",
                 "algo_version", "config_version", "rules_version", "experiment", "subject",
-                "context", "items", "tenant",
+                "context", "items", "tenant", "event_id",
             ])
         },
         context,
@@ -116,8 +117,15 @@ pub(super) fn service_v1<'a>(
     );
     object.close();
 
+    let name = Name {
+        format: Format::ServiceV1,
+        request_id: Some(&request_id),
+        occurred_at,
+        surface: Some(&surface),
+        subject: &subject,
+    };
     Ok(Exposure {
-        key: derived_key(tenant, occurred_at, Format::ServiceV1, event),
+        key: name.key(tenant, event_id, &[])?,
         received_at: context.received_at,
         surface,
         segment,
@@ -155,12 +163,13 @@ pub(super) fn eval_v1<'a>(
         error,
         tenant_id,
         tenant,
+        event_id,
     ] = unknown::pick(
         event,
         const {
             &Names::new([
                 "request_id", "user_id", "ts", "items", "context", "latency_ms", "error",
-                "tenant_id", "tenant",
+                "tenant_id", "tenant", "event_id",
             ])
         },
         context,
@@ -191,7 +200,7 @@ pub(super) fn eval_v1<'a>(
         ..Subject::default()
     };
     let latency_ms = latency_ms
-        .map(|value| Ok(("latency_ms", value.number()?)))
+        .map(|value| Ok(("latency_ms", value.float()?)))
         .transpose()?;
     meta.kept = [latency_ms, error.map(|value| ("error", value.raw))]
         .into_iter()
@@ -208,8 +217,15 @@ pub(super) fn eval_v1<'a>(
     push_items(&mut response, required(items, "items")?, context)?;
     response.push('}');
 
+    let name = Name {
+        format: Format::EvalV1,
+        request_id: Some(&request_id),
+        occurred_at,
+        surface: Some(&surface),
+        subject: &subject,
+    };
     Ok(Exposure {
-        key: derived_key(tenant, occurred_at, Format::EvalV1, event),
+        key: name.key(tenant, event_id, &[])?,
         received_at: context.received_at,
         surface,
         segment: opt_path_safe(in_context("context.segment", "segment")?)?,
@@ -256,12 +272,13 @@ pub(super) fn outcome_v1<'a>(
         ts,
         tenant_id,
         tenant,
+        event_id,
     ] = unknown::pick(
         event,
         const {
             &Names::new([
                 "request_id", "user_id", "item_id", "event_type", "value", "ts", "tenant_id",
-                "tenant",
+                "tenant", "event_id",
             ])
         },
         context,
@@ -269,7 +286,7 @@ pub(super) fn outcome_v1<'a>(
         &mut meta.extra,
     )?;
     let occurred_at = context.instant(required(ts, "ts")?, notes)?;
-    let tenant = context.tenant_of(&[tenant_id, tenant])?;
+    let tenant = context.tenant_of_unnamed(&[tenant_id, tenant])?;
     let request_id = opt_text(request_id)?.map(RequestId::parse);
     let nobody = request_id.as_ref().map(|id| &*id.text);
     let subject = Subject {
@@ -288,13 +305,21 @@ pub(super) fn outcome_v1<'a>(
             ));
         }
     };
+    let item_id = items::item_id(item_id)?;
+    let name = Name {
+        format: Format::OutcomeV1,
+        request_id: request_id.as_ref(),
+        occurred_at,
+        surface: None,
+        subject: &subject,
+    };
     Ok(Interaction {
-        key: derived_key(tenant, occurred_at, Format::OutcomeV1, event),
+        key: name.key(tenant, event_id, &[&item_id, event_type])?,
         received_at: context.received_at,
         surface: None,
         segment: None,
         event_type,
-        item_id: items::item_id(item_id)?,
+        item_id,
         position: None,
         value: value
             .map(|value| items::decimal(value, notes))
@@ -325,12 +350,4 @@ fn hashed_subject(who: Value<'_>, context: &Context<'_>) -> Result<Subject, Reje
         of("subject.anonymous_id", "subject.anonymous_id_hash")?,
         of("subject.session_id", "subject.session_id_hash")?,
     ))
-}
-
-fn derived_key(tenant: Uuid, occurred_at: Micros, format: Format, event: &RawEvent<'_, '_>) -> Key {
-    Key {
-        tenant,
-        occurred_at,
-        event_id: identity::event_id_of_text(&tenant, format.as_str(), [event.text]),
-    }
 }

@@ -149,19 +149,20 @@ pub fn event_id(tenant: &Uuid, named: &str) -> Uuid {
     Uuid::try_parse(named).unwrap_or_else(|_| Uuid::new_v5(tenant, named.as_bytes()))
 }
 
-/// The id of an event in a format that has no field for one.
+/// The id of an event that has none, from the parts that name it.
 ///
-/// Derived from the event's text, so that a log file that is posted twice is stored once. The NUL
-/// keeps these names apart from those that [`event_id`] is given: no accepted string contains one.
-pub fn event_id_of_text<'a>(
+/// A NUL stands between the parts, so no two lists of them make one name, and none of these names is
+/// one that [`event_id`] is given: no accepted string contains a NUL.
+pub fn event_id_of_parts<'a>(
     tenant: &Uuid,
     format: &str,
-    texts: impl IntoIterator<Item = &'a str>,
+    parts: impl IntoIterator<Item = &'a str>,
 ) -> Uuid {
-    let mut name = Vec::from(format.as_bytes());
-    for text in texts {
+    let mut name = Vec::with_capacity(256);
+    name.extend_from_slice(format.as_bytes());
+    for part in parts {
         name.push(0);
-        name.extend_from_slice(text.as_bytes());
+        name.extend_from_slice(part.as_bytes());
     }
     Uuid::new_v5(tenant, &name)
 }

@@ -10,6 +10,7 @@ pub mod body;
 pub mod decode;
 pub(crate) mod exposure;
 pub(crate) mod field;
+mod folding;
 pub(crate) mod formats;
 pub mod identity;
 pub(crate) mod interaction;

@@ -41,6 +41,8 @@ pub enum Code {
     TooManyItems,
     /// The format does not know a field, and the request asks to refuse such events.
     UnknownField,
+    /// The event names no tenant, and the key may write for any.
+    MissingTenant,
     /// The tenant that the event names does not exist.
     UnknownTenant,
     /// The event names another tenant than the key's, and the key may not.
@@ -57,7 +59,7 @@ pub enum Code {
 
 impl Code {
     /// All codes, in the order of the documentation.
-    pub const ALL: [Code; 24] = [
+    pub const ALL: [Code; 25] = [
         Code::InvalidJson,
         Code::InvalidUtf8,
         Code::NotAnObject,
@@ -76,6 +78,7 @@ impl Code {
         Code::OccurredAtOutOfRange,
         Code::TooManyItems,
         Code::UnknownField,
+        Code::MissingTenant,
         Code::UnknownTenant,
         Code::TenantMismatch,
         Code::TenantNotActive,
@@ -105,6 +108,7 @@ impl Code {
             Code::OccurredAtOutOfRange => "occurred_at_out_of_range",
             Code::TooManyItems => "too_many_items",
             Code::UnknownField => "unknown_field",
+            Code::MissingTenant => "missing_tenant",
             Code::UnknownTenant => "unknown_tenant",
             Code::TenantMismatch => "tenant_mismatch",
             Code::TenantNotActive => "tenant_not_active",
@@ -140,6 +144,9 @@ impl Code {
             Code::TooManyItems => "More items than one event may hold (1000)",
             Code::UnknownField => {
                 "The format does not know a field, and `?strict=true` asks to refuse such events"
+            }
+            Code::MissingTenant => {
+                "The event names no tenant, in a format that has no field for it, and the key may write for any: send X-Org-Id, or use the tenant's own key"
             }
             Code::UnknownTenant => "The tenant that the event names does not exist",
             Code::TenantMismatch => {

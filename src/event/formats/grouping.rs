@@ -1,16 +1,16 @@
 //! Lists of recsys-pipelines, which come as one line for each item.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use uuid::Uuid;
 
 use crate::event::body::RawEvent;
-use crate::event::context::Context;
+use crate::event::context::{Context, named_id};
 use crate::event::exposure::{Experiment, Exposure, Versions, required_surface};
 use crate::event::field::{Names, opt_text, required};
 use crate::event::format::Format;
-use crate::event::identity::{self, Pseudonym, RequestId};
+use crate::event::identity::{Pseudonym, RequestId};
 use crate::event::items;
 use crate::event::json;
 use crate::event::json::write::ObjectWriter;
@@ -21,6 +21,8 @@ use crate::event::subject::{self, HexText, Subject};
 use crate::event::time::Micros;
 use crate::event::unknown;
 use crate::event::warning::Notes;
+
+use super::name::Name;
 
 /// A line without a request id joins a list within this time of its first or last line.
 const SAME_LIST_US: i64 = 1_000_000;
@@ -56,10 +58,17 @@ pub(in crate::event) struct Group<'a> {
 #[derive(Debug)]
 struct Line<'a> {
     index: u32,
-    text: &'a str,
+    name: LineName<'a>,
+    extra: Vec<json::Field<'a>>,
+}
+
+/// What names a line of a list, in the order in which lines are compared.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct LineName<'a> {
+    event_id: Option<Uuid>,
+    at: Micros,
     item_id: Cow<'a, str>,
     rank: Option<i32>,
-    extra: Vec<json::Field<'a>>,
 }
 
 impl<'a> Grouping<'a> {
@@ -93,12 +102,13 @@ impl<'a> Grouping<'a> {
             request_id,
             rank,
             tenant_id,
+            event_id,
         ] = unknown::pick(
             event,
             const {
                 &Names::new([
                     "v", "ts", "tenant", "surface", "session_id", "item_id", "user_id",
-                    "request_id", "rank", "tenant_id",
+                    "request_id", "rank", "tenant_id", "event_id",
                 ])
             },
             context,
@@ -125,9 +135,12 @@ impl<'a> Grouping<'a> {
         context.check_surface(&list.tenant, Some(&list.surface))?;
         let line = Line {
             index,
-            text: event.text,
-            item_id: items::item_id(item_id)?,
-            rank: rank.map(|value| value.int(0)).transpose()?,
+            name: LineName {
+                event_id: named_id(&list.tenant, event_id)?,
+                at,
+                item_id: items::item_id(item_id)?,
+                rank: rank.map(|value| value.int(0)).transpose()?,
+            },
             extra: extra.into_iter().cloned().collect(),
         };
         self.held_bytes += size_of::<Line<'_>>() + line.extra.len() * size_of::<json::Field<'_>>();
@@ -188,22 +201,27 @@ impl<'a> Group<'a> {
         });
         let mut response = String::from("{\"items\":[");
         let mut extra = String::from("[");
-        for (place, line) in self.lines.iter().enumerate() {
+        let mut names = HashSet::with_capacity(self.lines.len());
+        for line in &self.lines {
+            let place = names.len();
+            // A line that stands twice is one item.
+            if !names.insert(&line.name) {
+                continue;
+            }
             if place > 0 {
                 response.push(',');
             }
-            let rank = line
-                .rank
-                .map_or_else(|| (place + 1).to_string(), |rank| rank.to_string());
+            let rank = line.name.rank;
+            let rank = rank.map_or_else(|| (place + 1).to_string(), |rank| rank.to_string());
             let mut item = ObjectWriter::open(&mut response);
-            item.str("item_id", &line.item_id).raw("rank", &rank);
+            item.str("item_id", &line.name.item_id).raw("rank", &rank);
             item.close();
             if !line.extra.is_empty() {
                 if extra.len() > 1 {
                     extra.push(',');
                 }
                 let mut kept = ObjectWriter::open(&mut extra);
-                kept.str("item_id", &line.item_id);
+                kept.str("item_id", &line.name.item_id);
                 for field in &line.extra {
                     subject::push_unknown(&mut kept, field, context.pseudonymizer);
                 }
@@ -212,7 +230,6 @@ impl<'a> Group<'a> {
         }
         response.push_str("]}");
         extra.push(']');
-        let texts = self.lines.iter().map(|line| line.text);
         let subject = Subject {
             user_key: list.user,
             session: Some(session),
@@ -235,11 +252,25 @@ impl<'a> Group<'a> {
                 &mut Notes::default(),
             )
             .expect("only a client's own meta can be wrong, and lines have none");
+        let name = Name {
+            format,
+            request_id: named,
+            occurred_at: self.first,
+            surface: Some(&list.surface),
+            subject: &subject,
+        };
+        let event_id = shared_id(&names).unwrap_or_else(|| {
+            let mut sorted: Vec<_> = names.into_iter().collect();
+            sorted.sort_unstable();
+            let parts: Vec<String> = sorted.into_iter().flat_map(LineName::parts).collect();
+            let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+            name.id(&list.tenant, &parts)
+        });
         Exposure {
             key: Key {
                 tenant: list.tenant,
                 occurred_at: self.first,
-                event_id: identity::event_id_of_text(&list.tenant, format.as_str(), texts),
+                event_id,
             },
             received_at: context.received_at,
             surface: list.surface.clone(),
@@ -252,5 +283,26 @@ impl<'a> Group<'a> {
             request_id,
             subject,
         }
+    }
+}
+
+/// The id that all lines of a list carry, if it is one.
+fn shared_id(names: &HashSet<&LineName<'_>>) -> Option<Uuid> {
+    let mut ids = names.iter().map(|name| name.event_id);
+    let first = ids.next()??;
+    ids.all(|id| id == Some(first)).then_some(first)
+}
+
+impl LineName<'_> {
+    /// The parts that the line adds to the name of its list. A list that comes in two pieces is two
+    /// events: with the list's own fields alone, the second would be a duplicate of the first.
+    fn parts(&self) -> [String; 4] {
+        let text = |part: Option<String>| part.unwrap_or_default();
+        [
+            text(self.event_id.map(|id| id.to_string())),
+            self.at.0.to_string(),
+            self.item_id.to_string(),
+            text(self.rank.map(|rank| rank.to_string())),
+        ]
     }
 }

@@ -40,6 +40,8 @@ pub struct Access {
     caller: Caller,
     /// The tenant of events that name none.
     tenant: Arc<Tenant>,
+    /// Whether `X-Org-Id` names it.
+    is_named: bool,
     snapshot: Arc<Snapshot>,
     /// Tenants that events named and the snapshot does not have.
     unknown: Mutex<Vec<String>>,
@@ -95,6 +97,7 @@ impl Access {
         let mut access = Self {
             caller,
             tenant,
+            is_named: false,
             snapshot,
             unknown: Mutex::default(),
         };
@@ -111,6 +114,7 @@ impl Access {
                 access.snapshot = tenants.snapshot();
             }
             access.tenant = access.tenant_of_header(named)?;
+            access.is_named = true;
         }
         Ok(access)
     }
@@ -251,6 +255,10 @@ impl Tenants for Access {
             }
         }
         found
+    }
+
+    fn is_own_a_guess(&self) -> bool {
+        !self.is_named && self.caller.roles.contains(Role::Service)
     }
 
     fn surfaces(&self, tenant: &Uuid) -> Option<&[String]> {

@@ -10,8 +10,7 @@ use crate::schema::words::adopted;
 const ENOUGH: u32 = 7;
 
 /// Drops the views: PostgreSQL does not change the type of a column that a view uses.
-const NO_VIEWS: &str =
-    "DROP VIEW IF EXISTS recsys_exposures, recsys_outcomes, experiment_assignments CASCADE";
+const NO_VIEWS: &str = "DROP VIEW IF EXISTS recsys_exposures, recsys_outcomes, experiment_assignments, exposures_for_pipelines CASCADE";
 
 async fn inspected(database: &Database) -> Vec<Finding> {
     inspect(&database.connect().await, ENOUGH).await.unwrap()
