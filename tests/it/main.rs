@@ -34,6 +34,7 @@ mod doors;
 mod duplicates;
 mod formats;
 mod framing;
+mod given_back;
 mod goodbye;
 mod habits;
 mod histories;
