@@ -201,24 +201,25 @@ impl Interaction<'_> {
     }
 }
 
-/// What `event_type` may be; `conversion` is recsys-eval's name for a purchase.
-pub(crate) const EVENT_TYPES: [&str; 6] = [
-    "impression", "view", "click", "add_to_cart", "purchase", "conversion",
-];
+/// The labels of the enum `interaction_type`.
+pub(crate) const LABELS: [&str; 5] = ["impression", "view", "click", "add_to_cart", "purchase"];
 
-/// The label in the enum `interaction_type`.
+/// recsys-eval's name for a purchase, which `event_type` may have, too.
+pub(crate) const CONVERSION: &str = "conversion";
+
+/// The label of an event type.
 fn event_type(value: Value<'_>) -> Result<&'static str, Rejection> {
-    match &*value.string()? {
-        "impression" => Ok("impression"),
-        "view" => Ok("view"),
-        "click" => Ok("click"),
-        "add_to_cart" => Ok("add_to_cart"),
-        // recsys-eval's name for it.
-        "purchase" | "conversion" => Ok("purchase"),
-        _ => Err(Rejection::of(
+    let named = value.string()?;
+    let label = match &*named {
+        CONVERSION => "purchase",
+        named => named,
+    };
+    let found = LABELS.into_iter().find(|known| *known == label);
+    found.ok_or_else(|| {
+        Rejection::of(
             Code::InvalidValue,
             value.name,
-            "must be one of impression, view, click, add_to_cart, purchase",
-        )),
-    }
+            format!("must be one of {}", LABELS.join(", ")),
+        )
+    })
 }

@@ -35,6 +35,7 @@ mod doors;
 mod duplicates;
 mod formats;
 mod framing;
+mod given_back;
 mod goodbye;
 mod habits;
 mod histories;

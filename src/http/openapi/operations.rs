@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use crate::event::format::Format;
-use crate::event::interaction::EVENT_TYPES;
+use crate::event::interaction::{CONVERSION, LABELS};
 use crate::event::rejection::Code;
 use crate::event::table::Table;
 use crate::http::codes::{PROBLEM_KINDS, Scope};
@@ -24,7 +24,8 @@ pub(super) fn complete(document: &mut Value) {
     let schemas = &mut document["components"]["schemas"];
     batch(schemas, Table::Exposures);
     batch(schemas, Table::Interactions);
-    schemas["Interaction"]["properties"]["event_type"]["enum"] = json!(EVENT_TYPES);
+    let event_types: Vec<_> = LABELS.into_iter().chain([CONVERSION]).collect();
+    schemas["Interaction"]["properties"]["event_type"]["enum"] = json!(event_types);
     schemas["Answer"]["properties"]["ack"]["enum"] = json!(acks());
     schemas["RejectedEvent"]["properties"]["code"]["enum"] = json!(Code::ALL.map(Code::as_str));
     schemas["ProblemBody"]["properties"]["code"]["enum"] = json!(codes());

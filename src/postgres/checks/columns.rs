@@ -1,5 +1,6 @@
 //! Checks the columns of the event tables against the row format.
 
+use crate::event::interaction::LABELS;
 use crate::event::row::{Column, Kind};
 use crate::event::table::Table;
 
@@ -25,9 +26,6 @@ const NEVER_NULL: [&str; 12] = [
     "exposure_events.surface",
     "exposure_events.segment",
 ];
-
-/// The types of an interaction.
-const EVENT_TYPES: [&str; 5] = ["impression", "view", "click", "add_to_cart", "purchase"];
 
 /// `numeric(18,6)`: the digits before the decimal point …
 const DECIMAL_WHOLE_DIGITS: i32 = 12;
@@ -262,7 +260,7 @@ fn limit(column: &Column, found: &ColumnFacts) -> Option<(Severity, &'static str
 /// The values of a column that may be an enum.
 fn labels_of(column: &Column) -> &'static [&'static str] {
     match column.name {
-        "event_type" => &EVENT_TYPES,
+        "event_type" => &LABELS,
         _ => &[],
     }
 }

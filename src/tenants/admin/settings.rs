@@ -9,10 +9,8 @@ use serde::de::DeserializeOwned;
 use tokio_postgres::Transaction;
 use uuid::Uuid;
 
+use crate::event::interaction::LABELS;
 use crate::tenants::settings::{KeySettings, Limits, TenantSettings};
-
-/// The labels of the enum `interaction_type`.
-const EVENT_TYPES: [&str; 5] = ["impression", "view", "click", "add_to_cart", "purchase"];
 
 /// Settings that are kept in a table.
 pub(super) trait Document: Serialize + DeserializeOwned + Default + PartialEq {
@@ -37,10 +35,10 @@ impl Document for TenantSettings {
     fn check(&self) -> Result<()> {
         check_limits(&self.limits)?;
         for (name, event_type) in &self.event_names {
-            if !EVENT_TYPES.contains(&event_type.as_str()) {
+            if !LABELS.contains(&event_type.as_str()) {
                 bail!(
                     "'{name}' is mapped to '{event_type}', and an event type is one of {}",
-                    EVENT_TYPES.join(", ")
+                    LABELS.join(", ")
                 );
             }
         }
