@@ -104,6 +104,11 @@ pub enum BodyError {
     /// It is in another encoding than UTF-8.
     #[error("the body is {0}; send UTF-8")]
     Foreign(&'static str),
+    /// It is compressed, and was not said to be, or not so often.
+    #[error(
+        "the body is compressed with {0}: compress it once, and name that in Content-Encoding: {0}"
+    )]
+    Compressed(&'static str),
     /// It is an HTML form.
     #[error(
         "the body is a form, as URLSearchParams and HTML forms send it; send JSON, with Content-Type: application/json or, from a beacon, as text"
@@ -172,6 +177,9 @@ impl<'a> Body<'a> {
         };
         if let Some(name) = encoding::foreign(bytes) {
             return Err(BodyError::Foreign(name));
+        }
+        if let Some(name) = encoding::compression(bytes) {
+            return Err(BodyError::Compressed(name));
         }
         if framing == Framing::Form
             && !matches!(encoding::content(bytes).first(), None | Some(b'{' | b'['))
