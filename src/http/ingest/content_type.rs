@@ -16,7 +16,7 @@ const TOLD_CHARS_MAX: usize = 80;
 ///
 /// Several headers, or several values in one, count as one if they mean the same: proxies add what
 /// they believe to be missing.
-pub(super) fn framing(headers: &HeaderMap) -> Result<Framing, Problem> {
+pub(crate) fn framing(headers: &HeaderMap) -> Result<Framing, Problem> {
     let mut found: Option<(Framing, String)> = None;
     for value in headers.get_all(CONTENT_TYPE) {
         let value = String::from_utf8_lossy(value.as_bytes());
