@@ -10,6 +10,7 @@ COPY Cargo.toml Cargo.lock rustfmt.toml clippy.toml ./
 COPY src src
 COPY migrations migrations
 COPY benches benches
+COPY fuzz fuzz
 COPY crates crates
 COPY loadtest loadtest
 RUN cargo build --release --locked --package recsys-ingest

@@ -32,3 +32,6 @@ pub(crate) mod drain_rate;
 pub mod finding;
 pub mod logging;
 pub mod metrics;
+
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::memory::{MemoryLimit, Reservation};
 use super::record::{InMemory, Record, stream};
 use super::shares::{RECORDS_FACTOR, Share, Shares};
+use super::spool_shares::{Room, SpoolShares};
 use crate::drain_rate::DrainRate;
 use crate::event::body::Memory;
 use crate::event::result::RecordResult;
@@ -36,6 +37,11 @@ pub enum Overload {
     /// The spool has reached its cap.
     #[error("the spool has reached its cap (--spool-bytes-max)")]
     Spool,
+    /// The tenant has put its share into the spool.
+    #[error(
+        "the tenant has its share of the spool (--spool-bytes-max), which is more than half full, and the rest is kept for others"
+    )]
+    SpoolShare,
     /// The disk has no free space beyond its reserve.
     #[error("the disk of the spool has no free space beyond --spool-disk-reserve")]
     Reserve,
@@ -88,6 +94,7 @@ pub struct Admission {
 struct Shared {
     memory: MemoryLimit,
     shares: Shares,
+    spool_shares: SpoolShares,
     /// Records that wait for the disk, of all tenants.
     waiting: Arc<AtomicUsize>,
     entries: flume::Sender<Record>,
@@ -116,6 +123,7 @@ impl Admission {
         let shared = Shared {
             memory,
             shares,
+            spool_shares: SpoolShares::default(),
             waiting: Arc::default(),
             entries,
             spool,
@@ -188,7 +196,23 @@ impl Admission {
     /// Whether a body of `bytes` fits into the spool; checked before any work is done for it.
     pub fn has_room(&self, bytes: usize) -> Result<(), Overload> {
         self.is_not_fenced_off()?;
-        Ok(self.shared.spool.has_room(bytes)?)
+        self.shared.spool.has_room(bytes)?;
+        match self.may_spool(bytes, self.spool_room()) {
+            true => Ok(()),
+            false => Err(Overload::SpoolShare),
+        }
+    }
+
+    fn may_spool(&self, bytes: usize, room: Room) -> bool {
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        self.shared
+            .spool_shares
+            .allow(self.share.owner, bytes, room)
+    }
+
+    fn spool_room(&self) -> Room {
+        let (free, all) = self.shared.spool.room();
+        Room { free, all }
     }
 
     /// After the fencing, records would stay in the spool until an operator acts.
@@ -228,6 +252,10 @@ impl Admission {
         if own >= free.saturating_mul(RECORDS_FACTOR) {
             return Err(Overload::Records);
         }
+        let (bytes, room) = (rows.framed().len(), self.spool_room());
+        if !self.may_spool(bytes, room) {
+            return Err(Overload::SpoolShare);
+        }
         let turn = self.shared.turn.fetch_add(1, Ordering::Relaxed);
         let turn = turn % usize::from(self.shared.shards);
         let shard = u8::try_from(turn).expect("the remainder of a u8 is one");
@@ -249,7 +277,10 @@ impl Admission {
         entries.try_send(entry).map_err(|error| match error {
             flume::TrySendError::Full(_) => Overload::Records,
             flume::TrySendError::Disconnected(_) => Overload::Stopping,
-        })
+        })?;
+        let (owner, bytes) = (self.share.owner, bytes as u64);
+        self.shared.spool_shares.count(owner, bytes, room);
+        Ok(())
     }
 
     /// When a client should retry after a refusal, from the measured drain rate. Jitter keeps
@@ -267,7 +298,7 @@ impl Admission {
                 .drain
                 .time_for(self.shared.memory.bytes_max() as u64 / 4, now),
             // Space in the spool is freed a segment at a time.
-            Overload::Spool | Overload::Reserve => {
+            Overload::Spool | Overload::SpoolShare | Overload::Reserve => {
                 self.shared.drain.time_for(self.shared.segment_bytes, now)
             }
         };

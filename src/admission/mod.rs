@@ -9,3 +9,4 @@ pub(crate) mod memory;
 pub(crate) mod rate_limit;
 pub mod record;
 mod shares;
+mod spool_shares;

@@ -22,7 +22,7 @@ pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 pub(super) const ROUND_TRIP: Duration = Duration::from_millis(10);
 
 /// Parses a switch.
-pub(super) fn boolean(text: &str) -> Result<bool, String> {
+pub(crate) fn boolean(text: &str) -> Result<bool, String> {
     match text.trim().to_ascii_lowercase().as_str() {
         "1" | "true" | "yes" | "on" => Ok(true),
         "0" | "false" | "no" | "off" => Ok(false),
@@ -31,7 +31,7 @@ pub(super) fn boolean(text: &str) -> Result<bool, String> {
 }
 
 /// Parses a list of origins with commas between. A blank text is no origin.
-pub(super) fn origins(text: &str) -> Result<Origins, String> {
+pub(crate) fn origins(text: &str) -> Result<Origins, String> {
     let entries = text.split(',').filter(|_| !text.trim().is_empty());
     Origins::parse(entries).map_err(|error| error.to_string())
 }
@@ -43,7 +43,7 @@ pub(crate) fn word<T: FromStr<Err: Display>>(text: &str) -> Result<T, String> {
 }
 
 /// Parses any length of time.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let text = text.trim();
     humantime::parse_duration(text).or_else(|error| {
         // Fractions, as Go writes them: 1.5h.
@@ -94,7 +94,7 @@ where
 }
 
 /// Parses a size.
-pub(super) fn size(text: &str) -> Result<ByteSize, String> {
+pub(crate) fn size(text: &str) -> Result<ByteSize, String> {
     at_least(0)(text)
 }
 

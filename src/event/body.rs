@@ -93,6 +93,11 @@ pub enum BodyError {
     /// It is in another encoding than UTF-8.
     #[error("the body is {0}; send UTF-8")]
     Foreign(&'static str),
+    /// It is compressed, and was not said to be, or not so often.
+    #[error(
+        "the body is compressed with {0}: compress it once, and name that in Content-Encoding: {0}"
+    )]
+    Compressed(&'static str),
     /// It is an HTML form.
     #[error(
         "the body is a form, as URLSearchParams and HTML forms send it; send JSON, with Content-Type: application/json or, from a beacon, as text"
@@ -162,7 +167,10 @@ impl<'a> Body<'a> {
         if let Some(name) = encoding::foreign(bytes) {
             return Err(BodyError::Foreign(name));
         }
-        match framing.of(bytes) {
+        match let Some(name) = encoding::compression(bytes) {
+            return Err(BodyError::Compressed(name));
+        }
+        if framing.of(bytes) {
             Some(Documents::One) => body.document(utf8(bytes)?, limits)?,
             Some(Documents::Lines) => body.lines(bytes, limits)?,
             None => return Err(BodyError::Form),

@@ -85,7 +85,7 @@ pub(crate) const PROBLEM_KINDS: [ProblemKind; 42] = [
     kind(501, "unsupported_transfer_encoding", Scope::Any, "Transfer-Encoding is something else than chunked.", "Compress with Content-Encoding instead."),
     kind(503, "overloaded", Scope::Events, "The memory for events on their way is used up.", AGAIN),
     kind(503, "too_many_slow_bodies", Scope::Events, "Bodies under this key that have not arrived in full hold its share of the memory.", AGAIN),
-    kind(503, "spool_full", Scope::Events, "The spool, or the free space that is left to others on its disk, is used up.", AGAIN),
+    kind(503, "spool_full", Scope::Events, "The spool, the tenant's share of it, or the free space that is left to others on its disk, is used up.", AGAIN),
     kind(503, "disk_failed", Scope::Events, "The disk of the spool failed.", ELSEWHERE),
     kind(503, "disk_stalled", Scope::Events, "The disk of the spool does not answer.", "Send the same events again, each with its event_id and occurred_at: they may be stored or not."),
     kind(503, "keys_unavailable", Scope::Events, "The API keys cannot be read at the moment, so the key may be valid.", AGAIN),

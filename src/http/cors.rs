@@ -189,7 +189,7 @@ fn is_listed(origin: &str, app: &App) -> bool {
 }
 
 /// The request's origin; `None` if it is not one origin, as in no browser's request.
-fn origin_of(headers: &HeaderMap) -> Option<&str> {
+pub(crate) fn origin_of(headers: &HeaderMap) -> Option<&str> {
     let mut values = headers.get_all(ORIGIN).iter();
     let (Some(origin), None) = (values.next(), values.next()) else {
         return None;
@@ -206,7 +206,7 @@ fn origin_of(headers: &HeaderMap) -> Option<&str> {
 /// Browsers say so in `Sec-Fetch-Site`, and only over HTTPS or to this machine. Without it, `Origin`
 /// and `Host` are compared, where the host is an address or `localhost`: with another name, any
 /// website could have its own name resolve to this service (DNS rebinding).
-fn is_same_origin(headers: &HeaderMap) -> bool {
+pub(crate) fn is_same_origin(headers: &HeaderMap) -> bool {
     if let Some(site) = headers.get(FETCH_SITE) {
         return site == "same-origin";
     }
@@ -231,7 +231,7 @@ fn is_same_origin(headers: &HeaderMap) -> bool {
 ///
 /// The service trusts no header but the one with the key, and what monitoring adds to a page's
 /// requests must not keep its events out.
-fn allowed_headers(headers: &HeaderMap) -> HeaderValue {
+pub(crate) fn allowed_headers(headers: &HeaderMap) -> HeaderValue {
     let base = HeaderValue::from_static(HEADERS);
     let asked = headers.get_all(ACCESS_CONTROL_REQUEST_HEADERS).iter();
     let mut all = String::from(HEADERS);

@@ -5,6 +5,7 @@
 
 use axum::extract::Request;
 use axum::http::header::{HOST, TRANSFER_ENCODING};
+use axum::http::uri::Authority;
 use axum::http::{HeaderValue, StatusCode, Version};
 
 use super::problem::Problem;
@@ -42,7 +43,15 @@ pub(crate) fn malformed(request: &Request) -> Option<Problem> {
 
 fn is_host(host: &HeaderValue) -> bool {
     let host = host.as_bytes();
-    host.is_empty() || (!host.contains(&b'@') && axum::http::uri::Authority::try_from(host).is_ok())
+    if host.is_empty() || host.contains(&b'@') {
+        return host.is_empty();
+    }
+    let Ok(authority) = Authority::try_from(host) else {
+        return false;
+    };
+    let port = &authority.as_str()[authority.host().len()..];
+    // A port may be blank (RFC 3986, 3.2.3).
+    matches!(port, "" | ":") || authority.port_u16().is_some()
 }
 
 fn bad_host(detail: &str) -> Problem {
@@ -76,6 +85,10 @@ mod tests {
             (Version::HTTP_11, vec![one.clone()], None),
             (Version::HTTP_11, vec![(HOST, "")], None),
             (Version::HTTP_11, vec![(HOST, "[::1]:8080")], None),
+            (Version::HTTP_11, vec![(HOST, "a:")], None),
+            (Version::HTTP_11, vec![(HOST, "a:65535")], None),
+            (Version::HTTP_11, vec![(HOST, "a:65536")], Some(400)),
+            (Version::HTTP_11, vec![(HOST, "a:x")], Some(400)),
             (Version::HTTP_11, vec![one.clone(), one.clone()], Some(400)),
             (Version::HTTP_10, vec![one.clone(), one.clone()], Some(400)),
             (Version::HTTP_11, vec![(HOST, "a, b")], Some(400)),

@@ -138,7 +138,8 @@ const ATTACKS: [Attack; 15] = [
     },
 ];
 
-fn setting(name: &str, default: u64) -> u64 {
+/// A number from the environment.
+pub fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |value| value.parse().unwrap())
 }
 
@@ -229,15 +230,15 @@ fn first(seen: &Seen) -> Option<&String> {
 
 /// What the honest client saw.
 #[derive(Default)]
-struct Seen {
-    sent: usize,
-    refusals: Vec<String>,
+pub struct Seen {
+    pub sent: usize,
+    pub refusals: Vec<String>,
     /// On new connections and on kept ones.
-    p99: [Duration; 2],
+    pub p99: [Duration; 2],
 }
 
 /// Posts at a fixed rate, however slow the answers are.
-async fn posts(address: SocketAddr, time: Duration) -> Seen {
+pub async fn posts(address: SocketAddr, time: Duration) -> Seen {
     let kept: Arc<Mutex<Vec<TcpStream>>> = Arc::default();
     let start = Instant::now();
     let mut tasks = JoinSet::new();
@@ -283,7 +284,8 @@ async fn posts(address: SocketAddr, time: Duration) -> Seen {
     seen
 }
 
-async fn post(
+/// Posts a single event, on a kept connection or a new one; returns the answer and the connection.
+pub async fn post(
     address: SocketAddr,
     kept: Option<TcpStream>,
 ) -> std::io::Result<(String, TcpStream)> {

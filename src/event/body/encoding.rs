@@ -35,9 +35,32 @@ pub(super) fn foreign(text: &[u8]) -> Option<&'static str> {
     }
 }
 
+/// The name of the compression that the first bytes belong to; they are those of no text.
+pub(super) fn compression(text: &[u8]) -> Option<&'static str> {
+    match *text {
+        [0x1f, 0x8b, 8, ..] => Some("gzip"),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Some("zstd"),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_compressed_body_is_known_by_its_first_bytes() {
+        for (text, name) in [
+            (&b"\x1f\x8b\x08\0"[..], Some("gzip")),
+            (b"\x28\xb5\x2f\xfd\x20", Some("zstd")),
+            (b"\x1f\x8b", None),
+            (b"(\xc2\xb5/", None),
+            (b"{}", None),
+            (b"", None),
+        ] {
+            assert_eq!(compression(text), name, "{text:?}");
+        }
+    }
 
     #[test]
     fn another_encoding_is_known_with_and_without_its_mark() {

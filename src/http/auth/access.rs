@@ -7,8 +7,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::http::header::HeaderName;
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use uuid::Uuid;
 
 use crate::event::context::Tenants;
@@ -37,6 +36,9 @@ const UNKNOWN_MAX: usize = 8;
 
 /// Longest wait for them.
 const UNKNOWN_WAIT: Duration = Duration::from_secs(1);
+
+/// The header that names a tenant.
+const ORG_ID: HeaderName = HeaderName::from_static("x-org-id");
 
 /// The caller of one request, and the tenant that it writes for.
 #[derive(Debug)]
@@ -109,7 +111,15 @@ impl Access {
         // tenant, events would go to a wrong one, so there it is refused.
         let may_be_blank = !access.caller.roles.contains(Role::Service);
         let is_none = |named: &HeaderValue| named.as_bytes().trim_ascii().is_empty();
-        let named = headers.get(ORG_ID);
+        let mut all_named = headers.get_all(ORG_ID).iter();
+        let named = all_named.next();
+        if all_named.any(|other| Some(other) != named) {
+            return Err(Problem::new(
+                StatusCode::FORBIDDEN,
+                "tenant_mismatch",
+                "the request has several X-Org-Id headers, which name different tenants; send one",
+            ));
+        }
         if let Some(named) = named.filter(|named| !(may_be_blank && is_none(named))) {
             let named = named.to_str().unwrap_or_default();
             if access.named(named) == Err(Code::UnknownTenant)

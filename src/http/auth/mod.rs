@@ -1,4 +1,4 @@
 //! Authentication and authorisation of requests.
 
 pub(crate) mod access;
-mod presented;
+pub(crate) mod presented;

@@ -24,11 +24,11 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 const OWN: HeaderName = HeaderName::from_static("x-api-key");
 
 /// A key, or why what stands in its place cannot be one.
-pub(super) type Presented<'r> = Result<Cow<'r, str>, &'static str>;
+pub(crate) type Presented<'r> = Result<Cow<'r, str>, &'static str>;
 
 /// The keys in `X-API-Key`, in `Authorization`, and in the query, in this order. Blank ones are left
 /// out: a template whose variable is unset sends them.
-pub(super) fn keys<'r>(
+pub(crate) fn keys<'r>(
     headers: &'r HeaderMap,
     query_key: Option<&'r str>,
 ) -> impl Iterator<Item = Presented<'r>> {
@@ -53,7 +53,7 @@ pub(super) fn keys<'r>(
 }
 
 /// Whether the request authenticates by Basic and in no other way.
-pub(super) fn uses_basic_alone(headers: &HeaderMap, query_key: Option<&str>) -> bool {
+pub(crate) fn uses_basic_alone(headers: &HeaderMap, query_key: Option<&str>) -> bool {
     let is_blank = |value: &HeaderValue| value.as_bytes().trim_ascii().is_empty();
     headers.get_all(OWN).iter().all(is_blank)
         && query_key.is_none_or(|key| key.trim().is_empty())

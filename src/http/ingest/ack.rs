@@ -13,6 +13,9 @@ pub enum Ack {
     Committed,
 }
 
+/// What stands in a level's place in an answer to `?validate=true`.
+pub(crate) const NOTHING_REACHED: &str = "none";
+
 impl Ack {
     /// The level's name in requests and responses.
     pub const fn as_str(self) -> &'static str {

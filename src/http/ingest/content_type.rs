@@ -24,7 +24,7 @@ const TOLD_CHARS_MAX: usize = 80;
 ///
 /// Several headers, or several values in one, count as one if they mean the same: proxies add what
 /// they believe to be missing.
-pub(super) fn framing(headers: &HeaderMap) -> Result<Framing, Problem> {
+pub(crate) fn framing(headers: &HeaderMap) -> Result<Framing, Problem> {
     let mut values = headers.get_all(CONTENT_TYPE).iter();
     if let (Some(one), None) = (values.next(), values.next())
         && let Some((_, framing)) = USUAL.iter().find(|(usual, _)| one == usual)

@@ -230,6 +230,7 @@ fn body_problem(error: &BodyError, no_memory: impl Fn() -> Problem) -> Problem {
             "unsupported_charset",
             detail,
         ),
+        BodyError::Compressed(_) => Problem::bad_request("invalid_compression", detail),
         BodyError::Form => Problem::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             "unsupported_media_type",

@@ -14,6 +14,7 @@ use axum::http::header::{CONTENT_TYPE, HeaderName};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 
+use super::ack::NOTHING_REACHED;
 use super::body::read as body;
 use super::decode::decode;
 use super::options::{Params, RequestOptions};
@@ -36,9 +37,6 @@ use crate::metrics::{ByReason, EventOutcome};
 
 /// The response header that repeats the level reached.
 const ACK: HeaderName = HeaderName::from_static("x-ingest-ack");
-
-/// The level of an answer to `?validate=true`.
-const NOTHING_REACHED: &str = "none";
 
 /// Time for bodies to arrive once the service is told to stop. A healthy client sends the rest at
 /// once; others are not waited for.

@@ -25,7 +25,7 @@ pub(super) fn full(app: &App, reason: Overload) -> Problem {
             "overloaded",
             "; send the events again later, or more at a time",
         ),
-        Overload::Spool => ("spool_full", why_the_spool_fills(app)),
+        Overload::Spool | Overload::SpoolShare => ("spool_full", why_the_spool_fills(app)),
         Overload::Reserve => ("spool_full", "; send the events again once there is some"),
         Overload::Disk => ("disk_failed", "; send the events again later"),
         Overload::Gone => ("disk_failed", "; send the events elsewhere until it is"),

@@ -13,7 +13,7 @@ use crate::http::connection::proxies::{TrustedProxies, client};
 /// The address that a request counts for; IPv6 addresses count by their /64.
 ///
 /// `None` for a trusted proxy that names no client: its address stands for many.
-pub(super) fn client_address(
+pub(crate) fn client_address(
     peer: IpAddr,
     headers: &HeaderMap,
     proxies: &TrustedProxies,

@@ -10,7 +10,7 @@ use crate::event::interaction::{CONVERSION, LABELS};
 use crate::event::rejection::Code;
 use crate::event::table::Table;
 use crate::http::codes::{PROBLEM_KINDS, Scope};
-use crate::http::ingest::ack::Ack;
+use crate::http::ingest::ack::{Ack, NOTHING_REACHED};
 use crate::http::routes::{Audience, ROUTES, Route, path};
 
 /// The description of a body.
@@ -26,7 +26,7 @@ pub(super) fn complete(document: &mut Value) {
     batch(schemas, Table::Interactions);
     let event_types: Vec<_> = LABELS.into_iter().chain([CONVERSION]).collect();
     schemas["Interaction"]["properties"]["event_type"]["enum"] = json!(event_types);
-    schemas["Answer"]["properties"]["ack"]["enum"] = json!(acks());
+    schemas["Answer"]["properties"]["ack"]["enum"] = json!(reached());
     schemas["RejectedEvent"]["properties"]["code"]["enum"] = json!(Code::ALL.map(Code::as_str));
     schemas["ProblemBody"]["properties"]["code"]["enum"] = json!(codes());
     document["components"]["headers"] = headers();
@@ -51,6 +51,11 @@ pub(super) fn complete(document: &mut Value) {
 
 fn acks() -> [&'static str; 3] {
     [Ack::Received, Ack::Durable, Ack::Committed].map(Ack::as_str)
+}
+
+/// What an answer says was reached: a level, or nothing with `?validate=true`.
+fn reached() -> Vec<&'static str> {
+    acks().into_iter().chain([NOTHING_REACHED]).collect()
 }
 
 /// All codes of problems, each once.
@@ -172,8 +177,8 @@ fn parameters(post: &mut Value, table: Table) {
     all.extend([
         in_header(
             "X-Request-Id",
-            "An id of the caller's, which the answer repeats; one that is longer or has other characters is replaced.",
-            json!({"type": "string", "maxLength": 128, "pattern": "^[!-~]+$"}),
+            "An id of the caller's, which the answer repeats: up to 128 visible ASCII characters. Another one is replaced.",
+            json!({"type": "string"}),
         ),
         in_header(
             "X-Org-Id",
@@ -222,8 +227,10 @@ fn headers() -> Value {
         "X-Request-Id": text("The request's id: the caller's, or one that was made."),
         "X-Ingest-Ack": {
             "description": "The level that was reached, as `ack` in the body.",
-            "schema": {"type": "string", "enum": acks()},
+            "schema": {"type": "string", "enum": reached()},
         },
+        "RateLimit": text("What is left of each limit, where one applies (draft-ietf-httpapi-ratelimit-headers)."),
+        "RateLimit-Policy": text("The limits that apply."),
         "Retry-After": {
             "description": "Seconds after which to try again.",
             "schema": {"type": "integer", "minimum": 1},
@@ -256,6 +263,11 @@ fn problem(status: u16, description: &str) -> Value {
     match status {
         401 => headers["WWW-Authenticate"] = header("WWW-Authenticate"),
         405 => headers["Allow"] = header("Allow"),
+        429 => {
+            for name in ["Retry-After", "RateLimit", "RateLimit-Policy"] {
+                headers[name] = header(name);
+            }
+        }
         503 => headers["Retry-After"] = header("Retry-After"),
         _ => {}
     }

@@ -8,7 +8,14 @@ pub(crate) mod real;
 pub(crate) mod space;
 pub(crate) mod stall;
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
+#[cfg_attr(
+    fuzzing,
+    allow(
+        dead_code,
+        reason = "fuzz targets need a disk in memory, and none of its faults"
+    )
+)]
 pub(crate) mod faulty;
 
 use std::fmt::Debug;

@@ -144,6 +144,19 @@ impl Spool {
         }
     }
 
+    /// Bytes of records that still fit, and those that fit into an empty spool, in whole segments.
+    pub fn room(&self) -> (u64, u64) {
+        let Shared {
+            usage, settings, ..
+        } = &*self.shared;
+        let whole = |bytes: u64| bytes - bytes % settings.segment_bytes.max(1);
+        let unused = settings
+            .bytes_max
+            .saturating_sub(usage.bytes.load(Ordering::Relaxed));
+        let free = whole(unused) + usage.active_free.load(Ordering::Relaxed);
+        (free, whole(settings.bytes_max))
+    }
+
     /// For how long the disk has not answered, if that is long enough to report.
     pub fn stalled(&self) -> Option<Duration> {
         let Shared { stall, reading, .. } = &*self.shared;

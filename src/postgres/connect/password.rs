@@ -112,7 +112,7 @@ impl PasswordFile {
 }
 
 /// The password of a line `host:port:database:user:password`, if the line is for the account.
-fn password(line: &str, account: &Account) -> Option<String> {
+pub(crate) fn password(line: &str, account: &Account) -> Option<String> {
     let line = line.trim_end_matches(['\r', '\n']);
     if line.starts_with('#') {
         return None;

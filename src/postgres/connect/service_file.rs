@@ -54,7 +54,7 @@ pub(crate) fn find(
 type Pairs = Vec<(String, String)>;
 
 /// The parameters of a group, or the line that cannot be read.
-fn group(text: &str, service: &str) -> Result<Option<Pairs>, (usize, &'static str)> {
+pub(crate) fn group(text: &str, service: &str) -> Result<Option<Pairs>, (usize, &'static str)> {
     let mut found: Option<Pairs> = None;
     for (i, line) in text.lines().enumerate() {
         let line = line.trim();

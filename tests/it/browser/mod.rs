@@ -19,6 +19,7 @@ const CALL: &str = "
         results[name] = {
           status: answer.status, body: await answer.json(), ack: header('x-ingest-ack'),
           retry_after: header('retry-after'), request_id: header('x-request-id'),
+          limit: header('ratelimit'), policy: header('ratelimit-policy'),
         };
       } catch (error) { results[name] = {failed: String(error)}; }
     };
@@ -48,7 +49,14 @@ async fn a_page_posts_with_fetch_and_reads_every_answer() {
         return;
     };
     let mut site = Site::start().await;
-    let service = Service::on(&listed(&site.origin).await, |s| s).await;
+    let database = listed(&site.origin).await;
+    // A key of one byte a second: after its first event it waits for minutes.
+    let limited = key("demo", Role::Ingest);
+    let settings = json!({
+        "origins": [site.origin], "limits": {"bytes_per_second": 1, "bytes_burst": 1}
+    });
+    set_key(&database, &limited, &settings).await;
+    let service = Service::on(&database, |s| s).await;
     // Another service, which cannot read its keys and says so with 503.
     let closed = Settings::new(&service.database)
         .with("--database-url", "postgres://nobody@127.0.0.1:1/nothing")
@@ -74,10 +82,15 @@ async fn a_page_posts_with_fetch_and_reads_every_answer() {
         await call('exposures', url.replace('interactions', 'exposures'), {{
           headers: {{...json, ...key}}, body: event('exposures'),
         }});
+        for (const name of ['within its limit', 'over its limit']) {{
+          await call(name, url, {{headers: {{...json, 'x-api-key': '{limited}'}}, body: event(name)}});
+        }}
         await call('away', '{away}', {{headers: {{...json, ...key}}, body: event('away')}});"
     );
     let (results, _browser) = site.visit(&chromium, &script).await;
-    let taken = ["credentials", "json", "keepalive", "text", "traced"];
+    let taken = [
+        "credentials", "json", "keepalive", "text", "traced", "within its limit",
+    ];
     for name in taken {
         let found = &results[name];
         assert_eq!(found["status"], 200, "{name}: {results:#}");
@@ -88,6 +101,7 @@ async fn a_page_posts_with_fetch_and_reads_every_answer() {
         ("wrong key", 401, "invalid_api_key"),
         ("bad event", 422, "all_events_rejected"),
         ("exposures", 403, "role_not_allowed"),
+        ("over its limit", 429, "rate_limited"),
         ("away", 503, "keys_unavailable"),
     ] {
         let found = &results[name];
@@ -102,8 +116,23 @@ async fn a_page_posts_with_fetch_and_reads_every_answer() {
         results["bad event"]["body"]["rejected"][0]["code"],
         "missing_field"
     );
-    let retry_after = results["away"]["retry_after"].as_str().unwrap();
-    assert!(retry_after.parse::<u32>().unwrap() >= 1);
+    for name in ["away", "over its limit"] {
+        let retry_after = results[name]["retry_after"].as_str();
+        let seconds: u32 = retry_after.expect(name).parse().unwrap();
+        assert!(seconds >= 1, "{name}: {seconds}");
+    }
+    for name in ["within its limit", "over its limit"] {
+        let text = |field: &str| results[name][field].as_str().unwrap_or_default().to_owned();
+        assert!(
+            text("limit").contains("\"key-bytes\";r=0;t="),
+            "{name}: {results:#}"
+        );
+        assert_eq!(
+            text("policy"),
+            "\"key-bytes\";q=1;qu=\"content-bytes\";w=1",
+            "{name}"
+        );
+    }
     assert_eq!(stored(&service.database).await, taken);
 }
 

@@ -235,6 +235,17 @@ fn the_document_names_framings_choices_times_and_security_once() {
         }
         assert!(post["responses"]["503"]["headers"]["Retry-After"].is_object());
         assert!(post["responses"]["202"]["headers"]["X-Ingest-Ack"].is_object());
+        for name in ["Retry-After", "RateLimit", "RateLimit-Policy"] {
+            let headers = &post["responses"]["429"]["headers"];
+            assert!(headers[name].is_object(), "{name}: {headers}");
+        }
+    }
+    // What ?validate=true answers is described, too.
+    for enum_ in [
+        &schemas["Answer"]["properties"]["ack"]["enum"],
+        &document["components"]["headers"]["X-Ingest-Ack"]["schema"]["enum"],
+    ] {
+        assert!(texts(enum_).contains("none"), "{enum_}");
     }
     let types = texts(&schemas["Interaction"]["properties"]["event_type"]["enum"]);
     assert!(types.contains("purchase") && types.contains("conversion"));

@@ -20,15 +20,16 @@ use crate::http::problem::Problem;
 /// recommends windows of at most 8 MiB.
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 
-/// Part of zstd's error for a frame with a larger window.
+/// Parts of zstd's errors: for a frame with a larger window, and for one that needs a dictionary.
 const ZSTD_WINDOW_TOO_LARGE: &str = "too much memory";
+const ZSTD_DICTIONARY: &str = "Dictionary mismatch";
 
 /// Brotli's buffer between input and output.
 const BROTLI_BUFFER: usize = 4096;
 
 /// The compression of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Encoding {
+pub(crate) enum Encoding {
     Identity,
     Gzip,
     Deflate,
@@ -37,7 +38,7 @@ pub(super) enum Encoding {
 }
 
 impl Encoding {
-    pub(super) fn of(headers: &HeaderMap) -> Result<Self, Problem> {
+    pub(crate) fn of(headers: &HeaderMap) -> Result<Self, Problem> {
         let unsupported = |detail: String| {
             Err(Problem::new(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -260,13 +261,13 @@ impl Decompressor for Deflate {
 }
 
 /// The decompressor of one body.
-pub(super) struct Inflater {
+pub(crate) struct Inflater {
     decoder: Box<dyn Decompressor>,
     bytes_max: usize,
 }
 
 impl Inflater {
-    pub(super) fn new(
+    pub(crate) fn new(
         encoding: Encoding,
         bytes_max: usize,
         admission: &Admission,
@@ -285,12 +286,12 @@ impl Inflater {
     }
 
     /// Bytes reserved for the output.
-    pub(super) fn reserved(&self) -> usize {
+    pub(crate) fn reserved(&self) -> usize {
         let reservation = self.decoder.out().and_then(|out| out.reservation.as_ref());
         reservation.map_or(0, Reservation::bytes)
     }
 
-    pub(super) fn write(
+    pub(crate) fn write(
         &mut self,
         piece: &[u8],
         full: &impl Fn(Overload) -> Problem,
@@ -313,11 +314,15 @@ impl Inflater {
                 "invalid_compression",
                 "the zstd frame asks for a window of more than 8 MiB; compress with a window log of 23 or less",
             ),
+            None if error.to_string().contains(ZSTD_DICTIONARY) => Problem::bad_request(
+                "invalid_compression",
+                "the zstd frame was compressed with a dictionary, which this service does not have; compress without one",
+            ),
             None => undecodable(),
         })
     }
 
-    pub(super) fn finish(
+    pub(crate) fn finish(
         mut self,
         full: &impl Fn(Overload) -> Problem,
     ) -> Result<Received, Problem> {

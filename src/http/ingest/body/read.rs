@@ -5,6 +5,8 @@
 //! every body ends: its pauses are bounded, it has a minimum rate, and while it arrives it counts
 //! against the share of its key.
 
+use std::error::Error;
+use std::io::{self, ErrorKind};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -240,12 +242,9 @@ impl Pieces {
             };
             let frame = match frame {
                 None => return Ok(None),
-                Some(Err(_)) => {
+                Some(Err(error)) => {
                     self.is_broken = true;
-                    return Err(Problem::bad_request(
-                        "body_incomplete",
-                        "the connection broke off before the body was complete",
-                    ));
+                    return Err(Problem::bad_request("body_incomplete", why_cut(&error)));
                 }
                 Some(Ok(frame)) => frame,
             };
@@ -290,6 +289,24 @@ impl Pieces {
             };
             Problem::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", detail)
         })
+    }
+}
+
+/// Why the rest of a body cannot be read. The library's errors have no type for chunks that break
+/// the rules; it reports them as an error of input.
+fn why_cut(error: &axum::Error) -> &'static str {
+    let mut cause = error.source();
+    let mut is_misframed = false;
+    while let Some(error) = cause {
+        let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+        is_misframed |= matches!(kind, Some(ErrorKind::InvalidInput | ErrorKind::InvalidData));
+        cause = error.source();
+    }
+    match is_misframed {
+        true => {
+            "the chunks of the body break the rules of HTTP/1.1 (RFC 9112, 7.1): a size, what follows it, or the end of a chunk is wrong"
+        }
+        false => "the connection broke off before the body was complete",
     }
 }
 

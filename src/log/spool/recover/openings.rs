@@ -168,7 +168,7 @@ impl History {
         }
     }
 
-    fn encode(&self) -> String {
+    pub(crate) fn encode(&self) -> String {
         let Self {
             spool_id,
             lineage,
@@ -192,7 +192,7 @@ impl History {
         text
     }
 
-    fn decode(text: &str) -> Option<Self> {
+    pub(crate) fn decode(text: &str) -> Option<Self> {
         let (body, crc) = text.strip_suffix('\n')?.rsplit_once("\ncrc ")?;
         let body = format!("{body}\n");
         if u32::from_str_radix(crc, 16).ok()? != crc32c::crc32c(body.as_bytes()) {
