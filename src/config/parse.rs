@@ -43,7 +43,7 @@ pub(crate) fn word<T: FromStr<Err: Display>>(text: &str) -> Result<T, String> {
 }
 
 /// Parses any length of time.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let text = text.trim();
     humantime::parse_duration(text).or_else(|error| {
         // Fractions, as Go writes them: 1.5h.
