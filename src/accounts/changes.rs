@@ -23,19 +23,15 @@ impl ChangedDays {
     /// order is listed again, which marking would refuse.
     pub(crate) fn of(keys: impl Iterator<Item = (Uuid, Micros)>) -> Self {
         let mut changed = Self::default();
-        // The times of the last day. Most rows are of the same day as the one before.
+        // Most rows are of the same day as the one before.
         let mut last = None;
         for (tenant, at) in keys {
-            if last
-                .is_some_and(|(of, from)| of == tenant && (0..DAY_MICROS).contains(&(at.0 - from)))
-            {
-                continue;
-            }
             let day = at.0.div_euclid(DAY_MICROS);
-            last = Some((tenant, day * DAY_MICROS));
-            changed.tenants.push(tenant);
-            let day = i32::try_from(day).expect("2^63 microseconds are fewer than 2^31 days");
-            changed.days.push(day);
+            if last.replace((tenant, day)) != Some((tenant, day)) {
+                changed.tenants.push(tenant);
+                let day = i32::try_from(day).expect("2^63 microseconds are fewer than 2^31 days");
+                changed.days.push(day);
+            }
         }
         changed
     }

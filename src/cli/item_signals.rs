@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use crate::config::database::Database;
 use crate::jobs::day::TenantDay;
-use crate::jobs::signals::{self, Computed, Limits, Written, days};
+use crate::jobs::signals::compute::compute;
+use crate::jobs::signals::{Computed, Limits, Written, days};
 use crate::logging;
 use crate::postgres::error::ErrorChain;
 use crate::postgres::session::Session;
@@ -81,7 +82,7 @@ pub(crate) async fn run(command: Signals) -> Result<()> {
     let mut documents = Vec::new();
     let mut failed = 0;
     for day in &todo {
-        match signals::compute(&mut session.client, day, &limits).await {
+        match compute(&mut session.client, day, &limits).await {
             Ok(computed) if command.json => documents.push(document(day, &computed)),
             Ok(computed) => print(&line(day, &computed))?,
             Err(error) => {

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use clap::Args;
 use jiff::civil::Date;
+use jiff::tz::Offset;
 use jiff::{Span, Timestamp};
 
 use crate::clock;
@@ -44,7 +45,7 @@ impl Period {
 /// The current day in UTC.
 pub(super) fn today() -> Date {
     let now = Timestamp::from_microsecond(clock::now().0).unwrap_or_default();
-    now.to_zoned(jiff::tz::TimeZone::UTC).date()
+    Offset::UTC.to_datetime(now).date()
 }
 
 /// Parses a day.

@@ -99,8 +99,7 @@ async fn a_day_is_computed_after_each_batch_that_adds_to_it_and_not_otherwise() 
     assert_eq!(signals(database, &["--day", "2026-03-11"]).len(), 1);
     assert_eq!(computed(database), [] as [&str; 0]);
 
-    // Rows that an operator stores from quarantine. The constraint is deferred so that the isolating
-    // path is taken as well.
+    // Of a batch with a row that is set aside, and of that row once an operator has it stored.
     database
         .execute("ALTER TABLE exposure_events ADD CONSTRAINT no_poison CHECK (surface <> 'poison')")
         .await;
