@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 /// How much is kept of a day, for each surface. The defaults are the suite's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// The most popular items that are kept.
+    /// The items that are kept: the most popular ones, and for co-visitation the first ones by id.
     pub items_max: u32,
     /// The neighbors that are kept of an item.
     pub neighbors_max: u32,

@@ -12,7 +12,7 @@ async fn an_empty_database_gets_the_whole_schema_and_a_second_run_does_nothing()
     let database = Database::empty().await;
     let mut client = database.connect().await;
     let report = migrate(&mut client).await.unwrap();
-    assert_eq!(report.applied.len(), 7, "{report:?}");
+    assert_eq!(report.applied.len(), 8, "{report:?}");
     assert!(!report.is_adopted());
     let again = migrate(&mut client).await.unwrap();
     assert_eq!(
@@ -36,7 +36,10 @@ async fn an_empty_database_gets_the_whole_schema_and_a_second_run_does_nothing()
             "cache_invalidation_events",
             "experiment_assignments",
             "exposure_events",
+            "ingest_changed_days",
+            "ingest_computed_days",
             "ingest_holders",
+            "ingest_join_quality",
             "ingest_key_settings",
             "ingest_ledger",
             "ingest_partition_log",
