@@ -141,7 +141,7 @@ async fn eight_instances_that_start_at_once_migrate_an_empty_database_once() {
         .into_iter()
         .map(|r| r.unwrap())
         .collect();
-    assert_eq!(reports.iter().filter(|r| r.applied.len() == 7).count(), 1);
+    assert_eq!(reports.iter().filter(|r| r.applied.len() == 8).count(), 1);
     assert_eq!(reports.iter().filter(|r| r.applied.is_empty()).count(), 7);
 }
 
