@@ -86,7 +86,7 @@ pub async fn read(client: &mut Client, question: &Question) -> Result<Vec<JoinQu
     let rows = transaction
         .query(
             &format!(
-                "SELECT day::text, tenant_id, tenant, surface, interactions, joined, without_token,
+                "SELECT to_char(day, 'YYYY-MM-DD'), tenant_id, tenant, surface, interactions, joined, without_token,
                         token_unknown, item_not_listed, position_differs, late, exposure_after
                    FROM ingest_join_quality_of('{}', '{}', {tenant}::uuid,
                             interval '{} seconds', interval '{} seconds')

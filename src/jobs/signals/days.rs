@@ -45,7 +45,7 @@ pub async fn changed(client: &Client, tenant: Option<Uuid>) -> Result<Vec<Tenant
     let rows = client
         .query(
             &format!(
-                "SELECT t.id, t.external_id, changed.day::text
+                "SELECT t.id, t.external_id, to_char(changed.day, 'YYYY-MM-DD')
                    FROM ingest_changed_days AS changed
                    JOIN tenants AS t ON t.id = changed.tenant_id
                    LEFT JOIN ingest_computed_days AS computed
@@ -80,7 +80,7 @@ pub async fn with_exposures(
     let rows = client
         .query(
             &format!(
-                "SELECT t.id, t.external_id, (date '{from}' + n)::text
+                "SELECT t.id, t.external_id, to_char(date '{from}' + n, 'YYYY-MM-DD')
                    FROM generate_series(0, date '{to}' - date '{from}') AS n CROSS JOIN tenants AS t
                   WHERE t.id = coalesce($1, t.id)
                     AND (SELECT true FROM {table} AS e
