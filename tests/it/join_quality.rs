@@ -43,7 +43,7 @@ fn counts(lines: &Value, day: &str, surface: &str) -> [u64; 7] {
 fn report(database: &Database, arguments: &[&str]) -> Value {
     let (code, out, err) = cli(
         database,
-        &[&["report", "join", "--json"], arguments].concat(),
+        &[&["report", "join", "--json"][..], arguments].concat(),
     );
     assert_eq!(code, 0, "{arguments:?}: {out}{err}");
     serde_json::from_str(&out).unwrap()
@@ -185,7 +185,7 @@ async fn each_interaction_counts_once_with_what_keeps_it_from_its_exposure() {
         ("0.9", &["--interactions-min", "11"], 0, ""),
     ] {
         let arguments = [
-            &["report", "join", "--threshold", threshold],
+            &["report", "join", "--threshold", threshold][..],
             &day[..],
             more,
         ]

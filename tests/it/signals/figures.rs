@@ -68,7 +68,7 @@ async fn figures_of_a_large_day() {
         posts.spawn(async move {
             let mut spent = Duration::ZERO;
             for from in (sender * 500..lists).step_by(2000) {
-                let body = body(from, 500.min(lists - from));
+                let body = body(from, 500_u64.min(lists - from));
                 let posted = Instant::now();
                 let reply = client.post("/v1/exposures", &body).await;
                 assert_eq!(reply.status, 200, "{}", reply.text);

@@ -28,7 +28,7 @@ pub(crate) fn cli(database: &Database, arguments: &[&str]) -> (i32, String, Stri
 
 /// Runs `signals` and returns what it prints as JSON.
 fn signals(database: &Database, arguments: &[&str]) -> Vec<Value> {
-    let (code, out, err) = cli(database, &[&["signals", "--json"], arguments].concat());
+    let (code, out, err) = cli(database, &[&["signals", "--json"][..], arguments].concat());
     assert_eq!(code, 0, "{arguments:?}: {out}{err}");
     let printed: Value = serde_json::from_str(&out).unwrap();
     printed.as_array().unwrap().clone()
