@@ -2,7 +2,7 @@
 -- and makes their partitions. The role here is "ingest".
 GRANT USAGE ON SCHEMA public TO ingest;
 GRANT SELECT, INSERT ON exposure_events, interaction_events TO ingest;
-GRANT SELECT, INSERT, UPDATE ON ingest_ledger, ingest_holders TO ingest;
+GRANT SELECT, INSERT, UPDATE ON ingest_ledger, ingest_holders, ingest_changed_days TO ingest;
 GRANT SELECT, INSERT, DELETE ON ingest_quarantine TO ingest;
 GRANT SELECT, INSERT ON ingest_partition_log TO ingest;
 GRANT SELECT ON tenants, tenant_api_keys, ingest_schema_history TO ingest;

@@ -24,6 +24,8 @@ pub mod tenants;
 
 pub mod accounts;
 
+pub mod jobs;
+
 pub mod postgres;
 
 mod backoff;

@@ -7,9 +7,11 @@ pub mod retry;
 
 use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
+use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Transaction};
 use uuid::Uuid;
 
+use super::changes::{self, ChangedDays};
 use crate::event::row::rows::Rows;
 use crate::event::row_json::row_to_json;
 use crate::event::table::Table;
@@ -197,6 +199,30 @@ async fn enter(
         )
         .await
         .context("cannot enter it into the ledger")?;
+    Ok(())
+}
+
+/// Marks the day of a row that is stored now.
+async fn mark(
+    transaction: &Transaction<'_>,
+    table: Table,
+    (tenant, at, _): &(Uuid, Micros, Uuid),
+) -> Result<()> {
+    let changed = ChangedDays::of(std::iter::once((*tenant, *at)));
+    let place = ["$3", "$4", "'00000000-0000-0000-0000-000000000000'", "$5"];
+    let mark = changes::mark(["$1", "$2"], place, "(VALUES (true)) AS always");
+    let stream = table as i16;
+    let parameters: [&(dyn ToSql + Sync); 5] = [
+        &changed.tenants,
+        &changed.days,
+        &table.as_str(),
+        &OPERATOR,
+        &stream,
+    ];
+    transaction
+        .execute(&mark, &parameters)
+        .await
+        .context("cannot mark its day as changed")?;
     Ok(())
 }
 

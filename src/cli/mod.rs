@@ -1,9 +1,12 @@
 //! The command line: its commands, and how each of them is run.
 
 pub(crate) mod dev;
+pub(crate) mod item_signals;
 pub(crate) mod keys;
 pub(crate) mod partitions;
+pub(crate) mod period;
 pub(crate) mod quarantine;
+pub(crate) mod report;
 pub(crate) mod settings;
 pub(crate) mod signals;
 pub(crate) mod spool;
@@ -30,9 +33,11 @@ use crate::service::bind::bind;
 use crate::{logging, service};
 use terminal::print;
 
+use item_signals::Signals;
 use keys::KeysCommand;
 use partitions::PartitionsCommand;
 use quarantine::QuarantineCommand;
+use report::ReportCommand;
 use signals::Stop;
 use spool::SpoolCommand;
 use tenants::TenantsCommand;
@@ -105,6 +110,14 @@ pub enum Command {
         /// What to do with them.
         #[command(subcommand)]
         command: PartitionsCommand,
+    },
+    /// Compute item signals: what was shown most often, and what was shown together
+    Signals(Box<Signals>),
+    /// What the stored events say of the data
+    Report {
+        /// What to report.
+        #[command(subcommand)]
+        command: ReportCommand,
     },
 }
 
@@ -197,6 +210,8 @@ async fn carry_out(command: Command, stop: Stop) -> Result<()> {
         Command::Verify(verify) => verify::run(verify).await,
         Command::Spool { command } => spool::run(&command),
         Command::Partitions { command } => partitions::run(command).await,
+        Command::Signals(signals) => item_signals::run(*signals).await,
+        Command::Report { command } => report::run(command).await,
     }
 }
 

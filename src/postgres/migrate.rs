@@ -60,7 +60,7 @@ macro_rules! migrations {
 
 /// All migrations, oldest first. A migration that was applied anywhere is never changed: its
 /// checksum is in the history of that database.
-static MIGRATIONS: [Migration; 8] = migrations![
+static MIGRATIONS: [Migration; 9] = migrations![
     1 "suite_schema",
     2 "event_tables",
     3 "ingest_tables",
@@ -68,6 +68,7 @@ static MIGRATIONS: [Migration; 8] = migrations![
     5 "openings",
     6 "quarantine_bytes",
     7 "callers",
+    10 "signals",
     11 "pipelines_view",
 ];
 

@@ -2,6 +2,7 @@
 
 use tracing::error;
 
+use crate::accounts::changes::ChangedDays;
 use crate::admission::record::Delivered;
 use crate::event::result::{QuarantinedRow, RecordResult};
 use crate::event::row::Key;
@@ -183,6 +184,22 @@ impl Batch {
     /// The first row of each key, and the repeats.
     pub(crate) fn split_repeats(&self) -> (Vec<usize>, Vec<usize>) {
         (0..self.rows.len()).partition(|&at| at == 0 || self.rows[at].key != self.rows[at - 1].key)
+    }
+
+    /// The days that the stored rows are of.
+    pub(crate) fn changed_days(&self, result: &BatchResult) -> ChangedDays {
+        let quarantined = result.quarantined.iter().map(|(at, _)| *at);
+        let mut others: Vec<usize> = result
+            .duplicates
+            .iter()
+            .copied()
+            .chain(quarantined)
+            .collect();
+        others.sort_unstable();
+        let stored = self.rows.iter().enumerate();
+        let stored =
+            stored.filter(|(at, _)| others.is_empty() || others.binary_search(at).is_err());
+        ChangedDays::of(stored.map(|(_, row)| (row.key.tenant, row.key.occurred_at)))
     }
 
     /// Sends each record the result of its rows.

@@ -1,4 +1,5 @@
-//! What became of every accepted row, recorded in the transaction that stores it.
+//! What became of every accepted row, and which days have changed, recorded in the transaction that
+//! stores the rows.
 //!
 //! Invariant: a batch is committed exactly if the ledger says so. One row of `ingest_ledger` for
 //! each stream of each spool holds the stream's watermark, and the opening of the spool that may
@@ -9,6 +10,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Statement};
 use uuid::Uuid;
 
+use crate::accounts::changes::{self, ChangedDays};
 use crate::accounts::ledger::Stream;
 use crate::accounts::ledger::Totals;
 
@@ -26,6 +28,17 @@ const ENTER: &str = "
      WHERE instance_id = $1 AND lineage = $2 AND stream = $3 AND opening = $4 AND settled = $5
  RETURNING settled, stored, duplicates, quarantined, dropped, inherited";
 
+/// The ledger update, and with it the marks of the days that the batch adds rows to: one statement,
+/// so that they cost no round trip of their own.
+fn enter() -> String {
+    let days = ["$11", "$12"];
+    let mark = changes::mark(days, ["$10", "$1", "$2", "$3"], "entered");
+    format!(
+        "WITH entered AS ({ENTER}), marked AS ({mark})
+         SELECT settled, stored, duplicates, quarantined, dropped, inherited FROM entered"
+    )
+}
+
 /// The condition for entering a batch into the ledger.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Claim {
@@ -36,7 +49,7 @@ pub(crate) struct Claim {
 }
 
 /// What one batch adds to the ledger row.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct LedgerEntry<'s> {
     stream: &'s Stream,
     claim: Claim,
@@ -44,6 +57,7 @@ pub(crate) struct LedgerEntry<'s> {
     stored: i64,
     duplicates: i64,
     quarantined: i64,
+    changed: ChangedDays,
 }
 
 impl Stream {
@@ -68,13 +82,14 @@ impl Stream {
             stored: count(stored),
             duplicates: count(duplicates),
             quarantined: count(quarantined),
+            changed: batch.changed_days(result),
         }
     }
 }
 
 impl LedgerEntry<'_> {
     pub(crate) async fn prepare(client: &Client) -> Result<Statement, Error> {
-        client.prepare(ENTER).await
+        client.prepare(&enter()).await
     }
 
     /// Updates the ledger row. `None` if it no longer matches the claim.
@@ -85,9 +100,19 @@ impl LedgerEntry<'_> {
     ) -> Result<Option<Totals>, Error> {
         let number = i16::from(self.stream.number);
         let seen = sequence(self.claim.seen);
-        let parameters: [&(dyn ToSql + Sync); 9] = [
-            &self.stream.spool, &self.stream.lineage, &number, &self.claim.opening, &seen,
-            &self.watermark, &self.stored, &self.duplicates, &self.quarantined,
+        let parameters: [&(dyn ToSql + Sync); 12] = [
+            &self.stream.spool,
+            &self.stream.lineage,
+            &number,
+            &self.claim.opening,
+            &seen,
+            &self.watermark,
+            &self.stored,
+            &self.duplicates,
+            &self.quarantined,
+            &self.stream.table.as_str(),
+            &self.changed.tenants,
+            &self.changed.days,
         ];
         let row = client.query_opt(statement, &parameters).await?;
         Ok(row.as_ref().map(Totals::of_row))

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use tokio_postgres::{Client, Transaction};
 use uuid::Uuid;
 
-use super::{Selection, enter, ids, table_named};
+use super::{Selection, enter, ids, mark, table_named};
 use crate::event::result::{LEFT_OUT, LEFT_OUT_MESSAGE};
 use crate::event::row::rows::Rows;
 use crate::event::table::Table;
@@ -132,6 +132,9 @@ async fn retry_one(
     }
     let counts = if stored { [1, 0, 0] } else { [0, 1, 0] };
     enter(&transaction, table, counts).await?;
+    if stored {
+        mark(&transaction, table, &key).await?;
+    }
     transaction.commit().await?;
     Ok(if stored {
         Fate::Stored

@@ -37,9 +37,6 @@ const UNKNOWN_MAX: usize = 8;
 /// Longest wait for them.
 const UNKNOWN_WAIT: Duration = Duration::from_secs(1);
 
-/// The header that names a tenant.
-const ORG_ID: HeaderName = HeaderName::from_static("x-org-id");
-
 /// The caller of one request, and the tenant that it writes for.
 #[derive(Debug)]
 pub struct Access {

@@ -14,7 +14,7 @@ struct Need {
     meaning: &'static str,
 }
 
-const NEEDS: [Need; 11] = [
+const NEEDS: [Need; 12] = [
     Need {
         table: "ingest_ledger",
         privileges: &["SELECT", "INSERT", "UPDATE"],
@@ -26,6 +26,12 @@ const NEEDS: [Need; 11] = [
         privileges: &["SELECT", "INSERT", "UPDATE"],
         severity: Severity::Fault,
         meaning: "no batch can be stored, as who holds the spool's accounts is noted there",
+    },
+    Need {
+        table: "ingest_changed_days",
+        privileges: &["SELECT", "INSERT", "UPDATE"],
+        severity: Severity::Fault,
+        meaning: "no batch can be stored, as the days that it changes are marked there",
     },
     Need {
         table: "ingest_quarantine",

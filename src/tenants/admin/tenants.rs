@@ -245,7 +245,7 @@ pub(super) async fn usable_tenant(client: &impl GenericClient, named: &str) -> R
 }
 
 /// Finds the tenant of that name, with any status.
-pub(super) async fn find_tenant(client: &impl GenericClient, named: &str) -> Result<NamedTenant> {
+pub(crate) async fn find_tenant(client: &impl GenericClient, named: &str) -> Result<NamedTenant> {
     let row = client
         .query_opt(
             "SELECT id, external_id, status::text FROM tenants \

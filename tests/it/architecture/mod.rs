@@ -36,6 +36,7 @@ const ALLOWED: [(&str, &[&str]); 22] = [
             "postgres", "partitions", "event", "metrics.rs", "finding.rs",
         ],
     ),
+    ("jobs", &["postgres", "event"]),
     ("partitions", &["postgres", "event", "metrics.rs"]),
     (
         "tenants",
