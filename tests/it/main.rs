@@ -50,6 +50,7 @@ mod outage;
 mod partitions;
 mod poison;
 mod privacy;
+mod promtool;
 mod quarantine;
 mod readme;
 mod reasons;
