@@ -95,27 +95,32 @@ fn serve(file: &str) -> Response {
 /// The file `name` of the folder `dist` in an archive of one folder; `None` if there is no such
 /// file, or none that can be read.
 ///
-/// Reads what releases of Swagger UI have: deflated files, below 4 GiB, without encryption.
+/// Reads what releases of Swagger UI have: files stored or deflated, below 4 GiB, not encrypted.
 /// Source: APPNOTE.TXT, the description of ZIP, sections 4.3.7, 4.3.12 and 4.3.16.
 fn unpack(archive: &[u8], name: &str) -> Option<Vec<u8>> {
     let end = archive
         .windows(4)
         .rposition(|bytes| bytes == b"PK\x05\x06")?;
     let mut at = number(archive, end + 16, 4)?;
-    let path = format!("/dist/{name}");
+    let path = format!("dist/{name}");
     while archive.get(at..at + 4)? == b"PK\x01\x02" {
         let long = |offset| number(archive, at + offset, 4);
         let short = |offset| number(archive, at + offset, 2);
         let (packed, unpacked, local) = (long(20)?, long(24)?, long(42)?);
         let name_ends = at + 46 + short(28)?;
         let stored = archive.get(at + 46..name_ends)?;
-        if stored.splitn(2, |byte| *byte == b'/').nth(1) == Some(&path.as_bytes()[1..]) {
+        if stored.splitn(2, |byte| *byte == b'/').nth(1) == Some(path.as_bytes()) {
             let from =
                 local + 30 + number(archive, local + 26, 2)? + number(archive, local + 28, 2)?;
+            let packed = archive.get(from..from + packed)?;
             let mut bytes = Vec::with_capacity(unpacked);
-            DeflateDecoder::new(archive.get(from..from + packed)?)
-                .read_to_end(&mut bytes)
-                .ok()?;
+            match short(10)? {
+                0 => bytes.extend_from_slice(packed),
+                8 => {
+                    DeflateDecoder::new(packed).read_to_end(&mut bytes).ok()?;
+                }
+                _ => return None,
+            }
             return (bytes.len() == unpacked).then_some(bytes);
         }
         at = name_ends + short(30)? + short(32)?;
