@@ -3,8 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context as _;
-use recsys_ingest::cli::{self, Cli};
+use recsys_ingest::cli;
 use recsys_ingest::logging;
 
 /// mimalloc: many small buffers are allocated on one thread and freed on another.
@@ -23,24 +22,10 @@ fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(1));
         }
     };
-    let code = run(cli).unwrap_or_else(|error| {
+    let code = cli::run(cli).unwrap_or_else(|error| {
         logging::say(&format!("recsys-ingest: {error:#}"));
         1
     });
     logging::flush(LOG_LIMIT);
     ExitCode::from(code)
-}
-
-fn run(cli: Cli) -> anyhow::Result<u8> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("cannot start its threads")?;
-    let outcome = cli::start_log(&cli.log).and_then(|()| {
-        cli::warn_of_unknown_variables();
-        runtime.block_on(cli::run(cli.command))
-    });
-    // Blocking threads that wait for a stalled disk are not waited for.
-    runtime.shutdown_background();
-    outcome
 }

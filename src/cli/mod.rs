@@ -131,18 +131,36 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> clap::error::Resu
 }
 
 /// Logs a warning for each environment variable that looks like a setting and is none.
-pub fn warn_of_unknown_variables() {
+fn warn_of_unknown_variables() {
     let command = Cli::command();
     for warning in environment::unknown(&command, &dev::VARIABLES, environment::variables()) {
         warn!("{warning}");
     }
 }
 
-/// Runs a command, and returns the exit code of the process.
+/// Sets the log up, runs the command, and returns the exit code of the process.
+///
+/// The runtime is here and not in `main.rs`: futures that only the program polls are compiled with
+/// the program, and what they share with the library a second time.
 ///
 /// # Errors
-/// The error of the command.
-pub async fn run(command: Command) -> Result<u8> {
+/// The error of the command; also if the log or the runtime cannot start.
+pub fn run(cli: Cli) -> Result<u8> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start its threads")?;
+    let outcome = start_log(&cli.log).and_then(|()| {
+        warn_of_unknown_variables();
+        runtime.block_on(run_until_stopped(cli.command))
+    });
+    // Blocking threads that wait for a stalled disk are not waited for.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// Runs a command until it ends or a signal ends the wait for it; returns the exit code.
+async fn run_until_stopped(command: Command) -> Result<u8> {
     let stop = Stop::listen()?;
     // The signal after which the wait for the command ends, and how long after it.
     let (signal, patience) = match &command {
@@ -216,7 +234,7 @@ async fn carry_out(command: Command, stop: Stop) -> Result<()> {
 }
 
 /// Sets the log up; called once, before anything is logged.
-pub fn start_log(log: &Log) -> Result<()> {
+fn start_log(log: &Log) -> Result<()> {
     use tracing_subscriber::EnvFilter;
     // Errors are logged even if a filter leaves them out, unless it says `off`.
     let filter = EnvFilter::try_new(format!("error,tokio_postgres=warn,{}", log.log_level))

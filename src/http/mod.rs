@@ -6,6 +6,7 @@ pub(crate) mod codes;
 pub(crate) mod auth;
 pub(crate) mod connection;
 pub(crate) mod cors;
+pub(crate) mod docs;
 pub(crate) mod flag;
 pub(crate) mod headers;
 pub(crate) mod hosts;
@@ -31,12 +32,11 @@ use axum::routing::{MethodRouter, get};
 use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use app::App;
 
 use problem::Problem;
-use routes::{DOCS, PROBLEMS};
+use routes::PROBLEMS;
 
 /// The description of all routes, as `/openapi.json` has it.
 pub fn description() -> serde_json::Value {
@@ -59,17 +59,14 @@ fn router(app: Arc<App>) -> Router {
     let (router, description) = described();
     // Serialised once and shared: otherwise each unread response would hold a copy.
     let description = Bytes::from(openapi::complete(&description).to_string());
-    let docs = Config::new(["/openapi.json"])
-        // The badge is another website's, which would be asked about this document.
-        .validator_url("none");
     router
+        .merge(docs::routes())
         .with_state(app)
         .route("/openapi.json", fixed("application/json", description))
         .route(
             PROBLEMS,
             fixed("text/html; charset=utf-8", problems::page()),
         )
-        .merge(SwaggerUi::new(DOCS).config(docs))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
 }

@@ -57,6 +57,7 @@ mod outage;
 mod partitions;
 mod poison;
 mod privacy;
+mod promtool;
 mod quarantine;
 mod readers;
 mod readme;
