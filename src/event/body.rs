@@ -167,10 +167,10 @@ impl<'a> Body<'a> {
         if let Some(name) = encoding::foreign(bytes) {
             return Err(BodyError::Foreign(name));
         }
-        match let Some(name) = encoding::compression(bytes) {
+        if let Some(name) = encoding::compression(bytes) {
             return Err(BodyError::Compressed(name));
         }
-        if framing.of(bytes) {
+        match framing.of(bytes) {
             Some(Documents::One) => body.document(utf8(bytes)?, limits)?,
             Some(Documents::Lines) => body.lines(bytes, limits)?,
             None => return Err(BodyError::Form),

@@ -4,7 +4,8 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::{choice, seeds, text};
-use crate::event::body::{Body, Framing, Limits, Unlimited};
+use crate::event::body::framing::Framing;
+use crate::event::body::{Body, Limits, Unlimited};
 use crate::event::context::{Context, Tenants};
 use crate::event::decode::{DecodeError, Decoded, RowLimits, decode_within};
 use crate::event::format::Format;

@@ -14,20 +14,27 @@ fn path(name: &str) -> std::path::PathBuf {
 /// The variables that a line of a unit, compose file, manifest or Dockerfile sets.
 fn variables(line: &str) -> Vec<(&str, &str)> {
     let line = line.trim();
-    let is_name = |name: &str| {
-        !name.is_empty() && name.chars().all(|c| c.is_ascii_uppercase() || c == '_')
-    };
+    let is_name =
+        |name: &str| !name.is_empty() && name.chars().all(|c| c.is_ascii_uppercase() || c == '_');
     let pairs: Vec<_> = if let Some(pair) = line.strip_prefix("Environment=") {
         pair.split_once('=').into_iter().collect()
     } else if let Some(pairs) = line.strip_prefix("ENV ") {
-        pairs.split(' ').filter_map(|pair| pair.split_once('=')).collect()
+        pairs
+            .split(' ')
+            .filter_map(|pair| pair.split_once('='))
+            .collect()
     } else if let Some(pair) = line.strip_prefix("- { name: ") {
         let pair = pair.trim_end_matches(" }").split_once(", value: ");
-        pair.map(|(name, value)| (name, value.trim_matches('"'))).into_iter().collect()
+        pair.map(|(name, value)| (name, value.trim_matches('"')))
+            .into_iter()
+            .collect()
     } else {
         line.split_once(": ").into_iter().collect()
     };
-    pairs.into_iter().filter(|(name, _)| is_name(name)).collect()
+    pairs
+        .into_iter()
+        .filter(|(name, _)| is_name(name))
+        .collect()
 }
 
 #[test]
@@ -39,11 +46,17 @@ fn every_variable_that_a_deployment_sets_is_a_setting() {
         .get_arguments()
         .chain(cli.get_arguments())
         .filter_map(|argument| {
-            Some((argument.get_env()?.to_str()?.to_owned(), argument.get_long()?.to_owned()))
+            Some((
+                argument.get_env()?.to_str()?.to_owned(),
+                argument.get_long()?.to_owned(),
+            ))
         })
         .collect();
     for file in [
-        "Dockerfile", "deploy/recsys-ingest.service", "deploy/compose.yaml", "deploy/kubernetes.yaml",
+        "Dockerfile",
+        "deploy/recsys-ingest.service",
+        "deploy/compose.yaml",
+        "deploy/kubernetes.yaml",
     ] {
         let text = std::fs::read_to_string(path(file)).unwrap();
         let mut arguments = vec!["recsys-ingest".to_owned(), "serve".to_owned()];
@@ -60,7 +73,11 @@ fn every_variable_that_a_deployment_sets_is_a_setting() {
             }
         }
         assert!(set >= 2, "{file}: {set} variables were found");
-        for secret in ["--database-url=postgres://h/d", "--api-key-hash-secret=s", "--exposure-hash-salt=s"] {
+        for secret in [
+            "--database-url=postgres://h/d",
+            "--api-key-hash-secret=s",
+            "--exposure-hash-salt=s",
+        ] {
             arguments.push(secret.to_owned());
         }
         if let Err(error) = Cli::try_parse_from(arguments) {
@@ -72,7 +89,11 @@ fn every_variable_that_a_deployment_sets_is_a_setting() {
 #[test]
 fn systemd_finds_no_fault_in_the_unit() {
     let unit = path("deploy/recsys-ingest.service");
-    let output = match Command::new("systemd-analyze").arg("verify").arg(unit).output() {
+    let output = match Command::new("systemd-analyze")
+        .arg("verify")
+        .arg(unit)
+        .output()
+    {
         Ok(output) => output,
         Err(error) => return println!("skipped: there is no systemd-analyze: {error}"),
     };
@@ -80,7 +101,9 @@ fn systemd_finds_no_fault_in_the_unit() {
     // The program is not installed where tests run; of other units it may say anything.
     let faults: Vec<_> = text
         .lines()
-        .filter(|line| line.contains("recsys-ingest.service") && !line.contains("is not executable"))
+        .filter(|line| {
+            line.contains("recsys-ingest.service") && !line.contains("is not executable")
+        })
         .collect();
     assert!(faults.is_empty(), "{faults:#?}");
 }

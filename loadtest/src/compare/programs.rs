@@ -175,7 +175,8 @@ async fn run_to_end(program: &Path, arguments: &[&str]) -> anyhow::Result<Durati
     Ok(took)
 }
 
-const BUILD_IT: &str = "build it (cargo build --profile dist --workspace) or name it with --service";
+const BUILD_IT: &str =
+    "build it (cargo build --profile dist --workspace) or name it with --service";
 
 fn own_file() -> anyhow::Result<PathBuf> {
     std::env::current_exe().context("cannot find this program's own file")
