@@ -8,6 +8,8 @@ pub mod cli;
 pub mod config;
 pub mod service;
 
+pub(crate) mod ship;
+
 pub mod http;
 
 pub mod event;

@@ -1,13 +1,17 @@
 //! The command line: its commands, and how each of them is run.
 
 pub(crate) mod dev;
+pub(crate) mod import;
 pub(crate) mod item_signals;
 pub(crate) mod keys;
+pub(crate) mod own_pipeline;
 pub(crate) mod partitions;
 pub(crate) mod period;
 pub(crate) mod quarantine;
 pub(crate) mod report;
 pub(crate) mod settings;
+pub(crate) mod ship;
+pub(crate) mod shipping;
 pub(crate) mod signals;
 pub(crate) mod spool;
 pub(crate) mod tenants;
@@ -26,6 +30,7 @@ use tracing::warn;
 
 use crate::config::database::Database;
 use crate::config::dev::Dev;
+use crate::config::import::{Import, Ship};
 use crate::config::log::{Log, LogFormat};
 use crate::config::{Serve, environment};
 use crate::postgres::session::sessions_ended;
@@ -77,6 +82,10 @@ pub enum Command {
     Dev(Dev),
     /// Run the service
     Serve(Box<Serve>),
+    /// Post files of events to a running service: JSON lines of any known format, plain or compressed; run again, it goes on where it was
+    Import(Box<Import>),
+    /// Follow files of events as they grow, as recsys-service writes them, and post what is added
+    Ship(Box<Ship>),
     /// Bring the database's schema up to date
     Migrate(Database),
     /// Tenants: who events belong to
@@ -166,7 +175,10 @@ async fn run_until_stopped(command: Command) -> Result<u8> {
     let (signal, patience) = match &command {
         // `dev` stops its Postgres first.
         Command::Dev(_) => (stop.at_once(), DEV_PATIENCE),
-        Command::Serve(_) => (stop.at_once(), Duration::ZERO),
+        // These end what they have begun.
+        Command::Serve(_) | Command::Import(_) | Command::Ship(_) => {
+            (stop.at_once(), Duration::ZERO)
+        }
         _ => (stop.begun(), Duration::ZERO),
     };
     let signal = signal.clone();
@@ -221,6 +233,8 @@ async fn carry_out(command: Command, stop: Stop) -> Result<()> {
             }
             outcome.map(drop)
         }
+        Command::Import(config) => import::run(*config, stop).await,
+        Command::Ship(config) => ship::run(*config, stop).await,
         Command::Migrate(database) => service::prepare::migrate_once(&database.target()?).await,
         Command::Tenants { command } => tenants::run(command).await,
         Command::Keys { command } => keys::run(command).await,

@@ -15,6 +15,7 @@ pub mod database;
 pub mod dev;
 pub mod environment;
 pub mod http;
+pub mod import;
 pub mod intake;
 pub mod limits;
 pub mod log;
@@ -23,6 +24,7 @@ pub mod secret;
 pub mod spool;
 pub mod store;
 pub mod transport;
+pub mod upstream;
 
 use std::ffi::OsString;
 use std::time::Duration;

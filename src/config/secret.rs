@@ -228,10 +228,33 @@ pub(super) fn required(
         .ok_or_else(|| refusal(ErrorKind::MissingRequiredArgument, &how_to_give(&[id])))
 }
 
+/// A secret that is no setting of `serve`: itself, or the contents of its file. `names` are the id of
+/// its flag and its variable; `hint` says how to give it.
+pub(super) fn in_a_file(
+    matches: &ArgMatches,
+    (id, variable): (&str, &str),
+    given: Option<Secret>,
+    file: Option<PathBuf>,
+    hint: &str,
+) -> Result<Secret, clap::Error> {
+    named(matches, id, variable, given, file)?
+        .ok_or_else(|| refusal(ErrorKind::MissingRequiredArgument, hint))
+}
+
 /// The secret itself, or the contents of its file.
 fn optional(
     matches: &ArgMatches,
     id: &str,
+    given: Option<Secret>,
+    file: Option<PathBuf>,
+) -> Result<Option<Secret>, clap::Error> {
+    named(matches, id, &variable(id), given, file)
+}
+
+fn named(
+    matches: &ArgMatches,
+    id: &str,
+    variable: &str,
     given: Option<Secret>,
     file: Option<PathBuf>,
 ) -> Result<Option<Secret>, clap::Error> {
@@ -246,7 +269,6 @@ fn optional(
                         ErrorKind::ArgumentConflict,
                         &format!(
                             "both {variable} and {variable}_FILE are given ({flag}, {flag}-file): remove one of them",
-                            variable = variable(id),
                             flag = flag(id)
                         ),
                     ));
@@ -263,7 +285,7 @@ fn optional(
                 ErrorKind::ValueValidation,
                 &format!(
                     "{}_FILE ({}-file) is '{}': {why}",
-                    variable(id),
+                    variable,
                     flag(id),
                     file.display()
                 ),

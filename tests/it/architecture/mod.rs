@@ -10,7 +10,7 @@ use source::Source;
 
 /// The folders and files of `src` that a room may use, beside itself. An entry with a
 /// slash names one file of a folder, for its values.
-const ALLOWED: [(&str, &[&str]); 23] = [
+const ALLOWED: [(&str, &[&str]); 24] = [
     ("main.rs", &["cli", "logging.rs"]),
     ("cli", &["*"]),
     ("service", &["*"]),
@@ -59,6 +59,7 @@ const ALLOWED: [(&str, &[&str]); 23] = [
     ),
     ("config", &["tenants/settings.rs"]),
     ("log", &[]),
+    ("ship", &[]),
     ("event", &[]),
     ("backoff.rs", &[]),
     ("clock.rs", &["event/time.rs"]),

@@ -22,7 +22,7 @@ mod small_disk;
 mod traffic;
 
 pub use audit::{Audit, Stored};
-pub use bodies::{BODY_EVENTS, Mix, POISON};
+pub use bodies::{BODY_EVENTS, Mix, POISON, Template};
 pub use cluster::{Cluster, blocking, pg_bin, pg_cache};
 pub use database::{Database, one, texts};
 pub use generated::generated;
