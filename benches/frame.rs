@@ -14,7 +14,7 @@ use recsys_ingest::event::table::Table;
 const EVENTS: usize = 100;
 
 fn frame(criterion: &mut Criterion) {
-    for table in Table::ALL {
+    for table in Table::OF_SUITE {
         let rows = sample::rows(table, EVENTS);
         let mut group = criterion.benchmark_group(format!("frame/{table}"));
         group.throughput(Throughput::Bytes(rows.framed().len() as u64));

@@ -1,7 +1,7 @@
 -- What a role needs that only writes events, where another role owns the tables, migrates them
 -- and makes their partitions. The role here is "ingest".
 GRANT USAGE ON SCHEMA public TO ingest;
-GRANT SELECT, INSERT ON exposure_events, interaction_events TO ingest;
+GRANT SELECT, INSERT ON exposure_events, interaction_events, ingest_assignments TO ingest;
 GRANT SELECT, INSERT, UPDATE ON ingest_ledger, ingest_holders, ingest_changed_days TO ingest;
 GRANT SELECT, INSERT, DELETE ON ingest_quarantine TO ingest;
 GRANT SELECT, INSERT ON ingest_partition_log TO ingest;

@@ -29,10 +29,10 @@ pub use recsys_ingest::tenants::admin::tenants::create_tenant;
 pub use recsys_ingest::tenants::key::ApiKeyHasher;
 pub use recsys_ingest::tenants::role::Role;
 
+/// The tables that are loaded: those that the suite declares.
+pub const TABLES: [Table; 2] = Table::OF_SUITE;
+
 /// The table's word in paths and ids.
 pub const fn word(table: Table) -> &'static str {
-    match table {
-        Table::Exposures => "exposures",
-        Table::Interactions => "interactions",
-    }
+    table.events()
 }

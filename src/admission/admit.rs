@@ -17,6 +17,7 @@ use crate::drain_rate::DrainRate;
 use crate::event::body::Memory;
 use crate::event::result::RecordResult;
 use crate::event::row::rows::Rows;
+use crate::event::table::Table;
 use crate::log::record::{AppendError, Turn};
 use crate::log::spool::shared::Spool;
 
@@ -101,20 +102,21 @@ struct Shared {
     spool: Spool,
     segment_bytes: u64,
     drain: Arc<DrainRate>,
-    shards: u8,
+    /// By table.
+    shards: [u8; Table::ALL.len()],
     turn: AtomicUsize,
     fenced_off: Arc<AtomicBool>,
 }
 
 impl Admission {
-    /// Sends records into `entries`, to `shards` lanes for each table, until `fenced_off` is set.
+    /// Sends records into `entries`, to so many lanes of each table, until `fenced_off` is set.
     pub fn new(
         memory: MemoryLimit,
         entries: flume::Sender<Record>,
         spool: Spool,
         segment_bytes: u64,
         drain: Arc<DrainRate>,
-        shards: u8,
+        shards: [u8; Table::ALL.len()],
         fenced_off: Arc<AtomicBool>,
     ) -> Self {
         // As many large bodies of one tenant as are decoded at once.
@@ -257,7 +259,7 @@ impl Admission {
             return Err(Overload::SpoolShare);
         }
         let turn = self.shared.turn.fetch_add(1, Ordering::Relaxed);
-        let turn = turn % usize::from(self.shared.shards);
+        let turn = turn % usize::from(self.shared.shards[rows.table() as usize]);
         let shard = u8::try_from(turn).expect("the remainder of a u8 is one");
         let entry = Record {
             stream: stream(rows.table(), shard),

@@ -65,7 +65,7 @@ pub enum KeysCommand {
 pub struct Create {
     /// The tenant that the key is for, by external id or UUID
     tenant: String,
-    /// What the key may do; may be given several times: ingest (both kinds of event), publish (interactions, safe in a browser, and no other role beside it), service (both kinds, for any tenant), viewer, operator, admin
+    /// What the key may do; may be given several times: ingest (every kind of event), publish (interactions, safe in a browser, and no other role beside it), service (every kind, for any tenant), viewer, operator, admin
     #[arg(long = "role", required = true, value_parser = role)]
     roles: Vec<Role>,
     /// A name for people

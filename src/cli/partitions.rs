@@ -31,7 +31,7 @@ const WAIT_STEP: Duration = Duration::from_millis(500);
 /// What to do with partitions.
 #[derive(Debug, Subcommand)]
 pub enum PartitionsCommand {
-    /// List the partitions of both event tables: hot (only the key), partly, or sealed (all indexes)
+    /// List the partitions of the event tables: hot (only the key), partly, or sealed (all indexes)
     List(Database),
     /// Seal partitions now: build their indexes and gather statistics, while events go on coming in
     Seal {

@@ -94,7 +94,7 @@ pub(crate) async fn run(verify: Verify) -> Result<()> {
         let lane = format!(
             "{} lane {}",
             crate::admission::record::table_of(account.number),
-            account.number / 2
+            crate::admission::record::shard_of(account.number)
         );
         if let Some(other) = &stream.fenced_off_by {
             fenced_off += 1;

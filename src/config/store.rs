@@ -12,7 +12,7 @@ use crate::partitions::range::Interval;
 /// Settings of the Postgres side.
 #[derive(Args, Clone, Debug)]
 pub struct Store {
-    /// Writers for each of the two tables, with a connection each
+    /// Writers of exposures, and as many of interactions, with a connection each; assignments have one
     #[arg(long, env = "INGEST_WRITERS", default_value_t = 2, value_parser = count::<u8>(1, 8))]
     pub writers: u8,
 
@@ -40,7 +40,7 @@ pub struct Store {
     #[arg(long, env = "INGEST_PARTITIONS_AHEAD", default_value_t = 3, value_parser = count::<u32>(0, 1000))]
     pub partitions_ahead: u32,
 
-    /// Most partitions that events may bring about in an hour, both tables together
+    /// Most partitions that events may bring about in an hour, all tables together
     #[arg(long, env = "INGEST_PARTITIONS_PER_HOUR", default_value_t = 200, value_parser = count::<usize>(0, 100_000))]
     pub partitions_per_hour: usize,
 

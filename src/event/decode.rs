@@ -1,5 +1,6 @@
 //! Decodes the events of a body into rows: the entry point of this folder.
 
+use super::assignment;
 use super::body::{Body, Memory, RawEvent, Unlimited};
 use super::context::Context;
 use super::exposure;
@@ -9,6 +10,7 @@ use super::formats;
 use super::formats::grouping::Grouping;
 use super::interaction;
 use super::json;
+use super::misdirected;
 use super::public;
 use super::rejection::{Code, Rejection};
 use super::row::rows::Rows;
@@ -157,6 +159,17 @@ fn decode_first(
             Ok(event) => events.one(place, event),
             Err(rejection) => Err((*rejection).clone()),
         };
+        // Lines of lists have no row yet, and cannot be taken back.
+        let has_rows = events.writer.len() > rows_before;
+        if let Ok(event) = &event
+            && (result.is_err() || (has_rows && !events.notes.is_empty()))
+            && let Some(rejection) = misdirected::rejection(event, context.table, context.is_public)
+        {
+            if result.is_ok() {
+                events.undo(before, rows_before);
+            }
+            result = Err(rejection);
+        }
         if events.writer.len_bytes() > limits.bytes_max {
             let row_bytes = events.writer.len_bytes() - before;
             if RowWriter::EMPTY_BYTES + row_bytes <= limits.bytes_max {
@@ -166,11 +179,7 @@ fn decode_first(
                 return Err((fits, !events.groups.is_empty()));
             }
             // The rows alone exceed the limit: only their event is rejected.
-            events.writer.take_back(before);
-            let rows = row_number(rows_before);
-            let kept = events.row_index.partition_point(|(row, _)| *row < rows);
-            events.row_index.truncate(kept);
-            events.accepted -= 1;
+            events.undo(before, rows_before);
             result = Err(Rejection::whole(
                 Code::EventTooLarge,
                 format!(
@@ -223,7 +232,11 @@ impl<'a> Events<'_, 'a> {
         if !format.fits(context.table) {
             return Err(Rejection::whole(
                 Code::UnsupportedFormat,
-                format!("{format} does not go into {}", context.table),
+                format!(
+                    "{format} does not go into {}; {}",
+                    context.table,
+                    format.whereabouts()
+                ),
             ));
         }
         if context.is_public {
@@ -253,6 +266,9 @@ impl<'a> Events<'_, 'a> {
                 context.check_surface(&interaction.key.tenant, surface)?;
                 interaction.encode(out);
             }
+            (Table::Assignments, _) => {
+                assignment::assignment_v1(event, context, notes)?.encode(out);
+            }
             (Table::Interactions, _) => interaction::native(event, context, notes, out)?,
         }
         for row in rows_before..self.writer.len() {
@@ -260,6 +276,16 @@ impl<'a> Events<'_, 'a> {
         }
         self.accepted += 1;
         Ok(())
+    }
+
+    /// Takes back an event that was accepted: the rows after the first `rows_before`, which end at
+    /// `len_bytes`.
+    fn undo(&mut self, len_bytes: usize, rows_before: usize) {
+        self.writer.take_back(len_bytes);
+        let rows = row_number(rows_before);
+        let kept = self.row_index.partition_point(|(row, _)| *row < rows);
+        self.row_index.truncate(kept);
+        self.accepted -= 1;
     }
 
     fn reject(&mut self, index: u32, event: Option<RawEvent<'_, '_>>, rejection: Rejection) {

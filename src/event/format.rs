@@ -19,16 +19,19 @@ pub enum Format {
     PipelinesV1,
     /// recsys-eval's outcome.v1.
     OutcomeV1,
+    /// recsys-eval's assignment.v1.
+    AssignmentV1,
 }
 
 impl Format {
     /// All formats.
-    pub const ALL: [Format; 5] = [
+    pub const ALL: [Format; 6] = [
         Format::Native,
         Format::ServiceV1,
         Format::EvalV1,
         Format::PipelinesV1,
         Format::OutcomeV1,
+        Format::AssignmentV1,
     ];
 
     /// The name in `?format=` and in `meta.schema`.
@@ -39,15 +42,34 @@ impl Format {
             Format::EvalV1 => "eval_v1",
             Format::PipelinesV1 => "pipelines_v1",
             Format::OutcomeV1 => "outcome_v1",
+            Format::AssignmentV1 => "assignment_v1",
         }
     }
 
     /// Whether events of this format go into `table`.
     pub fn fits(self, table: Table) -> bool {
+        match self.table() {
+            Some(own) => own == table,
+            // assignment_v1 has all the columns' names that a native form would have.
+            None => table != Table::Assignments,
+        }
+    }
+
+    /// The table that its events go into; `None` for native ones, which have their table's fields.
+    fn table(self) -> Option<Table> {
         match self {
-            Format::Native => true,
-            Format::ServiceV1 | Format::EvalV1 | Format::PipelinesV1 => table == Table::Exposures,
-            Format::OutcomeV1 => table == Table::Interactions,
+            Format::Native => None,
+            Format::ServiceV1 | Format::EvalV1 | Format::PipelinesV1 => Some(Table::Exposures),
+            Format::OutcomeV1 => Some(Table::Interactions),
+            Format::AssignmentV1 => Some(Table::Assignments),
+        }
+    }
+
+    /// Where its events are posted, as advice.
+    pub fn whereabouts(self) -> String {
+        match self.table() {
+            Some(table) => format!("post {} to {}", table.events(), table.path()),
+            None => "send assignments as assignment_v1".to_owned(),
         }
     }
 
@@ -58,10 +80,9 @@ impl Format {
             let mut fields = event.fields.iter();
             fields.any(|field| field.key == name && field.raw != "null")
         };
-        if has("occurred_at") {
-            return Format::Native;
-        }
         match table {
+            Table::Assignments => Format::AssignmentV1,
+            _ if has("occurred_at") => Format::Native,
             Table::Interactions if has("ts") => Format::OutcomeV1,
             Table::Interactions => Format::Native,
             Table::Exposures if has("timestamp") && has("schema_version") => Format::ServiceV1,
@@ -88,9 +109,10 @@ impl FromStr for Format {
             "eval_v1" | "eval" | "exposure.v1" => Format::EvalV1,
             "pipelines_v1" | "pipelines" => Format::PipelinesV1,
             "outcome_v1" | "outcome" | "outcome.v1" => Format::OutcomeV1,
+            "assignment_v1" | "assignment" | "assignment.v1" => Format::AssignmentV1,
             _ => {
                 return Err(format!(
-                    "there is no format '{}'; there are native, service_v1, eval_v1, pipelines_v1 and outcome_v1",
+                    "there is no format '{}'; there are native, service_v1, eval_v1, pipelines_v1, outcome_v1 and assignment_v1",
                     name.chars().take(40).collect::<String>()
                 ));
             }

@@ -6,6 +6,7 @@
 pub mod context;
 pub mod format;
 
+pub(crate) mod assignment;
 pub mod body;
 pub mod decode;
 pub(crate) mod exposure;
@@ -17,6 +18,7 @@ pub(crate) mod interaction;
 pub(crate) mod items;
 pub mod json;
 pub(crate) mod meta;
+mod misdirected;
 pub mod numeric;
 mod public;
 pub mod rejection;

@@ -90,17 +90,33 @@ const INTERACTION_COLUMNS: [Column; 14] = [
     column("meta", Kind::Json),
 ];
 
+/// The columns of `ingest_assignments`, as rows carry them.
+const ASSIGNMENT_COLUMNS: [Column; 11] = [
+    column("tenant_id", Kind::Uuid),
+    column("occurred_at", Kind::Time),
+    column("event_id", Kind::Uuid),
+    column("received_at", Kind::Time),
+    column("request_id", Kind::Uuid),
+    column("experiment_id", Kind::Text),
+    column("variant", Kind::Text),
+    column("user_key", Kind::Bytes),
+    column("surface", Kind::Text),
+    column("context", Kind::Json),
+    column("meta", Kind::Json),
+];
+
 impl Table {
     /// The columns of a row, in order.
     pub const fn columns(self) -> &'static [Column] {
         match self {
             Table::Exposures => &EXPOSURE_COLUMNS,
             Table::Interactions => &INTERACTION_COLUMNS,
+            Table::Assignments => &ASSIGNMENT_COLUMNS,
         }
     }
 }
 
-/// The identity of an event: the primary key of both tables.
+/// The identity of an event: the primary key of all tables.
 ///
 /// Orders as the index does: tenant, then time, then id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

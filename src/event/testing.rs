@@ -44,6 +44,8 @@ pub(super) struct Told {
     pub(super) row_index: Vec<(u32, u32)>,
     /// Code and field.
     pub(super) rejected: Vec<(&'static str, String)>,
+    /// What the rejections say.
+    pub(super) messages: Vec<String>,
     /// Code, field and count.
     pub(super) warnings: Vec<(&'static str, String, usize)>,
 }
@@ -107,11 +109,15 @@ pub(super) fn decode_as(
     };
     let decoded = decode_within(&body, &context, limits)?;
     let row = |row| serde_json::from_str(&row_to_json(table, row).unwrap()).unwrap();
+    let messages = decoded.rejected.iter();
+    let messages = messages.map(|one| one.rejection.message.to_string());
+    let messages = messages.collect();
     let rejected = decoded.rejected.into_iter();
     let warnings = decoded.warnings.named().chain(decoded.warnings.others());
     Ok(Told {
         rows: decoded.rows.iter().map(row).collect(),
         row_index: decoded.row_index,
+        messages,
         rejected: rejected
             .map(|one| {
                 let field = one.rejection.field.unwrap_or_default();

@@ -75,6 +75,11 @@ impl<'a> Notes<'a> {
         self.list.push((code, field.into()));
     }
 
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
     /// Forgets the notes on an event.
     pub(super) fn clear(&mut self) {
         self.list.clear();

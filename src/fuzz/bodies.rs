@@ -20,6 +20,7 @@ use crate::drain_rate::DrainRate;
 use crate::event::body::framing::Framing;
 use crate::event::body::{Body, BodyError, Limits, Memory};
 use crate::event::json::walk::members;
+use crate::event::table::Table;
 use crate::http::ingest::body::inflate::{Encoding, Inflater};
 use crate::http::problem::Problem;
 use crate::log::spool::disk::faulty::FaultyDisk;
@@ -124,7 +125,7 @@ static ADMISSION: LazyLock<Admission> = LazyLock::new(|| {
         opened.spool,
         1 << 20,
         Arc::new(DrainRate::new(Instant::now())),
-        1,
+        [1; Table::ALL.len()],
         Arc::new(AtomicBool::new(false)),
     )
 });

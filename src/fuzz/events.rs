@@ -193,6 +193,7 @@ fn row_keeps_its_contract(table: Table, row: &[u8]) {
     let objects: &[&str] = match table {
         Table::Exposures => &["request", "response", "meta"],
         Table::Interactions => &["meta"],
+        Table::Assignments => &["context", "meta"],
     };
     for name in objects {
         assert!(
@@ -203,6 +204,7 @@ fn row_keeps_its_contract(table: Table, row: &[u8]) {
     let required: &[&str] = match table {
         Table::Exposures => &["request_id", "surface", "session_id", "request", "response"],
         Table::Interactions => &["event_type", "item_id"],
+        Table::Assignments => &["request_id", "experiment_id", "variant"],
     };
     for name in required {
         assert!(!json[name].is_null() && json[name] != "", "{name}: {json}");

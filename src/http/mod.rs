@@ -48,6 +48,7 @@ fn described() -> (Router<Arc<App>>, utoipa::openapi::OpenApi) {
     OpenApiRouter::with_openapi(openapi::Description::openapi())
         .routes(routes!(ingest::handler::exposures))
         .routes(routes!(ingest::handler::interactions))
+        .routes(routes!(ingest::handler::assignments))
         .routes(routes!(ops::health::healthz))
         .routes(routes!(ops::health::readyz))
         .routes(routes!(ops::metrics::metrics))

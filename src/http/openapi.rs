@@ -16,12 +16,12 @@ use super::problem::ProblemBody;
 #[openapi(
     info(
         title = "recsys-ingest",
-        description = "Takes recommendation exposures and interactions into partitioned Postgres tables. \
+        description = "Takes recommendation exposures, interactions and assignments to experiments into partitioned Postgres tables. \
                        Every event gets its own result; the answer says what was reached, and it is true. \
                        [What each code means](/problems)."
     ),
     components(schemas(
-        Exposure, Interaction, InteractionItem, Order, ShownItem, Experiment, Answer, ProblemBody
+        Exposure, Interaction, Assignment, InteractionItem, Order, ShownItem, Experiment, Answer, ProblemBody
     )),
     modifiers(&Security)
 )]
@@ -186,6 +186,35 @@ pub(crate) struct Interaction {
     /// Other members to keep.
     #[schema(value_type = Option<BTreeMap<String, Value>>)]
     meta: Option<()>,
+    /// Another tenant than the key's own: only with the role `service`.
+    tenant_id: Option<String>,
+}
+
+/// An assignment to a variant of an experiment: assignment_v1. Fields that are not listed are kept
+/// in `meta.extra`. Lengths are in bytes of UTF-8.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Assignment {
+    /// A UUID, or any other string. If absent, the tenant, the request, the experiment, the variant
+    /// and the user make a repeated assignment a duplicate, together with `ts`.
+    #[schema(max_length = 200)]
+    event_id: Option<String>,
+    #[schema(min_length = 1, max_length = 512)]
+    experiment_id: String,
+    #[schema(min_length = 1, max_length = 512)]
+    variant: String,
+    /// The id of the recommendation request, which joins it with its exposure.
+    #[schema(min_length = 1, max_length = 512)]
+    request_id: String,
+    /// Raw, of which only the keyed hash is stored, or that hash. The request's id means that the
+    /// user is not known.
+    user_id: Option<String>,
+    /// RFC 3339 with an offset; the time of receipt if absent. Part of the event's identity: repeat
+    /// it unchanged when you retry.
+    #[schema(format = DateTime)]
+    ts: Option<String>,
+    /// By what reports are sliced; `surface` is a column, too.
+    #[schema(value_type = Option<BTreeMap<String, Value>>)]
+    context: Option<()>,
     /// Another tenant than the key's own: only with the role `service`.
     tenant_id: Option<String>,
 }

@@ -1,8 +1,8 @@
 //! The steps that every request passes: checks of the message, a request id, CORS, problem
 //! responses, metrics. A request that panics is answered with 500.
 //!
-//! Requests to the two event endpoints, which are nearly all, bypass the router: finding a route
-//! among seven and boxing a future for each layer costs as much as decoding an event.
+//! Requests to the event endpoints, which are nearly all, bypass the router: finding a route
+//! among nine and boxing a future for each layer costs as much as decoding an event.
 
 use std::convert::Infallible;
 use std::net::IpAddr;
@@ -236,7 +236,7 @@ fn not_here() -> Problem {
     Problem::new(
         StatusCode::NOT_FOUND,
         "not_found",
-        "there is nothing here; events are posted to /v1/exposures and /v1/interactions",
+        "there is nothing here; events are posted to /v1/exposures, /v1/interactions and /v1/assignments",
     )
 }
 

@@ -44,10 +44,7 @@ pub(crate) struct Route {
 
 /// The path of the endpoint that takes a table's events.
 pub(crate) const fn path(table: Table) -> &'static str {
-    match table {
-        Table::Exposures => "/v1/exposures",
-        Table::Interactions => "/v1/interactions",
-    }
+    table.path()
 }
 
 /// The page of codes.
@@ -57,9 +54,10 @@ pub(crate) const PROBLEMS: &str = "/problems";
 pub(crate) const DOCS: &str = "/docs";
 
 /// All paths.
-pub(crate) const ROUTES: [Route; 8] = [
+pub(crate) const ROUTES: [Route; 9] = [
     Route::events(Table::Interactions),
     Route::events(Table::Exposures),
+    Route::events(Table::Assignments),
     Route::new("/healthz", Audience::Balancers),
     Route::new("/readyz", Audience::Monitoring),
     Route::new("/metrics", Audience::Monitoring),
@@ -146,6 +144,8 @@ mod tests {
             ("/%761/exposures/", Some("/v1/exposures")),
             ("/v1%2Fexposures", None),
             ("/v1/exposures/x", None),
+            ("/v1/assignments/", Some("/v1/assignments")),
+            ("//v1/assign%6Dents", Some("/v1/assignments")),
             ("/v1/exposures%20", None),
             ("/V1/exposures", None),
             ("/v1", None),
@@ -167,6 +167,7 @@ mod tests {
         for (path, public) in [
             ("/v1/exposures", Some(true)),
             ("/v1/interactions?ack=durable", Some(true)),
+            ("/v1/assignments", Some(true)),
             ("/healthz", Some(true)),
             ("/readyz?verbose", Some(false)),
             ("/metrics", Some(false)),

@@ -109,11 +109,23 @@ const INTERACTIONS: [SecondaryIndex; 4] = [
     },
 ];
 
+const ASSIGNMENTS: [SecondaryIndex; 2] = [
+    SecondaryIndex {
+        suffix: "request_id",
+        shape: "btree (tenant_id, request_id)",
+    },
+    SecondaryIndex {
+        suffix: "experiment_time",
+        shape: "btree (tenant_id, experiment_id, occurred_at DESC)",
+    },
+];
+
 /// The indexes that a sealed partition of `table` has in addition to its key.
 pub const fn secondary_indexes(table: Table) -> &'static [SecondaryIndex] {
     match table {
         Table::Exposures => &EXPOSURES,
         Table::Interactions => &INTERACTIONS,
+        Table::Assignments => &ASSIGNMENTS,
     }
 }
 

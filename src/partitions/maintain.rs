@@ -76,11 +76,11 @@ pub struct PartitionPolicy {
     pub indexes: IndexProfile,
 }
 
-/// Creates partitions for the lanes, and remembers what both tables cover.
+/// Creates partitions for the lanes, and remembers what the tables cover.
 #[derive(Debug)]
 pub struct PartitionMaintainer {
     policy: PartitionPolicy,
-    coverage: [ArcSwap<Coverage>; 2],
+    coverage: [ArcSwap<Coverage>; Table::ALL.len()],
     budget: Mutex<CreationBudget>,
     /// When Postgres last refused to let the role create a partition.
     denied: Mutex<Option<Instant>>,
@@ -338,7 +338,7 @@ struct Shortage {
     /// While the budget is exhausted: when to try it again.
     until: Option<Instant>,
     /// When the catalog was last read, by table; `None` if never or forgotten since.
-    read_at: [Option<Instant>; 2],
+    read_at: [Option<Instant>; Table::ALL.len()],
 }
 
 impl Shortage {

@@ -15,11 +15,12 @@ use crate::accounts::board::Board;
 use crate::accounts::status::LaneStatus;
 use crate::admission::admit::Admission;
 use crate::admission::arrivals::Arrivals;
-use crate::admission::record::{InMemory, Record};
+use crate::admission::record::{InMemory, Record, shards, streams};
 use crate::config::{self, Serve};
 use crate::event::body::Limits;
 use crate::event::identity::Pseudonymizer;
 use crate::event::result::RecordResult;
+use crate::event::table::Table;
 use crate::http::app::App;
 use crate::http::connection::certificate::Files;
 use crate::http::connection::reload::Reload;
@@ -64,11 +65,12 @@ pub(super) fn spool_settings(config: &Serve) -> Result<spool::settings::Settings
     let defaults = spool::settings::Settings::default();
     // All lanes together keep at most half of the memory limit, and their batches (two a lane) at
     // most a quarter. The rest is for bodies that arrive: otherwise an outage would stop admission
-    // while the disk is still empty, and one table's lag would block the other table.
+    // while the disk is still empty, and one table's lag would block the others.
     let memory = bytes_usize(config.intake.queue_bytes_max);
-    let lanes = usize::from(config.store.writers) * 2;
+    let streams = streams(config.store.writers);
+    let lanes = streams.len();
     let settings = spool::settings::Settings {
-        streams: config.store.writers * 2,
+        streams,
         // Space is freed by whole segments, so a small spool has small ones.
         segment_bytes: defaults.segment_bytes.min(bytes_max / 8),
         frame_bytes_max,
@@ -98,12 +100,18 @@ pub(super) fn spool_settings(config: &Serve) -> Result<spool::settings::Settings
     Ok(settings)
 }
 
-pub(super) fn batch_limits(config: &Serve) -> BatchLimits {
+pub(super) fn batch_limits(config: &Serve, table: Table) -> BatchLimits {
     let memory = bytes_usize(config.intake.queue_bytes_max);
-    let lanes = usize::from(config.store.writers) * 2;
+    let lanes = usize::from(config.store.writers) * Table::OF_SUITE.len();
+    let share = memory / 4 / (2 * lanes);
+    // Assignments are few and small. Their one lane takes none of the others' share.
+    let share = match table {
+        Table::Exposures | Table::Interactions => share,
+        Table::Assignments => share / 8,
+    };
     BatchLimits {
         rows_max: config.store.batch_rows_max,
-        bytes_max: bytes_usize(config.store.batch_bytes_max).min(memory / 4 / (2 * lanes)),
+        bytes_max: bytes_usize(config.store.batch_bytes_max).min(share),
         flush_after: config.store.flush_after,
         flush_waited_after: config.store.flush_waited_after,
     }
@@ -210,7 +218,8 @@ pub(super) fn sealer(
 /// Postgres connections that a running service keeps open: one for each lane, one each for keys,
 /// partitions and the retry of quarantined rows, and one for sealing.
 pub(super) fn connections_to_postgres(config: &config::store::Store) -> u32 {
-    u32::from(config.writers) * 2 + 3 + u32::from(config.seal)
+    let lanes = shards(config.writers).map(u32::from);
+    lanes.iter().sum::<u32>() + 3 + u32::from(config.seal)
 }
 
 fn micros(duration: Duration) -> i64 {

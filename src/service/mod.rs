@@ -34,7 +34,7 @@ use crate::accounts::ledger::Stream;
 use crate::accounts::status::LaneStatus;
 use crate::admission::admit::Admission;
 use crate::admission::memory::MemoryLimit;
-use crate::admission::record::{InMemory, table_of};
+use crate::admission::record::{InMemory, shard_of, shards, table_of};
 use crate::clock;
 use crate::config::Serve;
 use crate::drain_rate::DrainRate;
@@ -145,7 +145,7 @@ pub async fn run(
         let writer = Writer {
             stream,
             target: target.clone(),
-            limits: batch_limits(&config),
+            limits: batch_limits(&config, stream.table),
             opening: Arc::clone(&opening),
             maintainer: Arc::clone(&maintainer),
             spool: spool.clone(),
@@ -154,7 +154,8 @@ pub async fn run(
             status,
             checks: Arc::clone(&checks),
         };
-        let name = format!("the writer of {}, lane {}", stream.table, stream.number / 2);
+        let shard = shard_of(stream.number);
+        let name = format!("the writer of {}, lane {shard}", stream.table);
         writers.push(stages.spawn_in(writer.span(), name, writer.run(reader)));
     }
     let committed = commit_on_a_thread(opened.committer)?;
@@ -167,7 +168,7 @@ pub async fn run(
         spool.clone(),
         segment_bytes,
         drain,
-        config.store.writers,
+        shards(config.store.writers),
         fenced_off,
     );
 

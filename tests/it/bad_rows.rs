@@ -7,7 +7,7 @@ use recsys_ingest::event::table::Table;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Database, SOON, Service, Settings, click, eventually, one, rows_as_text, shown, texts,
+    Database, SOON, Service, Settings, assigned, click, eventually, one, rows_as_text, shown, texts,
 };
 
 /// Codes that a trigger may raise for one row. The last ones normally mean a lost connection, a
@@ -44,6 +44,7 @@ fn event(table: Table, id: &str, mark: Option<&str>) -> Value {
     let (mut event, field) = match table {
         Table::Exposures => (shown(id), "surface"),
         Table::Interactions => (click(id), "item_id"),
+        Table::Assignments => (assigned(id), "variant"),
     };
     if let Some(mark) = mark {
         event[field] = json!(mark);
@@ -52,10 +53,7 @@ fn event(table: Table, id: &str, mark: Option<&str>) -> Value {
 }
 
 fn path(table: Table) -> &'static str {
-    match table {
-        Table::Exposures => "/v1/exposures",
-        Table::Interactions => "/v1/interactions",
-    }
+    table.path()
 }
 
 /// `count` events; those at the indexes `bad` carry the mark.

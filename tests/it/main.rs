@@ -16,6 +16,7 @@ mod harness;
 mod accounting;
 mod admin;
 mod architecture;
+mod assignments;
 mod attacks;
 mod backpressure;
 mod bad_rows;

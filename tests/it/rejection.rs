@@ -7,7 +7,7 @@ use recsys_ingest::event::table::Table;
 use recsys_ingest::tenants::role::Role;
 use serde_json::{Value, json};
 
-use crate::harness::{DEMO, Database, Service, click, shown};
+use crate::harness::{DEMO, Database, Service, assigned, click, shown};
 
 /// A bad event: its code, its table, its text, and the field that the answer names.
 type Example = (Code, Table, Vec<u8>, &'static str);
@@ -255,6 +255,7 @@ async fn every_code_is_reached_by_an_event_that_harms_no_other() {
         let (path, good): (_, fn(&str) -> Value) = match table {
             Table::Exposures => ("/v1/exposures", shown),
             Table::Interactions => ("/v1/interactions", click),
+            Table::Assignments => ("/v1/assignments", assigned),
         };
         let good = |side: &str| good(&format!("{side} {n}")).to_string().into_bytes();
         let body = [good("before"), bad.clone(), good("after")].join(&b'\n');

@@ -50,7 +50,7 @@ const ROWS: &str = r#"
 async fn with_an_old_day() -> Database {
     let database = Database::migrated().await;
     let mut client = database.connect().await;
-    for table in Table::ALL {
+    for table in Table::OF_SUITE {
         ensure(&mut client, table, day(DAY), "test").await.unwrap();
     }
     client.batch_execute(ROWS).await.unwrap();
@@ -99,7 +99,7 @@ async fn seal_to_the_end(database: &Database) -> Vec<String> {
 
 async fn state(database: &Database, partition: &str) -> Option<IndexState> {
     let mut client = database.connect().await;
-    for table in Table::ALL {
+    for table in Table::OF_SUITE {
         let partitions = list(&mut client, table).await.unwrap();
         if let Some(found) = partitions.into_iter().find(|info| info.name == partition) {
             return found.index_state;
@@ -139,7 +139,7 @@ async fn a_partition_whose_time_is_over_gets_exactly_the_suites_indexes_and_stat
     let database = with_an_old_day().await;
     let mut client = database.connect().await;
     let today = Interval::Day.range_of(clock::now().0);
-    for table in Table::ALL {
+    for table in Table::OF_SUITE {
         ensure(&mut client, table, today, "test").await.unwrap();
     }
     let keys = indexes(&client, EXPOSURES).await;
@@ -431,7 +431,7 @@ async fn a_partition_that_cannot_be_sealed_costs_the_others_nothing() {
 async fn an_adopted_database_has_its_indexes_already_and_its_default_partition_stays() {
     let (database, _) = adopted().await;
     let mut client = database.connect().await;
-    for table in Table::ALL {
+    for table in Table::OF_SUITE {
         ensure(&mut client, table, day(DAY), "test").await.unwrap();
     }
     let before = indexes(&client, EXPOSURES).await;
@@ -528,7 +528,7 @@ async fn rows_that_waited_in_a_default_partition_are_indexed_with_their_new_one(
 async fn the_service_seals_by_itself_and_takes_events_that_come_late() {
     let database = Database::with_tenants().await;
     let mut client = database.connect().await;
-    for table in Table::ALL {
+    for table in Table::OF_SUITE {
         ensure(&mut client, table, day(DAY), "test").await.unwrap();
     }
     let service = Service::on(&database, |s| s.with("--seal-after", "0s")).await;

@@ -15,7 +15,7 @@ use crate::harness::{Client, Process, Rig, click, eventually};
 fn append_frame_of_the_future(directory: &Path) {
     let (sender, entries) = flume::bounded::<Record<(), ()>>(1);
     let settings = spool::settings::Settings {
-        streams: 2,
+        streams: vec![0, 1],
         ..spool::settings::Settings::default()
     };
     let opened = spool::recover::open::open(directory, settings, entries).unwrap();

@@ -17,7 +17,7 @@ use super::findings::Findings;
 use super::slots::describe;
 use crate::generate::{EVENT, Event, Plan, REQUEST, Salt, expected_row, occurred_us, slot_of};
 use crate::report::time;
-use crate::service::{Format, Table};
+use crate::service::{Format, TABLES, Table};
 
 /// In microseconds.
 const DAY_US: i64 = 86_400_000_000;
@@ -50,11 +50,11 @@ impl Checker {
         let from = time(until_us - plan.settings.span_us() - DAY_US);
         let to = time(until_us + DAY_US);
         let one_in = self.sample_one_in;
-        for table in Table::ALL {
+        for table in TABLES {
             let partitions = PARTITIONS.replace("TABLE", table.as_str());
             let item = match table {
                 Table::Exposures => "NULL::text",
-                Table::Interactions => "item_id",
+                _ => "item_id",
             };
             let query = format!(
                 "COPY (SELECT tenant_id, occurred_at, event_id, request_id, p.wrong, {item}, \

@@ -9,7 +9,7 @@ use crate::compare::{TestEnvironment, copy, test_environment};
 use crate::generate::{Bodies, Body, Framing, Plan, Role, Settings, test_settings};
 use crate::report::{Tally, time};
 use crate::sample::Request;
-use crate::service::{self, Ack, Format, Interval, Micros, Pseudonymizer, Table, ensure};
+use crate::service::{self, Ack, Format, Interval, Micros, Pseudonymizer, TABLES, Table, ensure};
 
 /// Nothing is on its way in these tests.
 const PATIENCE: Patience = Patience {
@@ -57,7 +57,7 @@ impl Fixture {
 
     async fn partitions(&mut self) {
         let settings = &self.plan.settings;
-        for table in Table::ALL {
+        for table in TABLES {
             for day in 0..=3 {
                 let us = settings.until_us() - settings.span_us() + day * 86_400_000_000;
                 let range = Interval::Day.range_of(us);
@@ -71,7 +71,7 @@ impl Fixture {
     async fn store_and_answer(&mut self) {
         let pseudonymizer = Pseudonymizer::new(b"salt");
         let mut stored: HashSet<Vec<u8>> = HashSet::new();
-        let mut blocks = Table::ALL.map(|_| BytesMut::new());
+        let mut blocks = TABLES.map(|_| BytesMut::new());
         let bodies: Vec<Body> = Bodies::new(&self.plan).collect();
         for body in bodies {
             let stream = self.plan.stream_of(body.number);
@@ -117,7 +117,7 @@ impl Fixture {
             let latency = Duration::from_millis(1);
             self.tally.answered(stream.kind(), &body, &answer, latency);
         }
-        for (table, block) in Table::ALL.into_iter().zip(blocks) {
+        for (table, block) in TABLES.into_iter().zip(blocks) {
             let block: Bytes = block.freeze();
             copy(&self.environment.admin, table, &[block])
                 .await

@@ -15,7 +15,7 @@ use super::programs::{self, Program};
 use super::sample::Sample;
 use crate::service::{
     ApiKeyHasher, DatabaseTarget, Interval, Micros, PostgresOptions, PrivatePostgres, Role,
-    Session, Table, create_tenant, ensure_ahead, insert_key, migrate,
+    Session, TABLES, create_tenant, ensure_ahead, insert_key, migrate,
 };
 
 /// As `recsys-ingest dev` sets its own.
@@ -92,7 +92,7 @@ impl Environment {
             true => programs::migrate(&program, &postgres.url()).await?,
             false => drop(migrate::migrate(&mut admin.client).await?),
         }
-        for table in Table::ALL {
+        for table in TABLES {
             let client = &mut admin.client;
             ensure_ahead(client, table, Interval::Day, now.0, 1).await?;
         }

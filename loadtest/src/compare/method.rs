@@ -63,6 +63,7 @@ impl Method {
                 Method::Http(Ack::Durable, BODY),
                 Method::Http(Ack::Committed, BODY),
             ],
+            Table::Assignments => &[],
         });
         methods
     }

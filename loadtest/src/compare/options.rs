@@ -89,6 +89,7 @@ impl CompareOptions {
         match table {
             Table::Interactions => self.rows,
             Table::Exposures => self.exposures.unwrap_or(self.rows),
+            Table::Assignments => 0,
         }
     }
 

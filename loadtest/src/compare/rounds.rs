@@ -115,6 +115,7 @@ impl Entry {
         let title = match self.load.table {
             Table::Interactions => "Interactions",
             Table::Exposures => "Exposures of ten items",
+            Table::Assignments => "Assignments",
         };
         Section {
             title: title.to_owned(),

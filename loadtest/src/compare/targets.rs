@@ -102,7 +102,7 @@ mod tests {
     use crate::compare::baseline::PREFIX;
     use crate::compare::method::Method;
     use crate::compare::sample::Sample;
-    use crate::service::Table;
+    use crate::service::TABLES;
 
     #[test]
     fn a_figure_is_judged_by_its_median_and_only_where_it_was_measured() {
@@ -133,7 +133,7 @@ mod tests {
         for target in targets() {
             assert!(target[0].parse::<f64>().is_ok(), "{target:?}");
             for id in &target[2..] {
-                let is_known = Table::ALL.into_iter().any(|table| {
+                let is_known = TABLES.into_iter().any(|table| {
                     let mut methods = Method::of_a_round(table).into_iter();
                     methods.any(|method| method.id(table) == *id)
                 });

@@ -9,7 +9,7 @@ use super::method::{Method, load_by_copy};
 use super::options::CompareOptions;
 use super::rows::{Rows, digest};
 use crate::generate::defaults;
-use crate::service::{Micros, Table};
+use crate::service::{Micros, TABLES};
 
 const EVENTS: u32 = 12_345;
 
@@ -37,7 +37,7 @@ async fn every_copy_loads_the_same_rows_and_the_suites_own_tables_take_them() {
     let now = Timestamp::now();
     let (environment, dir) = test_environment().await;
     environment.make_suite().await.unwrap();
-    for table in Table::ALL {
+    for table in TABLES {
         let day_us = day_of(now).unwrap();
         let mut load = Load::new(&defaults::<CompareOptions>(), table, 1000, day_us);
         load.settings.events = EVENTS;

@@ -111,6 +111,7 @@ impl Event {
             }
             (Fault::Wrong, Table::Exposures) => members["items"] = "none".into(),
             (Fault::Wrong, Table::Interactions) => members["event_type"] = "hover".into(),
+            (_, Table::Assignments) => unreachable!("assignments are not loaded"),
         }
         self.fault = Some(fault);
     }
@@ -151,6 +152,7 @@ impl Plan {
         let (request, members) = match table {
             Table::Exposures => self.show(format, slot, &mut draws),
             Table::Interactions => self.act(format, body, slot, &mut draws),
+            Table::Assignments => unreachable!("assignments are not loaded"),
         };
         let mut event = Event {
             table,

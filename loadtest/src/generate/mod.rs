@@ -22,8 +22,8 @@ pub use expect::{Salt, expected_row, request_uuid};
 pub use names::{EVENT, REQUEST, slot_of};
 pub use plan::{Kind, Plan, Role};
 
-#[cfg(test)]
-pub use settings::defaults;
 pub use settings::{Caller, Encoding, Framing, Scope, Settings, only, parse_positive};
+#[cfg(test)]
+pub use settings::{FORMATS, defaults};
 #[cfg(test)]
 pub use tests::settings as test_settings;

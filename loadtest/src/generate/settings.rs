@@ -142,6 +142,7 @@ pub fn only(table: Table) -> (u32, u32) {
     match table {
         Table::Exposures => (1, 0),
         Table::Interactions => (0, 1),
+        Table::Assignments => unreachable!("assignments are not loaded"),
     }
 }
 
@@ -166,7 +167,16 @@ impl Settings {
     }
 }
 
-/// The service's formats by their names.
+/// The formats that are loaded.
+pub const FORMATS: [Format; 5] = [
+    Format::Native,
+    Format::ServiceV1,
+    Format::EvalV1,
+    Format::PipelinesV1,
+    Format::OutcomeV1,
+];
+
+/// These formats by their names.
 fn format_parser() -> impl TypedValueParser<Value = Format> {
     let help = |format| match format {
         Format::Native => "The service's own, for both tables",
@@ -174,9 +184,10 @@ fn format_parser() -> impl TypedValueParser<Value = Format> {
         Format::EvalV1 => "exposure.v1 of recsys-eval",
         Format::PipelinesV1 => "exposure.v1 of recsys-pipelines: one line an item",
         Format::OutcomeV1 => "outcome.v1 of recsys-eval",
+        Format::AssignmentV1 => unreachable!("assignments are not loaded"),
     };
     PossibleValuesParser::new(
-        Format::ALL.map(|format| PossibleValue::new(format.as_str()).help(help(format))),
+        FORMATS.map(|format| PossibleValue::new(format.as_str()).help(help(format))),
     )
     .try_map(|name| name.parse::<Format>())
 }

@@ -103,6 +103,7 @@ pub fn documents(plan: &Plan, event: Event) -> Vec<Value> {
                 "event_type": event_type.as_ref().unwrap_or(member("event_type")),
             })
         }
+        Format::AssignmentV1 => unreachable!("assignments are not loaded"),
         Format::PipelinesV1 => {
             let line = |(later_us, item): (i64, &Value)| {
                 without_nulls(json!({

@@ -34,7 +34,7 @@ pub async fn retry(
     interval: Interval,
 ) -> Result<Retried> {
     let mut retried = Retried::default();
-    let mut coverage = <[Coverage; 2]>::default();
+    let mut coverage = <[Coverage; Table::ALL.len()]>::default();
     for id in ids(client, selection).await? {
         match retry_one(client, id, interval, &mut coverage).await {
             Ok(Fate::Stored) => retried.stored += 1,
@@ -72,7 +72,7 @@ async fn retry_one(
     client: &mut Client,
     id: i64,
     interval: Interval,
-    coverage: &mut [Coverage; 2],
+    coverage: &mut [Coverage; Table::ALL.len()],
 ) -> Result<Fate> {
     let found = client
         .query_opt(

@@ -35,6 +35,10 @@ fn example(format: Format) -> (Table, Value) {
             other,
             json!({"ts": NOW, "request_id": "r", "event_type": "click", "item_id": "a"}),
         ),
+        Format::AssignmentV1 => (
+            Table::Assignments,
+            json!({"ts": NOW, "request_id": "r", "experiment_id": "x", "variant": "A"}),
+        ),
     }
 }
 

@@ -82,7 +82,7 @@ impl Access {
             found => found?,
         };
         let allowed: &[Role] = match table {
-            Table::Exposures => &[Role::Ingest, Role::Service],
+            Table::Exposures | Table::Assignments => &[Role::Ingest, Role::Service],
             Table::Interactions => &[Role::Ingest, Role::Service, Role::Publish],
         };
         if !caller.roles.contains_any(allowed) {

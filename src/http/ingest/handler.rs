@@ -1,4 +1,4 @@
-//! The two endpoints that take events, and the path that both share.
+//! The endpoints that take events, and the path that all share.
 //!
 //! `http::pipeline` calls [`collect`] directly. The handlers are there for the router, which
 //! describes them and answers their other methods.
@@ -62,7 +62,16 @@ pub(crate) async fn interactions(
     collect(&app, Table::Interactions, None, request).await
 }
 
-/// Handles a request for either table, up to its response. `peer` is the address at the other end of
+/// Takes assignments: who was in which variant of an experiment.
+#[utoipa::path(post, path = "/v1/assignments", tag = "events", params(Params))]
+pub(crate) async fn assignments(
+    State(app): State<Arc<App>>,
+    request: Request,
+) -> Result<Response, Problem> {
+    collect(&app, Table::Assignments, None, request).await
+}
+
+/// Handles a request for any table, up to its response. `peer` is the address at the other end of
 /// the connection.
 pub(crate) async fn collect(
     app: &Arc<App>,

@@ -1,4 +1,4 @@
-//! The two endpoints that take events.
+//! The endpoints that take events.
 
 pub mod ack;
 

@@ -214,7 +214,10 @@ fn requested_format(name: Option<&str>, table: Table) -> Result<Option<Format>, 
     } else {
         Err(Problem::bad_request(
             "invalid_format",
-            format!("{format} does not go into {table}; post it to the other endpoint"),
+            format!(
+                "{format} does not go into {table}; {}",
+                format.whereabouts()
+            ),
         ))
     }
 }

@@ -22,8 +22,9 @@ one by one, the others are summed up by code, with their places in the body.";
 /// Completes the document.
 pub(super) fn complete(document: &mut Value) {
     let schemas = &mut document["components"]["schemas"];
-    batch(schemas, Table::Exposures);
-    batch(schemas, Table::Interactions);
+    for table in Table::ALL {
+        batch(schemas, table);
+    }
     let event_types: Vec<_> = LABELS.into_iter().chain([CONVERSION]).collect();
     schemas["Interaction"]["properties"]["event_type"]["enum"] = json!(event_types);
     schemas["Answer"]["properties"]["ack"]["enum"] = json!(reached());
@@ -68,6 +69,7 @@ fn schema(table: Table) -> &'static str {
     match table {
         Table::Exposures => "Exposure",
         Table::Interactions => "Interaction",
+        Table::Assignments => "Assignment",
     }
 }
 
@@ -305,6 +307,16 @@ fn examples(table: Table) -> (Value, Value) {
                 "item_id": "lamp",
                 "value": 19.9,
             }),
+        ),
+        Table::Assignments => (
+            json!({
+                "experiment_id": "ranking",
+                "variant": "B",
+                "request_id": "req-1",
+                "user_id": "ada",
+                "context": {"surface": "home", "device": "web"},
+            }),
+            json!({"experiment_id": "layout", "variant": "A", "request_id": "req-1", "user_id": "ada"}),
         ),
     }
 }

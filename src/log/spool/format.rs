@@ -1,4 +1,4 @@
-//! The on-disk format of the log, version 1.
+//! The on-disk format of the log, version 2. Version 1 is read as well: it has 16 streams.
 //!
 //! Invariant: what decodes here was encoded for this spool id, this segment and this offset.
 //! Pure: no files, no clock. Does not know which bytes are synced, nor what to do about corrupt
@@ -22,7 +22,7 @@
 //!            named <first sequence, 16 hex digits>.seg
 //!
 //! header   = 0    magic            8 bytes  "recspool"
-//!  (512)     8    version          u32      1
+//!  (512)     8    version          u32      2 (1: counts of 16 streams, zeros from 192 on)
 //!            12   flags            u32      1: has a predecessor, 2: the predecessor is whole,
 //!                                           4: the file is a recycled segment
 //!            16   spool id         16 bytes uuid
@@ -30,8 +30,8 @@
 //!            40   first sequence   u64      of the first frame, if there is one
 //!            48   predecessor      u64      the number of the segment before
 //!            56   its end          u64      from there on: the discarded tail
-//!            64   counts           16 × u64 items of each stream before this segment
-//!            192  zeros
+//!            64   counts           24 × u64 items of each stream before this segment
+//!            256  zeros
 //!            508  crc32c of 0..508
 //!
 //! frame    = 0    marker           4 bytes
@@ -70,10 +70,14 @@
 
 use uuid::Uuid;
 
-/// The version that is written, and the only one that is read.
-pub const VERSION: u32 = 1;
+/// The version that is written.
+pub const VERSION: u32 = 2;
+/// The oldest version that is read. Its segments have fewer streams, and are the same otherwise.
+pub const VERSION_LEAST: u32 = 1;
 /// The most streams of a spool.
-pub const STREAMS_MAX: usize = 16;
+pub const STREAMS_MAX: usize = 24;
+/// The most streams of a spool of version 1.
+const STREAMS_OF_VERSION_1: usize = 16;
 /// The largest payload of a record: 64 MiB.
 pub const PAYLOAD_BYTES_MAX: u32 = 64 << 20;
 /// The largest segment file: 256 MiB, because recovery reads a whole segment into memory.
@@ -134,7 +138,9 @@ pub enum HeaderError {
     #[error("both copies of the header are damaged")]
     Damaged,
     /// The header is sound, but of another version.
-    #[error("it has format version {0}, and only version {VERSION} can be read")]
+    #[error(
+        "it has format version {0}, and only versions {VERSION_LEAST} to {VERSION} can be read"
+    )]
     Version(u32),
     /// The header is sound, but its numbers are impossible.
     #[error("its header holds numbers that no spool gets to")]
@@ -221,9 +227,17 @@ impl SegmentHeader {
             return Err(HeaderError::Damaged);
         }
         let version = u32_at(bytes, 8);
-        if version != VERSION {
+        if !(VERSION_LEAST..=VERSION).contains(&version) {
             return Err(HeaderError::Version(version));
         }
+        let streams = match version {
+            1 => STREAMS_OF_VERSION_1,
+            _ => STREAMS_MAX,
+        };
+        let count_of = |stream: usize| match stream < streams {
+            true => u64_at(bytes, 64 + 8 * stream),
+            false => 0,
+        };
         let flags = u32_at(bytes, 12);
         let predecessor = Predecessor {
             number: u64_at(bytes, 48),
@@ -235,7 +249,7 @@ impl SegmentHeader {
             number: u64_at(bytes, 32),
             first_sequence: u64_at(bytes, 40),
             predecessor: (flags & HAS_PREDECESSOR != 0).then_some(predecessor),
-            counts: std::array::from_fn(|stream| u64_at(bytes, 64 + 8 * stream)),
+            counts: std::array::from_fn(count_of),
             recycled: flags & RECYCLED != 0,
         };
         match header.is_possible() {

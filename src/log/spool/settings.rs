@@ -9,8 +9,9 @@ use super::format::{
 /// The spool's limits.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Number of streams, at most [`STREAMS_MAX`]. Each has its lane.
-    pub streams: u8,
+    /// The streams that records are appended to, each below [`STREAMS_MAX`]. Each has its lane.
+    /// There may be gaps between their numbers, and a gap costs nothing.
+    pub streams: Vec<u8>,
     /// Bytes of a segment file. A larger record gets a larger file.
     pub segment_bytes: u64,
     /// The largest payload that is accepted, at most [`PAYLOAD_BYTES_MAX`].
@@ -33,7 +34,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            streams: 1,
+            streams: vec![0],
             // Space is freed by deleting whole files. 64 MiB drain soon, and files are created
             // too seldom for the cost to show.
             segment_bytes: 64 << 20,
@@ -53,8 +54,12 @@ impl Settings {
     /// Refuses settings with which the spool could block.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         ensure!(
-            (1..=STREAMS_MAX).contains(&usize::from(self.streams)),
-            "a spool has 1 to {STREAMS_MAX} streams, not {}",
+            !self.streams.is_empty()
+                && self
+                    .streams
+                    .iter()
+                    .all(|&stream| usize::from(stream) < STREAMS_MAX),
+            "a spool has streams with numbers below {STREAMS_MAX}, not {:?}",
             self.streams
         );
         ensure!(

@@ -11,7 +11,7 @@ use crate::finding::{Finding, Severity};
 const KEY: [&str; 3] = ["tenant_id", "occurred_at", "event_id"];
 
 /// Columns that are never null in a row, with the key.
-const NEVER_NULL: [&str; 12] = [
+const NEVER_NULL: [&str; 15] = [
     "tenant_id",
     "occurred_at",
     "event_id",
@@ -25,6 +25,10 @@ const NEVER_NULL: [&str; 12] = [
     "exposure_events.request_id",
     "exposure_events.surface",
     "exposure_events.segment",
+    // Only in assignments.
+    "ingest_assignments.request_id",
+    "ingest_assignments.experiment_id",
+    "ingest_assignments.variant",
 ];
 
 /// `numeric(18,6)`: the digits before the decimal point …

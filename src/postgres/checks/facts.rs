@@ -56,7 +56,8 @@ SELECT wanted.name,
           FROM pg_class AS o JOIN pg_namespace AS e ON e.oid = o.relnamespace
          WHERE o.relname = wanted.name AND c.oid IS NULL
            AND NOT has_schema_privilege(e.oid, 'USAGE')) AS closed_schemas
-  FROM (VALUES ('exposure_events'), ('interaction_events'), ('ingest_ledger'), ('ingest_holders'),
+  FROM (VALUES ('exposure_events'), ('interaction_events'), ('ingest_assignments'),
+               ('ingest_ledger'), ('ingest_holders'),
                ('ingest_changed_days'), ('ingest_quarantine'), ('ingest_partition_log'), ('tenants'),
                ('tenant_api_keys'), ('ingest_publish_keys'), ('ingest_key_settings'),
                ('ingest_tenant_settings')) AS wanted(name)
@@ -75,7 +76,7 @@ SELECT wanted.name AS table_name,
        has_column_privilege(c.oid, a.attnum, 'INSERT') AS may_insert,
        has_column_privilege(c.oid, a.attnum, 'SELECT') AS may_select,
        (SELECT string_agg(enumlabel, ',') FROM pg_enum WHERE enumtypid = base.oid) AS labels
-  FROM (VALUES ('exposure_events'), ('interaction_events')) AS wanted(name)
+  FROM (VALUES ('exposure_events'), ('interaction_events'), ('ingest_assignments')) AS wanted(name)
   JOIN pg_class AS c ON c.oid = to_regclass(wanted.name)
   JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
  CROSS JOIN LATERAL (

@@ -15,6 +15,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::*;
+use crate::log::spool::format::STREAMS_MAX;
 
 /// Histories in each run of the tests.
 const HISTORIES: u64 = 100_000;
@@ -185,7 +186,7 @@ impl World {
             return;
         }
         let oldest = directory.frames.first().map(|&(sequence, _)| sequence);
-        let mut accepted = [0; 16];
+        let mut accepted = [0; STREAMS_MAX];
         accepted[usize::from(STREAM)] = directory.accepted;
         directory.next = directory.history.begin(directory.next, accepted, oldest);
         self.lives[at] = Some(Life {
@@ -240,7 +241,7 @@ impl World {
         if self.lives[at].is_none()
             && let Some(directory) = &mut self.directories[at]
         {
-            let mut inherited = [0; 16];
+            let mut inherited = [0; STREAMS_MAX];
             inherited[usize::from(STREAM)] = directory.accepted - directory.frames.len() as u64;
             directory.history = directory.history.clone().fork(inherited);
         }

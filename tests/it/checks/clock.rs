@@ -73,7 +73,7 @@ async fn a_clock_that_is_days_ahead_is_said_and_seals_and_makes_nothing() {
     let offset: f64 = offset.parse().unwrap();
     assert!((172_000.0..173_600.0).contains(&offset), "{offset}");
     eventually("partitions ahead of time", async || {
-        database.count("ingest_partition_log").await >= 8
+        database.count("ingest_partition_log").await >= 12
     })
     .await;
     let client = database.connect().await;

@@ -93,13 +93,22 @@ impl Template {
                 r#","request_id":"019cd6c2-8c7b-7000-8000-000000000001","surface":"home","#,
                 r#""user_id":"u-1","items":[{"item_id":"a","rank":1},{"item_id":"b","rank":2}],"#,
             ),
+            Table::Assignments => (
+                r#","request_id":"019cd6c2-8c7b-7000-8000-000000000001","user_id":"u-1","#,
+                r#""experiment_id":"ranking","variant":"B","#,
+            ),
         };
         let last = match table {
             Table::Interactions => format!(r#""position":{POSITION_SLOT}"#),
             Table::Exposures => r#""segment":"s1""#.to_owned(),
+            Table::Assignments => r#""context":{"surface":"home"}"#.to_owned(),
+        };
+        let time = match table {
+            Table::Assignments => "ts",
+            Table::Exposures | Table::Interactions => "occurred_at",
         };
         let event = format!(
-            "{{\"event_id\":\"{ID_PREFIX}{NUMBER_SLOT}\",\"occurred_at\":\"2026-03-10T{TIME_SLOT}Z\"{from}{to}{last}}}"
+            "{{\"event_id\":\"{ID_PREFIX}{NUMBER_SLOT}\",\"{time}\":\"2026-03-10T{TIME_SLOT}Z\"{from}{to}{last}}}"
         );
         let count = usize::try_from(BODY_EVENTS).unwrap();
         Self {
@@ -112,10 +121,7 @@ impl Template {
 
     /// The endpoint for these bodies.
     pub fn path(&self) -> &'static str {
-        match self.table {
-            Table::Interactions => "/v1/interactions",
-            Table::Exposures => "/v1/exposures",
-        }
+        self.table.path()
     }
 
     /// Fills in the events of body number `body` in a mix.

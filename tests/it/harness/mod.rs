@@ -32,7 +32,7 @@ pub use proxy::{Cut, Proxy, Wire};
 pub use relay::{Fault, Relay, Step};
 pub use rig::Rig;
 pub use rows::{Row, rows, rows_as_text};
-pub use sample::{click, shown, uuid_of};
+pub use sample::{assigned, click, shown, uuid_of};
 pub use service::Service;
 pub use settings::{DEMO, OTHER, PEPPER, SALT, Settings, key};
 pub use slow_disk::SlowDisk;

@@ -9,7 +9,7 @@ use super::database::Database;
 pub type Row = Map<String, Value>;
 
 /// The columns of type jsonb.
-const JSON: [&str; 3] = ["request", "response", "meta"];
+const JSON: [&str; 4] = ["request", "response", "context", "meta"];
 
 /// All rows of a table by time and id, without `received_at`, which has to be close to now.
 pub async fn rows(database: &Database, table: &str) -> Vec<Row> {

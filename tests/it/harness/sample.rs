@@ -18,6 +18,12 @@ pub fn shown(id: &str) -> Value {
     })
 }
 
+/// A valid assignment with an id.
+pub fn assigned(id: &str) -> Value {
+    json!({"event_id": id, "ts": "2026-03-10T08:00:00Z", "experiment_id": "ranking", "variant": "B",
+           "request_id": "r1", "user_id": "u1"})
+}
+
 /// The `event_id` of an event with this name in this tenant.
 pub fn uuid_of(tenant: &str, name: &str) -> String {
     Uuid::new_v5(&tenant.parse().unwrap(), name.as_bytes()).to_string()

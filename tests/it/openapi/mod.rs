@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::harness::{Service, blocking, click};
 
-const EVENTS: [&str; 2] = ["/v1/exposures", "/v1/interactions"];
+const EVENTS: [&str; 3] = ["/v1/exposures", "/v1/interactions", "/v1/assignments"];
 
 /// The texts of a string array.
 fn texts(array: &Value) -> BTreeSet<String> {
@@ -152,7 +152,7 @@ async fn every_example_of_the_document_is_taken_on() {
             }
         }
     }
-    assert_eq!(tried, 12);
+    assert_eq!(tried, 18);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,7 +11,7 @@ use crate::harness::{Database, one};
 #[tokio::test]
 async fn a_suite_database_is_adopted_with_its_rows_keys_and_indexes() {
     let (database, report) = adopted().await;
-    assert_eq!(report.adopted, Table::ALL);
+    assert_eq!(report.adopted, Table::OF_SUITE);
     let mut client = database.connect().await;
     let rows: i64 = one(
         &client,
@@ -32,7 +32,7 @@ async fn a_suite_database_is_adopted_with_its_rows_keys_and_indexes() {
         again,
         Report {
             applied: vec![],
-            adopted: Table::ALL.to_vec()
+            adopted: Table::OF_SUITE.to_vec()
         }
     );
 }

@@ -37,6 +37,7 @@ async fn an_empty_database_gets_the_whole_schema_and_a_second_run_does_nothing()
             "experiment_assignments",
             "exposure_events",
             "exposures_for_pipelines",
+            "ingest_assignments",
             "ingest_changed_days",
             "ingest_computed_days",
             "ingest_holders",
@@ -44,6 +45,7 @@ async fn an_empty_database_gets_the_whole_schema_and_a_second_run_does_nothing()
             "ingest_key_settings",
             "ingest_ledger",
             "ingest_partition_log",
+            "ingest_posted_assignments",
             "ingest_publish_keys",
             "ingest_quarantine",
             "ingest_schema_history",
@@ -101,6 +103,22 @@ async fn the_event_tables_have_the_columns_in_the_order_of_a_row() {
             "rules_etag text",
             "request jsonb !",
             "response jsonb !",
+            "meta jsonb",
+        ]
+    );
+    assert_eq!(
+        texts(&client, &columns("ingest_assignments")).await,
+        [
+            "tenant_id uuid !",
+            "occurred_at timestamp with time zone !",
+            "event_id uuid !",
+            "received_at timestamp with time zone !",
+            "request_id uuid !",
+            "experiment_id text !",
+            "variant text !",
+            "user_key bytea",
+            "surface text",
+            "context jsonb",
             "meta jsonb",
         ]
     );

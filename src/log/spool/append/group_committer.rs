@@ -26,7 +26,8 @@ pub struct GroupCommitter<L, R> {
     entries: flume::Receiver<Record<L, R>>,
     /// Records that were received and are in no group yet.
     waiting: FairQueue<Record<L, R>>,
-    lanes: Vec<LaneSender<L, R>>,
+    /// By stream; `None` for those that the spool was not opened with.
+    lanes: Vec<Option<LaneSender<L, R>>>,
     pub(crate) log: Appender,
     /// Records that are staged, in the log's order.
     run: Vec<Record<L, R>>,
@@ -52,7 +53,7 @@ impl<L, R> GroupCommitter<L, R> {
     pub(crate) fn new(
         shared: Arc<Shared>,
         entries: flume::Receiver<Record<L, R>>,
-        lanes: Vec<LaneSender<L, R>>,
+        lanes: Vec<Option<LaneSender<L, R>>>,
         log: Appender,
     ) -> Self {
         Self {
@@ -130,7 +131,8 @@ impl<L, R> GroupCommitter<L, R> {
     /// Makes a group durable, except for the records that have to be refused.
     pub(crate) fn commit(&mut self, group: &mut Vec<Record<L, R>>) {
         for entry in group.drain(..) {
-            if usize::from(entry.stream) >= self.lanes.len() {
+            let lane = self.lanes.get(usize::from(entry.stream));
+            if !lane.is_some_and(Option::is_some) {
                 error!(
                     stream = entry.stream,
                     "a record names a stream that the spool was not opened with"
@@ -197,7 +199,9 @@ impl<L, R> GroupCommitter<L, R> {
                         memory: Some(entry.memory),
                         result: entry.result,
                     };
-                    self.lanes[staged.stream].offer(staged.at, frame, &self.shared.usage);
+                    let lane = self.lanes[staged.stream].as_ref();
+                    lane.expect("records of other streams are refused before they are staged")
+                        .offer(staged.at, frame, &self.shared.usage);
                 }
             }
         }

@@ -61,10 +61,25 @@ fn a_header_damaged_twice_is_said_to_be_damaged() {
 #[test]
 fn a_later_version_is_named_and_not_taken_for_damage() {
     let mut file = file_start(&header());
-    file[8] = 2;
+    file[8] = 3;
     let crc = crc32c::crc32c(&file[..HEADER_CRC_AT]).to_le_bytes();
     file[HEADER_CRC_AT..SEGMENT_HEADER_BYTES].copy_from_slice(&crc);
-    assert_eq!(SegmentHeader::decode(&file), Err(HeaderError::Version(2)));
+    assert_eq!(SegmentHeader::decode(&file), Err(HeaderError::Version(3)));
+}
+
+#[test]
+fn a_header_of_version_1_has_16_streams_and_counts_nothing_for_the_others() {
+    let sound = header();
+    let mut file = file_start(&sound);
+    for at in [0, to_usize(SEGMENT_HEADER_COPY_AT)] {
+        file[at + 8] = 1;
+        let crc = crc32c::crc32c(&file[at..at + HEADER_CRC_AT]).to_le_bytes();
+        file[at + HEADER_CRC_AT..at + SEGMENT_HEADER_BYTES].copy_from_slice(&crc);
+    }
+    let mut counts = [0; STREAMS_MAX];
+    counts[..16].copy_from_slice(&sound.counts[..16]);
+    let expected = SegmentHeader { counts, ..sound };
+    assert_eq!(SegmentHeader::decode(&file), Ok((expected, true)));
 }
 
 #[test]

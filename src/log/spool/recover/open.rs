@@ -203,10 +203,6 @@ pub(crate) fn open_on<L, R>(
     let backlogs: Vec<_> = (0..STREAMS_MAX)
         .map(|stream| catalog.backlog(stream))
         .collect();
-    let found_streams = backlogs
-        .iter()
-        .rposition(Option::is_some)
-        .map_or(0, |last| last + 1);
     let shared = Arc::new(Shared::new(shared::Found {
         spool_id,
         settings,
@@ -219,9 +215,14 @@ pub(crate) fn open_on<L, R>(
         lock,
     }));
     count_backlog(&shared, &report);
-    let streams = found_streams.max(usize::from(shared.settings.streams));
-    let (mut senders, mut readers) = (Vec::new(), Vec::new());
-    for (stream, backlog) in backlogs.into_iter().enumerate().take(streams) {
+    let configured = &shared.settings.streams;
+    let is_configured = |stream| configured.iter().any(|&one| usize::from(one) == stream);
+    let (mut senders, mut readers) = (Vec::with_capacity(STREAMS_MAX), Vec::new());
+    for (stream, backlog) in backlogs.into_iter().enumerate() {
+        if backlog.is_none() && !is_configured(stream) {
+            senders.push(None);
+            continue;
+        }
         let lag = match backlog {
             Some((from, last)) => Lag::on_disk(from, last),
             None => Lag::in_memory(),
@@ -229,12 +230,12 @@ pub(crate) fn open_on<L, R>(
         let lane = Arc::new(Lane::new(lag));
         let (sender, receiver) = flume::bounded(shared.settings.lane_frames_max);
         let bytes_max = shared.settings.lane_bytes_max;
-        senders.push(LaneSender::new(
+        senders.push(Some(LaneSender::new(
             stream,
             Arc::clone(&lane),
             sender,
             bytes_max,
-        ));
+        )));
         let found = Found::of(&report, stream, accepted[stream]);
         readers.push(LaneReader::new(
             stream,

@@ -17,7 +17,10 @@ use crate::log::spool::format::{Counts, STREAMS_MAX};
 
 pub(crate) const FILE_NAME: &str = "openings";
 const TEMPORARY_NAME: &str = "openings.new";
-const FIRST_LINE: &str = "recsys-ingest openings 1";
+/// Of the version that is written.
+const FIRST_LINE: &str = "recsys-ingest openings 2";
+/// Of the version before, which is read as well: it counts at most 16 streams.
+const FIRST_LINE_BEFORE: &str = "recsys-ingest openings 1";
 
 /// Openings that are kept. A directory reaches this many only if it is started a thousand times
 /// while its oldest segment stays. Records that a pruned opening has acked are looked up row by
@@ -259,7 +262,8 @@ pub(crate) fn read(disk: &dyn Disk, spool_id: Uuid) -> anyhow::Result<Option<His
     }
     let text = String::from_utf8_lossy(&bytes);
     let first = text.lines().next().unwrap_or_default();
-    if first != FIRST_LINE && first.starts_with("recsys-ingest openings ") {
+    let is_known = [FIRST_LINE, FIRST_LINE_BEFORE].contains(&first);
+    if !is_known && first.starts_with("recsys-ingest openings ") {
         bail!(
             "the file {FILE_NAME} in the spool is of another version ('{first}'): start the \
              version that wrote it"

@@ -182,7 +182,7 @@ fn frames_of_streams_that_are_no_longer_configured_are_still_given() {
     let mut rig = Rig::open(&disk).unwrap();
     rig.commit(&[(1, 1, 100)]);
     let fewer = Settings {
-        streams: 1,
+        streams: vec![0],
         ..settings()
     };
     let mut rig = Rig::open_with(&disk.crash(0), fewer).unwrap();
@@ -299,7 +299,7 @@ fn while_lanes_fall_behind_and_catch_up_nothing_is_given_twice_or_skipped() {
     spool.reclaim();
     let fill = spool.usage();
     assert_eq!((fill.segments, fill.lost, fill.refused), (1, 0, 0));
-    assert_eq!((fill.frames, fill.items), ([0; 16], [0; 16]));
+    assert_eq!((fill.frames, fill.items), ([0; 24], [0; 24]));
     let accepted: u64 = (1..=FRAMES).map(|id| u64::from(items(id))).sum();
     assert_eq!(fill.accepted.iter().sum::<u64>(), accepted);
 }

@@ -215,7 +215,7 @@ fn live(steps: &[Step]) {
     world.rig.committer.tick();
     world.rig.committer.tick();
     let fill = world.rig.spool.usage();
-    assert_eq!((fill.frames, fill.items), ([0; 16], [0; 16]));
+    assert_eq!((fill.frames, fill.items), ([0; 24], [0; 24]));
     assert!(world.rig.segments().len() <= 1);
     for stream in &world.streams {
         assert!(stream.promised.is_empty(), "never given: {stream:?}");

@@ -29,7 +29,7 @@ pub(crate) struct Rig {
 /// Small enough that a few records fill anything.
 pub(crate) fn settings() -> Settings {
     Settings {
-        streams: 2,
+        streams: vec![0, 1],
         segment_bytes: FRAMES_START + 1500,
         frame_bytes_max: 3000,
         frame_bytes_least: 3000,
