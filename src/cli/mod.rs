@@ -1,5 +1,6 @@
 //! The command line: its commands, and how each of them is run.
 
+pub(crate) mod adopt;
 pub(crate) mod dev;
 pub(crate) mod keys;
 pub(crate) mod partitions;
@@ -30,6 +31,7 @@ use crate::service::bind::bind;
 use crate::{logging, service};
 use terminal::print;
 
+use adopt::Adopt;
 use keys::KeysCommand;
 use partitions::PartitionsCommand;
 use quarantine::QuarantineCommand;
@@ -74,6 +76,8 @@ pub enum Command {
     Serve(Box<Serve>),
     /// Bring the database's schema up to date
     Migrate(Database),
+    /// Show the SQL that removes what the suite's own migrations add to the event tables and every new row pays for: indexes of the parents beside their keys, and empty DEFAULT partitions
+    Adopt(Adopt),
     /// Tenants: who events belong to
     Tenants {
         /// What to do with them.
@@ -191,6 +195,7 @@ async fn carry_out(command: Command, stop: Stop) -> Result<()> {
             outcome.map(drop)
         }
         Command::Migrate(database) => service::prepare::migrate_once(&database.target()?).await,
+        Command::Adopt(adopt) => adopt::run(adopt).await,
         Command::Tenants { command } => tenants::run(command).await,
         Command::Keys { command } => keys::run(command).await,
         Command::Quarantine { command } => quarantine::run(command).await,
