@@ -15,11 +15,13 @@ mod harness;
 
 mod accounting;
 mod admin;
+mod adoption_load;
 mod architecture;
 mod attacks;
 mod backpressure;
 mod bad_rows;
 mod batching;
+mod beside;
 mod bounds;
 mod browser;
 mod checks;
@@ -66,3 +68,4 @@ mod spool_disk;
 mod transport;
 mod unreadable;
 mod warnings;
+mod without_a_stop;

@@ -27,7 +27,7 @@ fn settings() -> String {
         let default =
             if secret::is_required(argument.get_id().as_str()) && !argument.is_required_set() {
                 "none".to_owned()
-            } else if default.is_empty() {
+            } else if default.is_empty() && argument.is_required_set() {
                 "required".to_owned()
             } else if default.is_empty() || default == ["``"] {
                 "none".to_owned()
