@@ -3,7 +3,9 @@
 --
 -- Each table is made with its indexes and triggers as one unit, and only where
 -- no table of that name is found. On a database that the suite's own migrations
--- built, this file therefore changes nothing. Needs no extension.
+-- built, this file therefore changes nothing. Indexes and triggers have the
+-- suite's names, so that its migrations, should they run later, find each of them
+-- and add no second one. Needs no extension.
 
 DO $$
 BEGIN
@@ -79,8 +81,8 @@ BEGIN
         );
         CREATE INDEX tenant_config_versions_tenant_created_idx
             ON tenant_config_versions (tenant_id, created_at DESC);
-        CREATE INDEX tenant_config_versions_config_idx ON tenant_config_versions USING gin (config);
-        CREATE TRIGGER tenant_config_versions_immutable BEFORE UPDATE OR DELETE ON tenant_config_versions
+        CREATE INDEX tenant_config_versions_config_gin ON tenant_config_versions USING gin (config);
+        CREATE TRIGGER tenant_config_versions_immutable_ud BEFORE UPDATE OR DELETE ON tenant_config_versions
             FOR EACH ROW EXECUTE FUNCTION prevent_update_delete();
     END IF;
 
@@ -97,8 +99,8 @@ BEGIN
         );
         CREATE INDEX tenant_rule_versions_tenant_created_idx
             ON tenant_rule_versions (tenant_id, created_at DESC);
-        CREATE INDEX tenant_rule_versions_rules_idx ON tenant_rule_versions USING gin (rules);
-        CREATE TRIGGER tenant_rule_versions_immutable BEFORE UPDATE OR DELETE ON tenant_rule_versions
+        CREATE INDEX tenant_rule_versions_rules_gin ON tenant_rule_versions USING gin (rules);
+        CREATE TRIGGER tenant_rule_versions_immutable_ud BEFORE UPDATE OR DELETE ON tenant_rule_versions
             FOR EACH ROW EXECUTE FUNCTION prevent_update_delete();
     END IF;
 
@@ -141,10 +143,10 @@ BEGIN
             after_state  jsonb,
             extra        jsonb
         );
-        CREATE INDEX audit_log_tenant_occurred_idx ON audit_log (tenant_id, occurred_at DESC);
-        CREATE INDEX audit_log_action_occurred_idx ON audit_log (action, occurred_at DESC);
-        CREATE INDEX audit_log_request_idx ON audit_log (request_id);
-        CREATE TRIGGER audit_log_immutable BEFORE UPDATE OR DELETE ON audit_log
+        CREATE INDEX audit_log_tenant_time_idx ON audit_log (tenant_id, occurred_at DESC);
+        CREATE INDEX audit_log_action_time_idx ON audit_log (action, occurred_at DESC);
+        CREATE INDEX audit_log_request_id_idx ON audit_log (request_id);
+        CREATE TRIGGER audit_log_immutable_ud BEFORE UPDATE OR DELETE ON audit_log
             FOR EACH ROW EXECUTE FUNCTION prevent_update_delete();
     END IF;
 
@@ -162,9 +164,9 @@ BEGIN
             applied_by       text,
             error_detail     text
         );
-        CREATE INDEX cache_invalidation_events_tenant_requested_idx
+        CREATE INDEX cache_invalidation_tenant_time_idx
             ON cache_invalidation_events (tenant_id, requested_at DESC);
-        CREATE INDEX cache_invalidation_events_status_idx ON cache_invalidation_events (status);
+        CREATE INDEX cache_invalidation_status_idx ON cache_invalidation_events (status);
     END IF;
 
     IF to_regclass('item_tags') IS NULL THEN
@@ -178,8 +180,8 @@ BEGIN
             updated_at timestamptz NOT NULL DEFAULT now(),
             PRIMARY KEY (tenant_id, namespace, item_id)
         );
-        CREATE INDEX item_tags_tags_idx ON item_tags USING gin (tags);
-        CREATE INDEX item_tags_namespace_created_idx ON item_tags (tenant_id, namespace, created_at DESC);
+        CREATE INDEX item_tags_tags_gin ON item_tags USING gin (tags);
+        CREATE INDEX item_tags_tenant_ns_created_idx ON item_tags (tenant_id, namespace, created_at DESC);
         CREATE TRIGGER item_tags_set_updated_at BEFORE UPDATE ON item_tags
             FOR EACH ROW EXECUTE FUNCTION set_updated_at();
     END IF;
@@ -194,9 +196,9 @@ BEGIN
             updated_at timestamptz NOT NULL DEFAULT now(),
             PRIMARY KEY (tenant_id, namespace, item_id, day)
         );
-        CREATE INDEX item_popularity_daily_namespace_day_idx
+        CREATE INDEX item_popularity_daily_tenant_ns_day_idx
             ON item_popularity_daily (tenant_id, namespace, day DESC);
-        CREATE INDEX item_popularity_daily_item_day_idx
+        CREATE INDEX item_popularity_daily_tenant_item_day_idx
             ON item_popularity_daily (tenant_id, item_id, day DESC);
         CREATE TRIGGER item_popularity_daily_set_updated_at BEFORE UPDATE ON item_popularity_daily
             FOR EACH ROW EXECUTE FUNCTION set_updated_at();
@@ -213,9 +215,9 @@ BEGIN
             updated_at  timestamptz NOT NULL DEFAULT now(),
             PRIMARY KEY (tenant_id, namespace, item_id, neighbor_id, day)
         );
-        CREATE INDEX item_covisit_daily_item_day_idx
+        CREATE INDEX item_covisit_daily_tenant_item_day_idx
             ON item_covisit_daily (tenant_id, namespace, item_id, day DESC);
-        CREATE INDEX item_covisit_daily_neighbor_day_idx
+        CREATE INDEX item_covisit_daily_tenant_neighbor_day_idx
             ON item_covisit_daily (tenant_id, namespace, neighbor_id, day DESC);
         CREATE TRIGGER item_covisit_daily_set_updated_at BEFORE UPDATE ON item_covisit_daily
             FOR EACH ROW EXECUTE FUNCTION set_updated_at();
@@ -235,7 +237,7 @@ BEGIN
             last_used_at timestamptz
         );
         CREATE INDEX tenant_api_keys_tenant_idx ON tenant_api_keys (tenant_id);
-        CREATE INDEX tenant_api_keys_live_idx ON tenant_api_keys (tenant_id) WHERE revoked_at IS NULL;
+        CREATE INDEX tenant_api_keys_active_idx ON tenant_api_keys (tenant_id) WHERE revoked_at IS NULL;
     END IF;
 END
 $$;

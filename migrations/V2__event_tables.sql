@@ -7,7 +7,9 @@
 --
 -- An adopted table keeps all it has. It gains the two columns that we write,
 -- nullable because its old rows have neither, and the unique index that makes
--- a replay harmless.
+-- a replay harmless. The program makes both beforehand, without a lock that a
+-- reader or writer would notice, and this file then finds them; what stands here
+-- is for a table without partitions.
 
 DO $$
 BEGIN
@@ -41,11 +43,15 @@ BEGIN
         EXCEPTION WHEN feature_not_supported THEN
             RAISE NOTICE 'this server has no lz4: exposure_events keeps its default compression';
         END;
-    ELSE
+    ELSIF NOT EXISTS (
+        SELECT FROM pg_index i
+        WHERE i.indrelid = to_regclass('exposure_events') AND i.indisunique AND i.indisvalid
+          AND pg_get_indexdef(i.indexrelid) LIKE '%(tenant_id, occurred_at, event_id)'
+    ) THEN
         ALTER TABLE exposure_events
             ADD COLUMN IF NOT EXISTS event_id uuid,
             ADD COLUMN IF NOT EXISTS received_at timestamptz;
-        CREATE UNIQUE INDEX exposure_events_ingest_key
+        CREATE UNIQUE INDEX IF NOT EXISTS exposure_events_ingest_key
             ON exposure_events (tenant_id, occurred_at, event_id);
     END IF;
 
@@ -72,64 +78,16 @@ BEGIN
         EXCEPTION WHEN feature_not_supported THEN
             RAISE NOTICE 'this server has no lz4: interaction_events keeps its default compression';
         END;
-    ELSE
+    ELSIF NOT EXISTS (
+        SELECT FROM pg_index i
+        WHERE i.indrelid = to_regclass('interaction_events') AND i.indisunique AND i.indisvalid
+          AND pg_get_indexdef(i.indexrelid) LIKE '%(tenant_id, occurred_at, event_id)'
+    ) THEN
         ALTER TABLE interaction_events
             ADD COLUMN IF NOT EXISTS event_id uuid,
             ADD COLUMN IF NOT EXISTS received_at timestamptz;
-        CREATE UNIQUE INDEX interaction_events_ingest_key
+        CREATE UNIQUE INDEX IF NOT EXISTS interaction_events_ingest_key
             ON interaction_events (tenant_id, occurred_at, event_id);
     END IF;
-END
-$$;
-
--- The suite's helper for those who call it by hand or from a job. Unlike the
--- suite's own it reckons months in UTC whatever the session's time zone, puts
--- the child beside its parent, names it without the schema, and attaches it, so
--- that it never asks for more than SHARE UPDATE EXCLUSIVE on the parent.
--- An adopted database keeps the function that it has.
-DO $$
-BEGIN
-    IF to_regprocedure('ensure_monthly_partitions(regclass, date, integer)') IS NOT NULL THEN
-        RETURN;
-    END IF;
-    CREATE FUNCTION ensure_monthly_partitions(parent_table regclass, start_month date, months_ahead integer)
-        RETURNS void
-        LANGUAGE plpgsql
-        SET TimeZone = 'UTC'
-        SET DateStyle = 'ISO'
-        SET search_path = pg_catalog, pg_temp
-    AS $body$
-    DECLARE
-        schema_name text;
-        table_name  text;
-        child_name  text;
-        first_day   date := date_trunc('month', start_month::timestamp)::date;
-        month_start date;
-        month_end   date;
-    BEGIN
-        IF months_ahead IS NULL OR months_ahead < 1 THEN
-            RAISE EXCEPTION 'months_ahead is %, it must be at least 1', months_ahead
-                USING ERRCODE = 'invalid_parameter_value';
-        END IF;
-        SELECT n.nspname, c.relname INTO STRICT schema_name, table_name
-        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-        WHERE c.oid = parent_table;
-
-        FOR i IN 0 .. months_ahead - 1 LOOP
-            month_start := (first_day + make_interval(months => i))::date;
-            month_end := (first_day + make_interval(months => i + 1))::date;
-            child_name := table_name || to_char(month_start, '_YYYY_MM');
-            CONTINUE WHEN to_regclass(format('%I.%I', schema_name, child_name)) IS NOT NULL;
-            EXECUTE format(
-                'CREATE TABLE %1$I.%2$I (LIKE %1$I.%3$I INCLUDING DEFAULTS INCLUDING CONSTRAINTS'
-                ' INCLUDING GENERATED INCLUDING INDEXES INCLUDING STORAGE INCLUDING COMPRESSION)',
-                schema_name, child_name, table_name);
-            EXECUTE format(
-                'ALTER TABLE %1$I.%2$I ATTACH PARTITION %1$I.%3$I FOR VALUES FROM (%4$L) TO (%5$L)',
-                schema_name, table_name, child_name,
-                month_start::timestamptz::text, month_end::timestamptz::text);
-        END LOOP;
-    END
-    $body$;
 END
 $$;

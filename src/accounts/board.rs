@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio_postgres::Client;
@@ -17,6 +17,7 @@ use crate::metrics::{ByFinding, Metrics};
 
 use crate::finding::{Finding, Severity};
 use crate::postgres::checks::clock;
+use crate::postgres::checks::lean;
 use crate::postgres::checks::pooler::pooler;
 use crate::postgres::error::Error;
 
@@ -43,6 +44,9 @@ pub enum Source {
 
 const SOURCES: usize = 8;
 
+/// How long a check without findings counts: one costs a round trip.
+const LOOK_AFTER: Duration = Duration::from_secs(60);
+
 /// Holds the findings for readiness, metrics and the log.
 #[derive(Debug)]
 pub struct Board {
@@ -56,6 +60,8 @@ pub struct Board {
     /// A bit for each table that has passed the checks once.
     was_fit: AtomicU8,
     is_prepared: watch::Sender<bool>,
+    /// When the database was checked last.
+    inspected_at: Mutex<Option<Instant>>,
 }
 
 impl Board {
@@ -69,6 +75,7 @@ impl Board {
             refused: AtomicU8::new(0),
             was_fit: AtomicU8::new(0),
             is_prepared: watch::Sender::new(false),
+            inspected_at: Mutex::default(),
         }
     }
 
@@ -83,7 +90,10 @@ impl Board {
             match finding.severity {
                 Severity::Fault => error!(code, "{finding}"),
                 Severity::Degraded => warn!(code, "{finding}"),
-                Severity::Note if matches!(source, Source::Transport | Source::Certificate) => {
+                Severity::Note
+                    if matches!(source, Source::Transport | Source::Certificate)
+                        || lean::CODES.contains(&code) =>
+                {
                     warn!(code, "{finding}");
                 }
                 Severity::Note => info!(code, "{finding}"),
@@ -138,22 +148,32 @@ impl Board {
     /// # Errors
     /// When the connection is lost.
     pub async fn inspect(&self, client: &Client) -> Result<(), Error> {
-        let findings = crate::postgres::checks::inspect(client, self.connections).await?;
+        let findings = self.check(client).await?;
         self.is_prepared.send_replace(true);
         self.put(Source::Database, findings);
         Ok(())
     }
 
-    /// Repeats the check while it has findings. Lanes check only when they connect, and fixing a
-    /// fault need not break a connection.
+    async fn check(&self, client: &Client) -> Result<Vec<Finding>, Error> {
+        let findings = crate::postgres::checks::inspect(client, self.connections).await?;
+        *self.inspected_at() = Some(Instant::now());
+        Ok(findings)
+    }
+
+    /// Repeats the check while it has findings, and where the last one is a minute ago. Lanes check
+    /// only when they connect; fixing a fault need not break a connection, nor need a migration of
+    /// another program's.
     ///
     /// # Errors
     /// When the connection is lost.
     pub(crate) async fn look_again(&self, client: &Client) -> Result<(), Error> {
-        if self.found()[Source::Database as usize].is_empty() {
+        let is_recent = self
+            .inspected_at()
+            .is_some_and(|at| at.elapsed() < LOOK_AFTER);
+        if is_recent && self.found()[Source::Database as usize].is_empty() {
             return Ok(());
         }
-        let findings = crate::postgres::checks::inspect(client, self.connections).await?;
+        let findings = self.check(client).await?;
         self.put(Source::Database, findings);
         Ok(())
     }
@@ -166,7 +186,7 @@ impl Board {
         table: Table,
         wait_max: Duration,
     ) -> Result<(), Error> {
-        let mut findings = crate::postgres::checks::inspect(client, self.connections).await?;
+        let mut findings = self.check(client).await?;
         if findings
             .iter()
             .any(|finding| finding.severity == Severity::Fault)
@@ -175,7 +195,7 @@ impl Board {
             if !*prepared.borrow_and_update() {
                 // After the limit the lane reports the present findings.
                 drop(tokio::time::timeout(wait_max, prepared.wait_for(|done| *done)).await);
-                findings = crate::postgres::checks::inspect(client, self.connections).await?;
+                findings = self.check(client).await?;
             }
         }
         let fault = findings
@@ -234,6 +254,12 @@ impl Board {
         if is_pooler {
             self.put(Source::Pooler, vec![pooler()]);
         }
+    }
+
+    fn inspected_at(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.inspected_at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn found(&self) -> MutexGuard<'_, [Vec<Finding>; SOURCES]> {

@@ -1,5 +1,6 @@
 //! The command line: its commands, and how each of them is run.
 
+pub(crate) mod adopt;
 pub(crate) mod dev;
 pub(crate) mod import;
 pub(crate) mod item_signals;
@@ -38,6 +39,7 @@ use crate::service::bind::bind;
 use crate::{logging, service};
 use terminal::print;
 
+use adopt::Adopt;
 use item_signals::Signals;
 use keys::KeysCommand;
 use partitions::PartitionsCommand;
@@ -88,6 +90,8 @@ pub enum Command {
     Ship(Box<Ship>),
     /// Bring the database's schema up to date
     Migrate(Database),
+    /// Show the SQL that removes what the suite's own migrations add to the event tables and every new row pays for: indexes of the parents beside their keys, and empty DEFAULT partitions
+    Adopt(Adopt),
     /// Tenants: who events belong to
     Tenants {
         /// What to do with them.
@@ -236,6 +240,7 @@ async fn carry_out(command: Command, stop: Stop) -> Result<()> {
         Command::Import(config) => import::run(*config, stop).await,
         Command::Ship(config) => ship::run(*config, stop).await,
         Command::Migrate(database) => service::prepare::migrate_once(&database.target()?).await,
+        Command::Adopt(adopt) => adopt::run(adopt).await,
         Command::Tenants { command } => tenants::run(command).await,
         Command::Keys { command } => keys::run(command).await,
         Command::Quarantine { command } => quarantine::run(command).await,

@@ -17,6 +17,7 @@ use crate::partitions::indexes::IndexProfile;
 use crate::partitions::seal;
 use crate::partitions::seal::plan::Selection;
 use crate::postgres::checks::clock::server_time;
+use crate::postgres::checks::{self, lean};
 use crate::postgres::error::ErrorChain;
 use crate::postgres::session::Session;
 
@@ -92,7 +93,13 @@ async fn list(database: &Database) -> Result<()> {
             ));
         }
     }
-    print(&lines.join("\n"))
+    print(&lines.join("\n"))?;
+    for finding in checks::inspect(&session.client, 0).await? {
+        if lean::CODES.contains(&finding.code) {
+            logging::say(&format!("warning: {finding}"));
+        }
+    }
+    Ok(())
 }
 
 /// A mistyped name is an error, not a partition that was sealed.

@@ -35,8 +35,8 @@ pub enum QuarantineCommand {
         #[command(flatten)]
         rows: QuarantineRows,
         /// Time that one partition holds, for partitions that have to be made: day, week or month
-        #[arg(long, env = "INGEST_PARTITION_INTERVAL", default_value = "day", value_parser = parse::word::<partitions::range::Interval>)]
-        partition_interval: partitions::range::Interval,
+        #[arg(long, env = "INGEST_PARTITION_INTERVAL", value_parser = parse::word::<partitions::range::Interval>)]
+        partition_interval: Option<partitions::range::Interval>,
     },
     /// Throw rows away, for good
     Drop(QuarantineRows),

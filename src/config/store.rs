@@ -32,9 +32,9 @@ pub struct Store {
     #[arg(long, env = "INGEST_FLUSH_WAITED_AFTER", default_value = "5ms", value_parser = up_to_a_day)]
     pub flush_waited_after: Duration,
 
-    /// Time that one partition holds: day, week or month
-    #[arg(long, env = "INGEST_PARTITION_INTERVAL", default_value = "day", value_parser = word::<Interval>)]
-    pub partition_interval: Interval,
+    /// Time that one partition holds: day, week or month [default: as a table's latest partition, whoever made it; day if there is none]
+    #[arg(long, env = "INGEST_PARTITION_INTERVAL", value_parser = word::<Interval>)]
+    pub partition_interval: Option<Interval>,
 
     /// Partitions to have ready beyond the current one
     #[arg(long, env = "INGEST_PARTITIONS_AHEAD", default_value_t = 3, value_parser = count::<u32>(0, 1000))]

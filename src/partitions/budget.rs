@@ -57,6 +57,11 @@ impl CreationBudget {
             retry_after,
         })
     }
+
+    /// Takes the last creation back, as nothing was created.
+    pub fn refund(&mut self) {
+        self.spent.pop_back();
+    }
 }
 
 #[cfg(test)]
@@ -76,6 +81,8 @@ mod tests {
         assert_eq!(refused.retry_after, Duration::from_secs(2700));
         budget.spend(start + HOUR).unwrap();
         budget.spend(start + HOUR).unwrap_err();
+        budget.refund();
+        budget.spend(start + HOUR).unwrap();
     }
 
     #[test]

@@ -6,6 +6,10 @@
 //! table and then attached. Any number of processes may want the same range at once: one creates
 //! it, all succeed.
 //!
+//! With a DEFAULT partition, ATTACH takes ACCESS EXCLUSIVE on that one. It is asked for with a short
+//! timeout, and only where little is to be done under it: rows of a large DEFAULT partition stay
+//! there until `empty` moves them.
+//!
 //! Does not limit the number of partitions: see the creation budget.
 
 use std::time::Duration;
@@ -16,25 +20,37 @@ use tokio_postgres::{Client, Transaction};
 use super::catalog::{
     Bound, Parent, Partition, begin, coverage_of, read_coverage, read_parent, read_partitions,
 };
+use super::defaults::{Readiness, inside, move_rows, readiness};
 use super::error::Error;
 use super::history::{Action, record};
 use super::indexes::{IndexProfile, add_missing};
 use super::literal::timestamp;
 use super::range::{Interval, Range};
+use crate::backoff::jittered;
 use crate::event::table::Table;
 use crate::postgres::ident::qualified;
+use crate::postgres::patience::{LOCK_WAIT_MS, is_contention};
 
-/// The lock timeout of one attempt. Short, because a COPY into the default partition queues behind
-/// this lock request.
-const LOCK_WAIT_MS: u32 = 3_000;
+/// The longest wait for another process of this service that is making a partition. It holds no
+/// lock that other statements would queue behind.
+const TURN_WAIT_MS: u32 = 3_000;
 
 /// Attempts before the table counts as busy. In the pauses between them, the statements in the
 /// queue get their turn.
-const ATTEMPTS: u32 = 4;
+pub(crate) const ATTEMPTS: u32 = 20;
+
+/// The same for who has a batch in hand.
+pub(crate) const FEW_ATTEMPTS: u32 = 3;
+
+/// The pause between two attempts.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// High half of the advisory lock's key ("part" in ASCII). The low half is the parent's oid, so
 /// each table has a separate lock.
 const LOCK_CLASS: i64 = (u32::from_be_bytes(*b"part") as i64) << 32;
+
+/// The CHECK constraint of a table that is not attached yet.
+pub(crate) const RANGE_CHECK: &str = "ingest_range";
 
 /// A partition that was created.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,13 +71,15 @@ pub enum Ensured {
     Created(Created),
     /// Partitions of other sizes covered parts of it. Each gap between them got one partition.
     Filled(Vec<Created>),
+    /// None was created: the DEFAULT partition takes its rows, until what it holds has been moved.
+    LeftInDefault,
 }
 
 impl Ensured {
     /// The partitions that were created.
     pub fn created(&self) -> &[Created] {
         match self {
-            Ensured::Existed => &[],
+            Ensured::Existed | Ensured::LeftInDefault => &[],
             Ensured::Created(created) => std::slice::from_ref(created),
             Ensured::Filled(created) => created,
         }
@@ -90,12 +108,24 @@ pub async fn ensure_with(
     profile: IndexProfile,
     why: &str,
 ) -> Result<Ensured, Error> {
+    ensure_all(client, table, &[range], profile, why, ATTEMPTS).await
+}
+
+/// [`ensure_with`] for several ranges, in one transaction and in so many attempts: where locks are
+/// hard to get, they are needed once.
+pub(crate) async fn ensure_all(
+    client: &mut Client,
+    table: Table,
+    ranges: &[Range],
+    profile: IndexProfile,
+    why: &str,
+    attempts: u32,
+) -> Result<Ensured, Error> {
     let mut attempt = 1;
     loop {
-        match attempt_once(client, table, range, profile, why).await {
-            Err(Error::Postgres { source, .. }) if is_passing(&source) && attempt < ATTEMPTS => {
-                let pause_ms = rand::random_range(50..250) * u64::from(attempt);
-                tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+        match attempt_once(client, table, ranges, profile, why).await {
+            Err(Error::Postgres { source, .. }) if is_passing(&source) && attempt < attempts => {
+                tokio::time::sleep(jittered(PAUSE)).await;
                 attempt += 1;
             }
             Err(Error::Postgres { source, .. }) if is_contention(&source) => {
@@ -124,13 +154,6 @@ pub async fn ensure_ahead(
     Ok(created)
 }
 
-/// Another session held a lock for too long.
-fn is_contention(error: &tokio_postgres::Error) -> bool {
-    error.code().is_some_and(|code| {
-        *code == SqlState::LOCK_NOT_AVAILABLE || *code == SqlState::T_R_DEADLOCK_DETECTED
-    })
-}
-
 /// Whether another attempt may succeed or find the partition: after contention, or after a session
 /// without our advisory lock (an operator, another tool) created it first.
 fn is_passing(error: &tokio_postgres::Error) -> bool {
@@ -147,7 +170,7 @@ fn is_passing(error: &tokio_postgres::Error) -> bool {
 async fn attempt_once(
     client: &mut Client,
     table: Table,
-    range: Range,
+    ranges: &[Range],
     profile: IndexProfile,
     why: &str,
 ) -> Result<Ensured, Error> {
@@ -157,7 +180,11 @@ async fn attempt_once(
 
     // Only a read under the locks stays true until the COMMIT.
     let partitions = read_partitions(&tx, &parent).await?;
-    let gaps = coverage_of(&partitions).gaps(range);
+    let coverage = coverage_of(&partitions);
+    let gaps: Vec<Range> = ranges
+        .iter()
+        .flat_map(|range| coverage.gaps(*range))
+        .collect();
     if gaps.is_empty() {
         return Ok(Ensured::Existed);
     }
@@ -169,9 +196,27 @@ async fn attempt_once(
     }
 
     let default = partitions.iter().find(|p| p.bound == Bound::Default);
+    if let Some(default) = default {
+        match readiness(&tx, table, default, &gaps).await? {
+            Readiness::Now => {}
+            Readiness::Stays => return Ok(Ensured::LeftInDefault),
+            Readiness::Leaving(range) => return Err(Error::Leaving { table, range }),
+        }
+    }
     let mut made = Vec::with_capacity(gaps.len());
     for &gap in &gaps {
         made.push(create(&tx, &parent, default, gap, profile).await?);
+    }
+    if default.is_none() {
+        // Nobody queues behind the locks that are held now.
+        let wait = format!("SET LOCAL lock_timeout = {TURN_WAIT_MS}");
+        tx.batch_execute(&wait)
+            .await
+            .map_err(|source| Error::Postgres {
+                doing: "log what was done to a partition",
+                table,
+                source,
+            })?;
     }
     for created in &made {
         log_created(&tx, table, created, default, why).await?;
@@ -182,7 +227,7 @@ async fn attempt_once(
         source,
     })?;
 
-    let whole = gaps == [range];
+    let whole = gaps == ranges && gaps.len() == 1;
     Ok(match made.pop() {
         Some(only) if whole => Ensured::Created(only),
         Some(last) => {
@@ -198,13 +243,13 @@ async fn attempt_once(
 /// Other processes of this service wait for the advisory lock, in order and without a relation lock
 /// that other statements would queue behind. Operators and other tools are kept out by the relation
 /// lock, the one that ATTACH takes anyway.
-async fn lock_parent(tx: &Transaction<'_>, parent: &Parent) -> Result<(), Error> {
+pub(crate) async fn lock_parent(tx: &Transaction<'_>, parent: &Parent) -> Result<(), Error> {
     let failed = |source| Error::Postgres {
         doing: "lock the partitions",
         table: parent.table,
         source,
     };
-    tx.batch_execute(&format!("SET LOCAL lock_timeout = {LOCK_WAIT_MS}"))
+    tx.batch_execute(&format!("SET LOCAL lock_timeout = {TURN_WAIT_MS}"))
         .await
         .map_err(failed)?;
     tx.execute(
@@ -214,7 +259,8 @@ async fn lock_parent(tx: &Transaction<'_>, parent: &Parent) -> Result<(), Error>
     .await
     .map_err(failed)?;
     tx.batch_execute(&format!(
-        "LOCK TABLE ONLY {} IN SHARE UPDATE EXCLUSIVE MODE",
+        "SET LOCAL lock_timeout = {LOCK_WAIT_MS};
+         LOCK TABLE ONLY {} IN SHARE UPDATE EXCLUSIVE MODE",
         qualified(&parent.schema, parent.table.as_str())
     ))
     .await
@@ -229,46 +275,23 @@ async fn create(
     range: Range,
     profile: IndexProfile,
 ) -> Result<Created, Error> {
-    let failed = |doing| {
-        move |source| Error::Postgres {
-            doing,
-            table: parent.table,
-            source,
-        }
-    };
     let name = free_name(tx, parent, range).await?;
     let child = qualified(&parent.schema, &name);
-    let above = qualified(&parent.schema, parent.table.as_str());
-    let (from, to) = (timestamp(range.from_us), timestamp(range.to_us));
-    let inside = format!("occurred_at >= '{from}' AND occurred_at < '{to}'");
-
-    // LIKE copies the indexes, so ATTACH finds them and builds none. The CHECK constraint lets it
-    // skip the scan of the rows. Identity columns are not copied: a partition takes them from the
-    // parent when it is attached.
-    tx.batch_execute(&format!(
-        "CREATE TABLE {child} (
-             LIKE {above} INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING GENERATED
-                 INCLUDING INDEXES INCLUDING STORAGE INCLUDING COMPRESSION,
-             CONSTRAINT ingest_range CHECK ({inside}))"
-    ))
-    .await
-    .map_err(failed("create a partition"))?;
-
-    let moved_rows = match default {
-        Some(default) => move_rows(tx, parent, default, &child, &inside).await?,
-        None => 0,
-    };
+    create_table(tx, parent, &name, range).await?;
+    let mut moved_rows = 0;
+    if let Some(default) = default {
+        let of = (parent.table, parent.oid);
+        moved_rows = move_rows(tx, of, default, &child, range).await?;
+        // ATTACH takes this lock to scan it. Taken first, it keeps out rows that would be in the
+        // way, and those that came during the move are moved as well.
+        lock_default(tx, parent.table, default).await?;
+        moved_rows += move_rows(tx, of, default, &child, range).await?;
+    }
     // After the moved rows, which are then indexed in bulk.
     if profile == IndexProfile::Full {
         add_missing(tx, parent.table, &parent.schema, &name).await?;
     }
-
-    tx.batch_execute(&format!(
-        "ALTER TABLE {above} ATTACH PARTITION {child} FOR VALUES FROM ('{from}') TO ('{to}');
-         ALTER TABLE {child} DROP CONSTRAINT ingest_range"
-    ))
-    .await
-    .map_err(failed("attach a partition"))?;
+    attach(tx, parent, &name, range).await?;
     Ok(Created {
         name,
         range,
@@ -276,52 +299,78 @@ async fn create(
     })
 }
 
-/// Moves the rows of a new partition out of the default partition, where they would prevent ATTACH.
-///
-/// ATTACH takes ACCESS EXCLUSIVE on the default partition to scan it. Taking that lock already here
-/// means that no row can be inserted in between, and that no weaker lock has to be upgraded, which
-/// could deadlock.
-async fn move_rows(
+/// Creates the table of a partition that is not attached yet.
+pub(crate) async fn create_table(
     tx: &Transaction<'_>,
     parent: &Parent,
-    default: &Partition,
-    child: &str,
-    inside: &str,
-) -> Result<u64, Error> {
-    let failed = |source| Error::Postgres {
-        doing: "move rows out of the default partition",
+    name: &str,
+    range: Range,
+) -> Result<(), Error> {
+    // LIKE copies the indexes, so ATTACH finds them and builds none. The CHECK constraint lets it
+    // skip the scan of the rows. Identity columns are not copied: a partition takes them from the
+    // parent when it is attached.
+    tx.batch_execute(&format!(
+        "CREATE TABLE {} (
+             LIKE {} INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING GENERATED
+                 INCLUDING INDEXES INCLUDING STORAGE INCLUDING COMPRESSION,
+             CONSTRAINT {RANGE_CHECK} CHECK ({}))",
+        qualified(&parent.schema, name),
+        qualified(&parent.schema, parent.table.as_str()),
+        inside(range)
+    ))
+    .await
+    .map_err(|source| Error::Postgres {
+        doing: "create a partition",
         table: parent.table,
         source,
-    };
+    })
+}
+
+/// Attaches a table that [`create_table`] created. No row of its range is elsewhere.
+pub(crate) async fn attach(
+    tx: &Transaction<'_>,
+    parent: &Parent,
+    name: &str,
+    range: Range,
+) -> Result<(), Error> {
+    let child = qualified(&parent.schema, name);
+    let above = qualified(&parent.schema, parent.table.as_str());
+    let (from, to) = (timestamp(range.from_us), timestamp(range.to_us));
+    tx.batch_execute(&format!(
+        "ALTER TABLE {above} ATTACH PARTITION {child} FOR VALUES FROM ('{from}') TO ('{to}');
+         ALTER TABLE {child} DROP CONSTRAINT {RANGE_CHECK}"
+    ))
+    .await
+    .map_err(|source| Error::Postgres {
+        doing: "attach a partition",
+        table: parent.table,
+        source,
+    })
+}
+
+/// Takes the lock on the DEFAULT partition that ATTACH takes.
+pub(crate) async fn lock_default(
+    tx: &Transaction<'_>,
+    table: Table,
+    default: &Partition,
+) -> Result<(), Error> {
     let leaf = qualified(&default.schema, &default.name);
     tx.batch_execute(&format!("LOCK TABLE {leaf} IN ACCESS EXCLUSIVE MODE"))
         .await
-        .map_err(failed)?;
-    // By name: an attached table may have its columns in another order.
-    let columns: Option<String> = tx
-        .query_one(
-            "SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute
-             WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped AND attgenerated = ''",
-            &[&parent.oid],
-        )
-        .await
-        .map_err(failed)?
-        .get(0);
-    let columns = columns.expect("a table partitioned by occurred_at has that column");
-    tx.execute(
-        &format!(
-            "WITH moved AS (DELETE FROM {leaf} WHERE {inside} RETURNING {columns})
-             INSERT INTO {child} ({columns}) SELECT {columns} FROM moved"
-        ),
-        &[],
-    )
-    .await
-    .map_err(failed)
+        .map_err(|source| Error::Postgres {
+            doing: "lock the default partition",
+            table,
+            source,
+        })
 }
 
 /// A free name for a partition, with a number appended if the name is taken: by a partition that
 /// was detached and kept, or by an unrelated table.
-async fn free_name(tx: &Transaction<'_>, parent: &Parent, range: Range) -> Result<String, Error> {
+pub(crate) async fn free_name(
+    tx: &Transaction<'_>,
+    parent: &Parent,
+    range: Range,
+) -> Result<String, Error> {
     let stem = range.partition_name(parent.table);
     let mut name = stem.clone();
     let mut number = 1;
@@ -348,7 +397,7 @@ async fn free_name(tx: &Transaction<'_>, parent: &Parent, range: Range) -> Resul
 }
 
 /// Records who created the partition and why, in the transaction that creates it.
-async fn log_created(
+pub(crate) async fn log_created(
     tx: &Transaction<'_>,
     table: Table,
     created: &Created,

@@ -27,6 +27,10 @@ pub enum Error {
         table: Table,
         source: tokio_postgres::Error,
     },
+    /// Rows of that range are being moved out of the DEFAULT partition. They are in a partition once
+    /// that is over; new ones have to wait.
+    #[error("rows of {range} are being moved out of the DEFAULT partition of {table}: try again")]
+    Leaving { table: Table, range: Range },
     /// There is no such table, or it is not partitioned by time. A retry fails until an operator
     /// has migrated or fixed the schema.
     #[error(
@@ -68,7 +72,7 @@ impl Error {
             // No row is involved: any other refusal is about our own DDL.
             Self::Postgres { source, .. } => passes_by_itself(source),
             Self::NotPartitioned { .. } | Self::NotAllowed { .. } => false,
-            Self::Busy { .. } | Self::Detaching { .. } => true,
+            Self::Busy { .. } | Self::Leaving { .. } | Self::Detaching { .. } => true,
         }
     }
 

@@ -3,49 +3,42 @@
 //! Invariant: a lane copies only rows of times that are covered as far as this service has read,
 //! and partitions are created on demand only at a bounded rate. All lanes share it; the usual check
 //! is one read of a snapshot.
+//!
+//! No lane waits for another session's transaction. Rows of a range whose partition cannot be
+//! created now go into the DEFAULT partition where there is one, and into quarantine otherwise.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use tokio::sync::Notify;
 use tracing::{error, info, warn};
 
-use crate::backoff::Failing;
 use crate::event::table::Table;
 use crate::event::time::Micros;
 use crate::metrics::{ByTable, Metrics};
 
 use super::budget::CreationBudget;
-use super::catalog::read_coverage;
 use super::coverage::Coverage;
-use super::create::ensure_with;
+use super::create::{Created, Ensured, FEW_ATTEMPTS, ensure_all};
+use super::deferred::{Deferred, Place};
 use super::error::Error;
 use super::indexes::IndexProfile;
+use super::layout::{Layout, read_layout};
 use super::range::{Interval, Range};
+use super::shortage::{LOOK_AGAIN, Shortage};
 use crate::postgres::checks::clock::server_time;
-use crate::postgres::connect::Target;
-use crate::postgres::error as postgres;
 use crate::postgres::error::ErrorChain;
 use crate::postgres::session::Session;
 
-const SECOND_US: f64 = 1e6;
+/// How long rows of a range go into the DEFAULT partition before its own is thought of again.
+const LEFT_FOR: Duration = Duration::from_secs(60);
 
-/// The interval at which partitions are created ahead of time.
-const TICK: Duration = Duration::from_secs(600);
+/// How long a range is left alone after its locks were not to be had.
+const BUSY_FOR: Duration = Duration::from_secs(5);
 
-/// The pause after a failed tick.
-const RETRY: Duration = Duration::from_secs(5);
-
-/// The limit of one tick, with all that it creates. Statement timeouts run at the server, so a dead
-/// connection needs this limit.
-const TICK_LIMIT: Duration = Duration::from_secs(600);
-
-/// Creating a partition is DDL, which may take long but has to end.
-const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// While the budget is exhausted the catalog is read at most this often, for any number of batches:
-/// another process or an operator may have created what is missing.
-const LOOK_AGAIN: Duration = Duration::from_secs(10);
+/// The message of rows that are quarantined while the locks of a partition are not to be had.
+const BUSY: &str = "needs a new partition, which cannot be made while another transaction holds the table; it is stored as soon as there is one";
 
 /// The message of rows that are quarantined while the budget is exhausted.
 const BUDGET_SPENT: &str =
@@ -66,8 +59,8 @@ pub(crate) struct Uncovered {
 /// Which partitions to create.
 #[derive(Clone, Copy, Debug)]
 pub struct PartitionPolicy {
-    /// The range of one partition.
-    pub interval: Interval,
+    /// The range of one partition. `None`: as the table's partitions go on by now.
+    pub interval: Option<Interval>,
     /// The number of partitions after the current one to create ahead of time.
     pub ahead: u32,
     /// The number of partitions per hour that may be created on demand.
@@ -79,13 +72,20 @@ pub struct PartitionPolicy {
 /// Creates partitions for the lanes, and remembers what the tables cover.
 #[derive(Debug)]
 pub struct PartitionMaintainer {
-    policy: PartitionPolicy,
-    coverage: [ArcSwap<Coverage>; Table::ALL.len()],
+    pub(super) policy: PartitionPolicy,
+    pub(super) layouts: [ArcSwap<Layout>; Table::ALL.len()],
     budget: Mutex<CreationBudget>,
+    /// For partitions that rows of a DEFAULT partition are moved into.
+    pub(super) emptying: Mutex<CreationBudget>,
+    deferred: Deferred,
+    /// Notified when rows were set aside that may be stored within seconds.
+    pub(super) set_aside: Notify,
+    /// Notified when rows go into a DEFAULT partition, from which they have to be moved.
+    pub(super) left_in_default: Notify,
     /// When Postgres last refused to let the role create a partition.
     denied: Mutex<Option<Instant>>,
     shortage: Mutex<Shortage>,
-    metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 impl PartitionMaintainer {
@@ -93,7 +93,11 @@ impl PartitionMaintainer {
     pub fn new(policy: PartitionPolicy, metrics: Arc<Metrics>) -> Self {
         Self {
             budget: Mutex::new(CreationBudget::new(policy.on_demand_per_hour)),
-            coverage: Default::default(),
+            emptying: Mutex::new(CreationBudget::new(policy.on_demand_per_hour)),
+            layouts: Default::default(),
+            deferred: Deferred::default(),
+            set_aside: Notify::new(),
+            left_in_default: Notify::new(),
             denied: Mutex::default(),
             shortage: Mutex::default(),
             policy,
@@ -113,33 +117,64 @@ impl PartitionMaintainer {
         if wanted.is_empty() {
             return Ok(Vec::new());
         }
-        if self.shortage().holds(table, Instant::now()) {
-            let why = BUDGET_SPENT;
-            let refused = wanted.into_iter().map(|range| Uncovered { range, why });
-            return Ok(refused.collect());
-        }
-        // Another process may have created them since the last read.
-        self.read(session, table).await?;
         let mut refused = Vec::new();
+        let wanted = self.not_deferred(table, wanted, &mut refused);
+        if wanted.is_empty() {
+            return Ok(refused);
+        }
+        if self.shortage().holds(table, Instant::now()) {
+            self.refuse(table, wanted, BUDGET_SPENT, &mut refused);
+            return Ok(refused);
+        }
+        // Another process may have created them since the last read, in another interval.
+        self.read(session, table).await?;
+        let wanted = wanted
+            .iter()
+            .map(|day| self.interval(table).range_of(day.from_us));
+        let wanted = self.layouts[table as usize].load().coverage.missing(wanted);
+        let wanted = self.not_deferred(table, wanted, &mut refused);
         let mut has_made = false;
-        for range in self.coverage[table as usize].load().missing(wanted) {
+        for range in wanted {
             if self.is_denied() {
-                let why = self.only_waits(session, range).await?;
-                refused.push(Uncovered { range, why });
+                let why = self.only_waits(session, table, range).await?;
+                self.refuse(table, [range], why, &mut refused);
                 continue;
             }
             if !self.may_make(table, range) {
-                let why = BUDGET_SPENT;
-                refused.push(Uncovered { range, why });
+                self.refuse(table, [range], BUDGET_SPENT, &mut refused);
                 continue;
             }
-            match self.make(session, table, range, "on demand").await {
-                Ok(()) => has_made = true,
+            match self
+                .make(session, table, &[range], "on demand", FEW_ATTEMPTS)
+                .await
+            {
+                Ok(true) => has_made = true,
+                Ok(false) => {
+                    self.locked_budget().refund();
+                    self.defer(table, range, Place::Default, LEFT_FOR);
+                }
                 Err(error) if error.is_denied() => {
                     self.deny();
                     warn!(%table, %range, error = %ErrorChain(&error), "may not make a partition that events need");
-                    let why = self.only_waits(session, range).await.map_err(|_| error)?;
-                    refused.push(Uncovered { range, why });
+                    let waits = self.only_waits(session, table, range).await;
+                    let why = waits.map_err(|_| error)?;
+                    self.refuse(table, [range], why, &mut refused);
+                }
+                Err(error @ (Error::Busy { .. } | Error::Leaving { .. })) => {
+                    self.locked_budget().refund();
+                    let is_leaving = matches!(error, Error::Leaving { .. });
+                    let has_default = self.layouts[table as usize].load().has_default;
+                    if has_default && !is_leaving {
+                        self.defer(table, range, Place::Default, BUSY_FOR);
+                        continue;
+                    }
+                    // All current rows need it: they wait in the spool.
+                    if !is_leaving && self.is_due(session, table, range).await? {
+                        return Err(error);
+                    }
+                    warn!(%table, %range, error = %ErrorChain(&error), "cannot make a partition that events need now; they wait in quarantine");
+                    self.defer(table, range, Place::Aside, BUSY_FOR);
+                    self.refuse(table, [range], BUSY, &mut refused);
                 }
                 Err(error) => return Err(error),
             }
@@ -148,6 +183,57 @@ impl PartitionMaintainer {
             self.read(session, table).await?;
         }
         Ok(refused)
+    }
+
+    /// Waits until rows were set aside that may be stored within seconds.
+    pub(crate) async fn set_aside(&self) {
+        self.set_aside.notified().await;
+    }
+
+    /// Leaves out the ranges whose rows have a place for now, and refuses those whose place is in
+    /// quarantine.
+    fn not_deferred(
+        &self,
+        table: Table,
+        wanted: Vec<Range>,
+        refused: &mut Vec<Uncovered>,
+    ) -> Vec<Range> {
+        let (now, interval) = (Instant::now(), self.interval(table));
+        let mut left = Vec::new();
+        for range in wanted {
+            // What is wanted may be a day of it.
+            let whole = interval.range_of(range.from_us);
+            match self.deferred.place_of(table, whole, now) {
+                None => left.push(range),
+                Some(Place::Default) => {}
+                Some(Place::Aside) => self.refuse(table, [whole], BUSY, refused),
+            }
+        }
+        left
+    }
+
+    fn defer(&self, table: Table, range: Range, place: Place, length: Duration) {
+        self.deferred
+            .put(table, range, place, Instant::now(), length);
+        match place {
+            Place::Default => self.left_in_default.notify_one(),
+            Place::Aside => self.set_aside.notify_one(),
+        }
+    }
+
+    /// Refuses rows in the parts of ranges that have no partition.
+    fn refuse(
+        &self,
+        table: Table,
+        ranges: impl IntoIterator<Item = Range>,
+        why: &'static str,
+        refused: &mut Vec<Uncovered>,
+    ) {
+        let layout = self.layouts[table as usize].load();
+        for range in ranges {
+            let gaps = layout.coverage.gaps(range).into_iter();
+            refused.extend(gaps.map(|range| Uncovered { range, why }));
+        }
     }
 
     fn is_denied(&self) -> bool {
@@ -165,14 +251,13 @@ impl PartitionMaintainer {
     ///
     /// When `range` should exist ahead of time: then all current rows need it, and they wait in the
     /// spool until it is created.
-    async fn only_waits(&self, session: &Session, range: Range) -> Result<&'static str, Error> {
-        let now = server_time(&session.client).await?;
-        let policy = self.policy;
-        match policy
-            .interval
-            .ranges_ahead(now.0, policy.ahead)
-            .contains(&range)
-        {
+    async fn only_waits(
+        &self,
+        session: &Session,
+        table: Table,
+        range: Range,
+    ) -> Result<&'static str, Error> {
+        match self.is_due(session, table, range).await? {
             true => Err(Error::NotAllowed { range }),
             false => Ok(
                 "needs a new partition, which the service's role may not make; it is stored as soon as there is one",
@@ -180,13 +265,24 @@ impl PartitionMaintainer {
         }
     }
 
+    /// Whether a range should exist ahead of time.
+    async fn is_due(&self, session: &Session, table: Table, range: Range) -> Result<bool, Error> {
+        let now = server_time(&session.client).await?;
+        let interval = self.interval(table);
+        Ok(interval
+            .ranges_ahead(now.0, self.policy.ahead)
+            .contains(&range))
+    }
+
+    fn locked_budget(&self) -> MutexGuard<'_, CreationBudget> {
+        self.budget.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Takes one creation from the budget. Logs once when it is exhausted, and once when it no
     /// longer is.
     fn may_make(&self, table: Table, range: Range) -> bool {
         let now = Instant::now();
-        let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
-        let spent = budget.spend(now);
-        drop(budget);
+        let spent = self.locked_budget().spend(now);
         let mut shortage = self.shortage();
         match spent {
             Ok(()) => {
@@ -213,17 +309,25 @@ impl PartitionMaintainer {
 
     /// Forgets what a table covers, after Postgres reported a missing partition.
     pub(crate) fn forget(&self, table: Table) {
-        self.coverage[table as usize].store(Arc::default());
+        let layout = self.layouts[table as usize].load();
+        let coverage = Coverage::default();
+        let layout = Layout {
+            coverage,
+            ..Layout::clone(&layout)
+        };
+        self.layouts[table as usize].store(Arc::new(layout));
+        self.deferred.forget(table);
         self.shortage().forget(table);
     }
 
+    /// The days of `times` without a partition.
     fn missing(&self, table: Table, times: impl Iterator<Item = Micros>) -> Vec<Range> {
-        let coverage = self.coverage[table as usize].load();
+        let layout = self.layouts[table as usize].load();
         let mut wanted: Vec<Range> = Vec::new();
         for at in times {
             let known = wanted.last().is_some_and(|range| range.contains(at.0));
-            if !known && !coverage.covers(at.0) {
-                wanted.push(self.policy.interval.range_of(at.0));
+            if !known && !layout.coverage.covers(at.0) {
+                wanted.push(Interval::Day.range_of(at.0));
             }
         }
         wanted.sort_unstable_by_key(|range| range.from_us);
@@ -231,17 +335,23 @@ impl PartitionMaintainer {
         wanted
     }
 
-    async fn make(
+    /// Creates partitions. `false`: none, the rows stay in the DEFAULT partition for now.
+    pub(super) async fn make(
         &self,
         session: &mut Session,
         table: Table,
-        range: Range,
+        ranges: &[Range],
         why: &str,
-    ) -> Result<(), Error> {
-        for made in ensure_with(&mut session.client, table, range, self.policy.indexes, why)
-            .await?
-            .created()
-        {
+        attempts: u32,
+    ) -> Result<bool, Error> {
+        let (client, profile) = (&mut session.client, self.policy.indexes);
+        let ensured = ensure_all(client, table, ranges, profile, why, attempts).await?;
+        self.report(table, ensured.created(), why);
+        Ok(ensured != Ensured::LeftInDefault)
+    }
+
+    pub(super) fn report(&self, table: Table, created: &[Created], why: &str) {
+        for made in created {
             info!(
                 %table, partition = made.name, range = %made.range, moved_rows = made.moved_rows,
                 "made a partition {why}"
@@ -251,146 +361,18 @@ impl PartitionMaintainer {
                 .get_or_create(&ByTable { table })
                 .inc();
         }
-        Ok(())
     }
 
-    async fn read(&self, session: &mut Session, table: Table) -> Result<(), Error> {
-        let coverage = read_coverage(&mut session.client, table).await?;
-        self.coverage[table as usize].store(Arc::new(coverage));
+    pub(super) async fn read(&self, session: &mut Session, table: Table) -> Result<(), Error> {
+        let layout = read_layout(&mut session.client, table).await?;
+        self.layouts[table as usize].store(Arc::new(layout));
         self.shortage().has_read(table, Instant::now());
         Ok(())
     }
 
-    /// Creates the partitions of the next days ahead of time.
-    pub async fn look_ahead(&self, session: &mut Session, now: Micros) -> Result<(), Error> {
-        for table in Table::ALL {
-            self.read(session, table).await?;
-            let ahead = self.policy.interval.ranges_ahead(now.0, self.policy.ahead);
-            for range in self.coverage[table as usize].load().missing(ahead) {
-                match self.make(session, table, range, "ahead of time").await {
-                    // The checks report this, with what to do.
-                    Err(error) if error.is_denied() => break,
-                    made => made?,
-                }
-            }
-            self.read(session, table).await?;
-            let end = self.coverage[table as usize].load().end_from(now.0);
-            #[expect(
-                clippy::cast_precision_loss,
-                reason = "a gauge in seconds needs no microseconds"
-            )]
-            let seconds = end.saturating_sub(now.0) as f64 / SECOND_US;
-            self.metrics
-                .partitions_ahead_seconds
-                .get_or_create(&ByTable { table })
-                .set(seconds);
-        }
-        Ok(())
-    }
-
-    /// How time is cut into partitions.
-    pub(crate) fn interval(&self) -> Interval {
-        self.policy.interval
-    }
-
-    /// Runs a tick at an interval, until dropped. Uses the server's clock, because all processes
-    /// share the partitions.
-    pub async fn run(&self, target: &Target) {
-        let mut failing = Failing::default();
-        loop {
-            let result = async {
-                let mut session = Session::open(target, Some(STATEMENT_TIMEOUT)).await?;
-                let working = async {
-                    let now = server_time(&session.client).await?;
-                    self.look_ahead(&mut session, now).await
-                };
-                match tokio::time::timeout(TICK_LIMIT, working).await {
-                    Ok(done) => done,
-                    Err(_) => {
-                        session.give_up();
-                        Err(Error::from(postgres::Error::TimedOut {
-                            doing: "look after the partitions",
-                            seconds: TICK_LIMIT.as_secs(),
-                        }))
-                    }
-                }
-            };
-            let pause = match result.await {
-                Ok(()) => {
-                    failing.ends();
-                    TICK
-                }
-                Err(error) => {
-                    if failing.begins() {
-                        warn!(error = %ErrorChain(&error), "cannot look after the partitions, retrying");
-                    }
-                    RETRY
-                }
-            };
-            tokio::time::sleep(pause).await;
-        }
-    }
-}
-
-/// What is known while the budget is exhausted.
-#[derive(Debug, Default)]
-struct Shortage {
-    /// While the budget is exhausted: when to try it again.
-    until: Option<Instant>,
-    /// When the catalog was last read, by table; `None` if never or forgotten since.
-    read_at: [Option<Instant>; Table::ALL.len()],
-}
-
-impl Shortage {
-    /// Whether what was missing at the last read can still be assumed missing.
-    fn holds(&self, table: Table, now: Instant) -> bool {
-        let is_fresh = |at: Instant| now.saturating_duration_since(at) < LOOK_AGAIN;
-        self.until.is_some_and(|until| now < until)
-            && self.read_at[table as usize].is_some_and(is_fresh)
-    }
-
-    /// Records that the budget is exhausted. True if it was not before.
-    fn begin(&mut self, until: Instant) -> bool {
-        self.until.replace(until).is_none()
-    }
-
-    /// Records that the budget is not exhausted. True if it was before.
-    fn end(&mut self) -> bool {
-        self.until.take().is_some()
-    }
-
-    fn has_read(&mut self, table: Table, now: Instant) {
-        self.read_at[table as usize] = Some(now);
-    }
-
-    fn forget(&mut self, table: Table) {
-        self.read_at[table as usize] = None;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn while_the_budget_is_spent_the_catalog_is_read_once_in_so_long() {
-        let (clicks, shows) = (Table::Interactions, Table::Exposures);
-        let start = Instant::now();
-        let after = |seconds| start + Duration::from_secs(seconds);
-        let mut shortage = Shortage::default();
-        shortage.has_read(clicks, start);
-        assert!(!shortage.holds(clicks, start), "there is no shortage");
-        assert!(shortage.begin(after(10)));
-        assert!(!shortage.begin(after(10)), "said once");
-        assert!(shortage.holds(clicks, after(9)));
-        assert!(!shortage.holds(shows, after(9)), "never read");
-        assert!(!shortage.holds(clicks, after(10)));
-        shortage.has_read(clicks, after(10));
-        assert!(!shortage.begin(after(12)));
-        assert!(shortage.holds(clicks, after(11)));
-        shortage.forget(clicks);
-        assert!(!shortage.holds(clicks, after(11)), "Postgres knows better");
-        assert!(shortage.end());
-        assert!(!shortage.end(), "said once");
+    /// How time is cut into partitions of a table.
+    pub(crate) fn interval(&self, table: Table) -> Interval {
+        let found = self.layouts[table as usize].load().interval;
+        self.policy.interval.or(found).unwrap_or_default()
     }
 }

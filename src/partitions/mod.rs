@@ -4,7 +4,8 @@
 //! because operators, pg_partman and the suite's own helper also create partitions. Nothing here
 //! takes a lock on a parent table that conflicts with a reader or a COPY.
 //!
-//! Never removes a partition. The lanes quarantine rows that have no partition; `maintain`
+//! Never removes a partition, except for an empty DEFAULT partition on an operator's word (`lean`).
+//! The lanes quarantine rows that have no partition; `maintain`
 //! retries those.
 
 pub mod coverage;
@@ -13,11 +14,19 @@ pub(crate) mod budget;
 pub(crate) mod calendar;
 pub mod catalog;
 pub mod create;
+pub(crate) mod defaults;
+pub(crate) mod deferred;
+pub(crate) mod empty;
 pub mod error;
 pub(crate) mod history;
 pub mod indexes;
+pub mod layout;
 pub(crate) mod leaf;
+pub mod lean;
 pub(crate) mod literal;
 pub(crate) mod maintain;
 pub mod range;
 pub mod seal;
+pub(crate) mod settle;
+pub(crate) mod shortage;
+pub(crate) mod tend;

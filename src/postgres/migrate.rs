@@ -4,6 +4,10 @@
 //! session-level advisory lock, and checks in `pg_locks` that its own backend holds it: behind a
 //! transaction pooler the lock would belong to a shared server connection and protect nothing.
 //!
+//! Invariant: readers and writers of a table wait for no migration. Each lock has a short timeout,
+//! and a migration that does not get one is rolled back and tried again. What takes long, the unique
+//! index of an adopted table, is built beforehand, outside of any transaction (`key_index`).
+//!
 //! Knows neither settings nor partitions. New event tables have no partitions; those that the suite
 //! created keep theirs.
 
@@ -17,7 +21,8 @@ use tokio::time::Instant;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
-use super::advisory_lock;
+use super::patience::{LOCK_WAIT_MS, Patience, is_contention};
+use super::{advisory_lock, key_index};
 use crate::event::table::Table;
 
 /// Key of the advisory lock: "ingestDB" in ASCII, so that an operator can recognise it in
@@ -29,45 +34,53 @@ const LOCK_KEY: i64 = i64::from_be_bytes(*b"ingestDB");
 const HISTORY_TABLE: &str = "ingest_schema_history";
 
 /// How long to wait for another process that is migrating. Adopting a large database builds a
-/// unique index under the lock, which takes minutes.
+/// unique index, which takes minutes.
 const WAIT_MAX: Duration = Duration::from_secs(300);
 
 /// The interval at which to ask for the lock again.
 const WAIT_STEP: Duration = Duration::from_millis(100);
 
-/// The lock timeout of a migration. Every later statement on the same table queues behind its lock
-/// request, so it must give up before users notice.
-const TABLE_LOCK_WAIT_MS: u32 = 10_000;
+/// How long a migration is tried while others hold the locks that it needs.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// The migration that adopts event tables of the suite's.
+const EVENT_TABLES: i32 = 2;
 
 /// A file of `migrations/`.
 struct Migration {
     version: i32,
     name: &'static str,
     sql: &'static str,
+    /// Checksums of earlier texts, which led to a schema that later migrations bring to the same
+    /// state.
+    former: &'static [&'static str],
 }
 
 macro_rules! migrations {
-    ($($version:literal $name:literal,)+) => {
+    ($($version:literal $name:literal $(formerly $former:literal)?,)+) => {
         [$(Migration {
             version: $version,
             name: $name,
             sql: include_str!(concat!(
                 env!("CARGO_MANIFEST_DIR"), "/migrations/V", $version, "__", $name, ".sql"
             )),
+            former: &[$($former)?],
         }),+]
     };
 }
 
-/// All migrations, oldest first. A migration that was applied anywhere is never changed: its
-/// checksum is in the history of that database.
-static MIGRATIONS: [Migration; 10] = migrations![
-    1 "suite_schema",
-    2 "event_tables",
+/// All migrations, oldest first. A migration that was applied anywhere is never changed, as its
+/// checksum is in the history of that database; unless the earlier checksum is listed here, and a
+/// later migration changes what the earlier text made.
+static MIGRATIONS: [Migration; 11] = migrations![
+    1 "suite_schema" formerly "794973743936338952",
+    2 "event_tables" formerly "12531715001534498653",
     3 "ingest_tables",
     4 "evaluation_views",
     5 "openings",
     6 "quarantine_bytes",
     7 "callers",
+    8 "names_beside_the_suite",
     9 "assignments",
     10 "signals",
     11 "pipelines_view",
@@ -80,6 +93,11 @@ impl Migration {
         self.version.hash(&mut hasher);
         self.sql.hash(&mut hasher);
         hasher.finish().to_string()
+    }
+
+    /// Whether a checksum in a history is of this migration.
+    fn is(&self, checksum: &str) -> bool {
+        self.former.contains(&checksum) || self.checksum() == checksum
     }
 }
 
@@ -174,10 +192,9 @@ pub async fn look(client: &Client) -> anyhow::Result<History> {
     let behind: Vec<String> = MIGRATIONS
         .iter()
         .filter(|migration| {
-            let checksum = migration.checksum();
             !applied
                 .iter()
-                .any(|row| row.version == migration.version && row.checksum == checksum)
+                .any(|row| row.version == migration.version && migration.is(&row.checksum))
         })
         .map(ToString::to_string)
         .collect();
@@ -263,7 +280,7 @@ async fn unlock(client: &Client, backend: i32) -> anyhow::Result<()> {
 /// Applies the missing migrations; the lock is held.
 async fn run(client: &mut Client) -> anyhow::Result<Report> {
     client
-        .batch_execute(&format!("SET lock_timeout = {TABLE_LOCK_WAIT_MS}"))
+        .batch_execute(&format!("SET lock_timeout = {LOCK_WAIT_MS}"))
         .await
         .context("cannot limit the wait for table locks")?;
     let outcome = apply_missing(client).await;
@@ -287,13 +304,13 @@ async fn apply_missing(client: &mut Client) -> anyhow::Result<Vec<String>> {
     let applied = history(client).await?;
     for row in &applied {
         let ours = MIGRATIONS.iter().find(|ours| ours.version == row.version);
-        match ours.map(Migration::checksum) {
+        match ours {
             None => bail!(
                 "the database was migrated by a newer version of this program, to migration {}: run \
                  that one",
                 row.version
             ),
-            Some(checksum) if checksum != row.checksum => bail!(
+            Some(ours) if !ours.is(&row.checksum) => bail!(
                 "migration {} recorded in {HISTORY_TABLE} is not the one in this program: \
                  the database was migrated by another build",
                 row.version
@@ -312,11 +329,32 @@ async fn apply_missing(client: &mut Client) -> anyhow::Result<Vec<String>> {
                 "{HISTORY_TABLE} lacks {migration}, though a later migration ran: restore that row"
             );
         }
-        let ran = apply(client, migration).await;
+        if migration.version == EVENT_TABLES {
+            let prepared = key_index::prepare(client).await;
+            prepared.map_err(|error| {
+                let doing = "cannot prepare the event tables for their unique index";
+                explain(error, doing.to_owned())
+            })?;
+        }
+        let ran = apply_patiently(client, migration).await;
         ran.map_err(|error| explain(error, format!("cannot apply {migration}")))?;
         done.push(migration.to_string());
     }
     Ok(done)
+}
+
+/// Applies a migration, however often others hold a lock that it needs.
+async fn apply_patiently(
+    client: &mut Client,
+    migration: &Migration,
+) -> Result<(), tokio_postgres::Error> {
+    let patience = Patience::new(PATIENCE);
+    loop {
+        match apply(client, migration).await {
+            Err(error) if is_contention(&error) && patience.pause().await => {}
+            done => return done,
+        }
+    }
 }
 
 async fn apply(client: &mut Client, migration: &Migration) -> Result<(), tokio_postgres::Error> {
@@ -338,8 +376,9 @@ async fn apply(client: &mut Client, migration: &Migration) -> Result<(), tokio_p
 fn explain(error: tokio_postgres::Error, doing: String) -> anyhow::Error {
     let advice = match error.code() {
         Some(code) if *code == SqlState::LOCK_NOT_AVAILABLE => format!(
-            "a table was in use for more than {TABLE_LOCK_WAIT_MS} ms; nothing of that \
-             migration was kept: end the long transaction and start again"
+            "a table was in use whenever its lock was asked for, for {} minutes; nothing of that \
+             migration was kept: end the long transactions in pg_stat_activity and start again",
+            PATIENCE.as_secs() / 60
         ),
         Some(code) if *code == SqlState::INSUFFICIENT_PRIVILEGE => {
             "the role may not change the schema: connect as the owner of the suite's tables, \
@@ -400,9 +439,9 @@ mod tests {
         assert_eq!(
             checksums,
             [
-                "794973743936338952", "12531715001534498653", "10939524292057751734",
+                "13688149337387586406", "1101279215371516489", "10939524292057751734",
                 "7323252153071285246", "4392810091695728230", "5145493929060081021",
-                "8219964059756254747", "17352862405819725340",
+                "8219964059756254747", "4769933710386011688", "17352862405819725340",
             ]
         );
     }

@@ -4,11 +4,13 @@
 
 pub(crate) mod copy;
 pub(crate) mod ident;
+pub(crate) mod patience;
 
 pub mod advisory_lock;
 pub mod checks;
 pub mod connect;
 pub mod error;
+mod key_index;
 pub mod migrate;
 pub mod session;
 pub mod sqlstate;

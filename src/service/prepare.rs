@@ -91,7 +91,10 @@ async fn run_migrations(session: &mut Session) -> Result<()> {
         info!(migration = name, "applied");
     }
     if report.is_adopted() {
-        info!("the event tables were made by someone else; using them as they are");
+        info!(
+            "the event tables were made by someone else; using them as they are. Their indexes and \
+             DEFAULT partitions make every row dearer: `recsys-ingest adopt --lean` shows what can go"
+        );
     }
     Ok(())
 }

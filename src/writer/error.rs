@@ -7,6 +7,7 @@ use tokio_postgres::error::DbError;
 
 use crate::accounts::ledger::Holder;
 use crate::event::table::Table;
+use crate::partitions::defaults::LEAVING;
 use crate::partitions::error as partitions;
 use crate::postgres::error::{self as postgres, describe};
 use crate::postgres::sqlstate::{Cause, ends_connection, is_raised};
@@ -107,6 +108,10 @@ impl ErrorKind {
             && db.table() == Some(table.as_str())
             && !lasts
         {
+            return ErrorKind::NoPartition;
+        }
+        // Its range is being moved out of the DEFAULT partition: it waits for its own one.
+        if code == "23514" && db.constraint() == Some(LEAVING) && !lasts {
             return ErrorKind::NoPartition;
         }
         match Cause::of_rows(db) {

@@ -26,7 +26,7 @@ fn settings() -> String {
             .collect();
         let is_required =
             argument.is_required_set() || secret::is_required(argument.get_id().as_str());
-        let default = if is_required {
+        let default = if is_required && argument.is_required_set() {
             "required".to_owned()
         } else if default.is_empty() || default == ["``"] {
             "none".to_owned()

@@ -14,6 +14,7 @@ use crate::partitions;
 use crate::partitions::catalog::read_coverage;
 use crate::partitions::coverage::Coverage;
 use crate::partitions::create::ensure;
+use crate::partitions::layout::read_interval;
 use crate::partitions::range::Interval;
 
 /// The result of a retry.
@@ -27,11 +28,12 @@ pub struct Retried {
     pub refused: Vec<(i64, String)>,
 }
 
-/// Retries rows one by one, so that a bad row does not stop the others.
+/// Retries rows one by one, so that a bad row does not stop the others. Partitions are created for
+/// `interval`, or else as the table's partitions go on.
 pub async fn retry(
     client: &mut Client,
     selection: &Selection,
-    interval: Interval,
+    interval: Option<Interval>,
 ) -> Result<Retried> {
     let mut retried = Retried::default();
     let mut coverage = <[Coverage; Table::ALL.len()]>::default();
@@ -71,7 +73,7 @@ type RowKey = (Uuid, Micros, Uuid);
 async fn retry_one(
     client: &mut Client,
     id: i64,
-    interval: Interval,
+    interval: Option<Interval>,
     coverage: &mut [Coverage; Table::ALL.len()],
 ) -> Result<Fate> {
     let found = client
@@ -94,10 +96,17 @@ async fn retry_one(
     }
     if !coverage.covers(found.get(1)) {
         // An operator asked for this row, so the partition does not count against the hourly limit.
+        let interval = match interval {
+            Some(interval) => interval,
+            None => read_interval(client, table).await?,
+        };
         let range = interval.range_of(found.get(1));
         match ensure(client, table, range, "for a row in quarantine").await {
             Ok(_) => *coverage = read_coverage(client, table).await?,
-            Err(busy @ partitions::error::Error::Busy { .. }) => {
+            Err(
+                busy @ (partitions::error::Error::Busy { .. }
+                | partitions::error::Error::Leaving { .. }),
+            ) => {
                 return Ok(Fate::Refused(busy.to_string()));
             }
             Err(error) => return Err(error.into()),

@@ -48,6 +48,11 @@ SELECT wanted.name,
                         WHERE a.attrelid = c.oid
                           AND a.attnum IN (i.indkey[0], i.indkey[1], i.indkey[2]))
                       = ARRAY['event_id', 'occurred_at', 'tenant_id']) AS has_key,
+       (SELECT string_agg(x.relname, ', ' ORDER BY x.relname)
+          FROM pg_index AS i JOIN pg_class AS x ON x.oid = i.indexrelid
+         WHERE i.indrelid = c.oid AND c.relkind = 'p' AND NOT i.indisunique) AS further_indexes,
+       (SELECT d.relname FROM pg_partitioned_table AS p JOIN pg_class AS d ON d.oid = p.partdefid
+         WHERE p.partrelid = c.oid) AS default_partition,
        (SELECT string_agg(quote_ident(e.nspname), ', ')
           FROM pg_class AS o JOIN pg_namespace AS e ON e.oid = o.relnamespace
          WHERE o.relname = wanted.name AND c.oid IS NULL
@@ -135,6 +140,9 @@ pub(crate) struct Relation {
     pub(crate) may_delete: bool,
     /// A unique index on tenant_id, occurred_at and event_id.
     pub(crate) has_key: bool,
+    /// Indexes of a parent that every partition has beside its keys.
+    pub(crate) further_indexes: Option<String>,
+    pub(crate) default_partition: Option<String>,
     /// Schemas off the search path that have a table of that name.
     pub(crate) usable_schemas: Option<String>,
     /// The same for schemas that the role may not use.
@@ -232,6 +240,8 @@ impl Relation {
             may_update: is(row, "may_update"),
             may_delete: is(row, "may_delete"),
             has_key: is(row, "has_key"),
+            further_indexes: optional("further_indexes"),
+            default_partition: optional("default_partition"),
             usable_schemas: optional("usable_schemas"),
             closed_schemas: optional("closed_schemas"),
         }

@@ -11,6 +11,7 @@ pub(crate) mod clock;
 pub(crate) mod columns;
 pub(crate) mod facts;
 pub(crate) mod history;
+pub mod lean;
 pub(crate) mod relations;
 pub(crate) mod server;
 
@@ -43,6 +44,7 @@ fn judge(facts: &Facts, connections: u32) -> Vec<Finding> {
     findings.extend(server::connections(&facts.server, connections));
     relations::judge(facts, &mut findings);
     columns::judge(facts, &mut findings);
+    lean::judge(facts, &mut findings);
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     findings
 }

@@ -13,6 +13,9 @@ use crate::postgres::session::Session;
 /// How often to look. More partitions may be made as the hour of the limit passes.
 const EVERY: Duration = Duration::from_secs(600);
 
+/// How soon to look after rows were set aside that wait for another session's lock.
+const SOON: Duration = Duration::from_secs(6);
+
 /// How soon to try again after an error.
 const RETRY: Duration = Duration::from_secs(15);
 
@@ -40,7 +43,10 @@ pub(crate) async fn run(target: &Target, maintainer: &PartitionMaintainer) {
                 RETRY
             }
         };
-        tokio::time::sleep(pause).await;
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = maintainer.set_aside() => tokio::time::sleep(SOON).await,
+        }
     }
 }
 
@@ -68,11 +74,12 @@ async fn retry_through(
         if !refused.is_empty() {
             continue;
         }
-        let interval = maintainer.interval();
+        let interval = maintainer.interval(table);
         let range = interval.range_of(at.0);
         let ids = quarantine::waiting_in(&session.client, table, range).await?;
         let client = &mut session.client;
-        let retried = quarantine::retry::retry(client, &Selection::Ids(ids), interval).await?;
+        let retried =
+            quarantine::retry::retry(client, &Selection::Ids(ids), Some(interval)).await?;
         info!(%table, %range, stored = retried.stored, "stored rows that had waited for their partition");
     }
     Ok(())

@@ -156,8 +156,9 @@ async fn a_race_with_a_tool_that_takes_none_of_our_locks_ends_well() {
     for month in 1..=6 {
         let range = Interval::Month.range_of(at(&format!("2026-{month:02}-10T00:00:00Z")));
         let (mut client, tool) = (database.connect().await, database.connect().await);
-        let sql =
-            format!("SELECT ensure_monthly_partitions('exposure_events', '2026-{month:02}-01', 1)");
+        let sql = format!(
+            "SELECT ingest_ensure_monthly_partitions('exposure_events', '2026-{month:02}-01', 1)"
+        );
         let (ours, _theirs) = tokio::join!(
             ensure(&mut client, Table::Exposures, range, "race"),
             tool.batch_execute(&sql),

@@ -115,8 +115,8 @@ async fn the_monthly_helper_cuts_months_in_utc_beside_the_parent() {
     client
         .batch_execute(
             "SET TimeZone = 'America/Los_Angeles'; SET DateStyle = 'German'; CREATE SCHEMA other; SET search_path = other, public;
-             SELECT ensure_monthly_partitions('public.exposure_events', '2026-11-30', 3);
-             SELECT ensure_monthly_partitions('exposure_events', '2026-12-01', 2)",
+             SELECT ingest_ensure_monthly_partitions('public.exposure_events', '2026-11-30', 3);
+             SELECT ingest_ensure_monthly_partitions('exposure_events', '2026-12-01', 2)",
         )
         .await
         .unwrap();
@@ -132,7 +132,9 @@ async fn the_monthly_helper_cuts_months_in_utc_beside_the_parent() {
         }])
     );
     let refused = client
-        .batch_execute("SELECT ensure_monthly_partitions('exposure_events', '2026-11-30', 0)")
+        .batch_execute(
+            "SELECT ingest_ensure_monthly_partitions('exposure_events', '2026-11-30', 0)",
+        )
         .await;
     refused.unwrap_err();
 }

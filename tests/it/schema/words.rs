@@ -15,13 +15,19 @@ const SUITE_SCHEMA: &str = include_str!("../fixtures/suite_schema.sql");
 const SUITE_TABLES: &str = include_str!("../../../loadtest/src/compare/suite.sql");
 const INCLUDE: &str = r"\ir ../../../loadtest/src/compare/suite.sql";
 
-/// A database that the suite created and the service's migrations have adopted.
-pub async fn adopted() -> (Database, Report) {
+/// A database that the suite created.
+pub async fn suite_made() -> Database {
     let database = Database::empty().await;
-    let mut client = database.connect().await;
     assert!(SUITE_SCHEMA.contains(INCLUDE));
     let schema = SUITE_SCHEMA.replace(INCLUDE, SUITE_TABLES);
-    client.batch_execute(&schema).await.unwrap();
+    database.execute(&schema).await;
+    database
+}
+
+/// A database that the suite created and the service's migrations have adopted.
+pub async fn adopted() -> (Database, Report) {
+    let database = suite_made().await;
+    let mut client = database.connect().await;
     let report = migrate(&mut client).await.unwrap();
     (database, report)
 }
