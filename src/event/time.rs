@@ -49,8 +49,10 @@ impl Micros {
 
 impl std::fmt::Display for Micros {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match jiff::Timestamp::from_microsecond(self.0) {
-            Ok(timestamp) => timestamp.fmt(f),
+        // Not as a jiff::Timestamp: the last one is a day before the end of the year 9999.
+        let epoch = jiff::civil::date(1970, 1, 1).at(0, 0, 0, 0);
+        match epoch.checked_add(jiff::SignedDuration::from_micros(self.0)) {
+            Ok(time) => write!(f, "{time}Z"),
             Err(_) => write!(f, "{} us", self.0),
         }
     }

@@ -141,9 +141,11 @@ pub(super) fn times(data: &[u8]) {
         "{text}"
     );
     // The other parser takes nine digits of a second, and has its own way with leap seconds.
+    // It ends a day before the year 9999 does.
     let digits = text.split_once('.').map_or("", |(_, fraction)| fraction);
     let digits = digits.bytes().take_while(u8::is_ascii_digit).count();
-    if digits > 9 || text.contains(":60") {
+    let is_theirs = jiff::Timestamp::from_microsecond(at.0).is_ok();
+    if digits > 9 || text.contains(":60") || !is_theirs {
         return;
     }
     let theirs: jiff::Timestamp = text.parse().expect("RFC 3339 is a part of what jiff takes");
