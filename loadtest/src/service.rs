@@ -5,7 +5,8 @@
 //! rows, and what starts a private PostgreSQL.
 
 pub use private_postgres::{Options as PostgresOptions, PrivatePostgres};
-pub use recsys_ingest::event::body::{Body, Framing, Limits};
+pub use recsys_ingest::event::body::framing::Framing;
+pub use recsys_ingest::event::body::{Body, Limits};
 pub use recsys_ingest::event::context::{Context, Tenants};
 #[cfg(test)]
 pub use recsys_ingest::event::decode::Rejected;

@@ -5,8 +5,11 @@
 //! and the whole body is refused.
 
 mod encoding;
+pub mod framing;
 
 use std::borrow::Cow;
+
+use framing::{Documents, Framing};
 
 use super::json::scan::Scanner;
 use super::json::{Field, Flaw, Scanned, SyntaxError};
@@ -15,20 +18,6 @@ use super::rejection::{Code, Rejection};
 /// Most fields of one event. The formats know 21; others are kept in `meta.extra`. This number
 /// leaves room for any sender, and takes 48 KiB while an event is read.
 pub const FIELDS_MAX: usize = 1024;
-
-/// How events are framed in the body's bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Framing {
-    /// One JSON document: an event, an array of events, or `{"events": […]}`.
-    Json,
-    /// One JSON document a line.
-    Lines,
-    /// Unlabelled, as browsers' beacons send it: a document if it is one, else lines.
-    Either,
-    /// Labelled as an HTML form. `curl -d` and several HTTP libraries label every body so: as
-    /// `Either` if it begins like JSON.
-    Form,
-}
 
 /// Limits on one body.
 #[derive(Clone, Copy, Debug)]
@@ -173,18 +162,10 @@ impl<'a> Body<'a> {
         if let Some(name) = encoding::foreign(bytes) {
             return Err(BodyError::Foreign(name));
         }
-        if framing == Framing::Form
-            && !matches!(encoding::content(bytes).first(), None | Some(b'{' | b'['))
-        {
-            return Err(BodyError::Form);
-        }
-        match framing {
-            Framing::Json => body.document(utf8(bytes)?, limits)?,
-            Framing::Lines => body.lines(bytes, limits)?,
-            Framing::Either | Framing::Form if is_one_document(bytes) => {
-                body.document(utf8(bytes)?, limits)?;
-            }
-            Framing::Either | Framing::Form => body.lines(bytes, limits)?,
+        match framing.of(bytes) {
+            Some(Documents::One) => body.document(utf8(bytes)?, limits)?,
+            Some(Documents::Lines) => body.lines(bytes, limits)?,
+            None => return Err(BodyError::Form),
         }
         if body.events.is_empty() {
             return Err(BodyError::Empty);
@@ -514,8 +495,9 @@ impl Members {
             self.is_too_many = true;
             return;
         }
-        if let (Some(flaw), None) = (flaw_of_key.or(value.flaw), self.flaw) {
-            self.flaw = Some((fields.len(), flaw));
+        if flaw_of_key.is_some() || value.flaw.is_some() {
+            let flaw = flaw_of_key.or(value.flaw);
+            self.flaw = self.flaw.or(flaw.map(|flaw| (fields.len(), flaw)));
         }
         if let Cow::Owned(name) = &key {
             self.owned_bytes += name.capacity();
@@ -530,25 +512,6 @@ impl Members {
 
 fn utf8(bytes: &[u8]) -> Result<&str, BodyError> {
     simdutf8::compat::from_utf8(bytes).map_err(|error| BodyError::NotUtf8(error.valid_up_to()))
-}
-
-/// Whether an unlabelled body is one JSON document rather than one on each line.
-fn is_one_document(bytes: &[u8]) -> bool {
-    let content = encoding::content(bytes);
-    let first_line = content
-        .split(|&byte| byte == b'\n')
-        .next()
-        .unwrap_or_default();
-    if first_line.len() == content.trim_ascii_end().len() || first_line.first() == Some(&b'[') {
-        return true;
-    }
-    // These are lines if the first one is a complete value. A document that is spread over several
-    // lines breaks off in the first.
-    let Ok(line) = simdutf8::basic::from_utf8(first_line) else {
-        return false;
-    };
-    let mut scanner = Scanner::new(line);
-    scanner.value(0).is_err()
 }
 
 #[cfg(test)]

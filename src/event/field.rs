@@ -24,40 +24,67 @@ pub(super) struct Value<'a> {
     pub(super) escaped: bool,
 }
 
-/// The names of a format's fields.
+/// Slots of the table of names: more than twice as many as there are names, so that most lookups
+/// look at one.
+const SLOTS: usize = 64;
+
+/// No name is in the slot.
+const EMPTY: u8 = u8::MAX;
+
+/// The names of a format's fields, in a hash table that is made at compile time.
 pub(super) struct Names<const N: usize> {
     names: [&'static str; N],
     marks: [u32; N],
+    /// The index of a name, in the slot of its mark or in one of those after it.
+    slots: [u8; SLOTS],
 }
 
 impl<const N: usize> Names<N> {
     pub(super) const fn new(names: [&'static str; N]) -> Self {
+        assert!(2 * N < SLOTS, "the table has too few slots");
         let mut marks = [0; N];
+        let mut slots = [EMPTY; SLOTS];
         let mut at = 0;
         while at < N {
             marks[at] = mark(names[at]);
+            let mut slot = slot_of(marks[at]);
+            while slots[slot] != EMPTY {
+                slot = (slot + 1) % SLOTS;
+            }
+            slots[slot] = at.to_le_bytes()[0];
             at += 1;
         }
-        Self { names, marks }
+        Self {
+            names,
+            marks,
+            slots,
+        }
     }
 
-    /// The index of a name. The search begins at `likely`.
+    /// The index of a name.
     #[inline]
-    fn find(&self, name: &str, likely: usize) -> Option<usize> {
+    fn find(&self, name: &str) -> Option<usize> {
         let wanted = mark(name);
-        let mut at = likely;
-        // A plain loop: the chain of two ranges costs more than the comparisons.
-        for _ in 0..N {
+        let mut slot = slot_of(wanted);
+        // Ends, as there are empty slots.
+        loop {
+            let at = usize::from(self.slots[slot]);
             if at >= N {
-                at = 0;
+                return None;
             }
             if self.marks[at] == wanted && self.names[at] == name {
                 return Some(at);
             }
-            at += 1;
+            slot = (slot + 1) % SLOTS;
         }
-        None
     }
+}
+
+/// The slot in which the search for a mark begins: its upper six bits, after a multiplication by
+/// 2^32 divided by the golden ratio, which spreads them.
+const fn slot_of(mark: u32) -> usize {
+    let spread = mark.wrapping_mul(0x9E37_79B9);
+    (spread.to_be_bytes()[0] >> 2) as usize
 }
 
 /// The length and three of the bytes: most names differ in these.
@@ -73,25 +100,22 @@ const fn mark(name: &str) -> u32 {
     }
 }
 
-/// Picks the fields `names` of an event; the others go to `extra`. Formats use [`super::unknown::pick`],
-/// which looks at these.
+/// Picks the fields `names` of an event into `values`; the others go to `extra`. Formats use
+/// [`super::unknown::pick`], which looks at these.
 ///
 /// A null counts as absent: senders often write null for a value that they do not have.
 pub(super) fn pick<'a, 'b, const N: usize>(
     event: &RawEvent<'a, 'b>,
     names: &Names<N>,
+    values: &mut [Option<Value<'a>>; N],
     extra: &mut Vec<&'b Field<'a>>,
-) -> Result<[Option<Value<'a>>; N], Rejection> {
+) -> Result<(), Rejection> {
     let mut seen = [false; N];
-    let mut values = [None; N];
-    // Senders mostly keep an order, so the next name is likely the one after the last.
-    let mut likely = 0;
     for field in event.fields {
-        let Some(at) = names.find(&field.key, likely) else {
+        let Some(at) = names.find(&field.key) else {
             extra.push(field);
             continue;
         };
-        likely = at + 1;
         let name = names.names[at];
         if std::mem::replace(&mut seen[at], true) {
             return Err(Rejection::of(
@@ -108,7 +132,7 @@ pub(super) fn pick<'a, 'b, const N: usize>(
             });
         }
     }
-    Ok(values)
+    Ok(())
 }
 
 impl<'a> Value<'a> {

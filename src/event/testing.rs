@@ -3,7 +3,8 @@
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::body::{Body, Framing, Limits};
+use super::body::framing::Framing;
+use super::body::{Body, Limits};
 use super::context::{Context, Tenants};
 use super::decode::{DecodeError, RowLimits, decode_within};
 use super::format::Format;

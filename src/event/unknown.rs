@@ -109,6 +109,7 @@ const SYNONYMS: [Synonyms; 12] = [
 ];
 
 /// Picks the fields `names` of an event; the others go to `extra`, and are looked at.
+#[inline]
 pub(super) fn pick<'a, 'b, const N: usize>(
     event: &RawEvent<'a, 'b>,
     names: &Names<N>,
@@ -116,7 +117,8 @@ pub(super) fn pick<'a, 'b, const N: usize>(
     notes: &mut Notes<'a>,
     extra: &mut Vec<&'b Field<'a>>,
 ) -> Result<[Option<Value<'a>>; N], Rejection> {
-    let values = field::pick(event, names, extra)?;
+    let mut values = [None; N];
+    field::pick(event, names, &mut values, extra)?;
     if !extra.is_empty() {
         check(extra, &values, context, notes)?;
     }

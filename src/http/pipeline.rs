@@ -265,7 +265,9 @@ impl RequestContext {
         let headers = request.headers();
         let given = headers.get(&REQUEST_ID).filter(|id| is_request_id(id));
         let request_id = given.cloned().unwrap_or_else(|| {
-            HeaderValue::try_from(Uuid::now_v7().to_string()).expect("a UUID is visible ASCII")
+            let mut text = Uuid::encode_buffer();
+            let id = Uuid::now_v7().hyphenated().encode_lower(&mut text);
+            HeaderValue::from_str(id).expect("a UUID is visible ASCII")
         });
         let route = Route::of(request.uri());
         let table = route.and_then(|route| route.table);
@@ -369,7 +371,7 @@ impl RequestContext {
         problem.render(self.uri.path(), request_id, has_page)
     }
 
-    fn end(&self, mut response: Response) -> Response {
+    fn end(self, mut response: Response) -> Response {
         let status = response.status();
         let route = self.label();
         let metrics = &self.app.metrics;
@@ -382,7 +384,7 @@ impl RequestContext {
         metrics.request_seconds.observe(elapsed.as_secs_f64());
         tracing::debug!(status = label.status, ?elapsed, "answered");
         let headers = response.headers_mut();
-        headers.insert(REQUEST_ID, self.request_id.clone());
+        headers.insert(REQUEST_ID, self.request_id);
         if let Some(page) = &self.page {
             page.let_read(headers);
         }

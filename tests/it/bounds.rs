@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use recsys_ingest::event::body::{Body, Framing, Limits};
+use recsys_ingest::event::body::framing::Framing;
+use recsys_ingest::event::body::{Body, Limits};
 use recsys_ingest::event::context::{Context, Tenants};
 use recsys_ingest::event::decode::decode;
 use recsys_ingest::event::identity::Pseudonymizer;

@@ -183,11 +183,17 @@ impl Charges {
         longest.map_or(Ok(()), Err)
     }
 
-    /// Takes what a request costs from each bucket, or nothing from any.
+    /// Takes what a request costs from each bucket, or nothing from any. Returns the state of each
+    /// limit after it.
     ///
     /// # Errors
     /// [`Exceeded`], for the limit that lasts longest.
-    pub fn take(&self, cost: Cost, announced: Option<u64>, now: u64) -> Result<(), Exceeded> {
+    pub fn take(
+        &self,
+        cost: Cost,
+        announced: Option<u64>,
+        now: u64,
+    ) -> Result<Vec<Reading>, Exceeded> {
         let mut states: Vec<_> = self
             .0
             .iter()
@@ -205,11 +211,13 @@ impl Charges {
         if let Some(exceeded) = longest {
             return Err(exceeded);
         }
-        for state in &mut states {
+        let mut readings = Vec::new();
+        for (charge, state) in self.0.iter().zip(&mut states) {
             state.events.take(cost.events, now);
             state.bytes.take(cost.bytes, now);
+            readings.extend(charge.readings(state, now));
         }
-        Ok(())
+        Ok(readings)
     }
 
     /// Gives back what was taken for a request that was refused for another reason.
@@ -225,33 +233,32 @@ impl Charges {
     #[must_use]
     pub fn readings(&self, now: u64) -> Vec<Reading> {
         let mut readings = Vec::new();
-        for Charge {
-            scope,
-            rates,
-            buckets,
-        } in &self.0
-        {
-            let state = buckets.lock(*rates, now);
-            for (unit, rate, bucket) in [
-                (Unit::Events, rates.events, state.events),
-                (Unit::Bytes, rates.bytes, state.bytes),
-            ] {
-                if let Some(rate) = rate {
-                    readings.push(Reading {
-                        scope: *scope,
-                        unit,
-                        rate,
-                        left: bucket.left(now),
-                        full_in: Duration::from_nanos(bucket.full_in(now)),
-                    });
-                }
-            }
+        for charge in &self.0 {
+            let state = charge.buckets.lock(charge.rates, now);
+            readings.extend(charge.readings(&state, now));
         }
         readings
     }
 }
 
 impl Charge {
+    fn readings(&self, state: &State, now: u64) -> impl Iterator<Item = Reading> + use<> {
+        let scope = self.scope;
+        let units = [
+            (Unit::Events, self.rates.events, state.events),
+            (Unit::Bytes, self.rates.bytes, state.bytes),
+        ];
+        units.into_iter().filter_map(move |(unit, rate, bucket)| {
+            Some(Reading {
+                scope,
+                unit,
+                rate: rate?,
+                left: bucket.left(now),
+                full_in: Duration::from_nanos(bucket.full_in(now)),
+            })
+        })
+    }
+
     fn keep_longest(&self, state: &State, cost: Cost, now: u64, longest: &mut Option<Exceeded>) {
         let Some((unit, rate, wait)) = state.exceeded(self.rates, cost, now) else {
             return;
@@ -324,7 +331,8 @@ mod tests {
         let left = |charges: &Charges| -> Vec<u64> {
             charges.readings(0).iter().map(|one| one.left).collect()
         };
-        charges.take(cost(8, 100), None, 0).unwrap();
+        let taken = charges.take(cost(8, 100), None, 0).unwrap();
+        assert_eq!(taken, charges.readings(0));
         assert_eq!(left(&charges), [92, 2, 900]);
         let refused = charges.take(cost(5, 100), None, 0).unwrap_err();
         assert_eq!((refused.scope, refused.unit), (Scope::Key, Unit::Events));

@@ -7,6 +7,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use axum::http::header::HeaderName;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use uuid::Uuid;
 
@@ -24,6 +25,9 @@ use crate::tenants::snapshot::{Caller, KeyError, Snapshot, Tenant, TenantStatus}
 
 use super::presented;
 use crate::http::problem::Problem;
+
+/// The header that names a tenant.
+const ORG_ID: HeaderName = HeaderName::from_static("x-org-id");
 
 /// A snapshot older than this may lack keys that exist.
 pub(crate) const STALE_AFTER: Duration = Duration::from_secs(60);
@@ -102,7 +106,7 @@ impl Access {
         // tenant, events would go to a wrong one, so there it is refused.
         let may_be_blank = !access.caller.roles.contains(Role::Service);
         let is_none = |named: &HeaderValue| named.as_bytes().trim_ascii().is_empty();
-        let named = headers.get("x-org-id");
+        let named = headers.get(ORG_ID);
         if let Some(named) = named.filter(|named| !(may_be_blank && is_none(named))) {
             let named = named.to_str().unwrap_or_default();
             if access.named(named) == Err(Code::UnknownTenant)

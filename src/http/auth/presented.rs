@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use axum::http::header::AUTHORIZATION;
+use axum::http::header::{AUTHORIZATION, HeaderName};
 use axum::http::{HeaderMap, HeaderValue};
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
@@ -21,7 +21,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
         .with_decode_allow_trailing_bits(true),
 );
 
-const API_KEY: &str = "x-api-key";
+const OWN: HeaderName = HeaderName::from_static("x-api-key");
 
 /// A key, or why what stands in its place cannot be one.
 pub(super) type Presented<'r> = Result<Cow<'r, str>, &'static str>;
@@ -32,7 +32,7 @@ pub(super) fn keys<'r>(
     headers: &'r HeaderMap,
     query_key: Option<&'r str>,
 ) -> impl Iterator<Item = Presented<'r>> {
-    let own = headers.get_all(API_KEY).iter().map(|value| {
+    let own = headers.get_all(OWN).iter().map(|value| {
         let text = value.to_str();
         text.map(Cow::Borrowed)
             .map_err(|_| "X-API-Key holds bytes that no API key has")
@@ -55,7 +55,7 @@ pub(super) fn keys<'r>(
 /// Whether the request authenticates by Basic and in no other way.
 pub(super) fn uses_basic_alone(headers: &HeaderMap, query_key: Option<&str>) -> bool {
     let is_blank = |value: &HeaderValue| value.as_bytes().trim_ascii().is_empty();
-    headers.get_all(API_KEY).iter().all(is_blank)
+    headers.get_all(OWN).iter().all(is_blank)
         && query_key.is_none_or(|key| key.trim().is_empty())
         && headers
             .get_all(AUTHORIZATION)
@@ -115,6 +115,8 @@ fn basic_user(encoded: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const API_KEY: &str = "x-api-key";
 
     fn headers(given: &[(&'static str, &str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();

@@ -30,7 +30,7 @@ impl Heads {
         }
         let (mut rest, mut spoilt) = (bytes, false);
         while !self.ended {
-            let Some(at) = rest.iter().position(|byte| *byte == b'\n') else {
+            let Some(at) = memchr::memchr(b'\n', rest) else {
                 self.line += rest.len();
                 if let Some(last) = rest.last() {
                     self.after_cr = *last == b'\r';

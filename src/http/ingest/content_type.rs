@@ -6,8 +6,16 @@
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
 
-use crate::event::body::Framing;
+use crate::event::body::framing::Framing;
 use crate::http::problem::Problem;
+
+/// What nearly all senders write. It means what the way through all spellings makes of it, and takes
+/// no time.
+const USUAL: [(&str, Framing); 3] = [
+    ("application/json", Framing::Json),
+    ("application/x-ndjson", Framing::Lines),
+    ("text/plain;charset=UTF-8", Framing::Either),
+];
 
 /// Characters of a refused value that the message repeats.
 const TOLD_CHARS_MAX: usize = 80;
@@ -17,6 +25,12 @@ const TOLD_CHARS_MAX: usize = 80;
 /// Several headers, or several values in one, count as one if they mean the same: proxies add what
 /// they believe to be missing.
 pub(super) fn framing(headers: &HeaderMap) -> Result<Framing, Problem> {
+    let mut values = headers.get_all(CONTENT_TYPE).iter();
+    if let (Some(one), None) = (values.next(), values.next())
+        && let Some((_, framing)) = USUAL.iter().find(|(usual, _)| one == usual)
+    {
+        return Ok(*framing);
+    }
     let mut found: Option<(Framing, String)> = None;
     for value in headers.get_all(CONTENT_TYPE) {
         let value = String::from_utf8_lossy(value.as_bytes());
@@ -239,6 +253,14 @@ mod tests {
             }
         }
         assert_eq!(read(&[]), Ok(Either));
+    }
+
+    #[test]
+    fn the_usual_values_mean_what_they_mean_in_other_spellings() {
+        for (usual, framing) in USUAL {
+            assert_eq!(read(&[usual]), Ok(framing), "{usual}");
+            assert_eq!(read(&[&format!(" {usual} ;")]), Ok(framing), "{usual}");
+        }
     }
 
     #[test]

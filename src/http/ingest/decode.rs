@@ -40,38 +40,56 @@ pub(super) async fn decode(
     received_at: Micros,
     received: Received,
 ) -> Result<(Decoded, Reservation), Problem> {
-    let (decoded, unknown) = decode_once(app, table, options, received_at, received).await?;
-    let Some((mut options, received)) = unknown else {
-        return Ok(decoded);
-    };
-    if !options.access.find_unknown(&app.tenants).await {
+    // Options and body stay where they are while a body is small and names no unknown tenant: to pass
+    // them on and back would move a kilobyte for each request.
+    let (decoded, mut options, received) =
+        match decode_inline(app, table, &options, received_at, &received)? {
+            Some(decoded) if !options.access.has_unknown() => return Ok(decoded),
+            Some(decoded) => (decoded, options, received),
+            None => decode_apart(app, table, options, received_at, received).await?,
+        };
+    if !options.access.has_unknown() || !options.access.find_unknown(&app.tenants).await {
         return Ok(decoded);
     }
     drop(decoded);
-    let again = decode_once(app, table, options, received_at, received).await;
-    again.map(|(decoded, _)| decoded)
+    match decode_inline(app, table, &options, received_at, &received)? {
+        Some(decoded) => Ok(decoded),
+        None => {
+            let again = decode_apart(app, table, options, received_at, received).await;
+            again.map(|(decoded, _, _)| decoded)
+        }
+    }
 }
 
-/// The rows of a body, and, if its events name unknown tenants, what it takes to decode it again.
-type Once = ((Decoded, Reservation), Option<(RequestOptions, Received)>);
+/// Decodes the body's events on this thread; `None` if they are too many for that.
+fn decode_inline(
+    app: &App,
+    table: Table,
+    options: &RequestOptions,
+    received_at: Micros,
+    received: &Received,
+) -> Result<Option<(Decoded, Reservation)>, Problem> {
+    if received.bytes.len() > DECODED_INLINE_BYTES_MAX {
+        return Ok(None);
+    }
+    let few = Limits {
+        events_max: app.event_limits.events_max.min(DECODED_INLINE_EVENTS_MAX),
+        ..app.event_limits
+    };
+    decode_now(app, table, options, received_at, received, few)
+}
 
-async fn decode_once(
+/// The rows of a body, and what it takes to decode it again.
+type Apart = ((Decoded, Reservation), RequestOptions, Received);
+
+/// Decodes the body's events on a blocking thread.
+async fn decode_apart(
     app: &Arc<App>,
     table: Table,
     options: RequestOptions,
     received_at: Micros,
     received: Received,
-) -> Result<Once, Problem> {
-    if received.bytes.len() <= DECODED_INLINE_BYTES_MAX {
-        let few = Limits {
-            events_max: app.event_limits.events_max.min(DECODED_INLINE_EVENTS_MAX),
-            ..app.event_limits
-        };
-        if let Some(decoded) = decode_now(app, table, &options, received_at, &received, few)? {
-            let again = options.access.has_unknown().then_some((options, received));
-            return Ok((decoded, again));
-        }
-    }
+) -> Result<Apart, Problem> {
     // A tenant has at most as many bodies in this queue as are decoded at once, so another's waits
     // for one of each tenant at most.
     let own_turn = Arc::clone(options.admission.decoding())
@@ -87,8 +105,7 @@ async fn decode_once(
         drop((turn, own_turn));
         decoded.map(|decoded| {
             let decoded = decoded.expect("the limits are the service's");
-            let again = options.access.has_unknown().then_some((options, received));
-            (decoded, again)
+            (decoded, options, received)
         })
     });
     match decoding.await {

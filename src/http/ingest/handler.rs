@@ -99,6 +99,7 @@ pub(crate) async fn collect(
     };
     let (ack, partial, validate) = (options.ack, options.partial, options.validate);
     let admission = options.admission.clone();
+    let announced = options.announced;
     let charges = std::mem::take(&mut options.charges);
     let words = match options.access.is_public() {
         true => Words::Ours,
@@ -115,9 +116,7 @@ pub(crate) async fn collect(
         events: units as u64,
         bytes: body_bytes as u64,
     };
-    let rate_limits = app
-        .rate_limits
-        .charge(&charges, cost, body::announced_bytes(headers))?;
+    let rate_limits = app.rate_limits.charge(&charges, cost, announced)?;
     if !validate {
         count_events(app, table, &decoded, &row_index);
     }

@@ -1,9 +1,9 @@
 //! What a request asks for, as its head says.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use axum::extract::Query;
 use axum::http::Uri;
 use axum::http::request::Parts;
 use utoipa::IntoParams;
@@ -14,7 +14,7 @@ use super::content_type;
 use super::refusal::full;
 use crate::admission::admit::Admission;
 use crate::admission::rate_limit::charge::Charges;
-use crate::event::body::Framing;
+use crate::event::body::framing::Framing;
 use crate::event::format::Format;
 use crate::event::table::Table;
 use crate::event::time::Micros;
@@ -27,36 +27,36 @@ use crate::http::problem::Problem;
 /// The query parameters.
 #[derive(Debug, Default, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub(super) struct Params {
+pub(super) struct Params<'u> {
     /// What the answer waits for: `received` (in memory), `durable` (on disk) or `committed` (in Postgres).
-    ack: Option<String>,
+    #[param(value_type = Option<String>)]
+    ack: Option<Cow<'u, str>>,
     /// The events' format; by default it is recognised by their fields.
-    format: Option<String>,
+    #[param(value_type = Option<String>)]
+    format: Option<Cow<'u, str>>,
     /// The API key, for callers that cannot set headers.
-    key: Option<String>,
+    #[param(value_type = Option<String>)]
+    key: Option<Cow<'u, str>>,
     /// `false`: all events are taken, or none (422) if one is not valid. By default the valid ones are.
     #[param(value_type = Option<bool>)]
-    partial: Option<String>,
+    partial: Option<Cow<'u, str>>,
     /// `true`: the answer (200) says what is valid, and nothing is stored.
     #[param(value_type = Option<bool>)]
-    validate: Option<String>,
+    validate: Option<Cow<'u, str>>,
     /// `true` rejects an event that has a field which its format does not know, with `unknown_field`; by default such fields are kept in `meta.extra`.
     #[param(value_type = Option<bool>)]
-    strict: Option<String>,
+    strict: Option<Cow<'u, str>>,
 }
 
-impl Params {
+impl<'u> Params<'u> {
     /// Parses a query. The error is returned apart from the parameters: only callers with a valid
     /// key see it.
-    fn of(uri: &Uri) -> (Self, Result<(), Problem>) {
+    fn of(uri: &'u Uri) -> (Self, Result<(), Problem>) {
         let invalid = |detail| Problem::bad_request("invalid_query", detail);
         let mut params = Self::default();
-        let pairs = match Query::<Vec<(String, String)>>::try_from_uri(uri) {
-            Ok(Query(pairs)) => pairs,
-            Err(error) => return (params, Err(invalid(error.body_text()))),
-        };
         let mut checked = Ok(());
-        for (name, value) in pairs {
+        let query = uri.query().unwrap_or_default();
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             let place = match &*name {
                 "ack" => &mut params.ack,
                 "format" => &mut params.format,
@@ -96,6 +96,8 @@ pub(super) struct RequestOptions {
     pub(super) access: Access,
     /// The limits that the request is under.
     pub(super) charges: Charges,
+    /// The bytes of the body, as the head announces them.
+    pub(super) announced: Option<u64>,
     /// Admission on the tenant's account.
     pub(super) admission: Admission,
     pub(super) ack: Ack,
@@ -130,7 +132,8 @@ impl RequestOptions {
         .await?;
         cors::check_post(headers, access.origins(), app)?;
         checked?;
-        let options = Self {
+        let mut options = Self {
+            announced: None,
             charges: app.rate_limits.begin(&access, peer, headers)?,
             admission: app.admission.of(access.tenant()),
             access,
@@ -141,7 +144,7 @@ impl RequestOptions {
             validate: switch("validate", params.validate.as_deref(), false, &parts.uri)?,
             strict: switch("strict", params.strict.as_deref(), false, &parts.uri)?,
         };
-        body::check_announced(headers, app.body_limits)?;
+        options.announced = body::check_announced(headers, app.body_limits)?;
         if options.validate {
             // Nothing is stored, so there need be no room.
             return Ok(options);
@@ -160,7 +163,7 @@ impl RequestOptions {
                 CANNOT_STORE_RETRY,
             ));
         }
-        let announced = body::announced_bytes(headers).unwrap_or(0);
+        let announced = options.announced.unwrap_or(0);
         let room = options
             .admission
             .has_room(usize::try_from(announced).unwrap_or(usize::MAX));

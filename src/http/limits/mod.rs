@@ -110,7 +110,7 @@ impl RateLimits {
         }
         let now = self.now();
         match charges.take(cost, announced, now) {
-            Ok(()) => Ok(Some(RateLimitFields::of(&charges.readings(now)))),
+            Ok(readings) => Ok(Some(RateLimitFields::of(&readings))),
             Err(exceeded) => Err(self.refusal(charges, exceeded, Some(cost))),
         }
     }

@@ -43,11 +43,14 @@ pub struct BodyLimits {
     pub pause_max: Duration,
 }
 
-/// Refuses a body that is too large by its Content-Length.
-pub(crate) fn check_announced(headers: &HeaderMap, limits: BodyLimits) -> Result<(), Problem> {
+/// The value of Content-Length, as a hint. Refuses a body that is too large by it.
+pub(crate) fn check_announced(
+    headers: &HeaderMap,
+    limits: BodyLimits,
+) -> Result<Option<u64>, Problem> {
     match announced_bytes(headers) {
         Some(bytes) if bytes > limits.bytes_max as u64 => Err(too_large(limits.bytes_max)),
-        _ => Ok(()),
+        announced => Ok(announced),
     }
 }
 
