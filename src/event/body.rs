@@ -167,7 +167,6 @@ impl<'a> Body<'a> {
         if let Some(name) = encoding::foreign(bytes) {
             return Err(BodyError::Foreign(name));
         }
-<<<<<<< HEAD
         if let Some(name) = encoding::compression(bytes) {
             return Err(BodyError::Compressed(name));
         }
@@ -175,25 +174,6 @@ impl<'a> Body<'a> {
             Some(Documents::One) => body.document(utf8(bytes)?, limits)?,
             Some(Documents::Lines) => body.lines(bytes, limits)?,
             None => return Err(BodyError::Form),
-||||||| 13da518
-        if framing == Framing::Form
-            && !matches!(encoding::content(bytes).first(), None | Some(b'{' | b'['))
-        {
-            return Err(BodyError::Form);
-        }
-        match framing {
-            Framing::Json => body.document(utf8(bytes)?, limits)?,
-            Framing::Lines => body.lines(bytes, limits)?,
-            Framing::Either | Framing::Form if is_one_document(bytes) => {
-                body.document(utf8(bytes)?, limits)?;
-            }
-            Framing::Either | Framing::Form => body.lines(bytes, limits)?,
-=======
-        match framing.of(bytes) {
-            Some(Documents::One) => body.document(utf8(bytes)?, limits)?,
-            Some(Documents::Lines) => body.lines(bytes, limits)?,
-            None => return Err(BodyError::Form),
->>>>>>> f-perf
         }
         if body.events.is_empty() {
             return Err(BodyError::Empty);
