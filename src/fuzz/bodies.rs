@@ -12,7 +12,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use flate2::Compression;
 use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
 
-use super::{choice, seeds};
+use super::input::{choice, seeds};
 use crate::admission::admit::Admission;
 use crate::admission::memory::MemoryLimit;
 use crate::admission::record::Record;

@@ -10,7 +10,7 @@ use axum::http::header::{
 };
 use axum::http::{HeaderMap, HeaderValue, Uri};
 
-use super::choice;
+use super::input::choice;
 use crate::http::auth::presented;
 use crate::http::connection::heads::Heads;
 use crate::http::connection::proxies::{TrustedProxies, client};

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{choice, seeds, text};
+use super::input::{choice, seeds, text};
 use crate::event::body::framing::Framing;
 use crate::event::body::{Body, Limits, Unlimited};
 use crate::event::context::{Context, Tenants};

@@ -5,7 +5,7 @@ use std::hint::black_box;
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::{choice, seeds};
+use super::input::{choice, seeds};
 use crate::event::row::rows::Rows;
 use crate::event::row_json::row_to_json;
 use crate::log::spool::format::{
@@ -86,7 +86,7 @@ pub(super) fn header_seeds() -> Vec<Vec<u8>> {
 pub(super) fn segment_header(data: &[u8]) {
     let (is_name, data) = choice(data);
     if is_name & 1 == 1 {
-        let name = super::text(data);
+        let name = super::input::text(data);
         if let Some(first) = first_sequence_in_name(name) {
             assert_eq!(segment_name(first), name);
         }
@@ -205,7 +205,7 @@ pub(super) fn opening_seeds() -> Vec<Vec<u8>> {
 
 /// A record of openings, whose checksum is put right, is read as it was written, or is refused.
 pub(super) fn openings(data: &[u8]) {
-    let body = format!("{}\n", super::text(data));
+    let body = format!("{}\n", super::input::text(data));
     let sealed = format!("{body}crc {:08x}\n", crc32c::crc32c(body.as_bytes()));
     let Some(history) = History::decode(&sealed) else {
         return;

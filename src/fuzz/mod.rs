@@ -10,6 +10,7 @@ mod bodies;
 mod callers;
 mod events;
 mod files;
+mod input;
 mod settings;
 mod texts;
 
@@ -57,31 +58,6 @@ pub const TARGETS: [Target; 22] = [
     target("keys", callers::key_seeds, callers::keys),
     target("heads", callers::head_seeds, callers::heads),
 ];
-
-/// The first byte, as a choice, and the rest.
-fn choice(data: &[u8]) -> (u8, &[u8]) {
-    data.split_first()
-        .map_or((0, data), |(first, rest)| (*first, rest))
-}
-
-/// The longest start of `data` that is text.
-fn text(data: &[u8]) -> &str {
-    match str::from_utf8(data) {
-        Ok(text) => text,
-        Err(error) => str::from_utf8(&data[..error.valid_up_to()]).unwrap_or_default(),
-    }
-}
-
-/// One seed for each text, behind each of the choices.
-fn seeds<T: AsRef<[u8]>>(choices: &[u8], texts: &[T]) -> Vec<Vec<u8>> {
-    let one = |choice: &u8| {
-        texts
-            .iter()
-            .map(|text| [&[*choice], text.as_ref()].concat())
-            .collect()
-    };
-    choices.iter().flat_map::<Vec<_>, _>(one).collect()
-}
 
 #[cfg(test)]
 mod tests;

@@ -37,7 +37,7 @@ pub(super) fn value_seeds() -> Vec<Vec<u8>> {
 
 /// A value is taken as what it prints as, or refused with a short sentence.
 pub(super) fn values(data: &[u8]) {
-    let text = super::text(data);
+    let text = super::input::text(data);
     let short = |error: String| assert!(error.len() <= 6 * text.len() + 400, "{error}");
     assert!(flag::parse(text).is_none() || text.trim().len() <= 5);
     parse::boolean(text).map_err(short).ok();
@@ -78,7 +78,7 @@ pub(super) fn dsn_seeds() -> Vec<Vec<u8>> {
 
 /// libpq's texts are read, or refused without their values.
 pub(super) fn dsn(data: &[u8]) {
-    let text = super::text(data);
+    let text = super::input::text(data);
     if let Ok((_, pairs)) = dsn::split(text) {
         let bytes: usize = pairs
             .iter()

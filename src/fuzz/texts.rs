@@ -3,7 +3,7 @@
 use serde::de::IgnoredAny;
 use uuid::Uuid;
 
-use super::text;
+use super::input::text;
 use crate::event::identity::{Pseudonymizer, RequestId, event_id, parse_pseudonym};
 use crate::event::json::DEPTH_MAX;
 use crate::event::json::scan::Scanner;

@@ -424,7 +424,7 @@ async fn a_required_column_that_no_event_has_sets_nothing_aside() {
 const SKIP: &str = "
     CREATE FUNCTION skip() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
-        IF to_jsonb(NEW) ->> 'item_id' = 'skip' OR to_jsonb(NEW) ->> 'surface' = 'skip' THEN
+        IF 'skip' IN (to_jsonb(NEW) ->> 'item_id', to_jsonb(NEW) ->> 'surface', to_jsonb(NEW) ->> 'variant') THEN
             RETURN NULL;
         END IF;
         RETURN NEW;

@@ -85,8 +85,12 @@ fn decoding_takes_as_long_as_the_bytes_say_however_deep_they_nest() {
                     true => "",
                     false => r#","items":[]"#,
                 };
+                let kind = match table {
+                    Table::Exposures => "",
+                    _ => r#""item_id":"a","event_type":"click","#,
+                };
                 format!(
-                    r#"{{"occurred_at":"2026-03-10T08:00:00Z","item_id":"a","event_type":"click","request_id":"r","surface":"s",{before}{deep}{after}{items}}}"#
+                    r#"{{"occurred_at":"2026-03-10T08:00:00Z",{kind}"request_id":"r","surface":"s",{before}{deep}{after}{items}}}"#
                 )
             };
             let body = |depth| format!("[{},{}]", event(depth), event(depth));
