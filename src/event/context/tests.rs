@@ -39,7 +39,7 @@ fn an_id_tells_the_time_only_as_a_v7_within_the_horizon() {
         ("order-7", NOW, false),
         ("019e4541-ca00-7000-8000-00000000000", NOW, false),
     ] {
-        for table in Table::ALL {
+        for table in Table::OF_SUITE {
             let event = json!({
                 "event_id": id, "event_type": "click", "item_id": "a", "request_id": "r",
                 "surface": "home", "items": []
