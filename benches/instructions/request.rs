@@ -35,7 +35,7 @@ const SECRET: &str = "bench-secret";
 pub fn post(events: usize, times: u64) -> Result<(), Box<dyn Error>> {
     let runtime = tokio::runtime::Runtime::new()?;
     let dir = tempfile::tempdir()?;
-    let postgres = PrivatePostgres::start(&Options::ephemeral(&dir.path().join("postgres")))?;
+    let postgres = PrivatePostgres::start(&Options::ephemeral(dir.path().join("postgres")))?;
     runtime.block_on(prepare(&postgres.url()))?;
     let config = config(
         &postgres.url(),

