@@ -178,8 +178,8 @@ pub(super) fn segment(data: &[u8]) {
     for damage in &report.damage {
         assert!(damage.offset >= FRAMES_START && damage.offset + damage.bytes <= end);
     }
-    for stream in 0..STREAMS_MAX {
-        assert!(report.streams[stream].items <= items[stream]);
+    for (stream, written) in report.streams.iter().zip(items) {
+        assert!(stream.items <= written);
     }
     if !is_damaged {
         assert_eq!((report.frames, report.end), (written, end));

@@ -4,7 +4,8 @@
 //! conflict with SELECT or COPY. `CREATE TABLE … PARTITION OF` would take ACCESS EXCLUSIVE, and
 //! every statement would queue behind the longest reader. So a partition is created as a separate
 //! table and then attached. Any number of processes may want the same range at once: one creates
-//! it, all succeed.
+//! it, all succeed. The one exception is a partition that gets rows of a DEFAULT partition: it is
+//! attached under ACCESS EXCLUSIVE, asked for with a short timeout.
 //!
 //! With a DEFAULT partition, ATTACH takes ACCESS EXCLUSIVE on that one. It is asked for with a short
 //! timeout, and only where little is to be done under it: rows of a large DEFAULT partition stay
@@ -282,10 +283,17 @@ async fn create(
     if let Some(default) = default {
         let of = (parent.table, parent.oid);
         moved_rows = move_rows(tx, of, default, &child, range).await?;
+        if moved_rows > 0 {
+            lock_readers_out(tx, parent).await?;
+        }
         // ATTACH takes this lock to scan it. Taken first, it keeps out rows that would be in the
         // way, and those that came during the move are moved as well.
         lock_default(tx, parent.table, default).await?;
-        moved_rows += move_rows(tx, of, default, &child, range).await?;
+        let late_rows = move_rows(tx, of, default, &child, range).await?;
+        if moved_rows == 0 && late_rows > 0 {
+            lock_readers_out(tx, parent).await?;
+        }
+        moved_rows += late_rows;
     }
     // After the moved rows, which are then indexed in bulk.
     if profile == IndexProfile::Full {
@@ -346,6 +354,22 @@ pub(crate) async fn attach(
         table: parent.table,
         source,
     })
+}
+
+/// Takes the strongest lock on the parent, before a partition with rows is attached.
+///
+/// A reader that waits for the lock on the DEFAULT partition has its list of partitions already: it
+/// would see the moved rows neither there nor in their new partition. One that waits for the parent
+/// has no list yet.
+pub(crate) async fn lock_readers_out(tx: &Transaction<'_>, parent: &Parent) -> Result<(), Error> {
+    let above = qualified(&parent.schema, parent.table.as_str());
+    tx.batch_execute(&format!("LOCK TABLE ONLY {above} IN ACCESS EXCLUSIVE MODE"))
+        .await
+        .map_err(|source| Error::Postgres {
+            doing: "lock the table to attach a partition with rows",
+            table: parent.table,
+            source,
+        })
 }
 
 /// Takes the lock on the DEFAULT partition that ATTACH takes.

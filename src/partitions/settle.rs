@@ -3,7 +3,7 @@
 //! Invariant: a row is in exactly one place at any time, for every reader: the transaction that
 //! moves the rows of a range attaches their partition.
 //!
-//! Invariant: ACCESS EXCLUSIVE on the DEFAULT partition is held for an instant. A CHECK constraint
+//! Invariant: ACCESS EXCLUSIVE on the table and its DEFAULT partition is held for an instant. A CHECK constraint
 //! first keeps new rows of the range out, which wait in quarantine; then the rows are moved and the
 //! constraint is validated, under locks that conflict with no reader or writer; ATTACH then takes
 //! the constraint for proof, and scans nothing.
@@ -15,7 +15,8 @@ use tracing::{info, warn};
 
 use super::catalog::{Parent, Partition, begin};
 use super::create::{
-    Created, RANGE_CHECK, attach, create_table, free_name, lock_default, lock_parent, log_created,
+    Created, RANGE_CHECK, attach, create_table, free_name, lock_default, lock_parent,
+    lock_readers_out, log_created,
 };
 use super::defaults::{LEAVING, move_rows, outside};
 use super::error::Error;
@@ -188,6 +189,7 @@ async fn attach_all(tx: &Transaction<'_>, work: &Work, made: &[Created]) -> Resu
     let table = work.parent.table;
     let leaf = qualified(&work.default.schema, &work.default.name);
     lock_parent(tx, &work.parent).await?;
+    lock_readers_out(tx, &work.parent).await?;
     lock_default(tx, table, &work.default).await?;
     for created in made {
         attach(tx, &work.parent, &created.name, created.range).await?;

@@ -177,6 +177,8 @@ async fn a_large_default_partition_is_emptied_beside_the_traffic_and_each_row_is
         .await;
     let expected = 1 + 15_000 + 12_000 + 2 + 8_000;
     assert_eq!(database.count("interaction_events").await, expected);
+    let without_id = "interaction_events WHERE event_id IS NULL";
+    assert_eq!(database.count(without_id).await, expected, "at first");
     let over = Arc::new(AtomicBool::new(false));
     let watching = {
         let (client, over) = (database.connect().await, Arc::clone(&over));
