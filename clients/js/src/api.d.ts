@@ -161,7 +161,7 @@ export interface components {
              * @example missing_field
              * @enum {string}
              */
-            code: "invalid_json" | "invalid_utf8" | "not_an_object" | "event_too_large" | "too_many_fields" | "too_deep" | "invalid_unicode" | "number_out_of_range" | "missing_field" | "invalid_type" | "invalid_value" | "too_long" | "duplicate_field" | "conflicting_fields" | "invalid_timestamp" | "occurred_at_out_of_range" | "too_many_items" | "unknown_field" | "unknown_tenant" | "tenant_mismatch" | "tenant_not_active" | "unknown_surface" | "unsupported_format" | "field_not_allowed";
+            code: "invalid_json" | "invalid_utf8" | "not_an_object" | "event_too_large" | "too_many_fields" | "too_deep" | "invalid_unicode" | "number_out_of_range" | "missing_field" | "invalid_type" | "invalid_value" | "too_long" | "duplicate_field" | "conflicting_fields" | "invalid_timestamp" | "occurred_at_out_of_range" | "too_many_items" | "unknown_field" | "missing_tenant" | "unknown_tenant" | "tenant_mismatch" | "tenant_not_active" | "unknown_surface" | "unsupported_format" | "field_not_allowed";
             /** @description Its id, if it has a readable one. */
             event_id?: string | null;
             /**
