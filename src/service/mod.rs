@@ -282,11 +282,12 @@ pub async fn run(
         tokio::join!(for_all, OptionFuture::from(for_operators));
     });
     let mut faults = Vec::new();
+    let mut listens = true;
     tokio::select! {
         biased;
         () = stopping.cancelled() => {}
-        // Ends only after a stop, which the branch above takes.
-        () = &mut http => {}
+        // Ends only after a stop, which may come between the two looks.
+        () = &mut http => listens = false,
         fault = stages.fault() => faults.push(fault),
         fault = helpers.fault() => faults.push(fault),
     }
@@ -295,9 +296,9 @@ pub async fn run(
     }
     stopping.cancel();
     let deadline = tokio::time::Instant::now() + grace;
-    loop {
+    while listens {
         tokio::select! {
-            () = &mut http => break,
+            () = &mut http => listens = false,
             fault = stages.fault() => faults.push(fault),
         }
     }

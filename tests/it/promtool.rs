@@ -15,7 +15,7 @@ use crate::harness::Service;
 const SOURCE: &str = include_str!("../../src/metrics.rs");
 
 /// Set in CI: where the program is missing, the test fails instead of being skipped.
-const REQUIRE: &str = "INGEST_REQUIRE_PROMTOOL";
+const REQUIRE: &str = "REQUIRE_PROMTOOL";
 
 /// Units that have a base unit, with any prefix, and their base unit.
 const UNITS: [(&str, &str); 12] = [

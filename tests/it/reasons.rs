@@ -4,7 +4,7 @@ use recsys_ingest::tenants::role::Role;
 use serde_json::json;
 
 use crate::backpressure::fill_up;
-use crate::harness::{Rig, Service, click, shown};
+use crate::harness::{Rig, Service, click, eventually, shown};
 
 const INTERACTIONS: &str = "/v1/interactions";
 
@@ -164,7 +164,10 @@ async fn a_disk_at_its_reserve_is_the_reason_and_not_postgres() {
     assert!(!detail.contains("Postgres"), "{detail}");
     assert_ne!(reply.header("retry-after"), "");
     let refused = "recsys_ingest_refused_requests_total{reason=\"spool_full\"}";
-    assert_eq!(service.metric(refused).await, 1.0);
+    eventually("the refusal to be counted", async || {
+        service.metric(refused).await == 1.0
+    })
+    .await;
     assert_eq!(service.stop().await.unwrap().refused, 1);
 }
 

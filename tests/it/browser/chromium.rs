@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 /// If this variable is set, a machine without Chromium fails the tests.
-const REQUIRE: &str = "INGEST_REQUIRE_CHROMIUM";
+const REQUIRE: &str = "REQUIRE_CHROMIUM";
 
 /// A browser takes a while to start on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(90);

@@ -94,6 +94,14 @@ impl Service {
         found.unwrap_or(0.0)
     }
 
+    /// Waits until no body is in memory: a moment after its answer.
+    pub async fn memory_is_free(&self) {
+        super::eventually("no byte in memory", async || {
+            self.metric("recsys_ingest_queue_bytes").await == 0.0
+        })
+        .await;
+    }
+
     /// Tells the service to stop; does not wait.
     pub fn begin_stop(&self) {
         self.stopping.cancel();
