@@ -82,7 +82,7 @@ pub(super) fn assignment_v1<'a>(
         None => Vec::new(),
     };
     let in_context = |name: &'static str, key: &str| field::member(&inner, key, name);
-    let tenant = context.tenant_of(&[
+    let tenant = context.tenant_of_unnamed(&[
         tenant_id,
         tenant,
         in_context("context.tenant_id", "tenant_id")?,
