@@ -140,7 +140,7 @@ pub struct ByCode {
 /// A limit on what callers send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ByLimit {
-    /// Whose limit: the tenant's, the key's or the address's.
+    /// Which limit: `tenant`, `key` or `address`.
     pub scope: &'static str,
     /// What is limited: events or bytes.
     pub unit: &'static str,

@@ -109,7 +109,7 @@ struct Shared {
 }
 
 impl Admission {
-    /// Sends records into `entries`, to so many lanes of each table, until `fenced_off` is set.
+    /// Sends records into `entries`, until `fenced_off` is set. `shards` are the lanes of each table.
     pub fn new(
         memory: MemoryLimit,
         entries: flume::Sender<Record>,

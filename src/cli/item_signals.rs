@@ -52,7 +52,7 @@ pub struct Signals {
     database: Database,
 }
 
-/// Computes the days one by one, each in a transaction of its own.
+/// Computes the days one after another, each in its own transaction.
 pub(crate) async fn run(command: Signals) -> Result<()> {
     let asked = command.period.days()?;
     // No statement timeout: a large day takes as long as it takes.

@@ -36,7 +36,7 @@ pub enum PartitionsCommand {
     List(Database),
     /// Seal partitions now: build their indexes and gather statistics, while events go on coming in
     Seal {
-        /// Names of partitions, sealed whatever the time [default: all that are due]
+        /// Names of partitions, sealed at once [default: all that are due]
         names: Vec<String>,
         #[command(flatten)]
         sealing: Sealing,

@@ -27,7 +27,7 @@ pub struct Import {
     #[arg(long, value_name = "FILE", value_parser = parse::path())]
     pub rejects: Option<PathBuf>,
 
-    /// Take events of any age: through a pipeline of its own in this process, which has the settings of serve from the environment (DATABASE_URL, API_KEY_HASH_SECRET, EXPOSURE_HASH_SALT) and a spool in --state-dir; --url has no effect then
+    /// Take events of any age. The service then runs inside this process, with the settings of serve from the environment (DATABASE_URL, API_KEY_HASH_SECRET, EXPOSURE_HASH_SALT) and a spool in --state-dir; --url has no effect
     #[arg(long)]
     pub beyond_horizon: bool,
 

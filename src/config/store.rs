@@ -32,7 +32,7 @@ pub struct Store {
     #[arg(long, env = "INGEST_FLUSH_WAITED_AFTER", default_value = "5ms", value_parser = up_to_a_day)]
     pub flush_waited_after: Duration,
 
-    /// Time that one partition holds: day, week or month [default: as a table's latest partition, whoever made it; day if there is none]
+    /// Time that one partition holds: day, week or month [default: as the latest partition of the table, or day without one]
     #[arg(long, env = "INGEST_PARTITION_INTERVAL", value_parser = word::<Interval>)]
     pub partition_interval: Option<Interval>,
 

@@ -3,10 +3,12 @@
 
 use std::borrow::Cow;
 
+use uuid::Uuid;
+
 use super::body::RawEvent;
-use super::context::Context;
+use super::context::{Context, named_id};
 use super::exposure::required_request_id;
-use super::field::{self, EVENT_ID_BYTES_MAX, Names, Value, opt_text, required};
+use super::field::{self, Names, Value, opt_text, required};
 use super::format::Format;
 use super::identity::{self, RequestId};
 use super::meta::Meta;
@@ -107,18 +109,16 @@ pub(super) fn assignment_v1<'a>(
         user_key: subject::pseudonym_or_raw(user_id, Some(&request_id.text), context)?,
         ..Subject::default()
     };
-    let named = match event_id {
-        Some(value) => value.text(EVENT_ID_BYTES_MAX)?,
-        None => None,
-    };
-    let event_id = match named {
-        Some(named) => identity::event_id(&tenant, &named),
+    let event_id = match named_id(&tenant, event_id)? {
+        Some(id) => id,
         // What names an assignment, and not its bytes: a line that is written again in another
         // way, or with more context, is the same one.
         None => {
             let user = subject.user_key.as_ref().map(HexText::of);
             let user = user.as_ref().map_or("", HexText::as_str);
-            let texts = [&*request_id.text, &*experiment_id, &*variant, user];
+            let mut buffer = Uuid::encode_buffer();
+            let request = &*request_id.uuid.hyphenated().encode_lower(&mut buffer);
+            let texts = [request, &*experiment_id, &*variant, user];
             identity::event_id_of_parts(&tenant, Format::AssignmentV1.as_str(), texts)
         }
     };
@@ -222,6 +222,10 @@ mod tests {
         ] {
             assert_eq!(id(more.clone()) == plain, same, "{more}");
         }
+        // A UUID in capitals is the same request, as in the column.
+        let request = |request_id: &str| id(json!({"request_id": request_id}));
+        let lower = "6e8bc430-9c3a-41d9-9669-2b4d3b6c8f02";
+        assert_eq!(request(lower), request(&lower.to_uppercase()));
         let named = json!("6e8bc430-9c3a-41d9-9669-2b4d3b6c8f01");
         assert_eq!(id(json!({"event_id": named})), named);
         assert_eq!(

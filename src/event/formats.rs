@@ -1,7 +1,7 @@
 //! The suite's other formats, mapped as the tables of contract §3 say.
 //!
 //! An event without an `event_id` has one made from what [`name`]s it: a log file that is posted
-//! twice is stored once, also if a shipper has written its lines anew.
+//! twice is stored once, also if a shipper has serialised its lines again.
 
 pub(crate) mod grouping;
 mod name;

@@ -125,7 +125,7 @@ pub(super) fn pick<'a, 'b, const N: usize>(
     Ok(values)
 }
 
-/// Looks at the fields that a format does not know, beside the values of those that it knows.
+/// Looks at the fields that a format does not know, given the values of those that it knows.
 #[cold]
 fn check<'a>(
     unknown: &[&Field<'a>],

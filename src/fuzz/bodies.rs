@@ -181,7 +181,7 @@ fn deflate(text: &[u8]) -> Vec<u8> {
         .expect("memory takes all")
 }
 
-/// Inflates a body that comes in pieces of so many bytes.
+/// Inflates a body that comes in pieces of `piece` bytes.
 fn inflated(name: &'static str, body: &[u8], piece: usize) -> Result<Vec<u8>, StatusCode> {
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_ENCODING, HeaderValue::from_static(name));

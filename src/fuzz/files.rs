@@ -81,7 +81,7 @@ pub(super) fn header_seeds() -> Vec<Vec<u8>> {
     names
 }
 
-/// A header, whose checksum is put right, is read as it was written, or is refused; a name is one
+/// A header with a corrected checksum is read as it was written, or is refused; a name is one
 /// that the spool writes, or none.
 pub(super) fn segment_header(data: &[u8]) {
     let (is_name, data) = choice(data);
@@ -158,7 +158,7 @@ pub(super) fn segment(data: &[u8]) {
     let mut is_damaged = false;
     for flip in damage.chunks_exact(3) {
         let at = usize::from(u16::from_le_bytes([flip[0], flip[1]]));
-        // The header has a target of its own.
+        // Another target takes the header.
         if let Some(byte) = file.get_mut(at).filter(|_| at >= frames_start) {
             *byte ^= flip[2];
             is_damaged |= flip[2] != 0;
@@ -203,7 +203,7 @@ pub(super) fn opening_seeds() -> Vec<Vec<u8>> {
     openings.map(String::into_bytes).to_vec()
 }
 
-/// A record of openings, whose checksum is put right, is read as it was written, or is refused.
+/// A record of openings with a corrected checksum is read as it was written, or is refused.
 pub(super) fn openings(data: &[u8]) {
     let body = format!("{}\n", super::input::text(data));
     let sealed = format!("{body}crc {:08x}\n", crc32c::crc32c(body.as_bytes()));
@@ -225,7 +225,7 @@ pub(super) fn cache_seeds() -> Vec<Vec<u8>> {
     ]
 }
 
-/// A copy of keys, whose seal is put right, is read as it was written, or is refused.
+/// A copy of keys with a corrected seal is read as it was written, or is refused.
 pub(super) fn key_cache(data: &[u8]) {
     let hasher = ApiKeyHasher::new(b"pepper");
     assert!(

@@ -1,7 +1,7 @@
 //! Which web pages may post events and read the answers (CORS).
 //!
 //! A preflight carries no key, so it is answered for every origin that some key, some tenant or the
-//! service lists. A post is checked against the list of its own key. The origin is echoed, also
+//! service lists. A post is checked against the list of its key. The origin is echoed, also
 //! where a list says `*`, and credentials are allowed: beacons are always sent with credentials, and
 //! for `*` browsers make the preflight and then do not post. The service uses no cookies.
 //!
@@ -41,7 +41,7 @@ const ORIGIN_BYTES_MAX: usize = 300;
 /// How long a browser may keep the answer to a preflight: two hours, the most that Chromium keeps one.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("7200");
 
-/// What pages may read of an answer, beside what they always may.
+/// What pages may read of an answer, in addition to what they always may.
 const EXPOSED: HeaderValue = HeaderValue::from_static(
     "X-Ingest-Ack, Retry-After, RateLimit, RateLimit-Policy, RateLimit-Limit, RateLimit-Remaining, \
      RateLimit-Reset, X-Request-Id",

@@ -1,4 +1,4 @@
-//! The headers that protect whoever reads an answer in a browser.
+//! The headers that protect a person who reads an answer in a browser.
 
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, STRICT_TRANSPORT_SECURITY,
@@ -21,7 +21,7 @@ const OWN_SCRIPTS: HeaderValue = HeaderValue::from_static(
 /// How many headers [`protect`] adds at most.
 pub(crate) const ADDED_MAX: usize = 5;
 
-/// Adds the headers to an answer of a route, if it is one of ours.
+/// Adds the headers to an answer of a route that is known.
 pub(crate) fn protect(headers: &mut HeaderMap, route: Option<&Route>, is_https: bool) {
     let is_docs = route.is_some_and(|route| route.path == DOCS);
     let policy = if is_docs { OWN_SCRIPTS } else { NOTHING };

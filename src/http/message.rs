@@ -1,7 +1,7 @@
 //! Checks of a request as a message, before anything is made of it.
 //!
 //! What two programs could read differently is refused: a proxy and this service would disagree
-//! about where the next request begins, or for whom it is.
+//! about where the next request begins, or which host it is for.
 
 use axum::extract::Request;
 use axum::http::header::{HOST, TRANSFER_ENCODING};

@@ -2,7 +2,7 @@
 //!
 //! They are computed in Postgres and put into the suite's tables. Readers see a day's signals as they
 //! were or as they are now, never half of them. Postgres spills what exceeds a session's `work_mem`
-//! to disk, so that memory is bounded whatever the day holds.
+//! to disk, so that memory is bounded however large the day is.
 
 pub mod compute;
 mod covisitation;

@@ -112,7 +112,7 @@ pub async fn ensure_with(
     ensure_all(client, table, &[range], profile, why, ATTEMPTS).await
 }
 
-/// [`ensure_with`] for several ranges, in one transaction and in so many attempts: where locks are
+/// [`ensure_with`] for several ranges, in one transaction and in a given number of attempts: where locks are
 /// hard to get, they are needed once.
 pub(crate) async fn ensure_all(
     client: &mut Client,
@@ -209,7 +209,7 @@ async fn attempt_once(
         made.push(create(&tx, &parent, default, gap, profile).await?);
     }
     if default.is_none() {
-        // Nobody queues behind the locks that are held now.
+        // No session queues behind the locks that are held now.
         let wait = format!("SET LOCAL lock_timeout = {TURN_WAIT_MS}");
         tx.batch_execute(&wait)
             .await

@@ -1,4 +1,4 @@
-//! What is known of a DEFAULT partition: whether a range can be made a partition of its own at
+//! What is known of a DEFAULT partition: whether a range can be made a separate partition at
 //! once, or only after its rows have been moved out (`empty`).
 //!
 //! ATTACH scans a DEFAULT partition under ACCESS EXCLUSIVE, at half a microsecond a row, unless a
@@ -23,7 +23,7 @@ pub(crate) const LEAVING: &str = "ingest_leaving";
 /// for each partition that is attached.
 const SMALL_BYTES: i64 = 2 << 20;
 
-/// So many rows are moved within a second, by who has a batch in hand.
+/// Rows that a lane moves within a second, while its batch waits.
 const ROWS_AT_ONCE: i64 = 10_000;
 
 /// The state of a DEFAULT partition.

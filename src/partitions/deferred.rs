@@ -1,4 +1,4 @@
-//! Ranges for which no partition can be made at the moment, and where their rows go meanwhile.
+//! Ranges for which no partition can be made at the moment, and where their rows go until then.
 //!
 //! Invariant: no lane waits for another session's lock more than once in a while for the same
 //! range. Pure: time is passed in.

@@ -1,4 +1,4 @@
-//! Empties a DEFAULT partition range by range, the newest first, while everyone goes on.
+//! Empties a DEFAULT partition range by range, the newest first, while readers and writers go on.
 //!
 //! Decides what is next; `settle` does it. The current range stays until it is over: its rows come
 //! all the time, and none has to wait.

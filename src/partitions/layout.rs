@@ -31,7 +31,7 @@ pub(crate) async fn read_layout(client: &mut Client, table: Table) -> Result<Lay
 }
 
 /// The interval in which a table's partitions go on if nothing else is said: that of the latest
-/// one, and days where that is none of ours.
+/// one, and days where the suite or an operator made it.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! Removes from the parents what makes hot partitions expensive: indexes beside the keys, and an
+//! Removes from the parents what makes hot partitions expensive: indexes other than the keys, and an
 //! empty DEFAULT partition.
 //!
 //! Invariant: keys, unique indexes, foreign keys and rows are never removed. A DEFAULT partition is
@@ -21,7 +21,7 @@ use crate::postgres::patience::{Patience, begin_locked, is_lock_missed};
 /// How long to try for the locks while long transactions hold them.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// What a parent has beside its keys.
+/// What a parent has in addition to its keys.
 #[derive(Clone, Debug)]
 pub struct Surplus {
     table: Table,
@@ -48,7 +48,7 @@ pub struct Removed {
 }
 
 impl Surplus {
-    /// Reads what a table's parent has beside its keys.
+    /// Reads what a table's parent has in addition to its keys.
     ///
     /// # Errors
     ///
@@ -137,7 +137,7 @@ impl Surplus {
         lines
     }
 
-    /// Removes it. Tries for ten minutes to get the locks, without holding anybody up for longer
+    /// Removes it. Tries for ten minutes to get the locks, without holding a session up for longer
     /// than a tenth of a second.
     ///
     /// # Errors

@@ -19,7 +19,7 @@ use crate::event::table::Table;
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// CREATE INDEX CONCURRENTLY waits for the transactions that are open when it begins. It holds up
-/// none meanwhile: its lock conflicts with neither reading nor writing.
+/// none until then: its lock conflicts with neither reading nor writing.
 const BUILD_WAIT: &str = "10min";
 
 /// The longest name that Postgres does not truncate.
@@ -237,7 +237,7 @@ async fn briefly(client: &Client, sql: &str) -> Result<(), Error> {
     }
 }
 
-/// Runs a statement that holds nobody up, however long it waits.
+/// Runs a statement that holds no session up, however long it waits.
 async fn at_leisure(client: &Client, sql: &str) -> Result<(), Error> {
     let set = format!("SET lock_timeout = '{BUILD_WAIT}'");
     client.batch_execute(&set).await?;

@@ -90,7 +90,7 @@ const ABOUT_BYTES: [&str; 7] = [
     "too_many_events", "unsupported_charset",
 ];
 
-/// Reads the answer to a body of so many lines.
+/// Reads the answer to a body of `lines` lines.
 pub(crate) fn read(status: u16, after: Option<Duration>, body: &[u8], lines: usize) -> Reply {
     let in_words = |what: &str| match serde_json::from_slice::<Problem>(body) {
         Ok(problem) => format!("{status} {}: {}", problem.code, problem.detail),

@@ -72,7 +72,7 @@ struct Connection {
     _driver: JoinSet<()>,
 }
 
-/// An answer, whatever it says.
+/// An answer, with any status.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,

@@ -26,7 +26,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
 /// Time for an exchange to end once told to stop.
 const STOP_GRACE: Duration = Duration::from_secs(5);
-/// The service tells the reasons of at most so many lines of a body in full.
+/// Most lines of a body for which the service tells the reason in full.
 const TOLD_IN_FULL: usize = 100;
 
 /// What a delivery ends for.

@@ -110,7 +110,7 @@ fn canonical(path: &Path) -> PathBuf {
 /// All files below a folder, but for hidden ones, those of hidden folders, and `own`.
 ///
 /// # Errors
-/// If the folder itself cannot be read; below it, what is gone meanwhile is passed over.
+/// If the folder itself cannot be read; below it, what is gone by then is passed over.
 pub(crate) fn walk(folder: &Path, own: &Own) -> io::Result<Vec<Found>> {
     let mut all = Vec::new();
     walk_into(&fs::canonicalize(folder)?, own, 0, &mut all)?;

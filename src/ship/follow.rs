@@ -162,7 +162,7 @@ impl Follower {
     }
 
     /// Hands over what waits for it. While the pipeline is full the folders are looked at all the
-    /// same, so that files that come and go meanwhile are opened.
+    /// same, so that files that exist for a short time are opened.
     fn flush(&mut self) -> Result<(), Closed> {
         while let Some(mut first) = self.outbox.pop_front() {
             loop {

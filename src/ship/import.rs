@@ -81,7 +81,7 @@ pub(crate) struct Unread {
 
 /// Why reading ends early.
 enum End {
-    /// Nobody takes lines any more.
+    /// The delivery takes no more lines.
     Closed,
     Io(io::Error),
 }

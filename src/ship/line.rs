@@ -22,7 +22,7 @@ pub(crate) const HEAD_BYTES: usize = 64 * 1024;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// A hash of the first line of a file, which names the file whatever its path.
+/// A hash of the first line of a file, which names the file at any path.
 pub(crate) type Head = [u8; 32];
 
 /// The head of a file that begins with this line.

@@ -15,9 +15,9 @@ pub(crate) const TAIL_BYTES: usize = 256;
 pub(crate) enum Piece {
     /// A line with its end.
     Line,
-    /// A line with its end, longer than the limit: the first [`KEPT_OF_TOO_LONG`] of so many bytes.
+    /// A line with its end, longer than the limit: its first [`KEPT_OF_TOO_LONG`] bytes, and its length.
     TooLong(u64),
-    /// The file ends within a line of so many bytes.
+    /// The file ends within a line, of which this many bytes are there.
     Torn(u64),
     /// The file ends.
     End,

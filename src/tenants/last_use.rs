@@ -26,7 +26,7 @@ struct Marks {
     written_us: AtomicI64,
 }
 
-/// Two snapshots with the same keys are equal, whatever the use of the keys.
+/// Two snapshots with the same keys are equal, also if the use of the keys differs.
 impl PartialEq for LastUse {
     fn eq(&self, _: &Self) -> bool {
         true

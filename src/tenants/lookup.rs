@@ -1,6 +1,6 @@
 //! Look-ups of single keys and tenants that the snapshot does not have: they may be new.
 //!
-//! Whoever sends keys that do not exist cannot make the database work: at most twenty a second are
+//! A sender of keys that do not exist cannot keep the database busy: at most twenty a second are
 //! looked up in any second, one at a time, each of them once while it is unknown, and an answer that
 //! there is none holds for five seconds.
 //!
@@ -156,7 +156,7 @@ impl Asked<'_> {
         self.lookups.made.fetch_add(1, Ordering::Relaxed);
         let now = Instant::now();
         let mut state = self.lookups.state();
-        // At most a hundred are younger, as so many are looked up in that time.
+        // At most a hundred are younger: no more are looked up in that time.
         state.entries.retain(|_, entry| match entry {
             Entry::Pending(_) => true,
             Entry::Absent(at) => now.saturating_duration_since(*at) < ABSENT_FOR,

@@ -1,6 +1,6 @@
 //! The settings of one key or one tenant: limits, origins, event names and surfaces.
 //!
-//! They are JSON documents in tables of ours, see `docs/decisions/0014-callers.md`. Pure: knows
+//! They are JSON documents in `ingest_` tables, see `docs/decisions/0014-callers.md`. Pure: knows
 //! nothing of how they are stored or enforced.
 
 use std::collections::BTreeMap;

@@ -260,7 +260,7 @@ async fn a_running_service_follows_and_notes_when_keys_were_used() {
     .await;
     run(&["tenants", "activate", "shop"]);
     eventually("the tenant is active", async || post(second).await == 200).await;
-    // A key that the suite made has no role of ours until it is given one.
+    // A key that the suite made has no role for this service until it is given one.
     let client = database.connect().await;
     let hash = recsys_ingest::tenants::key::ApiKeyHasher::new(PEPPER.as_bytes())
         .hash("made by the suite")

@@ -1,5 +1,5 @@
 //! Measurements, which print figures: a large database of the suite is adopted under load, and what
-//! a row costs beside the suite's migrations.
+//! a row costs with the suite's migrations.
 //!
 //! `cargo test --release --test it adoption_load -- --ignored --nocapture --test-threads 1`;
 //! `ADOPTION_MINUTES` (8) is how long readers hold transactions.

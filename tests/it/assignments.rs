@@ -1,5 +1,5 @@
 //! Promise: assignments to experiments are taken and stored like the other events, and the views
-//! merge them with those of exposures, whatever the order of arrival.
+//! merge them with those of exposures, in any order of arrival.
 
 use std::path::Path;
 

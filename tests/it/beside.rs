@@ -12,7 +12,7 @@ use recsys_ingest::postgres::migrate::migrate;
 use crate::harness::{Database, Process, Settings, click, eventually, one, texts};
 use crate::schema::words::day;
 
-/// What the suite's migrations do to a database of ours.
+/// What the suite's migrations do to a database that `migrate` made.
 pub const SUITE_MIGRATIONS: &str = include_str!("fixtures/suite_migrations_on_ours.sql");
 
 /// Indexes and triggers of all tables but those of events, with their definitions.

@@ -126,7 +126,7 @@ async fn each_interaction_counts_once_with_what_keeps_it_from_its_exposure() {
             "10T08:30:00",
             &json!({"item_id": "a", "surface": "home", "request_id": "r4"})
         ),
-        // Of the day before, and without a surface of its own.
+        // Of the day before, and without a surface.
         interaction(
             "11",
             "10T00:00:00",

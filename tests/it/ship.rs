@@ -1,5 +1,5 @@
 //! Promise: `ship` stores every complete line of growing files once, through rotation, truncation,
-//! removal, crashes of its own and a service that is away.
+//! removal, its own crashes and a service that is away.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -55,7 +55,7 @@ impl Shipped {
         process
     }
 
-    /// The next line: a click without id and time on an item of its own.
+    /// The next line: a click without id and time, on a new item.
     fn line(&mut self) -> String {
         self.written += 1;
         format!(
@@ -168,7 +168,7 @@ async fn a_file_is_followed_through_all_that_is_done_to_files() {
     shipped.append("exposure-1.jsonl", 40);
     shipped.arrived().await;
 
-    // What is wrong stays alone, whatever it is.
+    // Each wrong line is rejected alone.
     let bad: [&[u8]; 5] = [
         b"{\"event_type\":\"stare\",\"item_id\":\"x\"}",
         b"\xff\xfe{\0}\0",

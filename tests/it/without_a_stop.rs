@@ -26,7 +26,7 @@ async fn adopted_with_key() -> Database {
     database
 }
 
-/// Puts interactions into the DEFAULT partition: so many from an instant on, a second apart.
+/// Puts interactions into the DEFAULT partition: `rows` of them from an instant on, a second apart.
 async fn fill(database: &Database, from: &str, rows: u32) {
     let sql = format!(
         "INSERT INTO interaction_events (tenant_id, occurred_at, event_type, item_id, session_id)

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::gcra::{Bucket, Rate};
 
-/// Whose limit it is.
+/// Which limit: the tenant, the key or the address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scope {
     /// All keys of one tenant together.

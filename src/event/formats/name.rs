@@ -1,7 +1,7 @@
 //! What names an event of the suite's formats that has no `event_id`.
 //!
 //! Invariant: the name depends on what was read and not on the bytes of the line, so that a line
-//! which a shipper has serialised anew, or given one field more, is the same event
+//! that a shipper has serialised again, or has added a field to, is the same event
 //! (`docs/decisions/0020`).
 
 use uuid::Uuid;

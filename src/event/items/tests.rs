@@ -96,7 +96,7 @@ fn one_item_keeps_the_events_id_and_a_list_of_one_does_not() {
     let id = Uuid::new_v5(&Uuid::try_parse(ID).unwrap(), b"/0").to_string();
     assert_eq!(list.rows[0]["event_id"], id);
     assert_eq!(list.rows[0]["meta"], Value::Null);
-    // A retry has the same ids, whatever name the event has.
+    // A retry has the same ids, for any name of the event.
     let mut named = event(&json!([{"item_id": "a"}, {"item_id": "b"}]));
     named["event_id"] = json!("order-7");
     let ids = |told: Told| -> Vec<Value> {

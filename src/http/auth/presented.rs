@@ -38,7 +38,7 @@ pub(crate) fn keys<'r>(
             .map_err(|_| "X-API-Key holds bytes that no API key has")
     });
     let authorizations = headers.get_all(AUTHORIZATION).iter();
-    // A plus sign in a query means a space, unless whoever wrote it did not encode the key.
+    // A plus sign in a query means a space, unless the key was written without encoding.
     let plus = query_key
         .filter(|key| key.trim().contains(' '))
         .map(|key| Cow::Owned(key.trim().replace(' ', "+")));

@@ -7,7 +7,7 @@ use crate::event::result::{LEFT_OUT, PARTITION_BUDGET, QuarantinedRow, RecordRes
 /// Most bytes of a Postgres message that are passed on; `quarantine show` prints all of it.
 const MESSAGE_BYTES_MAX: usize = 512;
 
-/// Whose words say why a row is in quarantine. Postgres's may name columns, constraints and values,
+/// Where the words come from that say why a row is in quarantine. Postgres's may name columns, constraints and values,
 /// which only operators and their servers are to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Words {

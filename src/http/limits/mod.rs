@@ -53,7 +53,7 @@ pub(crate) struct RateLimits {
     proxies: TrustedProxies,
     tenants: Keyed<Uuid>,
     keys: Keyed<Uuid>,
-    /// By address, and whether it is that of a publish key's holder, who has limits of its own.
+    /// By address, and whether the caller has a publish key, which has separate limits.
     addresses: Keyed<(IpAddr, bool)>,
     started: Instant,
     metrics: Arc<Metrics>,

@@ -99,7 +99,7 @@ fn batch(schemas: &mut Value, table: Table) {
             },
         },
     });
-    // With a name of its own: some generators lose the forms of a body that is described in place.
+    // As a named schema: some generators lose the forms of a body that is described in place.
     schemas[format!("{one}Body")] = json!({
         "description": "A body in JSON.",
         "oneOf": [
@@ -159,7 +159,7 @@ fn events(post: &mut Value, table: Table) {
     post["responses"] = Value::Object(responses);
 }
 
-/// Adds what a request says beside its body.
+/// Adds what a request says in addition to its body.
 fn parameters(post: &mut Value, table: Table) {
     let mut all = post["parameters"].as_array().cloned().unwrap_or_default();
     // The key is a security scheme.
@@ -196,7 +196,7 @@ fn parameters(post: &mut Value, table: Table) {
     post["parameters"] = Value::Array(all);
 }
 
-/// Describes what a GET for operators answers beside its own statuses.
+/// Describes what a GET for operators answers in addition to its own statuses.
 fn monitoring(get: &mut Value, route: &Route) {
     get["security"] = json!([]);
     let own = get["responses"].take();

@@ -1,7 +1,7 @@
 //! Which items sessions have seen together.
 //!
 //! The score of two items is the number of the day's sessions that saw both. An exposure without a
-//! session is one of its own. Of each surface the first items in the order of their ids are kept, as
+//! session is a session by itself. Of each surface the first items in the order of their ids are kept, as
 //! the suite keeps them, with the neighbors that they share most sessions with.
 //!
 //! The items that are kept are the first ones by id. So of two items that go together, if one is kept

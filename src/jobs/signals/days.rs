@@ -105,7 +105,7 @@ pub async fn with_exposures(
 /// # Errors
 /// When Postgres refuses the statement or is away.
 pub async fn delete_old_marks(client: &Client) -> Result<u64> {
-    // A mark that its lane changes meanwhile is looked at again, and stays.
+    // A mark that its lane has changed since is looked at again, and stays.
     client
         .execute(
             &format!(

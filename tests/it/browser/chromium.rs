@@ -44,7 +44,7 @@ pub fn find() -> Option<String> {
     found
 }
 
-/// A website with one page, at an origin of its own.
+/// A website with one page, at a new origin.
 pub struct Site {
     pub origin: String,
     results: mpsc::Receiver<Value>,

@@ -258,7 +258,7 @@ async fn compressions_are_taken_as_they_are_written() {
         }
         habits.refuses(post, answer).await;
     }
-    // An empty body is none, whatever its label.
+    // An empty body is none, under any label.
     for encoding in ["gzip", "deflate", "zstd", "br", "identity", ""] {
         let post = Post::of(encoding)
             .header("content-encoding", encoding)

@@ -92,14 +92,14 @@ impl Habits {
         Self { service, stored: 0 }
     }
 
-    /// Sends a request on a connection of its own.
+    /// Sends a request on a new connection.
     async fn send(&self, post: &Post) -> Reply {
         let mut connection = RawConnection::open(self.service.client().address).await;
         connection.write(&post.bytes()).await;
         connection.reply().await
     }
 
-    /// Sends a request that stores so many events.
+    /// Sends a request that stores `events` events.
     async fn takes(&mut self, post: Post, events: i64) -> Reply {
         let reply = self.send(&post).await;
         assert_eq!(reply.status, 200, "{}: {}", post.what, reply.text);

@@ -1,4 +1,4 @@
-//! Promise: whatever is accepted, the suite's readers can decode, from the views and from the table.
+//! Promise: the suite's readers can decode all that is accepted, from the views and from the table.
 //!
 //! One row that they cannot decode ends their run of a whole day.
 
