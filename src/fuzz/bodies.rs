@@ -206,12 +206,15 @@ pub(super) fn compression(data: &[u8]) {
     let (name, piece, body) = compressed(data);
     let whole = inflated(name, body, body.len());
     let pieces = inflated(name, body, piece);
-    // Of two errors, another may be met first.
-    assert_eq!(
-        whole.as_ref().ok(),
-        pieces.as_ref().ok(),
-        "{name} in pieces of {piece}"
-    );
+    // Of two errors, another may be met first. Of a frame that is there as a whole libzstd checks
+    // the size that it declares; of one in pieces that ends in an empty block, it does not.
+    if name != "zstd" || whole.is_ok() || pieces.is_err() {
+        assert_eq!(
+            whole.as_ref().ok(),
+            pieces.as_ref().ok(),
+            "{name} in pieces of {piece}"
+        );
+    }
     assert_eq!(ADMISSION.bytes().0, 0);
     if let Err(status) = whole {
         assert!(

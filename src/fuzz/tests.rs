@@ -1,12 +1,9 @@
 //! A moment of each target: its seeds, and changes of them that are the same every time.
 
-use std::time::{Duration, Instant};
-
 use super::TARGETS;
 
-/// Changed inputs of each target. What a slow machine does not do in the time is left to `fuzz/`.
+/// Changed inputs of each target: the same on every machine, however slow. The rest is `fuzz/run`'s.
 const CHANGED: u64 = 2000;
-const TIME_MAX: Duration = Duration::from_millis(300);
 
 /// Longest input.
 const BYTES_MAX: usize = 2048;
@@ -80,11 +77,7 @@ fn what_the_targets_assert_holds_of_their_seeds_and_of_changes_of_them() {
         for seed in &seeds {
             run(seed);
         }
-        let started = Instant::now();
         for _ in 0..CHANGED {
-            if started.elapsed() > TIME_MAX {
-                break;
-            }
             run(&random.changed(&seeds));
         }
     }

@@ -128,6 +128,9 @@ pub(super) fn time_seeds() -> Vec<Vec<u8>> {
     .to_vec()
 }
 
+/// Microseconds of the years 0 to 9999 in UTC.
+const WRITTEN: std::ops::Range<i64> = -62_167_219_200_000_000..253_402_300_800_000_000;
+
 /// A time is the same after it was written, and agrees with another parser where that takes it.
 pub(super) fn times(data: &[u8]) {
     let text = text(data);
@@ -135,11 +138,14 @@ pub(super) fn times(data: &[u8]) {
         return;
     };
     assert_eq!(Micros::from_postgres(at.to_postgres()), at);
-    assert_eq!(
-        Micros::parse_telling(&at.to_string()),
-        Some((at, false)),
-        "{text}"
-    );
+    // An offset can lead out of the years that RFC 3339 has digits for.
+    if WRITTEN.contains(&at.0) {
+        assert_eq!(
+            Micros::parse_telling(&at.to_string()),
+            Some((at, false)),
+            "{text}"
+        );
+    }
     // The other parser takes nine digits of a second, and has its own way with leap seconds.
     // It ends a day before the year 9999 does.
     let digits = text.split_once('.').map_or("", |(_, fraction)| fraction);
