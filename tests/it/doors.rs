@@ -128,12 +128,18 @@ async fn bodies_that_do_not_end_hold_a_share_and_shut_out_their_own_key_alone() 
     .await;
     let part = vec![b' '; 300_000];
     let mut slow = Vec::new();
-    for _ in 0..16 {
+    for n in 0..16 {
         let mut connection = served.connect().await;
         let head = head(Role::Publish, "content-length: 524288\r\n");
         connection.write(head.as_bytes()).await;
         connection.write(&part).await;
         slow.push(connection);
+        // Otherwise the last of them may be read first.
+        let bytes_min = 300_000.0 * f64::from(n.min(2) + 1);
+        eventually("the body to be read", async || {
+            served.sample("recsys_ingest_queue_bytes").await >= bytes_min
+        })
+        .await;
     }
     // One key may hold a quarter of the memory limit, 1 MiB: room for three of these bodies.
     let reply = slow.pop().unwrap().reply().await;
