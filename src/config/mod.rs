@@ -12,6 +12,7 @@
 pub mod actor;
 pub mod address;
 pub mod database;
+pub mod demo;
 pub mod dev;
 pub mod environment;
 pub mod http;
