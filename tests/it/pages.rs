@@ -159,6 +159,13 @@ async fn the_page_about_the_suite_works_as_it_is_pasted() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_about_clients_works_as_it_is_pasted() {
+    if has_curl() {
+        assert_page("docs/clients.md", "").await;
+    }
+}
+
 #[test]
 fn blocks_and_what_they_print_are_found() {
     let page = "a\n\n```sh\nx\n```\n\n```text\n1\n```\nb\n```text\nno\n```\nc\n```sh\ny\n```\nwords\n```json\nno\n```\n";
