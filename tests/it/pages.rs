@@ -153,6 +153,13 @@ fn has_curl() -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_tour_works_as_it_is_pasted() {
+    if has_curl() {
+        assert_page("README.md", "## A tour").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_page_about_the_suite_works_as_it_is_pasted() {
     if has_curl() {
         assert_page("docs/suite.md", "").await;
