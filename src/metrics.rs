@@ -137,6 +137,13 @@ pub struct ByCode {
     pub reason: &'static str,
 }
 
+/// A message of Segment's shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ByMessage {
+    /// Its type: `track`, `identify` and so on.
+    pub kind: &'static str,
+}
+
 /// A limit on what callers send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ByLimit {
@@ -168,6 +175,8 @@ pub struct Metrics {
     pub limited_requests: Counters<ByLimit>,
     /// Events of those whose body was read.
     pub limited_events: Counters<ByLimit>,
+    /// Messages of Segment's shape that tell of no items, by type.
+    pub not_collected: Counters<ByMessage>,
     /// Look-ups of unknown keys and tenants, one by one.
     pub caller_lookups: Gauge<i64, AtomicI64>,
     /// Seconds from a request's head to its response.
@@ -229,6 +238,7 @@ impl Metrics {
             refused_requests: Family::default(),
             limited_requests: Family::default(),
             limited_events: Family::default(),
+            not_collected: Family::default(),
             caller_lookups: Gauge::default(),
             request_seconds: seconds(),
             batch_rows: Family::new_with_constructor(|| {
@@ -287,6 +297,11 @@ impl Metrics {
             "limited_events",
             "Events that were discarded with 429 after their body was read, by whose limit it was and of what",
             metrics.limited_events.clone(),
+        );
+        registry.register(
+            "not_collected_messages",
+            "Messages of Segment's shape that tell of no items and are not kept, by type",
+            metrics.not_collected.clone(),
         );
         registry.register(
             "caller_lookups",

@@ -3,7 +3,7 @@
 //! Postgres starts first and stops last. The data directory holds what a later start needs: the
 //! cluster, the spool, the keys.
 
-mod env_file;
+pub(crate) mod env_file;
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -1,6 +1,7 @@
 //! The command line: its commands, and how each of them is run.
 
 pub(crate) mod adopt;
+pub(crate) mod demo;
 pub(crate) mod dev;
 pub(crate) mod import;
 pub(crate) mod item_signals;
@@ -30,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::config::database::Database;
+use crate::config::demo::Demo;
 use crate::config::dev::Dev;
 use crate::config::import::{Import, Ship};
 use crate::config::log::{Log, LogFormat};
@@ -88,6 +90,8 @@ pub enum Command {
     Import(Box<Import>),
     /// Follow files of events as they grow, as recsys-service writes them, and post what is added
     Ship(Box<Ship>),
+    /// Play a small shop against a running service: lists served, shown, clicked and bought from; and show what Postgres holds of it
+    Demo(Box<Demo>),
     /// Bring the database's schema up to date
     Migrate(Database),
     /// Show the SQL that removes what the suite's own migrations add to the event tables and every new row pays for: indexes of the parents beside their keys, and empty DEFAULT partitions
@@ -239,6 +243,7 @@ async fn carry_out(command: Command, stop: Stop) -> Result<()> {
         }
         Command::Import(config) => import::run(*config, stop).await,
         Command::Ship(config) => ship::run(*config, stop).await,
+        Command::Demo(config) => demo::run(*config).await,
         Command::Migrate(database) => service::prepare::migrate_once(&database.target()?).await,
         Command::Adopt(adopt) => adopt::run(adopt).await,
         Command::Tenants { command } => tenants::run(command).await,

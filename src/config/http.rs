@@ -46,6 +46,10 @@ pub struct Http {
     )]
     pub cors_origins: Origins,
 
+    /// A path that may stand before those of Segment's shape, as /segment in /segment/v1/batch; they are served without it, too
+    #[arg(long, env = "INGEST_SEGMENT_PREFIX", value_name = "PATH", value_parser = prefix)]
+    pub segment_prefix: Option<String>,
+
     /// Time for a request's head to arrive
     #[arg(long, env = "INGEST_HEAD_TIMEOUT", default_value = "15s", value_parser = time(ROUND_TRIP, DAY))]
     pub head_timeout: Duration,
@@ -69,4 +73,14 @@ pub struct Http {
     /// How long the copy of tenants and API keys in the spool's directory is trusted by a start that cannot read the database; keys revoked meanwhile work until then; 0s: keep no copy
     #[arg(long, env = "INGEST_KEY_COPY_MAX_AGE", default_value = "24h", value_parser = duration)]
     pub key_copy_max_age: Duration,
+}
+
+/// Parses a path before others: it begins with a slash and ends without one.
+fn prefix(text: &str) -> Result<String, String> {
+    let path = text.trim().trim_matches('/');
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._~/".contains(c);
+    match !path.is_empty() && path.chars().all(is_plain) && !path.contains("//") {
+        true => Ok(format!("/{path}")),
+        false => Err("a path is like /segment: letters, digits, -, ., _ and ~".to_owned()),
+    }
 }

@@ -1,7 +1,7 @@
 //! All settings; the only place that reads the environment.
 //!
 //! Each setting is a flag with an environment variable, and its doc comment is its help. The
-//! README's table is generated from here, and a test compares the two. Numbers that need no setting
+//! table in `docs/settings.md` is generated from here, and a test compares the two. Numbers that need no setting
 //! are constants where they are used.
 #![allow(
     rustdoc::bare_urls,
@@ -12,6 +12,7 @@
 pub mod actor;
 pub mod address;
 pub mod database;
+pub mod demo;
 pub mod dev;
 pub mod environment;
 pub mod http;

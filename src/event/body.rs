@@ -120,6 +120,9 @@ pub enum BodyError {
     /// It has no events.
     #[error("the body has no events")]
     Empty,
+    /// It is to be a batch of messages and is none.
+    #[error("the body has no batch, which is an array of messages")]
+    NoBatch,
     /// It has too many events.
     #[error("the body has more than {0} events; send them in several requests")]
     TooManyEvents(usize),
@@ -164,12 +167,7 @@ impl<'a> Body<'a> {
             owned_bytes: 0,
             taken_bytes: 0,
         };
-        if let Some(name) = encoding::foreign(bytes) {
-            return Err(BodyError::Foreign(name));
-        }
-        if let Some(name) = encoding::compression(bytes) {
-            return Err(BodyError::Compressed(name));
-        }
+        check_encoding(bytes)?;
         match framing.of(bytes) {
             Some(Documents::One) => body.document(utf8(bytes)?, limits)?,
             Some(Documents::Lines) => body.lines(bytes, limits)?,
@@ -515,6 +513,22 @@ impl Members {
             raw: value.raw,
             escaped: value.escaped,
         });
+    }
+}
+
+/// The text of a body that is one document, and the offset behind its byte order marks.
+pub(super) fn one_document(bytes: &[u8]) -> Result<(&str, usize), BodyError> {
+    check_encoding(bytes)?;
+    Ok((utf8(bytes)?, encoding::mark_bytes(bytes)))
+}
+
+fn check_encoding(bytes: &[u8]) -> Result<(), BodyError> {
+    if let Some(name) = encoding::foreign(bytes) {
+        return Err(BodyError::Foreign(name));
+    }
+    match encoding::compression(bytes) {
+        Some(name) => Err(BodyError::Compressed(name)),
+        None => Ok(()),
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub(crate) mod grouping;
 mod name;
+pub(crate) mod segment;
 #[cfg(test)]
 mod tests;
 

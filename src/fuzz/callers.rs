@@ -206,8 +206,8 @@ pub(super) fn heads(data: &[u8]) {
     announced_bytes(&headers);
     let line = data.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let Ok(uri) = Uri::try_from(line) else { return };
-    if let Some(route) = Route::of(&uri)
-        && route.table.is_some()
+    if let Some(route) = Route::of(&uri, Some("/s"))
+        && route.takes_events()
     {
         assert!(uri.path().len() >= route.path.len());
     }

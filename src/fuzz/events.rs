@@ -1,5 +1,7 @@
 //! Events of each format, up to their rows.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -9,6 +11,8 @@ use crate::event::body::{Body, Limits, Unlimited};
 use crate::event::context::{Context, Tenants};
 use crate::event::decode::{DecodeError, Decoded, RowLimits, decode_within};
 use crate::event::format::Format;
+use crate::event::formats::segment::rules::{Call, Rules, Type};
+use crate::event::formats::segment::{Messages, write_key};
 use crate::event::identity::Pseudonymizer;
 use crate::event::rejection::Code;
 use crate::event::row::rows::Rows;
@@ -53,6 +57,56 @@ pub(super) fn native(data: &[u8]) {
     let (bits, body) = choice(data);
     let table = Table::ALL[usize::from(bits & 1)];
     check(table, Some(Format::Native), bits, text(body));
+}
+
+const MESSAGES: [&str; 4] = [
+    r#"{"writeKey":"k","batch":[{"type":"track","event":"Product List Viewed","messageId":"m","timestamp":"2026-05-24T10:00:00Z","userId":7,"properties":{"list_id":"a/b","products":[{"product_id":"a","position":"1","score":0.5},{"sku":3}]}},{"type":"identify","traits":{}},7]}"#,
+    r#"{"batch":[{"event":"Order Completed","originalTimestamp":"2026-05-24T10:00:00Z","anonymousId":"n","context":{"sessionId":1},"properties":{"order_id":1,"revenue":"3.5","currency":"EUR","products":[{"product_id":"a","price":"1e2","quantity":2}]}}]}"#,
+    r#"{"event":"Product Clicked","properties":{"product_id":"a","position":0,"value":"1.5","category":"é","query_id":4}}"#,
+    r#"{"type":"track","event":"Product Added","properties":[]}"#,
+];
+
+pub(super) fn message_seeds() -> Vec<Vec<u8>> {
+    seeds(&[0, 2, 4, 6, 8], &MESSAGES)
+}
+
+/// Messages of Segment's shape: bit 3 is the route, bit 2 a key in public hands. Each message has one
+/// verdict, and what is made of it is taken or refused as any native event.
+pub(super) fn messages(data: &[u8]) {
+    let (bits, body) = choice(data);
+    drop(write_key(body));
+    let names = BTreeMap::from([("Seen".to_owned(), "impression".to_owned())]);
+    let rules = Rules {
+        is_public: bits & 4 > 0,
+        event_names: &names,
+        messages_max: 50,
+    };
+    let call = match bits & 8 {
+        0 => Call::Batch,
+        _ => Call::One(Type::Track),
+    };
+    let Ok(read) = Messages::read(body, call, rules) else {
+        return;
+    };
+    let not_collected: usize = read.not_collected.iter().map(|(_, count)| count).sum();
+    let rejected = read.rejected.len() + read.rejected_more.len();
+    let mut events = 0;
+    for (table, made) in [
+        (Table::Exposures, &read.exposures),
+        (Table::Interactions, &read.interactions),
+    ] {
+        if made.is_empty() {
+            continue;
+        }
+        let limits = Limits {
+            events_max: 50,
+            event_bytes_max: usize::MAX,
+        };
+        let body = Body::split(made.json.as_bytes(), Framing::Json, &limits);
+        events += body.expect("it is written here").len();
+        check(table, Some(Format::Native), bits & !2, &made.json);
+    }
+    assert_eq!(events + not_collected + rejected, read.len());
 }
 
 const SUITE: [&str; 7] = [

@@ -30,7 +30,7 @@ const fn target(name: &'static str, seeds: fn() -> Vec<Vec<u8>>, run: fn(&[u8]))
 }
 
 /// All targets.
-pub const TARGETS: [Target; 22] = [
+pub const TARGETS: [Target; 23] = [
     target("framing", bodies::framing_seeds, bodies::framing),
     target(
         "compression",
@@ -41,6 +41,7 @@ pub const TARGETS: [Target; 22] = [
     target("native", events::native_seeds, events::native),
     target("suite", events::suite_seeds, events::suite),
     target("items", events::items_seeds, events::items),
+    target("messages", events::message_seeds, events::messages),
     target("json", texts::json_seeds, texts::json),
     target("numbers", texts::number_seeds, texts::numbers),
     target("times", texts::time_seeds, texts::times),

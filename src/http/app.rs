@@ -37,6 +37,8 @@ pub struct App {
     pub tenants: TenantCache,
     /// The origins of pages for keys that have no list, and whose tenants have none.
     pub cors_origins: Origins,
+    /// What may stand before the paths of Segment's shape.
+    pub segment_prefix: Option<String>,
     /// Hashes API keys as they are stored.
     pub key_hasher: ApiKeyHasher,
     /// Hashes raw user, anonymous and session ids.

@@ -2,6 +2,7 @@
 //! what all endpoints share from `operations`.
 
 mod operations;
+mod segment;
 
 use serde::Serialize;
 use serde_json::Value;
@@ -9,6 +10,7 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder
 use utoipa::{Modify, OpenApi, ToSchema};
 
 use super::ingest::response::Answer;
+use super::ingest::segment::Collected;
 use super::problem::ProblemBody;
 
 /// The OpenAPI document.
@@ -21,7 +23,8 @@ use super::problem::ProblemBody;
                        [What each code means](/problems)."
     ),
     components(schemas(
-        Exposure, Interaction, Assignment, InteractionItem, Order, ShownItem, Experiment, Answer, ProblemBody
+        Exposure, Interaction, Assignment, InteractionItem, Order, ShownItem, Experiment, Answer, Collected,
+        ProblemBody
     )),
     modifiers(&Security)
 )]
@@ -32,6 +35,7 @@ pub(crate) fn complete(routes: &utoipa::openapi::OpenApi) -> Value {
     let mut document =
         serde_json::to_value(routes).expect("the description is made of strings and numbers");
     operations::complete(&mut document);
+    segment::complete(&mut document);
     document
 }
 

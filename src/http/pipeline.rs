@@ -17,7 +17,7 @@ use axum::extract::Request;
 use axum::http::header::{ALLOW, CONNECTION, HeaderName};
 use axum::http::uri::PathAndQuery;
 use axum::http::{HeaderValue, Method, StatusCode, Uri, Version};
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
 use hyper::body::Incoming;
 use hyper::service::Service;
@@ -25,6 +25,7 @@ use tower::ServiceExt as _;
 use tracing::{Instrument as _, Span};
 use uuid::Uuid;
 
+use crate::event::formats::segment::rules::Call;
 use crate::event::table::Table;
 use crate::metrics::ByStatus;
 
@@ -36,6 +37,7 @@ use super::headers::protect;
 use super::hosts::Hosts;
 use super::ingest::body::read as body;
 use super::ingest::handler;
+use super::ingest::segment;
 use super::message;
 use super::problem::Problem;
 use super::routes::{Port, Route};
@@ -157,7 +159,7 @@ impl Service<hyper::Request<Incoming>> for Connected {
         }
         context.closes = self.is_extra;
         // Also beyond the cap of connections: a page learns of the 503 only if it may post.
-        if context.table.is_some() && request.method() == Method::OPTIONS {
+        if context.takes_events && request.method() == Method::OPTIONS {
             let entered = span.enter();
             let page = context.page.as_ref();
             let response = match cors::options(request.headers(), page, &context.app) {
@@ -169,7 +171,11 @@ impl Service<hyper::Request<Incoming>> for Connected {
             return Box::pin(answer.instrument(span));
         }
         if self.is_extra && !context.route.is_some_and(Route::is_always_served) {
-            let response = span.in_scope(|| context.render(&too_many_connections()));
+            let problem = match context.segment {
+                Some(_) => too_many_connections().into_too_many(),
+                None => too_many_connections(),
+            };
+            let response = span.in_scope(|| context.render(&problem));
             let answer = context.answer(async { response }, in_progress);
             return Box::pin(answer.instrument(span));
         }
@@ -181,6 +187,19 @@ impl Service<hyper::Request<Incoming>> for Connected {
                 // Boxed first: it is large, and each future around it would move it.
                 let collected =
                     Box::pin(async move { handler::collect(&app, table, peer, request).await });
+                let answer = context.answer_or_problem(collected, in_progress);
+                Box::pin(answer.instrument(span))
+            }
+            None if context.segment.is_some() => {
+                let (app, call) = (Arc::clone(&context.app), context.segment);
+                let call = call.filter(|_| request.method() == Method::POST);
+                let peer = Some(self.peer);
+                let collected = Box::pin(async move {
+                    match call {
+                        Some(call) => segment::collect(&app, call, peer, request).await,
+                        None => Ok(other_method()),
+                    }
+                });
                 let answer = context.answer_or_problem(collected, in_progress);
                 Box::pin(answer.instrument(span))
             }
@@ -213,7 +232,7 @@ fn too_many_connections() -> Problem {
 /// The request with its path as the router knows it.
 fn respelt(mut request: Request) -> Request {
     let uri = request.uri();
-    let Some(route) = Route::of(uri)
+    let Some(route) = Route::of(uri, None)
         .and_then(Route::spelling)
         .filter(|route| *route != uri.path())
     else {
@@ -229,6 +248,19 @@ fn respelt(mut request: Request) -> Request {
         *request.uri_mut() = uri;
     }
     request
+}
+
+/// The answer to a method that the routes of Segment's shape do not take: the router does not know
+/// them.
+fn other_method() -> Response {
+    let problem = Problem::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method_not_allowed",
+        "messages are posted here; see /docs",
+    );
+    let mut response = problem.into_response();
+    response.headers_mut().insert(ALLOW, cors::METHODS);
+    response
 }
 
 /// The answer to what another listener serves.
@@ -249,8 +281,12 @@ struct RequestContext {
     uri: Uri,
     route: Option<&'static Route>,
     request_id: HeaderValue,
-    /// Whether the path takes events.
+    /// The table whose events the path takes.
     table: Option<Table>,
+    /// What of Segment's shape the path takes.
+    segment: Option<Call>,
+    /// Whether it takes either.
+    takes_events: bool,
     /// The web page that posts events, if one does.
     page: Option<Page>,
     /// Whether the client speaks HTTP/1, where a response can end the connection.
@@ -269,9 +305,14 @@ impl RequestContext {
             let id = Uuid::now_v7().hyphenated().encode_lower(&mut text);
             HeaderValue::from_str(id).expect("a UUID is visible ASCII")
         });
-        let route = Route::of(request.uri());
+        let route = Route::of(request.uri(), front.app.segment_prefix.as_deref());
         let table = route.and_then(|route| route.table);
-        let page = table.and_then(|_| Page::of(headers, &front.app));
+        let segment = route.and_then(|route| route.segment);
+        let takes_events = route.is_some_and(Route::takes_events);
+        let page = match takes_events {
+            true => Page::of(headers, &front.app),
+            false => None,
+        };
         Self {
             app: Arc::clone(&front.app),
             port: front.port,
@@ -281,6 +322,8 @@ impl RequestContext {
             route,
             request_id,
             table,
+            segment,
+            takes_events,
             page,
             is_http1: request.version() < Version::HTTP_2,
             is_held_back: body::is_held_back(headers),
@@ -344,7 +387,7 @@ impl RequestContext {
             response = self.render(&problem);
             if let Some(allow) = allow {
                 // The router knows nothing of the methods that are answered before it.
-                let allow = if self.table.is_some() {
+                let allow = if self.takes_events {
                     cors::METHODS
                 } else {
                     allow
@@ -424,8 +467,6 @@ fn is_request_id(value: &HeaderValue) -> bool {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use axum::response::IntoResponse as _;
 
     use super::*;
 

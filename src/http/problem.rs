@@ -137,6 +137,18 @@ impl Problem {
         }
     }
 
+    /// The same, with 429 in place of 503: for clients that wait for the one and give up on the other.
+    #[must_use]
+    pub(crate) fn into_too_many(self) -> Self {
+        match self.status {
+            StatusCode::SERVICE_UNAVAILABLE => Self {
+                status: StatusCode::TOO_MANY_REQUESTS,
+                ..self
+            },
+            _ => self,
+        }
+    }
+
     /// The body's rows are larger than a record may be.
     pub(crate) fn rows_too_large(bytes_max: usize, events_that_fit: usize) -> Self {
         let detail = format!(

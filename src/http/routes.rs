@@ -7,6 +7,7 @@
 use axum::http::Uri;
 use percent_encoding::percent_decode_str;
 
+use crate::event::formats::segment::rules::{Call, Type};
 use crate::event::table::Table;
 
 /// A listener, by what it serves.
@@ -40,6 +41,8 @@ pub(crate) struct Route {
     pub(crate) audience: Audience,
     /// The table whose events are posted there.
     pub(crate) table: Option<Table>,
+    /// What of Segment's shape is posted there.
+    pub(crate) segment: Option<Call>,
 }
 
 /// The path of the endpoint that takes a table's events.
@@ -66,13 +69,46 @@ pub(crate) const ROUTES: [Route; 9] = [
     Route::new(PROBLEMS, Audience::Readers),
 ];
 
+/// The routes of Segment's shape, also below `--segment-prefix`; the short ones are those of its
+/// libraries for browsers.
+pub(crate) const SEGMENT_ROUTES: [Route; 15] = [
+    Route::segment("/v1/batch", Call::Batch),
+    Route::segment("/v1/import", Call::Batch),
+    Route::segment("/v1/track", Call::One(Type::Track)),
+    Route::segment("/v1/identify", Call::One(Type::Identify)),
+    Route::segment("/v1/page", Call::One(Type::Page)),
+    Route::segment("/v1/screen", Call::One(Type::Screen)),
+    Route::segment("/v1/group", Call::One(Type::Group)),
+    Route::segment("/v1/alias", Call::One(Type::Alias)),
+    Route::segment("/v1/b", Call::Batch),
+    Route::segment("/v1/t", Call::One(Type::Track)),
+    Route::segment("/v1/i", Call::One(Type::Identify)),
+    Route::segment("/v1/p", Call::One(Type::Page)),
+    Route::segment("/v1/s", Call::One(Type::Screen)),
+    Route::segment("/v1/g", Call::One(Type::Group)),
+    Route::segment("/v1/a", Call::One(Type::Alias)),
+];
+
 impl Route {
     const fn new(path: &'static str, audience: Audience) -> Self {
         Self {
             path,
             audience,
             table: None,
+            segment: None,
         }
+    }
+
+    const fn segment(path: &'static str, call: Call) -> Self {
+        Self {
+            segment: Some(call),
+            ..Self::new(path, Audience::Senders)
+        }
+    }
+
+    /// Whether events are posted there, in any shape.
+    pub(crate) fn takes_events(&self) -> bool {
+        self.table.is_some() || self.segment.is_some()
     }
 
     const fn events(table: Table) -> Self {
@@ -82,15 +118,23 @@ impl Route {
         }
     }
 
-    /// The route of a path, in any spelling.
-    pub(crate) fn of(uri: &Uri) -> Option<&'static Self> {
+    /// The route of a path, in any spelling; `segment_prefix` may stand before those of Segment's shape.
+    pub(crate) fn of(uri: &Uri, segment_prefix: Option<&str>) -> Option<&'static Self> {
         let path = uri.path();
         let exact = ROUTES.iter().find(|route| route.path == path);
-        exact.or_else(|| ROUTES.iter().find(|route| route.is_meant_by(path)))
+        let meant = |routes: &'static [Self], path: &str| {
+            let exact = routes.iter().find(|route| route.path == path);
+            exact.or_else(|| routes.iter().find(|route| route.is_meant_by(path)))
+        };
+        let below = || behind(path, segment_prefix?);
+        exact
+            .or_else(|| meant(&ROUTES, path))
+            .or_else(|| meant(&SEGMENT_ROUTES, path))
+            .or_else(|| meant(&SEGMENT_ROUTES, below()?))
     }
 
     fn is_meant_by(&self, path: &str) -> bool {
-        if self.table.is_some() {
+        if self.takes_events() {
             return is_same(path, self.path);
         }
         match path.strip_prefix(self.path) {
@@ -117,6 +161,20 @@ impl Route {
     pub(crate) fn is_always_served(&self) -> bool {
         matches!(self.audience, Audience::Balancers | Audience::Monitoring)
     }
+}
+
+/// What stands behind a prefix in a path, in any spelling of the two.
+fn behind<'p>(path: &'p str, prefix: &str) -> Option<&'p str> {
+    let mut rest = path;
+    for wanted in prefix.split('/').filter(|segment| !segment.is_empty()) {
+        rest = rest.trim_start_matches('/');
+        let (given, behind) = rest.split_at(rest.find('/')?);
+        if !percent_decode_str(given).eq(wanted.bytes()) {
+            return None;
+        }
+        rest = behind;
+    }
+    Some(rest)
 }
 
 /// Whether two paths have the same segments, once empty ones are left out and the rest is decoded.
@@ -157,8 +215,30 @@ mod tests {
             ("/openapi.json/", Some("/openapi.json")),
             ("/docs/", Some("/docs")),
         ] {
-            let found = Route::of(&path.parse().unwrap());
+            let found = Route::of(&path.parse().unwrap(), None);
             assert_eq!(found.map(|route| route.path), route, "{path}");
+        }
+    }
+
+    #[test]
+    fn the_routes_of_segments_shape_are_there_with_and_without_a_prefix() {
+        for (path, alone, below) in [
+            ("/v1/batch", Some("/v1/batch"), Some("/v1/batch")),
+            ("//v1/t/", Some("/v1/t"), Some("/v1/t")),
+            ("/v1/%74rack", Some("/v1/track"), Some("/v1/track")),
+            ("/segment/v1/batch", None, Some("/v1/batch")),
+            ("//segment//v1/p/", None, Some("/v1/p")),
+            ("/%73egment/v1/p", None, Some("/v1/p")),
+            ("/segment/v1/interactions", None, None),
+            ("/segment/healthz", None, None),
+            ("/segmentv1/batch", None, None),
+            ("/segment", None, None),
+            ("/v1/bat", None, None),
+        ] {
+            for (prefix, expected) in [(None, alone), (Some("/segment"), below)] {
+                let found = Route::of(&path.parse().unwrap(), prefix);
+                assert_eq!(found.map(|route| route.path), expected, "{path}");
+            }
         }
     }
 
@@ -179,7 +259,7 @@ mod tests {
             ("/metrics/x", None),
             ("/", None),
         ] {
-            let route = Route::of(&path.parse().unwrap());
+            let route = Route::of(&path.parse().unwrap(), None);
             assert_eq!(
                 route.map(|route| route.is_on(Port::Public)),
                 public,

@@ -3,4 +3,5 @@
 
 pub(crate) mod day;
 pub mod join_quality;
+pub(crate) mod played;
 pub mod signals;

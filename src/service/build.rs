@@ -145,6 +145,7 @@ pub(super) fn app(
         admission,
         tenants,
         cors_origins: config.http.cors_origins.clone(),
+        segment_prefix: config.http.segment_prefix.clone(),
         key_hasher: key_hasher(config),
         pseudonymizer: Pseudonymizer::new(salt.as_bytes()),
         metrics,

@@ -1,7 +1,7 @@
-//! The README's tables of settings and codes match the program.
+//! The documentation's tables of settings and codes match the program, and its links lead somewhere.
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::CommandFactory as _;
 use recsys_ingest::cli::Cli;
@@ -55,24 +55,84 @@ fn rejections() -> String {
     table
 }
 
+/// README and the pages in docs/.
+fn pages() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let docs = std::fs::read_dir(root.join("docs")).unwrap();
+    let docs = docs.map(|entry| entry.unwrap().path());
+    let mut pages: Vec<_> = docs
+        .filter(|path| path.extension().is_some_and(|kind| kind == "md"))
+        .collect();
+    pages.sort();
+    pages.push(root.join("README.md"));
+    pages
+}
+
 #[test]
-fn the_readmes_tables_are_those_of_the_program() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
-    let readme = std::fs::read_to_string(&path).unwrap();
-    let mut expected = readme.clone();
-    for (name, table) in [("settings", settings()), ("rejections", rejections())] {
-        let (begin, end) = (format!("<!-- {name} -->\n"), format!("<!-- /{name} -->"));
-        let from = expected.find(&begin).unwrap() + begin.len();
-        let to = expected.find(&end).unwrap();
-        expected.replace_range(from..to, &table);
+fn the_tables_of_the_documentation_are_those_of_the_program() {
+    let tables = [("settings", settings()), ("rejections", rejections())];
+    let mut found = Vec::new();
+    for path in pages() {
+        let page = std::fs::read_to_string(&path).unwrap();
+        let mut expected = page.clone();
+        for (name, table) in &tables {
+            let (begin, end) = (format!("<!-- {name} -->\n"), format!("<!-- /{name} -->"));
+            let Some(from) = expected.find(&begin) else {
+                continue;
+            };
+            let from = from + begin.len();
+            let to = expected.find(&end).unwrap();
+            expected.replace_range(from..to, table);
+            found.push(*name);
+        }
+        if std::env::var_os(UPDATE).is_some() {
+            std::fs::write(&path, &expected).unwrap();
+        } else {
+            // `assert_eq!` would print both texts in full and bury this advice.
+            assert!(
+                page == expected,
+                "{} differs from the program: run {UPDATE}=1 cargo test --test it readme",
+                path.display()
+            );
+        }
     }
-    if std::env::var_os(UPDATE).is_some() {
-        std::fs::write(&path, &expected).unwrap();
-    } else {
-        // `assert_eq!` would print both texts in full and bury this advice.
-        assert!(
-            readme == expected,
-            "README.md differs from the program: run {UPDATE}=1 cargo test --test it readme"
-        );
+    found.sort_unstable();
+    assert_eq!(found, ["rejections", "settings"], "each table stands once");
+}
+
+/// The name that a link gives to a heading.
+fn anchor(heading: &str) -> String {
+    let text = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept = text
+        .chars()
+        .filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+    kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+#[test]
+fn links_between_pages_lead_somewhere() {
+    for path in pages() {
+        let page = std::fs::read_to_string(&path).unwrap();
+        for link in page.split("](").skip(1) {
+            let link = link.split(')').next().unwrap();
+            if link.contains("://") {
+                continue;
+            }
+            let (file, wanted) = link.split_once('#').unwrap_or((link, ""));
+            let target = match file {
+                "" => path.clone(),
+                file => path.parent().unwrap().join(file),
+            };
+            assert!(target.exists(), "{}: {link}", path.display());
+            if !wanted.is_empty() {
+                let text = std::fs::read_to_string(&target).unwrap();
+                let mut headings = text.lines().filter(|line| line.starts_with('#'));
+                assert!(
+                    headings.any(|heading| anchor(heading) == wanted),
+                    "{}: {link}",
+                    path.display()
+                );
+            }
+        }
     }
 }

@@ -7,13 +7,13 @@ use std::path::Path;
 
 /// Variables, in the order in which they were set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct EnvFile {
+pub(crate) struct EnvFile {
     variables: Vec<(String, String)>,
 }
 
 impl EnvFile {
     /// Reads a file that [`EnvFile::write`] wrote; a missing one is empty.
-    pub(super) fn read(path: &Path) -> io::Result<Self> {
+    pub(crate) fn read(path: &Path) -> io::Result<Self> {
         let text = match fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
@@ -27,7 +27,7 @@ impl EnvFile {
         Ok(Self { variables })
     }
 
-    pub(super) fn get(&self, name: &str) -> Option<&str> {
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
         let found = self.variables.iter().find(|(known, _)| known == name);
         found.map(|(_, value)| &**value)
     }

@@ -192,6 +192,27 @@ impl Access {
         self.caller.roles.contains(Role::Publish)
     }
 
+    /// Whether the key may write for any tenant.
+    pub(crate) fn is_service(&self) -> bool {
+        self.caller.roles.contains(Role::Service)
+    }
+
+    /// The tenant of events that name none, with its settings.
+    pub(crate) fn tenant_settings(&self) -> Arc<Tenant> {
+        Arc::clone(&self.tenant)
+    }
+
+    /// The same caller, for another part of its request.
+    pub(crate) fn share(&self) -> Self {
+        Self {
+            caller: self.caller.clone(),
+            tenant: Arc::clone(&self.tenant),
+            is_named: self.is_named,
+            snapshot: Arc::clone(&self.snapshot),
+            unknown: Mutex::default(),
+        }
+    }
+
     /// The tenant of events that name none.
     pub(crate) fn tenant(&self) -> Uuid {
         self.tenant.id

@@ -21,7 +21,7 @@ use crate::http::problem::Problem;
 
 /// Bodies of up to this many bytes and events are decoded on the async thread, within a millisecond
 /// or so. Larger ones would delay the other requests of that thread.
-const DECODED_INLINE_BYTES_MAX: usize = 128 * 1024;
+pub(super) const DECODED_INLINE_BYTES_MAX: usize = 128 * 1024;
 
 const DECODED_INLINE_EVENTS_MAX: usize = 1000;
 
@@ -216,10 +216,10 @@ fn skew_ms(sent_at: &str, received_at: Micros) -> Result<i64, Problem> {
         })
 }
 
-fn body_problem(error: &BodyError, no_memory: impl Fn() -> Problem) -> Problem {
+pub(super) fn body_problem(error: &BodyError, no_memory: impl Fn() -> Problem) -> Problem {
     let detail = error.to_string();
     match error {
-        BodyError::Empty => Problem::bad_request("no_events", detail),
+        BodyError::Empty | BodyError::NoBatch => Problem::bad_request("no_events", detail),
         BodyError::TooManyEvents(_) => {
             Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_many_events", detail)
         }

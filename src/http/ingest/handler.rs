@@ -27,7 +27,8 @@ use crate::admission::admit::{Admission, Overload};
 use crate::admission::memory::Reservation;
 use crate::admission::rate_limit::charge::Cost;
 use crate::clock;
-use crate::event::decode::Decoded;
+use crate::event::decode::Rejected;
+use crate::event::rejection::Code;
 use crate::event::table::Table;
 use crate::http::app::App;
 use crate::http::headers::ADDED_MAX;
@@ -36,13 +37,13 @@ use crate::http::problem::Problem;
 use crate::metrics::{ByReason, EventOutcome};
 
 /// The response header that repeats the level reached.
-const ACK: HeaderName = HeaderName::from_static("x-ingest-ack");
+pub(super) const ACK: HeaderName = HeaderName::from_static("x-ingest-ack");
 
 /// Time for bodies to arrive once the service is told to stop. A healthy client sends the rest at
 /// once; others are not waited for.
 const BODY_GRACE: Duration = Duration::from_secs(2);
 /// Responses up to this size are not reserved: a connection's buffers take more than that.
-const ANSWER_BYTES_UNRESERVED: usize = 512;
+pub(super) const ANSWER_BYTES_UNRESERVED: usize = 512;
 
 /// Takes exposures: what was shown.
 #[utoipa::path(post, path = "/v1/exposures", tag = "events", params(Params))]
@@ -125,7 +126,7 @@ pub(crate) async fn collect(
     };
     let rate_limits = app.rate_limits.charge(&charges, cost, announced)?;
     if !validate {
-        count_events(app, table, &decoded, &row_index);
+        count_rejected(app, table, &decoded.rejected, &decoded.rejected_more);
     }
     let mut room = Room::of(body_bytes, events);
     let (rejected, rejected_more) = rejections(decoded.rejected, &decoded.rejected_more, &mut room);
@@ -205,7 +206,7 @@ pub(crate) async fn collect(
     Ok(respond(&answer, json, rate_limits.as_ref()))
 }
 
-fn json_bytes(value: &impl serde::Serialize) -> Vec<u8> {
+pub(super) fn json_bytes(value: &impl serde::Serialize) -> Vec<u8> {
     serde_json::to_vec(value).expect("strings and numbers are always JSON")
 }
 
@@ -231,19 +232,20 @@ fn extended(
 }
 
 /// Completes once bodies that still arrive would delay a stop.
-async fn stop_is_under_way(app: &App) {
+pub(super) async fn stop_is_under_way(app: &App) {
     app.stopping.cancelled().await;
     tokio::time::sleep(BODY_GRACE).await;
 }
 
-fn count_events(app: &App, table: Table, decoded: &Decoded, row_index: &RowIndex) {
-    if decoded.rejected.is_empty() {
+/// Counts the rejected events of a body.
+pub(super) fn count_rejected(app: &App, table: Table, first: &[Rejected], others: &[(u32, Code)]) {
+    if first.is_empty() {
         return;
     }
-    let rejected = decoded.rejected.len() + decoded.rejected_more.len();
+    let rejected = first.len() + others.len();
     app.metrics.count(table, EventOutcome::Rejected, rejected);
-    let first = decoded.rejected.iter().map(|one| one.rejection.code);
-    let others = decoded.rejected_more.iter().map(|(_, code)| *code);
+    let first = first.iter().map(|one| one.rejection.code);
+    let others = others.iter().map(|(_, code)| *code);
     // One look-up for each code: a body may have ten thousand rejected events.
     let mut counts: BTreeMap<&'static str, u64> = BTreeMap::new();
     for code in first.chain(others) {
@@ -255,10 +257,7 @@ fn count_events(app: &App, table: Table, decoded: &Decoded, row_index: &RowIndex
             .get_or_create(&ByReason { table, reason })
             .inc_by(count);
     }
-    tracing::debug!(
-        %table, accepted = row_index.events(), rejected,
-        "some events of a body were rejected"
-    );
+    tracing::debug!(%table, rejected, "some events of a body were rejected");
 }
 
 fn respond(

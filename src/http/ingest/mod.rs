@@ -10,5 +10,6 @@ pub(crate) mod options;
 pub(crate) mod refusal;
 pub(crate) mod response;
 pub(crate) mod row_index;
+pub(crate) mod segment;
 pub(crate) mod waiting;
 pub(crate) mod warnings;

@@ -85,6 +85,37 @@ impl<'u> Params<'u> {
     }
 }
 
+/// What a query may ask for on the routes of Segment's shape.
+pub(super) struct SegmentParams<'u>(Params<'u>);
+
+impl<'u> SegmentParams<'u> {
+    /// Parses a query. The error is returned apart, as in [`Params::of`].
+    pub(super) fn of(uri: &'u Uri) -> (Self, Result<(), Problem>) {
+        let (params, checked) = Params::of(uri);
+        let others = [
+            &params.format, &params.partial, &params.validate, &params.strict,
+        ];
+        let checked = checked.and(match others.into_iter().all(Option::is_none) {
+            true => Ok(()),
+            false => Err(Problem::bad_request(
+                "invalid_query",
+                "there are the query parameters ack and key here, as the messages have one form; the others are for /v1/exposures, /v1/interactions and /v1/assignments",
+            )),
+        });
+        (Self(params), checked)
+    }
+
+    /// The API key.
+    pub(super) fn key(&self) -> Option<&str> {
+        self.0.key.as_deref()
+    }
+
+    /// What the answer waits for.
+    pub(super) fn ack(&self, default: Ack) -> Result<Ack, Problem> {
+        requested_ack(self.0.ack.as_deref(), default)
+    }
+}
+
 /// The parameters of [`Params`], for the message about an unknown one.
 const PARAMS: &[&str] = &["ack", "format", "key", "partial", "strict", "validate"];
 
@@ -112,6 +143,22 @@ pub(super) struct RequestOptions {
 }
 
 impl RequestOptions {
+    /// Those of native events that were made from a body of another shape.
+    pub(super) fn native(access: Access, admission: Admission) -> Self {
+        Self {
+            access,
+            charges: Charges::default(),
+            announced: None,
+            admission,
+            ack: Ack::Durable,
+            format: Some(Format::Native),
+            framing: Framing::Json,
+            partial: true,
+            validate: false,
+            strict: false,
+        }
+    }
+
     pub(super) async fn of(
         app: &App,
         table: Table,
@@ -149,26 +196,32 @@ impl RequestOptions {
             // Nothing is stored, so there need be no room.
             return Ok(options);
         }
-        if let Some(finding) = app.checks.refusal(table) {
-            let why = match options.access.is_public() {
-                true => format!(
-                    "an operator has to mend the database first ({})",
-                    finding.code
-                ),
-                false => finding.to_string(),
-            };
-            return Err(Problem::unavailable(
-                "cannot_store",
-                format!("events cannot be stored: {why}; send them again later"),
-                CANNOT_STORE_RETRY,
-            ));
-        }
+        check_storable(app, table, &options.access)?;
         let announced = options.announced.unwrap_or(0);
         let room = options
             .admission
             .has_room(usize::try_from(announced).unwrap_or(usize::MAX));
         room.map(|()| options).map_err(|reason| full(app, reason))
     }
+}
+
+/// Refuses events that the database cannot take.
+pub(super) fn check_storable(app: &App, table: Table, access: &Access) -> Result<(), Problem> {
+    let Some(finding) = app.checks.refusal(table) else {
+        return Ok(());
+    };
+    let why = match access.is_public() {
+        true => format!(
+            "an operator has to mend the database first ({})",
+            finding.code
+        ),
+        false => finding.to_string(),
+    };
+    Err(Problem::unavailable(
+        "cannot_store",
+        format!("events cannot be stored: {why}; send them again later"),
+        CANNOT_STORE_RETRY,
+    ))
 }
 
 /// Retry-After where an operator has to act first.

@@ -51,6 +51,24 @@ pub struct Answer {
     pub quarantined_more: Vec<More>,
 }
 
+impl Answer {
+    /// Adds the results of the rows of another table.
+    pub fn add_results(&mut self, other: Self) {
+        let sum = |one: Option<usize>, other: Option<usize>| match (one, other) {
+            (one, None) => one,
+            (one, Some(other)) => Some(one.unwrap_or(0) + other),
+        };
+        self.committed = sum(self.committed, other.committed);
+        self.duplicates = sum(self.duplicates, other.duplicates);
+        if let Some(more) = other.quarantined {
+            let all = self.quarantined.get_or_insert_default();
+            all.extend(more);
+            all.sort_by_key(|one| one.index);
+        }
+        self.quarantined_more.extend(other.quarantined_more);
+    }
+}
+
 /// Events with the same code, beyond those that are listed one by one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct More {
@@ -76,11 +94,14 @@ pub struct Room {
 }
 
 impl Room {
+    /// The room in a response to any body.
+    pub const BYTES_LEAST: usize = 1536;
+
     /// The room in a response to a body of this size and number of events.
     pub fn of(body_bytes: usize, events: usize) -> Self {
         let beyond_summaries = (3 * body_bytes).saturating_sub(6 * events);
         Self {
-            bytes: 1536 + beyond_summaries,
+            bytes: Self::BYTES_LEAST + beyond_summaries,
         }
     }
 

@@ -98,6 +98,22 @@ impl RateLimits {
         }
     }
 
+    /// The limits of an address whose request names its key in the body, once there is room for the
+    /// least that it can hold: those of publish keys, which are meant for addresses.
+    pub(crate) fn begin_unknown(
+        &self,
+        peer: Option<IpAddr>,
+        headers: &HeaderMap,
+    ) -> Result<Charges, Problem> {
+        let mut charges = Charges::default();
+        self.add_address(&mut charges, true, peer, headers);
+        let announced = body::announced_bytes(headers).unwrap_or(0);
+        match charges.look(announced, 0, self.now()) {
+            Ok(()) => Ok(charges),
+            Err(exceeded) => Err(self.refusal(&charges, exceeded, None)),
+        }
+    }
+
     /// Charges a request, or refuses it and charges nothing.
     pub(crate) fn charge(
         &self,
@@ -138,6 +154,18 @@ impl RateLimits {
             let buckets = self.keys.of(access.key_id(), self.now());
             charges.add(Scope::Key, key, buckets);
         }
+        self.add_address(&mut charges, is_publish, peer, headers);
+        charges
+    }
+
+    fn add_address(
+        &self,
+        charges: &mut Charges,
+        is_publish: bool,
+        peer: Option<IpAddr>,
+        headers: &HeaderMap,
+    ) {
+        let defaults = &self.defaults;
         let address = match is_publish {
             true => rates(Some(&defaults.publish_address), &defaults.address),
             false => rates(None, &defaults.address),
@@ -148,7 +176,6 @@ impl RateLimits {
             let buckets = self.addresses.of((client, is_publish), self.now());
             charges.add(Scope::Address, address, buckets);
         }
-        charges
     }
 
     fn refusal(&self, charges: &Charges, exceeded: Exceeded, cost: Option<Cost>) -> Problem {

@@ -50,7 +50,7 @@ pub(super) fn complete(document: &mut Value) {
     }
 }
 
-fn acks() -> [&'static str; 3] {
+pub(super) fn acks() -> [&'static str; 3] {
     [Ack::Received, Ack::Durable, Ack::Committed].map(Ack::as_str)
 }
 
@@ -73,7 +73,7 @@ fn schema(table: Table) -> &'static str {
     }
 }
 
-fn reference(name: &str) -> Value {
+pub(super) fn reference(name: &str) -> Value {
     json!({"$ref": format!("#/components/schemas/{name}")})
 }
 
@@ -217,7 +217,7 @@ fn monitoring(get: &mut Value, route: &Route) {
     get["responses"] = Value::Object(responses);
 }
 
-fn header(name: &str) -> Value {
+pub(super) fn header(name: &str) -> Value {
     json!({"$ref": format!("#/components/headers/{name}")})
 }
 
@@ -244,10 +244,18 @@ fn headers() -> Value {
 
 /// The problems that a request may meet, by status.
 fn problems(scopes: &[Scope]) -> Map<String, Value> {
+    problems_with(scopes, |status| status)
+}
+
+/// The same, where another status is answered for some.
+pub(super) fn problems_with(scopes: &[Scope], answered: impl Fn(u16) -> u16) -> Map<String, Value> {
     let mut by_status: BTreeMap<u16, Vec<String>> = BTreeMap::new();
     for kind in PROBLEM_KINDS.iter().filter(|kind| kind.is_met_by(scopes)) {
         let line = format!("- `{}`: {} {}", kind.code, kind.meaning, kind.remedy);
-        by_status.entry(kind.status).or_default().push(line);
+        by_status
+            .entry(answered(kind.status))
+            .or_default()
+            .push(line);
     }
     let mut responses: Map<String, Value> = by_status
         .into_iter()

@@ -21,6 +21,11 @@ pub fn cluster() -> &'static Cluster {
     })
 }
 
+/// The `psql` that belongs to it.
+pub fn psql() -> PathBuf {
+    cluster().postgres.bin_dir().join("psql")
+}
+
 /// A PostgreSQL server.
 pub struct Cluster {
     postgres: PrivatePostgres,

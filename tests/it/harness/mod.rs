@@ -23,7 +23,7 @@ mod traffic;
 
 pub use audit::{Audit, Stored};
 pub use bodies::{BODY_EVENTS, Mix, POISON, Template};
-pub use cluster::{Cluster, blocking, pg_bin, pg_cache};
+pub use cluster::{Cluster, blocking, pg_bin, pg_cache, psql};
 pub use database::{Database, one, texts};
 pub use generated::generated;
 pub use http::{Client, RawConnection, Reply};

@@ -1,0 +1,222 @@
+//! Segment's messages, as its client libraries and those of RudderStack post them.
+//!
+//! A message that tells of items becomes the text of a native event, and what is checked, hashed and stored of it is
+//! decided where native events are read. All other messages are counted and not kept. The table of
+//! what becomes what is in `docs/segment.md`. Pure: knows nothing of HTTP.
+
+pub(crate) mod events;
+mod message;
+mod names;
+pub(crate) mod rules;
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use crate::event::body::{self, BodyError};
+use crate::event::decode::{Decoded, REJECTED_IN_FULL, Rejected};
+use crate::event::field::EVENT_ID_BYTES_MAX;
+use crate::event::json::Field;
+use crate::event::json::scan::Scanner;
+use crate::event::json::string;
+use crate::event::json::walk::{self, Walker};
+use crate::event::rejection::{Code, Rejection};
+use events::Events;
+use message::{Message, Written};
+use rules::{Call, Rules, Type};
+
+/// What became of a body's messages.
+#[derive(Debug, Default)]
+pub(crate) struct Messages {
+    pub(crate) exposures: Events,
+    pub(crate) interactions: Events,
+    /// Messages that tell of no item, by type.
+    pub(crate) not_collected: Vec<(Type, usize)>,
+    /// The first messages that are none of an event.
+    pub(crate) rejected: Vec<Rejected>,
+    /// The others: place and code.
+    pub(crate) rejected_more: Vec<(u32, Code)>,
+    /// Where each message stands in the body.
+    texts: Vec<Range<usize>>,
+}
+
+/// A body, as far as its form.
+#[derive(Debug)]
+struct Document<'a> {
+    /// The body.
+    text: &'a str,
+    /// The object in it.
+    object: &'a str,
+    members: Vec<Field<'a>>,
+}
+
+/// The `writeKey` of a body, if it has one.
+///
+/// # Errors
+/// If the body is no JSON object.
+pub(crate) fn write_key(bytes: &[u8]) -> Result<Option<String>, BodyError> {
+    let document = Document::read(bytes)?;
+    let named = |members: &[Field<'_>]| {
+        let field = members.iter().find(|field| field.key == "writeKey")?;
+        let key = string::as_str(field.raw).map(Cow::into_owned);
+        key.filter(|key| !key.trim().is_empty())
+    };
+    if let Some(key) = named(&document.members) {
+        return Ok(Some(key));
+    }
+    // Old clients say it in each message.
+    let first = document.batch().into_iter().flatten().next();
+    Ok(first
+        .and_then(walk::members)
+        .and_then(|first| named(&first)))
+}
+
+impl<'a> Document<'a> {
+    fn read(bytes: &'a [u8]) -> Result<Self, BodyError> {
+        let (text, start) = body::one_document(bytes)?;
+        let mut scanner = Scanner::starting_at(text, start);
+        if scanner.peek() != Some(b'{') {
+            return Err(match scanner.peek() {
+                None => BodyError::Empty,
+                Some(_) => scanner.error("expected an object").into(),
+            });
+        }
+        let value = scanner.value(0)?;
+        if scanner.peek().is_some() {
+            return Err(BodyError::Trailing(scanner.offset()));
+        }
+        Ok(Self {
+            text,
+            object: value.raw,
+            members: walk::members(value.raw).unwrap_or_default(),
+        })
+    }
+
+    /// The messages of a batch.
+    fn batch(&self) -> Option<impl Iterator<Item = &'a str> + use<'a>> {
+        let field = self.members.iter().find(|field| field.key == "batch")?;
+        let mut walker = Walker::new(field.raw);
+        let is_list = walker.enter(b'[');
+        is_list.then(|| std::iter::from_fn(move || walker.more(b']').then(|| walker.value().0)))
+    }
+}
+
+impl Messages {
+    /// Reads a body.
+    ///
+    /// # Errors
+    /// If the body as a whole cannot be read. What is wrong with one message stays with it.
+    pub(crate) fn read(bytes: &[u8], call: Call, rules: Rules<'_>) -> Result<Self, BodyError> {
+        let document = Document::read(bytes)?;
+        let mut messages = Self::default();
+        let whole = document.text;
+        let place = |text: &str| {
+            let start = text.as_ptr().addr() - whole.as_ptr().addr();
+            start..start + text.len()
+        };
+        match (document.batch(), call) {
+            (Some(batch), _) => {
+                for text in batch {
+                    if messages.texts.len() >= rules.messages_max {
+                        return Err(BodyError::TooManyEvents(rules.messages_max));
+                    }
+                    messages.texts.push(place(text));
+                    messages.add(walk::members(text), None, rules);
+                }
+            }
+            (None, Call::Batch) => return Err(BodyError::NoBatch),
+            (None, Call::One(kind)) => {
+                messages.texts.push(place(document.object));
+                messages.add(Some(document.members), Some(kind), rules);
+            }
+        }
+        messages.exposures.end();
+        messages.interactions.end();
+        Ok(messages)
+    }
+
+    /// Number of messages.
+    pub(crate) fn len(&self) -> usize {
+        self.texts.len()
+    }
+
+    /// Adds the last one of the messages in `texts`.
+    fn add(&mut self, members: Option<Vec<Field<'_>>>, kind: Option<Type>, rules: Rules<'_>) {
+        let index = u32::try_from(self.texts.len() - 1).expect("a body is far smaller than 4 GiB");
+        let Some(members) = members else {
+            let rejection = Rejection::whole(Code::NotAnObject, "a message is a JSON object");
+            return self.reject(index, None, rejection);
+        };
+        let message = Message { members: &members };
+        let written = message.kind(kind).and_then(|kind| match kind {
+            Type::Track => message.write(rules, &mut self.exposures, &mut self.interactions),
+            kind => Ok(Written::Nothing(kind)),
+        });
+        match written {
+            Ok(Written::Exposure) => self.exposures.places.push(index),
+            Ok(Written::Interaction) => self.interactions.places.push(index),
+            Ok(Written::Nothing(kind)) => {
+                match self
+                    .not_collected
+                    .iter_mut()
+                    .find(|(known, _)| *known == kind)
+                {
+                    Some((_, count)) => *count += 1,
+                    None => self.not_collected.push((kind, 1)),
+                }
+            }
+            Err(rejection) => {
+                let id = members.iter().find(|field| field.key == "messageId");
+                let id = id.and_then(|field| string::as_str(field.raw));
+                let id = id.filter(|id| id.len() <= EVENT_ID_BYTES_MAX);
+                self.reject(index, id.map(Cow::into_owned), rejection);
+            }
+        }
+    }
+
+    fn reject(&mut self, index: u32, event_id: Option<String>, rejection: Rejection) {
+        if self.rejected.len() < REJECTED_IN_FULL {
+            self.rejected.push(Rejected {
+                index,
+                event_id,
+                rejection,
+            });
+        } else {
+            self.rejected_more.push((index, rejection.code));
+        }
+    }
+
+    /// Says of decoded events in Segment's words, and by message, what was found of the native ones.
+    /// `bytes` is the body that was read.
+    pub(crate) fn translate_back(&self, events: &Events, decoded: &mut Decoded, bytes: &[u8]) {
+        let place = |index: &mut u32| {
+            let found = usize::try_from(*index).ok();
+            *index = found
+                .and_then(|at| events.places.get(at))
+                .copied()
+                .unwrap_or(*index);
+        };
+        for (_, event) in &mut decoded.row_index {
+            place(event);
+        }
+        for (index, _) in &mut decoded.rejected_more {
+            place(index);
+        }
+        for rejected in &mut decoded.rejected {
+            place(&mut rejected.index);
+            let Some(field) = &rejected.rejection.field else {
+                continue;
+            };
+            let at = usize::try_from(rejected.index).unwrap_or(usize::MAX);
+            let text = self
+                .texts
+                .get(at)
+                .and_then(|range| bytes.get(range.clone()));
+            let text = text.and_then(|bytes| std::str::from_utf8(bytes).ok());
+            let members = text.and_then(walk::members).unwrap_or_default();
+            let message = Message { members: &members };
+            rejected.rejection.field = Some(names::of(&message, field).into());
+        }
+    }
+}
