@@ -145,6 +145,15 @@ impl LedgerRow {
     }
 }
 
+/// The key of the advisory lock that each lane of a spool shares, as long as it is connected: nobody
+/// adds up the accounts of a spool that is in use.
+pub(crate) fn spool_lock(spool: Uuid, lineage: Uuid) -> i64 {
+    // The halves without the time that an id may begin with.
+    let (_, spool) = spool.as_u64_pair();
+    let (_, lineage) = lineage.as_u64_pair();
+    i64::from_be_bytes((spool ^ lineage ^ u64::from_be_bytes(*b"ingestSP")).to_be_bytes())
+}
+
 /// The ledger rows of all streams of a spool, with their numbers.
 pub(crate) async fn read_all(
     client: &Transaction<'_>,

@@ -6,5 +6,7 @@ pub(crate) mod ledger;
 
 pub mod board;
 pub(crate) mod quarantine;
+pub(crate) mod removed;
+pub mod retention;
 pub(crate) mod status;
 pub(crate) mod verify;

@@ -48,7 +48,7 @@ use report::ReportCommand;
 use signals::Stop;
 use spool::SpoolCommand;
 use tenants::TenantsCommand;
-use verify::Verify;
+use verify::{COULD_NOT_LOOK, CouldNotLook, Verify};
 
 /// After a second signal, `dev` has this long to stop its Postgres without a checkpoint: the server
 /// itself takes five seconds for stubborn sessions.
@@ -110,7 +110,7 @@ pub enum Command {
         #[command(subcommand)]
         command: QuarantineCommand,
     },
-    /// Check that every accepted row is in Postgres, in quarantine or in the spool; changes nothing, exits with 1 on a difference
+    /// Check that every accepted row is in Postgres, in quarantine, in the spool, or booked as removed; exits with 0 if the accounts hold, 1 if they differ, 2 if it could not look
     Verify(Verify),
     /// The spool directory of a service that is stopped
     Spool {
@@ -205,6 +205,10 @@ async fn run_until_stopped(command: Command) -> Result<u8> {
     };
     sessions_ended(goodbyes).await;
     match outcome {
+        Some(Ok(Err(error))) if error.is::<CouldNotLook>() => {
+            logging::say(&format!("recsys-ingest: {error:#}"));
+            Ok(COULD_NOT_LOOK)
+        }
         Some(Ok(Err(error))) => Err(error),
         // A command that a signal interrupted has ended by now, but not as it should.
         _ if signal.is_cancelled() => Ok(stop.exit_code()),

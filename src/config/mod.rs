@@ -20,6 +20,7 @@ pub mod intake;
 pub mod limits;
 pub mod log;
 pub(crate) mod parse;
+pub mod retention;
 pub mod secret;
 pub mod spool;
 pub mod store;
@@ -37,6 +38,7 @@ use http::Http;
 use intake::Intake;
 use limits::RateLimits;
 use parse::{boolean, up_to_a_day};
+use retention::Retention;
 use secret::{Salt, Secrets};
 use spool::Spool;
 use store::Store;
@@ -69,6 +71,9 @@ pub struct Serve {
     #[command(flatten)]
     #[allow(missing_docs, reason = "documented on its type")]
     pub store: Store,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "documented on its type")]
+    pub retention: Retention,
 
     #[command(flatten)]
     #[allow(missing_docs, reason = "documented on its type")]
@@ -122,6 +127,7 @@ impl Serve {
                 "EXPOSURE_HASH_SALT is empty: raw ids would be hashed without a key, which anyone can undo"
             );
         }
+        self.retention.check(self.intake.horizon_past)?;
         self.transport.check()
     }
 }

@@ -6,7 +6,7 @@ use tokio_postgres::{Client, Transaction};
 use uuid::Uuid;
 
 use super::{Selection, enter, ids, mark, table_named};
-use crate::event::result::{LEFT_OUT, LEFT_OUT_MESSAGE};
+use crate::event::result::{LEFT_OUT, LEFT_OUT_MESSAGE, TOO_OLD, TOO_OLD_MESSAGE};
 use crate::event::row::rows::Rows;
 use crate::event::table::Table;
 use crate::event::time::Micros;
@@ -14,6 +14,7 @@ use crate::partitions;
 use crate::partitions::catalog::read_coverage;
 use crate::partitions::coverage::Coverage;
 use crate::partitions::create::ensure;
+use crate::partitions::kept::read_kept_from;
 use crate::partitions::layout::read_interval;
 use crate::partitions::range::Interval;
 
@@ -101,6 +102,9 @@ async fn retry_one(
             None => read_interval(client, table).await?,
         };
         let range = interval.range_of(found.get(1));
+        if range.to_us <= read_kept_from(client, table).await? {
+            return Ok(Fate::Refused(format!("{TOO_OLD_MESSAGE} ({TOO_OLD})")));
+        }
         match ensure(client, table, range, "for a row in quarantine").await {
             Ok(_) => *coverage = read_coverage(client, table).await?,
             Err(

@@ -14,7 +14,7 @@ struct Need {
     meaning: &'static str,
 }
 
-const NEEDS: [Need; 12] = [
+const NEEDS: [Need; 13] = [
     Need {
         table: "ingest_ledger",
         privileges: &["SELECT", "INSERT", "UPDATE"],
@@ -32,6 +32,12 @@ const NEEDS: [Need; 12] = [
         privileges: &["SELECT", "INSERT", "UPDATE"],
         severity: Severity::Fault,
         meaning: "no batch can be stored, as the days that it changes are marked there",
+    },
+    Need {
+        table: "ingest_retention",
+        privileges: &["SELECT"],
+        severity: Severity::Fault,
+        meaning: "no batch can be stored, as it says which partitions are not made again",
     },
     Need {
         table: "ingest_quarantine",

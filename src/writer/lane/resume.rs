@@ -5,7 +5,7 @@ use tokio_postgres::Client;
 
 use super::connection::{CLEAN_BATCHES_TO_TRUST, LaneConnection, OpenConnection};
 use super::{BACKOFF, FencedOff, Writer};
-use crate::accounts::ledger::{LedgerRow, Stream};
+use crate::accounts::ledger::{LedgerRow, Stream, spool_lock};
 use crate::accounts::status::Health;
 use crate::postgres::error::limited;
 use crate::postgres::session::Session;
@@ -53,7 +53,9 @@ impl Writer {
             .await?;
         let client = &session.client;
         let prepared = async {
-            client.batch_execute(READ_ONLY_UNLESS_BEGUN).await?;
+            let lock = spool_lock(self.stream.spool, self.stream.lineage);
+            let begin = format!("{READ_ONLY_UNLESS_BEGUN}; SELECT pg_advisory_lock_shared({lock})");
+            client.batch_execute(&begin).await?;
             Statements::prepare(client, self.stream.table).await
         };
         let doing = "prepare statements";

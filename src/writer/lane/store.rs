@@ -9,8 +9,8 @@ use super::connection::{CLEAN_BATCHES_TO_TRUST, LaneConnection};
 use super::{FencedOff, Writer};
 use crate::accounts::status::Health;
 use crate::backoff::{Backoff, jittered};
-use crate::event::result::PARTITION_BUDGET;
 use crate::metrics::{ByReason, ByTable, EventOutcome};
+use crate::partitions::maintain::Uncovered;
 use crate::postgres::error::{self as postgres, ErrorChain};
 use crate::writer::batch::{Batch, BatchResult, RowCounts};
 use crate::writer::decision::Decision;
@@ -155,7 +155,7 @@ impl Writer {
                 let occurred = batch.key(at).occurred_at.0;
                 let mut ranges = refused.iter();
                 let refused = ranges.find(|refused| refused.range.contains(occurred))?;
-                Some((at, waits_for_partition(refused.why)))
+                Some((at, without_partition(refused)))
             })
             .collect();
         let checks_duplicates = connection.checks_left > 0;
@@ -247,10 +247,10 @@ impl Writer {
     }
 }
 
-fn waits_for_partition(why: &str) -> RejectedRow {
+fn without_partition(refused: &Uncovered) -> RejectedRow {
     RejectedRow {
-        sqlstate: PARTITION_BUDGET.to_owned(),
-        message: why.to_owned(),
+        sqlstate: refused.code.to_owned(),
+        message: refused.why.to_owned(),
         ..RejectedRow::default()
     }
 }

@@ -12,7 +12,7 @@ async fn an_empty_database_gets_the_whole_schema_and_a_second_run_does_nothing()
     let database = Database::empty().await;
     let mut client = database.connect().await;
     let report = migrate(&mut client).await.unwrap();
-    assert_eq!(report.applied.len(), 11, "{report:?}");
+    assert_eq!(report.applied.len(), 12, "{report:?}");
     assert!(!report.is_adopted());
     let again = migrate(&mut client).await.unwrap();
     assert_eq!(
@@ -48,6 +48,8 @@ async fn an_empty_database_gets_the_whole_schema_and_a_second_run_does_nothing()
             "ingest_posted_assignments",
             "ingest_publish_keys",
             "ingest_quarantine",
+            "ingest_removed_rows",
+            "ingest_retention",
             "ingest_schema_history",
             "ingest_tenant_settings",
             "interaction_events",
