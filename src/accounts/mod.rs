@@ -9,4 +9,4 @@ pub(crate) mod quarantine;
 pub(crate) mod removed;
 pub mod retention;
 pub(crate) mod status;
-pub(crate) mod verify;
+pub mod verify;

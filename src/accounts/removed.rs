@@ -107,6 +107,7 @@ pub(crate) struct Open {
     pub(crate) id: i64,
     /// The partition, with its schema, as statements name it.
     pub(crate) relation: String,
+    pub(crate) oid: u32,
     /// Its name without the schema; `None`: it is gone.
     pub(crate) name: Option<String>,
     pub(crate) range: Range,
@@ -120,7 +121,7 @@ pub(crate) struct Open {
 pub(crate) async fn open(client: &impl GenericClient, table: &str) -> Result<Vec<Open>, Error> {
     let rows = client
         .query(
-            "SELECT e.id, e.relation, c.relname::text, e.range_from, e.range_to,
+            "SELECT e.id, e.relation, e.relation_oid, c.relname::text, e.range_from, e.range_to,
                     i.inhrelid IS NOT NULL AND NOT i.inhdetachpending, i.inhrelid IS NOT NULL
                FROM ingest_removed_rows AS e
                LEFT JOIN pg_class AS c
@@ -136,13 +137,14 @@ pub(crate) async fn open(client: &impl GenericClient, table: &str) -> Result<Vec
         .map(|row| Open {
             id: row.get(0),
             relation: row.get(1),
-            name: row.get(2),
+            oid: row.get(2),
+            name: row.get(3),
             range: Range {
-                from_us: row.get::<_, Option<Micros>>(3).map_or(i64::MIN, |at| at.0),
-                to_us: row.get::<_, Option<Micros>>(4).map_or(i64::MAX, |at| at.0),
+                from_us: row.get::<_, Option<Micros>>(4).map_or(i64::MIN, |at| at.0),
+                to_us: row.get::<_, Option<Micros>>(5).map_or(i64::MAX, |at| at.0),
             },
-            is_shown: row.get(5),
-            is_attached: row.get(6),
+            is_shown: row.get(6),
+            is_attached: row.get(7),
         })
         .collect())
 }

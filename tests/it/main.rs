@@ -68,6 +68,7 @@ mod readme;
 mod reasons;
 mod rejection;
 mod restart;
+mod retention;
 mod roundtrip;
 mod schema;
 mod sealing;

@@ -80,9 +80,7 @@ pub(super) async fn run(
     };
     let mut outcome = Outcome::default();
     for entry in &open {
-        let is_due = due
-            .iter()
-            .any(|(leaf, _)| work.name(leaf) == entry.relation);
+        let is_due = due.iter().any(|(leaf, _)| leaf.oid == entry.oid);
         if !(entry.is_shown && is_due) {
             let done = work.resume(client, entry).await;
             outcome.note(client, entry.relation.clone(), done)?;
@@ -97,8 +95,7 @@ pub(super) async fn run(
         raise_kept_from(&*client, table, kept_from_us).await?;
     }
     for (leaf, range) in due {
-        let relation = work.name(leaf);
-        let entry = open.iter().find(|entry| entry.relation == relation);
+        let entry = open.iter().find(|entry| entry.oid == leaf.oid);
         let done = work
             .remove(client, leaf, range, entry.map(|entry| entry.id))
             .await;
