@@ -14,7 +14,7 @@ const READ: &str = "
     SELECT mine.settled, mine.stored, mine.duplicates, mine.quarantined, mine.dropped,
            mine.inherited, mine.opening, mine.epoch, holder.host, holder.pid, holder.directory,
            to_char(holder.since AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'),
-           mine.stream
+           mine.stream, mine.erasures
       FROM ingest_ledger AS mine
       LEFT JOIN ingest_holders AS holder USING (instance_id, lineage)
      WHERE mine.instance_id = $1 AND mine.lineage = $2 AND mine.stream = coalesce($3, mine.stream)
@@ -122,6 +122,8 @@ pub(crate) struct LedgerRow {
     pub(crate) mark: Mark,
     /// The process that may advance the row; `None` for a row from before openings were recorded.
     pub(crate) holder: Option<Holder>,
+    /// The number of erasures that the row was told of.
+    pub(crate) erasures: i64,
 }
 
 impl LedgerRow {
@@ -141,6 +143,7 @@ impl LedgerRow {
                 epoch: count(row, 7),
             },
             holder,
+            erasures: row.get(13),
         }
     }
 }

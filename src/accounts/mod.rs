@@ -2,6 +2,7 @@
 //! the quarantine, and the findings of the checks.
 
 pub(crate) mod changes;
+pub mod erasure;
 pub(crate) mod ledger;
 
 pub mod board;

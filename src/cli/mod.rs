@@ -17,6 +17,7 @@ pub(crate) mod signals;
 pub(crate) mod spool;
 pub(crate) mod tenants;
 pub(crate) mod terminal;
+pub(crate) mod users;
 pub(crate) mod verify;
 
 use std::ffi::OsString;
@@ -48,6 +49,7 @@ use report::ReportCommand;
 use signals::Stop;
 use spool::SpoolCommand;
 use tenants::TenantsCommand;
+use users::UsersCommand;
 use verify::{COULD_NOT_LOOK, CouldNotLook, Verify};
 
 /// After a second signal, `dev` has this long to stop its Postgres without a checkpoint: the server
@@ -103,6 +105,12 @@ pub enum Command {
         /// What to do with them.
         #[command(subcommand)]
         command: KeysCommand,
+    },
+    /// What is stored of a user: export it, or erase it
+    Users {
+        /// What to do with it.
+        #[command(subcommand)]
+        command: UsersCommand,
     },
     /// Rows that Postgres refused, or that wait for a partition
     Quarantine {
@@ -247,6 +255,7 @@ async fn carry_out(command: Command, stop: Stop) -> Result<()> {
         Command::Adopt(adopt) => adopt::run(adopt).await,
         Command::Tenants { command } => tenants::run(command).await,
         Command::Keys { command } => keys::run(command).await,
+        Command::Users { command } => users::run(command).await,
         Command::Quarantine { command } => quarantine::run(command).await,
         Command::Verify(verify) => verify::run(verify).await,
         Command::Spool { command } => spool::run(&command),

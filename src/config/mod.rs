@@ -26,6 +26,7 @@ pub mod spool;
 pub mod store;
 pub mod transport;
 pub mod upstream;
+pub mod user;
 
 use std::ffi::OsString;
 use std::time::Duration;

@@ -64,6 +64,7 @@ SELECT wanted.name,
   FROM (VALUES ('exposure_events'), ('interaction_events'), ('ingest_assignments'),
                ('ingest_ledger'), ('ingest_holders'),
                ('ingest_changed_days'), ('ingest_retention'),
+               ('ingest_erased_subjects'), ('ingest_removed_rows'),
                ('ingest_quarantine'), ('ingest_partition_log'), ('tenants'),
                ('tenant_api_keys'), ('ingest_publish_keys'), ('ingest_key_settings'),
                ('ingest_tenant_settings')) AS wanted(name)

@@ -5,6 +5,7 @@ use tokio_postgres::Client;
 
 use super::connection::{CLEAN_BATCHES_TO_TRUST, LaneConnection, OpenConnection};
 use super::{BACKOFF, FencedOff, Writer};
+use crate::accounts::erasure::subjects::ErasedSubjects;
 use crate::accounts::ledger::{LedgerRow, Stream, spool_lock};
 use crate::accounts::status::Health;
 use crate::postgres::error::limited;
@@ -65,13 +66,20 @@ impl Writer {
             let row = self.read(client).await?;
             match decide(row.as_ref().map(|row| row.mark), held.me, last, sent) {
                 decision @ (Decision::Committed | Decision::Store { .. }) => {
+                    let erasures = row.as_ref().map_or(0, |row| row.erasures);
                     let totals = row.map(|row| row.totals).unwrap_or_default();
+                    // After their number: who is erased in between changes it.
+                    let reading = ErasedSubjects::read(client);
+                    let doing = "read the erased users";
+                    let erased = limited(doing, STATEMENT_LIMIT, reading).await?;
                     self.status.update(totals);
                     let open = OpenConnection {
                         session,
                         statements,
                         held,
                         seen: totals.watermark,
+                        erased,
+                        erasures,
                     };
                     return Ok((open, decision));
                 }

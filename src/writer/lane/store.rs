@@ -150,7 +150,12 @@ impl Writer {
             }));
         };
         let refused = refused?;
+        let erased = match open.erased.is_empty() {
+            true => Vec::new(),
+            false => batch.erased(&open.erased),
+        };
         let held_back = (0..batch.len())
+            .filter(|at| erased.binary_search(at).is_err())
             .filter_map(|at| {
                 let occurred = batch.key(at).occurred_at.0;
                 let mut ranges = refused.iter();
@@ -164,11 +169,13 @@ impl Writer {
         let plan = Plan {
             checks_duplicates,
             held_back,
+            erased,
             stream: &self.stream,
             lasts,
             claim: Claim {
                 opening: open.held.me.id,
                 seen: open.seen,
+                erasures: open.erasures,
             },
         };
         let client = &open.session.client;
@@ -219,6 +226,10 @@ impl Writer {
             .count(table, EventOutcome::Duplicate, duplicates);
         self.metrics
             .count(table, EventOutcome::Quarantined, quarantined);
+        let erased = result.erased.len();
+        if erased > 0 {
+            info!(erased, "left out rows of users who were erased");
+        }
         if quarantined > 0 {
             warn!(
                 quarantined,

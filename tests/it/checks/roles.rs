@@ -146,6 +146,16 @@ async fn each_right_that_is_missing_is_named_with_what_it_keeps_from_working() {
             "may not UPDATE on ingest_changed_days",
         ),
         (
+            "SELECT ON ingest_erased_subjects",
+            Fault,
+            "may not SELECT on ingest_erased_subjects",
+        ),
+        (
+            "INSERT ON ingest_removed_rows",
+            Degraded,
+            "may not INSERT on ingest_removed_rows",
+        ),
+        (
             "SELECT ON ingest_retention",
             Fault,
             "may not SELECT on ingest_retention",

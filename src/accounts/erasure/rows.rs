@@ -1,0 +1,244 @@
+//! Removes a user's rows from the event tables, or what ties them to the user.
+//!
+//! Invariant: a step removes rows, books them and marks their days in one transaction. After a step
+//! there is a pause as long as it took: the rows of hot partitions are found by reading them.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Row, Transaction};
+use uuid::Uuid;
+
+use super::begin::Subject;
+use super::leaf::{Leaf, Which, leaves};
+use crate::accounts::changes::{self, ChangedDays};
+use crate::accounts::removed::{self, Kind, Reason};
+use crate::event::table::Table;
+
+/// Rows of a step that finds them by an index.
+const ROWS_MAX: i64 = 1_000;
+
+/// Blocks of a step that reads them all: 16 MiB.
+const BLOCKS_MAX: i64 = 2_048;
+
+/// The shortest pause.
+const PAUSE_LEAST: Duration = Duration::from_millis(2);
+
+/// The longest pause: a step that waited for a lock was no load.
+const PAUSE_MOST: Duration = Duration::from_secs(1);
+
+/// What is done with the rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Erasing {
+    /// They are removed.
+    Rows,
+    /// They stay, without what ties them to the user.
+    Ties,
+}
+
+/// What a user has in a table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Rows from before the time of the erasure.
+    pub rows: i64,
+    /// Rows from after it, which stay.
+    pub later: i64,
+}
+
+/// Counts a user's rows in a table.
+///
+/// # Errors
+///
+/// When Postgres refuses or is unreachable.
+pub async fn count(client: &Client, table: Table, subject: &Subject) -> Result<Counts> {
+    let sql = format!(
+        "SELECT count(*) FILTER (WHERE occurred_at < $3), count(*) FILTER (WHERE occurred_at >= $3)
+           FROM {table} WHERE tenant_id = $1 AND user_key = $2"
+    );
+    let parameters: [&(dyn ToSql + Sync); 3] = [&subject.tenant, &subject.key, &subject.before];
+    let row = client
+        .query_one(&sql, &parameters)
+        .await
+        .with_context(|| format!("cannot count the user's rows in {table}"))?;
+    Ok(Counts {
+        rows: row.get(0),
+        later: row.get(1),
+    })
+}
+
+/// The anonymous ids that stand on a user's rows, hashed, in hexadecimal digits.
+///
+/// # Errors
+///
+/// When Postgres refuses or is unreachable.
+pub async fn anonymous_ids(client: &Client, subject: &Subject) -> Result<Vec<String>> {
+    let of = |table: &Table| {
+        format!(
+            "SELECT meta ->> 'anonymous_id_hash' AS id FROM {table}
+              WHERE tenant_id = $1 AND user_key = $2 AND occurred_at < $3"
+        )
+    };
+    let all = Table::ALL
+        .iter()
+        .map(of)
+        .collect::<Vec<_>>()
+        .join(" UNION ");
+    let sql = format!("SELECT id FROM ({all}) AS found WHERE id ~ '^[0-9a-f]{{64}}$' ORDER BY id");
+    let parameters: [&(dyn ToSql + Sync); 3] = [&subject.tenant, &subject.key, &subject.before];
+    let rows = client
+        .query(&sql, &parameters)
+        .await
+        .context("cannot look for anonymous ids on the user's rows")?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// Erases a user's rows in a table. Returns how many.
+///
+/// # Errors
+///
+/// When Postgres refuses or is unreachable. The steps until then hold; run it again.
+pub async fn erase(
+    client: &mut Client,
+    table: Table,
+    subject: &Subject,
+    erasing: Erasing,
+) -> Result<i64> {
+    let mut eraser = Eraser {
+        table,
+        subject,
+        erasing,
+        entry: None,
+        all: 0,
+    };
+    // A row that leaves the DEFAULT partition while that is searched is in one of the others by the
+    // time that those are read.
+    for which in [Which::Default, Which::Others] {
+        let found = leaves(client, table, which)
+            .await
+            .with_context(|| format!("cannot read the partitions of {table}"))?;
+        for leaf in found {
+            eraser
+                .erase_in(client, &leaf)
+                .await
+                .with_context(|| format!("cannot erase rows of {}", leaf.name))?;
+        }
+    }
+    Ok(eraser.all)
+}
+
+struct Eraser<'s> {
+    table: Table,
+    subject: &'s Subject,
+    erasing: Erasing,
+    entry: Option<i64>,
+    all: i64,
+}
+
+impl Eraser<'_> {
+    async fn erase_in(&mut self, client: &mut Client, leaf: &Leaf) -> Result<()> {
+        if leaf.has_index {
+            let rows = format!(
+                "ctid = ANY (ARRAY(SELECT ctid FROM {} WHERE {} LIMIT {ROWS_MAX}))",
+                leaf.name, WHERE
+            );
+            while self.step(client, leaf, &rows).await? > 0 {}
+            return Ok(());
+        }
+        let mut from = 0;
+        while from < leaf.blocks {
+            let to = from + BLOCKS_MAX;
+            let rows = format!("ctid >= '({from},0)' AND ctid < '({to},0)' AND {WHERE}");
+            self.step(client, leaf, &rows).await?;
+            from = to;
+        }
+        Ok(())
+    }
+
+    /// Erases the rows that a condition selects. Returns how many.
+    async fn step(&mut self, client: &mut Client, leaf: &Leaf, rows: &str) -> Result<i64> {
+        let started = Instant::now();
+        let statement = match self.erasing {
+            Erasing::Rows => format!("DELETE FROM {} WHERE {rows}", leaf.name),
+            Erasing::Ties => format!("UPDATE {} SET {} WHERE {rows}", leaf.name, self.untied()),
+        };
+        let Subject {
+            tenant,
+            key,
+            before,
+        } = self.subject;
+        let tx = client.transaction().await?;
+        let gone = tx
+            .query(
+                &format!("{statement} RETURNING occurred_at, event_id"),
+                &[tenant, key, before],
+            )
+            .await?;
+        let count = i64::try_from(gone.len()).unwrap_or(i64::MAX);
+        if count > 0 {
+            self.book(&tx, &gone).await?;
+            tx.commit().await?;
+            self.all += count;
+        } else {
+            tx.rollback().await?;
+        }
+        tokio::time::sleep(started.elapsed().clamp(PAUSE_LEAST, PAUSE_MOST)).await;
+        Ok(count)
+    }
+
+    async fn book(&mut self, tx: &Transaction<'_>, gone: &[Row]) -> Result<()> {
+        if self.erasing == Erasing::Rows {
+            // Rows without an event id were never in the accounts.
+            let ids = gone
+                .iter()
+                .filter(|row| row.get::<_, Option<Uuid>>(1).is_some());
+            let booked = i64::try_from(ids.count()).unwrap_or(i64::MAX);
+            let reason = Reason {
+                table: self.table.as_str(),
+                kind: Kind::Erasure,
+                words: "of a user who was erased",
+                tenant: Some(self.subject.tenant),
+            };
+            removed::add(tx, &mut self.entry, &reason, booked).await?;
+        }
+        let mut times: Vec<_> = gone.iter().map(|row| row.get(0)).collect();
+        times.sort_unstable();
+        let changed = ChangedDays::of(times.into_iter().map(|at| (self.subject.tenant, at)));
+        let place = ["$3", "$4", "$4", "$5"];
+        let mark = changes::mark(["$1", "$2"], place, "(VALUES (true)) AS always");
+        let parameters: [&(dyn ToSql + Sync); 5] = [
+            &changed.tenants,
+            &changed.days,
+            &self.table.as_str(),
+            &Uuid::nil(),
+            &(self.table as i16),
+        ];
+        tx.execute(&mark, &parameters).await?;
+        Ok(())
+    }
+
+    /// The columns without what ties a row to its user.
+    fn untied(&self) -> String {
+        const HASHES: &str = "ARRAY['user_id_hash', 'anonymous_id_hash', 'session_id_hash']";
+        let columns = self.table.columns().iter();
+        let json = |column: &str| {
+            format!(
+                "{column} = CASE jsonb_typeof({column}) WHEN 'object' THEN {column} - {HASHES} ELSE {column} END"
+            )
+        };
+        let set = columns.filter_map(|column| match column.name {
+            "user_key" | "session_id" => Some(format!("{} = NULL", column.name)),
+            "meta" => Some(format!(
+                "meta = CASE WHEN jsonb_typeof(meta -> 'extra') = 'object'
+                     THEN jsonb_set(meta - {HASHES}, '{{extra}}', (meta -> 'extra') - {HASHES})
+                     WHEN jsonb_typeof(meta) = 'object' THEN meta - {HASHES} ELSE meta END"
+            )),
+            "request" | "context" => Some(json(column.name)),
+            _ => None,
+        });
+        set.collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// The user's rows from before the time.
+const WHERE: &str = "tenant_id = $1 AND user_key = $2 AND occurred_at < $3";
