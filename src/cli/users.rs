@@ -1,5 +1,7 @@
 //! `recsys-ingest users`: what is stored of a user, to be handed over or erased.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
@@ -126,83 +128,80 @@ async fn erase_user(settings: Erase) -> Result<()> {
         true => Erasing::Ties,
         false => Erasing::Rows,
     };
-    if !settings.dry_run {
-        // Before its rows are looked for: none comes after this.
-        begin(client, &subject, settings.keep_rows).await?;
-    }
-    let anonymous = anonymous_ids(client, &subject).await?;
-    let mut erased = vec![
-        one(
-            client, &subject, erasing, settings.dry_run, settings.keep_rows,
-        )
-        .await?,
-    ];
+    let mut work = Work {
+        client,
+        erasing,
+        settings: &settings,
+    };
+    let (counts, mut anonymous) = work.one(&subject).await?;
+    anonymous.remove(&hex::encode(&subject.key));
+    let mut erased = vec![counts];
     if settings.with_anonymous {
-        for id in &anonymous {
-            let key = parse_pseudonym(id).context("an anonymous id is no hash")?;
+        for id in std::mem::take(&mut anonymous) {
+            let key = parse_pseudonym(&id).context("an anonymous id is no hash")?;
             let subject = Subject {
                 key: key.to_vec(),
                 ..subject.clone()
             };
-            if !settings.dry_run {
-                begin(client, &subject, settings.keep_rows).await?;
-            }
-            erased.push(
-                one(
-                    client, &subject, erasing, settings.dry_run, settings.keep_rows,
-                )
-                .await?,
-            );
+            erased.push(work.one(&subject).await?.0);
         }
     }
-    let offered = if settings.with_anonymous {
-        Vec::new()
-    } else {
-        anonymous
-    };
-    output(&settings, before, &erased, &offered).print()
+    output(&settings, before, &erased, &anonymous).print()
 }
 
-/// Erases a user for whom that has begun, or counts what would be erased.
-async fn one(
-    client: &mut Client,
-    subject: &Subject,
+/// A command that erases users, or counts what would be erased.
+struct Work<'c> {
+    client: &'c mut Client,
     erasing: Erasing,
-    is_dry: bool,
-    keeps_rows: bool,
-) -> Result<Map<String, Value>> {
-    let mut counts = Map::new();
-    counts.insert("user_key".to_owned(), hex::encode(&subject.key).into());
-    let mut later = 0;
-    for table in Table::ALL {
-        let found = count(client, table, subject).await?;
-        later += found.later;
-        let rows = match is_dry {
-            true => found.rows,
-            false => erase(client, table, subject, erasing).await?,
-        };
-        counts.insert(table.to_string(), rows.into());
-    }
-    let quarantined = match is_dry {
-        true => quarantined::find(client, subject).await?.len().into(),
-        false => quarantined::erase(client, subject).await?.into(),
-    };
-    counts.insert("ingest_quarantine".to_owned(), quarantined);
-    counts.insert("later".to_owned(), later.into());
-    if !is_dry {
+    settings: &'c Erase,
+}
+
+impl Work<'_> {
+    /// Erases a user. Returns the counts, and the anonymous ids on the rows.
+    async fn one(&mut self, subject: &Subject) -> Result<(Map<String, Value>, BTreeSet<String>)> {
+        let Self {
+            client,
+            erasing,
+            settings,
+        } = self;
+        let mut counts = Map::new();
+        counts.insert("user_key".to_owned(), hex::encode(&subject.key).into());
+        if settings.dry_run {
+            let mut later = 0;
+            for table in Table::ALL {
+                let found = count(client, table, subject).await?;
+                later += found.later;
+                counts.insert(table.to_string(), found.rows.into());
+            }
+            let quarantined = quarantined::find(client, subject).await?;
+            counts.insert("ingest_quarantine".to_owned(), quarantined.len().into());
+            counts.insert("later".to_owned(), later.into());
+            let anonymous = anonymous_ids(client, subject).await?;
+            return Ok((counts, anonymous.into_iter().collect()));
+        }
+        // Before its rows are looked for: none comes after this.
+        begin(client, subject, settings.keep_rows).await?;
+        let mut anonymous = BTreeSet::new();
+        for table in Table::ALL {
+            let erased = erase(client, table, subject, *erasing).await?;
+            counts.insert(table.to_string(), erased.rows.into());
+            anonymous.extend(erased.anonymous);
+        }
+        let quarantined = quarantined::erase(client, subject).await?;
+        counts.insert("ingest_quarantine".to_owned(), quarantined.into());
         let mut detail = counts.clone();
         detail.remove("user_key");
-        detail.insert("keep_rows".to_owned(), keeps_rows.into());
-        note(client, subject, "user.erased", &Value::Object(detail)).await?;
+        detail.insert("keep_rows".to_owned(), settings.keep_rows.into());
+        note(&**client, subject, "user.erased", &Value::Object(detail)).await?;
+        Ok((counts, anonymous))
     }
-    Ok(counts)
 }
 
 fn output(
     settings: &Erase,
     before: Micros,
     erased: &[Map<String, Value>],
-    offered: &[String],
+    offered: &BTreeSet<String>,
 ) -> Output {
     if settings.json {
         return Output::Json(json!({

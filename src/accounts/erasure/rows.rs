@@ -3,6 +3,7 @@
 //! Invariant: a step removes rows, books them and marks their days in one transaction. After a step
 //! there is a pause as long as it took: the rows of hot partitions are found by reading them.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -93,7 +94,15 @@ pub async fn anonymous_ids(client: &Client, subject: &Subject) -> Result<Vec<Str
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
-/// Erases a user's rows in a table. Returns how many.
+/// What was erased in a table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Erased {
+    pub rows: i64,
+    /// The anonymous ids that stood on the rows, hashed, in hexadecimal digits.
+    pub anonymous: BTreeSet<String>,
+}
+
+/// Erases a user's rows in a table.
 ///
 /// # Errors
 ///
@@ -103,13 +112,13 @@ pub async fn erase(
     table: Table,
     subject: &Subject,
     erasing: Erasing,
-) -> Result<i64> {
+) -> Result<Erased> {
     let mut eraser = Eraser {
         table,
         subject,
         erasing,
         entry: None,
-        all: 0,
+        erased: Erased::default(),
     };
     // A row that leaves the DEFAULT partition while that is searched is in one of the others by the
     // time that those are read.
@@ -124,7 +133,7 @@ pub async fn erase(
                 .with_context(|| format!("cannot erase rows of {}", leaf.name))?;
         }
     }
-    Ok(eraser.all)
+    Ok(eraser.erased)
 }
 
 struct Eraser<'s> {
@@ -132,7 +141,7 @@ struct Eraser<'s> {
     subject: &'s Subject,
     erasing: Erasing,
     entry: Option<i64>,
-    all: i64,
+    erased: Erased,
 }
 
 impl Eraser<'_> {
@@ -158,30 +167,55 @@ impl Eraser<'_> {
     /// Erases the rows that a condition selects. Returns how many.
     async fn step(&mut self, client: &mut Client, leaf: &Leaf, rows: &str) -> Result<i64> {
         let started = Instant::now();
-        let statement = match self.erasing {
-            Erasing::Rows => format!("DELETE FROM {} WHERE {rows}", leaf.name),
-            Erasing::Ties => format!("UPDATE {} SET {} WHERE {rows}", leaf.name, self.untied()),
-        };
+        const ANONYMOUS: &str = "meta ->> 'anonymous_id_hash'";
         let Subject {
             tenant,
             key,
             before,
         } = self.subject;
+        let parameters: [&(dyn ToSql + Sync); 3] = [tenant, key, before];
         let tx = client.transaction().await?;
-        let gone = tx
-            .query(
-                &format!("{statement} RETURNING occurred_at, event_id"),
-                &[tenant, key, before],
-            )
-            .await?;
+        let (gone, ids) = match self.erasing {
+            Erasing::Rows => {
+                let sql = format!(
+                    "DELETE FROM {} WHERE {rows} RETURNING occurred_at, event_id, {ANONYMOUS}",
+                    leaf.name
+                );
+                let gone = tx.query(&sql, &parameters).await?;
+                let ids = gone.iter().map(|row| row.get(2)).collect();
+                (gone, ids)
+            }
+            Erasing::Ties => {
+                let sql = format!("SELECT {ANONYMOUS} FROM {} WHERE {rows}", leaf.name);
+                let ids: Vec<Option<String>> = match tx.query(&sql, &parameters).await? {
+                    rows if rows.is_empty() => return self.pause(started, 0).await,
+                    rows => rows.iter().map(|row| row.get(0)).collect(),
+                };
+                let sql = format!(
+                    "UPDATE {} SET {} WHERE {rows} RETURNING occurred_at, event_id",
+                    leaf.name,
+                    self.untied()
+                );
+                (tx.query(&sql, &parameters).await?, ids)
+            }
+        };
         let count = i64::try_from(gone.len()).unwrap_or(i64::MAX);
         if count > 0 {
             self.book(&tx, &gone).await?;
             tx.commit().await?;
-            self.all += count;
+            self.erased.rows += count;
+            let is_hash = |id: &String| id.len() == 64 && hex::decode(id).is_ok();
+            self.erased
+                .anonymous
+                .extend(ids.into_iter().flatten().filter(is_hash));
         } else {
             tx.rollback().await?;
         }
+        self.pause(started, count).await
+    }
+
+    /// Leaves the server to others for as long as the step took.
+    async fn pause(&self, started: Instant, count: i64) -> Result<i64> {
         tokio::time::sleep(started.elapsed().clamp(PAUSE_LEAST, PAUSE_MOST)).await;
         Ok(count)
     }
