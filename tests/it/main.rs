@@ -36,6 +36,7 @@ mod dev;
 mod directory;
 mod doors;
 mod duplicates;
+mod erasure;
 mod fairness;
 mod formats;
 mod framing;

@@ -15,6 +15,7 @@ use super::begin::Subject;
 use super::leaf::{Leaf, Which, leaves};
 use crate::accounts::changes::{self, ChangedDays};
 use crate::accounts::removed::{self, Kind, Reason};
+use crate::event::row::Kind as ColumnKind;
 use crate::event::table::Table;
 
 /// Rows of a step that finds them by an index.
@@ -251,23 +252,15 @@ impl Eraser<'_> {
         Ok(())
     }
 
-    /// The columns without what ties a row to its user.
+    /// The columns without what ties a row to its user: hashes of ids stand in JSON at any depth, under
+    /// names that only this service gives.
     fn untied(&self) -> String {
-        const HASHES: &str = "ARRAY['user_id_hash', 'anonymous_id_hash', 'session_id_hash']";
         let columns = self.table.columns().iter();
-        let json = |column: &str| {
-            format!(
-                "{column} = CASE jsonb_typeof({column}) WHEN 'object' THEN {column} - {HASHES} ELSE {column} END"
-            )
-        };
-        let set = columns.filter_map(|column| match column.name {
-            "user_key" | "session_id" => Some(format!("{} = NULL", column.name)),
-            "meta" => Some(format!(
-                "meta = CASE WHEN jsonb_typeof(meta -> 'extra') = 'object'
-                     THEN jsonb_set(meta - {HASHES}, '{{extra}}', (meta -> 'extra') - {HASHES})
-                     WHEN jsonb_typeof(meta) = 'object' THEN meta - {HASHES} ELSE meta END"
+        let set = columns.filter_map(|column| match (column.name, column.kind) {
+            (name @ ("user_key" | "session_id"), _) => Some(format!("{name} = NULL")),
+            (name, ColumnKind::Json) => Some(format!(
+                r#"{name} = regexp_replace({name}::text, '"((?:user|anonymous|session)_id_hash)": "[^"]*"', '"\1": null', 'g')::jsonb"#
             )),
-            "request" | "context" => Some(json(column.name)),
             _ => None,
         });
         set.collect::<Vec<_>>().join(", ")
