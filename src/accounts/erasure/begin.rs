@@ -54,8 +54,11 @@ pub async fn begin(client: &mut Client, subject: &Subject, keeps_rows: bool) -> 
     loop {
         match begin_locked(client, LOCK).await {
             Ok(()) => break,
-            Err(error) if is_lock_missed(&error) && patience.pause().await => {}
-            Err(error) => return Err(error).context("cannot lock ingest_ledger to erase a user"),
+            Err(error) => {
+                if !is_lock_missed(&error) || !patience.pause().await {
+                    return Err(error).context("cannot lock ingest_ledger to erase a user");
+                }
+            }
         }
     }
     let client = &*client;

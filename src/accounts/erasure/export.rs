@@ -43,7 +43,7 @@ pub async fn export(
               ORDER BY occurred_at, event_id"
         );
         let parameters: [&(dyn ToSql + Sync); 3] = [&subject.tenant, &subject.key, &table.as_str()];
-        let rows = snapshot.query_raw(&sql, parameters).await;
+        let rows = snapshot.query_raw(sql.as_str(), parameters).await;
         let mut rows = pin!(rows.with_context(failed)?);
         while let Some(row) = rows.try_next().await.with_context(failed)? {
             take(row.get(0))?;

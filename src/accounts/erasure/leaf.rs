@@ -34,7 +34,7 @@ const LEAVES: &str = "
       FROM pg_partitioned_table AS p
       JOIN pg_inherits AS child ON child.inhparent = p.partrelid
      CROSS JOIN LATERAL (
-           SELECT t.relid AS oid FROM pg_partition_tree(child.inhrelid) AS t WHERE t.isleaf) AS leaf
+           SELECT t.relid AS oid FROM pg_partition_tree(child.inhrelid::regclass) AS t WHERE t.isleaf) AS leaf
      WHERE p.partrelid = to_regclass($1) AND (child.inhrelid = p.partdefid) = $2
      ORDER BY leaf.oid";
 

@@ -270,8 +270,11 @@ impl Work {
         loop {
             match begin_locked(client, &lock).await {
                 Ok(()) => break,
-                Err(error) if is_lock_missed(&error) && patience.pause().await => {}
-                Err(error) => return Err(failed(error)),
+                Err(error) => {
+                    if !is_lock_missed(&error) || !patience.pause().await {
+                        return Err(failed(error));
+                    }
+                }
             }
         }
         let done = self
