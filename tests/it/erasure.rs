@@ -423,3 +423,91 @@ async fn rows_can_stay_without_their_user_and_anonymous_ids_can_go_with_them() {
         );
     }
 }
+
+/// The 99th percentile of posts of ten events each, until `stop`.
+async fn p99(http: Http, stop: Arc<AtomicBool>) -> f64 {
+    let mut took = Vec::new();
+    let mut n = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let body: Value = (0..10)
+            .map(|at| events(&format!("load {n} {at}"), "bob", "2026-03-20")[1].clone())
+            .collect();
+        let started = std::time::Instant::now();
+        let reply = http.post("/v1/interactions", &body).await;
+        assert_eq!(reply.status, 202, "{}", reply.text);
+        took.push(started.elapsed().as_secs_f64() * 1e3);
+        n += 1;
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
+    took.sort_by(f64::total_cmp);
+    took[took.len() * 99 / 100]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement: ERASURE_ROWS=10000000 cargo test --release --test it millions_of_rows -- --ignored --nocapture"]
+async fn a_user_is_erased_from_millions_of_rows_while_events_come_in() {
+    let rows_in_all: i64 = std::env::var("ERASURE_ROWS").map_or(1_000_000, |n| n.parse().unwrap());
+    let database = Database::with_tenants().await;
+    let mut client = database.connect().await;
+    let table = recsys_ingest::event::table::Table::Interactions;
+    let days: Vec<String> = (10..20).map(|day| format!("2026-03-{day}")).collect();
+    for date in &days {
+        recsys_ingest::partitions::create::ensure(
+            &mut client,
+            table,
+            crate::schema::words::day(date),
+            "test",
+        )
+        .await
+        .unwrap();
+        // One row in a thousand is the user's.
+        let sql = format!(
+            "INSERT INTO interaction_events
+                 (tenant_id, occurred_at, event_id, received_at, user_key, event_type, item_id, meta)
+             SELECT '{}', timestamptz '{date} 00:00:00+00' + n * interval '0.1 s', gen_random_uuid(), now(),
+                    CASE WHEN n % 1000 = 0 THEN '\\x{}'::bytea ELSE sha256((n % 100000)::text::bytea) END,
+                    'view', 'item ' || n % 700, jsonb_build_object('n', n, 'pad', repeat('x', 100))
+               FROM generate_series(1, {} / 10) AS n",
+            crate::harness::DEMO,
+            key("ann"),
+            rows_in_all.min(8_000_000),
+        );
+        client.batch_execute(&sql).await.unwrap();
+    }
+    let sealed: Vec<String> = days[..9]
+        .iter()
+        .map(|day| format!("interaction_events_{}", day.replace('-', "_")))
+        .collect();
+    let sealing = Command::new(env!("CARGO_BIN_EXE_recsys-ingest"))
+        .args(["partitions", "seal"])
+        .args(&sealed)
+        .args(["--database-url", database.url()])
+        .output()
+        .unwrap();
+    assert!(sealing.status.success(), "{}", said(&sealing));
+    client.batch_execute("CHECKPOINT").await.unwrap();
+    let settings = Settings::new(&database);
+    let (_process, http) = Process::serve(&settings);
+    let http = http.query("ack=durable");
+    let measure = async |during: &str| {
+        let stop = Arc::new(AtomicBool::new(false));
+        let posting = tokio::spawn(p99(http.clone(), Arc::clone(&stop)));
+        let started = std::time::Instant::now();
+        if during == "erasing" {
+            let database = database.clone();
+            let erasing = move || users(&database, &["erase", "--user-id", "ann"]);
+            let erased = tokio::task::spawn_blocking(erasing).await.unwrap();
+            println!("{}", said(&erased));
+            assert!(erased.status.success());
+        } else {
+            tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+        }
+        let seconds = started.elapsed().as_secs_f64();
+        stop.store(true, Ordering::Relaxed);
+        let p99 = posting.await.unwrap();
+        println!("{during}: {seconds:.1} s, p99 {p99:.1} ms");
+    };
+    measure("calm").await;
+    measure("erasing").await;
+    assert_eq!(rows(&client, "ann").await, 0);
+}
