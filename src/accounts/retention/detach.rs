@@ -135,7 +135,7 @@ impl Outcome {
     ) -> Result<bool, Error> {
         match done {
             Ok(removed) => {
-                for one in removed {
+                if let Some(one) = removed {
                     info!(
                         table = %one.table, partition = one.name, range = %one.range, rows = one.rows,
                         is_kept = one.is_kept, "removed a partition that is older than what is kept"
