@@ -133,6 +133,7 @@ pub(crate) async fn run(verify: Verify) -> Result<()> {
     for check in &tables {
         let removed = match check.removed {
             0 => String::new(),
+            rows if rows < 0 => format!(" - {} accepted as too many", -rows),
             rows => format!(" + {rows} removed on purpose"),
         };
         let what = match check.table == removed::QUARANTINE {

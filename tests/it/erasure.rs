@@ -357,7 +357,8 @@ async fn rows_can_stay_without_their_user_and_anonymous_ids_can_go_with_them() {
             "INSERT INTO interaction_events SELECT (stored).* FROM (
                  SELECT jsonb_populate_record(i, jsonb_build_object('occurred_at', '2020-01-01', 'event_id', gen_random_uuid())) AS stored
                    FROM interaction_events AS i WHERE meta ? 'deep') AS one;
-             UPDATE ingest_ledger SET stored = stored + 1 WHERE table_name = 'interaction_events' AND stored > 0",
+             INSERT INTO ingest_ledger (instance_id, stream, table_name, settled, stored)
+             VALUES (gen_random_uuid(), 1, 'interaction_events', 0, 1)",
         )
         .await
         .unwrap();

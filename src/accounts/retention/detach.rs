@@ -86,7 +86,8 @@ pub(super) async fn run(
             outcome.note(client, entry.relation.clone(), done)?;
         }
     }
-    let Some(cutoff) = cutoff else {
+    // Postgres detaches one partition of a table at a time.
+    let Some(cutoff) = cutoff.filter(|_| outcome.failed.is_empty()) else {
         return Ok(outcome);
     };
     let kept_from_us = kept_from(cutoff, due.iter().map(|(_, range)| range.to_us));

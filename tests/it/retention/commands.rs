@@ -15,6 +15,11 @@ fn program(database: &Database, arguments: &[&str]) -> Output {
         .unwrap()
 }
 
+fn json_of(output: &Output) -> Value {
+    assert!(output.status.success(), "{}", said(output));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
 fn said(output: &Output) -> String {
     let text = [&output.stdout[..], &output.stderr[..]].concat();
     String::from_utf8(text).unwrap()
@@ -34,7 +39,7 @@ async fn retain_shows_what_would_go_then_removes_it_and_refuses_what_is_still_ac
         "partitions", "retain", "--retain-interactions", &kept, "--horizon-past", horizon, "--json",
     ];
     let dry = program(&database, &[&arguments[..], &["--dry-run"]].concat());
-    let shown: Value = serde_json::from_str(&said(&dry)).unwrap();
+    let shown = json_of(&dry);
     let shown: Vec<_> = shown
         .as_array()
         .unwrap()
@@ -51,7 +56,7 @@ async fn retain_shows_what_would_go_then_removes_it_and_refuses_what_is_still_ac
     assert_eq!(names(&client).await.len(), 4);
     let done = program(&database, &[&arguments[..], &["--actor", "ada"]].concat());
     assert!(done.status.success(), "{}", said(&done));
-    let removed: Value = serde_json::from_str(&said(&done)).unwrap();
+    let removed = json_of(&done);
     assert_eq!(removed["partitions"][1]["rows"], 2, "{removed}");
     assert_eq!(names(&client).await.len(), 2);
     assert_eq!(
@@ -112,7 +117,7 @@ async fn the_owner_makes_partitions_from_cron() {
         ],
     );
     assert!(made.status.success(), "{}", said(&made));
-    let made: Value = serde_json::from_str(&said(&made)).unwrap();
+    let made = json_of(&made);
     assert_eq!(made.as_array().unwrap().len(), 6, "{made}");
     let again = program(
         &database,
@@ -120,7 +125,7 @@ async fn the_owner_makes_partitions_from_cron() {
     );
     assert_eq!(said(&again), "[]\n", "it goes on in weeks");
     let listed = program(&database, &["partitions", "list", "--json"]);
-    let listed: Value = serde_json::from_str(&said(&listed)).unwrap();
+    let listed = json_of(&listed);
     assert_eq!(listed.as_array().unwrap().len(), 6);
     assert_eq!(listed[0]["state"], "hot", "{listed}");
 }
@@ -175,16 +180,16 @@ async fn verify_finds_what_nobody_booked_takes_what_is_booked_and_books_what_is_
             -1,
         ),
         (
-            "UPDATE ingest_ledger SET duplicates = duplicates - 4
-              WHERE table_name = 'interaction_events' AND stored > 0",
-            "ingest_ledger",
-            4,
-        ),
-        (
             "UPDATE ingest_ledger SET duplicates = duplicates + 9
               WHERE table_name = 'interaction_events' AND stored > 0",
             "ingest_ledger",
             -9,
+        ),
+        (
+            "UPDATE ingest_ledger SET duplicates = duplicates - 4
+              WHERE table_name = 'interaction_events' AND stored > 0",
+            "ingest_ledger",
+            4,
         ),
     ] {
         client.batch_execute(damage).await.unwrap();

@@ -89,18 +89,15 @@ async fn a_late_event_is_set_aside_and_its_partition_is_not_made_again() {
         assert_eq!(again.default_rows, i64::from(has_default));
         settings.assert_verified();
         // Who wants them after all says so.
+        assert!(process.stop().success());
         client
             .batch_execute("DELETE FROM ingest_retention")
             .await
             .unwrap();
-        let late = "2026-03-06T09:00:00Z";
-        eventually("the partition to be made", async || {
-            let (stored, ..) = post(&format!("late {}", jiff::Timestamp::now()), late)
-                .await
-                .settled();
-            stored == 1
-        })
-        .await;
+        let (mut process, http) = Process::serve(&settings);
+        let body = json!([click_at("f", "2026-03-06T09:00:00Z")]);
+        let reply = http.post("/v1/interactions", &body).await;
+        assert_eq!(reply.settled(), (1, 0, 0, 0), "{}", reply.text);
         assert!(process.stop().success());
         settings.assert_verified();
     }
