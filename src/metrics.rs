@@ -198,6 +198,8 @@ pub struct Metrics {
     pub partitions_sealed: Counters<ByTable>,
     /// Partitions that are due to be sealed and are not.
     pub partitions_unsealed: Family<ByTable, Gauge<i64, AtomicI64>>,
+    /// Partitions that this process removed because of their age.
+    pub partitions_removed: Counters<ByTable>,
     /// Bytes of request bodies and rows in memory.
     pub queue_bytes: Gauge<i64, AtomicI64>,
     /// Where the rows are that were accepted under this spool id.
@@ -253,6 +255,7 @@ impl Metrics {
             partitions_ahead_seconds: Family::default(),
             partitions_sealed: Family::default(),
             partitions_unsealed: Family::default(),
+            partitions_removed: Family::default(),
             queue_bytes: Gauge::default(),
             rows: Family::default(),
             spool_bytes: Gauge::default(),
@@ -348,6 +351,11 @@ impl Metrics {
             "partitions_unsealed",
             "Partitions whose time is over and that are not sealed yet",
             metrics.partitions_unsealed.clone(),
+        );
+        registry.register(
+            "partitions_removed",
+            "Partitions that this instance removed, as they were older than what is kept",
+            metrics.partitions_removed.clone(),
         );
         registry.register(
             "queue_bytes",

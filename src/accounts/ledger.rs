@@ -14,7 +14,7 @@ const READ: &str = "
     SELECT mine.settled, mine.stored, mine.duplicates, mine.quarantined, mine.dropped,
            mine.inherited, mine.opening, mine.epoch, holder.host, holder.pid, holder.directory,
            to_char(holder.since AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'),
-           mine.stream
+           mine.stream, mine.erasures
       FROM ingest_ledger AS mine
       LEFT JOIN ingest_holders AS holder USING (instance_id, lineage)
      WHERE mine.instance_id = $1 AND mine.lineage = $2 AND mine.stream = coalesce($3, mine.stream)
@@ -122,6 +122,8 @@ pub(crate) struct LedgerRow {
     pub(crate) mark: Mark,
     /// The process that may advance the row; `None` for a row from before openings were recorded.
     pub(crate) holder: Option<Holder>,
+    /// The number of erasures that the row was told of.
+    pub(crate) erasures: i64,
 }
 
 impl LedgerRow {
@@ -141,8 +143,18 @@ impl LedgerRow {
                 epoch: count(row, 7),
             },
             holder,
+            erasures: row.get(13),
         }
     }
+}
+
+/// The key of the advisory lock that each lane of a spool shares, as long as it is connected: nobody
+/// adds up the accounts of a spool that is in use.
+pub(crate) fn spool_lock(spool: Uuid, lineage: Uuid) -> i64 {
+    // The halves without the time that an id may begin with.
+    let (_, spool) = spool.as_u64_pair();
+    let (_, lineage) = lineage.as_u64_pair();
+    i64::from_be_bytes((spool ^ lineage ^ u64::from_be_bytes(*b"ingestSP")).to_be_bytes())
 }
 
 /// The ledger rows of all streams of a spool, with their numbers.

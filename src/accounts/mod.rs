@@ -2,9 +2,12 @@
 //! the quarantine, and the findings of the checks.
 
 pub(crate) mod changes;
+pub mod erasure;
 pub(crate) mod ledger;
 
 pub mod board;
 pub(crate) mod quarantine;
+pub(crate) mod removed;
+pub mod retention;
 pub(crate) mod status;
-pub(crate) mod verify;
+pub mod verify;

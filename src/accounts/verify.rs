@@ -1,26 +1,16 @@
 //! Checks that every accepted row is where the ledger says it is.
 //!
-//! Reads the ledger and the tables in one snapshot, and may run while the service does. Changes
-//! nothing.
+//! Reads the ledger, the tables and what is booked as removed in one snapshot, and may run while the
+//! service does. Changes nothing but what an operator accepts.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, IsolationLevel, Transaction};
 use uuid::Uuid;
 
-use crate::event::table::Table;
-
 use super::ledger::{Holder, LedgerRow, Totals};
-
-/// The ledger of a spool, and the counts that it is checked against.
-#[derive(Clone, Debug, Default)]
-pub struct Ledger {
-    /// The streams of the spool.
-    pub streams: Vec<StreamLedger>,
-    /// The counts of both tables; empty unless they were asked for.
-    pub tables: Vec<TableCheck>,
-    /// The rows in quarantine, and the ledger's count of them.
-    pub quarantine: Option<(i64, i64)>,
-}
+use super::removed::{self, Kind, LEDGER, QUARANTINE, Reason};
+use crate::event::table::Table;
 
 /// A stream's row in the ledger.
 #[derive(Clone, Debug)]
@@ -34,24 +24,163 @@ pub struct StreamLedger {
     pub holder: Option<Holder>,
 }
 
-/// A table's rows: counted, and according to the ledger of all spools and operators.
+/// The rows of a table: counted, booked as removed, and according to the ledger of all spools and
+/// operators.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TableCheck {
-    pub table: Table,
-    /// Rows with an event id. Rows from before this service was put in front of an existing
-    /// database have none and do not count.
+    /// An event table, or the quarantine.
+    pub table: &'static str,
+    /// Rows with an event id, with those of partitions that are being removed. Rows from before this
+    /// service was put in front of an existing database have none and do not count.
     pub counted: i64,
-    /// Rows that the ledger counts as stored.
+    /// Rows that were removed on purpose.
+    pub removed: i64,
+    /// Rows that the ledger counts as stored, or as quarantined.
     pub stored: i64,
 }
 
-/// Reads the ledger, and counts the tables' rows if `count_tables`.
-pub async fn read(
+/// Rows of a lane that are neither stored nor in its spool; below zero: rows too many.
+#[derive(Clone, Copy, Debug)]
+pub struct LostRows {
+    pub spool: Uuid,
+    pub lineage: Uuid,
+    pub stream: u8,
+    pub table: Table,
+    pub rows: i64,
+}
+
+/// How often to count again because a partition was dropped in between.
+const LOOKS_MAX: u32 = 5;
+
+/// Reads the ledger rows of a spool.
+pub async fn read_streams(
     client: &mut Client,
     spool_id: Uuid,
     lineage: Uuid,
-    count_tables: bool,
-) -> Result<Ledger> {
+) -> Result<Vec<StreamLedger>> {
+    let snapshot = snapshot(client).await?;
+    streams(&snapshot, spool_id, lineage).await
+}
+
+/// Counts the rows of all tables.
+pub async fn count_tables(client: &mut Client) -> Result<Vec<TableCheck>> {
+    let mut looks = 1;
+    loop {
+        let counted = count_once(client).await;
+        // A partition that was being removed is gone, and its rows are booked by now.
+        let is_gone = counted.as_ref().is_err_and(|error| {
+            error
+                .downcast_ref::<tokio_postgres::Error>()
+                .is_some_and(|error| error.code() == Some(&SqlState::UNDEFINED_TABLE))
+        });
+        if !is_gone || looks == LOOKS_MAX {
+            return counted;
+        }
+        looks += 1;
+    }
+}
+
+async fn count_once(client: &mut Client) -> Result<Vec<TableCheck>> {
+    let snapshot = snapshot(client).await?;
+    // Before the first query, which takes the snapshot: no partition is detached from then on
+    // that this snapshot does not know as detached.
+    let tables = Table::ALL.map(|table| format!("ONLY {table}")).join(", ");
+    snapshot
+        .batch_execute(&format!("LOCK TABLE {tables} IN ACCESS SHARE MODE"))
+        .await
+        .context("cannot lock the event tables for reading")?;
+    let mut checks = Vec::new();
+    for table in Table::ALL {
+        checks.push(check(&snapshot, table).await?);
+    }
+    let row = snapshot
+        .query_one(
+            "SELECT (SELECT count(*) FROM ingest_quarantine),
+                    (SELECT coalesce(sum(quarantined), 0)::bigint FROM ingest_ledger)",
+            &[],
+        )
+        .await
+        .context("cannot count the quarantine")?;
+    checks.push(TableCheck {
+        table: QUARANTINE,
+        counted: row.get(0),
+        removed: total(&snapshot, QUARANTINE).await?,
+        stored: row.get(1),
+    });
+    Ok(checks)
+}
+
+/// Books all differences, so that the accounts hold from now on.
+///
+/// # Errors
+///
+/// When Postgres refuses, or a lane has no ledger row. Nothing is booked then.
+pub async fn accept(
+    client: &mut Client,
+    tables: &[TableCheck],
+    lost: &[LostRows],
+    words: &str,
+) -> Result<()> {
+    let transaction = client
+        .transaction()
+        .await
+        .context("cannot begin a transaction")?;
+    let book = async |table: &str, rows: i64| {
+        let kind = Kind::Accepted;
+        let tenant = None;
+        let reason = Reason {
+            table,
+            kind,
+            words,
+            tenant,
+        };
+        let booked = removed::book(&transaction, &reason, rows).await;
+        booked.map(drop).context("cannot book what is accepted")
+    };
+    for check in tables.iter().filter(|check| check.missing() != 0) {
+        book(check.table, check.missing()).await?;
+    }
+    for lane in lost {
+        // Rows too many are some that other copies of the spool have taken.
+        let column = if lane.rows < 0 {
+            "inherited"
+        } else {
+            "dropped"
+        };
+        let updated = transaction
+            .execute(
+                &format!(
+                    "UPDATE ingest_ledger SET {column} = {column} + $4
+                      WHERE instance_id = $1 AND lineage = $2 AND stream = $3"
+                ),
+                &[
+                    &lane.spool,
+                    &lane.lineage,
+                    &i16::from(lane.stream),
+                    &lane.rows,
+                ],
+            )
+            .await
+            .context("cannot enter what is accepted into the ledger")?;
+        ensure!(
+            updated == 1,
+            "a lane of {} has no row in the ledger, so what it has lost cannot be booked: start the service on this spool once",
+            lane.table
+        );
+        book(LEDGER, lane.rows).await?;
+    }
+    transaction.commit().await.context("cannot commit")
+}
+
+impl TableCheck {
+    /// Rows that are gone and not booked; below zero: rows that are there and were not stored.
+    #[must_use]
+    pub fn missing(&self) -> i64 {
+        self.stored - self.removed - self.counted
+    }
+}
+
+async fn snapshot(client: &mut Client) -> Result<Transaction<'_>> {
     let snapshot = client
         .build_transaction()
         .isolation_level(IsolationLevel::RepeatableRead)
@@ -59,25 +188,12 @@ pub async fn read(
         .start()
         .await
         .context("cannot begin a transaction")?;
-    let mut ledger = Ledger {
-        streams: streams(&snapshot, spool_id, lineage).await?,
-        ..Ledger::default()
-    };
-    if count_tables {
-        for table in Table::ALL {
-            ledger.tables.push(check(&snapshot, table).await?);
-        }
-        let row = snapshot
-            .query_one(
-                "SELECT (SELECT count(*) FROM ingest_quarantine),
-                        (SELECT coalesce(sum(quarantined), 0)::bigint FROM ingest_ledger)",
-                &[],
-            )
-            .await
-            .context("cannot count the quarantine")?;
-        ledger.quarantine = Some((row.get(0), row.get(1)));
-    }
-    Ok(ledger)
+    // A large table takes minutes to count.
+    snapshot
+        .batch_execute("SET LOCAL statement_timeout = 0")
+        .await
+        .context("cannot begin a transaction")?;
+    Ok(snapshot)
 }
 
 async fn streams(
@@ -98,6 +214,7 @@ async fn streams(
 }
 
 async fn check(snapshot: &Transaction<'_>, table: Table) -> Result<TableCheck> {
+    let failed = || format!("cannot count the rows of {table}");
     let row = snapshot
         .query_one(
             &format!(
@@ -108,10 +225,29 @@ async fn check(snapshot: &Transaction<'_>, table: Table) -> Result<TableCheck> {
             &[&table.as_str()],
         )
         .await
-        .with_context(|| format!("cannot count the rows of {table}"))?;
+        .with_context(failed)?;
+    let (mut counted, stored): (i64, i64) = (row.get(0), row.get(1));
+    let open = removed::open(snapshot, table.as_str())
+        .await
+        .with_context(failed)?;
+    for entry in open {
+        // Its rows are not booked yet, and the table above does not show them any more.
+        if !entry.is_shown && entry.name.is_some() {
+            let count = format!("SELECT count(event_id) FROM {}", entry.relation);
+            let row = snapshot.query_one(&count, &[]).await.with_context(failed)?;
+            counted += row.get::<_, i64>(0);
+        }
+    }
     Ok(TableCheck {
-        table,
-        counted: row.get(0),
-        stored: row.get(1),
+        table: table.as_str(),
+        counted,
+        removed: total(snapshot, table.as_str()).await?,
+        stored,
     })
+}
+
+async fn total(snapshot: &Transaction<'_>, table: &str) -> Result<i64> {
+    removed::total(snapshot, table)
+        .await
+        .context("cannot read what was removed; has `migrate` run?")
 }

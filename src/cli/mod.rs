@@ -18,6 +18,7 @@ pub(crate) mod signals;
 pub(crate) mod spool;
 pub(crate) mod tenants;
 pub(crate) mod terminal;
+pub(crate) mod users;
 pub(crate) mod verify;
 
 use std::ffi::OsString;
@@ -50,7 +51,8 @@ use report::ReportCommand;
 use signals::Stop;
 use spool::SpoolCommand;
 use tenants::TenantsCommand;
-use verify::Verify;
+use users::UsersCommand;
+use verify::{COULD_NOT_LOOK, CouldNotLook, Verify};
 
 /// After a second signal, `dev` has this long to stop its Postgres without a checkpoint: the server
 /// itself takes five seconds for stubborn sessions.
@@ -108,13 +110,19 @@ pub enum Command {
         #[command(subcommand)]
         command: KeysCommand,
     },
+    /// What is stored of a user: export it, or erase it
+    Users {
+        /// What to do with it.
+        #[command(subcommand)]
+        command: UsersCommand,
+    },
     /// Rows that Postgres refused, or that wait for a partition
     Quarantine {
         /// What to do with them.
         #[command(subcommand)]
         command: QuarantineCommand,
     },
-    /// Check that every accepted row is in Postgres, in quarantine or in the spool; changes nothing, exits with 1 on a difference
+    /// Check that every accepted row is in Postgres, in quarantine, in the spool, or booked as removed; exits with 0 if the accounts hold, 1 if they differ, 2 if it could not look
     Verify(Verify),
     /// The spool directory of a service that is stopped
     Spool {
@@ -209,6 +217,10 @@ async fn run_until_stopped(command: Command) -> Result<u8> {
     };
     sessions_ended(goodbyes).await;
     match outcome {
+        Some(Ok(Err(error))) if error.is::<CouldNotLook>() => {
+            logging::say(&format!("recsys-ingest: {error:#}"));
+            Ok(COULD_NOT_LOOK)
+        }
         Some(Ok(Err(error))) => Err(error),
         // A command that a signal interrupted has ended by now, but not as it should.
         _ if signal.is_cancelled() => Ok(stop.exit_code()),
@@ -248,6 +260,7 @@ async fn carry_out(command: Command, stop: Stop) -> Result<()> {
         Command::Adopt(adopt) => adopt::run(adopt).await,
         Command::Tenants { command } => tenants::run(command).await,
         Command::Keys { command } => keys::run(command).await,
+        Command::Users { command } => users::run(command).await,
         Command::Quarantine { command } => quarantine::run(command).await,
         Command::Verify(verify) => verify::run(verify).await,
         Command::Spool { command } => spool::run(&command),

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Serve;
+use crate::config::retention::Retention;
 use crate::service;
 use crate::service::report::Report;
 
@@ -48,6 +49,8 @@ impl OwnPipeline {
         config.transport.tls_cert = None;
         config.transport.tls_key = None;
         config.transport.ops_listen = None;
+        // The service removes what is old.
+        config.retention = Retention::default();
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let listener = TcpListener::bind(any)
             .await

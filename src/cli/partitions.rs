@@ -1,4 +1,9 @@
-//! `recsys-ingest partitions`: a list of them, and sealing by hand.
+//! `recsys-ingest partitions`: a list of them, and by hand what the service does by itself: to make
+//! them ahead of time, to seal them, and to remove what is old.
+
+mod ensure;
+mod list;
+mod retain;
 
 use std::time::Duration;
 
@@ -9,7 +14,6 @@ use tokio::time::Instant;
 use crate::config::database::Database;
 use crate::config::store::Sealing;
 use crate::event::table::Table;
-use crate::event::time::Micros;
 use crate::logging;
 use crate::metrics::Metrics;
 use crate::partitions;
@@ -17,11 +21,12 @@ use crate::partitions::indexes::IndexProfile;
 use crate::partitions::seal;
 use crate::partitions::seal::plan::Selection;
 use crate::postgres::checks::clock::server_time;
-use crate::postgres::checks::{self, lean};
 use crate::postgres::error::ErrorChain;
 use crate::postgres::session::Session;
 
-use super::terminal::{open, print};
+use super::terminal::print;
+use ensure::Ensure;
+use retain::Retain;
 
 /// Longest wait for another sealer to finish its step: a large index takes a while.
 const WAIT_MAX: Duration = Duration::from_secs(30 * 60);
@@ -33,7 +38,15 @@ const WAIT_STEP: Duration = Duration::from_millis(500);
 #[derive(Debug, Subcommand)]
 pub enum PartitionsCommand {
     /// List the partitions of the event tables: hot (only the key), partly, or sealed (all indexes)
-    List(Database),
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        database: Database,
+    },
+    /// Make the partitions of the coming days, as the service does where its role may create them (pg_partman: premake); for the owner's cron where it may not
+    Ensure(Ensure),
     /// Seal partitions now: build their indexes and gather statistics, while events go on coming in
     Seal {
         /// Names of partitions, sealed at once [default: all that are due]
@@ -43,12 +56,16 @@ pub enum PartitionsCommand {
         #[command(flatten)]
         database: Database,
     },
+    /// Remove what is older than the --retain settings say, as the service does every ten minutes (pg_partman: retention), and book it
+    Retain(Box<Retain>),
 }
 
 /// Runs a `partitions` command.
 pub(crate) async fn run(command: PartitionsCommand) -> Result<()> {
     match command {
-        PartitionsCommand::List(database) => list(&database).await,
+        PartitionsCommand::List { json, database } => list::run(&database, json).await,
+        PartitionsCommand::Ensure(settings) => ensure::run(settings).await,
+        PartitionsCommand::Retain(settings) => retain::run(*settings).await,
         PartitionsCommand::Seal {
             names,
             sealing,
@@ -72,34 +89,6 @@ pub(crate) async fn run(command: PartitionsCommand) -> Result<()> {
             seal_all(&mut session, &selection).await
         }
     }
-}
-
-async fn list(database: &Database) -> Result<()> {
-    let mut session = open(database).await?;
-    let mut lines = vec!["table\tpartition\tfrom\tto\trows\tbytes\tstate".to_owned()];
-    for table in Table::ALL {
-        for info in partitions::catalog::list(&mut session.client, table).await? {
-            let bound = |us: Option<i64>| us.map_or("-".to_owned(), |us| Micros(us).to_string());
-            lines.push(format!(
-                "{table}\t{}\t{}\t{}\t{}\t{}\t{}",
-                info.name,
-                bound(info.from_us),
-                bound(info.to_us),
-                info.rows_estimate
-                    .map_or("?".to_owned(), |rows| rows.to_string()),
-                info.bytes,
-                info.index_state
-                    .map_or("-".to_owned(), |state| state.to_string())
-            ));
-        }
-    }
-    print(&lines.join("\n"))?;
-    for finding in checks::inspect(&session.client, 0).await? {
-        if lean::CODES.contains(&finding.code) {
-            logging::say(&format!("warning: {finding}"));
-        }
-    }
-    Ok(())
 }
 
 /// A mistyped name is an error, not a partition that was sealed.

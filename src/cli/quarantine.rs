@@ -117,8 +117,12 @@ pub(crate) async fn run(command: QuarantineCommand) -> Result<()> {
             for (id, words) in &retried.refused {
                 logging::say(&format!("row {id} is still refused: {words}"));
             }
+            let erased = match retried.erased {
+                0 => String::new(),
+                rows => format!("{rows} of erased users removed, "),
+            };
             print(&format!(
-                "{} stored, {} were stored already, {} still refused",
+                "{} stored, {} were stored already, {erased}{} still refused",
                 retried.stored,
                 retried.duplicates,
                 retried.refused.len()

@@ -8,12 +8,16 @@ use clap::Args;
 use uuid::Uuid;
 
 use crate::accounts::ledger::Totals;
+use crate::accounts::removed;
+use crate::accounts::verify::{self, LostRows, TableCheck};
+use crate::admission::record::{shard_of, table_of};
+use crate::config::actor::Actor;
 use crate::config::database::Database;
 use crate::config::parse;
 use crate::log::spool;
 use crate::postgres::session::Session;
 
-use super::terminal::{open, print};
+use super::terminal::{open_as, print};
 
 /// Most attempts at a consistent reading. A running service may delete a segment after the ledger
 /// was read and before the spool is: rows stored in between are then missing from both. A real
@@ -36,42 +40,48 @@ pub struct Verify {
     /// Only compare spool and ledger; counting the rows of large tables takes a while
     #[arg(long)]
     pub skip_tables: bool,
+    /// Book what differs as lost or removed, for this reason, so that the accounts hold from now on
+    #[arg(long, value_name = "REASON", value_parser = reason)]
+    pub accept: Option<String>,
+    #[command(flatten)]
+    pub actor: Actor,
     #[command(flatten)]
     pub database: Database,
 }
 
+/// Exit code of a command that could not read what it is to compare.
+pub(crate) const COULD_NOT_LOOK: u8 = 2;
+
+/// The accounts could not be read, so that nothing is known of them.
+#[derive(Debug, thiserror::Error)]
+#[error("could not look")]
+pub(crate) struct CouldNotLook;
+
+fn reason(text: &str) -> Result<String, String> {
+    match text.trim() {
+        "" => Err("say why, for who reads the books later".to_owned()),
+        reason => Ok(reason.to_owned()),
+    }
+}
+
 /// Compares the accepted rows with what became of them.
+///
+/// # Errors
+///
+/// [`CouldNotLook`] if they could not be read, any other error if they differ.
 pub(crate) async fn run(verify: Verify) -> Result<()> {
-    let mut session = open(&verify.database).await?;
-    let mut looks = 0;
-    let Looked {
-        streams,
-        spool_id,
-        unreadable,
-    } = loop {
-        looks += 1;
-        let looked = look(&verify.spool_dir, &mut session).await;
-        let balanced = looked
-            .as_ref()
-            .is_ok_and(|looked| looked.streams.iter().all(Stream::balances));
-        if balanced || looks == LOOKS_MAX {
-            break looked?;
-        }
-        tokio::time::sleep(PAUSE).await;
-    };
-    let tables = match verify.skip_tables {
-        true => crate::accounts::verify::Ledger::default(),
-        false => {
-            crate::accounts::verify::read(&mut session.client, spool_id, Uuid::nil(), true).await?
-        }
-    };
+    let mut session = open_as(&verify.database, &verify.actor)
+        .await
+        .context(CouldNotLook)?;
+    let (looked, tables) = read(&verify, &mut session).await.context(CouldNotLook)?;
     let mut differences = 0;
-    for spool::recover::scan::report::Unreadable { name, reason, .. } in &unreadable {
+    for spool::recover::scan::report::Unreadable { name, reason, .. } in &looked.unreadable {
         differences += 1;
         print(&format!(
             "{name}: CANNOT BE READ, {reason}; its rows are missing below"
         ))?;
     }
+    let unreadable = differences;
     let mut compare = |what: String, found: i128, expected: i128, missing: &str| {
         let outcome = match found - expected {
             0 => "ok".to_owned(),
@@ -87,15 +97,12 @@ pub(crate) async fn run(verify: Verify) -> Result<()> {
         print(&format!("{what}: {found} of {expected}, {outcome}"))
     };
     let mut fenced_off = 0;
-    for stream in &streams {
+    for stream in &looked.streams {
         let Stream {
             account, totals, ..
         } = stream;
-        let lane = format!(
-            "{} lane {}",
-            crate::admission::record::table_of(account.number),
-            crate::admission::record::shard_of(account.number)
-        );
+        let table = table_of(account.number);
+        let lane = format!("{table} lane {}", shard_of(account.number));
         if let Some(other) = &stream.fenced_off_by {
             fenced_off += 1;
             print(&format!(
@@ -109,9 +116,13 @@ pub(crate) async fn run(verify: Verify) -> Result<()> {
             0 => String::new(),
             rows => format!("inherited {rows} + "),
         };
+        let dropped = match totals.dropped {
+            0 => String::new(),
+            rows => format!("accepted as lost {rows} + "),
+        };
         compare(
             format!(
-                "{lane}: {inherited}stored {} + duplicates {} + quarantined {} + spooled {} = accepted",
+                "{lane}: {inherited}stored {} + duplicates {} + quarantined {} + {dropped}spooled {} = accepted",
                 totals.stored, totals.duplicates, totals.quarantined, account.unacked
             ),
             totals.decided() + i128::from(account.unacked),
@@ -119,20 +130,21 @@ pub(crate) async fn run(verify: Verify) -> Result<()> {
             "lost from the spool, or from a database that is an older copy",
         )?;
     }
-    for check in &tables.tables {
-        let what = format!(
-            "{}: rows in the table, as all instances stored",
-            check.table
-        );
-        compare(what, check.counted.into(), check.stored.into(), "")?;
-    }
-    if let Some((counted, expected)) = tables.quarantine {
-        compare(
-            "ingest_quarantine: rows, as the ledger says".into(),
-            counted.into(),
-            expected.into(),
-            "",
-        )?;
+    for check in &tables {
+        let removed = match check.removed {
+            0 => String::new(),
+            rows if rows < 0 => format!(" - {} accepted as too many", -rows),
+            rows => format!(" + {rows} removed on purpose"),
+        };
+        let what = match check.table == removed::QUARANTINE {
+            true => format!("{}: rows{removed}, as the ledger says", check.table),
+            false => format!(
+                "{}: rows in the table{removed}, as all instances stored",
+                check.table
+            ),
+        };
+        let found = i128::from(check.counted) + i128::from(check.removed);
+        compare(what, found, check.stored.into(), "")?;
     }
     anyhow::ensure!(
         fenced_off == 0,
@@ -140,17 +152,54 @@ pub(crate) async fn run(verify: Verify) -> Result<()> {
          What is in it is stored by a start on it, which fences the other one off, or, if both \
          are to be used, by a start after `recsys-ingest spool fork`"
     );
-    anyhow::ensure!(
-        differences == 0,
-        "{differences} of the accounts differ; see above"
-    );
+    match &verify.accept {
+        Some(reason) if differences > unreadable => {
+            let lost = looked.lost();
+            verify::accept(&mut session.client, &tables, &lost, reason)
+                .await
+                .context("nothing was booked")?;
+            let booked = differences - unreadable;
+            print(&format!("{booked} differences are booked: {reason}"))?;
+            anyhow::ensure!(
+                unreadable == 0,
+                "{unreadable} files of the spool cannot be read, see above; move them away once nothing of them is to be saved"
+            );
+        }
+        _ => anyhow::ensure!(
+            differences == 0,
+            "{differences} of the accounts differ; see above. Where a difference is known and \
+             meant, --accept REASON books it"
+        ),
+    }
     Ok(())
+}
+
+/// Reads spool, ledger and tables.
+async fn read(verify: &Verify, session: &mut Session) -> Result<(Looked, Vec<TableCheck>)> {
+    let mut looks = 0;
+    let looked = loop {
+        looks += 1;
+        let looked = look(&verify.spool_dir, session).await;
+        let balanced = looked
+            .as_ref()
+            .is_ok_and(|looked| looked.streams.iter().all(Stream::balances));
+        if balanced || looks == LOOKS_MAX {
+            break looked?;
+        }
+        tokio::time::sleep(PAUSE).await;
+    };
+    let tables = match verify.skip_tables {
+        true => Vec::new(),
+        false => verify::count_tables(&mut session.client).await?,
+    };
+    Ok((looked, tables))
 }
 
 /// What was read of spool and ledger.
 struct Looked {
     streams: Vec<Stream>,
     spool_id: Uuid,
+    lineage: Uuid,
     unreadable: Vec<spool::recover::scan::report::Unreadable>,
 }
 
@@ -162,11 +211,29 @@ struct Stream {
     fenced_off_by: Option<String>,
 }
 
+impl Looked {
+    /// What the lanes have lost, or have too many.
+    fn lost(&self) -> Vec<LostRows> {
+        let lost = self.streams.iter().map(|stream| LostRows {
+            spool: self.spool_id,
+            lineage: self.lineage,
+            stream: stream.account.number,
+            table: table_of(stream.account.number),
+            rows: i64::try_from(-stream.surplus()).unwrap_or(i64::MAX),
+        });
+        lost.filter(|lost| lost.rows != 0).collect()
+    }
+}
+
 impl Stream {
-    fn balances(&self) -> bool {
-        let expected = i128::from(self.account.accepted);
+    /// Rows that are accounted for beyond those that were accepted.
+    fn surplus(&self) -> i128 {
         let found = self.totals.decided() + i128::from(self.account.unacked);
-        self.fenced_off_by.is_none() && found == expected
+        found - i128::from(self.account.accepted)
+    }
+
+    fn balances(&self) -> bool {
+        self.fenced_off_by.is_none() && self.surplus() == 0
     }
 }
 
@@ -177,10 +244,8 @@ async fn look(spool_dir: &Path, session: &mut Session) -> Result<Looked> {
         .spool_id
         .with_context(|| format!("there is no spool in {}", spool_dir.display()))?;
     let lineage = spool::recover::open::history(spool_dir, spool_id)?.lineage();
-    let ledger =
-        crate::accounts::verify::read(&mut session.client, spool_id, lineage, false).await?;
+    let ledger = verify::read_streams(&mut session.client, spool_id, lineage).await?;
     let watermarks: Vec<_> = ledger
-        .streams
         .iter()
         .map(|stream| (stream.number, stream.totals.watermark, stream.opening))
         .collect();
@@ -189,7 +254,7 @@ async fn look(spool_dir: &Path, session: &mut Session) -> Result<Looked> {
     let streams = streams
         .into_iter()
         .map(|account| {
-            let mut of_stream = ledger.streams.iter();
+            let mut of_stream = ledger.iter();
             let entered = of_stream.find(|entered| entered.number == account.number);
             let other = entered.filter(|entered| !history.knows(entered.opening));
             Stream {
@@ -205,6 +270,7 @@ async fn look(spool_dir: &Path, session: &mut Session) -> Result<Looked> {
     Ok(Looked {
         streams,
         spool_id,
+        lineage,
         unreadable: report.unreadable,
     })
 }

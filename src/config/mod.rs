@@ -21,11 +21,13 @@ pub mod intake;
 pub mod limits;
 pub mod log;
 pub(crate) mod parse;
+pub mod retention;
 pub mod secret;
 pub mod spool;
 pub mod store;
 pub mod transport;
 pub mod upstream;
+pub mod user;
 
 use std::ffi::OsString;
 use std::time::Duration;
@@ -38,6 +40,7 @@ use http::Http;
 use intake::Intake;
 use limits::RateLimits;
 use parse::{boolean, up_to_a_day};
+use retention::Retention;
 use secret::{Salt, Secrets};
 use spool::Spool;
 use store::Store;
@@ -70,6 +73,9 @@ pub struct Serve {
     #[command(flatten)]
     #[allow(missing_docs, reason = "documented on its type")]
     pub store: Store,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "documented on its type")]
+    pub retention: Retention,
 
     #[command(flatten)]
     #[allow(missing_docs, reason = "documented on its type")]
@@ -123,6 +129,7 @@ impl Serve {
                 "EXPOSURE_HASH_SALT is empty: raw ids would be hashed without a key, which anyone can undo"
             );
         }
+        self.retention.check(self.intake.horizon_past)?;
         self.transport.check()
     }
 }

@@ -78,7 +78,7 @@ pub(super) fn time(
 
 /// Parses a number between two bounds, of the type of the setting: name it, as the compiler does not
 /// compare the two.
-pub(super) fn count<N>(
+pub(crate) fn count<N>(
     least: N,
     most: N,
 ) -> impl Fn(&str) -> Result<N, String> + Clone + Send + Sync + 'static

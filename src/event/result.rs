@@ -24,6 +24,12 @@ pub struct QuarantinedRow {
 /// created in an hour.
 pub const PARTITION_BUDGET: &str = "IN001";
 
+/// This service's code for rows of a time whose partitions were removed because of their age.
+pub const TOO_OLD: &str = "IN003";
+
+/// The message for such a row.
+pub const TOO_OLD_MESSAGE: &str = "is older than what is kept: partitions of its time were removed, and none is made again; see --retain-exposures, --retain-interactions, --retain-assignments";
+
 /// This service's code for rows that Postgres accepted without an error and did not store.
 pub const LEFT_OUT: &str = "IN002";
 

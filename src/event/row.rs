@@ -156,6 +156,22 @@ pub fn received_at(row: &[u8]) -> Option<Micros> {
     (i32::from_be_bytes(*length) == 8).then(|| Micros::from_postgres(i64::from_be_bytes(*value)))
 }
 
+/// The hash of the id of a row's user; `None` if it has none.
+pub fn user_key(table: Table, row: &[u8]) -> Option<&[u8]> {
+    let mut rest = row.get(2..)?;
+    for column in table.columns() {
+        let (length, after) = rest.split_first_chunk()?;
+        // Below zero: NULL.
+        let length = usize::try_from(i32::from_be_bytes(*length)).ok();
+        let (value, after) = after.split_at_checked(length.unwrap_or(0))?;
+        if column.name == "user_key" {
+            return length.map(|_| value);
+        }
+        rest = after;
+    }
+    None
+}
+
 /// A row with the prefix of rows on disk, so that [`rows::Rows::parse`] accepts it.
 pub fn framed(table: Table, row: &[u8]) -> Vec<u8> {
     [&[ROW_FORMAT, table as u8], row].concat()
@@ -199,6 +215,36 @@ mod tests {
             .map(|row| Key::of_row(row).unwrap().event_id.as_u128())
             .collect();
         assert_eq!(ids, [0, 1, 2]);
+    }
+
+    #[test]
+    fn the_key_of_a_user_is_found_in_each_table_and_is_none_where_there_is_none() {
+        for table in Table::ALL {
+            for given in [Some([7; 32]), None] {
+                let mut writer = RowWriter::new(table, 0);
+                let mut row = writer.row(&Key {
+                    tenant: Uuid::from_u128(1),
+                    occurred_at: Micros(0),
+                    event_id: Uuid::from_u128(2),
+                });
+                for column in &table.columns()[3..] {
+                    match (column.name, column.kind) {
+                        ("user_key", _) => row.opt_bytes(given.as_ref().map(<[u8; 32]>::as_slice)),
+                        (_, Kind::Text) => row.text("some text"),
+                        _ => row.null(),
+                    };
+                }
+                row.end();
+                let rows = writer.finish();
+                let first = rows.iter().next().unwrap();
+                let wanted = given.as_ref().map(<[u8; 32]>::as_slice);
+                assert_eq!(user_key(table, first), wanted, "{table}");
+                for cut in 0..first.len() {
+                    let found = user_key(table, &first[..cut]);
+                    assert!(found.is_none() || found == wanted, "{table}, cut at {cut}");
+                }
+            }
+        }
     }
 
     #[test]

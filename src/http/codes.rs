@@ -96,7 +96,7 @@ pub(crate) const PROBLEM_KINDS: [ProblemKind; 42] = [
 ];
 
 /// A code in the answer to `committed`, for a row in quarantine.
-pub(crate) const QUARANTINE_KINDS: [(&str, &str); 3] = [
+pub(crate) const QUARANTINE_KINDS: [(&str, &str); 4] = [
     (
         "IN001",
         "More new partitions are needed than may be made in an hour. The event is stored as soon as one may be made.",
@@ -104,6 +104,10 @@ pub(crate) const QUARANTINE_KINDS: [(&str, &str); 3] = [
     (
         "IN002",
         "Postgres took the row without an error and did not store it: a trigger returned no row, or a rule left it out.",
+    ),
+    (
+        "IN003",
+        "The event came so late that what is kept of its table begins after it: partitions of its time were removed.",
     ),
     (
         "SQLSTATE",

@@ -11,6 +11,7 @@ use super::create::{Created, Ensured, ensure_with};
 use super::defaults::{is_empty, read_state, row_before_or_from};
 use super::error::Error;
 use super::indexes::IndexProfile;
+use super::kept::read_kept_from;
 use super::range::{Interval, Range};
 use super::settle::{Work, failed, settle, undo};
 use crate::event::table::Table;
@@ -154,6 +155,9 @@ async fn find(client: &mut Client, table: Table, plan: Plan) -> Result<Option<Wo
             row.map(|at| plan.interval.range_of(at.0))
         }
     };
+    // Retention removes those.
+    let kept_from_us = read_kept_from(&tx, table).await?;
+    let hole = hole.filter(|hole: &Range| hole.to_us > kept_from_us);
     let is_bloated = hole.is_none() && !state.is_small && is_empty(&tx, table, &default).await?;
     end(tx, table).await?;
     let gaps: Vec<Range> = match (hole, ahead.is_empty()) {

@@ -18,6 +18,10 @@ pub(crate) enum Action {
     Create,
     /// All its indexes exist, and it was analyzed.
     Sealed,
+    /// It is a table by itself now, and its rows are no longer the parent's.
+    Detach,
+    /// It is gone, with its rows.
+    Drop,
 }
 
 impl Action {
@@ -25,6 +29,8 @@ impl Action {
         match self {
             Action::Create => "create",
             Action::Sealed => "sealed",
+            Action::Detach => "detach",
+            Action::Drop => "drop",
         }
     }
 }

@@ -5,6 +5,7 @@ use tokio_postgres::Client;
 use super::catalog::{Bound, Partition, begin, coverage_of, end, read_parent, read_partitions};
 use super::coverage::Coverage;
 use super::error::Error;
+use super::kept::read_kept_from;
 use super::range::{Interval, Range};
 use crate::event::table::Table;
 
@@ -12,13 +13,21 @@ use crate::event::table::Table;
 const ZONE_US: i64 = 14 * 3_600_000_000;
 
 /// The partitions of a table, as far as new ones depend on them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Layout {
     pub(crate) coverage: Coverage,
     /// The interval of the latest partition; `None` if it is of none that is known.
     pub(crate) interval: Option<Interval>,
     /// Whether rows without a partition have a place.
     pub(crate) has_default: bool,
+    /// Partitions that end before this time, or at it, are not made again.
+    pub(crate) kept_from_us: i64,
+}
+
+impl Default for Layout {
+    fn default() -> Self {
+        Self::of(&[], i64::MIN)
+    }
 }
 
 /// Reads the partitions of a table.
@@ -26,8 +35,9 @@ pub(crate) async fn read_layout(client: &mut Client, table: Table) -> Result<Lay
     let tx = begin(client, table, true).await?;
     let parent = read_parent(&tx, table).await?;
     let partitions = read_partitions(&tx, &parent).await?;
+    let kept_from_us = read_kept_from(&tx, table).await?;
     end(tx, table).await?;
-    Ok(Layout::of(&partitions))
+    Ok(Layout::of(&partitions, kept_from_us))
 }
 
 /// The interval in which a table's partitions go on if nothing else is said: that of the latest
@@ -42,7 +52,7 @@ pub async fn read_interval(client: &mut Client, table: Table) -> Result<Interval
 }
 
 impl Layout {
-    fn of(partitions: &[Partition]) -> Self {
+    fn of(partitions: &[Partition], kept_from_us: i64) -> Self {
         let ranges = partitions
             .iter()
             .filter_map(|partition| match partition.bound {
@@ -54,6 +64,7 @@ impl Layout {
             coverage: coverage_of(partitions),
             interval: latest.max_by_key(|range| range.to_us).and_then(interval_of),
             has_default: partitions.iter().any(|p| p.bound == Bound::Default),
+            kept_from_us,
         }
     }
 }

@@ -14,6 +14,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 use tracing::{error, info, warn};
 
+use crate::event::result::{PARTITION_BUDGET, TOO_OLD, TOO_OLD_MESSAGE};
 use crate::event::table::Table;
 use crate::event::time::Micros;
 use crate::metrics::{ByTable, Metrics};
@@ -52,6 +53,8 @@ const DENIED_FOR: Duration = Duration::from_secs(60);
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Uncovered {
     pub(crate) range: Range,
+    /// This service's code for the rows in quarantine.
+    pub(crate) code: &'static str,
     /// The reason, as the message in quarantine.
     pub(crate) why: &'static str,
 }
@@ -118,6 +121,7 @@ impl PartitionMaintainer {
             return Ok(Vec::new());
         }
         let mut refused = Vec::new();
+        let wanted = self.not_too_old(table, wanted, &mut refused);
         let wanted = self.not_deferred(table, wanted, &mut refused);
         if wanted.is_empty() {
             return Ok(refused);
@@ -126,8 +130,10 @@ impl PartitionMaintainer {
             self.refuse(table, wanted, BUDGET_SPENT, &mut refused);
             return Ok(refused);
         }
-        // Another process may have created them since the last read, in another interval.
+        // Another process may have created them since the last read, in another interval, or
+        // removed them for good.
         self.read(session, table).await?;
+        let wanted = self.not_too_old(table, wanted, &mut refused);
         let wanted = wanted
             .iter()
             .map(|day| self.interval(table).range_of(day.from_us));
@@ -212,6 +218,27 @@ impl PartitionMaintainer {
         left
     }
 
+    /// Refuses the ranges whose partitions were removed because of their age, and leaves them out.
+    fn not_too_old(
+        &self,
+        table: Table,
+        wanted: Vec<Range>,
+        refused: &mut Vec<Uncovered>,
+    ) -> Vec<Range> {
+        let layout = self.layouts[table as usize].load();
+        let is_old = |range: &Range| range.to_us <= layout.kept_from_us;
+        let (old, wanted): (Vec<_>, Vec<_>) = wanted.into_iter().partition(is_old);
+        let gaps = old
+            .into_iter()
+            .flat_map(|range| layout.coverage.gaps(range));
+        refused.extend(gaps.map(|range| Uncovered {
+            range,
+            code: TOO_OLD,
+            why: TOO_OLD_MESSAGE,
+        }));
+        wanted
+    }
+
     fn defer(&self, table: Table, range: Range, place: Place, length: Duration) {
         self.deferred
             .put(table, range, place, Instant::now(), length);
@@ -232,7 +259,11 @@ impl PartitionMaintainer {
         let layout = self.layouts[table as usize].load();
         for range in ranges {
             let gaps = layout.coverage.gaps(range).into_iter();
-            refused.extend(gaps.map(|range| Uncovered { range, why }));
+            refused.extend(gaps.map(|range| Uncovered {
+                range,
+                code: PARTITION_BUDGET,
+                why,
+            }));
         }
     }
 

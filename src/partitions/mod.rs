@@ -4,9 +4,9 @@
 //! because operators, pg_partman and the suite's own helper also create partitions. Nothing here
 //! takes a lock on a parent table that conflicts with a reader or a COPY.
 //!
-//! Never removes a partition, except for an empty DEFAULT partition on an operator's word (`lean`).
-//! The lanes quarantine rows that have no partition; `maintain`
-//! retries those.
+//! Never removes a partition, except for an empty DEFAULT partition on an operator's word (`lean`);
+//! retention is `accounts::retention`, as it books what it removes. The lanes quarantine rows that
+//! have no partition; `maintain` retries those.
 
 pub mod coverage;
 
@@ -20,6 +20,7 @@ pub(crate) mod empty;
 pub mod error;
 pub(crate) mod history;
 pub mod indexes;
+pub(crate) mod kept;
 pub mod layout;
 pub(crate) mod leaf;
 pub mod lean;

@@ -118,7 +118,8 @@ impl Range {
     }
 
     /// The name of the partition of `table` for this range: `_YYYY_MM` for a calendar month,
-    /// `_YYYY_MM_DD` for whole days, with the time of day added for anything finer.
+    /// `_YYYY_MM_DD` for a day or a week, with the number of days (`_4d`) for any others, as where the
+    /// interval has changed, and with the time of day for anything finer.
     pub fn partition_name(self, table: Table) -> String {
         let (day, time_us) = (
             self.from_us.div_euclid(DAY_US),
@@ -129,7 +130,11 @@ impl Range {
         if self == Interval::Month.range_of(self.from_us) {
             stem
         } else if time_us == 0 && self.to_us.rem_euclid(DAY_US) == 0 {
-            format!("{stem}_{day_of_month:02}")
+            let days = self.to_us.saturating_sub(self.from_us) / DAY_US;
+            match days == 1 || self == Interval::Week.range_of(self.from_us) {
+                true => format!("{stem}_{day_of_month:02}"),
+                false => format!("{stem}_{day_of_month:02}_{days}d"),
+            }
         } else {
             let seconds = time_us / SECOND_US;
             let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
@@ -261,6 +266,20 @@ mod tests {
         assert_eq!(name(Interval::Day), "exposure_events_2026_11_22");
         assert_eq!(name(Interval::Week), "exposure_events_2026_11_16");
         assert_eq!(name(Interval::Month), "exposure_events_2026_11");
+    }
+
+    #[test]
+    fn a_partition_of_other_days_is_named_with_their_number() {
+        for (from, to, name) in [
+            ("2026-11-27", "2026-12-01", "exposure_events_2026_11_27_4d"),
+            ("2026-11-24", "2026-12-01", "exposure_events_2026_11_24_7d"),
+            ("2026-11-01", "2026-11-30", "exposure_events_2026_11_01_29d"),
+            ("2026-11-01", "2026-12-01", "exposure_events_2026_11"),
+            ("2026-11-30", "2026-12-07", "exposure_events_2026_11_30"),
+            ("2026-12-01", "2026-12-02", "exposure_events_2026_12_01"),
+        ] {
+            assert_eq!(range(from, to).partition_name(Table::Exposures), name);
+        }
     }
 
     #[test]

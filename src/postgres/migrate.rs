@@ -72,7 +72,7 @@ macro_rules! migrations {
 /// All migrations, oldest first. A migration that was applied anywhere is never changed, as its
 /// checksum is in the history of that database; unless the earlier checksum is listed here, and a
 /// later migration changes what the earlier text made.
-static MIGRATIONS: [Migration; 11] = migrations![
+static MIGRATIONS: [Migration; 13] = migrations![
     1 "suite_schema" formerly "794973743936338952",
     2 "event_tables" formerly "12531715001534498653",
     3 "ingest_tables",
@@ -84,6 +84,8 @@ static MIGRATIONS: [Migration; 11] = migrations![
     9 "assignments",
     10 "signals",
     11 "pipelines_view",
+    12 "removed_rows",
+    13 "erasure",
 ];
 
 impl Migration {
@@ -442,7 +444,8 @@ mod tests {
                 "13688149337387586406", "1101279215371516489", "10939524292057751734",
                 "7323252153071285246", "4392810091695728230", "5145493929060081021",
                 "8219964059756254747", "4769933710386011688", "17352862405819725340",
-                "12450468728374941559", "6954738086683967357",
+                "12450468728374941559", "6954738086683967357", "6641883220919533911",
+                "10382859070534194833",
             ]
         );
     }

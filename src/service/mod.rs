@@ -13,6 +13,7 @@ pub(crate) mod open_files;
 pub mod prepare;
 mod pressure;
 pub mod report;
+pub(crate) mod retention;
 mod stop;
 pub(crate) mod tasks;
 
@@ -29,6 +30,7 @@ use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use crate::accounts;
 use crate::accounts::board::{Board, Source};
 use crate::accounts::ledger::Stream;
 use crate::accounts::status::LaneStatus;
@@ -96,7 +98,7 @@ pub async fn run(
     let settings = spool_settings(&config)?;
     let target = config.database.target()?;
     let metrics = Arc::new(Metrics::new());
-    let connections = connections_to_postgres(&config.store);
+    let connections = connections_to_postgres(&config);
     let checks = Arc::new(Board::new(Arc::clone(&metrics), clock::now, connections));
     let (connections_max, finding) = open_files::connections_max(config.http.connections_max);
     checks.put(Source::Process, finding.into_iter().collect());
@@ -203,6 +205,13 @@ pub async fn run(
         "the retry of rows that wait for a partition",
         after(&migrated, retrying),
     );
+    let policy = retention::policy(&config.retention);
+    if policy.removes() {
+        let (target, metrics) = (target.clone(), Arc::clone(&metrics));
+        let removing =
+            async move { accounts::retention::task::run(&target, &policy, &metrics).await };
+        helpers.spawn("the removal of old partitions", after(&migrated, removing));
+    }
     if let Some(sealer) = sealer {
         let sealing = async move { sealer.run(&target).await };
         helpers.spawn("the sealing of partitions", after(&migrated, sealing));

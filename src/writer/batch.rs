@@ -1,8 +1,12 @@
 //! The rows of several records in key order, and the result of each row.
 
+use std::collections::BTreeMap;
+
 use tracing::error;
+use uuid::Uuid;
 
 use crate::accounts::changes::ChangedDays;
+use crate::accounts::erasure::subjects::ErasedSubjects;
 use crate::admission::record::Delivered;
 use crate::event::result::{QuarantinedRow, RecordResult};
 use crate::event::row::Key;
@@ -44,12 +48,14 @@ pub(crate) struct BatchResult {
     pub(crate) quarantined: Vec<(usize, RejectedRow)>,
     /// How many of them were in quarantine already.
     pub(crate) quarantined_before: usize,
+    /// Rows of users who were erased, by their index in the batch: left out, and booked as removed.
+    pub(crate) erased: Vec<usize>,
 }
 
 /// How many rows of a batch came to what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RowCounts {
-    /// Stored as new ones.
+    /// Stored as new ones, or left out as rows that were erased once stored would be.
     pub(crate) stored: usize,
     /// Stored already, or in quarantine already: a row is kept there once.
     pub(crate) duplicates: usize,
@@ -62,7 +68,7 @@ impl BatchResult {
     pub(crate) fn counts(&self) -> RowCounts {
         let before = self.quarantined_before;
         RowCounts {
-            stored: self.stored,
+            stored: self.stored + self.erased.len(),
             duplicates: self.duplicates.len() + before,
             quarantined: self.quarantined.len() - before,
         }
@@ -72,12 +78,16 @@ impl BatchResult {
     /// acknowledge an event that is nowhere.
     pub(crate) fn check(&self, rows: usize) {
         let (stored, duplicates) = (self.stored, self.duplicates.len());
-        let quarantined = self.quarantined.len();
-        let is_complete = stored + duplicates + quarantined == rows;
+        let (quarantined, erased) = (self.quarantined.len(), self.erased.len());
+        let is_complete = stored + duplicates + quarantined + erased == rows;
         if !is_complete {
             error!(
                 rows,
-                stored, duplicates, quarantined, "the results of a batch do not add up to its rows"
+                stored,
+                duplicates,
+                quarantined,
+                erased,
+                "the results of a batch do not add up to its rows"
             );
         }
         assert!(
@@ -94,10 +104,17 @@ impl BatchResult {
         );
     }
 
-    fn has_each_row_once(&self, rows: usize) -> bool {
+    /// The rows that were not stored, in ascending order.
+    fn not_stored(&self) -> Vec<usize> {
         let quarantined = self.quarantined.iter().map(|(at, _)| *at);
-        let mut listed: Vec<usize> = self.duplicates.iter().copied().chain(quarantined).collect();
+        let others = self.duplicates.iter().chain(&self.erased).copied();
+        let mut listed: Vec<usize> = others.chain(quarantined).collect();
         listed.sort_unstable();
+        listed
+    }
+
+    fn has_each_row_once(&self, rows: usize) -> bool {
+        let listed = self.not_stored();
         listed.is_sorted_by(|a, b| a < b) && listed.last().is_none_or(|&last| last < rows)
     }
 }
@@ -181,6 +198,24 @@ impl Batch {
         self.rows.iter().map(|row| row.key.occurred_at)
     }
 
+    /// The rows of users who were erased, in ascending order.
+    pub(crate) fn erased(&self, erased: &ErasedSubjects) -> Vec<usize> {
+        let is_erased = |&at: &usize| {
+            let key = self.key(at);
+            erased.has(self.table, key.tenant, key.occurred_at, self.row(at))
+        };
+        (0..self.rows.len()).filter(is_erased).collect()
+    }
+
+    /// How many of some rows each tenant has.
+    pub(crate) fn by_tenant(&self, rows: &[usize]) -> BTreeMap<Uuid, i64> {
+        let mut counts = BTreeMap::new();
+        for &at in rows {
+            *counts.entry(self.key(at).tenant).or_default() += 1;
+        }
+        counts
+    }
+
     /// The first row of each key, and the repeats.
     pub(crate) fn split_repeats(&self) -> (Vec<usize>, Vec<usize>) {
         (0..self.rows.len()).partition(|&at| at == 0 || self.rows[at].key != self.rows[at - 1].key)
@@ -188,14 +223,7 @@ impl Batch {
 
     /// The days that the stored rows are of.
     pub(crate) fn changed_days(&self, result: &BatchResult) -> ChangedDays {
-        let quarantined = result.quarantined.iter().map(|(at, _)| *at);
-        let mut others: Vec<usize> = result
-            .duplicates
-            .iter()
-            .copied()
-            .chain(quarantined)
-            .collect();
-        others.sort_unstable();
+        let others = result.not_stored();
         let stored = self.rows.iter().enumerate();
         let stored =
             stored.filter(|(at, _)| others.is_empty() || others.binary_search(at).is_err());
@@ -250,6 +278,7 @@ mod tests {
                 .map(|&at| (at, RejectedRow::default()))
                 .collect(),
             quarantined_before: before,
+            ..BatchResult::default()
         };
         for (case, result, holds) in [
             ("all stored", result(4, &[], &[], 0), true),

@@ -16,7 +16,8 @@ use crate::accounts::ledger::Totals;
 
 use super::batch::{Batch, BatchResult, RowCounts};
 
-/// Updates no row unless it is as this opening left it. May set the watermark back: after the
+/// Updates no row unless it is as this opening left it, and no user was erased since the list was
+/// read. May set the watermark back: after the
 /// database or the directory was restored from a backup.
 const ENTER: &str = "
     UPDATE ingest_ledger
@@ -26,6 +27,7 @@ const ENTER: &str = "
            quarantined = quarantined + $9,
            updated_at = now()
      WHERE instance_id = $1 AND lineage = $2 AND stream = $3 AND opening = $4 AND settled = $5
+       AND erasures = $13
  RETURNING settled, stored, duplicates, quarantined, dropped, inherited";
 
 /// The ledger update, and with it the marks of the days that the batch adds rows to: one statement,
@@ -46,6 +48,8 @@ pub(crate) struct Claim {
     pub(crate) opening: Uuid,
     /// The watermark when it was last read.
     pub(crate) seen: u64,
+    /// The number of erasures before the list of erased users was read.
+    pub(crate) erasures: i64,
 }
 
 /// What one batch adds to the ledger row.
@@ -100,7 +104,7 @@ impl LedgerEntry<'_> {
     ) -> Result<Option<Totals>, Error> {
         let number = i16::from(self.stream.number);
         let seen = sequence(self.claim.seen);
-        let parameters: [&(dyn ToSql + Sync); 12] = [
+        let parameters: [&(dyn ToSql + Sync); 13] = [
             &self.stream.spool,
             &self.stream.lineage,
             &number,
@@ -113,6 +117,7 @@ impl LedgerEntry<'_> {
             &self.stream.table.as_str(),
             &self.changed.tenants,
             &self.changed.days,
+            &self.claim.erasures,
         ];
         let row = client.query_opt(statement, &parameters).await?;
         Ok(row.as_ref().map(Totals::of_row))

@@ -22,6 +22,7 @@ use super::ledger::Claim;
 use super::quarantine;
 use super::statements::Statements;
 use crate::accounts::ledger::{Stream, Totals};
+use crate::accounts::removed::{self, Kind, Reason};
 use crate::postgres::error::{self as postgres, limited};
 use crate::writer::error::{Error, ErrorKind, RejectedRow};
 
@@ -42,6 +43,8 @@ pub(crate) struct Plan<'p> {
     pub(crate) checks_duplicates: bool,
     /// Rows that cannot be stored now, by their index in the batch.
     pub(crate) held_back: Vec<(usize, RejectedRow)>,
+    /// Rows to leave out, as their users were erased, by their index in the batch.
+    pub(crate) erased: Vec<usize>,
     pub(crate) stream: &'p Stream,
     /// Whether the batch has failed several times in a row.
     pub(crate) lasts: bool,
@@ -62,9 +65,12 @@ pub(crate) async fn store(
     plan: Plan<'_>,
     unanswered: &mut Option<BatchResult>,
 ) -> Result<(BatchResult, Totals), Error> {
-    let held: Vec<usize> = plan.held_back.iter().map(|(at, _)| *at).collect();
+    let held = plan.held_back.iter().map(|(at, _)| *at);
+    let mut held: Vec<usize> = held.chain(plan.erased.iter().copied()).collect();
+    held.sort_unstable();
     let mut result = BatchResult {
         quarantined: plan.held_back,
+        erased: plan.erased,
         ..BatchResult::default()
     };
     let rows = candidates(batch, &held, &mut result);
@@ -128,7 +134,7 @@ async fn rolled_back(client: &Client, error: Error) -> Error {
 fn candidates(batch: &Batch, held: &[usize], result: &mut BatchResult) -> Vec<usize> {
     let (mut rows, mut repeats) = batch.split_repeats();
     if !held.is_empty() {
-        // A repeat has the time of its first row, so it is held back with it.
+        // A repeat has the time of its first row, so it waits for a partition with it.
         rows.retain(|at| held.binary_search(at).is_err());
         repeats.retain(|at| held.binary_search(at).is_err());
     }
@@ -324,7 +330,23 @@ impl Transaction<'_> {
     async fn set_aside_and_enter(self, result: &mut BatchResult) -> Result<Entered, Error> {
         result.quarantined_before =
             quarantine::put::put(self.client, self.batch, &result.quarantined).await?;
+        self.book_erased(result).await?;
         self.enter(result).await
+    }
+
+    /// Books the rows that are left out as removed: the ledger counts them as stored.
+    async fn book_erased(self, result: &BatchResult) -> Result<(), Error> {
+        for (tenant, rows) in self.batch.by_tenant(&result.erased) {
+            let reason = Reason {
+                table: self.batch.table().as_str(),
+                kind: Kind::Erasure,
+                words: "left out of a batch, of a user who was erased",
+                tenant: Some(tenant),
+            };
+            let booking = removed::book(self.client, &reason, rows);
+            limited("book erased rows", STATEMENT_LIMIT, booking).await?;
+        }
+        Ok(())
     }
 
     async fn enter(self, result: &BatchResult) -> Result<Entered, Error> {

@@ -6,7 +6,9 @@ use tokio_postgres::{Client, Transaction};
 use uuid::Uuid;
 
 use super::{Selection, enter, ids, mark, table_named};
-use crate::event::result::{LEFT_OUT, LEFT_OUT_MESSAGE};
+use crate::accounts::erasure::quarantined::key_in;
+use crate::accounts::removed::{self, Kind, QUARANTINE, Reason};
+use crate::event::result::{LEFT_OUT, LEFT_OUT_MESSAGE, TOO_OLD, TOO_OLD_MESSAGE};
 use crate::event::row::rows::Rows;
 use crate::event::table::Table;
 use crate::event::time::Micros;
@@ -14,6 +16,7 @@ use crate::partitions;
 use crate::partitions::catalog::read_coverage;
 use crate::partitions::coverage::Coverage;
 use crate::partitions::create::ensure;
+use crate::partitions::kept::read_kept_from;
 use crate::partitions::layout::read_interval;
 use crate::partitions::range::Interval;
 
@@ -24,6 +27,8 @@ pub struct Retried {
     pub stored: u64,
     /// Rows that were stored already.
     pub duplicates: u64,
+    /// Rows of users who were erased: removed.
+    pub erased: u64,
     /// Rows that Postgres still refuses, and why.
     pub refused: Vec<(i64, String)>,
 }
@@ -41,6 +46,7 @@ pub async fn retry(
         match retry_one(client, id, interval, &mut coverage).await {
             Ok(Fate::Stored) => retried.stored += 1,
             Ok(Fate::Duplicate) => retried.duplicates += 1,
+            Ok(Fate::Erased) => retried.erased += 1,
             // It was retried or discarded elsewhere.
             Ok(Fate::Gone) => {}
             Ok(Fate::Refused(words)) => retried.refused.push((id, words)),
@@ -61,6 +67,8 @@ enum Fate {
     Stored,
     /// It was already stored.
     Duplicate,
+    /// Its user was erased; it was removed.
+    Erased,
     /// It is no longer in quarantine.
     Gone,
     /// It stays in quarantine.
@@ -101,6 +109,9 @@ async fn retry_one(
             None => read_interval(client, table).await?,
         };
         let range = interval.range_of(found.get(1));
+        if range.to_us <= read_kept_from(client, table).await? {
+            return Ok(Fate::Refused(format!("{TOO_OLD_MESSAGE} ({TOO_OLD})")));
+        }
         match ensure(client, table, range, "for a row in quarantine").await {
             Ok(_) => *coverage = read_coverage(client, table).await?,
             Err(
@@ -114,6 +125,11 @@ async fn retry_one(
     }
 
     let transaction = client.transaction().await?;
+    // Before the list of erased users is read, as a batch does: an erasure waits for this row, or
+    // this row finds it on the list.
+    transaction
+        .batch_execute("LOCK TABLE ingest_ledger IN ROW EXCLUSIVE MODE")
+        .await?;
     let taken = transaction
         .query_opt(
             "DELETE FROM ingest_quarantine WHERE id = $1 RETURNING row::text, row_bytes",
@@ -123,6 +139,17 @@ async fn retry_one(
     let Some(taken) = taken else {
         return Ok(Fate::Gone);
     };
+    if is_erased(&transaction, &key, taken.get(0), taken.get(1)).await? {
+        let reason = Reason {
+            table: QUARANTINE,
+            kind: Kind::Erasure,
+            words: "of a user who was erased, when it was tried again",
+            tenant: Some(key.0),
+        };
+        removed::book(&transaction, &reason, 1).await?;
+        transaction.commit().await?;
+        return Ok(Fate::Erased);
+    }
     // A deferred constraint fails at COMMIT; then the row also stays in quarantine.
     let stored = match (taken.get(0), taken.get(1)) {
         (Some(json), _) => insert(&transaction, table, json).await?,
@@ -150,6 +177,25 @@ async fn retry_one(
     } else {
         Fate::Duplicate
     })
+}
+
+/// Whether the row's user was erased, with events of its time.
+async fn is_erased(
+    transaction: &Transaction<'_>,
+    (tenant, occurred_at, _): &RowKey,
+    json: Option<&str>,
+    bytes: Option<Vec<u8>>,
+) -> Result<bool> {
+    let row = transaction
+        .query_one(
+            "SELECT EXISTS (SELECT FROM ingest_erased_subjects
+                             WHERE tenant_id = $1 AND before > $2
+                               AND (user_key = $3
+                                    OR '\\x' || encode(user_key, 'hex') = $4::text::jsonb ->> 'user_key'))",
+            &[tenant, occurred_at, &bytes.and_then(key_in), &json],
+        )
+        .await?;
+    Ok(row.get(0))
 }
 
 /// Inserts a row that is kept as JSON. `false` if nothing was inserted.

@@ -260,7 +260,7 @@ pub struct QuarantinedEvent {
     /// Its place in the body, from 0.
     pub index: u32,
     /// Postgres's code, or one of this service: `IN001`, it waits for a partition; `IN002`, a
-    /// trigger left it out.
+    /// trigger left it out; `IN003`, it is older than what is kept.
     #[schema(example = "23514")]
     pub code: String,
     /// Why, in words.

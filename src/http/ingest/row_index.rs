@@ -2,7 +2,7 @@
 
 use super::response::{Answer, QuarantinedEvent, Room, Summary};
 use crate::event::decode::Decoded;
-use crate::event::result::{LEFT_OUT, PARTITION_BUDGET, QuarantinedRow, RecordResult};
+use crate::event::result::{LEFT_OUT, PARTITION_BUDGET, QuarantinedRow, RecordResult, TOO_OLD};
 
 /// Most bytes of a Postgres message that are passed on; `quarantine show` prints all of it.
 const MESSAGE_BYTES_MAX: usize = 512;
@@ -23,6 +23,9 @@ impl Words {
             return beginning_of(&bad.message);
         }
         let seen = match bad.sqlstate.get(..2) {
+            _ if bad.sqlstate == TOO_OLD => {
+                return "the event is older than what is kept".to_owned();
+            }
             _ if bad.sqlstate == PARTITION_BUDGET => "the event waits for a partition of its time",
             _ if bad.sqlstate == LEFT_OUT => "the database left the event out",
             Some("22") => "the database does not take a value of the event",

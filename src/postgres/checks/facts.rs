@@ -63,7 +63,9 @@ SELECT wanted.name,
            AND NOT has_schema_privilege(e.oid, 'USAGE')) AS closed_schemas
   FROM (VALUES ('exposure_events'), ('interaction_events'), ('ingest_assignments'),
                ('ingest_ledger'), ('ingest_holders'),
-               ('ingest_changed_days'), ('ingest_quarantine'), ('ingest_partition_log'), ('tenants'),
+               ('ingest_changed_days'), ('ingest_retention'),
+               ('ingest_erased_subjects'), ('ingest_removed_rows'),
+               ('ingest_quarantine'), ('ingest_partition_log'), ('tenants'),
                ('tenant_api_keys'), ('ingest_publish_keys'), ('ingest_key_settings'),
                ('ingest_tenant_settings')) AS wanted(name)
   LEFT JOIN pg_class AS c ON c.oid = to_regclass(wanted.name)

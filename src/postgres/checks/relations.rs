@@ -14,7 +14,7 @@ struct Need {
     meaning: &'static str,
 }
 
-const NEEDS: [Need; 12] = [
+const NEEDS: [Need; 15] = [
     Need {
         table: "ingest_ledger",
         privileges: &["SELECT", "INSERT", "UPDATE"],
@@ -32,6 +32,24 @@ const NEEDS: [Need; 12] = [
         privileges: &["SELECT", "INSERT", "UPDATE"],
         severity: Severity::Fault,
         meaning: "no batch can be stored, as the days that it changes are marked there",
+    },
+    Need {
+        table: "ingest_retention",
+        privileges: &["SELECT"],
+        severity: Severity::Fault,
+        meaning: "no batch can be stored, as it says which partitions are not made again",
+    },
+    Need {
+        table: "ingest_erased_subjects",
+        privileges: &["SELECT"],
+        severity: Severity::Fault,
+        meaning: "no batch can be stored, as events of users who were erased are left out",
+    },
+    Need {
+        table: "ingest_removed_rows",
+        privileges: &["SELECT", "INSERT"],
+        severity: Severity::Degraded,
+        meaning: "a batch with events of a user who was erased cannot be stored, as they are booked there",
     },
     Need {
         table: "ingest_quarantine",

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::accounts::erasure::subjects::ErasedSubjects;
 use crate::accounts::status::Health;
 use crate::backoff::Backoff;
 use crate::postgres::session::Session;
@@ -82,4 +83,7 @@ pub(super) struct OpenConnection {
     pub(super) held: Arc<Held>,
     /// The watermark that the next ledger update replaces.
     pub(super) seen: u64,
+    /// The users who were erased, by the number of erasures that the ledger row has.
+    pub(super) erased: ErasedSubjects,
+    pub(super) erasures: i64,
 }

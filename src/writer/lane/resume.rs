@@ -5,7 +5,8 @@ use tokio_postgres::Client;
 
 use super::connection::{CLEAN_BATCHES_TO_TRUST, LaneConnection, OpenConnection};
 use super::{BACKOFF, FencedOff, Writer};
-use crate::accounts::ledger::{LedgerRow, Stream};
+use crate::accounts::erasure::subjects::ErasedSubjects;
+use crate::accounts::ledger::{LedgerRow, Stream, spool_lock};
 use crate::accounts::status::Health;
 use crate::postgres::error::limited;
 use crate::postgres::session::Session;
@@ -53,7 +54,9 @@ impl Writer {
             .await?;
         let client = &session.client;
         let prepared = async {
-            client.batch_execute(READ_ONLY_UNLESS_BEGUN).await?;
+            let lock = spool_lock(self.stream.spool, self.stream.lineage);
+            let begin = format!("{READ_ONLY_UNLESS_BEGUN}; SELECT pg_advisory_lock_shared({lock})");
+            client.batch_execute(&begin).await?;
             Statements::prepare(client, self.stream.table).await
         };
         let doing = "prepare statements";
@@ -63,13 +66,20 @@ impl Writer {
             let row = self.read(client).await?;
             match decide(row.as_ref().map(|row| row.mark), held.me, last, sent) {
                 decision @ (Decision::Committed | Decision::Store { .. }) => {
+                    let erasures = row.as_ref().map_or(0, |row| row.erasures);
                     let totals = row.map(|row| row.totals).unwrap_or_default();
+                    // After their number: who is erased in between changes it.
+                    let reading = ErasedSubjects::read(client);
+                    let doing = "read the erased users";
+                    let erased = limited(doing, STATEMENT_LIMIT, reading).await?;
                     self.status.update(totals);
                     let open = OpenConnection {
                         session,
                         statements,
                         held,
                         seen: totals.watermark,
+                        erased,
+                        erasures,
                     };
                     return Ok((open, decision));
                 }

@@ -9,8 +9,8 @@ use super::connection::{CLEAN_BATCHES_TO_TRUST, LaneConnection};
 use super::{FencedOff, Writer};
 use crate::accounts::status::Health;
 use crate::backoff::{Backoff, jittered};
-use crate::event::result::PARTITION_BUDGET;
 use crate::metrics::{ByReason, ByTable, EventOutcome};
+use crate::partitions::maintain::Uncovered;
 use crate::postgres::error::{self as postgres, ErrorChain};
 use crate::writer::batch::{Batch, BatchResult, RowCounts};
 use crate::writer::decision::Decision;
@@ -150,12 +150,17 @@ impl Writer {
             }));
         };
         let refused = refused?;
+        let erased = match open.erased.is_empty() {
+            true => Vec::new(),
+            false => batch.erased(&open.erased),
+        };
         let held_back = (0..batch.len())
+            .filter(|at| erased.binary_search(at).is_err())
             .filter_map(|at| {
                 let occurred = batch.key(at).occurred_at.0;
                 let mut ranges = refused.iter();
                 let refused = ranges.find(|refused| refused.range.contains(occurred))?;
-                Some((at, waits_for_partition(refused.why)))
+                Some((at, without_partition(refused)))
             })
             .collect();
         let checks_duplicates = connection.checks_left > 0;
@@ -164,11 +169,13 @@ impl Writer {
         let plan = Plan {
             checks_duplicates,
             held_back,
+            erased,
             stream: &self.stream,
             lasts,
             claim: Claim {
                 opening: open.held.me.id,
                 seen: open.seen,
+                erasures: open.erasures,
             },
         };
         let client = &open.session.client;
@@ -219,6 +226,10 @@ impl Writer {
             .count(table, EventOutcome::Duplicate, duplicates);
         self.metrics
             .count(table, EventOutcome::Quarantined, quarantined);
+        let erased = result.erased.len();
+        if erased > 0 {
+            info!(erased, "left out rows of users who were erased");
+        }
         if quarantined > 0 {
             warn!(
                 quarantined,
@@ -247,10 +258,10 @@ impl Writer {
     }
 }
 
-fn waits_for_partition(why: &str) -> RejectedRow {
+fn without_partition(refused: &Uncovered) -> RejectedRow {
     RejectedRow {
-        sqlstate: PARTITION_BUDGET.to_owned(),
-        message: why.to_owned(),
+        sqlstate: refused.code.to_owned(),
+        message: refused.why.to_owned(),
         ..RejectedRow::default()
     }
 }

@@ -94,6 +94,20 @@ async fn a_role_that_may_not_create_is_ready_on_a_schema_that_is_up_to_date() {
         );
         assert!(sentences.contains(&sentence), "{sentences}");
     }
+    // One of a user who was erased is left out, and booked.
+    limited
+        .execute(
+            "INSERT INTO ingest_erased_subjects (tenant_id, user_key, before)
+             SELECT id, '\\x0000000000000000000000000000000000000000000000000000000000000000', 'infinity' FROM tenants;
+             UPDATE ingest_ledger SET erasures = erasures + 1",
+        )
+        .await;
+    let mut erased = shown_now("e");
+    erased["user_id_hash"] = "0".repeat(64).into();
+    let stored = client.post("/v1/exposures", &erased).await;
+    assert_eq!(stored.settled(), (1, 0, 0, 0), "{}", stored.text);
+    assert_eq!(limited.database.count("exposure_events").await, 1);
+    assert_eq!(limited.database.count("ingest_removed_rows").await, 1);
     // An event without a partition affects no other event.
     let mut old = shown("b");
     old["occurred_at"] = "2020-01-01T00:00:00Z".into();
@@ -144,6 +158,21 @@ async fn each_right_that_is_missing_is_named_with_what_it_keeps_from_working() {
             "UPDATE ON ingest_changed_days",
             Fault,
             "may not UPDATE on ingest_changed_days",
+        ),
+        (
+            "SELECT ON ingest_erased_subjects",
+            Fault,
+            "may not SELECT on ingest_erased_subjects",
+        ),
+        (
+            "INSERT ON ingest_removed_rows",
+            Degraded,
+            "may not INSERT on ingest_removed_rows",
+        ),
+        (
+            "SELECT ON ingest_retention",
+            Fault,
+            "may not SELECT on ingest_retention",
         ),
         (
             "INSERT ON ingest_quarantine",

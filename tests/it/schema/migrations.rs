@@ -12,7 +12,7 @@ async fn an_empty_database_gets_the_whole_schema_and_a_second_run_does_nothing()
     let database = Database::empty().await;
     let mut client = database.connect().await;
     let report = migrate(&mut client).await.unwrap();
-    assert_eq!(report.applied.len(), 11, "{report:?}");
+    assert_eq!(report.applied.len(), 13, "{report:?}");
     assert!(!report.is_adopted());
     let again = migrate(&mut client).await.unwrap();
     assert_eq!(
@@ -40,6 +40,7 @@ async fn an_empty_database_gets_the_whole_schema_and_a_second_run_does_nothing()
             "ingest_assignments",
             "ingest_changed_days",
             "ingest_computed_days",
+            "ingest_erased_subjects",
             "ingest_holders",
             "ingest_join_quality",
             "ingest_key_settings",
@@ -48,6 +49,8 @@ async fn an_empty_database_gets_the_whole_schema_and_a_second_run_does_nothing()
             "ingest_posted_assignments",
             "ingest_publish_keys",
             "ingest_quarantine",
+            "ingest_removed_rows",
+            "ingest_retention",
             "ingest_schema_history",
             "ingest_tenant_settings",
             "interaction_events",
@@ -160,7 +163,7 @@ async fn eight_instances_that_start_at_once_migrate_an_empty_database_once() {
         .into_iter()
         .map(|r| r.unwrap())
         .collect();
-    assert_eq!(reports.iter().filter(|r| r.applied.len() == 11).count(), 1);
+    assert_eq!(reports.iter().filter(|r| r.applied.len() == 13).count(), 1);
     assert_eq!(reports.iter().filter(|r| r.applied.is_empty()).count(), 7);
 }
 
