@@ -189,6 +189,8 @@ pub struct Metrics {
     pub partitions_sealed: Counters<ByTable>,
     /// Partitions that are due to be sealed and are not.
     pub partitions_unsealed: Family<ByTable, Gauge<i64, AtomicI64>>,
+    /// Age of the oldest row that is not stored, 0 if there is none.
+    pub oldest_unstored_seconds: Family<ByTable, Gauge<f64, AtomicU64>>,
     /// Bytes of request bodies and rows in memory.
     pub queue_bytes: Gauge<i64, AtomicI64>,
     /// Where the rows are that were accepted under this spool id.
@@ -243,6 +245,7 @@ impl Metrics {
             partitions_ahead_seconds: Family::default(),
             partitions_sealed: Family::default(),
             partitions_unsealed: Family::default(),
+            oldest_unstored_seconds: Family::default(),
             queue_bytes: Gauge::default(),
             rows: Family::default(),
             spool_bytes: Gauge::default(),
@@ -333,6 +336,11 @@ impl Metrics {
             "partitions_unsealed",
             "Partitions whose time is over and that are not sealed yet",
             metrics.partitions_unsealed.clone(),
+        );
+        registry.register(
+            "oldest_unstored_seconds",
+            "Age of the oldest row that is not stored, from its receipt on; 0 if there is none",
+            metrics.oldest_unstored_seconds.clone(),
         );
         registry.register(
             "queue_bytes",

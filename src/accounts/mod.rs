@@ -1,5 +1,5 @@
 //! What is known about the stored rows: the lanes' status, the ledger, the counts of the tables,
-//! the quarantine, and the findings of the checks.
+//! the quarantine, and the findings of the checks; and a survey of all that for the live page.
 
 pub(crate) mod changes;
 pub(crate) mod ledger;
@@ -7,4 +7,5 @@ pub(crate) mod ledger;
 pub mod board;
 pub(crate) mod quarantine;
 pub(crate) mod status;
+pub(crate) mod survey;
 pub(crate) mod verify;

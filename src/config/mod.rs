@@ -23,6 +23,7 @@ pub(crate) mod parse;
 pub mod secret;
 pub mod spool;
 pub mod store;
+pub mod tap;
 pub mod transport;
 pub mod upstream;
 
