@@ -207,10 +207,17 @@ mod tests {
         assert_eq!(lane.last_lag(at(100)), None, "nothing was stored");
         // Seen to wait before the lane has it at hand: at least that long.
         assert!(lane.oldest_age(3, at(100)).is_some());
-        for (received, now, age) in [(Some(at(40)), 100, 60), (Some(at(140)), 100, 0), (None, 100, 0)]
-        {
+        for (received, now, age) in [
+            (Some(at(40)), 100, 60),
+            (Some(at(140)), 100, 0),
+            (None, 100, 0),
+        ] {
             lane.holds(received);
-            assert_eq!(seconds(lane.oldest_age(3, at(now))), Some(age), "{received:?}");
+            assert_eq!(
+                seconds(lane.oldest_age(3, at(now))),
+                Some(age),
+                "{received:?}"
+            );
         }
         lane.holds(Some(at(40)));
         lane.has_stored();

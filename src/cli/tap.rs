@@ -76,7 +76,10 @@ pub(crate) async fn run(config: Tap) -> Result<()> {
 }
 
 async fn look(client: &Client, after: u64) -> Look {
-    let answer = match client.get(&format!("/live?only=bodies&after={after}")).await {
+    let answer = match client
+        .get(&format!("/live?only=bodies&after={after}"))
+        .await
+    {
         Ok(answer) => answer,
         Err(error) => return Look::Away(error),
     };
@@ -95,7 +98,9 @@ fn verdicts(status: u16, body: &[u8]) -> Result<(Vec<Value>, u64)> {
             let began = answer["bodies_began"].as_u64();
             match (answer["bodies"].take(), began) {
                 (Value::Array(bodies), Some(began)) => Ok((bodies, began.max(1))),
-                _ => Err(anyhow!("--url does not lead to recsys-ingest: the answer has no verdicts")),
+                _ => Err(anyhow!(
+                    "--url does not lead to recsys-ingest: the answer has no verdicts"
+                )),
             }
         }
         401 | 403 => bail!(
@@ -125,7 +130,9 @@ fn line(body: &Value) -> String {
         text("ack"),
         text("code"),
     );
-    for name in ["accepted", "rejected", "committed", "duplicates", "quarantined"] {
+    for name in [
+        "accepted", "rejected", "committed", "duplicates", "quarantined",
+    ] {
         match &body[name] {
             Value::Number(count) if name == "accepted" || count.as_u64() != Some(0) => {
                 push(&mut line, format_args!(" {name}={count}"));
@@ -134,12 +141,21 @@ fn line(body: &Value) -> String {
         }
     }
     for reason in body["reasons"].as_array().into_iter().flatten() {
-        let field = reason["field"].as_str().map_or(String::new(), |field| format!("({field})"));
+        let field = reason["field"]
+            .as_str()
+            .map(|field| format!("({field})"))
+            .unwrap_or_default();
         let code = reason["code"].as_str().unwrap_or_default();
-        push(&mut line, format_args!(" {code}{field}×{}", reason["count"]));
+        push(
+            &mut line,
+            format_args!(" {code}{field}×{}", reason["count"]),
+        );
     }
     for warning in body["warnings"].as_array().into_iter().flatten() {
-        push(&mut line, format_args!(" warning:{}", warning.as_str().unwrap_or_default()));
+        push(
+            &mut line,
+            format_args!(" warning:{}", warning.as_str().unwrap_or_default()),
+        );
     }
     line
 }

@@ -66,11 +66,7 @@ impl FromArgMatches for OperatorKey {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let given = OperatorKeyArguments::from_arg_matches(matches)?;
         named(
-            matches,
-            "key",
-            "INGEST_ADMIN_KEY",
-            given.key,
-            given.key_file,
+            matches, "key", "INGEST_ADMIN_KEY", given.key, given.key_file,
         )
         .map(Self)
     }

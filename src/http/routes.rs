@@ -31,7 +31,7 @@ pub(crate) enum Audience {
     Monitoring,
     /// Operators, with a key.
     Operators,
-    /// Readers of the documentation.
+    /// Readers of the documentation, and of the live page's files.
     Readers,
 }
 

@@ -156,7 +156,9 @@ async fn measure(
             table,
             source,
         })?;
-    let measured = rows.iter().map(|row| (row.get(0), (row.get(1), row.get(2))));
+    let measured = rows
+        .iter()
+        .map(|row| (row.get(0), (row.get(1), row.get(2))));
     Ok(measured.collect())
 }
 

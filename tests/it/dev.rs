@@ -292,15 +292,14 @@ async fn a_website_whose_name_resolves_to_this_machine_reads_nothing_of_dev() {
         ("192.0.2.1", 403),
     ] {
         for path in [
-            "/healthz",
-            "/readyz",
-            "/metrics",
-            "/openapi.json",
-            "/",
-            "/live",
+            "/healthz", "/readyz", "/metrics", "/openapi.json", "/", "/live",
         ] {
             // The live page needs no key here.
-            let reply = client.without("x-api-key").header("host", host).get(path).await;
+            let reply = client
+                .without("x-api-key")
+                .header("host", host)
+                .get(path)
+                .await;
             assert_eq!(reply.status, status, "{host}{path}");
             if status == 403 {
                 assert_eq!(reply.problem().1, "host_not_allowed");

@@ -38,10 +38,19 @@ async fn the_page_is_light_and_runs_its_own_files_alone() {
     ] {
         assert!(policy.split("; ").any(|one| one == directive), "{policy}");
     }
-    assert!(!policy.contains("unsafe") && !policy.contains('*'), "{policy}");
+    assert!(
+        !policy.contains("unsafe") && !policy.contains('*'),
+        "{policy}"
+    );
     // The pages beside it keep theirs.
-    for (path, other) in [("/problems", "default-src 'none'; frame-ancestors 'none'"), ("/metrics", "default-src 'none'; frame-ancestors 'none'")] {
-        assert_eq!(client.get(path).await.header("content-security-policy"), other);
+    for (path, other) in [
+        ("/problems", "default-src 'none'; frame-ancestors 'none'"),
+        ("/metrics", "default-src 'none'; frame-ancestors 'none'"),
+    ] {
+        assert_eq!(
+            client.get(path).await.header("content-security-policy"),
+            other
+        );
     }
     let files: Vec<&str> = page
         .text
@@ -58,7 +67,8 @@ async fn the_page_is_light_and_runs_its_own_files_alone() {
         assert_eq!(reply.header("x-content-type-options"), "nosniff", "{path}");
         // With the head, as it goes over the wire.
         let mut wire = RawConnection::open(client.address).await;
-        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        let request =
+            format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
         wire.write(request.as_bytes()).await;
         bytes += wire.read_to_end().await.len();
     }
@@ -66,12 +76,19 @@ async fn the_page_is_light_and_runs_its_own_files_alone() {
     assert!(bytes <= WIRE_BYTES_MAX, "{bytes} bytes");
     // The licence is in what is served.
     let charts = client.get("/live/uplot.js").await.text;
-    assert!(charts.starts_with("/*!\nThe MIT License"), "{}", &charts[..80]);
+    assert!(
+        charts.starts_with("/*!\nThe MIT License"),
+        "{}",
+        &charts[..80]
+    );
     // Nothing inline, which the policy would forbid.
     let is_inline = |tag: &str| tag.starts_with("script") && !tag.contains("src=");
     for tag in page.text.split('<').skip(1) {
         let tag = tag.split('>').next().unwrap();
-        assert!(!is_inline(tag) && !tag.contains(" style=") && !tag.contains(" on"), "{tag}");
+        assert!(
+            !is_inline(tag) && !tag.contains(" style=") && !tag.contains(" on"),
+            "{tag}"
+        );
     }
 }
 
@@ -107,17 +124,29 @@ async fn what_the_page_shows_is_true_and_names_no_one() {
     let clicks = json!([named(click("a")), named(click("a")), wrong, refused]);
     assert_eq!(service.interactions(&clicks).await.settled(), (1, 1, 1, 1));
     assert_eq!(service.exposures(&named(shown("a"))).await.status, 200);
-    service.client().post("/v1/assignments", &assigned("a")).await;
+    service
+        .client()
+        .post("/v1/assignments", &assigned("a"))
+        .await;
     let strict = service.client().query("strict=true");
     let mut unknown = named(shown("b"));
     unknown["secret@field.test"] = 1.into();
     assert_eq!(strict.post("/v1/exposures", &unknown).await.status, 422);
     let stranger = service.client().header("x-api-key", "secret-key");
-    assert_eq!(stranger.post("/v1/exposures", &shown("c")).await.status, 401);
+    assert_eq!(
+        stranger.post("/v1/exposures", &shown("c")).await.status,
+        401
+    );
 
     let live = client.get("/live").await.json;
     let clicks = of(&live["tables"], "table", "interaction_events");
-    for (name, number) in [("accepted", 3), ("rejected", 1), ("stored", 1), ("duplicates", 1), ("quarantined", 1)] {
+    for (name, number) in [
+        ("accepted", 3),
+        ("rejected", 1),
+        ("stored", 1),
+        ("duplicates", 1),
+        ("quarantined", 1),
+    ] {
         assert_eq!(clicks[name], number, "{name}: {clicks:#}");
     }
     assert_eq!(clicks.get("oldest_unstored_seconds"), None, "all is stored");
@@ -126,19 +155,42 @@ async fn what_the_page_shows_is_true_and_names_no_one() {
     let accounts = of(&live["accounts"], "table", "interaction_events");
     assert_eq!(accounts["accepted"], 3, "{accounts}");
     assert_eq!(live["lanes"].as_array().unwrap().len(), 3);
-    assert!(live["lanes"].as_array().unwrap().iter().all(|lane| lane["health"] == "good"));
+    assert!(
+        live["lanes"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|lane| lane["health"] == "good")
+    );
     let rejected = of(&live["rejections"], "code", "invalid_value");
-    assert_eq!((&rejected["count"], &rejected["example"]["field"]), (&json!(1), &json!("event_type")));
-    assert_eq!(of(&live["rejections"], "code", "unknown_field")["example"]["field"], "(masked)");
+    assert_eq!(
+        (&rejected["count"], &rejected["example"]["field"]),
+        (&json!(1), &json!("event_type"))
+    );
+    assert_eq!(
+        of(&live["rejections"], "code", "unknown_field")["example"]["field"],
+        "(masked)"
+    );
 
     let bodies = live["bodies"].as_array().unwrap();
-    let statuses: Vec<_> = bodies.iter().map(|body| body["status"].as_u64().unwrap()).collect();
+    let statuses: Vec<_> = bodies
+        .iter()
+        .map(|body| body["status"].as_u64().unwrap())
+        .collect();
     assert_eq!(statuses, [200, 200, 200, 422, 401]);
     let (clicks, problem) = (&bodies[0], &bodies[4]);
     for (name, value) in [
-        ("endpoint", json!("/v1/interactions")), ("ack", json!("committed")), ("accepted", json!(3)),
-        ("rejected", json!(1)), ("committed", json!(1)), ("duplicates", json!(1)), ("quarantined", json!(1)),
-        ("reasons", json!([{"code": "invalid_value", "field": "event_type", "count": 1}, {"code": "23514", "count": 1}])),
+        ("endpoint", json!("/v1/interactions")),
+        ("ack", json!("committed")),
+        ("accepted", json!(3)),
+        ("rejected", json!(1)),
+        ("committed", json!(1)),
+        ("duplicates", json!(1)),
+        ("quarantined", json!(1)),
+        (
+            "reasons",
+            json!([{"code": "invalid_value", "field": "event_type", "count": 1}, {"code": "23514", "count": 1}]),
+        ),
     ] {
         assert_eq!(clicks[name], value, "{name}: {clicks:#}");
     }
@@ -149,7 +201,11 @@ async fn what_the_page_shows_is_true_and_names_no_one() {
         (format!("only=bodies&after={last}"), 0),
     ] {
         let reply = client.get(&format!("/live?{query}")).await;
-        assert_eq!(reply.json["bodies"].as_array().unwrap().len(), count, "{query}");
+        assert_eq!(
+            reply.json["bodies"].as_array().unwrap().len(),
+            count,
+            "{query}"
+        );
     }
     for query in ["after=x", "only=all", "since=1", "after=-1"] {
         let reply = client.get(&format!("/live?{query}")).await;
@@ -160,24 +216,58 @@ async fn what_the_page_shows_is_true_and_names_no_one() {
     let mut live = Value::Null;
     eventually("the survey", async || {
         live = client.get("/live").await.json;
-        live["quarantine"].as_array().is_some_and(|all| !all.is_empty())
+        live["quarantine"]
+            .as_array()
+            .is_some_and(|all| !all.is_empty())
     })
     .await;
     let quarantined = of(&live["quarantine"], "code", "23514");
     let message = quarantined["message"].as_str().unwrap();
     // The trigger tells the user's key; eight digits of it are left.
-    assert!(message.starts_with("no \\x") && message.ends_with("… today"), "{message}");
-    assert_eq!(message.chars().count(), "no \\x12345678… today".chars().count(), "{message}");
-    for table in ["exposure_events", "interaction_events", "ingest_assignments"] {
+    assert!(
+        message.starts_with("no \\x") && message.ends_with("… today"),
+        "{message}"
+    );
+    assert_eq!(
+        message.chars().count(),
+        "no \\x12345678… today".chars().count(),
+        "{message}"
+    );
+    for table in [
+        "exposure_events", "interaction_events", "ingest_assignments",
+    ] {
         let newest = &of(&live["partitions"], "table", table)["newest"];
-        assert!(newest.as_array().unwrap().iter().any(|part| part["state"] == "hot" && part["bytes"].as_i64().unwrap() > 0), "{newest:#}");
+        assert!(
+            newest
+                .as_array()
+                .unwrap()
+                .iter()
+                .any(|part| part["state"] == "hot" && part["bytes"].as_i64().unwrap() > 0),
+            "{newest:#}"
+        );
     }
-    let instance = of(&live["instances"], "spool", live["instance"].as_str().unwrap());
-    assert_eq!((&instance["is_this"], &instance["stored"]), (&json!(true), &json!(3)), "{instance:#}");
-    assert_eq!(of(&live["totals"], "table", "interaction_events")["quarantined"], 1);
+    let instance = of(
+        &live["instances"],
+        "spool",
+        live["instance"].as_str().unwrap(),
+    );
+    assert_eq!(
+        (&instance["is_this"], &instance["stored"]),
+        (&json!(true), &json!(3)),
+        "{instance:#}"
+    );
+    assert_eq!(
+        of(&live["totals"], "table", "interaction_events")["quarantined"],
+        1
+    );
     let text = live.to_string();
     for secret in [
-        "secret-user", "secret-visitor", "secret-event", "secret@field", "secret-key", "demo",
+        "secret-user",
+        "secret-visitor",
+        "secret-event",
+        "secret@field",
+        "secret-key",
+        "demo",
         &key("demo", Role::Ingest),
     ] {
         assert!(!text.contains(secret), "{secret}: {text}");
@@ -191,7 +281,10 @@ async fn a_row_that_waits_for_postgres_grows_older_on_the_page_and_in_the_metric
     let age = async || {
         let live = client.get("/live").await.json;
         let table = of(&live["tables"], "table", "exposure_events");
-        (live["postgres"]["state"].clone(), table["oldest_unstored_seconds"].as_f64())
+        (
+            live["postgres"]["state"].clone(),
+            table["oldest_unstored_seconds"].as_f64(),
+        )
     };
     let metric = async || {
         let metrics = client.get("/metrics").await.text;
@@ -201,7 +294,10 @@ async fn a_row_that_waits_for_postgres_grows_older_on_the_page_and_in_the_metric
     };
     assert_eq!((age().await.1, metric().await), (None, 0.0));
     rig.cluster.crash();
-    assert_eq!(rig.client.post("/v1/exposures", &shown("a")).await.status, 202);
+    assert_eq!(
+        rig.client.post("/v1/exposures", &shown("a")).await.status,
+        202
+    );
     eventually("the row to be two seconds old", async || {
         let (state, age) = age().await;
         state == "away" && age.is_some_and(|age| age >= 2.0)
@@ -217,7 +313,9 @@ async fn a_row_that_waits_for_postgres_grows_older_on_the_page_and_in_the_metric
     eventually("the row to be stored", async || {
         let live = client.get("/live").await.json;
         let table = of(&live["tables"], "table", "exposure_events");
-        table["last_lag_seconds"].as_f64().is_some_and(|lag| lag >= before)
+        table["last_lag_seconds"]
+            .as_f64()
+            .is_some_and(|lag| lag >= before)
     })
     .await;
 }
@@ -246,19 +344,29 @@ async fn tap_prints_what_becomes_of_each_body() {
     ] {
         let mut process = tap(url, arguments);
         assert_eq!(process.wait().code(), Some(1), "{arguments:?}");
-        assert!(process.log().contains(said), "{arguments:?}: {}", process.log());
+        assert!(
+            process.log().contains(said),
+            "{arguments:?}: {}",
+            process.log()
+        );
     }
     let by_file = Path::to_str(&file).unwrap();
     let mut lines = tap(&url, &["--key-file", by_file]);
     let mut documents = tap(&url, &["--key-file", by_file, "--json"]);
     for process in [&lines, &documents] {
-        eventually("the first look", async || process.log().contains("watching")).await;
+        eventually("the first look", async || {
+            process.log().contains("watching")
+        })
+        .await;
     }
     let body = json!([click("a"), {"event_type": "stare"}]);
     assert_eq!(service.interactions(&body).await.status, 200);
     assert_eq!(service.exposures(&json!({})).await.status, 422);
     for process in [&lines, &documents] {
-        eventually("two verdicts", async || process.answer().lines().count() == 2).await;
+        eventually("two verdicts", async || {
+            process.answer().lines().count() == 2
+        })
+        .await;
     }
     let text = lines.answer();
     for words in [
@@ -269,7 +377,10 @@ async fn tap_prints_what_becomes_of_each_body() {
     }
     let text = documents.answer();
     let first: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
-    assert_eq!((&first["status"], &first["rejected"]), (&json!(200), &json!(1)));
+    assert_eq!(
+        (&first["status"], &first["rejected"]),
+        (&json!(200), &json!(1))
+    );
     for process in [&mut lines, &mut documents] {
         assert_eq!(process.stop().code(), Some(143));
     }

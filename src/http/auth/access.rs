@@ -60,8 +60,7 @@ impl Access {
         hasher: &ApiKeyHasher,
         now: Micros,
     ) -> Result<Self, Problem> {
-        let (caller, snapshot) =
-            authenticated(headers, query_key, tenants, hasher, now).await?;
+        let (caller, snapshot) = authenticated(headers, query_key, tenants, hasher, now).await?;
         let allowed: &[Role] = match table {
             Table::Exposures | Table::Assignments => &[Role::Ingest, Role::Service],
             Table::Interactions => &[Role::Ingest, Role::Service, Role::Publish],

@@ -58,7 +58,10 @@ pub(crate) async fn live(
     let look = look.map_err(|error| Problem::bad_request("invalid_query", error.body_text()));
     // `dev` shows it to this machine's own programs, to which it has told its keys in a file.
     if app.live.env_file.is_none() {
-        let key = look.as_ref().ok().and_then(|Query(look)| look.key.as_deref());
+        let key = look
+            .as_ref()
+            .ok()
+            .and_then(|Query(look)| look.key.as_deref());
         operator::check(&headers, key, &app.tenants, &app.key_hasher, now).await?;
     }
     let Query(look) = look?;

@@ -16,10 +16,7 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// uPlot 1.6.32, as its package on npm has it, with its licence, which has to be in all copies.
 static UPLOT: LazyLock<Bytes> = LazyLock::new(|| {
-    let (licence, script) = (
-        include_str!("uplot.LICENSE"),
-        include_str!("uplot.min.js"),
-    );
+    let (licence, script) = (include_str!("uplot.LICENSE"), include_str!("uplot.min.js"));
     format!("/*!\n{licence}*/\n{script}").into()
 });
 

@@ -175,7 +175,6 @@ struct Refusals {
     count: u64,
 }
 
-
 impl Live {
     /// What there is now, with the verdicts whose numbers are higher than `after`.
     pub(super) fn of(app: &App, now: Micros, after: u64) -> Self {
@@ -201,7 +200,9 @@ impl Live {
                     .map(|path| path.display().to_string()),
             },
             postgres: PostgresState::of(app, &survey),
-            tables: Table::ALL.map(|table| TableState::of(app, table, now)).into(),
+            tables: Table::ALL
+                .map(|table| TableState::of(app, table, now))
+                .into(),
             spool: SpoolUsage::of(app),
             memory: Fill {
                 used: used as u64,
@@ -257,7 +258,8 @@ impl PostgresState {
                 (AWAY, words)
             }
             Health::SettingAside => {
-                let words = "Postgres answers, and every row that came last was set aside in quarantine.";
+                let words =
+                    "Postgres answers, and every row that came last was set aside in quarantine.";
                 (REFUSING, words)
             }
             Health::Good if !was_reached => {

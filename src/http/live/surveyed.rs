@@ -192,7 +192,10 @@ mod tests {
         for (message, told) in [
             (String::new(), String::new()),
             ("value 12 is bad".to_owned(), "value 12 is bad".to_owned()),
-            (format!("user \\x{key} is barred"), "user \\xabababab… is barred".to_owned()),
+            (
+                format!("user \\x{key} is barred"),
+                "user \\xabababab… is barred".to_owned(),
+            ),
             (key, "abababab…".to_owned()),
             (
                 "event 0198c3b1-7e1b-7000-8000-000000000001".to_owned(),

@@ -78,13 +78,18 @@ impl Page {
             page.call(&format!("{domain}.enable"), json!({})).await;
         }
         page.call("Page.navigate", json!({"url": url})).await;
-        page.until("the page to be there", "document.readyState === 'complete'")
-            .await;
+        let is_there = "location.href !== 'about:blank' && document.readyState === 'complete'";
+        page.until("the page to be there", is_there).await;
         page
     }
 
     /// Calls a method of the protocol; returns its result.
     pub async fn call(&mut self, method: &str, parameters: Value) -> Value {
+        let answer = self.ask(method, parameters).await;
+        answer.unwrap_or_else(|error| panic!("{method}: {error}"))
+    }
+
+    async fn ask(&mut self, method: &str, parameters: Value) -> Result<Value, Value> {
         self.last_id += 1;
         let id = self.last_id;
         let mut command = json!({"id": id, "method": method, "params": parameters});
@@ -98,8 +103,10 @@ impl Page {
             loop {
                 let mut message = self.messages.recv().await.expect("the browser ended");
                 if message["id"] == id {
-                    assert!(message["error"].is_null(), "{method}: {message}");
-                    return message["result"].take();
+                    return match message["error"].take() {
+                        Value::Null => Ok(message["result"].take()),
+                        error => Err(error),
+                    };
                 }
                 self.complaints.extend(complaint(&message));
             }
@@ -112,7 +119,10 @@ impl Page {
     pub async fn eval(&mut self, expression: &str) -> Value {
         let parameters =
             json!({"expression": expression, "returnByValue": true, "awaitPromise": true});
-        let mut result = self.call("Runtime.evaluate", parameters).await;
+        // An error of the protocol: the page has just been left for another one.
+        let Ok(mut result) = self.ask("Runtime.evaluate", parameters).await else {
+            return Value::Null;
+        };
         assert!(
             result["exceptionDetails"].is_null(),
             "{expression}: {result:#}"

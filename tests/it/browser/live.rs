@@ -20,20 +20,27 @@ const NAMELESS: &str = "
 async fn open(rig: &Rig, chromium: &str, secret: &str) -> Page {
     let url = format!("http://{}/", rig.address());
     let mut page = Page::open(chromium, &url).await;
-    page.until("the page to ask for a key", "!document.getElementById('key-form').hidden")
-        .await;
+    page.until(
+        "the page to ask for a key",
+        "!document.getElementById('key-form').hidden",
+    )
+    .await;
     assert_eq!(
         page.eval("document.activeElement.id").await,
         "key",
         "it can be typed at once"
     );
     for (typed, then) in [
-        ("wrong", "document.getElementById('key-why').textContent.includes('no such API key')"),
+        (
+            "wrong",
+            "document.getElementById('key-why').textContent.includes('no such API key')",
+        ),
         (secret, "!document.getElementById('main').hidden"),
     ] {
         let text = json!({"text": typed});
         page.call("Input.insertText", text).await;
-        page.eval("document.getElementById('key-form').requestSubmit()").await;
+        page.eval("document.getElementById('key-form').requestSubmit()")
+            .await;
         page.until("the key to be looked at", then).await;
     }
     page
@@ -74,7 +81,8 @@ async fn the_live_page_shows_events_as_they_come_and_says_what_is_away() {
         ("stored-0", "1"),
         ("oldest-1", "none"),
     ] {
-        page.until(id, &format!("{} === '{number}'", text(id))).await;
+        page.until(id, &format!("{} === '{number}'", text(id)))
+            .await;
     }
     for (id, words) in [
         ("bodies", "/v1/interactions"),
@@ -89,8 +97,11 @@ async fn the_live_page_shows_events_as_they_come_and_says_what_is_away() {
         page.until(words, &format!("{}.includes('{words}')", text(id)))
             .await;
     }
-    page.until("the charts", "document.querySelectorAll('canvas').length === 2")
-        .await;
+    page.until(
+        "the charts",
+        "document.querySelectorAll('canvas').length === 2",
+    )
+    .await;
     let all = page.eval("document.documentElement.outerHTML").await;
     for secret in ["secret-event", "secret-user", &key("demo", Role::Viewer)] {
         assert!(!all.as_str().unwrap().contains(secret), "{secret}");
@@ -101,18 +112,29 @@ async fn the_live_page_shows_events_as_they_come_and_says_what_is_away() {
         for scheme in ["light", "dark"] {
             page.show_as(width, scheme).await;
             let wide = page.eval("document.documentElement.scrollWidth").await;
-            assert!(wide.as_u64().unwrap() <= u64::from(width), "{width}: {wide}");
+            assert!(
+                wide.as_u64().unwrap() <= u64::from(width),
+                "{width}: {wide}"
+            );
         }
     }
     assert_eq!(page.eval(NAMELESS).await, 0);
     let alive = "[...document.querySelectorAll('[aria-live]')].map(part => part.id).join()";
-    assert_eq!(page.eval(alive).await, "states", "only changes of state are said");
-    page.eval("document.body.tabIndex = -1; document.body.focus()").await;
+    assert_eq!(
+        page.eval(alive).await,
+        "states",
+        "only changes of state are said"
+    );
+    page.eval("document.body.tabIndex = -1; document.body.focus()")
+        .await;
     page.press("Tab", 9, "").await;
     assert_eq!(page.eval("document.activeElement.className").await, "skip");
     page.press("Enter", 13, "\r").await;
-    page.until("the skip link to lead to the numbers", "location.hash === '#now'")
-        .await;
+    page.until(
+        "the skip link to lead to the numbers",
+        "location.hash === '#now'",
+    )
+    .await;
 
     // Postgres goes: events are taken, and wait.
     rig.cluster.crash();
@@ -121,19 +143,34 @@ async fn the_live_page_shows_events_as_they_come_and_says_what_is_away() {
         &format!("{}.includes('Postgres is away')", text("postgres-state")),
     )
     .await;
-    assert_eq!(rig.client.post("/v1/interactions", &click("c")).await.status, 202);
-    page.until("the event to arrive", &format!("{} === '3'", text("accepted-1")))
-        .await;
-    page.until("the event to wait", &format!("{} !== 'none'", text("oldest-1")))
-        .await;
+    assert_eq!(
+        rig.client
+            .post("/v1/interactions", &click("c"))
+            .await
+            .status,
+        202
+    );
+    page.until(
+        "the event to arrive",
+        &format!("{} === '3'", text("accepted-1")),
+    )
+    .await;
+    page.until(
+        "the event to wait",
+        &format!("{} !== 'none'", text("oldest-1")),
+    )
+    .await;
     rig.cluster.restart();
     page.until(
         "Postgres to be there again",
         &format!("{}.includes('Postgres answers')", text("postgres-state")),
     )
     .await;
-    page.until("the event to be stored", &format!("{} === '3'", text("stored-1")))
-        .await;
+    page.until(
+        "the event to be stored",
+        &format!("{} === '3'", text("stored-1")),
+    )
+    .await;
 
     // The service itself goes.
     rig.process.kill();
@@ -142,7 +179,11 @@ async fn the_live_page_shows_events_as_they_come_and_says_what_is_away() {
         &format!("{}.includes('does not answer')", text("service-state")),
     )
     .await;
-    assert_eq!(page.complaints(), [""; 0], "exceptions, or what the policy forbids");
+    assert_eq!(
+        page.complaints(),
+        [""; 0],
+        "exceptions, or what the policy forbids"
+    );
 }
 
 /// Takes the README's pictures: `cargo test --test it pictures_of_the_live_page -- --ignored`.
@@ -177,8 +218,11 @@ async fn pictures_of_the_live_page() {
         }
         tokio::time::sleep(std::time::Duration::from_millis(500)).await;
     }
-    page.until("partitions", "document.querySelectorAll('.timeline li').length > 3")
-        .await;
+    page.until(
+        "partitions",
+        "document.querySelectorAll('.timeline li').length > 3",
+    )
+    .await;
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
     for (width, scheme, height, path) in [
