@@ -102,13 +102,12 @@ function showStates(live) {
   document.title = `${trouble}recsys-ingest`;
 }
 
-function serviceIsAway(why) {
+function serviceIsAway(title, why) {
   if (!away) addGap();
   away = true;
-  // Before the first answer there is nothing else to show.
-  if (!shown.has('postgres-state')) state('postgres-state', 'warn', 'Postgres:', 'not known.');
-  else state('postgres-state', 'warn', 'Postgres:', 'not known while the service does not answer; what is below is from before.');
-  state('service-state', 'bad', 'The service does not answer.', why);
+  const before = samples.length ? ' What is below is from before.' : '';
+  state('postgres-state', 'warn', 'Postgres:', `not known until the service answers.${before}`);
+  state('service-state', 'bad', title, why);
   document.title = 'Away – recsys-ingest';
   reveal();
 }
@@ -379,7 +378,7 @@ async function look() {
   const body = await answer.json();
   if (answer.status === 401 || answer.status === 403) { askForKey(body.detail); return false; }
   if (answer.ok) show(body);
-  else serviceIsAway(`It says ${answer.status}: ${body.detail}.`);
+  else serviceIsAway(`The service answers with ${answer.status}:`, `${body.detail}. This page goes on asking.`);
   return true;
 }
 
@@ -391,7 +390,8 @@ async function poll() {
   try {
     goesOn = await look();
   } catch (error) {
-    serviceIsAway(error.name === 'TimeoutError' ? 'It takes too long. This page goes on asking.' : 'It is stopped, or not reached from here. This page goes on asking.');
+    const why = error.name === 'TimeoutError' ? 'It takes too long.' : 'It is stopped, or not reached from here.';
+    serviceIsAway('The service does not answer.', `${why} This page goes on asking.`);
   }
   asking = false;
   if (goesOn) timer = setTimeout(poll, EVERY_MS);

@@ -275,10 +275,10 @@ impl Reasons {
     fn add(&mut self, code: Cow<'static, str>, field: Option<&str>, count: usize) {
         let field = field.map(masked);
         let is_same = |reason: &&mut Reason| reason.code == code && reason.field == field;
-        match self.told.iter_mut().find(is_same) {
-            Some(reason) => reason.count += count,
-            None if self.told.len() < REASONS_MAX => self.told.push(Reason { code, field, count }),
-            None => {}
+        if let Some(reason) = self.told.iter_mut().find(is_same) {
+            reason.count += count;
+        } else if self.told.len() < REASONS_MAX {
+            self.told.push(Reason { code, field, count });
         }
     }
 }
