@@ -154,7 +154,7 @@ async fn what_the_page_shows_is_true_and_names_no_one() {
     assert!((0.0..120.0).contains(&lag), "{lag}");
     let accounts = of(&live["accounts"], "table", "interaction_events");
     assert_eq!(accounts["accepted"], 3, "{accounts}");
-    assert_eq!(live["lanes"].as_array().unwrap().len(), 3);
+    assert_eq!(live["lanes"].as_array().unwrap().len(), 5);
     assert!(
         live["lanes"]
             .as_array()

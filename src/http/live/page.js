@@ -86,20 +86,19 @@ function state(id, kind, title, words) {
   if (shown.get(id) === text) return;
   shown.set(id, text);
   node.className = `state ${kind}`;
-  node.replaceChildren(el('b', {}, title), words);
+  node.replaceChildren(...title ? [el('b', {}, title)] : [], words);
 }
 
 const SERVICE = { ready: ['good', 'Ready.'], degraded: ['warn', 'Degraded.'], unready: ['bad', 'Takes no events.'] };
-const POSTGRES = { here: ['good', 'Postgres is there.'], away: ['bad', 'Postgres is away.'], refusing: ['warn', 'Postgres refuses rows.'], fault: ['bad', 'Postgres: a fault.'] };
+const POSTGRES = { here: ['good', ''], away: ['bad', 'Postgres is away'], refusing: ['warn', 'Postgres refuses rows'], fault: ['bad', 'Events cannot be stored'] };
 
 function showStates(live) {
   const [kind, title] = SERVICE[live.service.status] ?? ['warn', live.service.status];
   const words = live.service.reasons.join(' · ') || 'Events are taken.';
   state('service-state', kind, title, words);
-  const [postgresKind, postgresTitle] = POSTGRES[live.postgres.state] ?? ['warn', live.postgres.state];
-  state('postgres-state', postgresKind, postgresTitle, live.postgres.words);
-  const trouble = live.postgres.state === 'here' ? '' : `${postgresTitle.replace('.', '')} – `;
-  document.title = `${trouble}recsys-ingest`;
+  const [postgresKind, trouble] = POSTGRES[live.postgres.state] ?? ['warn', live.postgres.state];
+  state('postgres-state', postgresKind, '', live.postgres.words);
+  document.title = `${trouble}${trouble && ' – '}recsys-ingest`;
 }
 
 function serviceIsAway(title, why) {
@@ -152,7 +151,7 @@ function showTiles(live) {
 
 function showFills(live) {
   const fills = [
-    ['Spool', live.spool.bytes, live.spool.bytes_max, bytes, `${whole(live.spool.segments)} segments, ${whole(live.spool.frames)} records not stored${live.spool.lost ? `, ${whole(live.spool.lost)} rows lost` : ''}`],
+    ['Spool', live.spool.bytes, live.spool.bytes_max, bytes, `${whole(live.spool.segments)} segment${live.spool.segments === 1 ? '' : 's'}, ${whole(live.spool.frames)} records not stored${live.spool.lost ? `, ${whole(live.spool.lost)} rows lost` : ''}`],
     ['Memory for events on their way', live.memory.used, live.memory.max, bytes, ''],
     ['Connections', live.connections.used, live.connections.max, whole, ''],
   ];
@@ -175,7 +174,8 @@ function showFills(live) {
 const HEALTH = { good: 'stores', setting_aside: 'sets every row aside', away: 'Postgres is away or busy', undecided: 'waits for more rows, to tell what is wrong', fault: 'an operator has to act' };
 
 function showLanes(live) {
-  const rows = live.lanes.map(lane => ({ ...lane, oldest_unstored_seconds: lane.oldest_unstored_seconds && Math.round(lane.oldest_unstored_seconds) }));
+  const rows = live.lanes.map(lane => ({ ...lane, oldest_unstored_seconds: lane.oldest_unstored_seconds && Math.round(lane.oldest_unstored_seconds) }))
+    .sort((a, b) => a.table.localeCompare(b.table) || a.shard - b.shard);
   render('lanes', rows, () => table('Lanes: the writers to Postgres', [
     ['table', lane => lane.table], ['lane', lane => lane.shard, 'number'],
     ['state', lane => HEALTH[lane.health] ?? lane.health, lane => lane.health === 'good' ? 'good' : lane.health === 'fault' || lane.health === 'away' ? 'bad' : 'warn'],
@@ -200,7 +200,7 @@ function drawCharts(names) {
   const make = (id, decimals) => new uPlot({
     width: Math.max($(id).clientWidth, 100), height: 180, legend: { show: false }, cursor: { show: false },
     scales: { y: { range: (self, min, max) => [0, Math.max(max ?? 0, 1) * 1.05] } },
-    axes: [{ ...axis }, { ...axis, size: 56, values: (self, ticks) => ticks.map(tick => tick.toLocaleString('en', { maximumFractionDigits: decimals })) }],
+    axes: [{ ...axis, space: 70, values: (self, ticks) => ticks.map(tick => new Date(1000 * tick).toISOString().slice(11, 19)) }, { ...axis, size: 56, values: (self, ticks) => ticks.map(tick => tick.toLocaleString('en', { maximumFractionDigits: decimals })) }],
     series: [{}, ...names.map((name, at) => ({ label: name, stroke: colour(COLOURS[at]), width: 2, dash: [[], [8, 4], [2, 3]][at], points: { show: false } }))],
   }, [[], ...names.map(() => [])], $(id));
   charts = [make('rate-chart', 0), make('lag-chart', 1)];

@@ -1,13 +1,14 @@
 //! The live page in a real browser: numbers move as events come, and what is away is said to be.
 
 use std::path::Path;
+use std::time::Duration;
 
 use recsys_ingest::tenants::role::Role;
 use serde_json::{Value, json};
 
 use super::chromium;
 use super::devtools::Page;
-use crate::harness::{Rig, assigned, click, key, shown};
+use crate::harness::{Client, Rig, assigned, click, key, shown};
 
 /// The names of a page's parts that assistive programs need, in the page's own words.
 const NAMELESS: &str = "
@@ -186,6 +187,30 @@ async fn the_live_page_shows_events_as_they_come_and_says_what_is_away() {
     );
 }
 
+/// A body of each kind, again and again.
+async fn keep_posting(client: Client) {
+    for n in 0.. {
+        let now = jiff::Timestamp::now().as_microsecond();
+        let now = jiff::Timestamp::from_microsecond(now).unwrap().to_string();
+        let at = |mut event: Value, time: &str, id: String| {
+            event["event_id"] = id.into();
+            event[time] = now.clone().into();
+            event
+        };
+        let clicks = (0..=n % 9).map(|m| at(click(""), "occurred_at", format!("{n}-{m}")));
+        let wrong = (n % 7 == 0).then(|| json!({"event_type": "stare", "item_id": "lamp"}));
+        let clicks: Vec<Value> = clicks.chain(wrong).collect();
+        client.post("/v1/interactions", &json!(clicks)).await;
+        if n % 3 == 0 {
+            let shown = at(shown(""), "occurred_at", n.to_string());
+            client.post("/v1/exposures", &shown).await;
+            let assigned = at(assigned(""), "ts", n.to_string());
+            client.post("/v1/assignments", &assigned).await;
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+}
+
 /// Takes the README's pictures: `cargo test --test it pictures_of_the_live_page -- --ignored`.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "writes into docs/"]
@@ -196,28 +221,8 @@ async fn pictures_of_the_live_page() {
     let rig = Rig::start(|settings| settings.with("--default-ack", "durable")).await;
     let mut page = open(&rig, &chromium, &key("demo", Role::Viewer)).await;
     page.show_as(1440, "light").await;
-    for n in 0..60 {
-        let id = format!("e{n}");
-        let mut now = click(&id);
-        now["occurred_at"] = jiff::Timestamp::now().to_string().into();
-        let mut bad = now.clone();
-        bad["event_type"] = "stare".into();
-        let bad = if n % 7 == 0 { Some(bad) } else { None };
-        let clicks: Vec<Value> = (0..=n % 9)
-            .map(|at| {
-                let mut one = now.clone();
-                one["event_id"] = format!("{id}-{at}").into();
-                one
-            })
-            .chain(bad)
-            .collect();
-        rig.client.post("/v1/interactions", &json!(clicks)).await;
-        if n % 3 == 0 {
-            rig.client.post("/v1/exposures", &shown(&id)).await;
-            rig.client.post("/v1/assignments", &assigned(&id)).await;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
-    }
+    let posting = tokio::spawn(keep_posting(rig.client.clone()));
+    tokio::time::sleep(Duration::from_secs(40)).await;
     page.until(
         "partitions",
         "document.querySelectorAll('.timeline li').length > 3",
@@ -226,15 +231,45 @@ async fn pictures_of_the_live_page() {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
     for (width, scheme, height, path) in [
-        (1440, "light", 1150, docs.join("live-page.png")),
+        (1440, "light", 850, docs.join("live-page.png")),
         (390, "dark", 1150, docs.join("live-page-390.png")),
         (1440, "dark", 6000, folder.join("live-1440-dark.png")),
         (390, "light", 9000, folder.join("live-390-light.png")),
     ] {
         page.show_as(width, scheme).await;
         // The charts are drawn again with the next answer.
-        tokio::time::sleep(std::time::Duration::from_millis(2500)).await;
+        tokio::time::sleep(Duration::from_millis(2500)).await;
         page.picture(&path, height).await;
         println!("{}", path.display());
     }
+    posting.abort();
+}
+
+/// Seconds of CPU, in user mode and in the kernel, that a process has used.
+fn cpu_seconds(pid: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let after_name = stat.rsplit_once(") ").unwrap().1;
+    let ticks = |at: usize| -> f64 { after_name.split(' ').nth(at).unwrap().parse().unwrap() };
+    (ticks(11) + ticks(12)) / 100.0
+}
+
+/// What an open page costs the service: `cargo test --release --test it cost_of_an_open_page --
+/// --ignored --nocapture`.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement of two minutes"]
+async fn cost_of_an_open_page() {
+    let Some(chromium) = chromium::find() else {
+        return;
+    };
+    let rig = Rig::start(|settings| settings.with("--default-ack", "durable")).await;
+    let measured = async || {
+        let before = cpu_seconds(rig.process.pid());
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        100.0 * (cpu_seconds(rig.process.pid()) - before) / 60.0
+    };
+    let closed = measured().await;
+    let _page = open(&rig, &chromium, &key("demo", Role::Viewer)).await;
+    let opened = measured().await;
+    println!("CPU of the service: {closed:.2} % with the page closed, {opened:.2} % with it open");
+    assert!(opened - closed <= 1.0, "{closed:.2} %, {opened:.2} %");
 }
