@@ -200,6 +200,8 @@ pub struct Metrics {
     pub partitions_unsealed: Family<ByTable, Gauge<i64, AtomicI64>>,
     /// Partitions that this process removed because of their age.
     pub partitions_removed: Counters<ByTable>,
+    /// Age of the oldest row that is not stored, 0 if there is none.
+    pub oldest_unstored_seconds: Family<ByTable, Gauge<f64, AtomicU64>>,
     /// Bytes of request bodies and rows in memory.
     pub queue_bytes: Gauge<i64, AtomicI64>,
     /// Where the rows are that were accepted under this spool id.
@@ -256,6 +258,7 @@ impl Metrics {
             partitions_sealed: Family::default(),
             partitions_unsealed: Family::default(),
             partitions_removed: Family::default(),
+            oldest_unstored_seconds: Family::default(),
             queue_bytes: Gauge::default(),
             rows: Family::default(),
             spool_bytes: Gauge::default(),
@@ -356,6 +359,11 @@ impl Metrics {
             "partitions_removed",
             "Partitions that this instance removed, as they were older than what is kept",
             metrics.partitions_removed.clone(),
+        );
+        registry.register(
+            "oldest_unstored_seconds",
+            "Age of the oldest row that is not stored, from its receipt on; 0 if there is none",
+            metrics.oldest_unstored_seconds.clone(),
         );
         registry.register(
             "queue_bytes",

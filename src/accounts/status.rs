@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::ledger::{Stream, Totals};
+use crate::event::time::Micros;
 
 /// The health of a lane, from good to worst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,6 +37,12 @@ struct Progress {
     totals: Totals,
     /// When the batch that is being stored was begun.
     storing_since: Option<Instant>,
+    /// When the first row of the batch at hand was received.
+    held_from: Option<Micros>,
+    /// Since when rows are seen to wait, without a batch being stored in between.
+    waiting_since: Option<Instant>,
+    /// When the first row of the last stored batch was received, and when that batch was stored.
+    last: Option<(Micros, Instant)>,
 }
 
 /// A batch takes well under a second. After this long Postgres is away without an error: frozen, or
@@ -74,6 +81,48 @@ impl LaneStatus {
         self.progress().storing_since = storing.then(Instant::now);
     }
 
+    /// Records when the first row of the batch at hand was received: no row of the lane that is not
+    /// stored is older.
+    pub(crate) fn holds(&self, received_at: Option<Micros>) {
+        self.progress().held_from = received_at;
+    }
+
+    /// Records that the batch at hand is stored.
+    pub(crate) fn has_stored(&self) {
+        let mut progress = self.progress();
+        progress.storing_since = None;
+        progress.waiting_since = None;
+        if let Some(received_at) = progress.held_from.take() {
+            progress.last = Some((received_at, Instant::now()));
+        }
+    }
+
+    /// How old the oldest row is that is not stored, from its receipt on; `None` if there is none.
+    /// `rows`: those of the lane that are not acked.
+    ///
+    /// Exact once the lane has the row at hand. Before that (at a start while Postgres is away) it
+    /// is at least the time since the row was first seen to wait.
+    pub fn oldest_age(&self, rows: u64, now: Micros) -> Option<Duration> {
+        let mut progress = self.progress();
+        if rows == 0 {
+            progress.waiting_since = None;
+            return None;
+        }
+        let waits = progress
+            .waiting_since
+            .get_or_insert_with(Instant::now)
+            .elapsed();
+        let held = progress.held_from.map(|from| between(from, now));
+        Some(held.map_or(waits, |held| held.max(waits)))
+    }
+
+    /// How long the oldest row of the last batch took from its receipt to the COMMIT; `None` before
+    /// the first batch.
+    pub fn last_lag(&self, now: Micros) -> Option<Duration> {
+        let (received_at, stored) = self.progress().last?;
+        Some(between(received_at, now).saturating_sub(stored.elapsed()))
+    }
+
     /// Makes the health at least as bad as `health`; returns the health before.
     pub(crate) fn raise(&self, health: Health) -> Health {
         Health::of(self.health.fetch_max(health as u8, Ordering::Relaxed))
@@ -109,7 +158,23 @@ impl LaneStatus {
     }
 }
 
+/// From one time to a later one; nothing if the clock was set back in between.
+fn between(from: Micros, to: Micros) -> Duration {
+    Duration::from_micros(u64::try_from(to.0.saturating_sub(from.0)).unwrap_or(0))
+}
+
 impl Health {
+    /// The health in one word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Health::Good => "good",
+            Health::SettingAside => "setting_aside",
+            Health::Away => "away",
+            Health::Undecided => "undecided",
+            Health::Fault => "fault",
+        }
+    }
+
     fn of(number: u8) -> Self {
         match number {
             0 => Health::Good,
@@ -118,5 +183,48 @@ impl Health {
             3 => Health::Undecided,
             _ => Health::Fault,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::event::table::Table;
+
+    #[test]
+    fn the_age_of_the_oldest_row_counts_from_its_receipt() {
+        let lane = LaneStatus::new(Stream {
+            spool: Uuid::nil(),
+            lineage: Uuid::nil(),
+            number: 0,
+            table: Table::Exposures,
+        });
+        let at = |seconds: i64| Micros(seconds * 1_000_000);
+        let seconds = |age: Option<Duration>| age.map(|age| age.as_secs());
+        assert_eq!(seconds(lane.oldest_age(0, at(100))), None, "nothing waits");
+        assert_eq!(lane.last_lag(at(100)), None, "nothing was stored");
+        // Seen to wait before the lane has it at hand: at least that long.
+        assert!(lane.oldest_age(3, at(100)).is_some());
+        for (received, now, age) in [
+            (Some(at(40)), 100, 60),
+            (Some(at(140)), 100, 0),
+            (None, 100, 0),
+        ] {
+            lane.holds(received);
+            assert_eq!(
+                seconds(lane.oldest_age(3, at(now))),
+                Some(age),
+                "{received:?}"
+            );
+        }
+        lane.holds(Some(at(40)));
+        lane.has_stored();
+        assert_eq!(seconds(lane.oldest_age(0, at(100))), None, "all is stored");
+        let lag = lane.last_lag(at(100)).expect("a batch was stored");
+        assert!((59..=60).contains(&lag.as_secs()), "{lag:?}");
+        // Rows of the next batch are younger than those that are stored.
+        assert!(seconds(lane.oldest_age(1, at(100))).is_some_and(|age| age < 10));
     }
 }

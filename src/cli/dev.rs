@@ -143,6 +143,18 @@ fn allowed_hosts(address: SocketAddr, more: &[String]) -> Option<Vec<String>> {
     })
 }
 
+/// Whether only this machine's own programs reach the service: its live page then needs no key.
+fn is_private(listeners: &[TcpListener], operators: Option<&ListenAddress>) -> bool {
+    let own = |address: std::io::Result<SocketAddr>| {
+        address.is_ok_and(|address| address.ip().is_loopback())
+    };
+    let is_own = |listens: &ListenAddress| {
+        let resolved = listens.resolve();
+        resolved.is_ok_and(|all| all.into_iter().all(|address| own(Ok(address))))
+    };
+    listeners.iter().all(|listener| own(listener.local_addr())) && operators.is_none_or(is_own)
+}
+
 /// Removes `dev.env`: it exists only while the service is ready.
 fn forget_dev_env(dir: &Path) -> Result<()> {
     let path = dir.join("dev.env");
@@ -169,6 +181,9 @@ async fn serve(
     serve.database.libpq = LibpqEnvironment::default();
     serve.transport.hosts = hosts;
     let operators = serve.transport.ops_listen.clone();
+    if is_private(&listeners, operators.as_ref()) {
+        serve.transport.env_file = Some(dir.join("dev.env"));
+    }
     if serve.transport.tls_cert.is_some() {
         environment.set("INGEST_URL", &format!("https://{address}"));
     }
@@ -311,7 +326,8 @@ fn say_hello(url: &str, operators: Option<&ListenAddress>, dev_env: &Path) {
     let docs = operators.map_or_else(|| url.to_owned(), |address| format!("http://{address}"));
     let text = format!(
         r#"
-recsys-ingest is ready on {url} (description: {docs}/docs).
+recsys-ingest is ready on {url}.
+Open {docs}/ in a browser to see events arrive ({docs}/docs describes the API).
 Everything else is in {env}. In another terminal:
 
   . {env}

@@ -16,6 +16,7 @@ pub(crate) mod ship;
 pub(crate) mod shipping;
 pub(crate) mod signals;
 pub(crate) mod spool;
+pub(crate) mod tap;
 pub(crate) mod tenants;
 pub(crate) mod terminal;
 pub(crate) mod users;
@@ -36,6 +37,7 @@ use crate::config::demo::Demo;
 use crate::config::dev::Dev;
 use crate::config::import::{Import, Ship};
 use crate::config::log::{Log, LogFormat};
+use crate::config::tap::Tap;
 use crate::config::{Serve, environment};
 use crate::postgres::session::sessions_ended;
 use crate::service::bind::bind;
@@ -94,6 +96,8 @@ pub enum Command {
     Ship(Box<Ship>),
     /// Play a small shop against a running service: lists served, shown, clicked and bought from; and show what Postgres holds of it
     Demo(Box<Demo>),
+    /// Print what becomes of each body that a running service is sent, as it comes
+    Tap(Box<Tap>),
     /// Bring the database's schema up to date
     Migrate(Database),
     /// Show the SQL that removes what the suite's own migrations add to the event tables and every new row pays for: indexes of the parents beside their keys, and empty DEFAULT partitions
@@ -256,6 +260,7 @@ async fn carry_out(command: Command, stop: Stop) -> Result<()> {
         Command::Import(config) => import::run(*config, stop).await,
         Command::Ship(config) => ship::run(*config, stop).await,
         Command::Demo(config) => demo::run(*config).await,
+        Command::Tap(config) => tap::run(*config).await,
         Command::Migrate(database) => service::prepare::migrate_once(&database.target()?).await,
         Command::Adopt(adopt) => adopt::run(adopt).await,
         Command::Tenants { command } => tenants::run(command).await,

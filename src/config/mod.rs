@@ -25,6 +25,7 @@ pub mod retention;
 pub mod secret;
 pub mod spool;
 pub mod store;
+pub mod tap;
 pub mod transport;
 pub mod upstream;
 pub mod user;

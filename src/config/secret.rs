@@ -251,7 +251,8 @@ fn optional(
     named(matches, id, &variable(id), given, file)
 }
 
-fn named(
+/// The secret itself, or the contents of its file. `id` is that of its flag.
+pub(super) fn named(
     matches: &ArgMatches,
     id: &str,
     variable: &str,

@@ -19,13 +19,18 @@ pub struct Transport {
     #[arg(long, env = "INGEST_TLS_KEY", value_name = "FILE", value_parser = parse::path())]
     pub tls_key: Option<PathBuf>,
 
-    /// Address of a second listener, for operators, without TLS: readiness, metrics, /docs and /openapi.json are served there, and --listen serves the events and /healthz alone
+    /// Address of a second listener, for operators, without TLS: the live page, readiness, metrics, /docs and /openapi.json are served there, and --listen serves the events and /healthz alone
     #[arg(long, env = "INGEST_OPS_LISTEN", value_name = "ADDR")]
     pub ops_listen: Option<ListenAddress>,
 
     /// The hosts that requests may name; `None`: any. Set by `dev`.
     #[arg(skip)]
     pub hosts: Option<Vec<String>>,
+
+    /// The variables that `dev` writes, where only this machine's programs reach the live page: it
+    /// then needs no key, and names the file. `None`: it needs one.
+    #[arg(skip)]
+    pub env_file: Option<PathBuf>,
 }
 
 impl Transport {

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::ingest::ack::Ack;
 use super::ingest::body::read::BodyLimits;
 use super::limits::RateLimits;
+use super::live::view::LiveView;
 use crate::accounts::board::Board;
 use crate::accounts::status::LaneStatus;
 use crate::admission::admit::Admission;
@@ -63,6 +64,8 @@ pub struct App {
     pub horizon_past_us: i64,
     /// Furthest event in the future that is accepted, in µs from now.
     pub horizon_future_us: i64,
+    /// What the live page needs beside all this.
+    pub(crate) live: LiveView,
     /// Cancelled when the service stops.
     pub stopping: CancellationToken,
 }

@@ -12,6 +12,8 @@ pub(crate) enum Scope {
     Placed,
     /// Posts of events.
     Events,
+    /// Requests that need a key.
+    Keyed,
     /// Paths that only a listener for operators serves.
     Operators,
 }
@@ -62,12 +64,12 @@ pub(crate) const PROBLEM_KINDS: [ProblemKind; 42] = [
     kind(400, "duplicate_field", Scope::Events, "A member of the envelope stands twice.", "Send it once."),
     kind(400, "invalid_host", Scope::Any, "The request has no Host header, more than one, or one that is no host.", "Send one Host header: the host of the URL."),
     kind(400, "https_required", Scope::Any, "The request came without TLS to a port for HTTPS.", "Use https:// in the URL."),
-    kind(401, "missing_api_key", Scope::Events, "The request has no API key.", "Send it in X-API-Key, as the user of Basic authentication, or as ?key=."),
-    kind(401, "invalid_api_key", Scope::Events, "There is no such API key, or it was revoked or has expired.", "Use a valid key: recsys-ingest keys create makes one."),
-    kind(403, "role_not_allowed", Scope::Events, "The key has no role that may post here.", "Use a key with one of the roles that the detail names."),
+    kind(401, "missing_api_key", Scope::Keyed, "The request has no API key.", "Send it in X-API-Key, as the user of Basic authentication, or as ?key=."),
+    kind(401, "invalid_api_key", Scope::Keyed, "There is no such API key, or it was revoked or has expired.", "Use a valid key: recsys-ingest keys create makes one."),
+    kind(403, "role_not_allowed", Scope::Keyed, "The key has no role that is allowed here.", "Use a key with one of the roles that the detail names."),
     kind(403, "unknown_tenant", Scope::Events, "There is no tenant as X-Org-Id names it.", "Correct the header, or create the tenant: recsys-ingest tenants create."),
     kind(403, "tenant_mismatch", Scope::Events, "The key may not write for the tenant in X-Org-Id.", "Leave the header out, or use a key of that tenant, or one with the role service."),
-    kind(403, "tenant_not_active", Scope::Events, "The tenant is suspended or deleted.", "Keep the events until an operator has activated the tenant."),
+    kind(403, "tenant_not_active", Scope::Keyed, "The tenant is suspended or deleted.", "Keep the events until an operator has activated the tenant."),
     kind(403, "origin_not_allowed", Scope::Events, "The web page is of an origin that neither the key, nor its tenant, nor the service lists.", "Add the origin: recsys-ingest keys grant KEY --origin ORIGIN."),
     kind(403, "host_not_allowed", Scope::Any, "Only with dev: the request names a host that is not this machine's.", "Use http://localhost, or start dev with --allow-host."),
     kind(404, "not_found", Scope::Operators, "There is nothing at this path, or another listener serves it.", "Post events to /v1/exposures and /v1/interactions."),
@@ -88,7 +90,7 @@ pub(crate) const PROBLEM_KINDS: [ProblemKind; 42] = [
     kind(503, "spool_full", Scope::Events, "The spool, the tenant's share of it, or the free space that is left to others on its disk, is used up.", AGAIN),
     kind(503, "disk_failed", Scope::Events, "The disk of the spool failed.", ELSEWHERE),
     kind(503, "disk_stalled", Scope::Events, "The disk of the spool does not answer.", "Send the same events again, each with its event_id and occurred_at: they may be stored or not."),
-    kind(503, "keys_unavailable", Scope::Events, "The API keys cannot be read at the moment, so the key may be valid.", AGAIN),
+    kind(503, "keys_unavailable", Scope::Keyed, "The API keys cannot be read at the moment, so the key may be valid.", AGAIN),
     kind(503, "fenced_off", Scope::Events, "A later start on a copy of this instance's spool has taken over.", ELSEWHERE),
     kind(503, "too_many_connections", Scope::Placed, "No further connection can be served.", "Connect again after the seconds in Retry-After, and keep connections for several requests."),
     kind(503, "cannot_store", Scope::Events, "Events cannot be stored until an operator mends the database.", AGAIN),

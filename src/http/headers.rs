@@ -6,7 +6,7 @@ use axum::http::header::{
 };
 use axum::http::{HeaderMap, HeaderValue};
 
-use super::routes::{Audience, DOCS, Route};
+use super::routes::{Audience, DOCS, PAGE, Route};
 
 /// An answer is data: a browser that shows it loads nothing and runs nothing.
 const NOTHING: HeaderValue = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
@@ -18,13 +18,22 @@ const OWN_SCRIPTS: HeaderValue = HeaderValue::from_static(
      connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 );
 
+/// The live page runs its own scripts and styles alone, and asks this service alone.
+const OWN_FILES: HeaderValue = HeaderValue::from_static(
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; \
+     form-action 'none'; frame-ancestors 'none'",
+);
+
 /// How many headers [`protect`] adds at most.
 pub(crate) const ADDED_MAX: usize = 5;
 
 /// Adds the headers to an answer of a route that is known.
 pub(crate) fn protect(headers: &mut HeaderMap, route: Option<&Route>, is_https: bool) {
-    let is_docs = route.is_some_and(|route| route.path == DOCS);
-    let policy = if is_docs { OWN_SCRIPTS } else { NOTHING };
+    let policy = match route.map(|route| route.path) {
+        Some(DOCS) => OWN_SCRIPTS,
+        Some(PAGE) => OWN_FILES,
+        _ => NOTHING,
+    };
     headers.insert(CONTENT_SECURITY_POLICY, policy);
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));

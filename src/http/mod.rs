@@ -13,6 +13,7 @@ pub(crate) mod hosts;
 pub mod ingest;
 pub(crate) mod limits;
 pub(crate) mod listener;
+pub(crate) mod live;
 pub(crate) mod message;
 pub(crate) mod openapi;
 pub(crate) mod ops;
@@ -52,6 +53,7 @@ fn described() -> (Router<Arc<App>>, utoipa::openapi::OpenApi) {
         .routes(routes!(ops::health::healthz))
         .routes(routes!(ops::health::readyz))
         .routes(routes!(ops::metrics::metrics))
+        .routes(routes!(live::endpoint::live))
         .split_for_parts()
 }
 
@@ -62,6 +64,7 @@ fn router(app: Arc<App>) -> Router {
     let description = Bytes::from(openapi::complete(&description).to_string());
     router
         .merge(docs::routes())
+        .merge(live::page::routes())
         .with_state(app)
         .route("/openapi.json", fixed("application/json", description))
         .route(

@@ -2,7 +2,7 @@
 //! responses, metrics. A request that panics is answered with 500.
 //!
 //! Requests to the event endpoints, which are nearly all, bypass the router: finding a route
-//! among nine and boxing a future for each layer costs as much as decoding an event.
+//! among fifteen and boxing a future for each layer costs as much as decoding an event.
 
 use std::convert::Infallible;
 use std::net::IpAddr;
@@ -25,6 +25,7 @@ use tower::ServiceExt as _;
 use tracing::{Instrument as _, Span};
 use uuid::Uuid;
 
+use crate::clock;
 use crate::event::formats::segment::rules::Call;
 use crate::event::table::Table;
 use crate::metrics::ByStatus;
@@ -380,7 +381,10 @@ impl RequestContext {
     ) -> Result<Response<Outgoing>, Infallible> {
         let mut response = match caught(response).await {
             Ok(response) => response,
-            Err(problem) => self.render(&problem),
+            Err(problem) => {
+                self.note(&problem);
+                self.render(&problem)
+            }
         };
         if let Some(problem) = response.extensions_mut().remove::<Problem>() {
             let allow = response.headers_mut().remove(ALLOW);
@@ -397,6 +401,14 @@ impl RequestContext {
         }
         let response = self.end(response);
         Ok(response.map(|body| Outgoing::new(body, in_progress)))
+    }
+
+    /// Keeps the verdict on a body that is refused, if someone looks.
+    fn note(&self, problem: &Problem) {
+        let (tap, now) = (&self.app.live.tap, clock::now());
+        if let Some(table) = self.table.filter(|_| tap.is_watched(now)) {
+            tap.note_problem(table, now, problem);
+        }
     }
 
     fn render(&mut self, problem: &Problem) -> Response {

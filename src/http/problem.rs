@@ -227,6 +227,19 @@ impl Problem {
         &self.detail
     }
 
+    /// The status of the response.
+    pub(crate) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// Why each event of the body was rejected: the first ones, and the others summed up.
+    pub(crate) fn rejected_events(&self) -> (&[RejectedEvent], &[More]) {
+        let verdicts = self.verdicts.as_deref();
+        verdicts.map_or((&[], &[]), |verdicts| {
+            (&verdicts.rejected, &verdicts.rejected_more)
+        })
+    }
+
     /// The stable name of the kind of problem.
     pub(crate) fn code(&self) -> &'static str {
         self.code

@@ -30,7 +30,9 @@ pub(crate) enum Audience {
     Balancers,
     /// Operators and their monitoring.
     Monitoring,
-    /// Readers of the documentation.
+    /// Operators, with a key.
+    Operators,
+    /// Readers of the documentation, and of the live page's files.
     Readers,
 }
 
@@ -53,11 +55,14 @@ pub(crate) const fn path(table: Table) -> &'static str {
 /// The page of codes.
 pub(crate) const PROBLEMS: &str = "/problems";
 
+/// The live page.
+pub(crate) const PAGE: &str = "/";
+
 /// The pages of the description.
 pub(crate) const DOCS: &str = "/docs";
 
 /// All paths.
-pub(crate) const ROUTES: [Route; 9] = [
+pub(crate) const ROUTES: [Route; 15] = [
     Route::events(Table::Interactions),
     Route::events(Table::Exposures),
     Route::events(Table::Assignments),
@@ -67,6 +72,12 @@ pub(crate) const ROUTES: [Route; 9] = [
     Route::new("/openapi.json", Audience::Readers),
     Route::new(DOCS, Audience::Readers),
     Route::new(PROBLEMS, Audience::Readers),
+    Route::new(PAGE, Audience::Readers),
+    Route::new("/live", Audience::Operators),
+    Route::new("/live/page.css", Audience::Readers),
+    Route::new("/live/page.js", Audience::Readers),
+    Route::new("/live/uplot.css", Audience::Readers),
+    Route::new("/live/uplot.js", Audience::Readers),
 ];
 
 /// The routes of Segment's shape, also below `--segment-prefix`; the short ones are those of its
@@ -207,7 +218,13 @@ mod tests {
             ("/v1/exposures%20", None),
             ("/V1/exposures", None),
             ("/v1", None),
-            ("/", None),
+            ("/", Some("/")),
+            ("/live", Some("/live")),
+            ("/live/", Some("/live")),
+            ("/live/page.js", Some("/live/page.js")),
+            ("/live/page.js.map", None),
+            ("/live/x", None),
+            ("/livex", None),
             ("/metrics", Some("/metrics")),
             ("/metrics/", Some("/metrics")),
             ("/%6detrics", None),
@@ -257,7 +274,9 @@ mod tests {
             ("/problems", Some(false)),
             ("/docsx", None),
             ("/metrics/x", None),
-            ("/", None),
+            ("/", Some(false)),
+            ("/live", Some(false)),
+            ("/live/uplot.js", Some(false)),
         ] {
             let route = Route::of(&path.parse().unwrap(), None);
             assert_eq!(

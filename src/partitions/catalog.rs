@@ -6,6 +6,8 @@
 //! Does not look below a partition that is itself partitioned. It counts as covering its whole
 //! range; the operator who created it maintains its parts.
 
+use std::collections::HashMap;
+
 use tokio_postgres::{Client, IsolationLevel, Transaction};
 
 use super::coverage::Coverage;
@@ -75,28 +77,28 @@ pub async fn read_coverage(client: &mut Client, table: Table) -> Result<Coverage
 
 /// Lists a table's partitions in order of time, the default partition last.
 pub async fn list(client: &mut Client, table: Table) -> Result<Vec<PartitionInfo>, Error> {
+    let (all, _) = newest(client, table, usize::MAX).await?;
+    Ok(all)
+}
+
+/// Lists the newest partitions of a table, at most `most`, as [`list`] does. Also returns how many
+/// older ones there are.
+pub async fn newest(
+    client: &mut Client,
+    table: Table,
+    most: usize,
+) -> Result<(Vec<PartitionInfo>, usize), Error> {
     let tx = begin(client, table, true).await?;
     let parent = read_parent(&tx, table).await?;
-    let partitions = read_partitions(&tx, &parent).await?;
+    let mut partitions = read_partitions(&tx, &parent).await?;
+    partitions.sort_by(|a, b| in_time(a).cmp(&in_time(b)));
+    let older = partitions.len().saturating_sub(most);
+    partitions.drain(..older);
     let oids: Vec<u32> = partitions.iter().map(|partition| partition.oid).collect();
     let indexes = read_indexes(&tx, table, &oids).await?;
-    let mut infos = Vec::with_capacity(partitions.len());
-    for partition in partitions {
-        // If a partition is itself partitioned, its rows are in its leaves.
-        let row = tx
-            .query_one(
-                "SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint,
-                        CASE WHEN min(c.reltuples) >= 0 THEN sum(c.reltuples)::bigint END
-                 FROM pg_partition_tree($1::oid::regclass) t JOIN pg_class c ON c.oid = t.relid
-                 WHERE t.isleaf",
-                &[&partition.oid],
-            )
-            .await
-            .map_err(|source| Error::Postgres {
-                doing: "measure the partitions",
-                table,
-                source,
-            })?;
+    let sizes = measure(&tx, table, &oids).await?;
+    end(tx, table).await?;
+    let info = |partition: Partition| {
         let ends = match partition.bound {
             Bound::Range(range) => (
                 Some(range.from_us).filter(|&us| us != i64::MIN),
@@ -104,24 +106,60 @@ pub async fn list(client: &mut Client, table: Table) -> Result<Vec<PartitionInfo
             ),
             Bound::Default => (None, None),
         };
-        infos.push(PartitionInfo {
-            name: partition.name,
+        let (bytes, rows_estimate) = sizes.get(&partition.oid).copied().unwrap_or_default();
+        PartitionInfo {
             from_us: ends.0,
             to_us: ends.1,
-            rows_estimate: row.get(1),
-            bytes: row.get(0),
+            rows_estimate,
+            bytes,
             is_default: partition.bound == Bound::Default,
             index_state: indexes
                 .get(&partition.oid)
                 .filter(|_| partition.bound != Bound::Default)
                 .map(|found| state(table, found)),
-        });
-    }
-    end(tx, table).await?;
-    infos.sort_by(|a, b| {
-        (a.is_default, a.from_us, &a.name).cmp(&(b.is_default, b.from_us, &b.name))
-    });
-    Ok(infos)
+            name: partition.name,
+        }
+    };
+    Ok((partitions.into_iter().map(info).collect(), older))
+}
+
+/// What partitions are sorted by: the beginning, the default partition last.
+fn in_time(partition: &Partition) -> (i64, &str) {
+    let from_us = match partition.bound {
+        Bound::Range(range) => range.from_us,
+        Bound::Default => i64::MAX,
+    };
+    (from_us, &partition.name)
+}
+
+/// Bytes and estimated rows of each partition. If one is itself partitioned, its rows are in its
+/// leaves.
+async fn measure(
+    tx: &Transaction<'_>,
+    table: Table,
+    oids: &[u32],
+) -> Result<HashMap<u32, (i64, Option<i64>)>, Error> {
+    let rows = tx
+        .query(
+            "SELECT part.oid, coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint,
+                    CASE WHEN min(c.reltuples) >= 0 THEN sum(c.reltuples)::bigint END
+               FROM unnest($1::oid[]) AS part (oid)
+              CROSS JOIN LATERAL pg_partition_tree(part.oid::regclass) AS t
+               JOIN pg_class c ON c.oid = t.relid
+              WHERE t.isleaf
+              GROUP BY part.oid",
+            &[&oids],
+        )
+        .await
+        .map_err(|source| Error::Postgres {
+            doing: "measure the partitions",
+            table,
+            source,
+        })?;
+    let measured = rows
+        .iter()
+        .map(|row| (row.get(0), (row.get(1), row.get(2))));
+    Ok(measured.collect())
 }
 
 /// Begins a transaction in which Postgres reads a bound as it prints it: not every time zone's

@@ -3,7 +3,7 @@
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use bytesize::ByteSize;
@@ -13,9 +13,11 @@ use tokio_util::sync::CancellationToken;
 use super::pressure;
 use crate::accounts::board::Board;
 use crate::accounts::status::LaneStatus;
+use crate::accounts::survey::Surveyor;
 use crate::admission::admit::Admission;
 use crate::admission::arrivals::Arrivals;
 use crate::admission::record::{InMemory, Record, shards, streams};
+use crate::clock;
 use crate::config::{self, Serve};
 use crate::event::body::Limits;
 use crate::event::identity::Pseudonymizer;
@@ -26,6 +28,8 @@ use crate::http::connection::certificate::Files;
 use crate::http::connection::reload::Reload;
 use crate::http::ingest::body::read::BodyLimits;
 use crate::http::limits::{DefaultLimits, RateLimits};
+use crate::http::live::tap::Tap;
+use crate::http::live::view::LiveView;
 use crate::log::spool;
 use crate::log::spool::shared::Spool;
 use crate::metrics::Metrics;
@@ -166,6 +170,16 @@ pub(super) fn app(
         commit_timeout: config.intake.commit_timeout,
         horizon_past_us: micros(config.intake.horizon_past),
         horizon_future_us: micros(config.intake.horizon_future),
+        live: LiveView {
+            tap: Tap::new(clock::now()),
+            surveyor: Arc::new(Surveyor::default()),
+            env_file: config.transport.env_file.clone(),
+            // Known once it is bound.
+            ingest_port: 0,
+            is_https: config.transport.tls_cert.is_some(),
+            is_apart: config.transport.ops_listen.is_some(),
+            started: Instant::now(),
+        },
         stopping: stopping.clone(),
     }
 }

@@ -192,6 +192,7 @@ pub async fn run(
     );
     helpers.spawn("the refresh of keys", after(&migrated, refreshing));
     let sealer = sealer(&config.store, &lanes, &spool, &metrics);
+    let surveyed = target.clone();
     let maintaining = {
         let (target, maintainer) = (target.clone(), Arc::clone(&maintainer));
         async move { maintainer.run(&target).await }
@@ -236,7 +237,7 @@ pub async fn run(
     }
     let grace = config.shutdown_grace;
 
-    let app = app(
+    let mut app = app(
         &config,
         admission,
         tenants,
@@ -245,6 +246,14 @@ pub async fn run(
         lanes.clone(),
         &stopping,
     );
+    if let Some(Ok(address)) = listeners.first().map(TcpListener::local_addr) {
+        app.live.ingest_port = address.port();
+    }
+    let surveying = {
+        let surveyor = Arc::clone(&app.live.surveyor);
+        async move { surveyor.run(&surveyed).await }
+    };
+    helpers.spawn("the survey for the live page", after(&migrated, surveying));
     let counts = Arc::clone(&metrics);
     let limits = Connections {
         max: connections_max,

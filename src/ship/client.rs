@@ -25,6 +25,8 @@ use super::tls;
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// Longer than the service's own deadlines for a body and for `ack=committed` together.
 const EXCHANGE_LIMIT: Duration = Duration::from_secs(120);
+/// How the client calls itself.
+const AGENT: &str = concat!("recsys-ingest/", env!("CARGO_PKG_VERSION"));
 /// Far more than the verdicts of a batch can fill.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
@@ -133,6 +135,20 @@ impl Client {
         self.host.eq_ignore_ascii_case("localhost") || ip.is_ok_and(|ip| ip.is_loopback())
     }
 
+    /// Asks for a path with its query.
+    ///
+    /// # Errors
+    /// If there is no answer.
+    pub(crate) async fn get(&self, path: &str) -> Result<Answer> {
+        let request = Request::get(format!("{}{path}", self.base))
+            .header(HOST, &self.authority)
+            .header(USER_AGENT, AGENT)
+            .header("x-api-key", &self.key)
+            .body(Full::default())
+            .context("cannot make a request")?;
+        self.exchange_in_time(request).await
+    }
+
     /// Posts lines of JSON to a path with its query.
     ///
     /// # Errors
@@ -141,10 +157,7 @@ impl Client {
         let mut post = Request::post(format!("{}{path}", self.base))
             .header(HOST, &self.authority)
             .header(CONTENT_TYPE, "application/x-ndjson")
-            .header(
-                USER_AGENT,
-                concat!("recsys-ingest/", env!("CARGO_PKG_VERSION")),
-            )
+            .header(USER_AGENT, AGENT)
             .header("x-api-key", &self.key);
         if let Some(tenant) = &self.tenant {
             post = post.header("x-org-id", tenant);
@@ -157,6 +170,10 @@ impl Client {
         let request = post
             .body(Full::new(body))
             .context("cannot make a request")?;
+        self.exchange_in_time(request).await
+    }
+
+    async fn exchange_in_time(&self, request: Request<Full<Bytes>>) -> Result<Answer> {
         tokio::time::timeout(EXCHANGE_LIMIT, self.exchange(request))
             .await
             .map_err(|_| anyhow!("no answer within {} s", EXCHANGE_LIMIT.as_secs()))?

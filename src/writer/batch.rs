@@ -9,7 +9,7 @@ use crate::accounts::changes::ChangedDays;
 use crate::accounts::erasure::subjects::ErasedSubjects;
 use crate::admission::record::Delivered;
 use crate::event::result::{QuarantinedRow, RecordResult};
-use crate::event::row::Key;
+use crate::event::row::{Key, received_at};
 use crate::event::table::Table;
 use crate::event::time::Micros;
 
@@ -151,6 +151,11 @@ impl Batch {
             records,
             rows,
         }
+    }
+
+    /// When its first row was received: the records are in the order in which they came.
+    pub(crate) fn received_at(&self) -> Option<Micros> {
+        received_at(self.records.first()?.memory.rows.iter().next()?)
     }
 
     /// The records, to be gathered again with others.

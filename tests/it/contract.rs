@@ -236,7 +236,11 @@ async fn unknown_paths_are_404_and_wrong_methods_405() {
     let service = Service::start().await;
     let client = service.client();
     assert_problem(&client.get("/v1/nothing").await, 404, "not_found");
-    assert_problem(&client.post("/", &json!({})).await, 404, "not_found");
+    assert_problem(
+        &client.post("/", &json!({})).await,
+        405,
+        "method_not_allowed",
+    );
     for method in [Method::GET, Method::PUT, Method::DELETE] {
         let reply = client.send(method, EXPOSURES, Vec::new()).await;
         assert_problem(&reply, 405, "method_not_allowed");

@@ -202,6 +202,18 @@ async fn a_running_dev_keeps_its_port_and_directory_and_takes_second_instances()
         .unwrap()
         .to_owned();
 
+    // The live page needs no key, and names the file; the one beside it needs one.
+    let stranger = client(&env).without("x-api-key");
+    let live = stranger.get("/live").await;
+    assert_eq!(live.status, 200, "{}", live.text);
+    let file = live.json["ingest"]["env_file"].as_str().unwrap();
+    assert!(names(file, &dir.path().join("dev.env")), "{file}");
+    eventually("the greeting to name the page", async || {
+        let page = format!("Open http://{address}/ in a browser");
+        process.answer().contains(&page)
+    })
+    .await;
+
     // The port is in use, for any data directory.
     let elsewhere = DataDir::new();
     let mut second = Process::run(elsewhere.arguments(&address));
@@ -222,6 +234,10 @@ async fn a_running_dev_keeps_its_port_and_directory_and_takes_second_instances()
 
     // The database can be shared with another instance of the service.
     let (mut beside, other) = serve_with(&env);
+    let look = other.without("x-api-key").get("/live").await;
+    assert_eq!(look.problem(), (401, "missing_api_key"));
+    let admin = other.header("x-api-key", &env["INGEST_ADMIN_KEY"]);
+    assert_eq!(admin.get("/live").await.status, 200);
     let mut event = click("a");
     event["occurred_at"] = jiff::Timestamp::now().to_string().into();
     assert_eq!(
@@ -275,8 +291,15 @@ async fn a_website_whose_name_resolves_to_this_machine_reads_nothing_of_dev() {
         ("localhost.evil.test", 403),
         ("192.0.2.1", 403),
     ] {
-        for path in ["/healthz", "/readyz", "/metrics", "/openapi.json"] {
-            let reply = client.header("host", host).get(path).await;
+        for path in [
+            "/healthz", "/readyz", "/metrics", "/openapi.json", "/", "/live",
+        ] {
+            // The live page needs no key here.
+            let reply = client
+                .without("x-api-key")
+                .header("host", host)
+                .get(path)
+                .await;
             assert_eq!(reply.status, status, "{host}{path}");
             if status == 403 {
                 assert_eq!(reply.problem().1, "host_not_allowed");

@@ -52,6 +52,7 @@ mod items;
 mod join_quality;
 mod jsonb;
 mod limits;
+mod live;
 mod log;
 mod losses;
 mod malformed;

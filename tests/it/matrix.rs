@@ -125,6 +125,8 @@ async fn every_role_may_do_what_it_is_for_and_nothing_else() {
         };
         for path in [
             "/healthz", "/readyz", "/readyz?verbose", "/metrics", "/openapi.json", "/docs/",
+            "/problems", "/", "/live/page.css", "/live/page.js", "/live/uplot.css",
+            "/live/uplot.js",
         ] {
             assert_eq!(sender.get(path).await.status, 200, "{caller} {path}");
             for method in [Method::POST, Method::PUT, Method::DELETE] {
@@ -135,6 +137,18 @@ async fn every_role_may_do_what_it_is_for_and_nothing_else() {
                 );
             }
         }
+        // What the service does now is for the roles of the suite's administration.
+        let looks = match role {
+            None => 401,
+            Some(Role::Viewer | Role::Operator | Role::Admin) => 200,
+            Some(Role::Ingest | Role::Service | Role::Publish) => 403,
+        };
+        for path in ["/live", "/live/", "/live?after=7", "/live?only=bodies"] {
+            let reply = sender.get(path).await;
+            assert_eq!(reply.status, looks, "{caller} {path}: {}", reply.text);
+            assert_eq!(reply.json.get("bodies").is_some(), looks == 200);
+        }
+        assert_eq!(sender.post("/live", &Value::Null).await.status, 405);
         for path in [
             "/v1/tenants",
             "/v1/keys",

@@ -60,27 +60,7 @@ impl Access {
         hasher: &ApiKeyHasher,
         now: Micros,
     ) -> Result<Self, Problem> {
-        let mut snapshot = tenants.snapshot();
-        let mut unknown = Vec::new();
-        let found = caller_of(
-            headers, query_key, &snapshot, tenants, hasher, now, &mut unknown,
-        );
-        let caller = match found {
-            Err(problem) if !unknown.is_empty() => {
-                let mut found = Err(problem);
-                for hash in std::mem::take(&mut unknown) {
-                    if tenants.find(Wanted::Key(hash)).await {
-                        snapshot = tenants.snapshot();
-                        found = caller_of(
-                            headers, query_key, &snapshot, tenants, hasher, now, &mut unknown,
-                        );
-                        break;
-                    }
-                }
-                found?
-            }
-            found => found?,
-        };
+        let (caller, snapshot) = authenticated(headers, query_key, tenants, hasher, now).await?;
         let allowed: &[Role] = match table {
             Table::Exposures | Table::Assignments => &[Role::Ingest, Role::Service],
             Table::Interactions => &[Role::Ingest, Role::Service, Role::Publish],
@@ -301,6 +281,39 @@ impl Tenants for Access {
         };
         tenant.settings.surfaces.as_deref()
     }
+}
+
+/// The caller of a request, and the snapshot that has it. A key that the snapshot does not have is
+/// looked up alone.
+pub(super) async fn authenticated(
+    headers: &HeaderMap,
+    query_key: Option<&str>,
+    tenants: &TenantCache,
+    hasher: &ApiKeyHasher,
+    now: Micros,
+) -> Result<(Caller, Arc<Snapshot>), Problem> {
+    let mut snapshot = tenants.snapshot();
+    let mut unknown = Vec::new();
+    let found = caller_of(
+        headers, query_key, &snapshot, tenants, hasher, now, &mut unknown,
+    );
+    let caller = match found {
+        Err(problem) if !unknown.is_empty() => {
+            let mut found = Err(problem);
+            for hash in std::mem::take(&mut unknown) {
+                if tenants.find(Wanted::Key(hash)).await {
+                    snapshot = tenants.snapshot();
+                    found = caller_of(
+                        headers, query_key, &snapshot, tenants, hasher, now, &mut unknown,
+                    );
+                    break;
+                }
+            }
+            found?
+        }
+        found => found?,
+    };
+    Ok((caller, snapshot))
 }
 
 /// The caller, by the first of the presented keys that exists.

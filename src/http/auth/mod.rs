@@ -1,4 +1,5 @@
 //! Authentication and authorisation of requests.
 
 pub(crate) mod access;
+pub(crate) mod operator;
 pub(crate) mod presented;

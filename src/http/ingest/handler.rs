@@ -203,7 +203,14 @@ pub(crate) async fn collect(
         (Err(reservation), None) => reservation,
     };
     let json = with_reservation(json, reservation);
-    Ok(respond(&answer, json, rate_limits.as_ref()))
+    let response = respond(&answer, json, rate_limits.as_ref());
+    if app.live.tap.is_watched(received_at) {
+        let status = response.status().as_u16();
+        app.live
+            .tap
+            .note_answer(table, received_at, status, body_bytes, &answer);
+    }
+    Ok(response)
 }
 
 pub(super) fn json_bytes(value: &impl serde::Serialize) -> Vec<u8> {

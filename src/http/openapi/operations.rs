@@ -150,7 +150,13 @@ fn events(post: &mut Value, table: Table) {
             "content": {"application/json": {"schema": reference("Answer")}},
         })
     };
-    let mut responses = problems(&[Scope::Any, Scope::Placed, Scope::Events, Scope::Operators]);
+    let mut responses = problems(&[
+        Scope::Any,
+        Scope::Placed,
+        Scope::Events,
+        Scope::Keyed,
+        Scope::Operators,
+    ]);
     responses.insert("200".to_owned(), taken("Committed in Postgres"));
     responses.insert(
         "202".to_owned(),
@@ -198,12 +204,23 @@ fn parameters(post: &mut Value, table: Table) {
 
 /// Describes what a GET for operators answers in addition to its own statuses.
 fn monitoring(get: &mut Value, route: &Route) {
-    get["security"] = json!([]);
-    let own = get["responses"].take();
     let mut scopes = vec![Scope::Any];
     if route.audience != Audience::Balancers {
         scopes.push(Scope::Operators);
     }
+    match route.audience {
+        Audience::Operators => {
+            scopes.extend([Scope::Placed, Scope::Keyed]);
+            // `dev` asks for none.
+            get["security"] = json!([{"api_key": []}, {"basic": []}, {"query_key": []}, {}]);
+            // The key is a security scheme.
+            if let Some(parameters) = get["parameters"].as_array_mut() {
+                parameters.retain(|parameter| parameter["name"] != "key");
+            }
+        }
+        _ => get["security"] = json!([]),
+    }
+    let own = get["responses"].take();
     let mut responses = problems(&scopes);
     for (status, mut response) in own
         .as_object()

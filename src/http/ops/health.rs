@@ -173,6 +173,52 @@ pub(crate) async fn readyz(
         &app.key_hasher,
         clock::now(),
     );
+    let Judgement {
+        status,
+        reasons,
+        notes,
+        found,
+    } = judge(&app, is_public);
+    let code = match status {
+        UNREADY => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::OK,
+    };
+    let mut readiness = Readiness {
+        status,
+        reasons,
+        notes,
+        findings: Vec::new(),
+        rows: Vec::new(),
+        spool: None,
+        keys: None,
+    };
+    if verbosity.is_verbose() {
+        readiness.rows = accounts(&app);
+        readiness.spool = Some(SpoolUsage::of(&app));
+        readiness.keys = Some(Keys::of(app.tenants.standing()));
+        if !is_public {
+            readiness.findings = found.into_iter().map(FindingBody::from).collect();
+        }
+    }
+    Ok((code, Json(readiness)).into_response())
+}
+
+/// Whether events can be taken, and what is wrong.
+pub(in crate::http) struct Judgement {
+    /// `ready`, `degraded` or [`UNREADY`].
+    pub(in crate::http) status: &'static str,
+    /// Why it is not `ready`.
+    pub(in crate::http) reasons: Vec<String>,
+    pub(in crate::http) notes: Vec<String>,
+    /// The findings in full, the worst first.
+    pub(in crate::http) found: Vec<Finding>,
+}
+
+/// No event can be taken.
+const UNREADY: &str = "unready";
+
+/// Judges what the process knows. `is_public`: in words that anyone may read.
+pub(in crate::http) fn judge(app: &App, is_public: bool) -> Judgement {
     let mut reasons: Vec<Cow<'static, str>> = Vec::new();
     if app.stopping.is_cancelled() {
         reasons.push("the service is stopping".into());
@@ -253,36 +299,30 @@ pub(crate) async fn readyz(
         .chain(reasons.into_iter().map(Cow::into_owned))
         .collect();
     let notes = sentences(|severity| severity == Severity::Note).collect();
-    let (status, code) = match (unready, reasons.is_empty()) {
-        (true, _) => ("unready", StatusCode::SERVICE_UNAVAILABLE),
-        (false, false) => ("degraded", StatusCode::OK),
-        (false, true) => ("ready", StatusCode::OK),
+    let status = match (unready, reasons.is_empty()) {
+        (true, _) => UNREADY,
+        (false, false) => "degraded",
+        (false, true) => "ready",
     };
-    let mut readiness = Readiness {
+    Judgement {
         status,
         reasons,
         notes,
-        findings: Vec::new(),
-        rows: Vec::new(),
-        spool: None,
-        keys: None,
-    };
-    if verbosity.is_verbose() {
-        let fill = app.admission.spool().usage();
-        readiness.rows = accounts(&app);
-        readiness.spool = Some(SpoolUsage {
-            bytes: fill.bytes,
-            bytes_max: fill.bytes_max,
-            segments: fill.segments,
-            frames: fill.frames.iter().sum(),
-            lost: fill.lost,
-        });
-        readiness.keys = Some(Keys::of(standing));
-        if !is_public {
-            readiness.findings = found.into_iter().map(FindingBody::from).collect();
+        found,
+    }
+}
+
+impl SpoolUsage {
+    pub(in crate::http) fn of(app: &App) -> Self {
+        let usage = app.admission.spool().usage();
+        Self {
+            bytes: usage.bytes,
+            bytes_max: usage.bytes_max,
+            segments: usage.segments,
+            frames: usage.frames.iter().sum(),
+            lost: usage.lost,
         }
     }
-    Ok((code, Json(readiness)).into_response())
 }
 
 impl From<Finding> for FindingBody {
@@ -316,7 +356,7 @@ impl Keys {
 }
 
 /// What became of all rows, table by table.
-pub(super) fn accounts(app: &App) -> Vec<Account> {
+pub(in crate::http) fn accounts(app: &App) -> Vec<Account> {
     // The results are read first: a row that is accepted after that counts as spooled.
     let totals: Vec<_> = app
         .lanes

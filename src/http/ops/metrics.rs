@@ -8,10 +8,13 @@ use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 
+use super::ages;
 use super::health::accounts;
+use crate::clock;
+use crate::event::table::Table;
 use crate::http::app::App;
 use crate::logging;
-use crate::metrics::{ByState, RowState};
+use crate::metrics::{ByState, ByTable, RowState};
 
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -33,6 +36,14 @@ pub(crate) async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> 
     metrics.spool_refused_frames.set(whole(refused));
     metrics.caller_lookups.set(whole(app.tenants.lookups()));
     metrics.log_lost_lines.set(whole(logging::lost_lines()));
+    let now = clock::now();
+    for table in Table::ALL {
+        let age = ages::oldest_unstored(&app, table, now).unwrap_or_default();
+        metrics
+            .oldest_unstored_seconds
+            .get_or_create(&ByTable { table })
+            .set(age.as_secs_f64());
+    }
     for account in accounts(&app) {
         for (state, rows) in [
             (RowState::Accepted, account.accepted),

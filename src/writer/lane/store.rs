@@ -41,6 +41,7 @@ impl Writer {
         // The result of the last attempt if the answer to its COMMIT was lost.
         let mut unanswered = None;
         self.status.is_storing(true);
+        self.status.holds(batch.received_at());
         loop {
             match self.attempt(&mut batch, connection, &mut unanswered).await {
                 Ok(result) => {
@@ -54,7 +55,7 @@ impl Writer {
                             "every row that came last was set aside; see `recsys-ingest quarantine list`"
                         );
                     }
-                    self.status.is_storing(false);
+                    self.status.has_stored();
                     self.drain.acked(batch.bytes());
                     self.spool.ack(self.stream.number, batch.last_sequence());
                     batch.answer(result);

@@ -2,6 +2,8 @@
 //! origin that no list names it can do neither.
 
 mod chromium;
+mod devtools;
+mod live;
 
 use chromium::Site;
 use recsys_ingest::tenants::role::Role;
