@@ -158,6 +158,11 @@ impl RateLimits {
         charges
     }
 
+    /// The address that a request counts for; `None` for a trusted proxy that names no client.
+    pub(crate) fn client(&self, peer: Option<IpAddr>, headers: &HeaderMap) -> Option<IpAddr> {
+        client_address(peer?, headers, &self.proxies)
+    }
+
     fn add_address(
         &self,
         charges: &mut Charges,
@@ -171,7 +176,7 @@ impl RateLimits {
             false => rates(None, &defaults.address),
         };
         if !address.is_empty()
-            && let Some(client) = peer.and_then(|peer| client_address(peer, headers, &self.proxies))
+            && let Some(client) = self.client(peer, headers)
         {
             let buckets = self.addresses.of((client, is_publish), self.now());
             charges.add(Scope::Address, address, buckets);

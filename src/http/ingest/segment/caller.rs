@@ -76,7 +76,9 @@ impl Head {
                     bytes_max: app.body_limits.bytes_max.min(KEYLESS_BYTES_MAX),
                     ..app.body_limits
                 };
-                let share = Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("{peer:?}").as_bytes());
+                // Also behind a proxy: one client's slow bodies are not to use up the share of all.
+                let client = app.rate_limits.client(peer, headers).or(peer);
+                let share = Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("{client:?}").as_bytes());
                 // The tenant is not known: these bodies share the account of none.
                 (app.admission.clone(), limits, share, charges)
             }
