@@ -5,6 +5,7 @@ pub(crate) mod changes;
 pub(crate) mod ledger;
 
 pub mod board;
+pub mod doctor;
 pub(crate) mod quarantine;
 pub(crate) mod status;
 pub(crate) mod verify;

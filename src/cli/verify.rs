@@ -13,6 +13,7 @@ use crate::config::parse;
 use crate::log::spool;
 use crate::postgres::session::Session;
 
+use super::progress::ProgressLine;
 use super::terminal::{open, print};
 
 /// Most attempts at a consistent reading. A running service may delete a segment after the ledger
@@ -59,12 +60,15 @@ pub(crate) async fn run(verify: Verify) -> Result<()> {
         }
         tokio::time::sleep(PAUSE).await;
     };
+    let progress = ProgressLine::new();
+    progress.show("counting the rows of the tables");
     let tables = match verify.skip_tables {
         true => crate::accounts::verify::Ledger::default(),
         false => {
             crate::accounts::verify::read(&mut session.client, spool_id, Uuid::nil(), true).await?
         }
     };
+    drop(progress);
     let mut differences = 0;
     for spool::recover::scan::report::Unreadable { name, reason, .. } in &unreadable {
         differences += 1;

@@ -217,9 +217,9 @@ pub(super) fn sealer(
 
 /// Postgres connections that a running service keeps open: one for each lane, one each for keys,
 /// partitions and the retry of quarantined rows, and one for sealing.
-pub(super) fn connections_to_postgres(config: &config::store::Store) -> u32 {
-    let lanes = shards(config.writers).map(u32::from);
-    lanes.iter().sum::<u32>() + 3 + u32::from(config.seal)
+pub(crate) fn connections_to_postgres(writers: u8, seals: bool) -> u32 {
+    let lanes = shards(writers).map(u32::from);
+    lanes.iter().sum::<u32>() + 3 + u32::from(seals)
 }
 
 fn micros(duration: Duration) -> i64 {
