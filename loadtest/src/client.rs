@@ -34,6 +34,8 @@ pub struct Target {
     authority: String,
     /// Asks the service what it has spooled.
     readiness: Request<()>,
+    /// Asks the service what it is.
+    description: Request<()>,
     /// The requests of each stream, without their bodies.
     posts: Vec<Request<()>>,
 }
@@ -86,9 +88,13 @@ impl Target {
             post.body(())
                 .context("an API key has characters that a header cannot carry")
         });
-        let readiness = Request::get(format!("{base}/readyz?verbose=1"));
+        let ask = |path: &str| {
+            let request = Request::get(format!("{base}{path}"));
+            request.header(HOST, authority).body(())
+        };
         Ok(Self {
-            readiness: readiness.header(HOST, authority).body(())?,
+            readiness: ask("/readyz?verbose=1")?,
+            description: ask("/openapi.json")?,
             authority: format!("{host}:{}", uri.port_u16().unwrap_or(80)),
             posts: posts.collect::<Result<_, _>>()?,
         })
@@ -122,19 +128,27 @@ impl Target {
 
     /// Rows that the service has in its spool, if it says so.
     pub async fn spooled(&self) -> Option<u64> {
-        let ask = async {
-            let mut connection = self.connect().await.ok()?;
-            let rows = self.rows(&mut connection).await.ok()?;
-            Some(rows.iter().filter_map(|row| row["spooled"].as_u64()).sum())
-        };
-        tokio::time::timeout(CONNECT_LIMIT, ask).await.ok()?
+        let ready = self.ask_once(&self.readiness).await?;
+        let rows = ready["rows"].as_array()?.iter();
+        Some(rows.filter_map(|row| row["spooled"].as_u64()).sum())
+    }
+
+    /// The version that the service says it is, if it does there.
+    pub async fn version(&self) -> Option<String> {
+        let description = self.ask_once(&self.description).await?;
+        Some(description["info"]["version"].as_str()?.to_owned())
+    }
+
+    /// Asks on a connection of its own.
+    async fn ask_once(&self, request: &Request<()>) -> Option<Value> {
+        let ask = async { self.connect().await?.ask(request).await };
+        let asked = tokio::time::timeout(CONNECT_LIMIT, ask).await;
+        asked.ok()?.ok()
     }
 
     /// What the service says of the rows of each table.
     pub async fn rows(&self, connection: &mut Connection) -> anyhow::Result<Vec<Value>> {
-        let exchange = connection.exchange(&self.readiness, Bytes::new());
-        let (_, body) = exchange.await?;
-        let mut ready: Value = serde_json::from_slice(&body).context("/readyz is not JSON")?;
+        let mut ready = connection.ask(&self.readiness).await?;
         match ready["rows"].take() {
             Value::Array(rows) => Ok(rows),
             _ => anyhow::bail!("/readyz has no rows"),
@@ -159,6 +173,11 @@ impl Target {
 }
 
 impl Connection {
+    async fn ask(&mut self, request: &Request<()>) -> anyhow::Result<Value> {
+        let (_, body) = self.exchange(request, Bytes::new()).await?;
+        serde_json::from_slice(&body).with_context(|| format!("{} is not JSON", request.uri()))
+    }
+
     async fn exchange(
         &mut self,
         head: &Request<()>,

@@ -25,6 +25,7 @@ mod client;
 mod run;
 
 mod check;
+mod page;
 mod report;
 
 mod compare;
@@ -43,7 +44,7 @@ use check::Checker;
 use compare::CompareOptions;
 use options::RunOptions;
 use report::{Report, Tally};
-use run::Job;
+use run::{Job, Stop, stopped};
 use sweep::SweepOptions;
 
 /// Load generator and checker for recsys-ingest.
@@ -74,12 +75,20 @@ pub fn main() -> ExitCode {
         false => ExitCode::FAILURE,
     };
     let result = match Cli::parse().command {
-        Command::Run(options) => block_on(options.threads, load(&options)),
+        Command::Run(options) => {
+            let stop = Stop::default();
+            block_on(options.threads, until_stopped(&stop, load(&options, &stop)))
+        }
         Command::Compare(options) => {
             block_on(options.threads, compare::compare(*options)).map(code)
         }
-        Command::Sweep(options) => block_on(options.run.threads, sweep::sweep(&options)).map(code),
-        Command::EmptyHandler => compare::serve_empty().map(|()| ExitCode::SUCCESS),
+        Command::Sweep(options) => {
+            let stop = Stop::default();
+            let sweep = sweep::sweep(&options, &stop);
+            block_on(options.run.threads, until_stopped(&stop, sweep)).map(code)
+        }
+        // As many threads as the service has.
+        Command::EmptyHandler => block_on(0, compare::serve_empty()).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
@@ -87,21 +96,33 @@ pub fn main() -> ExitCode {
     })
 }
 
+/// Runs `work` on this many threads; on as many as there are cores if it is none.
 fn block_on<T>(threads: u16, work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(usize::from(threads))
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?
-        .block_on(work)
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if threads > 0 {
+        runtime.worker_threads(usize::from(threads));
+    }
+    let runtime = runtime.enable_all().build();
+    runtime.context("cannot start the runtime")?.block_on(work)
+}
+
+/// Does `work`, which ends early once `stop` is set; a second signal gives it up.
+async fn until_stopped<T>(
+    stop: &Stop,
+    work: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<T> {
+    tokio::select! {
+        done = work => done,
+        error = stopped(stop, 2) => Err(error),
+    }
 }
 
 /// All that could be checked is well, but rows are still in the service's spool.
 const UNFINISHED: u8 = 3;
 
 /// Runs, reports, and says whether all is well.
-async fn load(options: &RunOptions) -> anyhow::Result<ExitCode> {
-    let job = Arc::new(options.job(jiff::Timestamp::now(), rand::random())?);
+async fn load(options: &RunOptions, stop: &Stop) -> anyhow::Result<ExitCode> {
+    let job = Arc::new(options.job(jiff::Timestamp::now(), rand::random(), stop)?);
     let mut checker = match &options.database_url {
         Some(url) => Some(Checker::before(url, &job.plan, options.salt.as_deref()).await?),
         None => None,
@@ -119,9 +140,17 @@ async fn load(options: &RunOptions) -> anyhow::Result<ExitCode> {
         job: &job,
         passes,
         findings,
+        thresholds: options.thresholds,
+        version: job.target.version().await,
     };
-    print!("{}", report.render());
-    report::write_json(options.json.as_deref(), &report.json())?;
+    options.outputs.say(&report.render());
+    options.outputs.write(&report.json())?;
+    if let Some(checker) = checker.as_mut().filter(|_| options.cleanup) {
+        let removed = checker.cleanup(&job.plan).await?;
+        options
+            .outputs
+            .say(&format!("{removed} rows of the run are removed\n"));
+    }
     Ok(match (report.failures().is_empty(), report.unfinished()) {
         (true, None) => ExitCode::SUCCESS,
         (true, Some(_)) => ExitCode::from(UNFINISHED),
@@ -136,16 +165,16 @@ async fn post(options: &RunOptions, job: &Arc<Job>) -> anyhow::Result<Vec<Tally>
     .expect("the template is a constant");
     let mut passes: Vec<Tally> = Vec::new();
     for number in 1..=options.repeat {
-        let bar = ProgressBar::new(options.settings.events.into())
+        let bar = ProgressBar::new(job.plan.settings.events.into())
             .with_style(style.clone())
             .with_prefix(format!("pass {number}/{}", options.repeat));
         let made = job.make().await;
         bar.reset_elapsed();
         let pass = job.post(made, &bar).await?;
         bar.finish_and_clear();
-        let finished = pass.finished;
+        let unfinished = pass.unfinished;
         passes.push(pass);
-        if !finished {
+        if unfinished {
             break;
         }
     }

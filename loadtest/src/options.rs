@@ -1,6 +1,5 @@
 //! The command line of `run`.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -9,8 +8,12 @@ use jiff::{RoundMode, Timestamp, TimestampRound, Unit};
 
 use crate::check::Patience;
 use crate::generate::{Caller, Scope, Settings, parse_positive};
-use crate::run::{Job, Schedule};
+use crate::report::{Outputs, Thresholds, events_of};
+use crate::run::{Job, Schedule, Stop};
 use crate::service::Ack;
+
+/// More than a closed loop posts in a minute on any machine that was seen.
+const EVENTS_WITHOUT_END: u32 = 20_000_000;
 
 /// Post events, measure, and check every one of them against the tables.
 #[derive(Args, Clone, Debug)]
@@ -51,6 +54,9 @@ pub struct RunOptions {
     /// Events a second, due at fixed times (open loop); without it, the next body leaves when the last is answered.
     #[arg(long, value_name = "R", value_parser = parse_positive)]
     pub rate: Option<f64>,
+    /// Post for this long instead of --events: as many as --rate makes due, or else as are answered.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub duration: Option<Duration>,
     /// Post the whole sequence this many times: from the second on there should be nothing but duplicates.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub repeat: u16,
@@ -68,9 +74,13 @@ pub struct RunOptions {
     /// How long to wait for the next of the acknowledged events to appear in the tables; the wait goes on while the service says that some are in its spool.
     #[arg(long, default_value_t = 30.0, value_name = "SECONDS", value_parser = parse_positive)]
     pub settle: f64,
-    /// Write the report as JSON, too.
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
+    /// Remove the rows of the run again, once they are checked; then `recsys-ingest verify` misses them.
+    #[arg(long, requires = "database_url")]
+    pub cleanup: bool,
+    #[command(flatten)]
+    pub outputs: Outputs,
+    #[command(flatten)]
+    pub thresholds: Thresholds,
     /// Post again what is refused with 429 or 503 (after Retry-After) or lost with its connection.
     #[arg(long)]
     pub retry: bool,
@@ -87,7 +97,7 @@ pub struct RunOptions {
 
 impl RunOptions {
     /// What the options ask for, at `now`.
-    pub fn job(&self, now: Timestamp, drawn_seed: u64) -> anyhow::Result<Job> {
+    pub fn job(&self, now: Timestamp, drawn_seed: u64, stop: &Stop) -> anyhow::Result<Job> {
         let hour = TimestampRound::new().smallest(Unit::Hour);
         let last_hour = now.round(hour.mode(RoundMode::Floor));
         let last_hour = last_hour.context("the clock shows a time that no calendar has")?;
@@ -95,12 +105,19 @@ impl RunOptions {
             seed: Some(self.settings.seed.unwrap_or(drawn_seed)),
             until: self.settings.until.or(Some(last_hour)),
             callers: self.callers()?,
+            events: match (self.duration, self.rate) {
+                (Some(time), Some(rate)) => events_of(rate * time.as_secs_f64(), 1),
+                (Some(_), None) => self.settings.events.max(EVENTS_WITHOUT_END),
+                (None, _) => self.settings.events,
+            },
             ..self.settings.clone()
         };
         let schedule = Schedule {
             connections: self.connections.into(),
             rate: self.rate,
             retry: self.retry,
+            duration: self.duration,
+            stop: Stop::clone(stop),
             time_limit: self.patience().at_most,
             ack: self.ack,
             prepare_bytes: self.prepare_mb << 20,

@@ -9,10 +9,12 @@
 mod tests;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use indicatif::ProgressBar;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -32,6 +34,25 @@ const WAIT_DEFAULT: Duration = Duration::from_millis(200);
 /// A service that comes back answers within this; one that does not is gone.
 const RECONNECT_FOR: Duration = Duration::from_secs(15);
 
+/// Whether a pass is to end early.
+pub type Stop = Arc<AtomicBool>;
+
+/// Sets `stop` at the first signal that asks for it; at signal `last` the work is given up.
+pub async fn stopped(stop: &AtomicBool, last: u32) -> anyhow::Error {
+    for _ in 0..last {
+        let signals = [SignalKind::terminate(), SignalKind::interrupt()].map(signal);
+        let [Ok(mut terminate), Ok(mut interrupt)] = signals else {
+            return anyhow::anyhow!("cannot listen for signals");
+        };
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        stop.store(true, Ordering::Relaxed);
+    }
+    anyhow::anyhow!("stopped before the end")
+}
+
 /// How bodies are posted.
 #[derive(Clone, Debug)]
 pub struct Schedule {
@@ -41,8 +62,12 @@ pub struct Schedule {
     pub rate: Option<f64>,
     /// Post again what was refused with 429 or 503, or lost with its connection.
     pub retry: bool,
+    /// No body leaves after this, if it is set, and all is well.
+    pub duration: Option<Duration>,
     /// Everything stops here.
     pub time_limit: Duration,
+    /// Set when the pass is to end early.
+    pub stop: Stop,
     /// What to wait for with each body.
     pub ack: Ack,
     /// Memory for bodies that are made ahead.
@@ -109,17 +134,18 @@ impl Job {
                 progress: progress.clone(),
                 began,
                 deadline: began + self.schedule.time_limit,
+                until: self.schedule.duration.map(|duration| began + duration),
                 connection,
-                tally: Tally::new(),
+                tally: Tally::default(),
             };
             senders.spawn(sender.run());
         }
-        let mut tally = Tally::new();
+        let mut tally = Tally::default();
         while let Some(sender) = senders.join_next().await {
             tally.add(sender.context("a connection's task panicked")?);
         }
         tally.took = began.elapsed();
-        tally.made_before = supply.is_complete;
+        tally.made_late = !supply.is_complete;
         Ok(tally)
     }
 }
@@ -131,6 +157,8 @@ struct Sender {
     progress: ProgressBar,
     began: Instant,
     deadline: Instant,
+    /// Bodies that are due later do not leave.
+    until: Option<Instant>,
     connection: Connection,
     tally: Tally,
 }
@@ -151,7 +179,13 @@ impl Sender {
                     due
                 }
             };
-            let mut goes_on = due.max(Instant::now()) < self.deadline;
+            let now = due.max(Instant::now());
+            if self.until.is_some_and(|until| now >= until) {
+                self.supply.abandon();
+                break;
+            }
+            let is_stopped = self.job.schedule.stop.load(Ordering::Relaxed);
+            let mut goes_on = now < self.deadline && !is_stopped;
             if goes_on {
                 self.deliver(&body, due).await;
                 self.progress.inc(u64::from(body.events));
@@ -159,12 +193,12 @@ impl Sender {
             }
             if !goes_on {
                 self.supply.abandon();
-                self.tally.finished = false;
+                self.tally.unfinished = true;
                 return self.tally;
             }
         }
         // The sender that met the deadline took the rest away.
-        self.tally.finished = Instant::now() < self.deadline;
+        self.tally.unfinished = Instant::now() >= self.deadline;
         self.tally
     }
 

@@ -4,6 +4,7 @@
 //! behind shows in the latency and cannot slow the schedule down.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use clap::Args;
@@ -12,7 +13,8 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::options::RunOptions;
-use crate::report::{Latency, events_of, float, write_json};
+use crate::report::{Latency, events_of, float, versions};
+use crate::run::Stop;
 
 /// A rate counts as offered if this share of it left in time.
 const OFFERED_MIN: f64 = 0.97;
@@ -51,10 +53,13 @@ struct Try {
     achieved: f64,
     p99_ms: f64,
     held: bool,
+    /// Why it is not held.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    why: String,
 }
 
 /// Narrows a rate down between one that is held and one that is not.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Search {
     held: Option<f64>,
     lost: Option<f64>,
@@ -62,14 +67,6 @@ struct Search {
 }
 
 impl Search {
-    fn new(precision: f64) -> Self {
-        Self {
-            held: None,
-            lost: None,
-            precision,
-        }
-    }
-
     /// The next rate to try; `None` once the answer is close enough.
     fn next(&self, start: f64) -> Option<f64> {
         match (self.held, self.lost) {
@@ -90,53 +87,72 @@ impl Search {
     }
 }
 
-pub async fn sweep(options: &SweepOptions) -> anyhow::Result<bool> {
+/// Searches until the rate is found, or `stop` is set; says whether one is held.
+pub async fn sweep(options: &SweepOptions, stop: &Stop) -> anyhow::Result<bool> {
     anyhow::ensure!(
         options.start >= 1.0 && options.precision > 0.0,
         "--start is at least 1, --precision above 0"
     );
-    let mut search = Search::new(options.precision);
+    let precision = options.precision;
+    let mut search = Search {
+        precision,
+        ..Search::default()
+    };
     let seed = options.run.settings.seed.unwrap_or_else(rand::random);
     let mut tries = Vec::new();
-    println!("{:>12}  {:>12}  {:>10}", "events/s", "answered/s", "p99");
+    let say = |text: String| options.run.outputs.say(&text);
+    say(format!(
+        "{:>12}  {:>12}  {:>10}\n",
+        "events/s", "answered/s", "p99"
+    ));
     for number in 0..u64::from(DOUBLINGS_MAX) * 2 {
         let Some(rate) = search.next(options.start) else {
             break;
         };
         // Events that were sent before would be duplicates.
-        let one = attempt(options, rate, seed.wrapping_add(number)).await?;
-        println!(
-            "{:>12.0}  {:>12.0}  {:>7.1} ms  {}",
-            one.rate,
-            one.achieved,
-            one.p99_ms,
-            if one.held { "held" } else { "not held" }
-        );
-        search.learn(rate, one.held);
+        let one = attempt(options, rate, seed.wrapping_add(number), stop).await?;
+        if stop.load(Ordering::Relaxed) {
+            say("interrupted; of what was tried until then:\n".to_owned());
+            break;
+        }
+        let (achieved, p99_ms) = (one.achieved, one.p99_ms);
+        let held = match one.why.as_str() {
+            "" => "held".to_owned(),
+            why => format!("not held: {why}"),
+        };
+        say(format!(
+            "{rate:>12.0}  {achieved:>12.0}  {p99_ms:>7.1} ms  {held}\n"
+        ));
+        search.learn(one.rate, one.held);
         tries.push(one);
         tokio::time::sleep(REST).await;
     }
     let p99_ms = options.p99.as_secs_f64() * 1e3;
-    match search.held {
-        Some(held) => println!("held: {held:.0} events/s with a p99 of at most {p99_ms:.1} ms"),
-        None => println!("no rate was held"),
-    }
+    say(match search.held {
+        Some(held) => format!("held: {held:.0} events/s with a p99 of at most {p99_ms:.1} ms\n"),
+        None => "no rate was held\n".to_owned(),
+    });
+    let job = options.run.job(jiff::Timestamp::now(), seed, stop)?;
+    let version = job.target.version().await;
     let report = json!({
+        "kind": "sweep",
+        "versions": versions(version),
         "p99_ms_max": p99_ms,
         "hold_seconds": options.hold.as_secs_f64(),
         "ack": options.run.ack.as_str(),
         "held": search.held,
         "tries": tries,
     });
-    write_json(options.run.json.as_deref(), &report)?;
+    options.run.outputs.write(&report)?;
     Ok(search.held.is_some())
 }
 
-async fn attempt(options: &SweepOptions, rate: f64, seed: u64) -> anyhow::Result<Try> {
+async fn attempt(options: &SweepOptions, rate: f64, seed: u64, stop: &Stop) -> anyhow::Result<Try> {
     let mut run = options.run.clone();
     run.settings.seed = Some(seed);
     run.settings.events = events_of(rate * options.hold.as_secs_f64(), EVENTS_MIN);
-    let mut job = run.job(jiff::Timestamp::now(), seed)?;
+    run.duration = None;
+    let mut job = run.job(jiff::Timestamp::now(), seed, stop)?;
     job.schedule.rate = Some(rate);
     job.schedule.retry = false;
     // A rate that takes four times as long is lost anyway.
@@ -150,17 +166,38 @@ async fn attempt(options: &SweepOptions, rate: f64, seed: u64) -> anyhow::Result
         "the service did not answer as it should: {}",
         pass.errors.join("; ")
     );
-    let p99_ms = Latency::of(&pass.latency).map_or(0.0, |latency| latency.p99());
+    let p99_ms = Latency::of(&pass.latency.0).map_or(0.0, |latency| latency.p99());
     let achieved = float(total.accepted + total.rejected) / pass.took.as_secs_f64().max(1e-9);
-    let held = pass.finished
-        && total.refused == 0
-        && p99_ms <= options.p99.as_secs_f64() * 1e3
-        && achieved >= rate * OFFERED_MIN;
+    let mut why = Vec::new();
+    if pass.unfinished {
+        why.push("it took more than four times as long".to_owned());
+    }
+    if total.refused > 0 {
+        let codes = pass.refusals.keys();
+        let codes: Vec<_> = codes
+            .map(|(status, code)| format!("{status} {code}"))
+            .collect();
+        why.push(format!(
+            "{} events were refused ({})",
+            total.refused,
+            codes.join(", ")
+        ));
+    }
+    if p99_ms > options.p99.as_secs_f64() * 1e3 {
+        why.push(format!(
+            "the p99 is above {}",
+            humantime::format_duration(options.p99)
+        ));
+    }
+    if achieved < rate * OFFERED_MIN {
+        why.push(format!("{achieved:.0} events/s were answered of {rate:.0}"));
+    }
     Ok(Try {
         rate,
         achieved,
         p99_ms,
-        held,
+        held: why.is_empty(),
+        why: why.join("; "),
     })
 }
 
@@ -171,7 +208,11 @@ mod tests {
     #[test]
     fn a_rate_is_found_from_below_and_from_above_and_the_search_ends_where_there_is_none() {
         for truth in [123_456.0, 900.0, 5_000.0, 0.0] {
-            let mut search = Search::new(0.05);
+            let precision = 0.05;
+            let mut search = Search {
+                precision,
+                ..Search::default()
+            };
             let mut tries = 0;
             while let Some(rate) = search.next(5_000.0) {
                 search.learn(rate, rate <= truth);

@@ -19,6 +19,7 @@ use crate::finding::{Finding, Severity};
 use crate::postgres::checks::clock;
 use crate::postgres::checks::lean;
 use crate::postgres::checks::pooler::pooler;
+use crate::postgres::checks::server;
 use crate::postgres::error::Error;
 
 /// The check that a finding comes from.
@@ -228,15 +229,7 @@ impl Board {
     /// Records how a connection was made: `clear_text` is the reason for no TLS where TLS was
     /// preferred.
     pub(crate) fn note_transport(&self, clear_text: Option<&str>) {
-        let finding = clear_text.map(|reason| {
-            Finding::new(
-                Severity::Note,
-                "clear_text",
-                format!("connections to PostgreSQL are not encrypted: {reason}"),
-                "sslmode=prefer allows that, and whatever is between here and there can read along",
-                "mend TLS at the server, or set sslmode=require, or sslmode=disable to say that it is meant",
-            )
-        });
+        let finding = clear_text.map(server::clear_text);
         self.put(Source::Transport, finding.into_iter().collect());
     }
 

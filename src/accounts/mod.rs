@@ -6,6 +6,7 @@ pub mod erasure;
 pub(crate) mod ledger;
 
 pub mod board;
+pub mod doctor;
 pub(crate) mod quarantine;
 pub(crate) mod removed;
 pub mod retention;

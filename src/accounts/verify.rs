@@ -203,7 +203,7 @@ async fn streams(
 ) -> Result<Vec<StreamLedger>> {
     let rows = super::ledger::read_all(snapshot, spool_id, lineage)
         .await
-        .context("cannot read the ledger; has `migrate` run?")?;
+        .context("cannot read the ledger")?;
     let stream = |(number, row): (i16, LedgerRow)| StreamLedger {
         number: u8::try_from(number).unwrap_or(u8::MAX),
         totals: row.totals,

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use clap::Args as _;
 use private_postgres::{
     LaunchError, Options, PrivatePostgres, default_cache_dir, make_private_dir,
 };
@@ -20,9 +21,17 @@ use tracing::info;
 
 use crate::cli::signals::Stop;
 use crate::cli::terminal::print;
+use crate::clock;
 use crate::config::Serve;
 use crate::config::address::ListenAddress;
 use crate::config::dev::Dev;
+use crate::config::environment::variables;
+use crate::event::table::Table;
+use crate::event::time::Micros;
+use crate::logging;
+use crate::partitions::create::ensure_ahead;
+use crate::partitions::layout::read_interval;
+use crate::postgres::checks::clock::server_time;
 use crate::postgres::connect::environment::LibpqEnvironment;
 use crate::postgres::session::Session;
 use crate::service;
@@ -35,6 +44,9 @@ use env_file::EnvFile;
 
 /// The tenant of a new data directory.
 const TENANT: &str = "demo";
+
+/// The file with what another terminal needs.
+const DEV_ENV: &str = "dev.env";
 
 /// The tenant's keys: variable and role.
 const KEYS: [(&str, Role); 4] = [
@@ -49,12 +61,26 @@ pub(crate) const VARIABLES: [&str; 6] = [
     "INGEST_URL", "INGEST_PSQL", KEYS[0].0, KEYS[1].0, KEYS[2].0, KEYS[3].0,
 ];
 
+/// Variables of settings that `dev` has its own value for.
+const OWN: [&str; 7] = [
+    "DATABASE_URL",
+    "DATABASE_URL_FILE",
+    "API_KEY_HASH_SECRET",
+    "API_KEY_HASH_SECRET_FILE",
+    "EXPOSURE_HASH_SALT",
+    "EXPOSURE_HASH_SALT_FILE",
+    "INGEST_SPOOL_DIR",
+];
+
+/// Longest wait for the log before the greeting, which is to be the last thing on the screen.
+const LOG_LIMIT: Duration = Duration::from_secs(1);
+
 /// How long a stop waits for a PostgreSQL that is still starting: long enough to end a server that
 /// has just been started, but not for a download.
 const START_PATIENCE: Duration = Duration::from_secs(15);
 
 /// Settings for a day's work on a laptop; docs/postgres.md has those for a server.
-const POSTGRES_SETTINGS: [(&str, &str); 4] = [
+pub const POSTGRES_SETTINGS: [(&str, &str); 4] = [
     ("shared_buffers", "256MB"),
     ("max_wal_size", "4GB"),
     ("checkpoint_timeout", "15min"),
@@ -72,6 +98,14 @@ pub async fn run(config: Dev, stop: Stop) -> Result<()> {
     let dir = fs::canonicalize(&config.data_dir)
         .with_context(|| format!("cannot find {}", config.data_dir.display()))?;
 
+    let (taken, own) = inherited();
+    if !taken.is_empty() || !own.is_empty() {
+        info!(
+            taken = taken.join(" "),
+            own = own.join(" "),
+            "settings of serve in the environment; dev has its own of the latter"
+        );
+    }
     let options = postgres_options(&config, &dir);
     info!("starting PostgreSQL in {}", dir.display());
     // Blocks on a process that starts, and perhaps on a download.
@@ -100,8 +134,10 @@ pub async fn run(config: Dev, stop: Stop) -> Result<()> {
 
     let stopping = stop.begun().clone();
     let hosts = allowed_hosts(address, &config.allow_host);
+    // As it was given: relative to the folder that the reader is in, and short.
+    let dev_env = config.data_dir.join(DEV_ENV);
     let outcome = tokio::select! {
-        outcome = serve(&dir, address, hosts, listeners, &server, stopping) => outcome,
+        outcome = serve(&dir, &dev_env, address, hosts, listeners, &server, stopping) => outcome,
         () = stop.at_once().cancelled() => Ok(()),
     };
     let forgotten = forget_dev_env(&dir);
@@ -157,7 +193,7 @@ fn is_private(listeners: &[TcpListener], operators: Option<&ListenAddress>) -> b
 
 /// Removes `dev.env`: it exists only while the service is ready.
 fn forget_dev_env(dir: &Path) -> Result<()> {
-    let path = dir.join("dev.env");
+    let path = dir.join(DEV_ENV);
     match fs::remove_file(&path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("cannot remove {}", path.display()))
@@ -168,6 +204,7 @@ fn forget_dev_env(dir: &Path) -> Result<()> {
 
 async fn serve(
     dir: &Path,
+    dev_env: &Path,
     address: SocketAddr,
     hosts: Option<Vec<String>>,
     listeners: Vec<TcpListener>,
@@ -190,7 +227,8 @@ async fn serve(
     let target = serve.database.target()?;
     let prepared = async {
         service::prepare::migrate_once(&target).await?;
-        make_tenant_and_keys(&serve, &environment).await
+        make_tenant_and_keys(&serve, &environment).await?;
+        make_partitions(&serve).await
     };
     match stopping.run_until_cancelled(prepared).await {
         Some(prepared) => prepared?,
@@ -201,15 +239,13 @@ async fn serve(
     let service = service::run(serve, listeners, stopping, ready.clone());
     let announced = async {
         ready.cancelled().await;
-        let path = dir.join("dev.env");
+        let path = dir.join(DEV_ENV);
         environment
-            .write(&path)
+            .write_exported(&path)
             .with_context(|| format!("cannot write {}", path.display()))?;
-        say_hello(
-            environment.get("INGEST_URL").unwrap_or_default(),
-            operators.as_ref(),
-            &path,
-        );
+        let url = environment.get("INGEST_URL").unwrap_or_default();
+        logging::flush(LOG_LIMIT);
+        say(&greeting(url, operators.as_ref(), dev_env, clock::now()));
         std::future::pending::<Result<()>>().await
     };
     tokio::select! {
@@ -274,11 +310,8 @@ fn environment(
         environment.set(name, secrets.get(name).unwrap_or_default());
     }
     let psql = server.bin_dir().join("psql");
-    // For a second service on this machine, which needs another spool.
-    environment.set(
-        "INGEST_SPOOL_DIR",
-        &dir.join("spool-2").display().to_string(),
-    );
+    // So that `verify` and `doctor` look at this one. A second service needs another.
+    environment.set("INGEST_SPOOL_DIR", &dir.join("spool").display().to_string());
     environment.set("INGEST_PSQL", &psql.display().to_string());
     environment
 }
@@ -316,31 +349,106 @@ async fn make_tenant_and_keys(serve: &Serve, environment: &EnvFile) -> Result<()
     Ok(())
 }
 
+/// Makes the partitions that the service would make after its start: it would log each of them
+/// after the greeting.
+async fn make_partitions(serve: &Serve) -> Result<()> {
+    let mut session = Session::open(&serve.database.target()?, None).await?;
+    let client = &mut session.client;
+    let now = server_time(client).await?;
+    for table in Table::ALL {
+        let interval = match serve.store.partition_interval {
+            Some(interval) => interval,
+            None => read_interval(client, table).await?,
+        };
+        let ahead = serve.store.partitions_ahead;
+        ensure_ahead(client, table, interval, now.0, ahead).await?;
+    }
+    Ok(())
+}
+
 /// Prints for people; a closed terminal is not an error.
 fn say(text: &str) {
     drop(print(text));
 }
 
-/// Prints what to try first, on standard output.
-fn say_hello(url: &str, operators: Option<&ListenAddress>, dev_env: &Path) {
-    let docs = operators.map_or_else(|| url.to_owned(), |address| format!("http://{address}"));
-    let text = format!(
+/// The variables of the environment that are settings of `serve`: those that count here, and those
+/// that `dev` has its own of.
+fn inherited() -> (Vec<String>, Vec<String>) {
+    let command = Serve::augment_args(clap::Command::new("serve"));
+    let settings = command
+        .get_arguments()
+        .filter_map(|argument| Some(argument.get_env()?.to_string_lossy().into_owned()));
+    let settings: Vec<String> = settings.collect();
+    let names = variables().map(|(name, _)| name);
+    let set = names.filter(|name| settings.contains(name));
+    set.partition(|name| !OWN.contains(&name.as_str()))
+}
+
+/// What to try first. Fits 80 columns and 24 lines. Its events have ids and times, so that one that
+/// is posted again is the same event.
+fn greeting(url: &str, operators: Option<&ListenAddress>, dev_env: &Path, now: Micros) -> String {
+    let docs = operators.map_or_else(String::new, |address| format!("http://{address}"));
+    let second = Micros(now.0 - now.0.rem_euclid(1_000_000));
+    // A shell looks a name without a slash up in PATH.
+    let env = match dev_env.components().count() {
+        1 => Path::new(".").join(dev_env),
+        _ => dev_env.to_owned(),
+    };
+    let place = match env.is_relative() {
+        true => ", in this folder",
+        false => "",
+    };
+    let env = env.display().to_string();
+    let env = match env.contains(char::is_whitespace) {
+        true => format!("'{env}'"),
+        false => env,
+    };
+    format!(
         r#"
 recsys-ingest is ready on {url}.
 Open {docs}/ in a browser to see events arrive ({docs}/docs describes the API).
-Everything else is in {env}. In another terminal:
+In another terminal{place}:
 
   . {env}
 
-  curl -sS "$INGEST_URL/v1/exposures" -H "X-API-Key: $INGEST_API_KEY" -H "Content-Type: application/json" -d '{{"event_id": "shown-1", "request_id": "r1", "surface": "home", "user_id": "u1", "items": [{{"item_id": "a"}}, {{"item_id": "b"}}]}}'
+  curl -sS "$INGEST_URL/v1/exposures?ack=committed" \
+    -H "X-API-Key: $INGEST_API_KEY" -d '{{
+    "event_id": "shown-1", "occurred_at": "{second}",
+    "request_id": "r1", "surface": "home", "user_id": "u1",
+    "items": [{{"item_id": "a"}}, {{"item_id": "b"}}]}}'
 
-  curl -sS "$INGEST_URL/v1/interactions" -H "X-API-Key: $INGEST_API_KEY" -H "Content-Type: application/json" -d '{{"event_id": "click-1", "request_id": "r1", "user_id": "u1", "event_type": "click", "item_id": "a", "position": 1}}'
+  curl -sS "$INGEST_URL/v1/interactions?ack=committed" \
+    -H "X-API-Key: $INGEST_API_KEY" -d '{{
+    "event_id": "click-1", "occurred_at": "{second}",
+    "request_id": "r1", "user_id": "u1", "event_type": "click", "item_id": "a"}}'
 
-  "$INGEST_PSQL" "$DATABASE_URL" -c "SELECT occurred_at, surface, response FROM exposure_events" -c "SELECT occurred_at, event_type, item_id FROM interaction_events"
+  "$INGEST_PSQL" "$DATABASE_URL" -c 'SELECT * FROM interaction_events'
 
-Ctrl-C stops everything; the data stays.
-"#,
-        env = dev_env.display()
-    );
-    say(&text);
+An event with the same id and time is the same one: pasted twice, the answer
+says duplicate. Another event_id makes it new. Ctrl-C stops all; data stays."#
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_greeting_fits_a_small_screen() {
+        let now = Micros(1_779_616_800_123_456);
+        let env = Path::new(".recsys-ingest/dev.env");
+        let text = greeting("http://127.0.0.1:8080", None, env, now);
+        // A line for what the shell had there, and one for the cursor.
+        assert!(text.lines().count() <= 23, "{}", text.lines().count());
+        for line in text.lines() {
+            assert!(line.chars().count() <= 80, "{line}");
+        }
+        assert!(
+            text.contains("\"occurred_at\": \"2026-05-24T10:00:00Z\""),
+            "{text}"
+        );
+        assert!(text.contains("committed\" \\\n    -H"), "{text}");
+        let text = greeting("http://127.0.0.1:8080", None, Path::new("dev.env"), now);
+        assert!(text.contains("\n  . ./dev.env\n"), "{text}");
+    }
 }

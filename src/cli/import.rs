@@ -1,6 +1,5 @@
 //! `recsys-ingest import`: files of events into a running service.
 
-use std::io::{IsTerminal as _, Write as _};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,6 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use bytesize::ByteSize;
 
 use super::own_pipeline::OwnPipeline;
+use super::progress::ProgressLine;
 use super::shipping::{line_bytes_max, pipeline, report};
 use super::signals::Stop;
 use super::terminal::print;
@@ -62,13 +62,14 @@ pub(crate) async fn run(mut config: Import, stop: Stop) -> Result<()> {
             None => std::future::pending().await,
         }
     };
+    let progress = ProgressLine::new();
     let delivered = tokio::select! {
         biased;
         delivered = pipeline.run(from) => delivered,
         ended = own_ended => ended,
-        never = show(&status) => never,
+        never = show(&status, &progress) => never,
     };
-    end_line();
+    drop(progress);
     let spooled = match own {
         Some(own) => own.stop().await?,
         None => 0,
@@ -120,10 +121,14 @@ fn in_words(status: &Status, rejects: &str) -> String {
 }
 
 /// Shows the progress until it is dropped.
-async fn show(status: &Status) -> Result<()> {
+async fn show(status: &Status, progress: &ProgressLine) -> Result<()> {
     let started = Instant::now();
-    let is_terminal = std::io::stderr().is_terminal();
-    let mut ticks = tokio::time::interval(if is_terminal { ON_TERMINAL } else { AS_LINES });
+    let every = if progress.is_terminal() {
+        ON_TERMINAL
+    } else {
+        AS_LINES
+    };
+    let mut ticks = tokio::time::interval(every);
     ticks.tick().await;
     loop {
         ticks.tick().await;
@@ -131,19 +136,10 @@ async fn show(status: &Status) -> Result<()> {
         if let Some((_, why)) = status.troubles().pop() {
             line.push_str(&format!("; {why}"));
         }
-        if is_terminal {
-            // A terminal that is gone is not an error.
-            drop(write!(std::io::stderr(), "\r\x1b[K{line}"));
-        } else {
-            logging::say(&line);
+        match progress.is_terminal() {
+            true => progress.show(&line),
+            false => logging::say(&line),
         }
-    }
-}
-
-/// Ends the line of the progress on a terminal.
-fn end_line() {
-    if std::io::stderr().is_terminal() {
-        drop(write!(std::io::stderr(), "\r\x1b[K"));
     }
 }
 

@@ -14,6 +14,7 @@ use crate::postgres::session::Session;
 use crate::tenants::admin::tenants::find_tenant;
 
 use super::period::Period;
+use super::progress::ProgressLine;
 use super::terminal::print;
 
 const COLUMNS: [&str; 8] = [
@@ -81,8 +82,12 @@ pub(crate) async fn run(command: Signals) -> Result<()> {
     }
     let mut documents = Vec::new();
     let mut failed = 0;
-    for day in &todo {
-        match compute(&mut session.client, day, &limits).await {
+    let progress = ProgressLine::new();
+    for (done, day) in todo.iter().enumerate() {
+        progress.show(&format!("{done} of {} days done; {}", todo.len(), day.day));
+        let computed = compute(&mut session.client, day, &limits).await;
+        progress.wipe();
+        match computed {
             Ok(computed) if command.json => documents.push(document(day, &computed)),
             Ok(computed) => print(&line(day, &computed))?,
             Err(error) => {

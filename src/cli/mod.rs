@@ -2,13 +2,18 @@
 
 pub(crate) mod adopt;
 pub(crate) mod demo;
-pub(crate) mod dev;
+pub mod dev;
+pub(crate) mod doctor;
+pub mod help;
 pub(crate) mod import;
 pub(crate) mod item_signals;
 pub(crate) mod keys;
+pub(crate) mod manual;
+pub(crate) mod migrate;
 pub(crate) mod own_pipeline;
 pub(crate) mod partitions;
 pub(crate) mod period;
+pub(crate) mod progress;
 pub(crate) mod quarantine;
 pub(crate) mod report;
 pub(crate) mod settings;
@@ -29,12 +34,13 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tokio::task::JoinSet;
+use tokio_postgres::error::SqlState;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::config::database::Database;
 use crate::config::demo::Demo;
 use crate::config::dev::Dev;
+use crate::config::doctor::Doctor;
 use crate::config::import::{Import, Ship};
 use crate::config::log::{Log, LogFormat};
 use crate::config::tap::Tap;
@@ -47,6 +53,8 @@ use terminal::print;
 use adopt::Adopt;
 use item_signals::Signals;
 use keys::KeysCommand;
+use manual::{Completions, Man};
+use migrate::Migrate;
 use partitions::PartitionsCommand;
 use quarantine::QuarantineCommand;
 use report::ReportCommand;
@@ -90,17 +98,29 @@ pub enum Command {
     Dev(Dev),
     /// Run the service
     Serve(Box<Serve>),
-    /// Post files of events to a running service: JSON lines of any known format, plain or compressed; run again, it goes on where it was
+    /// Post files of events to a running service
+    ///
+    /// JSON lines of any known format, plain or compressed. Run again, it goes on where it was.
     Import(Box<Import>),
-    /// Follow files of events as they grow, as recsys-service writes them, and post what is added
+    /// Follow files of events as they grow, and post what is added
+    ///
+    /// As recsys-service writes them, for one: through rotation, truncation and crashes.
     Ship(Box<Ship>),
-    /// Play a small shop against a running service: lists served, shown, clicked and bought from; and show what Postgres holds of it
+    /// Play a small shop against a running service, and show what Postgres holds of it
+    ///
+    /// Lists are served, shown, clicked and bought from. Exits with 1 if Postgres holds anything else.
     Demo(Box<Demo>),
     /// Print what becomes of each body that a running service is sent, as it comes
     Tap(Box<Tap>),
     /// Bring the database's schema up to date
-    Migrate(Database),
-    /// Show the SQL that removes what the suite's own migrations add to the event tables and every new row pays for: indexes of the parents beside their keys, and empty DEFAULT partitions
+    ///
+    /// A service does it at its start as well (--migrate-on-start). With nothing to do it says so
+    /// and needs no more than SELECT on the history.
+    Migrate(Migrate),
+    /// Remove from the event tables what the suite's migrations add and every row pays for
+    ///
+    /// Indexes of the parents beside their keys, and empty DEFAULT partitions. Shows the SQL;
+    /// --lean runs it.
     Adopt(Adopt),
     /// Tenants: who events belong to
     Tenants {
@@ -126,7 +146,10 @@ pub enum Command {
         #[command(subcommand)]
         command: QuarantineCommand,
     },
-    /// Check that every accepted row is in Postgres, in quarantine, in the spool, or booked as removed; exits with 0 if the accounts hold, 1 if they differ, 2 if it could not look
+    /// Check that every accepted row is in Postgres, in quarantine, in the spool, or booked as removed
+    ///
+    /// Changes nothing, unless --accept books a difference. Exits with 0 if the accounts hold, 1 if
+    /// they differ, 2 if it could not look.
     Verify(Verify),
     /// The spool directory of a service that is stopped
     Spool {
@@ -148,6 +171,17 @@ pub enum Command {
         #[command(subcommand)]
         command: ReportCommand,
     },
+    /// Find what is wrong with database and spool, what it costs, and what mends it
+    ///
+    /// Runs the checks of a service's start and more: gaps of partitions, rows in a DEFAULT
+    /// partition, foreign keys, indexes and triggers that every row pays for, settings that hurt,
+    /// dead rows, old transactions, clocks, the spool's disk and its age. Reads only, unless --fix
+    /// is given. Exits with 0 if nothing was found, 1 if something was, 2 if it could not look.
+    Doctor(Box<Doctor>),
+    /// Print completions of the command line for a shell
+    Completions(Completions),
+    /// Write the manual pages
+    Man(Man),
 }
 
 /// Reads the command line, and what it leaves out from the environment.
@@ -156,7 +190,8 @@ pub enum Command {
 /// Names the flag and the variable of a value that is missing or refused, and what is accepted; also
 /// "fails" with the text of `--help` and `--version`.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> clap::error::Result<Cli> {
-    Cli::from_arg_matches(&environment::read(&Cli::command(), arguments)?)
+    let command = help::explained(Cli::command());
+    Cli::from_arg_matches(&environment::read(&command, arguments)?)
 }
 
 /// Logs a warning for each environment variable that looks like a setting and is none.
@@ -225,17 +260,43 @@ async fn run_until_stopped(command: Command) -> Result<u8> {
             logging::say(&format!("recsys-ingest: {error:#}"));
             Ok(COULD_NOT_LOOK)
         }
-        Some(Ok(Err(error))) => Err(error),
+        Some(Ok(Err(error))) => Err(with_advice(error)),
         // A command that a signal interrupted has ended by now, but not as it should.
         _ if signal.is_cancelled() => Ok(stop.exit_code()),
-        Some(Ok(Ok(()))) => Ok(0),
+        Some(Ok(Ok(code))) => Ok(code),
         Some(Err(panicked)) => Err(panicked).context("the program has a bug"),
         None => Ok(stop.exit_code()),
     }
 }
 
-async fn carry_out(command: Command, stop: Stop) -> Result<()> {
-    match command {
+/// Says what is to be done about an error of a table, column or function that is not there.
+fn with_advice(error: anyhow::Error) -> anyhow::Error {
+    const ADVICE: &str =
+        "the schema is missing or not up to date: run `recsys-ingest migrate` first";
+    let is_missing = error.chain().any(|cause| {
+        let cause = cause.downcast_ref::<tokio_postgres::Error>();
+        let code = cause.and_then(tokio_postgres::Error::code);
+        code.is_some_and(|code| {
+            [
+                SqlState::UNDEFINED_TABLE,
+                SqlState::UNDEFINED_COLUMN,
+                SqlState::UNDEFINED_FUNCTION,
+            ]
+            .contains(code)
+        })
+    });
+    match is_missing && !format!("{error:#}").contains("recsys-ingest migrate") {
+        true => error.context(ADVICE),
+        false => error,
+    }
+}
+
+/// Carries a command out; returns its exit code.
+async fn carry_out(command: Command, stop: Stop) -> Result<u8> {
+    let done = match command {
+        Command::Quarantine { command } => return quarantine::run(command).await,
+        Command::Migrate(migrate) => return migrate::run(migrate).await,
+        Command::Doctor(doctor) => return doctor::run(*doctor).await,
         Command::Dev(config) => dev::run(config, stop).await,
         Command::Serve(config) => {
             if let Some(warning) = config.salt.warning() {
@@ -261,18 +322,29 @@ async fn carry_out(command: Command, stop: Stop) -> Result<()> {
         Command::Ship(config) => ship::run(*config, stop).await,
         Command::Demo(config) => demo::run(*config).await,
         Command::Tap(config) => tap::run(*config).await,
-        Command::Migrate(database) => service::prepare::migrate_once(&database.target()?).await,
         Command::Adopt(adopt) => adopt::run(adopt).await,
         Command::Tenants { command } => tenants::run(command).await,
         Command::Keys { command } => keys::run(command).await,
         Command::Users { command } => users::run(command).await,
-        Command::Quarantine { command } => quarantine::run(command).await,
         Command::Verify(verify) => verify::run(verify).await,
         Command::Spool { command } => spool::run(&command),
         Command::Partitions { command } => partitions::run(command).await,
         Command::Signals(signals) => item_signals::run(*signals).await,
         Command::Report { command } => report::run(command).await,
-    }
+        Command::Completions(completions) => {
+            manual::completions(&completions, help::explained(Cli::command()))
+        }
+        Command::Man(man) => manual::write(&man, help::explained(Cli::command())),
+    };
+    done.map(|()| 0)
+}
+
+/// Whether the log has colours: on a terminal that shows them, unless NO_COLOR asks for none.
+fn is_coloured() -> bool {
+    let mut variables = environment::variables();
+    let is_plain =
+        variables.any(|(name, value)| name == "NO_COLOR" || (name == "TERM" && value == "dumb"));
+    std::io::stderr().is_terminal() && !is_plain
 }
 
 /// Sets the log up; called once, before anything is logged.
@@ -285,7 +357,7 @@ fn start_log(log: &Log) -> Result<()> {
     let writer = logging::start().context("cannot start the thread of the log")?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
+        .with_ansi(is_coloured())
         .with_writer(writer);
     match log.log_format {
         LogFormat::Json => builder.json().flatten_event(true).init(),

@@ -24,6 +24,7 @@ use crate::postgres::checks::clock::server_time;
 use crate::postgres::error::ErrorChain;
 use crate::postgres::session::Session;
 
+use super::progress::ProgressLine;
 use super::terminal::print;
 use ensure::Ensure;
 use retain::Retain;
@@ -115,8 +116,11 @@ async fn seal_all(session: &mut Session, selection: &Selection) -> Result<()> {
     let metrics = Metrics::new();
     let mut waiting_since = Instant::now();
     let mut sealed = 0;
+    let progress = ProgressLine::new();
     loop {
+        progress.show(&format!("sealing; {sealed} partitions are done"));
         let outcome = seal::work::seal(session, selection, None, &metrics).await?;
+        progress.wipe();
         for partition in &outcome.sealed {
             sealed += 1;
             waiting_since = Instant::now();

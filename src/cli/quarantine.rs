@@ -7,9 +7,11 @@ use crate::accounts::quarantine;
 use crate::accounts::quarantine::Selection;
 use crate::config::database::Database;
 use crate::config::parse;
+use crate::config::store::INTERVALS;
 use crate::logging;
 use crate::partitions;
 
+use super::progress::ProgressLine;
 use super::terminal::{open, print};
 
 /// What to do with rows in quarantine.
@@ -30,12 +32,12 @@ pub enum QuarantineCommand {
         #[command(flatten)]
         database: Database,
     },
-    /// Try to store rows again, one by one
+    /// Try to store rows again, one by one; exits with 1 if any is still refused
     Retry {
         #[command(flatten)]
         rows: QuarantineRows,
         /// Time that one partition holds, for partitions that have to be made: day, week or month
-        #[arg(long, env = "INGEST_PARTITION_INTERVAL", value_parser = parse::word::<partitions::range::Interval>)]
+        #[arg(long, env = "INGEST_PARTITION_INTERVAL", value_parser = parse::one_of::<partitions::range::Interval>(&INTERVALS))]
         partition_interval: Option<partitions::range::Interval>,
     },
     /// Throw rows away, for good
@@ -68,7 +70,8 @@ impl QuarantineRows {
     }
 }
 
-pub(crate) async fn run(command: QuarantineCommand) -> Result<()> {
+/// Runs a `quarantine` command; returns its exit code.
+pub(crate) async fn run(command: QuarantineCommand) -> Result<u8> {
     match command {
         QuarantineCommand::List { limit, database } => {
             let session = open(&database).await?;
@@ -87,7 +90,8 @@ pub(crate) async fn run(command: QuarantineCommand) -> Result<()> {
                     entry.message
                 ));
             }
-            print(&lines.join("\n"))
+            print(&lines.join("\n"))?;
+            Ok(0)
         }
         QuarantineCommand::Show { id, database } => {
             let session = open(&database).await?;
@@ -101,19 +105,23 @@ pub(crate) async fn run(command: QuarantineCommand) -> Result<()> {
                 entry.sqlstate,
                 entry.message,
                 serde_json::to_string_pretty(&row)?
-            ))
+            ))?;
+            Ok(0)
         }
         QuarantineCommand::Retry {
             rows,
             partition_interval,
         } => {
             let mut session = open(&rows.database).await?;
+            let line = ProgressLine::new();
             let retried = quarantine::retry::retry(
                 &mut session.client,
                 &rows.selection(),
                 partition_interval,
+                &|done, all| line.show(&format!("{done} of {all} rows tried")),
             )
             .await?;
+            drop(line);
             for (id, words) in &retried.refused {
                 logging::say(&format!("row {id} is still refused: {words}"));
             }
@@ -126,12 +134,14 @@ pub(crate) async fn run(command: QuarantineCommand) -> Result<()> {
                 retried.stored,
                 retried.duplicates,
                 retried.refused.len()
-            ))
+            ))?;
+            Ok(u8::from(!retried.refused.is_empty()))
         }
         QuarantineCommand::Drop(rows) => {
             let mut session = open(&rows.database).await?;
             let dropped = quarantine::discard(&mut session.client, &rows.selection()).await?;
-            print(&format!("{dropped} dropped"))
+            print(&format!("{dropped} dropped"))?;
+            Ok(0)
         }
     }
 }

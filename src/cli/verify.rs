@@ -17,6 +17,7 @@ use crate::config::parse;
 use crate::log::spool;
 use crate::postgres::session::Session;
 
+use super::progress::ProgressLine;
 use super::terminal::{open_as, print};
 
 /// Most attempts at a consistent reading. A running service may delete a segment after the ledger
@@ -188,6 +189,8 @@ async fn read(verify: &Verify, session: &mut Session) -> Result<(Looked, Vec<Tab
         }
         tokio::time::sleep(PAUSE).await;
     };
+    let progress = ProgressLine::new();
+    progress.show("counting the rows of the tables");
     let tables = match verify.skip_tables {
         true => Vec::new(),
         false => verify::count_tables(&mut session.client).await?,

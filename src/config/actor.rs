@@ -4,6 +4,7 @@ use clap::Args;
 
 /// Who makes a change that is noted in `audit_log`.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Who")]
 pub struct Actor {
     /// Who makes the change, for audit_log [default: the user's name, else the database's role]
     #[arg(long, env = "INGEST_ACTOR", value_name = "NAME")]

@@ -20,6 +20,7 @@ pub struct Database {
 }
 
 #[derive(Args)]
+#[command(next_help_heading = "PostgreSQL")]
 struct DatabaseArguments {
     /// Postgres, as a URL or key=value pairs with libpq's parameters (sslmode, service and passfile too); what it leaves out comes from PGHOST, PGPASSWORD and libpq's other variables
     #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]

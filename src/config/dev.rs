@@ -13,6 +13,7 @@ pub struct Dev {
     /// Addresses to listen on, as `serve` takes them
     #[arg(
         long,
+        env = "INGEST_LISTEN",
         default_value = "127.0.0.1:8080",
         value_delimiter = ',',
         value_name = "ADDR"
@@ -20,7 +21,7 @@ pub struct Dev {
     pub listen: Vec<ListenAddress>,
 
     /// Where the private Postgres and the keys are kept
-    #[arg(long, default_value = ".recsys-ingest", value_name = "DIR")]
+    #[arg(long, env = "INGEST_DATA_DIR", default_value = ".recsys-ingest", value_name = "DIR", value_parser = parse::path())]
     pub data_dir: PathBuf,
 
     /// PostgreSQL's programs to use, instead of those that are found
@@ -32,7 +33,12 @@ pub struct Dev {
     pub pg_cache: Option<PathBuf>,
 
     /// Further hosts that requests may name while dev listens on a loopback address; beside these, localhost, 127.0.0.1, [::1] and the address of --listen
-    #[arg(long, value_name = "HOST", value_delimiter = ',')]
+    #[arg(
+        long,
+        env = "INGEST_ALLOW_HOST",
+        value_name = "HOST",
+        value_delimiter = ','
+    )]
     pub allow_host: Vec<String>,
 
     /// The home directory

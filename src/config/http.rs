@@ -11,6 +11,7 @@ use crate::tenants::settings::Origins;
 
 /// Settings of the HTTP side.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "HTTP")]
 pub struct Http {
     /// Addresses to listen on, with commas between or as several flags: 127.0.0.1:8080, localhost:8080, [::1]:8080, or :8080 for every address of this machine
     #[arg(

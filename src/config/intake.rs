@@ -11,6 +11,7 @@ use crate::http::ingest::ack::Ack;
 
 /// Settings of what is accepted.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Intake")]
 pub struct Intake {
     /// What an answer waits for where the request does not say with ?ack=
     #[arg(long, env = "INGEST_DEFAULT_ACK", default_value = "durable", ignore_case = true, value_parser = Trimmed(EnumValueParser::<Ack>::new()))]

@@ -6,6 +6,7 @@ use crate::tenants::settings::Limits;
 
 /// Limits where the settings of a key or a tenant say nothing.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Rate limits")]
 pub struct RateLimits {
     /// What all keys of a tenant may send together, where the tenant's settings do not say, as in events_per_second=500,events_burst=2000,bytes_per_second=1000000,bytes_burst=4000000; what is left out is not limited
     #[arg(long, env = "INGEST_LIMITS_TENANT", default_value = "", value_name = "LIMITS", value_parser = limits)]

@@ -7,6 +7,7 @@ use super::parse::Trimmed;
 
 /// Settings of the logs, for every command.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Log")]
 pub struct Log {
     /// What to log: error, warn, info, debug, or a filter such as info,recsys_ingest::writer=debug
     #[arg(long, env = "LOG_LEVEL", default_value = "info", global = true, value_parser = log_filter)]

@@ -14,6 +14,7 @@ pub mod address;
 pub mod database;
 pub mod demo;
 pub mod dev;
+pub mod doctor;
 pub mod environment;
 pub mod http;
 pub mod import;
@@ -83,11 +84,11 @@ pub struct Serve {
     pub salt: Salt,
 
     /// Run the migrations at start; instances that start together wait for one another
-    #[arg(long, env = "MIGRATE_ON_START", default_value = "true", action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_parser = boolean)]
+    #[arg(help_heading = "Start and stop", long, env = "MIGRATE_ON_START", default_value = "true", action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_parser = boolean)]
     pub migrate_on_start: bool,
 
     /// Time to store what was accepted, once told to stop; what is left after it is reported
-    #[arg(long, env = "INGEST_SHUTDOWN_GRACE", default_value = "30s", value_parser = up_to_a_day)]
+    #[arg(help_heading = "Start and stop", long, env = "INGEST_SHUTDOWN_GRACE", default_value = "30s", value_parser = up_to_a_day)]
     pub shutdown_grace: Duration,
 }
 

@@ -5,6 +5,7 @@
 
 use std::ffi::OsStr;
 use std::fmt::Display;
+use std::marker::PhantomData;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -40,6 +41,41 @@ pub(crate) fn origins(text: &str) -> Result<Origins, String> {
 pub(crate) fn word<T: FromStr<Err: Display>>(text: &str) -> Result<T, String> {
     let word = text.trim().to_ascii_lowercase();
     word.parse().map_err(|error: T::Err| error.to_string())
+}
+
+/// Parses a word of a closed list, as [`word`] does; help and completions show the list.
+pub(crate) fn one_of<T>(words: &'static [&'static str]) -> OneOf<T> {
+    OneOf {
+        words,
+        value: PhantomData,
+    }
+}
+
+/// A parser of the words of a closed list.
+#[derive(Clone, Debug)]
+pub(crate) struct OneOf<T> {
+    words: &'static [&'static str],
+    value: PhantomData<fn() -> T>,
+}
+
+impl<T> TypedValueParser for OneOf<T>
+where
+    T: FromStr<Err: Display> + Clone + Send + Sync + 'static,
+{
+    type Value = T;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        argument: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<T, clap::Error> {
+        TypedValueParser::parse_ref(&word::<T>, command, argument, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new(self.words.iter().copied().map(PossibleValue::new)))
+    }
 }
 
 /// Parses any length of time.

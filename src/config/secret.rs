@@ -66,6 +66,7 @@ pub struct Secrets {
 }
 
 #[derive(Args)]
+#[command(next_help_heading = "Secrets")]
 struct SecretsArguments {
     /// Key of the HMAC under which API keys are stored, without white space around it; the same in every component of the suite
     #[arg(
@@ -140,6 +141,7 @@ pub struct Salt {
 }
 
 #[derive(Args)]
+#[command(next_help_heading = "Secrets")]
 struct SaltArguments {
     /// Key of the HMAC that replaces raw user, anonymous and session ids; the same in every component of the suite, white space included
     #[arg(

@@ -9,6 +9,7 @@ use super::parse::{self, KIB, at_least, size};
 
 /// Settings of the spool: where events are kept from their answer to their COMMIT.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Spool")]
 pub struct Spool {
     /// Directory of the spool, on a disk that keeps what it was told to; one for each instance
     #[arg(

@@ -5,12 +5,16 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use clap::{ArgAction, Args};
 
-use super::parse::{KIB, at_least, boolean, count, duration, up_to_a_day, word};
+use super::parse::{KIB, at_least, boolean, count, duration, one_of, up_to_a_day};
 use crate::partitions::indexes::IndexProfile;
 use crate::partitions::range::Interval;
 
+/// The intervals of partitions, for help and completions.
+pub(crate) const INTERVALS: [&str; 3] = ["day", "week", "month"];
+
 /// Settings of the Postgres side.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Storing")]
 pub struct Store {
     /// Writers of exposures, and as many of interactions, with a connection each; assignments have one
     #[arg(long, env = "INGEST_WRITERS", default_value_t = 2, value_parser = count::<u8>(1, 8))]
@@ -33,7 +37,7 @@ pub struct Store {
     pub flush_waited_after: Duration,
 
     /// Time that one partition holds: day, week or month [default: as the latest partition of the table, or day without one]
-    #[arg(long, env = "INGEST_PARTITION_INTERVAL", value_parser = word::<Interval>)]
+    #[arg(long, env = "INGEST_PARTITION_INTERVAL", value_parser = one_of::<Interval>(&INTERVALS))]
     pub partition_interval: Option<Interval>,
 
     /// Partitions to have ready beyond the current one
@@ -45,7 +49,7 @@ pub struct Store {
     pub partitions_per_hour: usize,
 
     /// When partitions get their indexes beside the key: deferred (when they are sealed: a hot partition takes rows several times faster) or full (from the start)
-    #[arg(long, env = "INGEST_INDEX_PROFILE", default_value = "deferred", value_parser = word::<IndexProfile>)]
+    #[arg(long, env = "INGEST_INDEX_PROFILE", default_value = "deferred", value_parser = one_of::<IndexProfile>(&["deferred", "full"]))]
     pub index_profile: IndexProfile,
 
     /// Seal partitions whose time is over: build their indexes, one at a time, and gather statistics
@@ -59,6 +63,7 @@ pub struct Store {
 
 /// When partitions are sealed.
 #[derive(Args, Clone, Copy, Debug)]
+#[command(next_help_heading = "Storing")]
 pub struct Sealing {
     /// Grace after the end of a partition's time, and after it was made, until it is sealed; events that come later than that pay for its indexes
     #[arg(long, env = "INGEST_SEAL_AFTER", default_value = "1h", value_parser = duration)]

@@ -10,6 +10,7 @@ use super::parse;
 
 /// Settings of TLS, and of what is served where.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "TLS and listeners")]
 pub struct Transport {
     /// Certificate chain in PEM form, the server's own certificate first: --listen speaks HTTPS (TLS 1.2 and 1.3, HTTP/2 and HTTP/1); the files are read every five seconds, and a new certificate is used without a restart
     #[arg(long, env = "INGEST_TLS_CERT", value_name = "FILE", value_parser = parse::path())]

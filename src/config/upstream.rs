@@ -33,6 +33,7 @@ pub enum Compression {
 
 /// Settings of those who post.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "The service")]
 pub struct Upstream {
     /// The service; by default the one on this machine
     #[arg(
@@ -73,6 +74,7 @@ pub struct Upstream {
 pub struct ApiKey(pub Secret);
 
 #[derive(Args)]
+#[command(next_help_heading = "The service")]
 struct ApiKeyArguments {
     /// API key with the role ingest, or service for lines of several tenants
     #[arg(

@@ -99,7 +99,7 @@ pub async fn read(client: &mut Client, question: &Question) -> Result<Vec<JoinQu
             &[],
         )
         .await
-        .context("cannot read how interactions find their exposures; has `migrate` run?")?;
+        .context("cannot read how interactions find their exposures")?;
     rows.iter().map(of_row).collect()
 }
 

@@ -34,7 +34,7 @@ pub enum Error {
     /// There is no such table, or it is not partitioned by time. A retry fails until an operator
     /// has migrated or fixed the schema.
     #[error(
-        "{table} cannot have partitions by time: it is {found}; run the migrations, \
+        "{table} cannot have partitions by time: it is {found}; run `recsys-ingest migrate`, \
          or check the search_path of the role"
     )]
     NotPartitioned {

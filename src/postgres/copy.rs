@@ -11,13 +11,13 @@ use crate::event::table::Table;
 
 /// Bytes handed to the connection at once. Below 128 KiB the cost of the hop to its task is
 /// measurable; above 512 KiB the copies no longer fit the cache.
-const CHUNK_BYTES: usize = 256 * 1024;
+pub const CHUNK_BYTES: usize = 256 * 1024;
 
 /// The header before the first row: a signature, flags and an extension length (both zero).
 const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 
 /// The COPY statement for rows of `table`.
-pub(crate) fn statement(table: Table) -> String {
+pub fn statement(table: Table) -> String {
     let columns: Vec<_> = table.columns().iter().map(|column| column.name).collect();
     let columns = columns.join(", ");
     format!("COPY {table} ({columns}) FROM STDIN (FORMAT binary)")
@@ -25,7 +25,11 @@ pub(crate) fn statement(table: Table) -> String {
 
 /// Sends rows through a COPY that has begun. Returns how many Postgres counts. After an error it
 /// has stored none of them.
-pub(crate) async fn send<'r>(
+///
+/// # Errors
+///
+/// When Postgres refuses a row, or the connection is lost.
+pub async fn send<'r>(
     sink: CopyInSink<Bytes>,
     rows: impl Iterator<Item = &'r [u8]>,
 ) -> Result<u64, Error> {

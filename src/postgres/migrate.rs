@@ -115,6 +115,23 @@ struct Applied {
     checksum: String,
 }
 
+/// How many migrations there are.
+pub fn count() -> usize {
+    MIGRATIONS.len()
+}
+
+/// The name and the SQL of a migration by its name, as [`History::Behind`] lists them.
+pub fn sql(name: &str) -> Option<&'static str> {
+    let mut all = MIGRATIONS.iter();
+    let found = all.find(|migration| migration.to_string() == name)?;
+    Some(found.sql)
+}
+
+/// The names of all migrations, oldest first.
+pub fn names() -> Vec<String> {
+    MIGRATIONS.iter().map(ToString::to_string).collect()
+}
+
 /// The result of [`migrate`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {

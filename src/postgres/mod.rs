@@ -2,13 +2,13 @@
 //!
 //! Does not store batches, create partitions or read tenants.
 
-pub(crate) mod copy;
 pub(crate) mod ident;
 pub(crate) mod patience;
 
 pub mod advisory_lock;
 pub mod checks;
 pub mod connect;
+pub mod copy;
 pub mod error;
 mod key_index;
 pub mod migrate;

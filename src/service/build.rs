@@ -232,10 +232,9 @@ pub(super) fn sealer(
 
 /// Postgres connections that a running service keeps open: one for each lane, one each for keys,
 /// partitions and the retry of quarantined rows, and one each for sealing and for removing what is old.
-pub(super) fn connections_to_postgres(config: &Serve) -> u32 {
-    let lanes = shards(config.store.writers).map(u32::from);
-    let removes = super::retention::policy(&config.retention).removes();
-    lanes.iter().sum::<u32>() + 3 + u32::from(config.store.seal) + u32::from(removes)
+pub(crate) fn connections_to_postgres(writers: u8, seals: bool, removes: bool) -> u32 {
+    let lanes = shards(writers).map(u32::from);
+    lanes.iter().sum::<u32>() + 3 + u32::from(seals) + u32::from(removes)
 }
 
 fn micros(duration: Duration) -> i64 {

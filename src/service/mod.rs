@@ -8,7 +8,7 @@
 //! error names it.
 
 pub(crate) mod bind;
-mod build;
+pub(crate) mod build;
 pub(crate) mod open_files;
 pub mod prepare;
 mod pressure;
@@ -98,7 +98,8 @@ pub async fn run(
     let settings = spool_settings(&config)?;
     let target = config.database.target()?;
     let metrics = Arc::new(Metrics::new());
-    let connections = connections_to_postgres(&config);
+    let removes = retention::policy(&config.retention).removes();
+    let connections = connections_to_postgres(config.store.writers, config.store.seal, removes);
     let checks = Arc::new(Board::new(Arc::clone(&metrics), clock::now, connections));
     let (connections_max, finding) = open_files::connections_max(config.http.connections_max);
     checks.put(Source::Process, finding.into_iter().collect());

@@ -12,7 +12,7 @@ use crate::backoff::Failing;
 use crate::postgres::checks;
 use crate::postgres::connect::Target;
 use crate::postgres::migrate;
-use crate::postgres::migrate::History;
+use crate::postgres::migrate::{History, Report};
 use crate::postgres::session::Session;
 
 /// Pause before a failed start-up step is retried.
@@ -65,7 +65,7 @@ async fn prepare_once(target: &Target, migrates: bool, checks: &Board) -> Result
         History::Foreign if !migrates => (Some(checks::history::foreign()), true),
         History::Behind(names) if !migrates => (Some(checks::history::behind(names)), false),
         History::Behind(_) | History::Foreign => match run_migrations(&mut session).await {
-            Ok(()) => (None, true),
+            Ok(_) => (None, true),
             // The connection was lost: Postgres refused nothing.
             Err(error) if session.client.is_closed() => return Err(error),
             Err(error) => (Some(checks::history::not_migrated(&error)), false),
@@ -80,12 +80,16 @@ async fn prepare_once(target: &Target, migrates: bool, checks: &Board) -> Result
 }
 
 /// Brings the schema up to date.
-pub async fn migrate_once(target: &Target) -> Result<()> {
+///
+/// # Errors
+///
+/// When Postgres cannot be reached, or refuses a migration.
+pub async fn migrate_once(target: &Target) -> Result<Report> {
     let mut session = Session::open(target, None).await?;
     run_migrations(&mut session).await
 }
 
-async fn run_migrations(session: &mut Session) -> Result<()> {
+async fn run_migrations(session: &mut Session) -> Result<Report> {
     let report = migrate::migrate(&mut session.client).await?;
     for name in &report.applied {
         info!(migration = name, "applied");
@@ -96,5 +100,5 @@ async fn run_migrations(session: &mut Session) -> Result<()> {
              DEFAULT partitions make every row dearer: `recsys-ingest adopt --lean` shows what can go"
         );
     }
-    Ok(())
+    Ok(report)
 }

@@ -12,6 +12,7 @@ use tempfile::TempDir;
 use tokio_postgres::NoTls;
 
 use crate::harness::{Client, Process, blocking, click, env_file, eventually, pg_bin, pg_cache};
+use crate::manners::{paste, pasted};
 
 /// A data directory. Dropping it ends a server that a killed `dev` left behind.
 struct DataDir(TempDir);
@@ -122,13 +123,14 @@ fn kept(env: &HashMap<String, String>) -> Vec<&String> {
 /// Runs `serve` next to a running `dev`, with the settings of `dev.env`.
 fn serve_with(env: &HashMap<String, String>) -> (Process, Client) {
     let flag = |flag: &str, name: &str| OsString::from(format!("--{flag}={}", env[name]));
+    let spool = format!("--spool-dir={}-2", env["INGEST_SPOOL_DIR"]);
     let process = Process::run([
         "serve".into(),
         "--listen=127.0.0.1:0".into(),
         flag("database-url", "DATABASE_URL"),
         flag("api-key-hash-secret", "API_KEY_HASH_SECRET"),
         flag("exposure-hash-salt", "EXPOSURE_HASH_SALT"),
-        flag("spool-dir", "INGEST_SPOOL_DIR"),
+        spool.into(),
     ]);
     let address = process.ready();
     let client = Client::new(address).header("x-api-key", &env["INGEST_API_KEY"]);
@@ -399,4 +401,81 @@ async fn a_start_that_fails_leaves_no_server_behind() {
     let status = process.wait();
     assert_eq!(status.code(), Some(1), "{status}\n{}", process.log());
     assert_eq!(dir.servers(), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_greeting_is_the_last_thing_on_a_screen_and_can_be_pasted_twice() {
+    let dir = DataDir::new();
+    let mut arguments = dir.arguments("127.0.0.1:0");
+    // As a newcomer starts it: in a folder, with a setting of `serve` in the environment.
+    let both = dir.0.path().join("screen");
+    let screen = std::fs::File::create(&both).unwrap();
+    arguments.extend(["--log-format".into(), "pretty".into()]);
+    let mut dev = std::process::Command::new(env!("CARGO_BIN_EXE_recsys-ingest"));
+    dev.args(arguments)
+        .env("INGEST_WRITERS", "1")
+        .env("INGEST_SPOOL_DIR", "/nowhere")
+        .stdin(std::process::Stdio::null())
+        .stdout(screen.try_clone().unwrap())
+        .stderr(screen);
+    let child = dev.spawn().unwrap();
+    let pid = rustix::process::Pid::from_child(&child);
+    let mut child = Ends(child);
+    let seen = || std::fs::read_to_string(&both).unwrap();
+    eventually("the greeting", async || seen().contains("data stays.\n")).await;
+    // Whatever is logged at the start has had its time.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let text = seen();
+    let greeting = &text[text.find("\nrecsys-ingest is ready on ").unwrap()..];
+    assert!(greeting.ends_with("data stays.\n"), "{greeting}");
+    assert!(greeting.lines().count() <= 23, "{greeting}");
+    let log = &text[..text.len() - greeting.len()];
+    assert!(
+        log.contains("INGEST_WRITERS") && log.contains("INGEST_SPOOL_DIR"),
+        "{log}"
+    );
+
+    let lines = pasted(greeting);
+    assert!(
+        lines.contains("curl") && lines.contains("dev.env"),
+        "{lines}"
+    );
+    for (count, word) in [
+        (1, "\"committed\":1,\"duplicates\":0"),
+        (2, "\"committed\":0,\"duplicates\":1"),
+    ] {
+        let (code, said) = paste(&lines, dir.0.path());
+        assert_eq!(code, 0, "{said}");
+        assert_eq!(said.matches(word).count(), 2, "{count}: {said}");
+    }
+    // Every command works as it stands after the file was sourced.
+    let env = dir.path().join("dev.env").display().to_string();
+    for (command, expected) in [
+        ("verify", 0),
+        ("doctor --least degraded", 0),
+        ("partitions list", 0),
+        ("tenants list", 0),
+        ("keys list", 0),
+        ("quarantine list", 0),
+        ("migrate", 0),
+        ("migrate --status", 0),
+        ("report join", 0),
+        ("signals --changed", 0),
+    ] {
+        let script = format!(". {env}; recsys-ingest {command}");
+        let (code, said) = paste(&script, dir.0.path());
+        assert_eq!(code, expected, "{command}: {said}");
+    }
+    rustix::process::kill_process(pid, Signal::TERM).unwrap();
+    assert!(child.0.wait().unwrap().success());
+}
+
+/// Ends a process when a test fails.
+struct Ends(std::process::Child);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
 }

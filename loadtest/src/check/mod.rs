@@ -21,8 +21,9 @@ use uuid::Uuid;
 
 use crate::generate::{Plan, Salt};
 use crate::report::Tally;
-use crate::service::Pseudonymizer;
+use crate::service::{Pseudonymizer, TABLES};
 pub use findings::Findings;
+use scan::window;
 use slots::Slots;
 
 /// Rows that are not there yet are looked for again after this, and then less often.
@@ -30,6 +31,9 @@ const LOOK_AGAIN_FIRST: Duration = Duration::from_millis(300);
 const LOOK_AGAIN_LAST: Duration = Duration::from_secs(5);
 /// One row in this many is compared column by column.
 const SAMPLE_ONE_IN: u64 = 100;
+
+/// Rows that a statement of the clean-up removes.
+const REMOVED_AT_ONCE: usize = 10_000;
 
 /// Looks into the tables before and after a run.
 pub struct Checker {
@@ -41,6 +45,8 @@ pub struct Checker {
     slots: Slots,
     salt: Salt,
     sample_one_in: u64,
+    /// Ids of the run's rows that the last look found, by table.
+    found: [Vec<Uuid>; TABLES.len()],
 }
 
 impl Checker {
@@ -65,6 +71,7 @@ impl Checker {
             slots: Slots::new(plan.slots()),
             salt: salt.map(|salt| Pseudonymizer::new(salt.as_bytes())),
             sample_one_in: SAMPLE_ONE_IN,
+            found: Default::default(),
         };
         // No answer promised what was there before: only its presence counts.
         this.scan(plan, &mut Findings::default()).await?;
@@ -107,6 +114,22 @@ impl Checker {
             findings.compare_counts(plan, &self.slots, passes);
             return Ok(findings);
         }
+    }
+
+    /// Removes the rows that the last look found; returns how many.
+    pub async fn cleanup(&mut self, plan: &Plan) -> anyhow::Result<u64> {
+        let (from, to) = window(plan);
+        let mut removed = 0;
+        for (table, ids) in TABLES.into_iter().zip(&self.found) {
+            let delete = format!(
+                "DELETE FROM {table} WHERE occurred_at >= '{from}' AND occurred_at < '{to}' AND event_id = ANY ($1)"
+            );
+            for ids in ids.chunks(REMOVED_AT_ONCE) {
+                let deleted = self.client.execute(&delete, &[&ids]).await;
+                removed += deleted.with_context(|| format!("cannot remove rows from {table}"))?;
+            }
+        }
+        Ok(removed)
     }
 }
 

@@ -22,20 +22,8 @@ use crate::service::{Format, TABLES, Table};
 /// In microseconds.
 const DAY_US: i64 = 86_400_000_000;
 
-/// Partitions of a table, and what is wrong with rows in them. Postgres keeps a row within
-/// its partition's bounds; nothing keeps a name and its bounds together, nor rows out of a
-/// partition without a range. Bounds are literals in an expression, which Postgres casts
-/// itself; the suffix of a name is a day (`YYYY_MM_DD`) or a month (`YYYY_MM`), or says nothing.
-const PARTITIONS: &str = r"
-    SELECT oid, name || CASE
-             WHEN begins IS NULL THEN ', which has no range'
-             WHEN suffix ~ '^\d{4}_\d\d(_\d\d)?$'
-                  AND to_char(begins, 'YYYY_MM_DD') <> suffix || CASE length(suffix) WHEN 7 THEN '_01' ELSE '' END
-             THEN ', which begins at ' || begins || ' in truth' END AS wrong
-    FROM (SELECT c.oid, c.relname::text AS name, substr(c.relname, length('TABLE') + 2) AS suffix,
-                 (regexp_match(pg_get_expr(c.relpartbound, c.oid), 'FROM \(''(.*?)''\)'))[1]::timestamptz AS begins
-          FROM pg_partition_tree('TABLE') t JOIN pg_class c ON c.oid = t.relid
-          WHERE t.isleaf) AS partitions";
+/// Partitions of `TABLE`, and what is wrong with rows in them.
+const PARTITIONS: &str = include_str!("partitions.sql");
 
 /// Tenants of the callers' keys, which only the service knows; but all rows of a key must
 /// belong to the same.
@@ -45,10 +33,8 @@ impl Checker {
     /// Looks at every row of the run's days.
     pub async fn scan(&mut self, plan: &Plan, findings: &mut Findings) -> anyhow::Result<()> {
         let mut callers = vec![None; plan.settings.callers.len()];
-        let until_us = plan.settings.until_us();
-        // COPY takes no parameters; these two are timestamps of the run.
-        let from = time(until_us - plan.settings.span_us() - DAY_US);
-        let to = time(until_us + DAY_US);
+        let (from, to) = window(plan);
+        self.found = Default::default();
         let one_in = self.sample_one_in;
         for table in TABLES {
             let partitions = PARTITIONS.replace("TABLE", table.as_str());
@@ -113,6 +99,7 @@ impl Checker {
         let at = occurred_at.as_microsecond();
         let tenant: Uuid = row.try_get(0)?;
         self.slots.see(slot);
+        self.found[table as usize].push(event_id);
         let mut wrong = Vec::new();
         if stream.table != table {
             wrong.push(format!("it is in {table}"));
@@ -154,6 +141,13 @@ impl Checker {
         }
         Ok(())
     }
+}
+
+/// The times that rows of the run lie between, as literals: COPY takes no parameters.
+pub fn window(plan: &Plan) -> (String, String) {
+    let until_us = plan.settings.until_us();
+    let from = time(until_us - plan.settings.span_us() - DAY_US);
+    (from, time(until_us + DAY_US))
 }
 
 /// What is wrong with the columns of an event's row, in words.

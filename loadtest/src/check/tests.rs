@@ -40,7 +40,7 @@ impl Fixture {
         .unwrap();
         let checker = Checker::before(&environment.url(), &plan, salt).await;
         let mut this = Self {
-            tally: Tally::new(),
+            tally: Tally::default(),
             plan,
             checker: checker.unwrap(),
             spooled: 0,
@@ -196,6 +196,15 @@ async fn the_check_finds_what_is_wrong_and_nothing_else() {
     it.checker = later.unwrap();
     let contradictions = it.after("").await.contradictions;
     assert_eq!(contradictions.len(), 6, "{contradictions:?}");
+
+    // The rows of a run can be removed, and no others.
+    let other = "INSERT INTO interaction_events (tenant_id, occurred_at, event_id, received_at, event_type, item_id)
+                 SELECT tenant_id, occurred_at, gen_random_uuid(), now(), 'view', 'x' FROM interaction_events LIMIT 1";
+    let found = it.after(other).await.found;
+    assert!(it.checker.cleanup(&it.plan).await.unwrap() >= found);
+    let left =
+        "SELECT (SELECT count(*) FROM interaction_events) + (SELECT count(*) FROM exposure_events)";
+    assert_eq!(it.environment.value::<i64>(left).await.unwrap(), 1);
 }
 
 #[tokio::test]

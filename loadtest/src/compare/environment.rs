@@ -14,17 +14,9 @@ use super::process;
 use super::programs::{self, Program};
 use super::sample::Sample;
 use crate::service::{
-    ApiKeyHasher, DatabaseTarget, Interval, Micros, PostgresOptions, PrivatePostgres, Role,
-    Session, TABLES, create_tenant, ensure_ahead, insert_key, migrate,
+    ApiKeyHasher, DatabaseTarget, Interval, Micros, POSTGRES_SETTINGS, PostgresOptions,
+    PrivatePostgres, Role, Session, TABLES, create_tenant, ensure_ahead, insert_key, migrate,
 };
-
-/// As `recsys-ingest dev` sets its own.
-const POSTGRES_SETTINGS: [(&str, &str); 4] = [
-    ("shared_buffers", "256MB"),
-    ("max_wal_size", "4GB"),
-    ("checkpoint_timeout", "15min"),
-    ("wal_compression", "off"),
-];
 
 pub const TENANT: &str = "compare";
 /// What ids are hashed with, by the service and for the rows that are loaded without it.
@@ -48,14 +40,6 @@ pub struct Environment {
     arguments: Vec<String>,
     postgres: PrivatePostgres,
     dir: TempDir,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Meters {
-    service_cpu: f64,
-    postgres_cpu: f64,
-    client_cpu: f64,
-    wal_bytes: f64,
 }
 
 impl Environment {
@@ -139,6 +123,14 @@ impl Environment {
         Ok(())
     }
 
+    /// The version that the service's program says it is.
+    pub fn version(&self) -> Option<String> {
+        let mut command = std::process::Command::new(&self.program);
+        let said = command.arg("--version").output().ok()?.stdout;
+        let said = String::from_utf8(said).ok()?;
+        said.split_whitespace().last().map(str::to_owned)
+    }
+
     pub fn service(&self) -> anyhow::Result<&Program> {
         self.service.as_ref().context("the service is not started")
     }
@@ -205,24 +197,25 @@ impl Environment {
         let before = self.meters(service).await?;
         let mut sample = load.await?;
         let after = self.meters(service).await?;
-        sample.client_cpu = after.client_cpu - before.client_cpu;
-        sample.postgres_cpu = Some(after.postgres_cpu - before.postgres_cpu);
-        sample.wal_bytes = Some(after.wal_bytes - before.wal_bytes);
+        let [wal, of_service, postgres, client] = std::array::from_fn(|at| after[at] - before[at]);
+        sample.client_cpu = client;
+        (sample.postgres_cpu, sample.wal_bytes) = (Some(postgres), Some(wal));
         if let Some(pid) = service {
-            sample.service_cpu = Some(after.service_cpu - before.service_cpu);
+            sample.service_cpu = Some(of_service);
             sample.service_peak_bytes = Some(process::peak_bytes(pid)?);
         }
         Ok(sample)
     }
 
-    async fn meters(&self, service: Option<u32>) -> anyhow::Result<Meters> {
+    /// Bytes of WAL, and seconds of CPU of the service, PostgreSQL and the client.
+    async fn meters(&self, service: Option<u32>) -> anyhow::Result<[f64; 4]> {
         let wal = "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::float8";
-        Ok(Meters {
-            wal_bytes: self.value(wal).await?,
-            service_cpu: service.map_or(Ok(0.0), process::cpu_of)?,
-            postgres_cpu: process::cpu_of_family(self.postgres.pid())?,
-            client_cpu: process::cpu_of_us()?,
-        })
+        Ok([
+            self.value(wal).await?,
+            service.map_or(Ok(0.0), process::cpu_of)?,
+            process::cpu_of_family(self.postgres.pid())?,
+            process::cpu_of_us()?,
+        ])
     }
 
     /// Ends the service and deletes everything.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use indicatif::ProgressBar;
-use jiff::{RoundMode, Timestamp, TimestampRound, Unit};
+use jiff::Timestamp;
 
 use super::environment::{Environment, KEY, SERVICE_KEY};
 use super::options::CompareOptions;
@@ -17,8 +17,8 @@ use super::sample::Sample;
 use crate::client::Connection;
 use crate::generate::{Caller, Scope, Settings, only};
 use crate::report::Latency;
-use crate::run::{Job, Made, Schedule};
-use crate::service::{Ack, Table};
+use crate::run::{Job, Made, Schedule, Stop};
+use crate::service::{Ack, Interval, Table};
 
 const HOUR_US: i64 = 3_600_000_000;
 pub const DAY_US: i64 = 24 * HOUR_US;
@@ -155,6 +155,8 @@ impl Load {
             rate: self.rate,
             // A refusal is part of the load: the row that it delays is waited for.
             retry: true,
+            duration: None,
+            stop: Stop::default(),
             time_limit: LOAD_LIMIT,
             ack: self.ack,
             prepare_bytes: usize::MAX,
@@ -185,7 +187,7 @@ async fn post(job: &Arc<Job>, made: Made) -> anyhow::Result<Sample> {
     let total = tally.total();
     let events = u64::from(job.plan.slots());
     anyhow::ensure!(
-        tally.finished && tally.odd.is_empty() && total.accepted == events,
+        !tally.unfinished && tally.odd.is_empty() && total.accepted == events,
         "of {events} events {} were accepted, {} refused and {} not answered: {}",
         total.accepted,
         total.refused,
@@ -195,7 +197,7 @@ async fn post(job: &Arc<Job>, made: Made) -> anyhow::Result<Sample> {
     Ok(Sample {
         rows: events,
         seconds: tally.took.as_secs_f64(),
-        latency: Latency::of(&tally.latency),
+        latency: Latency::of(&tally.latency.0),
         ..Sample::default()
     })
 }
@@ -208,7 +210,6 @@ fn caller(key: &str, scope: Scope) -> Caller {
 }
 
 /// The day that `now` falls into: its partition is a hot one.
-pub fn day_of(now: Timestamp) -> anyhow::Result<i64> {
-    let day = TimestampRound::new().smallest(Unit::Hour).increment(24);
-    Ok(now.round(day.mode(RoundMode::Floor))?.as_microsecond())
+pub fn day_of(now: Timestamp) -> i64 {
+    Interval::Day.range_of(now.as_microsecond()).from_us
 }

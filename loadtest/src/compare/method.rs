@@ -1,27 +1,18 @@
 //! The methods by which rows are loaded, and what each is called.
 
-use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use futures_util::SinkExt as _;
 use tokio::task::JoinSet;
 
 use super::environment::Environment;
 use super::rows::{Rows, columns, suite_columns};
 use super::sample::Sample;
-use crate::service::{Ack, Session, Table, word};
+use crate::service::{Ack, Session, Table, copy, word};
 
 /// Events of a body where nothing else is said.
 pub const BODY: u32 = 100;
-/// Bytes handed to a connection at once, as the service does.
-const CHUNK_BYTES: usize = 256 * 1024;
-/// What COPY reads before the first row: a signature, flags and an extension
-/// length (both zero).
-const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
-/// What COPY reads after the last row.
-const TRAILER: &[u8] = &(-1_i16).to_be_bytes();
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
@@ -169,20 +160,11 @@ async fn binary(
 
 /// One COPY, and its COMMIT.
 pub async fn copy(session: &Session, table: Table, blocks: &[Bytes]) -> anyhow::Result<()> {
-    let columns = columns(table);
-    let statement = format!("COPY {table} ({columns}) FROM STDIN (FORMAT binary)");
     let cannot = || format!("cannot copy into {table}");
-    let sink = session.client.copy_in::<_, Bytes>(&statement);
-    let mut sink = pin!(sink.await.with_context(cannot)?);
-    sink.feed(Bytes::from_static(HEADER)).await?;
-    for block in blocks {
-        let mut rest = block.clone();
-        while !rest.is_empty() {
-            let chunk = rest.split_to(rest.len().min(CHUNK_BYTES));
-            sink.feed(chunk).await.with_context(cannot)?;
-        }
-    }
-    sink.feed(Bytes::from_static(TRAILER)).await?;
-    sink.finish().await.with_context(cannot)?;
-    Ok(())
+    let sink = session.client.copy_in(&copy::statement(table)).await;
+    let chunks = blocks
+        .iter()
+        .flat_map(|block| block.chunks(copy::CHUNK_BYTES));
+    let copied = copy::send(sink.with_context(cannot)?, chunks).await;
+    copied.with_context(cannot).map(drop)
 }

@@ -8,12 +8,11 @@
 //! Modules in reading order: what a load costs (`process`, `machine`, `sample`),
 //! what takes part (`programs`, `environment`), what is loaded and how (`load`,
 //! `rows`, `method`), everything in turn (`rounds`, `baseline`, `growth`), and what
-//! it comes to (`targets`, `text`, `html`).
+//! it comes to (`targets`, `text`).
 
 mod baseline;
 mod environment;
 mod growth;
-mod html;
 mod load;
 mod machine;
 mod method;
@@ -34,15 +33,15 @@ use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use tokio::signal::unix::{SignalKind, signal};
 
-use crate::report::{float, write_json};
+use crate::report::{float, versions};
+use crate::run::{Stop, stopped};
 use crate::service::Micros;
 use environment::Environment;
 use growth::Growth;
 use machine::Machine;
 use sample::{Section, Series};
-use targets::Judged;
+use targets::{Judged, WHERE_NOTHING_ELSE};
 
 pub use options::CompareOptions;
 pub use programs::{EMPTY_HANDLER, serve_empty};
@@ -60,6 +59,9 @@ pub struct Comparison {
     began_at: Timestamp,
     took: Duration,
     rounds: u16,
+    /// To see that it works, not to quote.
+    is_quick: bool,
+    versions: Value,
     /// What the service was started with, its defaults apart.
     service_args: Vec<String>,
     sections: Vec<Section>,
@@ -68,26 +70,20 @@ pub struct Comparison {
 /// Compares, reports, and says whether all is as it should be.
 pub async fn compare(options: CompareOptions) -> anyhow::Result<bool> {
     let options = &options.resolved();
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
     // A signal ends the server and the service too.
+    let stop = Stop::default();
     let comparison = tokio::select! {
         comparison = measure(options) => comparison?,
-        _ = terminate.recv() => anyhow::bail!("stopped before the end"),
-        _ = interrupt.recv() => anyhow::bail!("stopped before the end"),
+        error = stopped(&stop, 1) => return Err(error),
     };
-    print!("{}", text::render(&comparison));
-    write_json(options.json.as_deref(), &comparison.json())?;
-    if let Some(path) = &options.html {
-        std::fs::write(path, html::render(&comparison))
-            .with_context(|| format!("cannot write the report to {}", path.display()))?;
-    }
+    options.outputs.say(&text::render(&comparison));
+    options.outputs.write(&comparison.json())?;
     Ok(!options.strict || comparison.judged().iter().all(Judged::is_met))
 }
 
 async fn measure(options: &CompareOptions) -> anyhow::Result<Comparison> {
     let (began, now) = (Instant::now(), Timestamp::now());
-    let (day_us, micros) = (load::day_of(now)?, Micros(now.as_microsecond()));
+    let (day_us, micros) = (load::day_of(now), Micros(now.as_microsecond()));
     let style = ProgressStyle::with_template("{spinner} {elapsed} {msg}")
         .expect("the template is a constant");
     let bar = ProgressBar::new_spinner().with_style(style);
@@ -119,6 +115,7 @@ async fn measure(options: &CompareOptions) -> anyhow::Result<Comparison> {
         environment.start_service(&[]).await?;
         rounds::run(&environment, options, day_us, micros, &progress).await?
     };
+    let environment_version = environment.version();
     environment.delete().await?;
     bar.finish_and_clear();
     Ok(Comparison {
@@ -126,6 +123,8 @@ async fn measure(options: &CompareOptions) -> anyhow::Result<Comparison> {
         began_at: now,
         took: began.elapsed(),
         rounds: options.rounds,
+        is_quick: options.quick,
+        versions: versions(environment_version),
         service_args: options.service_args.clone(),
         sections,
     })
@@ -146,10 +145,6 @@ fn raise_open_files() -> anyhow::Result<()> {
 impl Comparison {
     fn series(&self) -> impl Iterator<Item = &Series> {
         self.sections.iter().flat_map(|section| &section.series)
-    }
-
-    fn find(&self, id: &str) -> Option<&Series> {
-        self.series().find(|series| series.id == id)
     }
 
     /// The figures that have a target, and whether they reach it.
@@ -180,6 +175,11 @@ impl Comparison {
 
     fn json(&self) -> Value {
         json!({
+            "kind": "comparison",
+            "quick": self.is_quick,
+            "versions": self.versions,
+            "summary": self.summary(),
+            "where_nothing_else": WHERE_NOTHING_ELSE,
             "began_at": self.began_at.to_string(),
             "seconds": self.took.as_secs_f64(),
             "rounds": self.rounds,

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::report::Outputs;
 use crate::service::Table;
 
 /// Measure the service against COPY, side by side on this machine.
@@ -61,12 +62,8 @@ pub struct CompareOptions {
     /// Fail if a figure misses its target.
     #[arg(long)]
     pub strict: bool,
-    /// Write all figures as JSON.
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
-    /// Write a report with charts, in one HTML file.
-    #[arg(long, value_name = "FILE")]
-    pub html: Option<PathBuf>,
+    #[command(flatten)]
+    pub outputs: Outputs,
 }
 
 impl CompareOptions {

@@ -110,28 +110,19 @@ impl Drop for Program {
 /// The empty handler: reads a body and says yes, which is what requests cost at least.
 ///
 /// Listens on a free port, prints it, and serves until standard input ends.
-pub fn serve_empty() -> anyhow::Result<()> {
-    // As many threads as the service has.
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    let runtime = runtime
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?;
-    runtime.block_on(async {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
-        let listener = listener.context("cannot listen on a free port")?;
-        println!("{}", listener.local_addr()?);
-        let router = Router::new()
-            .route("/v1/interactions", post(say_yes))
-            .route("/v1/exposures", post(say_yes));
-        // The program that started us holds the other end, and lets go of it when it ends.
-        let orphaned =
-            tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new()));
-        tokio::select! {
-            served = axum::serve(listener, router) => served.context("cannot serve"),
-            _ = orphaned => Ok(()),
-        }
-    })
+pub async fn serve_empty() -> anyhow::Result<()> {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+    let listener = listener.context("cannot listen on a free port")?;
+    println!("{}", listener.local_addr()?);
+    let router = Router::new()
+        .route("/v1/interactions", post(say_yes))
+        .route("/v1/exposures", post(say_yes));
+    // The program that started us holds the other end, and lets go of it when it ends.
+    let orphaned = tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new()));
+    tokio::select! {
+        served = axum::serve(listener, router) => served.context("cannot serve"),
+        _ = orphaned => Ok(()),
+    }
 }
 
 async fn say_yes(_body: Bytes) -> impl IntoResponse {

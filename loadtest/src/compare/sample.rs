@@ -139,15 +139,6 @@ impl Spread {
         };
         Some(Self { median, min, max })
     }
-
-    /// All three divided by a number.
-    pub fn over(self, unit: f64) -> Self {
-        Self {
-            median: self.median / unit,
-            min: self.min / unit,
-            max: self.max / unit,
-        }
-    }
 }
 
 /// Loads of the same kind, one a round.

@@ -38,8 +38,7 @@ async fn every_copy_loads_the_same_rows_and_the_suites_own_tables_take_them() {
     let (environment, dir) = test_environment().await;
     environment.make_suite().await.unwrap();
     for table in TABLES {
-        let day_us = day_of(now).unwrap();
-        let mut load = Load::new(&defaults::<CompareOptions>(), table, 1000, day_us);
+        let mut load = Load::new(&defaults::<CompareOptions>(), table, 1000, day_of(now));
         load.settings.events = EVENTS;
         let received_at = Micros(now.as_microsecond());
         let rows = Rows::make(&environment, &load, received_at).await.unwrap();

@@ -5,9 +5,12 @@ use super::sample::{FIGURES, Figure, Section, Series, Spread, ratio};
 use super::targets::{Judged, WHERE_NOTHING_ELSE};
 use crate::report::grouped;
 
+/// What stands before a report of `--quick`.
+const QUICK: &str = "QUICK: to see that it works, not to quote. ";
+
 pub fn render(comparison: &Comparison) -> String {
     let mut lines = vec![
-        comparison.summary(),
+        if comparison.is_quick { QUICK } else { "" }.to_owned() + &comparison.summary(),
         "CPU is in microseconds a row, WAL in bytes a row.".to_owned(),
     ];
     for section in &comparison.sections {
@@ -22,7 +25,7 @@ pub fn render(comparison: &Comparison) -> String {
 }
 
 /// The table of a section: a head, then a row for each series.
-pub fn rows_of(section: &Section) -> Vec<Vec<String>> {
+fn rows_of(section: &Section) -> Vec<Vec<String>> {
     let mut head: Vec<String> = FIGURES.map(|(_, _, head)| head.to_owned()).into();
     head.insert(0, section.title.clone());
     head.insert(2, "min–max".to_owned());
@@ -71,24 +74,13 @@ fn ratios(lines: &mut Vec<String>, section: &Section) {
     let is_http = |series: &&Series| series.id.contains("/http_");
     let is_measured = |series: &&Series| section.is_growth() || is_http(series);
     for of in all.iter().copied().filter(is_measured) {
-        let others: Vec<&Series> = match section.is_growth() {
-            true => all[..1]
-                .iter()
-                .copied()
-                .filter(|first| first.id != of.id)
-                .collect(),
+        let is_other = |to: &&Series| match section.is_growth() {
+            true => to.id == all[0].id && to.id != of.id,
             // Single events are set against an empty handler, and nothing else is.
-            false => {
-                let fits =
-                    |to: &&Series| to.id.ends_with("/empty_handler") == of.id.ends_with("_1");
-                all.iter()
-                    .copied()
-                    .filter(|to| !is_http(to))
-                    .filter(fits)
-                    .collect()
-            }
+            false => !is_http(to) && to.id.ends_with("/empty_handler") == of.id.ends_with("_1"),
         };
-        let against: Vec<String> = others.iter().filter_map(|to| times(of, to)).collect();
+        let others = all.iter().copied().filter(is_other);
+        let against: Vec<String> = others.filter_map(|to| times(of, to)).collect();
         if !against.is_empty() {
             lines.push(format!("  {}: {}", of.title, against.join(", ")));
         }

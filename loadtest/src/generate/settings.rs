@@ -219,20 +219,16 @@ fn parse_mix(text: &str) -> Result<(u32, u32), String> {
 }
 
 fn parse_share(text: &str) -> Result<f64, String> {
-    parse_float(
-        text,
-        |share| (0.0..=1.0).contains(&share),
-        "between 0 and 1",
-    )
+    parse_float(text, 0.0..=1.0, "between 0 and 1")
 }
 
 pub fn parse_positive(text: &str) -> Result<f64, String> {
-    parse_float(text, |number| number.is_finite() && number > 0.0, "above 0")
+    parse_float(text, f64::MIN_POSITIVE..=f64::MAX, "above 0")
 }
 
-fn parse_float(text: &str, is_right: fn(f64) -> bool, what: &str) -> Result<f64, String> {
+fn parse_float(text: &str, right: RangeInclusive<f64>, what: &str) -> Result<f64, String> {
     let number: f64 = text.parse().map_err(|_| "must be a number")?;
-    let number = is_right(number).then_some(number);
+    let number = right.contains(&number).then_some(number);
     number.ok_or_else(|| format!("must be {what}"))
 }
 

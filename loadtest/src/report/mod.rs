@@ -5,13 +5,19 @@
 mod tally;
 mod words;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use anyhow::Context as _;
+use clap::Args;
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
 use crate::check::Findings;
+use crate::generate::parse_positive;
+use crate::page::page;
 use crate::run::Job;
 use crate::service::{Format, word};
 pub use tally::{Counts, Tally};
@@ -23,14 +29,76 @@ pub struct Report<'r> {
     pub passes: Vec<Tally>,
     /// `None` where there was no database to look into.
     pub findings: Option<Findings>,
+    pub thresholds: Thresholds,
+    /// Of the service, if it says so.
+    pub version: Option<String>,
 }
 
-pub fn write_json(path: Option<&Path>, report: &Value) -> anyhow::Result<()> {
-    let Some(path) = path else {
+/// What a pass has to reach.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub struct Thresholds {
+    /// Fail if the p99 of the answers is longer.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub max_p99: Option<Duration>,
+    /// Fail if fewer events a second are acknowledged.
+    #[arg(long, value_name = "R", value_parser = parse_positive)]
+    pub min_rate: Option<f64>,
+}
+
+/// Where a report goes, beside the words for people.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Outputs {
+    /// Write the report as JSON, too; - is standard output, and the words go to standard error.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Write the report with charts, too, in one HTML file.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+}
+
+impl Outputs {
+    /// Says something to people.
+    pub fn say(&self, text: &str) {
+        let paths = [&self.json, &self.html];
+        match paths.into_iter().flatten().any(|path| is_stdout(path)) {
+            true => eprint!("{text}"),
+            false => print!("{text}"),
+        }
+    }
+
+    pub fn write(&self, report: &Value) -> anyhow::Result<()> {
+        if let Some(path) = &self.json {
+            write(path, &(serde_json::to_string_pretty(report)? + "\n"))?;
+        }
+        self.html
+            .as_ref()
+            .map_or(Ok(()), |path| write(path, &page(report)))
+    }
+}
+
+fn is_stdout(path: &Path) -> bool {
+    path == Path::new("-")
+}
+
+fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    if is_stdout(path) {
+        print!("{text}");
         return Ok(());
-    };
-    std::fs::write(path, serde_json::to_string_pretty(report)? + "\n")
+    }
+    std::fs::write(path, text)
         .with_context(|| format!("cannot write the report to {}", path.display()))
+}
+
+/// What was measured with: this program, the commit of its source, and the service.
+pub fn versions(service: Option<String>) -> Value {
+    let mut git = Command::new("git");
+    let described = git.args(["-C", env!("CARGO_MANIFEST_DIR"), "describe"]);
+    let described = described
+        .args(["--always", "--dirty", "--abbrev=12", "--exclude=*"])
+        .output();
+    let commit = described.ok().filter(|output| output.status.success());
+    let commit = commit.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    json!({"recsys-ingest": service, "loadtest": env!("CARGO_PKG_VERSION"), "commit": commit})
 }
 
 impl Tally {
@@ -49,8 +117,8 @@ impl Tally {
         let refusal = |((status, code), n): (&(u16, String), &u64)| json!({"status": status, "code": code, "attempts": n});
         json!({
             "seconds": self.took.as_secs_f64(),
-            "finished": self.finished,
-            "made_before": self.made_before,
+            "finished": !self.unfinished,
+            "made_before": !self.made_late,
             "events_per_second": self.rate(),
             "bodies": self.bodies,
             "bytes": self.bytes,
@@ -61,8 +129,8 @@ impl Tally {
             "retries": self.retries,
             "reconnects": self.reconnects,
             "odd_answers": self.odd.len(),
-            "latency_ms": latency_json(&self.latency),
-            "lateness_ms": latency_json(&self.lateness),
+            "latency_ms": latency_json(&self.latency.0),
+            "lateness_ms": latency_json(&self.lateness.0),
             "errors": self.errors,
         })
     }
@@ -76,12 +144,16 @@ impl Tally {
             self.took.as_secs_f64(),
             count(self.bodies),
             float(self.bytes) / 1e6 / self.took.as_secs_f64().max(1e-9),
-            if self.finished { "" } else { ", stopped early" },
+            if self.unfinished {
+                ", stopped early"
+            } else {
+                ""
+            },
         );
         line(out, "acknowledged", &acknowledged);
         for (name, histogram) in [
-            ("latency ms", &self.latency),
-            ("late by ms", &self.lateness),
+            ("latency ms", &self.latency.0),
+            ("late by ms", &self.lateness.0),
         ] {
             if let Some(latency) = Latency::of(histogram) {
                 let pairs = PERCENTILES.iter().zip(latency.0);
@@ -89,7 +161,7 @@ impl Tally {
                 line(out, name, &texts.join("  "));
             }
         }
-        if !self.made_before {
+        if self.made_late {
             let note = "not all bodies fitted into memory: some were made while the clock ran (--prepare-mb)";
             line(out, "note", note);
         }
@@ -130,6 +202,25 @@ impl Tally {
     }
 }
 
+impl Thresholds {
+    fn missed(&self, pass: &Tally) -> impl Iterator<Item = String> {
+        let p99_ms = Latency::of(&pass.latency.0).map_or(f64::INFINITY, |latency| latency.p99());
+        let most_ms = self.max_p99.map(|most| most.as_secs_f64() * 1e3);
+        let slow = most_ms.filter(|most| p99_ms > *most);
+        let slow =
+            slow.map(|most| format!("the p99 is {p99_ms:.1} ms, above --max-p99 {most:.1} ms"));
+        let (rate, few) = (
+            pass.rate(),
+            self.min_rate.filter(|least| pass.rate() < *least),
+        );
+        let few = few.map(|least| {
+            let (rate, least) = (grouped(rate), grouped(least));
+            format!("{rate} events/s were acknowledged, below --min-rate {least}")
+        });
+        slow.into_iter().chain(few)
+    }
+}
+
 impl Report<'_> {
     /// Everything that went wrong, in words; a run with none of it is good.
     pub fn failures(&self) -> Vec<String> {
@@ -142,11 +233,18 @@ impl Report<'_> {
             if pass.total().accepted == 0 {
                 failures.push(format!("pass {number}: nothing was accepted"));
             }
-            if !pass.finished {
-                failures.push(format!(
-                    "pass {number}: stopped before everything was posted"
-                ));
+            if pass.unfinished {
+                let why = match self.job.schedule.stop.load(Ordering::Relaxed) {
+                    true => "interrupted",
+                    false => "stopped",
+                };
+                failures.push(format!("pass {number}: {why} before everything was posted"));
             }
+            failures.extend(
+                self.thresholds
+                    .missed(pass)
+                    .map(|missed| format!("pass {number}: {missed}")),
+            );
         }
         failures.extend(self.findings.iter().flat_map(Findings::failures));
         failures
@@ -201,6 +299,8 @@ impl Report<'_> {
     pub fn json(&self) -> Value {
         let (plan, settings) = (&self.job.plan, &self.job.plan.settings);
         json!({
+            "kind": "run",
+            "versions": versions(self.version.clone()),
             "run": {
                 "seed": plan.seed,
                 "until": time(settings.until_us()),

@@ -42,7 +42,17 @@ pub struct Odd {
     pub why: String,
 }
 
+/// Times in microseconds.
 #[derive(Clone, Debug)]
+pub struct Times(pub Histogram<u64>);
+
+impl Default for Times {
+    fn default() -> Self {
+        Self(Histogram::new_with_max(LATENCY_US_MAX, 3).expect("three digits up to ten minutes"))
+    }
+}
+
+#[derive(Clone, Debug, Default)]
 pub struct Tally {
     /// By table and format.
     pub counts: BTreeMap<Kind, Counts>,
@@ -54,10 +64,10 @@ pub struct Tally {
     pub reconnects: u64,
     pub bytes: u64,
     pub bodies: u64,
-    /// From due (open loop) or sent (closed loop) to the answer, in microseconds.
-    pub latency: Histogram<u64>,
+    /// From due (open loop) or sent (closed loop) to the answer.
+    pub latency: Times,
     /// Open loop: from due to sent; the generator's own lateness, and that of busy connections.
-    pub lateness: Histogram<u64>,
+    pub lateness: Times,
     /// Bodies that left: some of them may be stored.
     pub posted: Vec<u32>,
     /// Bodies of which an answer accepted all valid events.
@@ -68,36 +78,13 @@ pub struct Tally {
     pub errors: Vec<String>,
     /// From the first body's departure to the last one's answer.
     pub took: Duration,
-    /// Whether all bodies were posted.
-    pub finished: bool,
-    /// Whether all bodies were made before the clock started.
-    pub made_before: bool,
+    /// Not all bodies were posted.
+    pub unfinished: bool,
+    /// Some bodies were made while the clock ran.
+    pub made_late: bool,
 }
 
 impl Tally {
-    pub fn new() -> Self {
-        let histogram =
-            || Histogram::new_with_max(LATENCY_US_MAX, 3).expect("three digits up to ten minutes");
-        Self {
-            counts: BTreeMap::new(),
-            acks: BTreeMap::new(),
-            refusals: BTreeMap::new(),
-            retries: 0,
-            reconnects: 0,
-            bytes: 0,
-            bodies: 0,
-            latency: histogram(),
-            lateness: histogram(),
-            posted: Vec::new(),
-            accepted: Vec::new(),
-            odd: Vec::new(),
-            errors: Vec::new(),
-            took: Duration::ZERO,
-            finished: true,
-            made_before: true,
-        }
-    }
-
     pub fn answered(&mut self, kind: Kind, body: &Body, answer: &Answer, latency: Duration) {
         match answer.complaint(body) {
             None => self.accepted.push(body.number),
@@ -119,7 +106,7 @@ impl Tally {
         let ack = answer.ack.map_or("none", Ack::as_str);
         *self.acks.entry(ack).or_default() += 1;
         self.bodies += 1;
-        self.latency.saturating_record(micros(latency));
+        self.latency.0.saturating_record(micros(latency));
     }
 
     /// A body was given up: it was refused, or what became of it is unknown.
@@ -139,7 +126,7 @@ impl Tally {
     }
 
     pub fn late(&mut self, by: Duration) {
-        self.lateness.saturating_record(micros(by));
+        self.lateness.0.saturating_record(micros(by));
     }
 
     pub fn error(&mut self, text: String) {
@@ -154,7 +141,7 @@ impl Tally {
         }
         add_each(&mut self.acks, other.acks);
         add_each(&mut self.refusals, other.refusals);
-        self.finished &= other.finished;
+        self.unfinished |= other.unfinished;
         self.retries += other.retries;
         self.reconnects += other.reconnects;
         self.bytes += other.bytes;
@@ -166,7 +153,8 @@ impl Tally {
             (&mut self.latency, &other.latency),
             (&mut self.lateness, &other.lateness),
         ] {
-            mine.add(theirs)
+            mine.0
+                .add(&theirs.0)
                 .expect("all histograms have the same bounds");
         }
         for error in other.errors {
@@ -240,7 +228,7 @@ mod tests {
             (2, &[(2, "missing_field"), (3, "missing_field")]),
             (2, &[(2, "missing_field")]),
         ];
-        let mut tally = Tally::new();
+        let mut tally = Tally::default();
         for (accepted, rejected) in cases {
             let told = |&(index, code): &(u32, &str)| Told {
                 index,
@@ -255,6 +243,6 @@ mod tests {
             tally.answered((Table::Exposures, 0), &body, &answer, Duration::MAX);
         }
         assert_eq!((tally.accepted.len(), tally.odd.len()), (1, 5));
-        assert!(tally.latency.max() >= LATENCY_US_MAX);
+        assert!(tally.latency.0.max() >= LATENCY_US_MAX);
     }
 }

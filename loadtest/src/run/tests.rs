@@ -6,6 +6,7 @@
 )]
 
 use std::collections::VecDeque;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use futures_util::stream;
 use indicatif::ProgressBar;
 use tokio::net::TcpListener;
 
-use super::{Job, Schedule};
+use super::{Job, Schedule, Stop};
 use crate::generate::{Settings, test_settings};
 use crate::report::Tally;
 use crate::service::{Ack, Format};
@@ -76,6 +77,8 @@ async fn run(script: &[Does], change: impl FnOnce(&mut Schedule)) -> Tally {
         connections: 4,
         rate: None,
         retry: false,
+        duration: None,
+        stop: Stop::default(),
         time_limit: Duration::from_secs(30),
         ack: Ack::Committed,
         prepare_bytes: 10 << 20,
@@ -101,8 +104,8 @@ async fn every_body_is_counted_once_as_what_became_of_it_and_retried_if_that_was
         assert_eq!([total.accepted, total.refused, total.unknown], due);
         assert_eq!((pass.retries, pass.reconnects), (retries, reconnects));
         assert_eq!(pass.accepted.len() as u64 * 10, total.accepted);
-        assert_eq!((pass.finished, pass.bodies), (true, 100));
-        assert_eq!(pass.latency.len() * 10, total.accepted);
+        assert_eq!((pass.unfinished, pass.bodies), (false, 100));
+        assert_eq!(pass.latency.0.len() * 10, total.accepted);
     }
 }
 
@@ -115,15 +118,26 @@ async fn in_an_open_loop_a_stall_counts_for_all_that_were_due_during_it() {
     };
     let pass = run(&[Does::AnswersAfter(stall)], open_loop).await;
     assert!(pass.took >= Duration::from_millis(490), "{:?}", pass.took);
-    let median = pass.latency.value_at_quantile(0.5);
+    let median = pass.latency.0.value_at_quantile(0.5);
     assert!(median > 50_000, "the median is {median} µs");
 }
 
 #[tokio::test]
-async fn a_run_ends_at_its_time_limit() {
-    let limit = Duration::from_millis(300);
-    let pass = run(&[], |schedule| {
-        (schedule.rate, schedule.time_limit) = (Some(100.0), limit);
-    });
-    assert!(!pass.await.finished);
+async fn a_run_ends_at_its_time_limit_at_its_duration_and_when_it_is_told_to() {
+    let short = Duration::from_millis(300);
+    type Change = fn(&mut Schedule, Duration);
+    let cases: [(Change, bool); 3] = [
+        (|schedule, short| schedule.time_limit = short, true),
+        (|schedule, short| schedule.duration = Some(short), false),
+        (|schedule, _| schedule.stop.store(true, Relaxed), true),
+    ];
+    for (change, unfinished) in cases {
+        let pass = run(&[], |schedule| {
+            schedule.rate = Some(100.0);
+            change(schedule, short);
+        });
+        let pass = pass.await;
+        assert_eq!(pass.unfinished, unfinished);
+        assert!(pass.bodies < 20, "{} bodies", pass.bodies);
+    }
 }

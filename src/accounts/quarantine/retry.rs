@@ -34,15 +34,19 @@ pub struct Retried {
 }
 
 /// Retries rows one by one, so that a bad row does not stop the others. Partitions are created for
-/// `interval`, or else as the table's partitions go on.
+/// `interval`, or else as the table's partitions go on. `progress` is told before each row how many
+/// were tried, and of how many.
 pub async fn retry(
     client: &mut Client,
     selection: &Selection,
     interval: Option<Interval>,
+    progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<Retried> {
     let mut retried = Retried::default();
     let mut coverage = <[Coverage; Table::ALL.len()]>::default();
-    for id in ids(client, selection).await? {
+    let ids = ids(client, selection).await?;
+    for (done, &id) in ids.iter().enumerate() {
+        progress(done, ids.len());
         match retry_one(client, id, interval, &mut coverage).await {
             Ok(Fate::Stored) => retried.stored += 1,
             Ok(Fate::Duplicate) => retried.duplicates += 1,

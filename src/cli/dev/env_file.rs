@@ -5,6 +5,9 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
+/// What a line of a file begins with whose variables reach the programs that a shell starts.
+const EXPORT: &str = "export ";
+
 /// Variables, in the order in which they were set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct EnvFile {
@@ -21,6 +24,7 @@ impl EnvFile {
         };
         let variables = text
             .lines()
+            .map(|line| line.strip_prefix(EXPORT).unwrap_or(line))
             .filter_map(|line| line.split_once('='))
             .map(|(name, value)| (name.to_owned(), unquote(value)))
             .collect();
@@ -53,6 +57,15 @@ impl EnvFile {
 
     /// Writes the file atomically, readable only by its owner.
     pub(super) fn write(&self, path: &Path) -> io::Result<()> {
+        self.write_lines(path, "")
+    }
+
+    /// The same, so that the programs that a shell starts after sourcing it have the variables.
+    pub(super) fn write_exported(&self, path: &Path) -> io::Result<()> {
+        self.write_lines(path, EXPORT)
+    }
+
+    fn write_lines(&self, path: &Path, before: &str) -> io::Result<()> {
         let unfinished = path.with_extension("tmp");
         let mut file = OpenOptions::new()
             .write(true)
@@ -61,7 +74,7 @@ impl EnvFile {
             .mode(0o600)
             .open(&unfinished)?;
         for (name, value) in &self.variables {
-            writeln!(file, "{name}={}", quote(value))?;
+            writeln!(file, "{before}{name}={}", quote(value))?;
         }
         file.sync_all()?;
         fs::rename(&unfinished, path)
@@ -101,15 +114,27 @@ mod tests {
         let mut file = EnvFile::default();
         file.set("PLAIN", "postgresql://postgres@/recsys?host=%2Ftmp%2Fx");
         file.set("ODD", "it's $HOME & `more` \"x\" \\ #");
-        file.write(&path).unwrap();
-        assert_eq!(EnvFile::read(&path).unwrap(), file);
-        let script = format!(". {}; printf '%s|%s' \"$PLAIN\" \"$ODD\"", path.display());
-        let out = Command::new("sh").args(["-c", &script]).output().unwrap();
         let expected = format!(
             "{}|{}",
             file.get("PLAIN").unwrap(),
             file.get("ODD").unwrap()
         );
-        assert_eq!(String::from_utf8(out.stdout).unwrap(), expected);
+        let print = "printf '%s|%s' \"$PLAIN\" \"$ODD\"";
+        let seen = |script: &str| {
+            let script = format!(". {}; {script}", path.display());
+            let out = Command::new("sh").args(["-c", &script]).output().unwrap();
+            String::from_utf8(out.stdout).unwrap()
+        };
+        file.write(&path).unwrap();
+        assert_eq!(EnvFile::read(&path).unwrap(), file);
+        assert_eq!(seen(print), expected);
+        assert_eq!(seen("sh -c 'echo $PLAIN'"), "\n");
+        file.write_exported(&path).unwrap();
+        assert_eq!(EnvFile::read(&path).unwrap(), file);
+        assert_eq!(seen(print), expected);
+        assert_eq!(
+            seen(&format!("sh -c '{}'", print.replace('\'', "'\\''"))),
+            expected
+        );
     }
 }

@@ -63,7 +63,7 @@ pub async fn changed(client: &Client, tenant: Option<Uuid>) -> Result<Vec<Tenant
             &[&tenant],
         )
         .await
-        .context("cannot read which days have changed; has `migrate` run?")?;
+        .context("cannot read which days have changed")?;
     rows.iter().map(tenant_day).collect()
 }
 

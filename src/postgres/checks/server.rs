@@ -71,6 +71,17 @@ pub(crate) fn encoding(server: &Server) -> Option<Finding> {
     })
 }
 
+/// A connection for which `sslmode=prefer` found no TLS.
+pub(crate) fn clear_text(reason: &str) -> Finding {
+    Finding::new(
+        Severity::Note,
+        "clear_text",
+        format!("connections to PostgreSQL are not encrypted: {reason}"),
+        "sslmode=prefer allows that, and whatever is between here and there can read along",
+        "mend TLS at the server, or set sslmode=require, or sslmode=disable to say that it is meant",
+    )
+}
+
 /// Compares the limits on connections with the number needed: too low even without other clients.
 pub(crate) fn connections(server: &Server, needed: u32) -> Option<Finding> {
     limits(server).into_iter().find_map(|limit| {

@@ -79,7 +79,8 @@ async fn retry_through(
         let ids = quarantine::waiting_in(&session.client, table, range).await?;
         let client = &mut session.client;
         let retried =
-            quarantine::retry::retry(client, &Selection::Ids(ids), Some(interval)).await?;
+            quarantine::retry::retry(client, &Selection::Ids(ids), Some(interval), &|_, _| {})
+                .await?;
         info!(%table, %range, stored = retried.stored, "stored rows that had waited for their partition");
     }
     Ok(())

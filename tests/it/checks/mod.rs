@@ -4,7 +4,7 @@
 mod clock;
 mod idle;
 mod limits;
-mod pooler;
+pub mod pooler;
 mod roles;
 mod settings;
 mod shape;

@@ -8,7 +8,8 @@ use tempfile::TempDir;
 use super::is_ready;
 use crate::harness::{Database, Process, Settings, click};
 
-struct PgBouncer {
+/// A PgBouncer; dropping it ends it.
+pub struct PgBouncer {
     child: Child,
     port: u16,
     _dir: TempDir,
@@ -16,7 +17,7 @@ struct PgBouncer {
 
 impl PgBouncer {
     /// In front of a database; `None` if there is no PgBouncer.
-    fn start(database: &Database, mode: &str) -> Option<Self> {
+    pub fn start(database: &Database, mode: &str) -> Option<Self> {
         if Command::new("pgbouncer").arg("--version").output().is_err() {
             println!("skipped: there is no pgbouncer");
             return None;
@@ -68,7 +69,8 @@ impl PgBouncer {
         Some(bouncer)
     }
 
-    fn database(&self, database: &Database) -> Database {
+    /// The database behind it.
+    pub fn database(&self, database: &Database) -> Database {
         let config: tokio_postgres::Config = database.url().parse().unwrap();
         let (name, port) = (config.get_dbname().unwrap(), self.port);
         Database::by(format!(

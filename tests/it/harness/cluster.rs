@@ -74,6 +74,11 @@ impl Cluster {
             .replace("/recsys?", &format!("/{database}?"))
     }
 
+    /// Where its programs are: psql, pg_dump.
+    pub fn bin_dir(&self) -> &Path {
+        self.postgres.bin_dir()
+    }
+
     /// The process id of the server.
     pub fn pid(&self) -> u32 {
         self.postgres.pid()
