@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::chromium;
 use super::devtools::Page;
-use crate::harness::{Client, Rig, assigned, click, key, shown};
+use crate::harness::{Client, Rig, Settings, assigned, click, key, shown};
 
 /// The names of a page's parts that assistive programs need, in the page's own words.
 const NAMELESS: &str = "
@@ -17,6 +17,13 @@ const NAMELESS: &str = "
     + [...document.querySelectorAll('[role=region], [role=img], meter')].filter(part => !part.getAttribute('aria-label')).length
     + [...document.querySelectorAll('button, a')].filter(part => !part.textContent.trim()).length
 ";
+
+/// Keys that were not read for a minute are no reason to call another one wrong.
+fn settings(settings: Settings) -> Settings {
+    settings
+        .with("--default-ack", "durable")
+        .with("--key-refresh", "20s")
+}
 
 async fn open(rig: &Rig, chromium: &str, secret: &str) -> Page {
     let url = format!("http://{}/", rig.address());
@@ -56,7 +63,7 @@ async fn the_live_page_shows_events_as_they_come_and_says_what_is_away() {
     let Some(chromium) = chromium::find() else {
         return;
     };
-    let mut rig = Rig::start(|settings| settings.with("--default-ack", "durable")).await;
+    let mut rig = Rig::start(settings).await;
     let mut page = open(&rig, &chromium, &key("demo", Role::Viewer)).await;
     page.until(
         "Postgres to be there",
@@ -218,7 +225,7 @@ async fn pictures_of_the_live_page() {
     let Some(chromium) = chromium::find() else {
         return;
     };
-    let rig = Rig::start(|settings| settings.with("--default-ack", "durable")).await;
+    let rig = Rig::start(settings).await;
     let mut page = open(&rig, &chromium, &key("demo", Role::Viewer)).await;
     page.show_as(1440, "light").await;
     let posting = tokio::spawn(keep_posting(rig.client.clone()));
@@ -261,7 +268,7 @@ async fn cost_of_an_open_page() {
     let Some(chromium) = chromium::find() else {
         return;
     };
-    let rig = Rig::start(|settings| settings.with("--default-ack", "durable")).await;
+    let rig = Rig::start(settings).await;
     let measured = async || {
         let before = cpu_seconds(rig.process.pid());
         tokio::time::sleep(Duration::from_secs(60)).await;

@@ -60,7 +60,7 @@ fn sources(folder: &Path, skip: &[&str]) -> BTreeSet<String> {
         let name = path.file_name().unwrap().to_str().unwrap();
         if path.is_dir() {
             found.extend(sources(&path, skip));
-        } else if !skip.contains(&name) {
+        } else if name.ends_with(".rs") && !skip.contains(&name) {
             found.extend(codes_in(&fs::read_to_string(&path).unwrap()));
         }
     }
