@@ -55,13 +55,22 @@ impl Retention {
             if let Some(kept) = kept.filter(|&kept| kept < horizon_past) {
                 bail!(
                     "--retain-{name} {} is shorter than --horizon-past {}: events that are still accepted would be removed; raise the one (INGEST_RETAIN_{}) or lower the other (INGEST_HORIZON_PAST)",
-                    humantime::format_duration(kept),
-                    humantime::format_duration(horizon_past),
+                    in_days(kept),
+                    in_days(horizon_past),
                     name.to_ascii_uppercase(),
                 );
             }
         }
         Ok(())
+    }
+}
+
+/// A length as it is written in settings: ages are of days.
+fn in_days(length: Duration) -> String {
+    let seconds = length.as_secs();
+    match seconds.is_multiple_of(DAY.as_secs()) {
+        true => format!("{}d", seconds / DAY.as_secs()),
+        false => humantime::format_duration(length).to_string(),
     }
 }
 

@@ -77,8 +77,8 @@ async fn retain_shows_what_would_go_then_removes_it_and_refuses_what_is_still_ac
                 "partitions", "retain", "--retain-interactions", "30d", "--horizon-past", "90d",
             ],
             vec![
-                "--retain-interactions 30days",
-                "--horizon-past 90days",
+                "--retain-interactions 30d",
+                "--horizon-past 90d",
                 "INGEST_RETAIN_INTERACTIONS",
             ],
         ),
