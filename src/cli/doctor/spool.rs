@@ -140,9 +140,8 @@ async fn backlog(
     client: &mut Client,
 ) -> Result<Vec<Diagnosis>> {
     let lineage = history(dir, spool_id)?.lineage();
-    let ledger = verify::read(client, spool_id, lineage, false).await?;
+    let ledger = verify::read_streams(client, spool_id, lineage).await?;
     let watermarks: Vec<_> = ledger
-        .streams
         .iter()
         .map(|stream| (stream.number, stream.totals.watermark, stream.opening))
         .collect();
@@ -150,7 +149,7 @@ async fn backlog(
     let counting = tokio::task::spawn_blocking(move || account(&place, spool_id, &watermarks));
     let account = counting.await.context("reading the spool broke off")??;
     let mut diagnoses = Vec::new();
-    let others = ledger.streams.iter();
+    let others = ledger.iter();
     let mut others = others.filter(|stream| !account.history.knows(stream.opening));
     if let Some(other) = others.next() {
         let holder = other.holder.as_ref();
