@@ -37,7 +37,6 @@ async fn strangers_do_not_take_the_files_that_spool_and_postgres_need() {
         "{metrics}"
     );
 
-    let mut ours = RawConnection::open(address).await;
     // More connections than the service accepts: the others wait in the listen backlog or are
     // refused.
     let mut strangers = tokio::task::JoinSet::new();
@@ -61,6 +60,8 @@ async fn strangers_do_not_take_the_files_that_spool_and_postgres_need() {
         let mut event = click(&format!("event {n}"));
         event["meta"] = serde_json::json!({"pad": "x".repeat(200_000)});
         let body = serde_json::to_vec(&vec![event; 6]).unwrap();
+        // A connection of its own: one that is kept waits as the strangers do, and may have to go.
+        let mut ours = RawConnection::open(address).await;
         let reply = ours.post("/v1/interactions", &[], &body).await;
         assert_eq!(reply.status, 200, "{}\n{}", reply.text, process.log());
     }
