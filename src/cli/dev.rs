@@ -387,7 +387,7 @@ fn inherited() -> (Vec<String>, Vec<String>) {
 /// What to try first. Fits 80 columns and 24 lines. Its events have ids and times, so that one that
 /// is posted again is the same event.
 fn greeting(url: &str, operators: Option<&ListenAddress>, dev_env: &Path, now: Micros) -> String {
-    let docs = operators.map_or_else(String::new, |address| format!("http://{address}"));
+    let page = operators.map_or_else(|| url.to_owned(), |address| format!("http://{address}"));
     let second = Micros(now.0 - now.0.rem_euclid(1_000_000));
     // A shell looks a name without a slash up in PATH.
     let env = match dev_env.components().count() {
@@ -406,7 +406,7 @@ fn greeting(url: &str, operators: Option<&ListenAddress>, dev_env: &Path, now: M
     format!(
         r#"
 recsys-ingest is ready on {url}.
-Open {docs}/ in a browser to see events arrive ({docs}/docs describes the API).
+Open {page}/ in a browser to see events arrive (the API: /docs).
 In another terminal{place}:
 
   . {env}

@@ -146,7 +146,7 @@ pub enum Command {
         #[command(subcommand)]
         command: QuarantineCommand,
     },
-    /// Check that every accepted row is in Postgres, in quarantine, in the spool, or booked as removed
+    /// Check that every accepted row is stored, spooled, in quarantine or booked as removed
     ///
     /// Changes nothing, unless --accept books a difference. Exits with 0 if the accounts hold, 1 if
     /// they differ, 2 if it could not look.

@@ -63,10 +63,11 @@ fn completions_are_scripts_of_their_shells_and_the_manual_has_a_page_for_each_co
             "{shell}"
         );
     }
-    let script = text(&run(&["completions", "bash"]).stdout);
-    let check = Command::new("bash").args(["-n", "-c", &script]).status();
-    assert!(check.is_ok_and(|status| status.success()));
     let dir = tempfile::tempdir().unwrap();
+    let script = dir.path().join("bash");
+    std::fs::write(&script, run(&["completions", "bash"]).stdout).unwrap();
+    let check = Command::new("bash").arg("-n").arg(&script).status();
+    assert!(check.is_ok_and(|status| status.success()));
     let out = dir.path().join("man1");
     let made = run(&["man", "--out", &out.display().to_string()]);
     assert!(made.status.success(), "{}", text(&made.stderr));

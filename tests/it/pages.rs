@@ -79,7 +79,7 @@ async fn assert_page(page: &str, section: &str) {
     let data = folder.path().join(".recsys-ingest");
     std::fs::create_dir(&data).unwrap();
     let spool = data.join("spool").display().to_string();
-    let service = Service::with(|settings| settings.with("--spool-dir", spool)).await;
+    let service = Service::with(|settings| settings.with("--spool-dir", &spool)).await;
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(page);
     let text = std::fs::read_to_string(path).unwrap();
     let text = match section {
@@ -111,6 +111,7 @@ async fn assert_page(page: &str, section: &str) {
         ("INGEST_PUBLISH_KEY", key("demo", Role::Publish)),
         ("DATABASE_URL", service.database.url().to_owned()),
         ("INGEST_PSQL", psql().display().to_string()),
+        ("INGEST_SPOOL_DIR", spool),
     ];
     let lines = variables.map(|(name, value)| format!("{name}='{value}'\n"));
     std::fs::write(data.join("dev.env"), lines.concat()).unwrap();

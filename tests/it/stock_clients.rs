@@ -133,7 +133,7 @@ async fn post(stock: &Stock, with: &'static str, interpreter: &'static str) {
     let secret = key("demo", Role::Ingest);
     if stock.is_patient {
         // The library meets several 429 before all of its events are taken.
-        let limits = json!({"limits": {"events_per_second": 60, "events_burst": 60}});
+        let limits = json!({"limits": {"events_per_second": 40, "events_burst": 20}});
         cors::set_key(&database, &secret, &limits).await;
     }
     let service = Service::on(&database, |settings| {

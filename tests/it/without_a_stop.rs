@@ -219,7 +219,8 @@ async fn a_large_default_partition_is_emptied_beside_the_traffic_and_each_row_is
                   <> 'interaction_events_' || to_char(occurred_at AT TIME ZONE 'UTC', 'YYYY_MM_DD')";
     assert_eq!(one::<i64>(&database.connect().await, strays).await, 0);
     let checks =
-        "SELECT count(*) FROM pg_constraint WHERE conname LIKE 'ingest\\_%' AND contype = 'c'";
+        "SELECT count(*) FROM pg_constraint WHERE conname LIKE 'ingest\\_%' AND contype = 'c'
+                   AND conrelid::regclass::text LIKE 'interaction\\_events%'";
     assert_eq!(one::<i64>(&database.connect().await, checks).await, 0);
     let order = texts(
         &database.connect().await,

@@ -74,7 +74,13 @@ fn post(path: &str, call: Call) -> Value {
             "content": {"application/json": {"schema": reference("Collected")}},
         })
     };
-    let scopes = [Scope::Any, Scope::Placed, Scope::Events, Scope::Operators];
+    let scopes = [
+        Scope::Any,
+        Scope::Placed,
+        Scope::Events,
+        Scope::Keyed,
+        Scope::Operators,
+    ];
     // Where there is no room: those clients wait for a 429.
     let mut responses = problems_with(&scopes, |status| match status {
         503 => 429,
