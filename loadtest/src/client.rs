@@ -139,7 +139,7 @@ impl Target {
         Some(description["info"]["version"].as_str()?.to_owned())
     }
 
-    /// Asks on a connection of its own.
+    /// Asks on a separate connection.
     async fn ask_once(&self, request: &Request<()>) -> Option<Value> {
         let ask = async { self.connect().await?.ask(request).await };
         let asked = tokio::time::timeout(CONNECT_LIMIT, ask).await;

@@ -1,4 +1,4 @@
-//! `ingest_removed_rows`: what was removed on purpose, by whom and why.
+//! `ingest_removed_rows`: what was removed on purpose, why and by which role.
 //!
 //! Invariant: an entry gets its count in the transaction that removes the rows. The rows of a
 //! table and those that were removed from it are those that were stored; see docs/decisions/0025.
@@ -37,7 +37,7 @@ pub(crate) const QUARANTINE: &str = "ingest_quarantine";
 /// Rows that a spool has lost, as an entry names their table.
 pub(crate) const LEDGER: &str = "ingest_ledger";
 
-/// What an entry says beside its count.
+/// What an entry says in addition to its count.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reason<'r> {
     pub(crate) table: &'r str,
@@ -187,7 +187,7 @@ pub(crate) async fn settle(client: &impl GenericClient, id: i64, rows: i64) -> R
     Ok(())
 }
 
-/// Takes an announcement back: nothing was removed, or someone else did it.
+/// Takes an announcement back: nothing was removed, or another process did it.
 pub(crate) async fn withdraw(client: &impl GenericClient, id: i64) -> Result<(), Error> {
     client
         .execute(

@@ -123,7 +123,7 @@ pub struct SetAside {
     pub place: Option<String>,
 }
 
-/// Reads while someone looks, and hands out what was read.
+/// Reads while a page is open, and hands out what was read.
 #[derive(Debug, Default)]
 pub struct Surveyor {
     found: ArcSwap<Survey>,
@@ -139,7 +139,7 @@ impl Surveyor {
         self.found.load_full()
     }
 
-    /// Reads every few seconds while someone looks, until it is dropped.
+    /// Reads every few seconds while a page is open, until it is dropped.
     pub async fn run(&self, target: &Target) {
         loop {
             self.asked.notified().await;

@@ -22,7 +22,7 @@ impl ProgressLine {
         }
     }
 
-    /// Whether someone sees it.
+    /// Whether it is shown.
     pub(crate) fn is_terminal(&self) -> bool {
         self.is_terminal
     }

@@ -1,6 +1,6 @@
 //! `recsys-ingest tap`: prints what becomes of each body that a service is sent, as it comes.
 //!
-//! The service keeps the verdicts on the last hundred bodies while someone looks, so what came
+//! The service keeps the verdicts on the last hundred bodies while they are asked for, so what came
 //! before the first look is not told.
 
 use std::fmt::Write as _;

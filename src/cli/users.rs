@@ -34,7 +34,7 @@ pub enum UsersCommand {
     Export(Box<Export>),
 }
 
-/// Whom to erase, and how.
+/// Which user to erase, and how.
 #[derive(Args, Debug)]
 pub struct Erase {
     #[command(flatten)]
@@ -60,7 +60,7 @@ pub struct Erase {
     database: Database,
 }
 
-/// Whose data to print.
+/// Which user's data to print.
 #[derive(Args, Debug)]
 pub struct Export {
     #[command(flatten)]

@@ -24,7 +24,7 @@ pub struct QuarantinedRow {
 /// created in an hour.
 pub const PARTITION_BUDGET: &str = "IN001";
 
-/// This service's code for rows of a time whose partitions were removed because of their age.
+/// This service's code for rows that are older than what is kept of their table.
 pub const TOO_OLD: &str = "IN003";
 
 /// The message for such a row.

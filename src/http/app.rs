@@ -64,7 +64,7 @@ pub struct App {
     pub horizon_past_us: i64,
     /// Furthest event in the future that is accepted, in µs from now.
     pub horizon_future_us: i64,
-    /// What the live page needs beside all this.
+    /// What the live page needs in addition.
     pub(crate) live: LiveView,
     /// Cancelled when the service stops.
     pub stopping: CancellationToken,

@@ -282,7 +282,7 @@ struct RequestContext {
     uri: Uri,
     route: Option<&'static Route>,
     request_id: HeaderValue,
-    /// The table whose events the path takes.
+    /// The table of the events that the path takes.
     table: Option<Table>,
     /// What of Segment's shape the path takes.
     segment: Option<Call>,
@@ -403,7 +403,7 @@ impl RequestContext {
         Ok(response.map(|body| Outgoing::new(body, in_progress)))
     }
 
-    /// Keeps the verdict on a body that is refused, if someone looks.
+    /// Keeps the verdict on a body that is refused, if verdicts are asked for.
     fn note(&self, problem: &Problem) {
         let (tap, now) = (&self.app.live.tap, clock::now());
         if let Some(table) = self.table.filter(|_| tap.is_watched(now)) {

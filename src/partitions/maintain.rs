@@ -218,7 +218,7 @@ impl PartitionMaintainer {
         left
     }
 
-    /// Refuses the ranges whose partitions were removed because of their age, and leaves them out.
+    /// Refuses the ranges that are older than what is kept, and leaves them out.
     fn not_too_old(
         &self,
         table: Table,

@@ -125,7 +125,7 @@ async fn its_numbers_are_those_of_the_views_and_a_second_run_stores_nothing() {
         assert_eq!(first["posted"][kind]["duplicates"], 0);
     }
     assert_eq!(second["stored"], first["stored"]);
-    // Another shop beside it has other numbers.
+    // Another shop has other numbers.
     let other = play(&["--seed", "2", "--lists", "7"]);
     assert_eq!(other["stored"]["lists"], 7);
     assert_eq!(play(&[])["stored"], first["stored"]);

@@ -138,7 +138,7 @@ const CASES: [Case; 11] = [
     ),
 ];
 
-/// Cases whose mending is a command or words.
+/// Cases that are mended by a command or described in words.
 const WITHOUT_SQL: [&str; 2] = ["default_partition", "schema_behind"];
 
 #[tokio::test(flavor = "multi_thread")]

@@ -18,7 +18,7 @@ fn looking(client: &Client) -> Client {
     client.role("demo", Role::Operator)
 }
 
-/// The member of `all` whose member `name` is `value`.
+/// The member of `all` that has `value` as its member `name`.
 fn of<'v>(all: &'v Value, name: &str, value: &str) -> &'v Value {
     let mut found = all.as_array().unwrap().iter();
     let found = found.find(|one| one[name] == value);

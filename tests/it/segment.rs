@@ -129,7 +129,7 @@ async fn every_route_takes_every_key_whose_role_may_post() {
     body["writeKey"] = "wrong".into();
     let reply = plain.post("/v1/track", &body).await;
     assert_eq!(reply.problem(), (401, "invalid_api_key"));
-    // The service key says for whom it writes; no other key may say another tenant.
+    // The service key names its tenant; no other key may name another one.
     for (role, status) in [(Role::Service, 202), (Role::Ingest, 403)] {
         let sender = plain
             .header("x-api-key", &key("demo", role))

@@ -89,7 +89,7 @@ analytics.shutdown()
     },
 ];
 
-/// Installs a library into a folder of its own, once; the error is why it cannot.
+/// Installs a library into a separate folder, once; the error is why it cannot.
 fn install(stock: &Stock, with: &str) -> Result<PathBuf, String> {
     let name = stock.package.replace(['@', '/', '='], "-");
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("stock{name}"));

@@ -45,7 +45,7 @@ pub struct Thresholds {
     pub min_rate: Option<f64>,
 }
 
-/// Where a report goes, beside the words for people.
+/// Where a report goes, in addition to the words for people.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Outputs {
     /// Write the report as JSON, too; - is standard output, and the words go to standard error.

@@ -143,7 +143,7 @@ fn ranges_within(interval: Interval, gap: Range) -> Vec<Range> {
     ranges
 }
 
-/// A partition whose name is of another time than its bounds.
+/// A partition that is named after another time than its bounds.
 fn misnamed(table: Table, partition: &Partition) -> Option<Diagnosis> {
     let Bound::Range(range) = partition.bound else {
         return None;
@@ -202,7 +202,7 @@ fn detaching(table: Table, partition: &Partition) -> Option<Diagnosis> {
     })
 }
 
-/// Partitions whose time has been over for a day.
+/// Partitions that ended a day ago or earlier.
 fn unsealed(table: Table, leaves: &[Leaf], now_us: i64) -> Option<Diagnosis> {
     let is_late = |leaf: &&Leaf| {
         let since_us = leaf.range.to_us.max(leaf.made_us.unwrap_or(i64::MIN));

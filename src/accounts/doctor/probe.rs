@@ -25,7 +25,7 @@ pub(super) fn size(bytes: i64) -> String {
     bytesize::ByteSize(u64::try_from(bytes).unwrap_or(0)).to_string()
 }
 
-/// A query whose failure says what was looked for.
+/// A query that says in its error what was looked for.
 pub(super) async fn rows(
     client: &Client,
     sql: &str,

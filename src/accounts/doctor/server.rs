@@ -250,7 +250,7 @@ pub(super) async fn sessions(client: &Client) -> Result<Vec<Diagnosis>> {
     Ok(old.chain(prepared.iter().map(transaction)).collect())
 }
 
-/// Slots that keep WAL for nobody, checkpoints by volume, and the age of transaction ids.
+/// Slots that keep WAL and are not read, checkpoints by volume, and the age of transaction ids.
 pub(super) async fn wal(client: &Client) -> Result<Vec<Diagnosis>> {
     let mut found = Vec::new();
     let slots = rows(

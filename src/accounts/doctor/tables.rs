@@ -9,7 +9,7 @@ use super::probe::{note, rows, size};
 use crate::event::table::Table;
 use crate::finding::Severity;
 
-/// Tables that the service changes all the time, beside the event tables.
+/// Tables that the service changes all the time, apart from the event tables.
 const OWN: [&str; 9] = [
     "ingest_ledger", "ingest_holders", "ingest_changed_days", "ingest_quarantine",
     "ingest_partition_log", "tenants", "tenant_api_keys", "ingest_publish_keys", "audit_log",

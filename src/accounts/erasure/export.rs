@@ -12,7 +12,7 @@ use super::quarantined;
 use crate::accounts::quarantine::show;
 use crate::event::table::Table;
 
-/// Passes each row of a user to `take`, as one line of JSON, of whatever time it is. Returns how many.
+/// Passes each row of a user to `take`, as one line of JSON, of all times. Returns how many.
 /// The event tables are read in one snapshot.
 ///
 /// # Errors

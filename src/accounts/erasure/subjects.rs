@@ -27,7 +27,7 @@ impl ErasedSubjects {
         Ok(erased)
     }
 
-    /// Whether nobody was erased.
+    /// Whether no user was erased.
     pub(crate) fn is_empty(&self) -> bool {
         self.before.is_empty()
     }

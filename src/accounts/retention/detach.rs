@@ -243,7 +243,7 @@ impl Work {
         }
     }
 
-    /// Runs a statement whose waits hold nobody up.
+    /// Runs a statement that holds no other session up while it waits.
     async fn wait_quietly(&self, client: &Client, sql: &str) -> Result<(), Error> {
         let failed = failed("detach a partition", self.parent.table);
         // Apart: a concurrent detaching may be in no transaction, and statements that are sent

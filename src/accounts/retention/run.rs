@@ -25,7 +25,7 @@ pub struct Report {
     pub default_rows: i64,
     /// Rows that were removed from the quarantine.
     pub quarantined: i64,
-    /// Dead spools whose ledger rows were added up.
+    /// Dead spools: their ledger rows were added up.
     pub spools: u64,
     /// Entries of the partition log.
     pub log_entries: u64,

@@ -46,7 +46,7 @@ struct Bodies {
 
 /// What the service does now: everything that the live page shows. Members may be added.
 ///
-/// The verdicts on bodies are kept while someone looks: for a minute after a look.
+/// The verdicts on bodies are kept for a minute after they were asked for.
 #[utoipa::path(get, path = "/live", tag = "operations", params(Look),
     responses((status = 200, description = "What there is now; with `only=bodies` its `bodies_began` and `bodies` alone", body = Live)))]
 pub(crate) async fn live(

@@ -152,7 +152,7 @@ struct Rejections {
     /// What the code means.
     meaning: &'static str,
     count: u64,
-    /// The last one, if it came while someone looked.
+    /// The last one, if it was kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     example: Option<ExampleState>,
 }

@@ -58,7 +58,7 @@ pub(super) struct PartitionState {
 pub(super) struct InstanceState {
     /// The id of its spool.
     spool: String,
-    /// Set for a copy of a spool that became one of its own.
+    /// Set for a copy of a spool that became a spool by itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     lineage: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]

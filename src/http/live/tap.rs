@@ -95,7 +95,7 @@ pub(crate) struct Example {
     pub(crate) message: Cow<'static, str>,
 }
 
-/// Keeps the verdicts of the last bodies while someone looks.
+/// Keeps the verdicts of the last bodies while they are asked for.
 #[derive(Debug)]
 pub(crate) struct Tap {
     /// The number of the first verdict.

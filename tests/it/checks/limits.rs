@@ -60,7 +60,7 @@ async fn strangers_do_not_take_the_files_that_spool_and_postgres_need() {
         let mut event = click(&format!("event {n}"));
         event["meta"] = serde_json::json!({"pad": "x".repeat(200_000)});
         let body = serde_json::to_vec(&vec![event; 6]).unwrap();
-        // A connection of its own: one that is kept waits as the strangers do, and may have to go.
+        // On a new connection: one that is kept waits as the strangers do, and may have to go.
         let mut ours = RawConnection::open(address).await;
         let reply = ours.post("/v1/interactions", &[], &body).await;
         assert_eq!(reply.status, 200, "{}\n{}", reply.text, process.log());

@@ -12,7 +12,7 @@ use tokio_postgres::Client;
 use crate::harness::{Database, one, texts};
 use crate::schema::words::{at, day};
 
-/// Keeps interactions for so many days.
+/// Keeps interactions for this number of days.
 pub fn keep(days: u64) -> Policy {
     let mut policy = Policy::default();
     policy.tables[Table::Interactions as usize] = Some(Duration::from_secs(days * 86_400));

@@ -195,7 +195,7 @@ impl<'a> Message<'_, 'a> {
         };
         match products {
             Some(products) => push_list(object.name("items"), products, more)?,
-            // The event is about one product, whose price counts.
+            // The event is about one product, and its price counts.
             None if event_type == PURCHASE => {
                 let properties = self.object("properties")?;
                 if item_id(&properties)?.is_none() {

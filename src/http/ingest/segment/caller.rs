@@ -35,7 +35,7 @@ pub(super) struct Head {
     pub(super) ack: Ack,
     pub(super) admission: Admission,
     pub(super) limits: BodyLimits,
-    /// Whose share of bodies that arrive it counts against.
+    /// The caller against whose share of arriving bodies it counts.
     pub(super) arriving: Uuid,
     /// The limits that it is under: those of the address alone until the key is known.
     pub(super) charges: Charges,
