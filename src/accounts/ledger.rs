@@ -20,6 +20,15 @@ const READ: &str = "
      WHERE mine.instance_id = $1 AND mine.lineage = $2 AND mine.stream = coalesce($3, mine.stream)
      ORDER BY mine.stream";
 
+/// The end of an INSERT into the ledger `AS entry`, for a row that may be there: adds to its counts.
+pub(crate) const ADD: &str = "
+     ON CONFLICT (instance_id, lineage, stream) DO UPDATE
+    SET stored = entry.stored + excluded.stored,
+        duplicates = entry.duplicates + excluded.duplicates,
+        quarantined = entry.quarantined + excluded.quarantined,
+        dropped = entry.dropped + excluded.dropped,
+        updated_at = now()";
+
 /// A stream of this spool, and the table of its rows.
 #[derive(Clone, Copy, Debug)]
 pub struct Stream {
@@ -148,7 +157,7 @@ impl LedgerRow {
     }
 }
 
-/// The key of the advisory lock that each lane of a spool shares, as long as it is connected: nobody
+/// The key of the advisory lock that each lane of a spool shares, as long as it is connected: no process
 /// adds up the accounts of a spool that is in use.
 pub(crate) fn spool_lock(spool: Uuid, lineage: Uuid) -> i64 {
     // The halves without the time that an id may begin with.

@@ -12,6 +12,7 @@ use tokio_postgres::{Client, Transaction};
 use uuid::Uuid;
 
 use super::changes::{self, ChangedDays};
+use super::ledger::ADD;
 use crate::event::row::rows::Rows;
 use crate::event::row_json::row_to_json;
 use crate::event::table::Table;
@@ -186,15 +187,11 @@ async fn enter(
     let removed = -(stored + duplicates + dropped);
     transaction
         .execute(
-            "INSERT INTO ingest_ledger AS operator
-                 (instance_id, stream, table_name, settled, stored, duplicates, quarantined, dropped)
-             VALUES ($1, $2, $3, 0, $4, $5, $6, $7)
-                 ON CONFLICT (instance_id, lineage, stream) DO UPDATE
-                SET stored = operator.stored + excluded.stored,
-                    duplicates = operator.duplicates + excluded.duplicates,
-                    quarantined = operator.quarantined + excluded.quarantined,
-                    dropped = operator.dropped + excluded.dropped,
-                    updated_at = now()",
+            &format!(
+                "INSERT INTO ingest_ledger AS entry
+                     (instance_id, stream, table_name, settled, stored, duplicates, quarantined, dropped)
+                 VALUES ($1, $2, $3, 0, $4, $5, $6, $7) {ADD}"
+            ),
             &[&OPERATOR, &stream, &table.as_str(), &stored, &duplicates, &removed, &dropped],
         )
         .await

@@ -28,7 +28,7 @@ const FAR_FUTURE: Micros = Micros(253_402_300_799_000_000);
 /// What to do with what is stored of a user.
 #[derive(Debug, Subcommand)]
 pub enum UsersCommand {
-    /// Erase a user: rows and quarantine, and whatever of theirs still comes from spools, retries and imports
+    /// Erase a user: rows and quarantine, and what still comes of theirs from spools, retries and imports
     Erase(Box<Erase>),
     /// Print all that is stored of a user, a line of JSON for each row
     Export(Box<Export>),

@@ -7,9 +7,40 @@ use std::path::{Path, PathBuf};
 
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
-use clap::{ArgMatches, Args, FromArgMatches};
+use clap::{ArgMatches, Args};
 
 use super::parse;
+
+/// Makes a type an argument of commands: it is parsed as `$given`, whose `resolve` then makes it of
+/// what was given, in which a file may stand for a secret.
+macro_rules! resolved {
+    ($type:ty, $given:ty) => {
+        impl clap::Args for $type {
+            fn augment_args(command: clap::Command) -> clap::Command {
+                <$given as clap::Args>::augment_args(command)
+            }
+
+            fn augment_args_for_update(command: clap::Command) -> clap::Command {
+                <$given as clap::Args>::augment_args_for_update(command)
+            }
+        }
+
+        impl clap::FromArgMatches for $type {
+            fn from_arg_matches(matches: &clap::ArgMatches) -> Result<Self, clap::Error> {
+                <$given as clap::FromArgMatches>::from_arg_matches(matches)?.resolve(matches)
+            }
+
+            fn update_from_arg_matches(
+                &mut self,
+                matches: &clap::ArgMatches,
+            ) -> Result<(), clap::Error> {
+                *self = Self::from_arg_matches(matches)?;
+                Ok(())
+            }
+        }
+    };
+}
+pub(super) use resolved;
 
 /// Ids of the secrets that have to be given, and what an operator has to know about them.
 const REQUIRED: [(&str, &str); 3] = [
@@ -95,41 +126,27 @@ struct SecretsArguments {
     api_key_hash_secret_previous_file: Option<PathBuf>,
 }
 
-impl Args for Secrets {
-    fn augment_args(command: clap::Command) -> clap::Command {
-        SecretsArguments::augment_args(command)
-    }
+resolved!(Secrets, SecretsArguments);
 
-    fn augment_args_for_update(command: clap::Command) -> clap::Command {
-        SecretsArguments::augment_args_for_update(command)
-    }
-}
-
-impl FromArgMatches for Secrets {
-    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let given = SecretsArguments::from_arg_matches(matches)?;
+impl SecretsArguments {
+    fn resolve(self, matches: &ArgMatches) -> Result<Secrets, clap::Error> {
         let trimmed = |secret: Secret| Secret::from(secret.expose().trim());
         let api_key_hash_secret = required(
             matches,
             "api_key_hash_secret",
-            given.api_key_hash_secret,
-            given.api_key_hash_secret_file,
+            self.api_key_hash_secret,
+            self.api_key_hash_secret_file,
         )?;
         let previous = optional(
             matches,
             "api_key_hash_secret_previous",
-            given.api_key_hash_secret_previous,
-            given.api_key_hash_secret_previous_file,
+            self.api_key_hash_secret_previous,
+            self.api_key_hash_secret_previous_file,
         )?;
-        Ok(Self {
+        Ok(Secrets {
             api_key_hash_secret: trimmed(api_key_hash_secret),
             api_key_hash_secret_previous: previous.map(trimmed),
         })
-    }
-
-    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
-        *self = Self::from_arg_matches(matches)?;
-        Ok(())
     }
 }
 
@@ -169,31 +186,17 @@ impl Salt {
     }
 }
 
-impl Args for Salt {
-    fn augment_args(command: clap::Command) -> clap::Command {
-        SaltArguments::augment_args(command)
-    }
+resolved!(Salt, SaltArguments);
 
-    fn augment_args_for_update(command: clap::Command) -> clap::Command {
-        SaltArguments::augment_args_for_update(command)
-    }
-}
-
-impl FromArgMatches for Salt {
-    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let given = SaltArguments::from_arg_matches(matches)?;
+impl SaltArguments {
+    fn resolve(self, matches: &ArgMatches) -> Result<Salt, clap::Error> {
         let exposure_hash_salt = required(
             matches,
             "exposure_hash_salt",
-            given.exposure_hash_salt,
-            given.exposure_hash_salt_file,
+            self.exposure_hash_salt,
+            self.exposure_hash_salt_file,
         )?;
-        Ok(Self { exposure_hash_salt })
-    }
-
-    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
-        *self = Self::from_arg_matches(matches)?;
-        Ok(())
+        Ok(Salt { exposure_hash_salt })
     }
 }
 
@@ -342,6 +345,8 @@ fn flag(id: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::FromArgMatches as _;
+
     use super::*;
 
     fn file(contents: &[u8]) -> Result<Secret, String> {

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgMatches, Args, FromArgMatches};
+use clap::{ArgMatches, Args};
 
 use super::parse;
-use super::secret::{Secret, named};
+use super::secret::{Secret, named, resolved};
 
 /// Settings of `tap`.
 #[derive(Args, Clone, Debug)]
@@ -52,27 +52,10 @@ struct OperatorKeyArguments {
     key_file: Option<PathBuf>,
 }
 
-impl Args for OperatorKey {
-    fn augment_args(command: clap::Command) -> clap::Command {
-        OperatorKeyArguments::augment_args(command)
-    }
+resolved!(OperatorKey, OperatorKeyArguments);
 
-    fn augment_args_for_update(command: clap::Command) -> clap::Command {
-        OperatorKeyArguments::augment_args_for_update(command)
-    }
-}
-
-impl FromArgMatches for OperatorKey {
-    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let given = OperatorKeyArguments::from_arg_matches(matches)?;
-        named(
-            matches, "key", "INGEST_ADMIN_KEY", given.key, given.key_file,
-        )
-        .map(Self)
-    }
-
-    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
-        *self = Self::from_arg_matches(matches)?;
-        Ok(())
+impl OperatorKeyArguments {
+    fn resolve(self, matches: &ArgMatches) -> Result<OperatorKey, clap::Error> {
+        named(matches, "key", "INGEST_ADMIN_KEY", self.key, self.key_file).map(OperatorKey)
     }
 }

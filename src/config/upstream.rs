@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use bytesize::ByteSize;
-use clap::{ArgMatches, Args, FromArgMatches, ValueEnum};
+use clap::{ArgMatches, Args, ValueEnum};
 
 use super::parse::{self, KIB, at_least};
-use super::secret::{Secret, in_a_file};
+use super::secret::{Secret, in_a_file, resolved};
 
 /// What an answer waits for. There is no `received`: a crash of the service would lose lines that
 /// count as done.
@@ -90,32 +90,18 @@ struct ApiKeyArguments {
     api_key_file: Option<PathBuf>,
 }
 
-impl Args for ApiKey {
-    fn augment_args(command: clap::Command) -> clap::Command {
-        ApiKeyArguments::augment_args(command)
-    }
+resolved!(ApiKey, ApiKeyArguments);
 
-    fn augment_args_for_update(command: clap::Command) -> clap::Command {
-        ApiKeyArguments::augment_args_for_update(command)
-    }
-}
-
-impl FromArgMatches for ApiKey {
-    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let given = ApiKeyArguments::from_arg_matches(matches)?;
+impl ApiKeyArguments {
+    fn resolve(self, matches: &ArgMatches) -> Result<ApiKey, clap::Error> {
         let hint = "an API key is required: give INGEST_API_KEY or --api-key, or a file that holds it in INGEST_API_KEY_FILE; recsys-ingest keys create makes one";
         in_a_file(
             matches,
             ("api_key", "INGEST_API_KEY"),
-            given.api_key,
-            given.api_key_file,
+            self.api_key,
+            self.api_key_file,
             hint,
         )
-        .map(|key| Self(key.expose().trim().into()))
-    }
-
-    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
-        *self = Self::from_arg_matches(matches)?;
-        Ok(())
+        .map(|key| ApiKey(key.expose().trim().into()))
     }
 }

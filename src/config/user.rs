@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgMatches, Args, FromArgMatches};
+use clap::{ArgMatches, Args};
 
 use super::parse;
-use super::secret::{Secret, in_a_file};
+use super::secret::{Secret, in_a_file, resolved};
 
 /// How to give the salt to a command that does not always need it.
 const HINT: &str = "--user-id is hashed with the salt of the service: set --exposure-hash-salt, EXPOSURE_HASH_SALT or EXPOSURE_HASH_SALT_FILE, or name the hash itself with --user-key";
@@ -76,35 +76,21 @@ fn key(text: &str) -> Result<Key, String> {
     }
 }
 
-impl Args for User {
-    fn augment_args(command: clap::Command) -> clap::Command {
-        UserArguments::augment_args(command)
-    }
+resolved!(User, UserArguments);
 
-    fn augment_args_for_update(command: clap::Command) -> clap::Command {
-        UserArguments::augment_args_for_update(command)
-    }
-}
-
-impl FromArgMatches for User {
-    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let given = UserArguments::from_arg_matches(matches)?;
-        let named = match (given.user_key, given.user_id) {
+impl UserArguments {
+    fn resolve(self, matches: &ArgMatches) -> Result<User, clap::Error> {
+        let named = match (self.user_key, self.user_id) {
             (Some(Key(key)), _) => Named::Key(key),
             (None, id) => {
                 let names = ("user_salt", "EXPOSURE_HASH_SALT");
-                let salt = in_a_file(matches, names, given.user_salt, given.user_salt_file, HINT)?;
+                let salt = in_a_file(matches, names, self.user_salt, self.user_salt_file, HINT)?;
                 Named::Id(id.unwrap_or_default(), salt)
             }
         };
-        Ok(Self {
-            tenant: given.tenant,
+        Ok(User {
+            tenant: self.tenant,
             named,
         })
-    }
-
-    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
-        *self = Self::from_arg_matches(matches)?;
-        Ok(())
     }
 }

@@ -207,7 +207,7 @@ pub(super) fn heads(data: &[u8]) {
     let line = data.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let Ok(uri) = Uri::try_from(line) else { return };
     if let Some(route) = Route::of(&uri, Some("/s"))
-        && route.takes_events()
+        && route.posts.is_some()
     {
         assert!(uri.path().len() >= route.path.len());
     }

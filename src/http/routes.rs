@@ -41,10 +41,17 @@ pub(crate) enum Audience {
 pub(crate) struct Route {
     pub(crate) path: &'static str,
     pub(crate) audience: Audience,
-    /// The table whose events are posted there.
-    pub(crate) table: Option<Table>,
-    /// What of Segment's shape is posted there.
-    pub(crate) segment: Option<Call>,
+    /// What is posted there.
+    pub(crate) posts: Option<Posts>,
+}
+
+/// What is posted to a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Posts {
+    /// Events of a table.
+    Events(Table),
+    /// Messages of Segment's shape.
+    Messages(Call),
 }
 
 /// The path of the endpoint that takes a table's events.
@@ -105,26 +112,20 @@ impl Route {
         Self {
             path,
             audience,
-            table: None,
-            segment: None,
+            posts: None,
         }
     }
 
     const fn segment(path: &'static str, call: Call) -> Self {
         Self {
-            segment: Some(call),
+            posts: Some(Posts::Messages(call)),
             ..Self::new(path, Audience::Senders)
         }
     }
 
-    /// Whether events are posted there, in any shape.
-    pub(crate) fn takes_events(&self) -> bool {
-        self.table.is_some() || self.segment.is_some()
-    }
-
     const fn events(table: Table) -> Self {
         Self {
-            table: Some(table),
+            posts: Some(Posts::Events(table)),
             ..Self::new(path(table), Audience::Senders)
         }
     }
@@ -145,7 +146,7 @@ impl Route {
     }
 
     fn is_meant_by(&self, path: &str) -> bool {
-        if self.takes_events() {
+        if self.posts.is_some() {
             return is_same(path, self.path);
         }
         match path.strip_prefix(self.path) {

@@ -423,7 +423,7 @@ async fn the_greeting_is_the_last_thing_on_a_screen_and_can_be_pasted_twice() {
     let mut child = Ends(child);
     let seen = || std::fs::read_to_string(&both).unwrap();
     eventually("the greeting", async || seen().contains("data stays.\n")).await;
-    // Whatever is logged at the start has had its time.
+    // Time for all that is logged at the start.
     tokio::time::sleep(Duration::from_secs(1)).await;
     let text = seen();
     let greeting = &text[text.find("\nrecsys-ingest is ready on ").unwrap()..];

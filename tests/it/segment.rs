@@ -257,7 +257,7 @@ async fn messages_become_the_rows_that_the_table_says() {
         (&json!(0), &json!(5))
     );
 
-    // A page sees no exposures, and a tenant has names of its own.
+    // A page posts no exposures, and a tenant's settings map further names.
     let settings = json!({"event_names": {"Cart Viewed": "view"}});
     let sql = format!(
         "INSERT INTO ingest_tenant_settings (tenant_id, settings) VALUES ('{DEMO}', '{settings}')"

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio_postgres::{Client, Error};
 use uuid::Uuid;
 
-use crate::accounts::ledger::spool_lock;
+use crate::accounts::ledger::{ADD, spool_lock};
 use crate::accounts::removed::{self, Kind, QUARANTINE, Reason};
 use crate::event::table::Table;
 use crate::event::time::Micros;
@@ -85,22 +85,19 @@ pub(super) async fn fold_dead_spools(client: &mut Client, before: Micros) -> Res
             continue;
         }
         tx.execute(
-            "WITH gone AS (
+            &format!(
+                "WITH gone AS (
                  DELETE FROM ingest_ledger WHERE instance_id = $1 AND lineage = $2
                  RETURNING table_name, stored, duplicates, quarantined, dropped)
-             INSERT INTO ingest_ledger AS total
+             INSERT INTO ingest_ledger AS entry
                     (instance_id, stream, table_name, settled, stored, duplicates, quarantined, dropped)
              SELECT $3, known.stream, known.table_name, 0, sum(stored), sum(duplicates),
                     sum(quarantined), sum(dropped)
                FROM gone JOIN unnest($4::text[], $5::smallint[]) AS known (table_name, stream)
                     USING (table_name)
               GROUP BY known.stream, known.table_name
-                 ON CONFLICT (instance_id, lineage, stream) DO UPDATE
-                SET stored = total.stored + excluded.stored,
-                    duplicates = total.duplicates + excluded.duplicates,
-                    quarantined = total.quarantined + excluded.quarantined,
-                    dropped = total.dropped + excluded.dropped,
-                    updated_at = now()",
+              {ADD}"
+            ),
             &[&spool, &lineage, &Uuid::nil(), &tables.as_slice(), &streams.as_slice()],
         )
         .await?;

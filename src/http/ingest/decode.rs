@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::body::received::Received;
 use super::options::RequestOptions;
 use super::refusal::full;
-use crate::admission::admit::{Overload, Scratch};
+use crate::admission::admit::{Admission, Overload, Scratch};
 use crate::admission::memory::Reservation;
 use crate::event;
 use crate::event::body::{BodyError, Limits};
@@ -90,26 +90,40 @@ async fn decode_apart(
     received_at: Micros,
     received: Received,
 ) -> Result<Apart, Problem> {
-    // A tenant has at most as many bodies in this queue as are decoded at once, so another's waits
-    // for one of each tenant at most.
-    let own_turn = Arc::clone(options.admission.decoding())
-        .acquire_owned()
-        .await;
-    let turn = Arc::clone(&app.decoding).acquire_owned().await;
-    let worker = Arc::clone(app);
-    let span = tracing::Span::current();
-    let decoding = tokio::task::spawn_blocking(move || {
-        let _span = span.entered();
+    let (worker, admission) = (Arc::clone(app), options.admission.clone());
+    in_turn(app, &admission, move || {
         let limits = worker.event_limits;
         let decoded = decode_now(&worker, table, &options, received_at, &received, limits);
-        drop((turn, own_turn));
         decoded.map(|decoded| {
             let decoded = decoded.expect("the limits are the service's");
             (decoded, options, received)
         })
+    })
+    .await?
+}
+
+/// Works on a large body on a blocking thread, once it is its turn.
+///
+/// # Errors
+/// If the service stops before that.
+pub(super) async fn in_turn<T: Send + 'static>(
+    app: &App,
+    admission: &Admission,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Problem> {
+    // A tenant has at most as many bodies in this queue as are decoded at once, so another's waits
+    // for one of each tenant at most.
+    let own_turn = Arc::clone(admission.decoding()).acquire_owned().await;
+    let turn = Arc::clone(&app.decoding).acquire_owned().await;
+    let span = tracing::Span::current();
+    let working = tokio::task::spawn_blocking(move || {
+        let _span = span.entered();
+        let done = work();
+        drop((turn, own_turn));
+        done
     });
-    match decoding.await {
-        Ok(decoded) => decoded,
+    match working.await {
+        Ok(done) => Ok(done),
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
             Err(_) => Err(full(app, Overload::Stopping)),

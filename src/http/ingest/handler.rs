@@ -11,11 +11,14 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::{CONTENT_TYPE, HeaderName};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
+use uuid::Uuid;
 
 use super::ack::NOTHING_REACHED;
 use super::body::read as body;
+use super::body::read::BodyLimits;
+use super::body::received::Received;
 use super::decode::decode;
 use super::options::{Params, RequestOptions};
 use super::refusal::full;
@@ -96,15 +99,11 @@ pub(crate) async fn collect(
         }
     };
     let refuse = |reason: Overload| full(app, reason);
-    let arriving = app.arrivals.begin(options.access.key_id());
-    let reading = body::read(
-        headers, body, app.body_limits, &options.admission, arriving, refuse,
-    );
-    let received = tokio::select! {
-        biased;
-        received = reading => received?,
-        () = stop_is_under_way(app) => return Err(refuse(Overload::Stopping)),
-    };
+    let sender = options.access.key_id();
+    let received = receive(
+        app, headers, body, app.body_limits, &options.admission, sender,
+    )
+    .await?;
     let (ack, partial, validate) = (options.ack, options.partial, options.validate);
     let admission = options.admission.clone();
     let announced = options.announced;
@@ -238,8 +237,26 @@ fn extended(
     }
 }
 
+/// Receives a body, which counts against the share of `sender` until it is there.
+pub(super) async fn receive(
+    app: &App,
+    headers: &HeaderMap,
+    body: Body,
+    limits: BodyLimits,
+    admission: &Admission,
+    sender: Uuid,
+) -> Result<Received, Problem> {
+    let refuse = |reason: Overload| full(app, reason);
+    let arriving = app.arrivals.begin(sender);
+    tokio::select! {
+        biased;
+        received = body::read(headers, body, limits, admission, arriving, refuse) => received,
+        () = stop_is_under_way(app) => Err(refuse(Overload::Stopping)),
+    }
+}
+
 /// Completes once bodies that still arrive would delay a stop.
-pub(super) async fn stop_is_under_way(app: &App) {
+async fn stop_is_under_way(app: &App) {
     app.stopping.cancelled().await;
     tokio::time::sleep(BODY_GRACE).await;
 }

@@ -20,8 +20,8 @@ use utoipa::ToSchema;
 use super::ack::Ack;
 use super::body::read as body;
 use super::body::received::Received;
-use super::decode::{DECODED_INLINE_BYTES_MAX, body_problem, decode};
-use super::handler::{ACK, ANSWER_BYTES_UNRESERVED, count_rejected, json_bytes, stop_is_under_way};
+use super::decode::{DECODED_INLINE_BYTES_MAX, body_problem, decode, in_turn};
+use super::handler::{ACK, ANSWER_BYTES_UNRESERVED, count_rejected, json_bytes, receive};
 use super::options::{RequestOptions, check_storable};
 use super::refusal::full;
 use super::response::{Answer, Room, rejections, with_reservation};
@@ -37,7 +37,6 @@ use crate::event::formats::segment::events::Events;
 use crate::event::formats::segment::rules::{Call, Rules};
 use crate::event::rejection::Code;
 use crate::event::table::Table;
-use crate::event::time::Micros;
 use crate::http::app::App;
 use crate::http::limits::fields::RateLimitFields;
 use crate::http::problem::Problem;
@@ -95,34 +94,38 @@ async fn take(
         }
     };
     let refuse = |reason: Overload| full(app, reason);
-    let arriving = app.arrivals.begin(head.arriving);
-    let reading = body::read(
-        &parts.headers, body, head.limits, &head.admission, arriving, refuse,
-    );
-    let received = tokio::select! {
-        biased;
-        received = reading => received?,
-        () = stop_is_under_way(app) => return Err(refuse(Overload::Stopping)),
-    };
+    let (headers, sender) = (&parts.headers, head.sender);
+    let received = receive(app, headers, body, head.limits, &head.admission, sender).await?;
     let ack = head.ack;
     let caller = head
         .caller(app, peer, &parts, received_at, &received)
         .await?;
-    let (messages, reserved) = read(app, call, &caller, &received).await?;
+    let (mut messages, reserved) = read(app, call, &caller, &received).await?;
     let body_bytes = received.bytes.len();
 
-    let decoded = [
+    let texts = [&mut messages.exposures, &mut messages.interactions].map(Events::take_json);
+    let events = [
         (Table::Exposures, &messages.exposures),
         (Table::Interactions, &messages.interactions),
     ];
-    let mut parts_of_body = Vec::with_capacity(decoded.len());
-    for (table, events) in decoded {
-        if !events.is_empty() {
-            let part = Part::decode(
-                app, table, &caller, received_at, &messages, events, &received,
-            );
-            parts_of_body.push(part.await?);
+    let mut parts_of_body = Vec::with_capacity(events.len());
+    for ((table, events), json) in events.into_iter().zip(texts) {
+        if events.is_empty() {
+            continue;
         }
+        check_storable(app, table, &caller.access)?;
+        let text = Received {
+            reservation: reserve(app, &caller, json.len())?,
+            bytes: json.into(),
+        };
+        let options = RequestOptions::native(caller.access.share(), caller.admission.clone());
+        let (mut decoded, reservation) = decode(app, table, options, received_at, text).await?;
+        messages.translate_back(events, &mut decoded, &received.bytes);
+        parts_of_body.push(Part {
+            table,
+            decoded,
+            reservation,
+        });
     }
     drop((received, reserved));
     let rows: usize = parts_of_body
@@ -198,8 +201,7 @@ async fn read(
 ) -> Result<(Messages, Reservation), Problem> {
     // A message becomes an event that is hardly longer than itself, and with its place is no more than twice
     // as long.
-    let reserved = caller.admission.reserve(2 * received.bytes.len());
-    let reserved = reserved.map_err(|reason| full(app, reason))?;
+    let reserved = reserve(app, caller, 2 * received.bytes.len())?;
     let (bytes, tenant) = (received.bytes.clone(), caller.access.tenant_settings());
     let (is_public, messages_max) = (caller.access.is_public(), app.event_limits.events_max);
     let read = move |bytes: &Bytes| {
@@ -212,25 +214,16 @@ async fn read(
     };
     let read = match bytes.len() <= DECODED_INLINE_BYTES_MAX {
         true => read(&bytes),
-        false => {
-            let turn = Arc::clone(&app.decoding).acquire_owned().await;
-            let reading = tokio::task::spawn_blocking(move || {
-                let read = read(&bytes);
-                drop(turn);
-                read
-            });
-            match reading.await {
-                Ok(read) => read,
-                Err(error) => match error.try_into_panic() {
-                    Ok(panic) => std::panic::resume_unwind(panic),
-                    Err(_) => return Err(full(app, Overload::Stopping)),
-                },
-            }
-        }
+        false => in_turn(app, &caller.admission, move || read(&bytes)).await?,
     };
     let no_memory = || full(app, Overload::Bytes);
     let messages = read.map_err(|error| body_problem(&error, no_memory))?;
     Ok((messages, reserved))
+}
+
+fn reserve(app: &App, caller: &Caller, bytes: usize) -> Result<Reservation, Problem> {
+    let reserved = caller.admission.reserve(bytes);
+    reserved.map_err(|reason| full(app, reason))
 }
 
 /// The events of one table.
@@ -241,31 +234,6 @@ struct Part {
 }
 
 impl Part {
-    async fn decode(
-        app: &Arc<App>,
-        table: Table,
-        caller: &Caller,
-        received_at: Micros,
-        messages: &Messages,
-        events: &Events,
-        received: &Received,
-    ) -> Result<Self, Problem> {
-        check_storable(app, table, &caller.access)?;
-        let reservation = caller.admission.reserve(events.json.len());
-        let text = Received {
-            bytes: Bytes::copy_from_slice(events.json.as_bytes()),
-            reservation: reservation.map_err(|reason| full(app, reason))?,
-        };
-        let options = RequestOptions::native(caller.access.share(), caller.admission.clone());
-        let (mut decoded, reservation) = decode(app, table, options, received_at, text).await?;
-        messages.translate_back(events, &mut decoded, &received.bytes);
-        Ok(Self {
-            table,
-            decoded,
-            reservation,
-        })
-    }
-
     /// Hands the rows over, and adds what became of them to the answer.
     async fn hand_over(
         mut self,

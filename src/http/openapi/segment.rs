@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::operations::{acks, header, problems_with, reference};
 use crate::event::formats::segment::rules::{Call, Type};
 use crate::http::codes::Scope;
-use crate::http::routes::SEGMENT_ROUTES;
+use crate::http::routes::{Posts, SEGMENT_ROUTES};
 
 /// The longest of the short forms.
 const SHORT: usize = "/v1/b".len();
@@ -42,7 +42,9 @@ pub(super) fn complete(document: &mut Value) {
         .iter()
         .filter(|route| route.path.len() > SHORT)
     {
-        let Some(call) = route.segment else { continue };
+        let Some(Posts::Messages(call)) = route.posts else {
+            continue;
+        };
         document["paths"][route.path] = json!({"post": post(route.path, call)});
     }
 }

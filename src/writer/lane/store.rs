@@ -155,7 +155,9 @@ impl Writer {
             true => Vec::new(),
             false => batch.erased(&open.erased),
         };
-        let held_back = (0..batch.len())
+        // No row is looked at unless a range was refused.
+        let rows = if refused.is_empty() { 0 } else { batch.len() };
+        let held_back = (0..rows)
             .filter(|at| erased.binary_search(at).is_err())
             .filter_map(|at| {
                 let occurred = batch.key(at).occurred_at.0;

@@ -1,4 +1,4 @@
-//! Partitions go, whatever stands in their way.
+//! Partitions are removed in spite of readers, DEFAULT partitions and interruptions.
 
 use recsys_ingest::accounts::retention::policy::Policy;
 use recsys_ingest::accounts::retention::run::retain;

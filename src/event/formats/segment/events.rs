@@ -14,6 +14,11 @@ impl Events {
         self.places.is_empty()
     }
 
+    /// The text, of which the places are left; empty if there is no event.
+    pub(crate) fn take_json(&mut self) -> String {
+        std::mem::take(&mut self.json)
+    }
+
     /// Begins the text of another event.
     pub(super) fn next(&mut self) -> &mut String {
         self.json.push(if self.json.is_empty() { '[' } else { ',' });

@@ -35,8 +35,8 @@ pub(super) struct Head {
     pub(super) ack: Ack,
     pub(super) admission: Admission,
     pub(super) limits: BodyLimits,
-    /// The caller against whose share of arriving bodies it counts.
-    pub(super) arriving: Uuid,
+    /// Against the share of whom the body counts until it is there.
+    pub(super) sender: Uuid,
     /// The limits that it is under: those of the address alone until the key is known.
     pub(super) charges: Charges,
 }
@@ -63,7 +63,7 @@ impl Head {
             true => Some(access(app, headers, params.key(), now).await?),
             false => None,
         };
-        let (admission, limits, arriving, charges) = match &access {
+        let (admission, limits, sender, charges) = match &access {
             Some(access) => {
                 cors::check_post(headers, access.origins(), app)?;
                 let charges = app.rate_limits.begin(access, peer, headers)?;
@@ -94,7 +94,7 @@ impl Head {
             ack,
             admission,
             limits,
-            arriving,
+            sender,
             charges,
         })
     }
