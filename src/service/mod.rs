@@ -60,7 +60,7 @@ use crate::writer::opening::{Opening, Place};
 use crate::writer::quarantine;
 use build::{
     app, batch_limits, bytes_u32, certificate, connections_to_postgres, key_hasher, open_spool,
-    partition_policy, sealer, spool_settings,
+    partition_policy, sealer, small_memory, spool_settings,
 };
 use prepare::{after, prepare_first};
 use report::{Failed, Report};
@@ -268,6 +268,9 @@ pub async fn run(
     };
     let gauge = i64::try_from(connections_max).unwrap_or(i64::MAX);
     metrics.connections_max.set(gauge);
+    if let Some(warning) = small_memory(&config.intake) {
+        warn!("{warning}");
+    }
     info!(
         address = %bind::addresses(&listeners).context("cannot tell the address of the socket")?,
         spool = %spool.id(),
