@@ -267,7 +267,7 @@ impl Pieces {
         self.arriving
             .waits_with(reserved)
             .map_err(|spent| match spent {
-                Spent::All => full(Overload::Bytes),
+                Spent::All => all_spent(),
                 Spent::Key(bytes_max) => share_spent(bytes_max),
             })?;
         let now = Instant::now();
@@ -308,6 +308,14 @@ fn why_cut(error: &axum::Error) -> &'static str {
         }
         false => "the connection broke off before the body was complete",
     }
+}
+
+fn all_spent() -> Problem {
+    Problem::unavailable(
+        "overloaded",
+        "bodies that have not arrived in full, of all keys together, hold half of the memory (--queue-bytes-max); send the events again later, or faster",
+        SHARE_RETRY_AFTER,
+    )
 }
 
 fn share_spent(bytes_max: usize) -> Problem {
