@@ -102,7 +102,7 @@ async fn read_pieces(
     }
     let mut inflater = Inflater::new(encoding, limits.bytes_max, admission)?;
     let mut sent = 0;
-    while let Some(piece) = pieces.next(inflater.reserved(), full).await? {
+    while let Some(piece) = pieces.next(inflater.reserved()).await? {
         sent += piece.len();
         if sent > limits.bytes_max {
             return Err(too_large(limits.bytes_max));
@@ -147,7 +147,7 @@ async fn plain(
     full: &impl Fn(Overload) -> Problem,
 ) -> Result<Received, Problem> {
     let mut reservation = admission.reserve(0).map_err(full)?;
-    let Some(first) = pieces.next(0, full).await? else {
+    let Some(first) = pieces.next(0).await? else {
         return Ok(Received {
             bytes: Bytes::new(),
             reservation,
@@ -166,7 +166,7 @@ async fn plain(
                     .map_err(full)?,
             );
         }
-        let Some(piece) = pieces.next(reservation.bytes(), full).await? else {
+        let Some(piece) = pieces.next(reservation.bytes()).await? else {
             return Ok(Received {
                 bytes: whole.map_or(first, Bytes::from),
                 reservation,
@@ -227,18 +227,14 @@ impl Pieces {
     }
 
     /// The next piece of a body that holds `reserved` bytes of the memory limit.
-    async fn next(
-        &mut self,
-        reserved: usize,
-        full: &impl Fn(Overload) -> Problem,
-    ) -> Result<Option<Bytes>, Problem> {
+    async fn next(&mut self, reserved: usize) -> Result<Option<Bytes>, Problem> {
         loop {
             if self.body.is_end_stream() {
                 return Ok(None);
             }
             let frame = match self.body.frame().now_or_never() {
                 Some(frame) => frame,
-                None => self.wait(reserved, full).await?,
+                None => self.wait(reserved).await?,
             };
             let frame = match frame {
                 None => return Ok(None),
@@ -262,7 +258,6 @@ impl Pieces {
     async fn wait(
         &mut self,
         reserved: usize,
-        full: &impl Fn(Overload) -> Problem,
     ) -> Result<Option<Result<Frame<Bytes>, axum::Error>>, Problem> {
         self.arriving
             .waits_with(reserved)
