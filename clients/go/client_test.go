@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"slices"
@@ -99,6 +100,57 @@ func TestABodyThatIsTooLargeIsSplit(t *testing.T) {
 	service.stored(100)
 	if len(told) != 1 || len(told[0].Line) < 9_000_000 || told[0].Code != "body_too_large" {
 		t.Fatalf("%d told, %+v", len(told), client.Stats())
+	}
+}
+
+func TestABatchWhoseAnswerIsLostIsStoredOnce(t *testing.T) {
+	service := start(t)
+	lost := 0
+	// Forwards each body, and breaks off instead of the first answers.
+	address := listen(t, &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		forward := r.Clone(r.Context())
+		forward.RequestURI, forward.URL.Scheme, forward.URL.Host = "", "http", service.address
+		reply, err := http.DefaultTransport.RoundTrip(forward)
+		if err != nil || lost < 2 {
+			lost++
+			panic(http.ErrAbortHandler)
+		}
+		defer reply.Body.Close()
+		w.WriteHeader(reply.StatusCode)
+		_, _ = io.Copy(w, reply.Body)
+	})})
+	config := service.config()
+	config.URL = "http://" + address
+	client := client(t, config)
+	for n, id := range []string{``, `"event_id":"order-7",`, `"event_id":"",`, `"event_id":null,"occurred_at":null,`,
+		`"event_id":"order-8","occurred_at":null,`, `"event_id":"order-9","occurred_at":"2026-11-01T10:00:00Z",`} {
+		line := fmt.Sprintf(`{%s"event_type":"click","item_id":"%s/%d"}`, id, t.Name(), n)
+		if err := client.Log(background, []byte(line)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	closed(t, client)
+	service.stored(6)
+	if lost != 2 {
+		t.Fatal(lost)
+	}
+}
+
+func TestAssignmentsGoToTheirEndpoint(t *testing.T) {
+	service := start(t)
+	config := service.config()
+	config.Path = Assignments
+	client := client(t, config)
+	line := fmt.Sprintf(`{"experiment_id":"%s","variant":"B","request_id":"r","user_id":"u","ts":"%s"}`, t.Name(),
+		time.Now().UTC().Format(time.RFC3339))
+	for range 2 {
+		if err := client.Log(background, []byte(line)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	closed(t, client)
+	if stats := client.Stats(); stats.Delivered != 2 || stats.Rejected != 0 {
+		t.Fatalf("%+v", stats)
 	}
 }
 
