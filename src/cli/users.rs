@@ -211,7 +211,8 @@ fn output(
         }));
     }
     let done = match (settings.dry_run, settings.keep_rows) {
-        (true, _) => "would be erased",
+        (true, false) => "would be erased",
+        (true, true) => "would be cut off from the user",
         (false, false) => "erased",
         (false, true) => "cut off from the user",
     };
@@ -225,7 +226,11 @@ fn output(
             of("interaction_events"),
             of("ingest_assignments"),
             of("ingest_quarantine"),
-            if settings.dry_run { done } else { "removed" },
+            if settings.dry_run {
+                "would be removed"
+            } else {
+                "removed"
+            },
         ));
         if of("later") > 0 {
             lines.push(format!("{} later rows stay; see --before", of("later")));

@@ -362,6 +362,17 @@ async fn rows_can_stay_without_their_user_and_anonymous_ids_can_go_with_them() {
         )
         .await
         .unwrap();
+    // What is shown is what would be done.
+    let shown = users(
+        &database,
+        &["erase", "--user-id", "ann", "--keep-rows", "--dry-run"],
+    );
+    assert!(
+        said(&shown).contains("2 interactions and 0 assignments from before")
+            && said(&shown).contains("would be cut off from the user"),
+        "{}",
+        said(&shown)
+    );
     let erased = json_of(&users(
         &database,
         &["erase", "--user-id", "ann", "--keep-rows", "--json"],
