@@ -249,7 +249,7 @@ test('without consent nothing is kept or sent, and what happened before it never
   const gpc = () => Object.defineProperty(Navigator.prototype, 'globalPrivacyControl', { get: () => true });
   const stored = page => page.evaluate(() => Object.keys(localStorage).length);
   const profile = await site.profile();
-  const page = await site.open(profile, { ...options, consent: false }, () => {
+  let page = await site.open(profile, { ...options, consent: false }, () => {
     const set = Storage.prototype.setItem;
     window.writes = 0;
     Storage.prototype.setItem = function (...args) {
@@ -268,8 +268,8 @@ test('without consent nothing is kept or sent, and what happened before it never
   await page.setOfflineMode(true);
   // What waits from a page that had consent goes once this one has it.
   await click(page, 'kept', 0, 5);
-  await page.setOfflineMode(false);
-  await site.load(page, { ...options, consent: false });
+  await page.close();
+  page = await site.open(profile, { ...options, consent: false });
   await sleep(300);
   assert.equal(rows('kept/').length, 0);
   await page.evaluate(() => ingest.consent(true));
