@@ -116,7 +116,9 @@ type Stats struct {
 type Client struct {
 	config Config
 	target string
-	files  *spill
+	// timeHead is what the time of an event without one begins with.
+	timeHead string
+	files    *spill
 
 	wake   chan struct{} // the sender has something to look at
 	move   chan struct{} // the mover has something to look at
@@ -171,15 +173,19 @@ func New(config Config) (*Client, error) {
 	}
 	life, giveUp := context.WithCancel(context.Background())
 	client := &Client{
-		config: config,
-		target: base.JoinPath(config.Path).String() + "?ack=durable",
-		files:  files,
-		wake:   make(chan struct{}, 1),
-		move:   make(chan struct{}, 1),
-		ended:  make(chan struct{}),
-		moved:  make(chan struct{}),
-		life:   life,
-		giveUp: giveUp,
+		config:   config,
+		target:   base.JoinPath(config.Path).String() + "?ack=durable",
+		timeHead: eventTime,
+		files:    files,
+		wake:     make(chan struct{}, 1),
+		move:     make(chan struct{}, 1),
+		ended:    make(chan struct{}),
+		moved:    make(chan struct{}),
+		life:     life,
+		giveUp:   giveUp,
+	}
+	if config.Path == Assignments {
+		client.timeHead = assignmentTime
 	}
 	client.queue.batchBytes = config.BatchBytes
 	go client.send()
@@ -204,7 +210,7 @@ func (c *Client) Log(_ context.Context, line []byte) error {
 	if len(line) == 0 {
 		return c.dropped(errors.New("ingest: the event is empty"))
 	}
-	missing, stamped := stampOf(line)
+	missing, stamped := stampOf(line, c.timeHead)
 	size := len(line) + 1
 	if stamped {
 		size += missing.bytes()

@@ -103,54 +103,65 @@ func TestABodyThatIsTooLargeIsSplit(t *testing.T) {
 	}
 }
 
-func TestABatchWhoseAnswerIsLostIsStoredOnce(t *testing.T) {
-	service := start(t)
+// losing forwards to the service, and breaks off instead of the first answers.
+func losing(t *testing.T, service *service, answers int) string {
 	lost := 0
-	// Forwards each body, and breaks off instead of the first answers.
-	address := listen(t, &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return listen(t, &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		forward := r.Clone(r.Context())
 		forward.RequestURI, forward.URL.Scheme, forward.URL.Host = "", "http", service.address
 		reply, err := http.DefaultTransport.RoundTrip(forward)
-		if err != nil || lost < 2 {
+		if err == nil {
+			defer reply.Body.Close()
+		}
+		if err != nil || lost < answers {
 			lost++
 			panic(http.ErrAbortHandler)
 		}
-		defer reply.Body.Close()
 		w.WriteHeader(reply.StatusCode)
 		_, _ = io.Copy(w, reply.Body)
 	})})
+}
+
+func TestABatchWhoseAnswerIsLostIsStoredOnce(t *testing.T) {
+	service := start(t)
 	config := service.config()
-	config.URL = "http://" + address
+	config.URL = "http://" + losing(t, service, 2)
 	client := client(t, config)
 	for n, id := range []string{``, `"event_id":"order-7",`, `"event_id":"",`, `"event_id":null,"occurred_at":null,`,
-		`"event_id":"order-8","occurred_at":null,`, `"event_id":"order-9","occurred_at":"2026-11-01T10:00:00Z",`} {
+		`"event_id":"order-8","occurred_at":null,`} {
 		line := fmt.Sprintf(`{%s"event_type":"click","item_id":"%s/%d"}`, id, t.Name(), n)
 		if err := client.Log(background, []byte(line)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	closed(t, client)
-	service.stored(6)
-	if lost != 2 {
-		t.Fatal(lost)
+	service.stored(5)
+	if stats := client.Stats(); stats.Retries != 2 {
+		t.Fatalf("%+v", stats)
 	}
 }
 
-func TestAssignmentsGoToTheirEndpoint(t *testing.T) {
+func TestAssignmentsGoToTheirEndpointAndAreStoredOnce(t *testing.T) {
 	service := start(t)
 	config := service.config()
-	config.Path = Assignments
+	config.URL, config.Path = "http://"+losing(t, service, 2), Assignments
 	client := client(t, config)
-	line := fmt.Sprintf(`{"experiment_id":"%s","variant":"B","request_id":"r","user_id":"u","ts":"%s"}`, t.Name(),
-		time.Now().UTC().Format(time.RFC3339))
-	for range 2 {
+	for n, more := range []string{`"event_id":"a-7"`, `"ts":"` + time.Now().UTC().Format(time.RFC3339) + `"`, `"user_id":"u"`} {
+		line := fmt.Sprintf(`{"experiment_id":"%s","variant":"B","request_id":"r%d",%s}`, t.Name(), n, more)
 		if err := client.Log(background, []byte(line)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	closed(t, client)
-	if stats := client.Stats(); stats.Delivered != 2 || stats.Rejected != 0 {
+	if stats := client.Stats(); stats.Delivered != 3 || stats.Rejected != 0 {
 		t.Fatalf("%+v", stats)
+	}
+	sql := fmt.Sprintf("SELECT count(*), count(DISTINCT request_id) FROM ingest_assignments WHERE experiment_id = '%s'", t.Name())
+	got := ""
+	for deadline := time.Now().Add(2 * time.Minute); got != "3|3"; time.Sleep(100 * time.Millisecond) {
+		if got = service.query(sql); time.Now().After(deadline) {
+			t.Fatal(got)
+		}
 	}
 }
 

@@ -18,8 +18,11 @@ type stamp struct {
 }
 
 const (
-	idBytes    = 36
-	timeFormat = "2006-01-02T15:04:05.000000Z"
+	idBytes   = 36
+	eventTime = `"occurred_at":"`
+	// An assignment has no other name for it.
+	assignmentTime = `"ts":"`
+	timeFormat     = "2006-01-02T15:04:05.000000Z"
 )
 
 // bytes is how much longer a line becomes.
@@ -33,7 +36,8 @@ func (s stamp) bytes() int {
 
 // stampOf finds what an event lacks: an event_id, or a time beside an id that tells none. What is no
 // object, or an empty one, stays as it is: the service says what is wrong with it.
-func stampOf(line []byte) (found stamp, needed bool) {
+// timeHead is what a time begins with.
+func stampOf(line []byte, timeHead string) (found stamp, needed bool) {
 	if len(line) == 0 || line[0] != '{' {
 		return stamp{}, false
 	}
@@ -72,7 +76,7 @@ func stampOf(line []byte) (found stamp, needed bool) {
 	case tellsTime(line[id[0]:id[1]]):
 		return stamp{}, false
 	case when[0] == 0:
-		return stamp{1, 1, `"occurred_at":"`, `",`, true}, true
+		return stamp{1, 1, timeHead, `",`, true}, true
 	case string(line[when[0]:when[1]]) == "null":
 		return stamp{when[0], when[1], `"`, `"`, true}, true
 	}

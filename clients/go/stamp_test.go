@@ -40,7 +40,7 @@ func TestALineGetsTheIDAndTheTimeThatItLacks(t *testing.T) {
 	}
 	for _, one := range cases {
 		line := []byte(one.line)
-		missing, stamped := stampOf(line)
+		missing, stamped := stampOf(line, eventTime)
 		gets := ""
 		if stamped {
 			gets = map[bool]string{false: "event_id", true: "occurred_at"}[missing.isTime]

@@ -205,7 +205,7 @@ impl Follower {
             file.is_there = false;
         }
         let mut fresh = Vec::new();
-        let mut shorter = Vec::new();
+        let mut other = Vec::new();
         let by_inode: HashMap<(u64, u64), usize> = (self.files.iter().enumerate())
             .map(|(at, file)| ((file.position.device, file.position.inode), at))
             .collect();
@@ -239,12 +239,14 @@ impl Follower {
                 (file.is_checked, file.waits_at) = (false, None);
             }
             if found.size < file.position.offset {
-                shorter.push(at);
+                other.push((at, "is shorter than what was read of it"));
+            } else if file.is_replaced() {
+                other.push((at, "was written over"));
             }
         }
-        for at in shorter {
+        for (at, why) in other {
             self.hand_to_a_copy(at, &mut fresh);
-            self.begin_again(at, "is shorter than what was read of it");
+            self.begin_again(at, why);
         }
         for found in fresh {
             if !self.may_be_a_copy(&found, now) {

@@ -105,6 +105,43 @@ impl Followed {
         (self.has_head, self.is_checked, self.waits_at) = (false, false, None);
     }
 
+    /// Whether a file of which all was read has changed and has other lines by now: as many bytes
+    /// were written after it had been truncated. One that has grown is looked at when it is read.
+    pub(super) fn is_replaced(&mut self) -> bool {
+        let offset = self.position.offset;
+        if self.is_checked || !self.has_head || self.size != offset || offset == 0 {
+            return false;
+        }
+        match self.is_same() {
+            Ok(Some(is_same)) => {
+                self.is_checked = is_same;
+                !is_same
+            }
+            // The next look tells.
+            Ok(None) | Err(_) => false,
+        }
+    }
+
+    /// Whether head and tail are those of the position; `None` if the path leads elsewhere by now.
+    fn is_same(&self) -> io::Result<Option<bool>> {
+        let Position {
+            path,
+            device,
+            inode,
+            ..
+        } = &self.position;
+        let opened = match &self.handle {
+            Some(_) => None,
+            None => open_same(path, *device, *inode)?,
+        };
+        let Some(file) = self.handle.as_ref().or(opened.as_ref()) else {
+            return Ok(None);
+        };
+        let tail = files::tail_at(file, self.position.offset)?;
+        let has_head = files::head_at(file)? == Some(self.position.head);
+        Ok(Some(has_head && head_of(&tail) == self.position.tail))
+    }
+
     fn info(&self) -> FileInfo {
         let position = &self.position;
         FileInfo {
@@ -159,12 +196,8 @@ impl Followed {
                     return Ok(Next::Nothing);
                 }
             }
-        } else if !self.is_checked {
-            let is_same = files::head_at(handle)? == Some(self.position.head)
-                && head_of(&files::tail_at(handle, offset)?) == self.position.tail;
-            if !is_same {
-                return Ok(Next::WrittenOver);
-            }
+        } else if !self.is_checked && self.is_same()? == Some(false) {
+            return Ok(Next::WrittenOver);
         }
         self.is_checked = true;
         let mut from = handle.try_clone()?;

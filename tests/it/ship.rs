@@ -168,6 +168,14 @@ async fn a_file_is_followed_through_all_that_is_done_to_files() {
     shipped.append("exposure-1.jsonl", 40);
     shipped.arrived().await;
 
+    // The same of a file that was read to its end: it is as long as before, and not a byte longer.
+    shipped.append("same.jsonl", 4);
+    shipped.arrived().await;
+    let as_long = |shipped: &mut Shipped| -> String { (0..4).map(|_| shipped.line()).collect() };
+    let text = as_long(&mut shipped);
+    fs::write(at(&shipped, "same.jsonl"), text).unwrap();
+    shipped.arrived().await;
+
     // Each wrong line is rejected alone.
     let bad: [&[u8]; 5] = [
         b"{\"event_type\":\"stare\",\"item_id\":\"x\"}",
@@ -200,6 +208,8 @@ async fn a_file_is_followed_through_all_that_is_done_to_files() {
     )
     .unwrap();
     shipped.append("exposure-1.jsonl", 5);
+    let text = as_long(&mut shipped);
+    fs::write(at(&shipped, "same.jsonl"), text).unwrap();
     let ship = shipped.ship();
     shipped.arrived().await;
     assert_eq!(shipped.rejected().len(), bad.len());
@@ -209,7 +219,8 @@ async fn a_file_is_followed_through_all_that_is_done_to_files() {
     assert_eq!((status, &body["status"]), (200, &"ready".into()), "{body}");
     let metrics = Client::new(operators).get("/metrics").await.text;
     for sample in [
-        "recsys_ingest_ship_lines_total 10",
+        "# TYPE recsys_ingest_ship_lines_total counter",
+        "recsys_ingest_ship_lines_total 14",
         "recsys_ingest_ship_failing 0",
     ] {
         assert!(metrics.contains(sample), "{metrics}");

@@ -352,18 +352,23 @@ fn push_number(object: &mut ObjectWriter<'_>, name: &str, value: Option<Value<'_
     }
 }
 
-/// The number in a string; every other value as it is.
+/// The number in a string, and a whole number without the zeros that some clients write behind it
+/// (`2.0`); every other value as it is.
 fn number(raw: &str) -> Cow<'_, str> {
-    let Some(text) = string::as_str(raw) else {
-        return raw.into();
-    };
+    let text = string::as_str(raw).unwrap_or(Cow::Borrowed(raw));
     let trimmed = text.trim();
     let mut scanner = Scanner::new(trimmed);
     let is_one = is_number(trimmed) && scanner.value(0).is_ok() && scanner.peek().is_none();
-    match is_one {
-        true => trimmed.to_owned().into(),
-        false => raw.into(),
+    if !is_one {
+        return raw.into();
     }
+    let whole = trimmed.split_once('.').map_or(trimmed, |(whole, rest)| {
+        match rest.bytes().all(|digit| digit == b'0') {
+            true => whole,
+            false => trimmed,
+        }
+    });
+    whole.to_owned().into()
 }
 
 fn is_number(raw: &str) -> bool {

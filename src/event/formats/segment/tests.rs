@@ -102,6 +102,28 @@ fn each_event_of_a_shop_becomes_the_native_one() {
             json!({"exposure": native(json!({"surface": "home",
                   "items": [{"item_id": "a", "rank": 1}, {"item_id": "7", "rank": 2, "score": 0.5}]}))}),
         ),
+        // Whole numbers as clients with doubles alone write them.
+        (
+            track(
+                "Product List Viewed",
+                json!({"list_id": "home", "products": [{"product_id": "a", "position": 1.0}, {"product_id": "b", "position": "2.00"}]}),
+            ),
+            json!({"exposure": native(json!({"surface": "home", "items": [{"item_id": "a", "rank": 1}, {"item_id": "b", "rank": 2}]}))}),
+        ),
+        (
+            track(
+                "Product Clicked",
+                json!({"product_id": "a", "position": 3.0, "value": 2.50}),
+            ),
+            json!({"interaction": native(json!({"event_type": "click", "item_id": "a", "position": 3, "value": 2.5}))}),
+        ),
+        (
+            track(
+                "Product Clicked",
+                json!({"product_id": "a", "position": 3.5}),
+            ),
+            json!({"interaction": native(json!({"event_type": "click", "item_id": "a", "position": 3.5}))}),
+        ),
         // Who counts from 0 has the ranks of the list's order.
         (
             track(
