@@ -65,7 +65,9 @@ export function createIngest(options) {
   };
   const refused = () => gpc && typeof navigator !== 'undefined' && navigator.globalPrivacyControl === true;
   let allowed = (consent === undefined || consent === true) && !refused();
-  let dropped = 0, failures = 0, pausedUntil = 0, keepalive = 0;
+  let dropped = 0, keepalive = 0;
+  // By kind: a key may post one alone, and the other is not to wait for it.
+  const failures = { e: 0, i: 0 }, pausedUntil = { e: 0, i: 0 };
   let timer, timerAt = Infinity, sending, closed = false;
   let waiting, bytes;
 
@@ -161,7 +163,7 @@ export function createIngest(options) {
     dropped = 0;
     waiting.set(id, size);
     bytes += size;
-    wake(waiting.size >= flushAt ? 0 : flushMs);
+    wake(waiting.size >= flushAt ? 0 : flushMs, pausedUntil[kind]);
     return id;
   }
 
@@ -172,15 +174,15 @@ export function createIngest(options) {
 
   const byItem = type => (item, more) => interaction(type, { ...(typeof item === 'object' ? item : { itemId: item }), ...more });
 
-  /** Sends after this long, if nothing is due before. */
-  function wake(after) {
-    const at = Math.max(Date.now() + after, pausedUntil);
+  /** Sends after this long and not before that time, if nothing is due earlier. */
+  function wake(after, time = 0) {
+    const at = Math.max(Date.now() + after, time);
     if (closed || at >= timerAt) return;
     clearTimeout(timer);
     timerAt = at;
     timer = setTimeout(() => {
       timerAt = Infinity;
-      flush();
+      send(true);
     }, at - Date.now());
     // Does not keep a Node process alive.
     timer.unref?.();
@@ -244,7 +246,7 @@ export function createIngest(options) {
     if (answer && (status < 300 || (status === 422 && answer.rejected))) {
       done(events);
       told(events, answer);
-      failures = 0;
+      failures[kind] = pausedUntil[kind] = 0;
       return 0;
     }
     if (answer?.code && (status === 400 || status === 413)) {
@@ -257,32 +259,32 @@ export function createIngest(options) {
       return (await post({ kind, events: events.slice(0, half) }, init)) || post({ kind, events: events.slice(half) }, init);
     }
     if (status) tell(onError, Object.assign(new Error(answer?.detail ?? `status ${status}`), { status, code: answer?.code }));
-    failures++;
-    return asked + Math.random() * Math.min(500 * 2 ** failures, 10 * HALF_MINUTE);
+    failures[kind]++;
+    return asked + Math.random() * Math.min(500 * 2 ** failures[kind], 10 * HALF_MINUTE);
   }
 
-  async function sendAll() {
-    // A kind that is not taken, as a key may post one alone, does not hold back the other.
-    for (let refusedKind; ;) {
-      const first = parts(refresh(), MOST_BYTES).find(part => part.kind !== refusedKind);
-      if (!first || !allowed) return;
+  /** Sends what waits, of each kind until it is not taken; `patient` leaves alone what is paused. */
+  async function sendAll(patient) {
+    for (let tried = ''; ;) {
+      const all = parts(refresh(), MOST_BYTES);
+      const first = all.find(({ kind }) => !tried.includes(kind) && !(patient && pausedUntil[kind] > Date.now()));
+      if (!first || !allowed) return all.length && Math.min(...all.map(part => pausedUntil[part.kind]));
       const pause = await post(first);
       if (pause) {
-        pausedUntil = Math.max(pausedUntil, Date.now() + pause);
-        if (refusedKind) return;
-        refusedKind = first.kind;
+        pausedUntil[first.kind] = Date.now() + pause;
+        tried += first.kind;
       }
     }
   }
 
-  /** Sends what waits. Settles once it was sent, or an attempt failed: then another one is due. */
-  function flush() {
+  function send(patient) {
     if (!allowed) return Promise.resolve();
     clearTimeout(timer);
     timerAt = Infinity;
-    sending ??= Promise.resolve(store.alone(sendAll)).catch(error => tell(onError, error)).finally(() => {
+    let next;
+    sending ??= Promise.resolve(store.alone(() => sendAll(patient))).then(time => (next = time), error => tell(onError, error)).finally(() => {
       sending = undefined;
-      if (waiting.size) wake(flushMs);
+      if (waiting.size) wake(flushMs, next);
     });
     return sending;
   }
@@ -352,10 +354,11 @@ export function createIngest(options) {
       if (!given) this.reset();
       else if (waiting.size) wake(0);
     },
-    flush,
+    /** Sends what waits. Settles once it was sent, or an attempt failed: then another one is due. */
+    flush: () => send().then(() => {}),
     async close() {
       if (closed) return;
-      await flush();
+      await send();
       closed = true;
       clearTimeout(timer);
       page?.removeEventListener('visibilitychange', hidden);
