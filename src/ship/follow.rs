@@ -205,7 +205,8 @@ impl Follower {
             file.is_there = false;
         }
         let mut fresh = Vec::new();
-        let mut other = Vec::new();
+        let mut shorter = Vec::new();
+        let mut replaced = Vec::new();
         let by_inode: HashMap<(u64, u64), usize> = (self.files.iter().enumerate())
             .map(|(at, file)| ((file.position.device, file.position.inode), at))
             .collect();
@@ -239,14 +240,19 @@ impl Follower {
                 (file.is_checked, file.waits_at) = (false, None);
             }
             if found.size < file.position.offset {
-                other.push((at, "is shorter than what was read of it"));
-            } else if file.is_replaced() {
-                other.push((at, "was written over"));
+                shorter.push(at);
+            }
+            if file.is_replaced() {
+                replaced.push(at);
             }
         }
-        for (at, why) in other {
+        for at in shorter {
             self.hand_to_a_copy(at, &mut fresh);
-            self.begin_again(at, why);
+            self.begin_again(at, "is shorter than what was read of it");
+        }
+        for at in replaced {
+            self.hand_to_a_copy(at, &mut fresh);
+            self.begin_again(at, "was written over");
         }
         for found in fresh {
             if !self.may_be_a_copy(&found, now) {
