@@ -62,7 +62,8 @@ pub struct Totals {
     pub duplicates: u64,
     /// Rows that were quarantined.
     pub quarantined: u64,
-    /// Rows that an operator discarded from quarantine.
+    /// Rows that an operator accepted as lost, or, before that was booked in `ingest_removed_rows`,
+    /// discarded from quarantine.
     pub dropped: u64,
     /// Accepted rows that another lineage counts. Negative: rows of other copies of the spool that
     /// this row counts.

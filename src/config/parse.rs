@@ -37,6 +37,14 @@ pub(crate) fn origins(text: &str) -> Result<Origins, String> {
     Origins::parse(entries).map_err(|error| error.to_string())
 }
 
+/// Parses a reason that is kept in the books, which may not be blank.
+pub(crate) fn reason(text: &str) -> Result<String, String> {
+    match text.trim() {
+        "" => Err("say why, for who reads the books later".to_owned()),
+        reason => Ok(reason.to_owned()),
+    }
+}
+
 /// Parses a word of a closed list, in any case.
 pub(crate) fn word<T: FromStr<Err: Display>>(text: &str) -> Result<T, String> {
     let word = text.trim().to_ascii_lowercase();
