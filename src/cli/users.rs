@@ -10,7 +10,7 @@ use tokio_postgres::Client;
 use crate::accounts::erasure::begin::{Subject, begin, note, tenant_named};
 use crate::accounts::erasure::export::export;
 use crate::accounts::erasure::quarantined;
-use crate::accounts::erasure::rows::{Erasing, anonymous_ids, count, erase};
+use crate::accounts::erasure::rows::{Erasing, anonymous_ids, count, detached, erase};
 use crate::config::actor::Actor;
 use crate::config::database::Database;
 use crate::config::user::{Named, User};
@@ -146,7 +146,12 @@ async fn erase_user(settings: Erase) -> Result<()> {
             erased.push(work.one(&subject).await?.0);
         }
     }
-    output(&settings, before, &erased, &anonymous).print()
+    let found = Found {
+        erased: &erased,
+        offered: &anonymous,
+        detached: detached(work.client).await?,
+    };
+    output(&settings, before, &found).print()
 }
 
 /// A command that erases users, or counts what would be erased.
@@ -197,17 +202,28 @@ impl Work<'_> {
     }
 }
 
-fn output(
-    settings: &Erase,
-    before: Micros,
-    erased: &[Map<String, Value>],
-    offered: &BTreeSet<String>,
-) -> Output {
+/// What an erasure has to tell.
+struct Found<'f> {
+    /// Counts by table, for each user.
+    erased: &'f [Map<String, Value>],
+    /// Anonymous ids that stand on the rows.
+    offered: &'f BTreeSet<String>,
+    /// Tables that are no partitions any more and were searched as well.
+    detached: Vec<String>,
+}
+
+fn output(settings: &Erase, before: Micros, found: &Found<'_>) -> Output {
+    let Found {
+        erased,
+        offered,
+        detached,
+    } = found;
     if settings.json {
         return Output::Json(json!({
             "tenant": settings.user.tenant, "before": before.to_string(),
             "dry_run": settings.dry_run, "keep_rows": settings.keep_rows,
             "users": erased, "anonymous_ids": offered,
+            "detached_tables": detached,
         }));
     }
     let done = match (settings.dry_run, settings.keep_rows) {
@@ -216,7 +232,7 @@ fn output(
         (false, true) => "cut off from the user",
     };
     let mut lines = Vec::new();
-    for counts in erased {
+    for counts in *erased {
         let of = |name: &str| counts.get(name).and_then(Value::as_i64).unwrap_or(0);
         let key = counts.get("user_key").and_then(Value::as_str).unwrap_or("");
         lines.push(format!(
@@ -231,7 +247,13 @@ fn output(
             lines.push(format!("{} later rows stay; see --before", of("later")));
         }
     }
-    for id in offered {
+    if !detached.is_empty() {
+        let names = detached.join(", ");
+        lines.push(format!(
+            "searched as well, with their rows among these: {names} (detached by --retain-keep)"
+        ));
+    }
+    for id in *offered {
         lines.push(format!(
             "anonymous id {id} stands on these rows: erase it, too, with --user-key {id} or --with-anonymous"
         ));

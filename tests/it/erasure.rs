@@ -5,7 +5,10 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use recsys_ingest::accounts::retention::policy::Policy;
+use recsys_ingest::accounts::retention::run::retain;
 use recsys_ingest::accounts::verify::count_tables;
+use recsys_ingest::event::time::Micros;
 use serde_json::{Value, json};
 use tokio_postgres::Client;
 
@@ -248,6 +251,90 @@ async fn an_erased_user_is_gone_from_tables_and_quarantine_and_does_not_come_bac
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn tables_that_retention_has_kept_are_searched_and_the_books_still_balance() {
+    for keeps_rows in [false, true] {
+        let database = Database::with_tenants().await;
+        let client = database.connect().await;
+        let settings = Settings::new(&database);
+        let (mut process, http) = Process::serve(&settings);
+        for (n, day) in ["2026-03-07", "2026-03-08", "2026-03-10"]
+            .into_iter()
+            .enumerate()
+        {
+            assert_eq!(post(&http, &format!("a{n}"), "ann", day).await, 3);
+            assert_eq!(post(&http, &format!("b{n}"), "bob", day).await, 3);
+        }
+        // Two partitions are kept as tables, one under another name, and one is detached and not
+        // counted yet.
+        let mut retaining = database.connect().await;
+        let policy = Policy {
+            tables: [None, Some(std::time::Duration::from_secs(86_400)), None],
+            keeps_detached: true,
+            ..Policy::default()
+        };
+        let now = Micros::parse("2026-03-10T12:00:00Z").unwrap();
+        let report = retain(&mut retaining, &policy, now).await.unwrap();
+        assert_eq!(report.removed.len(), 2, "{report:?}");
+        client
+            .batch_execute(
+                "ALTER TABLE interaction_events_2026_03_07 RENAME TO old_clicks;
+                 INSERT INTO ingest_removed_rows (table_name, kind, reason, relation, relation_oid, range_from, range_to)
+                 VALUES ('exposure_events', 'retention', 'test', 'public.exposure_events_2026_03_08',
+                         'exposure_events_2026_03_08'::regclass, '2026-03-08', '2026-03-09');
+                 ALTER TABLE exposure_events DETACH PARTITION exposure_events_2026_03_08;
+                 CREATE TABLE left_over (theirs int);
+                 INSERT INTO ingest_removed_rows (table_name, row_count, reason, relation, relation_oid)
+                 VALUES ('interaction_events', 0, 'a number that is used again', 'public.gone', 'left_over'::regclass)",
+            )
+            .await
+            .unwrap();
+        assert_balanced(&database).await;
+        let detached = json!([
+            "exposure_events_2026_03_08",
+            "old_clicks",
+            "interaction_events_2026_03_08"
+        ]);
+        let exported = users(&database, &["export", "--user-id", "ann"]);
+        let exported = said(&exported);
+        assert_eq!(exported.lines().count(), 9, "{exported}");
+        assert_eq!(exported.matches("\"detached\"").count(), 3, "{exported}");
+        let mut arguments = vec!["erase", "--user-id", "ann", "--json"];
+        arguments.extend(keeps_rows.then_some("--keep-rows"));
+        let mut dry = arguments.clone();
+        dry.push("--dry-run");
+        for arguments in [dry, arguments] {
+            let told = json_of(&users(&database, &arguments));
+            assert_eq!(told["detached_tables"], detached, "{told}");
+            for (table, _) in TABLES {
+                assert_eq!(told["users"][0][table], 3, "{told}");
+            }
+            assert_eq!(told["anonymous_ids"], json!([key("visitor of ann")]));
+        }
+        assert_eq!(rows(&client, "ann").await, 0);
+        for table in detached.as_array().unwrap() {
+            let table = table.as_str().unwrap();
+            let of = |user: &str| {
+                format!(
+                    "SELECT count(*) FROM {table} WHERE user_key = '\\x{}'",
+                    key(user)
+                )
+            };
+            let left = [
+                one::<i64>(&client, &of("ann")).await,
+                one(&client, &of("bob")).await,
+            ];
+            assert_eq!(left, [0, 1], "{table}");
+        }
+        assert_balanced(&database).await;
+        // What was detached and not counted is, by the next run.
+        retain(&mut retaining, &policy, now).await.unwrap();
+        assert_balanced(&database).await;
+        assert!(process.stop().success());
+        settings.assert_verified();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn events_that_wait_in_a_spool_are_left_out_when_they_are_stored() {
     let mut rig = Rig::start(|settings| settings).await;
     assert_eq!(post(&rig.client, "a", "ann", "2026-03-10").await, 3);
@@ -332,6 +419,50 @@ async fn no_batch_that_is_under_way_escapes_an_erasure() {
         (0, bodies * 10)
     );
     assert_balanced(&database).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_was_copied_before_an_erasure_is_not_entered_after_it() {
+    let database = Database::with_tenants().await;
+    let client = database.connect().await;
+    // The COPY waits here, before the batch is entered into the ledger.
+    client
+        .batch_execute(
+            "CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                 PERFORM pg_advisory_xact_lock(4711); RETURN NEW;
+             END $$;
+             CREATE TRIGGER hold BEFORE INSERT ON interaction_events FOR EACH ROW EXECUTE FUNCTION hold();
+             SELECT pg_advisory_lock(4711)",
+        )
+        .await
+        .unwrap();
+    let settings = Settings::new(&database);
+    let (mut process, http) = Process::serve(&settings);
+    let of = |user: &str| events(user, user, "2026-03-10")[1].clone();
+    let body = json!([of("ann"), of("bob")]);
+    let durable = http.query("ack=durable");
+    assert_eq!(durable.post("/v1/interactions", &body).await.status, 202);
+    let waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711 AND NOT granted)";
+    eventually("the COPY to wait", async || {
+        one::<bool>(&client, waits).await
+    })
+    .await;
+    let erasing = {
+        let database = database.clone();
+        move || users(&database, &["erase", "--user-id", "ann", "--json"])
+    };
+    let erased = json_of(&tokio::task::spawn_blocking(erasing).await.unwrap());
+    assert_eq!(erased["users"][0]["interaction_events"], 0, "{erased}");
+    client
+        .batch_execute("SELECT pg_advisory_unlock(4711)")
+        .await
+        .unwrap();
+    eventually("the batch", async || rows(&client, "bob").await == 1).await;
+    assert_eq!(rows(&client, "ann").await, 0);
+    let booked = "SELECT sum(row_count)::bigint FROM ingest_removed_rows WHERE kind = 'erasure'";
+    assert_eq!(one::<i64>(&client, booked).await, 1);
+    assert!(process.stop().success());
+    settings.assert_verified();
 }
 
 #[tokio::test(flavor = "multi_thread")]

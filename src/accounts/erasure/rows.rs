@@ -12,7 +12,7 @@ use tokio_postgres::{Client, Row, Transaction};
 use uuid::Uuid;
 
 use super::begin::Subject;
-use super::leaf::{Leaf, Which, leaves};
+use super::leaf::{Leaf, Which, kept, leaves};
 use crate::accounts::changes::{self, ChangedDays};
 use crate::accounts::removed::{self, Kind, Reason};
 use crate::event::row::Kind as ColumnKind;
@@ -48,25 +48,47 @@ pub struct Counts {
     pub later: i64,
 }
 
-/// Counts a user's rows in a table.
+/// The tables that retention has detached and kept: a user's rows are looked for in them as well.
+///
+/// # Errors
+///
+/// When Postgres refuses or is unreachable.
+pub async fn detached(client: &Client) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for table in Table::ALL {
+        names.extend(relations(client, table).await?.into_iter().skip(1));
+    }
+    Ok(names)
+}
+
+/// A table, and the tables that were its partitions.
+async fn relations(client: &Client, table: Table) -> Result<Vec<String>> {
+    let kept = kept(client, table).await;
+    let kept = kept.with_context(|| format!("cannot read the detached partitions of {table}"))?;
+    Ok([table.to_string()].into_iter().chain(kept).collect())
+}
+
+/// Counts a user's rows in a table, and in the tables that were its partitions.
 ///
 /// # Errors
 ///
 /// When Postgres refuses or is unreachable.
 pub async fn count(client: &Client, table: Table, subject: &Subject) -> Result<Counts> {
-    let sql = format!(
-        "SELECT count(*) FILTER (WHERE occurred_at < $3), count(*) FILTER (WHERE occurred_at >= $3)
-           FROM {table} WHERE tenant_id = $1 AND user_key = $2"
-    );
-    let parameters: [&(dyn ToSql + Sync); 3] = [&subject.tenant, &subject.key, &subject.before];
-    let row = client
-        .query_one(&sql, &parameters)
-        .await
-        .with_context(|| format!("cannot count the user's rows in {table}"))?;
-    Ok(Counts {
-        rows: row.get(0),
-        later: row.get(1),
-    })
+    let mut counts = Counts::default();
+    for name in relations(client, table).await? {
+        let sql = format!(
+            "SELECT count(*) FILTER (WHERE occurred_at < $3), count(*) FILTER (WHERE occurred_at >= $3)
+               FROM {name} WHERE tenant_id = $1 AND user_key = $2"
+        );
+        let parameters: [&(dyn ToSql + Sync); 3] = [&subject.tenant, &subject.key, &subject.before];
+        let row = client
+            .query_one(&sql, &parameters)
+            .await
+            .with_context(|| format!("cannot count the user's rows in {name}"))?;
+        counts.rows += row.get::<_, i64>(0);
+        counts.later += row.get::<_, i64>(1);
+    }
+    Ok(counts)
 }
 
 /// The anonymous ids that stand on a user's rows, hashed, in hexadecimal digits.
@@ -75,17 +97,16 @@ pub async fn count(client: &Client, table: Table, subject: &Subject) -> Result<C
 ///
 /// When Postgres refuses or is unreachable.
 pub async fn anonymous_ids(client: &Client, subject: &Subject) -> Result<Vec<String>> {
-    let of = |table: &Table| {
-        format!(
-            "SELECT meta ->> 'anonymous_id_hash' AS id FROM {table}
-              WHERE tenant_id = $1 AND user_key = $2 AND occurred_at < $3"
-        )
-    };
-    let all = Table::ALL
-        .iter()
-        .map(of)
-        .collect::<Vec<_>>()
-        .join(" UNION ");
+    let mut all = Vec::new();
+    for table in Table::ALL {
+        for name in relations(client, table).await? {
+            all.push(format!(
+                "SELECT meta ->> 'anonymous_id_hash' AS id FROM {name}
+                  WHERE tenant_id = $1 AND user_key = $2 AND occurred_at < $3"
+            ));
+        }
+    }
+    let all = all.join(" UNION ");
     let sql = format!("SELECT id FROM ({all}) AS found WHERE id ~ '^[0-9a-f]{{64}}$' ORDER BY id");
     let parameters: [&(dyn ToSql + Sync); 3] = [&subject.tenant, &subject.key, &subject.before];
     let rows = client
@@ -103,7 +124,7 @@ pub struct Erased {
     pub anonymous: BTreeSet<String>,
 }
 
-/// Erases a user's rows in a table.
+/// Erases a user's rows in a table, and in the tables that were its partitions.
 ///
 /// # Errors
 ///
@@ -122,9 +143,9 @@ pub async fn erase(
         erased: Erased::default(),
     };
     // A row that leaves the DEFAULT partition while that is searched is in one of the others by the
-    // time that those are read.
-    for which in [Which::Default, Which::Others] {
-        let found = leaves(client, table, which)
+    // time that those are read; and a partition that is detached meanwhile is among the kept ones.
+    for which in [Which::Default, Which::Others, Which::Kept] {
+        let found = leaves(&*client, table, which)
             .await
             .with_context(|| format!("cannot read the partitions of {table}"))?;
         for leaf in found {
@@ -202,7 +223,9 @@ impl Eraser<'_> {
         };
         let count = i64::try_from(gone.len()).unwrap_or(i64::MAX);
         if count > 0 {
-            self.book(&tx, &gone).await?;
+            if !self.is_removed(&tx, leaf).await? {
+                self.book(&tx, &gone).await?;
+            }
             tx.commit().await?;
             self.erased.rows += count;
             let is_hash = |id: &String| id.len() == 64 && hex::decode(id).is_ok();
@@ -213,6 +236,18 @@ impl Eraser<'_> {
             tx.rollback().await?;
         }
         self.pause(started, count).await
+    }
+
+    /// Whether the rows of a leaf are in the books as removed, with its partition: then they have left
+    /// the accounts, and no reader derives anything from them any more. Asked for after the rows were
+    /// touched, as from then on nobody detaches or counts what they are in.
+    async fn is_removed(&self, tx: &Transaction<'_>, leaf: &Leaf) -> Result<bool> {
+        let sql = "SELECT EXISTS (SELECT FROM ingest_removed_rows
+                                   WHERE relation_oid = $1 AND row_count IS NOT NULL)
+                      AND NOT EXISTS (SELECT FROM pg_inherits
+                                       WHERE inhrelid = $1 AND inhparent = to_regclass($2))";
+        let parameters: [&(dyn ToSql + Sync); 2] = [&leaf.root, &self.table.as_str()];
+        Ok(tx.query_one(sql, &parameters).await?.get(0))
     }
 
     /// Leaves the server to others for as long as the step took.
