@@ -26,7 +26,7 @@ use super::options::{RequestOptions, check_storable};
 use super::refusal::full;
 use super::response::{Answer, Room, rejections, with_reservation};
 use super::row_index::{RowIndex, Words};
-use super::waiting::hand_over;
+use super::waiting::HandedOver;
 use crate::admission::admit::Overload;
 use crate::admission::memory::Reservation;
 use crate::admission::rate_limit::charge::Cost;
@@ -179,8 +179,24 @@ async fn take(
         true => Words::Ours,
         false => Words::OfPostgres,
     };
+    // Both or none: the client sends all of it again if one is refused.
+    let filled = parts_of_body
+        .iter()
+        .filter(|part| !part.decoded.rows.is_empty());
+    let bytes: Vec<usize> = filled
+        .map(|part| part.decoded.rows.framed().len())
+        .collect();
+    if bytes.len() > 1 {
+        let has_room = caller.admission.has_room(bytes.iter().sum());
+        has_room.map_err(|reason| give_back(refuse(reason)))?;
+    }
+    let mut handed = Vec::with_capacity(parts_of_body.len());
     for part in parts_of_body {
-        part.hand_over(app, &caller, ack, words, &mut collected.answer, &mut room)
+        let part = part.submit(&caller, ack);
+        handed.extend(part.map_err(|reason| give_back(refuse(reason)))?);
+    }
+    for part in handed {
+        part.wait(app, ack, words, &mut collected.answer, &mut room)
             .await
             .map_err(give_back)?;
     }
@@ -234,34 +250,53 @@ struct Part {
 }
 
 impl Part {
-    /// Hands the rows over, and adds what became of them to the answer.
-    async fn hand_over(
-        mut self,
+    /// Hands the rows over, if there are any.
+    fn submit(mut self, caller: &Caller, ack: Ack) -> Result<Option<HandedPart>, Overload> {
+        let row_index = RowIndex::of(&mut self.decoded);
+        if row_index.events() == 0 {
+            return Ok(None);
+        }
+        let rows = self.decoded.rows.len();
+        let submitted =
+            HandedOver::submit(&caller.admission, self.decoded.rows, self.reservation, ack);
+        Ok(Some(HandedPart {
+            table: self.table,
+            row_index,
+            rows,
+            handed: submitted?,
+        }))
+    }
+}
+
+/// The events of one table that were handed over.
+struct HandedPart {
+    table: Table,
+    row_index: RowIndex,
+    rows: usize,
+    handed: HandedOver,
+}
+
+impl HandedPart {
+    /// Waits for the level that was asked for, and adds what became of the events to the answer.
+    async fn wait(
+        self,
         app: &App,
-        caller: &Caller,
         ack: Ack,
         words: Words,
         answer: &mut Answer,
         room: &mut Room,
     ) -> Result<(), Problem> {
-        let row_index = RowIndex::of(&mut self.decoded);
-        if row_index.events() == 0 {
-            return Ok(());
-        }
-        let rows = self.decoded.rows.len();
-        let handed_over = hand_over(
-            app, &caller.admission, self.decoded.rows, self.reservation, ack,
-        );
-        let (reached, result) = handed_over.await?;
-        app.metrics.count(self.table, EventOutcome::Accepted, rows);
-        answer.accepted += row_index.events();
+        let (reached, result) = self.handed.wait(app).await?;
+        app.metrics
+            .count(self.table, EventOutcome::Accepted, self.rows);
+        answer.accepted += self.row_index.events();
         // The lowest level of the two tables' is that of the answer.
         if reached != ack {
             answer.ack = reached.as_str();
         }
         if let Some(result) = &result {
             let mut part = Answer::default();
-            row_index.settle(result, words, &mut part, room);
+            self.row_index.settle(result, words, &mut part, room);
             answer.add_results(part);
         }
         Ok(())

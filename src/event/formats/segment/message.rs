@@ -75,6 +75,8 @@ pub(super) const ITEM: [&str; 2] = ["product_id", "sku"];
 #[derive(Debug)]
 pub(super) struct Message<'m, 'a> {
     pub(super) members: &'m [Field<'a>],
+    /// The id of its event, if it has none itself.
+    pub(super) made_id: Option<&'m str>,
 }
 
 /// What a message was written as.
@@ -112,6 +114,11 @@ impl<'a> Message<'_, 'a> {
             }
         }
         Ok(None)
+    }
+
+    /// Whether it has an id, which is not one that was made.
+    pub(super) fn has_id(&self) -> bool {
+        !matches!(self.find(&MESSAGE_ID), Ok(None))
     }
 
     /// The members of one of its objects; none if it is absent.
@@ -226,7 +233,12 @@ impl<'a> Message<'_, 'a> {
 
     /// Writes what events of all types have.
     fn push_common(&self, object: &mut ObjectWriter<'_>) -> Result<(), Rejection> {
-        push_id(object, "event_id", self.find(&MESSAGE_ID)?);
+        match (self.find(&MESSAGE_ID)?, self.made_id) {
+            (None, Some(made)) => {
+                object.str("event_id", made);
+            }
+            (id, _) => push_id(object, "event_id", id),
+        }
         if let Some(time) = self.find(&TIME)? {
             object.raw("occurred_at", time.raw);
         }
