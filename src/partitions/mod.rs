@@ -10,6 +10,7 @@
 
 pub mod coverage;
 
+mod attach;
 pub(crate) mod budget;
 pub(crate) mod calendar;
 pub mod catalog;

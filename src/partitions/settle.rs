@@ -13,11 +13,11 @@ use std::time::Duration;
 use tokio_postgres::{Client, Transaction};
 use tracing::{info, warn};
 
-use super::catalog::{Parent, Partition, begin};
-use super::create::{
-    Created, RANGE_CHECK, attach, create_table, free_name, lock_default, lock_parent,
-    lock_readers_out, log_created,
+use super::attach::{
+    RANGE_CHECK, attach, create_table, free_name, lock_default, lock_parent, lock_readers_out,
 };
+use super::catalog::{Parent, Partition, begin};
+use super::create::{Created, log_created};
 use super::defaults::{LEAVING, move_rows, outside};
 use super::error::Error;
 use super::indexes::{IndexProfile, add_missing};

@@ -9,6 +9,7 @@
 
 pub(crate) mod bind;
 pub(crate) mod build;
+mod disk;
 pub(crate) mod open_files;
 pub mod prepare;
 mod pressure;
@@ -25,10 +26,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use futures_util::future::OptionFuture;
 use tokio::net::TcpListener;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use crate::accounts;
 use crate::accounts::board::{Board, Source};
@@ -36,11 +37,10 @@ use crate::accounts::ledger::Stream;
 use crate::accounts::status::LaneStatus;
 use crate::admission::admit::Admission;
 use crate::admission::memory::MemoryLimit;
-use crate::admission::record::{InMemory, shard_of, shards, table_of};
+use crate::admission::record::{shard_of, shards, table_of};
 use crate::clock;
 use crate::config::Serve;
 use crate::drain_rate::DrainRate;
-use crate::event::result::RecordResult;
 use crate::http;
 use crate::http::connection::activity::Deadlines;
 use crate::http::connection::reload::Reload;
@@ -49,7 +49,6 @@ use crate::http::listener::Connections;
 use crate::http::pipeline::HttpService;
 use crate::http::routes::Port;
 use crate::log::spool;
-use crate::log::spool::shared::Spool;
 use crate::metrics::Metrics;
 use crate::partitions::maintain::PartitionMaintainer;
 use crate::postgres::checks::server::{FirstContact, first_contact};
@@ -62,6 +61,7 @@ use build::{
     app, batch_limits, bytes_u32, certificate, connections_to_postgres, key_hasher, open_spool,
     partition_policy, sealer, spool_settings,
 };
+use disk::{commit_on_a_thread, reclaim, watch_disk};
 use prepare::{after, prepare_first};
 use report::{Failed, Report};
 use stop::{LanesEnd, say_what_is_awaited};
@@ -71,11 +71,6 @@ use tasks::Tasks;
 /// in during one sync.
 const ENTRIES_MAX: usize = 4096;
 
-/// Longest wait for the deletion of finished segments, which takes milliseconds.
-const RECLAIM_WAIT_MAX: Duration = Duration::from_secs(1);
-
-/// How often the spool's disk is checked for a stall.
-const DISK_LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Time for tasks without work to end.
 const END_LIMIT: Duration = Duration::from_secs(2);
 
@@ -360,62 +355,6 @@ pub async fn run(
     match faults.into_iter().next() {
         None => Ok(report),
         Some(fault) => Err(Failed { fault, report }.into()),
-    }
-}
-
-/// Runs the group committer on a thread. The receiver completes when it has ended; an error means
-/// that it panicked.
-///
-/// The thread is not one of the runtime's: a runtime that is dropped waits for its blocking
-/// threads, however long the disk hangs.
-fn commit_on_a_thread(
-    committer: spool::append::group_committer::GroupCommitter<InMemory, RecordResult>,
-) -> Result<oneshot::Receiver<()>> {
-    let (ended, end) = oneshot::channel();
-    std::thread::Builder::new()
-        .name("spool".to_owned())
-        .spawn(move || {
-            tasks::span("the committing thread").in_scope(|| committer.run());
-            // The service may have stopped waiting.
-            ended.send(()).ok();
-        })
-        .context("cannot start the spool's thread")?;
-    Ok(end)
-}
-
-/// Deletes finished segments. If the disk hangs, the next start does it.
-async fn reclaim(spool: &Spool) {
-    let spool = spool.clone();
-    let deleted = tokio::task::spawn_blocking(move || spool.reclaim());
-    if tokio::time::timeout(RECLAIM_WAIT_MAX, deleted)
-        .await
-        .is_err()
-    {
-        warn!(
-            "the disk of the spool does not answer: segments that are done with stay for the next start"
-        );
-    }
-}
-
-/// Logs once that the spool's disk is stalled, and once that it answers again.
-async fn watch_disk(spool: Spool) {
-    let mut hangs = false;
-    loop {
-        tokio::time::sleep(DISK_LOOK_EVERY).await;
-        match (hangs, spool.stalled()) {
-            (false, Some(lasts)) => {
-                hangs = true;
-                warn!(
-                    seconds = lasts.as_secs(),
-                    "the disk of the spool does not answer; events wait for it, and are refused soon"
-                );
-            }
-            (true, None) => {
-                hangs = false;
-                info!("the disk of the spool answers again");
-            }
-            (false, None) | (true, Some(_)) => {}
-        }
     }
 }
 
