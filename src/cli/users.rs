@@ -10,7 +10,7 @@ use tokio_postgres::Client;
 use crate::accounts::erasure::begin::{Subject, begin, note, tenant_named};
 use crate::accounts::erasure::export::export;
 use crate::accounts::erasure::quarantined;
-use crate::accounts::erasure::rows::{Erasing, anonymous_ids, count, erase};
+use crate::accounts::erasure::rows::{Erasing, erase, find};
 use crate::config::actor::Actor;
 use crate::config::database::Database;
 use crate::config::user::{Named, User};
@@ -94,11 +94,12 @@ pub(crate) async fn run(command: UsersCommand) -> Result<()> {
     }
 }
 
-/// A session without a limit on statements: reading all of a tenant's rows takes a while.
+/// A session without a limit on statements, as reading all of a tenant's rows takes a while, and that
+/// takes one core at most.
 async fn session(database: &Database, actor: &Actor) -> Result<Session> {
     let session = open_as(database, actor).await?;
-    let unlimited = "SET statement_timeout = 0";
-    session.client.batch_execute(unlimited).await?;
+    let settings = "SET statement_timeout = 0; SET max_parallel_workers_per_gather = 0";
+    session.client.batch_execute(settings).await?;
     Ok(session)
 }
 
@@ -168,16 +169,17 @@ impl Work<'_> {
         counts.insert("user_key".to_owned(), hex::encode(&subject.key).into());
         if settings.dry_run {
             let mut later = 0;
+            let mut anonymous = BTreeSet::new();
             for table in Table::ALL {
-                let found = count(client, table, subject).await?;
+                let found = find(client, table, subject).await?;
                 later += found.later;
                 counts.insert(table.to_string(), found.rows.into());
+                anonymous.extend(found.anonymous);
             }
             let quarantined = quarantined::find(client, subject).await?;
             counts.insert("ingest_quarantine".to_owned(), quarantined.len().into());
             counts.insert("later".to_owned(), later.into());
-            let anonymous = anonymous_ids(client, subject).await?;
-            return Ok((counts, anonymous.into_iter().collect()));
+            return Ok((counts, anonymous));
         }
         // Before its rows are looked for: none comes after this.
         begin(client, subject, settings.keep_rows).await?;
