@@ -24,7 +24,7 @@ use super::decode::{DECODED_INLINE_BYTES_MAX, body_problem, decode, in_turn};
 use super::handler::{ACK, ANSWER_BYTES_UNRESERVED, count_rejected, json_bytes, receive};
 use super::options::{RequestOptions, check_storable};
 use super::refusal::full;
-use super::response::{Answer, Room, rejections, with_reservation};
+use super::response::{Answer, RejectedEvent, Room, rejections, with_reservation};
 use super::row_index::{RowIndex, Words};
 use super::waiting::hand_over;
 use crate::admission::admit::Overload;
@@ -39,6 +39,7 @@ use crate::event::rejection::Code;
 use crate::event::table::Table;
 use crate::http::app::App;
 use crate::http::limits::fields::RateLimitFields;
+use crate::http::live::tap::Taken;
 use crate::http::problem::Problem;
 use crate::metrics::{ByMessage, EventOutcome};
 use caller::{Caller, Head};
@@ -64,21 +65,22 @@ pub struct Collected {
     pub not_collected: usize,
 }
 
-/// Handles a request, up to its response. `peer` is the address at the other end of the connection.
+/// Handles a request to `endpoint`, up to its response. `peer` is the address at the other end of
+/// the connection.
 pub(crate) async fn collect(
     app: &Arc<App>,
-    call: Call,
+    (endpoint, call): (&'static str, Call),
     peer: Option<IpAddr>,
     request: Request,
 ) -> Result<Response, Problem> {
     // Segment's Node client gives up on 503 after its tries, and waits for a 429.
-    let answered = take(app, call, peer, request).await;
+    let answered = take(app, (endpoint, call), peer, request).await;
     answered.map_err(Problem::into_too_many)
 }
 
 async fn take(
     app: &Arc<App>,
-    call: Call,
+    (endpoint, call): (&'static str, Call),
     peer: Option<IpAddr>,
     request: Request,
 ) -> Result<Response, Problem> {
@@ -147,6 +149,7 @@ async fn take(
     let count = messages.len();
     let mut room = Room::of(body_bytes.min(TOLD_OF_BYTES_MAX), 0);
     let not_collected = count_not_collected(app, &messages);
+    let of_exposures = std::mem::take(&mut messages.exposures.places);
     let (first, others) = all_rejected(app, messages, &mut parts_of_body);
     let (rejected, rejected_more) = rejections(first, &others, &mut room);
     let told_bytes = json_bytes(&(&rejected, &rejected_more)).len();
@@ -188,6 +191,22 @@ async fn take(
         true => StatusCode::OK,
         false => StatusCode::ACCEPTED,
     };
+    if app.live.tap.is_watched(received_at) {
+        let taken = Taken {
+            endpoint,
+            at: received_at,
+            status: status.as_u16(),
+            bytes: body_bytes,
+            answer: &collected.answer,
+            not_collected,
+        };
+        let is_exposure = |index: u32| of_exposures.binary_search(&index).is_ok();
+        let table_of = |event: &RejectedEvent| match is_exposure(event.index) {
+            true => Table::Exposures,
+            false => Table::Interactions,
+        };
+        app.live.tap.note_answer(taken, table_of);
+    }
     Ok(respond(status, &collected, reservation, fields.as_ref()))
 }
 
