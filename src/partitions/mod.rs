@@ -25,7 +25,7 @@ pub mod layout;
 pub(crate) mod leaf;
 pub mod lean;
 pub(crate) mod literal;
-pub(crate) mod maintain;
+pub mod maintain;
 pub mod range;
 pub mod seal;
 pub(crate) mod settle;
