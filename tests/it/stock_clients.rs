@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use recsys_ingest::tenants::role::Role;
 use serde_json::Value;
 
-use crate::harness::{SOON, blocking};
+use crate::harness::{SOON, blocking, eventually};
 use libraries::{Library, NODE, PYTHON};
 use trial::{Ordeal, Trial};
 
@@ -51,7 +51,15 @@ impl Program {
         }
     }
 
-    /// Lets it track the other half of its events.
+    /// Waits until it is ready to track.
+    async fn ready(&self) {
+        eventually("the program to be ready", async || {
+            self.said().contains("ready")
+        })
+        .await;
+    }
+
+    /// Lets it track half of its events.
     fn go_on(&mut self) {
         self.child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
     }
@@ -94,6 +102,9 @@ async fn post(library: &Library, trial: Trial) {
     let Some(mut program) = Program::start(library, &folder, &ordeal) else {
         return;
     };
+    program.ready().await;
+    ordeal.refuse().await;
+    program.go_on();
     ordeal.half().await;
     program.go_on();
     ordeal.restart().await;
@@ -105,7 +116,7 @@ async fn post(library: &Library, trial: Trial) {
 const fn short(is_killed: bool) -> Trial {
     Trial {
         events: 200,
-        refused_seconds: 3,
+        refused_seconds: 4,
         is_killed,
     }
 }

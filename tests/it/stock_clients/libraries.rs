@@ -1,7 +1,8 @@
 //! The libraries, and a program for each that posts with it.
 //!
-//! A program tracks half of the events at once, waits for a line, and tracks the others over two
-//! seconds. It ends with an error if the library gives an event up.
+//! A program says that it is ready, and waits for a line. Then it tracks half of the events at once,
+//! waits for another line, and tracks the others over two seconds. It ends with an error if the library
+//! gives an event up.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -30,8 +31,11 @@ const analytics = new Analytics({ writeKey: INGEST_KEY, host: INGEST_URL, flushA
 analytics.on('error', error => { console.error(error); process.exitCode = 1; });
 const track = n => analytics.track({ userId: `user-${n % 7}`, event: 'Product Clicked',
   properties: { product_id: `item-${n}`, position: n % 5, request_id: `r-${n}`, surface: 'home' } });
+const line = () => new Promise(done => process.stdin.once('data', done));
+console.log('ready');
+await line();
 for (let n = 0; n < EVENTS / 2; n++) track(n);
-await new Promise(done => process.stdin.once('data', done));
+await line();
 for (let n = EVENTS / 2; n < EVENTS; n++) {
   track(n);
   if (n % (EVENTS / 40) === 0) await new Promise(done => setTimeout(done, 100));
@@ -57,13 +61,17 @@ const done = error => {
 };
 const track = n => client.track({ userId: `user-${n % 7}`, event: 'Product Clicked',
   properties: { product_id: `item-${n}`, position: n % 5, request_id: `r-${n}`, surface: 'home' } }, done);
-for (let n = 0; n < EVENTS / 2; n++) track(n);
-process.stdin.once('data', async () => {
+const line = () => new Promise(done => process.stdin.once('data', done));
+(async () => {
+  console.log('ready');
+  await line();
+  for (let n = 0; n < EVENTS / 2; n++) track(n);
+  await line();
   for (let n = EVENTS / 2; n < EVENTS; n++) {
     track(n);
     if (n % (EVENTS / 40) === 0) await new Promise(done => setTimeout(done, 100));
   }
-});
+})();
 "#,
     },
 ];
@@ -81,6 +89,8 @@ analytics.on_error = lambda error, items: (print(error, file=sys.stderr, flush=T
 EVENTS = int(os.environ['EVENTS'])
 def track(n):
     analytics.track(f'user-{n % 7}', 'Product Clicked', {'product_id': f'item-{n}', 'position': n % 5, 'request_id': f'r-{n}', 'surface': 'home'})
+print('ready', flush=True)
+sys.stdin.readline()
 for n in range(EVENTS // 2):
     track(n)
 sys.stdin.readline()
@@ -103,6 +113,8 @@ analytics.on_error = lambda error, items: (print(error, file=sys.stderr, flush=T
 EVENTS = int(os.environ['EVENTS'])
 def track(n):
     analytics.track(f'user-{n % 7}', 'Product Clicked', {'product_id': f'item-{n}', 'position': n % 5, 'request_id': f'r-{n}', 'surface': 'home'})
+print('ready', flush=True)
+sys.stdin.readline()
 for n in range(EVENTS // 2):
     track(n)
 sys.stdin.readline()

@@ -59,7 +59,12 @@ pub async fn post(trial: Trial, strategy: &str) {
          window.track = n => analytics.track('Product Clicked', {{
            product_id: `item-${{n}}`, position: n % 5, request_id: `r-${{n}}`, surface: 'home',
          }});
-         for (let n = 0; n < {events} / 2; n++) track(n);
+         analytics.ready().then(() => 0)"
+    ))
+    .await;
+    ordeal.refuse().await;
+    page.eval(&format!(
+        "for (let n = 0; n < {events} / 2; n++) track(n);
          0"
     ))
     .await;

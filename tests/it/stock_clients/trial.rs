@@ -80,7 +80,7 @@ pub struct Ordeal {
 }
 
 impl Ordeal {
-    /// Starts a service whose key for `role` is over its limit.
+    /// Starts a service whose key for `role` has a limit.
     pub async fn begin(trial: Trial, role: Role, origins: Value) -> Self {
         let database = Database::with_tenants().await;
         let secret = key("demo", role);
@@ -95,19 +95,6 @@ impl Ordeal {
             .with("--limits-publish-address", "");
         let (process, client) = Process::serve(&settings);
         let front = Front::before(client.address).await;
-        // A body of more than there is room for is taken on, and later ones wait for its debt.
-        let body: Value = (0..PER_SECOND * trial.refused_seconds + BURST)
-            .map(|n| {
-                let mut event = click(&format!("debt {n}"));
-                event["item_id"] = "debt".into();
-                event
-            })
-            .collect();
-        let reply = client
-            .role("demo", role)
-            .post("/v1/interactions", &body)
-            .await;
-        assert_eq!(reply.status, 202, "{}", reply.text);
         Self {
             trial,
             secret,
@@ -117,6 +104,21 @@ impl Ordeal {
             client,
             front,
         }
+    }
+
+    /// Takes the key over its limit: from now on every request is refused for a while.
+    pub async fn refuse(&self) {
+        // A body of more than there is room for is taken on, and later ones wait for its debt.
+        let body: Value = (0..PER_SECOND * self.trial.refused_seconds + BURST)
+            .map(|n| {
+                let mut event = click(&format!("debt {n}"));
+                event["item_id"] = "debt".into();
+                event
+            })
+            .collect();
+        let sender = self.client.header("x-api-key", &self.secret);
+        let reply = sender.post("/v1/interactions", &body).await;
+        assert_eq!(reply.status, 202, "{}", reply.text);
     }
 
     /// Where a library posts to.
