@@ -259,13 +259,14 @@ pub(crate) async fn lock_parent(tx: &Transaction<'_>, parent: &Parent) -> Result
     )
     .await
     .map_err(failed)?;
-    tx.batch_execute(&format!(
-        "SET LOCAL lock_timeout = {LOCK_WAIT_MS};
-         LOCK TABLE ONLY {} IN SHARE UPDATE EXCLUSIVE MODE",
-        qualified(&parent.schema, parent.table.as_str())
-    ))
-    .await
-    .map_err(failed)
+    let above = qualified(&parent.schema, parent.table.as_str());
+    for sql in [
+        format!("SET LOCAL lock_timeout = {LOCK_WAIT_MS}"),
+        format!("LOCK TABLE ONLY {above} IN SHARE UPDATE EXCLUSIVE MODE"),
+    ] {
+        tx.batch_execute(&sql).await.map_err(failed)?;
+    }
+    Ok(())
 }
 
 /// Creates one partition. The parent is locked and no partition overlaps `range`.
@@ -344,16 +345,23 @@ pub(crate) async fn attach(
     let child = qualified(&parent.schema, name);
     let above = qualified(&parent.schema, parent.table.as_str());
     let (from, to) = (timestamp(range.from_us), timestamp(range.to_us));
-    tx.batch_execute(&format!(
-        "ALTER TABLE {above} ATTACH PARTITION {child} FOR VALUES FROM ('{from}') TO ('{to}');
-         ALTER TABLE {child} DROP CONSTRAINT {RANGE_CHECK}"
-    ))
-    .await
-    .map_err(|source| Error::Postgres {
-        doing: "attach a partition",
-        table: parent.table,
-        source,
-    })
+    // One command a call: a distributed Postgres passes the text of such a call on to its shards,
+    // and they take one command. See `docs/decisions/0029-scale.md`.
+    for sql in [
+        format!(
+            "ALTER TABLE {above} ATTACH PARTITION {child} FOR VALUES FROM ('{from}') TO ('{to}')"
+        ),
+        format!("ALTER TABLE {child} DROP CONSTRAINT {RANGE_CHECK}"),
+    ] {
+        tx.batch_execute(&sql)
+            .await
+            .map_err(|source| Error::Postgres {
+                doing: "attach a partition",
+                table: parent.table,
+                source,
+            })?;
+    }
+    Ok(())
 }
 
 /// Takes the strongest lock on the parent, before a partition with rows is attached.

@@ -83,13 +83,13 @@ pub(super) async fn settle(
         });
     }
     let leaf = qualified(&work.default.schema, &work.default.name);
-    tx.batch_execute(&format!(
-        "SET LOCAL lock_timeout = '{QUIET_WAIT}';
-         ALTER TABLE {leaf} VALIDATE CONSTRAINT {LEAVING};
-         SET LOCAL lock_timeout = {LOCK_WAIT_MS}"
-    ))
-    .await
-    .map_err(&failed)?;
+    for sql in [
+        format!("SET LOCAL lock_timeout = '{QUIET_WAIT}'"),
+        format!("ALTER TABLE {leaf} VALIDATE CONSTRAINT {LEAVING}"),
+        format!("SET LOCAL lock_timeout = {LOCK_WAIT_MS}"),
+    ] {
+        tx.batch_execute(&sql).await.map_err(&failed)?;
+    }
     let patience = Patience::new(PATIENCE);
     loop {
         tx.batch_execute("SAVEPOINT attach")
