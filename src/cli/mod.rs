@@ -327,7 +327,7 @@ async fn carry_out(command: Command, stop: Stop) -> Result<u8> {
         Command::Keys { command } => keys::run(command).await,
         Command::Users { command } => users::run(command).await,
         Command::Verify(verify) => verify::run(verify).await,
-        Command::Spool { command } => spool::run(&command),
+        Command::Spool { command } => spool::run(command).await,
         Command::Partitions { command } => partitions::run(command).await,
         Command::Signals(signals) => item_signals::run(*signals).await,
         Command::Report { command } => report::run(command).await,

@@ -9,9 +9,11 @@
 
 pub(crate) mod bind;
 pub(crate) mod build;
+mod lanes;
 pub(crate) mod open_files;
 pub mod prepare;
 mod pressure;
+pub mod replay;
 pub mod report;
 pub(crate) mod retention;
 mod stop;
@@ -32,11 +34,9 @@ use tracing::{error, info, warn};
 
 use crate::accounts;
 use crate::accounts::board::{Board, Source};
-use crate::accounts::ledger::Stream;
-use crate::accounts::status::LaneStatus;
 use crate::admission::admit::Admission;
 use crate::admission::memory::MemoryLimit;
-use crate::admission::record::{InMemory, shard_of, shards, table_of};
+use crate::admission::record::{InMemory, shards};
 use crate::clock;
 use crate::config::Serve;
 use crate::drain_rate::DrainRate;
@@ -55,13 +55,13 @@ use crate::partitions::maintain::PartitionMaintainer;
 use crate::postgres::checks::server::{FirstContact, first_contact};
 use crate::tenants::cache_file::KeyCacheFile;
 use crate::tenants::refresh::{KeySource, TenantCache};
-use crate::writer::lane::Writer;
 use crate::writer::opening::{Opening, Place};
 use crate::writer::quarantine;
 use build::{
     app, batch_limits, bytes_u32, certificate, connections_to_postgres, key_hasher, open_spool,
     partition_policy, sealer, spool_settings,
 };
+use lanes::Lanes;
 use prepare::{after, prepare_first};
 use report::{Failed, Report};
 use stop::{LanesEnd, say_what_is_awaited};
@@ -134,33 +134,20 @@ pub async fn run(
         Arc::clone(&fenced_off),
     ));
     let mut stages = Tasks::default();
-    let mut lanes = Vec::new();
-    let mut writers = Vec::new();
-    for reader in opened.readers {
-        let stream = Stream {
-            spool: spool.id(),
-            lineage: spool.history().lineage(),
-            number: reader.stream(),
-            table: table_of(reader.stream()),
-        };
-        let status = Arc::new(LaneStatus::new(stream));
-        lanes.push(Arc::clone(&status));
-        let writer = Writer {
-            stream,
-            target: target.clone(),
-            limits: batch_limits(&config, stream.table),
-            opening: Arc::clone(&opening),
-            maintainer: Arc::clone(&maintainer),
-            spool: spool.clone(),
-            drain: Arc::clone(&drain),
-            metrics: Arc::clone(&metrics),
-            status,
-            checks: Arc::clone(&checks),
-        };
-        let shard = shard_of(stream.number);
-        let name = format!("the writer of {}, lane {shard}", stream.table);
-        writers.push(stages.spawn_in(writer.span(), name, writer.run(reader)));
-    }
+    let shared = lanes::Shared {
+        target: &target,
+        spool: &spool,
+        opening: &opening,
+        maintainer: &maintainer,
+        drain: &drain,
+        metrics: &metrics,
+        checks: &checks,
+    };
+    let limits = |table| batch_limits(&config, table);
+    let Lanes {
+        statuses: lanes,
+        writers,
+    } = shared.start(opened.readers, limits, &mut stages);
     let committed = commit_on_a_thread(opened.committer)?;
     let committing = stages.spawn("the committing thread", async move {
         committed.await.expect("the committing thread panicked");
