@@ -228,7 +228,7 @@ async fn what_is_done_to_partitions_is_one_command_at_a_time() {
     for arguments in [
         &["adopt", "--lean", "--yes"][..],
         &["partitions", "ensure", "--partitions-ahead", "5"],
-        &["partitions", "seal"],
+        &["partitions", "seal", "--seal-after", "0s"],
         &[
             "partitions", "retain", "--retain-interactions", "1d", "--horizon-past", "1d",
         ],
