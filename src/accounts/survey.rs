@@ -105,7 +105,8 @@ pub struct TableTotals {
     pub duplicates: i64,
     /// Rows that are in quarantine now.
     pub quarantined: i64,
-    /// Rows that operators dropped from quarantine.
+    /// Rows that were set aside and are gone: dropped, too old, or of a user who was erased; and those
+    /// that were accepted as lost.
     pub dropped: i64,
 }
 
@@ -227,8 +228,11 @@ async fn read(client: &mut Client) -> Result<Survey> {
     let rows = client
         .query(
             "SELECT table_name, sum(stored)::bigint, sum(duplicates)::bigint,
-                    sum(quarantined)::bigint, sum(dropped)::bigint
+                    coalesce(max(aside.rows), 0),
+                    (sum(quarantined) + sum(dropped))::bigint - coalesce(max(aside.rows), 0)
                FROM ingest_ledger
+               LEFT JOIN (SELECT table_name, count(*) AS rows FROM ingest_quarantine GROUP BY 1) AS aside
+                    USING (table_name)
               GROUP BY 1
               ORDER BY 1",
             &[],

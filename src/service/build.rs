@@ -18,6 +18,7 @@ use crate::admission::admit::Admission;
 use crate::admission::arrivals::Arrivals;
 use crate::admission::record::{InMemory, Record, shards, streams};
 use crate::clock;
+use crate::config::intake::Intake;
 use crate::config::{self, Serve};
 use crate::event::body::Limits;
 use crate::event::identity::Pseudonymizer;
@@ -156,7 +157,7 @@ pub(super) fn app(
         checks,
         lanes,
         body_limits: BodyLimits {
-            bytes_max: bytes_usize(config.intake.body_bytes_max),
+            bytes_max: largest_body(&config.intake),
             pause_max: config.http.body_timeout,
         },
         event_limits: Limits {
@@ -182,6 +183,33 @@ pub(super) fn app(
         },
         stopping: stopping.clone(),
     }
+}
+
+/// The largest body that there is ever memory for, in bytes.
+///
+/// A tenant that is alone holds at most eight ninths of the memory. A body beyond that would be
+/// refused for ever as if other bodies held it.
+fn largest_body(intake: &Intake) -> usize {
+    let wanted = bytes_usize(intake.body_bytes_max);
+    wanted.min(bytes_usize(intake.queue_bytes_max) / 9 * 8)
+}
+
+/// What to say of a memory limit that is small for the largest bodies: body, scratch memory and rows
+/// take about three times the body.
+pub(super) fn small_memory(intake: &Intake) -> Option<String> {
+    let Intake {
+        queue_bytes_max,
+        body_bytes_max,
+        ..
+    } = intake;
+    let least = body_bytes_max.as_u64().saturating_mul(3);
+    (queue_bytes_max.as_u64() < least).then(|| {
+        format!(
+            "--queue-bytes-max {queue_bytes_max} is less than three times --body-bytes-max {body_bytes_max}: \
+             the largest bodies are refused with 413, as they take more memory than there is; raise the one \
+             or lower the other"
+        )
+    })
 }
 
 /// The certificate of the listener, if it is to speak HTTPS.

@@ -9,9 +9,12 @@
 
 pub(crate) mod bind;
 pub(crate) mod build;
+mod disk;
+mod lanes;
 pub(crate) mod open_files;
 pub mod prepare;
 mod pressure;
+pub mod replay;
 pub mod report;
 pub(crate) mod retention;
 mod stop;
@@ -25,22 +28,19 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use futures_util::future::OptionFuture;
 use tokio::net::TcpListener;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::accounts;
 use crate::accounts::board::{Board, Source};
-use crate::accounts::ledger::Stream;
-use crate::accounts::status::LaneStatus;
 use crate::admission::admit::Admission;
 use crate::admission::memory::MemoryLimit;
-use crate::admission::record::{InMemory, shard_of, shards, table_of};
+use crate::admission::record::shards;
 use crate::clock;
 use crate::config::Serve;
 use crate::drain_rate::DrainRate;
-use crate::event::result::RecordResult;
 use crate::http;
 use crate::http::connection::activity::Deadlines;
 use crate::http::connection::reload::Reload;
@@ -49,19 +49,19 @@ use crate::http::listener::Connections;
 use crate::http::pipeline::HttpService;
 use crate::http::routes::Port;
 use crate::log::spool;
-use crate::log::spool::shared::Spool;
 use crate::metrics::Metrics;
 use crate::partitions::maintain::PartitionMaintainer;
 use crate::postgres::checks::server::{FirstContact, first_contact};
 use crate::tenants::cache_file::KeyCacheFile;
 use crate::tenants::refresh::{KeySource, TenantCache};
-use crate::writer::lane::Writer;
 use crate::writer::opening::{Opening, Place};
 use crate::writer::quarantine;
 use build::{
     app, batch_limits, bytes_u32, certificate, connections_to_postgres, key_hasher, open_spool,
-    partition_policy, sealer, spool_settings,
+    partition_policy, sealer, small_memory, spool_settings,
 };
+use disk::{commit_on_a_thread, reclaim, watch_disk};
+use lanes::Lanes;
 use prepare::{after, prepare_first};
 use report::{Failed, Report};
 use stop::{LanesEnd, say_what_is_awaited};
@@ -71,11 +71,6 @@ use tasks::Tasks;
 /// in during one sync.
 const ENTRIES_MAX: usize = 4096;
 
-/// Longest wait for the deletion of finished segments, which takes milliseconds.
-const RECLAIM_WAIT_MAX: Duration = Duration::from_secs(1);
-
-/// How often the spool's disk is checked for a stall.
-const DISK_LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Time for tasks without work to end.
 const END_LIMIT: Duration = Duration::from_secs(2);
 
@@ -134,33 +129,20 @@ pub async fn run(
         Arc::clone(&fenced_off),
     ));
     let mut stages = Tasks::default();
-    let mut lanes = Vec::new();
-    let mut writers = Vec::new();
-    for reader in opened.readers {
-        let stream = Stream {
-            spool: spool.id(),
-            lineage: spool.history().lineage(),
-            number: reader.stream(),
-            table: table_of(reader.stream()),
-        };
-        let status = Arc::new(LaneStatus::new(stream));
-        lanes.push(Arc::clone(&status));
-        let writer = Writer {
-            stream,
-            target: target.clone(),
-            limits: batch_limits(&config, stream.table),
-            opening: Arc::clone(&opening),
-            maintainer: Arc::clone(&maintainer),
-            spool: spool.clone(),
-            drain: Arc::clone(&drain),
-            metrics: Arc::clone(&metrics),
-            status,
-            checks: Arc::clone(&checks),
-        };
-        let shard = shard_of(stream.number);
-        let name = format!("the writer of {}, lane {shard}", stream.table);
-        writers.push(stages.spawn_in(writer.span(), name, writer.run(reader)));
-    }
+    let shared = lanes::Shared {
+        target: &target,
+        spool: &spool,
+        opening: &opening,
+        maintainer: &maintainer,
+        drain: &drain,
+        metrics: &metrics,
+        checks: &checks,
+    };
+    let limits = |table| batch_limits(&config, table);
+    let Lanes {
+        statuses: lanes,
+        writers,
+    } = shared.start(opened.readers, limits, &mut stages);
     let committed = commit_on_a_thread(opened.committer)?;
     let committing = stages.spawn("the committing thread", async move {
         committed.await.expect("the committing thread panicked");
@@ -268,6 +250,9 @@ pub async fn run(
     };
     let gauge = i64::try_from(connections_max).unwrap_or(i64::MAX);
     metrics.connections_max.set(gauge);
+    if let Some(warning) = small_memory(&config.intake) {
+        warn!("{warning}");
+    }
     info!(
         address = %bind::addresses(&listeners).context("cannot tell the address of the socket")?,
         spool = %spool.id(),
@@ -360,62 +345,6 @@ pub async fn run(
     match faults.into_iter().next() {
         None => Ok(report),
         Some(fault) => Err(Failed { fault, report }.into()),
-    }
-}
-
-/// Runs the group committer on a thread. The receiver completes when it has ended; an error means
-/// that it panicked.
-///
-/// The thread is not one of the runtime's: a runtime that is dropped waits for its blocking
-/// threads, however long the disk hangs.
-fn commit_on_a_thread(
-    committer: spool::append::group_committer::GroupCommitter<InMemory, RecordResult>,
-) -> Result<oneshot::Receiver<()>> {
-    let (ended, end) = oneshot::channel();
-    std::thread::Builder::new()
-        .name("spool".to_owned())
-        .spawn(move || {
-            tasks::span("the committing thread").in_scope(|| committer.run());
-            // The service may have stopped waiting.
-            ended.send(()).ok();
-        })
-        .context("cannot start the spool's thread")?;
-    Ok(end)
-}
-
-/// Deletes finished segments. If the disk hangs, the next start does it.
-async fn reclaim(spool: &Spool) {
-    let spool = spool.clone();
-    let deleted = tokio::task::spawn_blocking(move || spool.reclaim());
-    if tokio::time::timeout(RECLAIM_WAIT_MAX, deleted)
-        .await
-        .is_err()
-    {
-        warn!(
-            "the disk of the spool does not answer: segments that are done with stay for the next start"
-        );
-    }
-}
-
-/// Logs once that the spool's disk is stalled, and once that it answers again.
-async fn watch_disk(spool: Spool) {
-    let mut hangs = false;
-    loop {
-        tokio::time::sleep(DISK_LOOK_EVERY).await;
-        match (hangs, spool.stalled()) {
-            (false, Some(lasts)) => {
-                hangs = true;
-                warn!(
-                    seconds = lasts.as_secs(),
-                    "the disk of the spool does not answer; events wait for it, and are refused soon"
-                );
-            }
-            (true, None) => {
-                hangs = false;
-                info!("the disk of the spool answers again");
-            }
-            (false, None) | (true, Some(_)) => {}
-        }
     }
 }
 

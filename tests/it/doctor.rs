@@ -73,7 +73,7 @@ async fn prepared(database: Database) -> Database {
 /// A case: what is done to a database, the finding that it causes, and words that are in it.
 type Case = (&'static str, &'static str, &'static [&'static str]);
 
-const CASES: [Case; 11] = [
+const CASES: [Case; 14] = [
     (
         "ALTER TABLE interaction_events ADD CONSTRAINT theirs FOREIGN KEY (tenant_id) REFERENCES tenants (id)",
         "foreign_key",
@@ -104,6 +104,25 @@ const CASES: [Case; 11] = [
         &["theirs", "set aside"],
     ),
     (
+        "ALTER TABLE interaction_events ADD CONSTRAINT \"Theirs\" UNIQUE (occurred_at, item_id)",
+        "unique_index",
+        &["Theirs", "ALTER TABLE interaction_events DROP CONSTRAINT"],
+    ),
+    (
+        "DO $$ DECLARE leaf regclass; BEGIN
+             FOR leaf IN SELECT inhrelid FROM pg_inherits WHERE inhparent = 'exposure_events'::regclass LOOP
+                 EXECUTE format('ALTER TABLE %s ADD UNIQUE (occurred_at, surface, request_id)', leaf);
+             END LOOP;
+         END $$",
+        "partition_index",
+        &["4 partitions", "DROP CONSTRAINT"],
+    ),
+    (
+        "ALTER TABLE ingest_ledger SET UNLOGGED",
+        "table_unlogged",
+        &["ingest_ledger", "after a crash"],
+    ),
+    (
         "CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
          CREATE TRIGGER theirs BEFORE INSERT ON exposure_events FOR EACH ROW EXECUTE FUNCTION nothing()",
         "trigger",
@@ -132,9 +151,9 @@ const CASES: [Case; 11] = [
         &["exposure_events_default", "recsys-ingest adopt --lean"],
     ),
     (
-        "DELETE FROM ingest_schema_history WHERE version = 13",
+        "DELETE FROM ingest_schema_history WHERE version = 14",
         "schema_behind",
-        &["V13", "recsys-ingest migrate"],
+        &["V14", "recsys-ingest migrate"],
     ),
 ];
 
@@ -379,7 +398,7 @@ async fn migrate_says_what_is_missing_what_it_would_run_and_that_there_is_nothin
     let (code, out, _) = run(&["--status"]);
     assert_eq!(code, 1);
     assert!(
-        out.contains("V1__suite_schema\tmissing\n") && out.contains("13 missing"),
+        out.contains("V1__suite_schema\tmissing\n") && out.contains("14 missing"),
         "{out}"
     );
     let (code, sql, err) = run(&["--dry-run"]);
@@ -398,24 +417,24 @@ async fn migrate_says_what_is_missing_what_it_would_run_and_that_there_is_nothin
     let (code, out, _) = run(&[]);
     assert_eq!(code, 0);
     assert!(
-        out.starts_with("13 migrations ran: V1__suite_schema, "),
+        out.starts_with("14 migrations ran: V1__suite_schema, "),
         "{out}"
     );
     for arguments in [&[][..], &["--status"], &["--dry-run"]] {
         let (code, out, _) = run(arguments);
         assert_eq!(code, 0);
         assert!(
-            out.ends_with("nothing to do: the schema is up to date (V13__erasure)\n"),
+            out.ends_with("nothing to do: the schema is up to date (V14__ranks_from_one)\n"),
             "{out}"
         );
     }
     database
-        .execute("DELETE FROM ingest_schema_history WHERE version = 13")
+        .execute("DELETE FROM ingest_schema_history WHERE version = 14")
         .await;
     let (code, out, _) = run(&["--status"]);
     assert_eq!(code, 1);
     assert!(
-        out.contains("V12__removed_rows\tapplied\nV13__erasure\tmissing\n1 missing"),
+        out.contains("V13__erasure\tapplied\nV14__ranks_from_one\tmissing\n1 missing"),
         "{out}"
     );
 }

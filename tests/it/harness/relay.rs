@@ -106,12 +106,7 @@ impl Relay {
 
     /// The URL of the same database through the relay.
     pub fn url(&self, url: &str) -> String {
-        let (_, rest) = url.split_once("@/").expect("a URL of our launcher's");
-        let (database, _) = rest.split_once('?').unwrap();
-        format!(
-            "postgresql://postgres@{}/{database}?sslmode=disable",
-            self.address
-        )
+        super::proxy::behind(self.address, url)
     }
 
     /// The next `step` gets this fault.
@@ -178,7 +173,9 @@ async fn pass_on(client: TcpStream, server: UnixStream, state: Arc<State>) {
 }
 
 /// Reads a message: its type, and all its bytes.
-async fn message(from: &mut (impl tokio::io::AsyncRead + Unpin)) -> std::io::Result<(u8, Vec<u8>)> {
+pub(super) async fn message(
+    from: &mut (impl tokio::io::AsyncRead + Unpin),
+) -> std::io::Result<(u8, Vec<u8>)> {
     let mut whole = vec![0; 5];
     from.read_exact(&mut whole).await?;
     let length = u32::from_be_bytes(whole[1..5].try_into().unwrap()) as usize;
@@ -187,19 +184,26 @@ async fn message(from: &mut (impl tokio::io::AsyncRead + Unpin)) -> std::io::Res
     Ok((whole[0], whole))
 }
 
+/// Reads the first message, which has no type.
+pub(super) async fn startup(
+    from: &mut (impl tokio::io::AsyncRead + Unpin),
+) -> std::io::Result<Vec<u8>> {
+    let mut startup = vec![0; 4];
+    from.read_exact(&mut startup).await?;
+    let length = u32::from_be_bytes(startup[..4].try_into().unwrap()) as usize;
+    startup.resize(length, 0);
+    from.read_exact(&mut startup[4..]).await?;
+    Ok(startup)
+}
+
 async fn up(
     mut from: tokio::net::tcp::OwnedReadHalf,
     mut to: UnixWriteHalf,
     wire: &Wire,
     state: &State,
 ) -> std::io::Result<()> {
-    // The first message has no type.
-    let mut startup = vec![0; 4];
-    from.read_exact(&mut startup).await?;
-    let length = u32::from_be_bytes(startup[..4].try_into().unwrap()) as usize;
-    startup.resize(length, 0);
-    from.read_exact(&mut startup[4..]).await?;
-    to.write_all(&startup).await?;
+    let first = startup(&mut from).await?;
+    to.write_all(&first).await?;
     // Answer 0 belongs to the startup message.
     let mut asked = 1;
     let mut statements: HashMap<Vec<u8>, Step> = HashMap::new();
