@@ -120,7 +120,7 @@ impl PartitionMaintainer {
         self.ensure_by(session, table, times, Instant::now).await
     }
 
-    /// As [`ensure`](Self::ensure), by a clock of the caller's: partitions are counted by the hour.
+    /// As `ensure`, by a clock of the caller's: partitions are counted by the hour.
     pub async fn ensure_by(
         &self,
         session: &mut Session,
