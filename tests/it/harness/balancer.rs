@@ -10,8 +10,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
+
+use super::front::Front;
 
 /// How long an instance may leave a request without an answer.
 const SILENCE_MAX: Duration = Duration::from_millis(1500);
@@ -21,10 +23,8 @@ const LOSES_EVERY: u64 = 40;
 
 /// A balancer.
 pub struct Balancer {
-    address: SocketAddr,
+    front: Front,
     shared: Arc<Shared>,
-    /// Ends the balancer when dropped.
-    _task: tokio::sync::oneshot::Sender<()>,
 }
 
 struct Shared {
@@ -38,9 +38,6 @@ struct Shared {
 impl Balancer {
     /// Starts a balancer in front of these instances.
     pub fn start(instances: Vec<SocketAddr>) -> Self {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.set_nonblocking(true).unwrap();
-        let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             instances: Mutex::new(instances),
             next: AtomicUsize::new(0),
@@ -48,30 +45,20 @@ impl Balancer {
             lost: AtomicU64::new(0),
             given_up: AtomicU64::new(0),
         });
-        let (task, ended) = tokio::sync::oneshot::channel::<()>();
-        let of_thread = Arc::clone(&shared);
-        // A separate thread: the balancer continues while a test blocks its runtime.
-        std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap();
-            runtime.block_on(async {
-                tokio::select! {
-                    () = accept(listener, of_thread) => {}
-                    _ = ended => {}
+        let of_front = Arc::clone(&shared);
+        let front = Front::start(move |client| {
+            let shared = Arc::clone(&of_front);
+            async move {
+                if let Some(instance) = shared.connect().await {
+                    shared.pass_on(client, instance).await;
                 }
-            });
+            }
         });
-        Self {
-            address,
-            shared,
-            _task: task,
-        }
+        Self { front, shared }
     }
 
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.front.address
     }
 
     /// Another address for an instance, which was started again.
@@ -87,20 +74,6 @@ impl Balancer {
     /// Number of connections that were given up because their instance was silent.
     pub fn given_up(&self) -> u64 {
         self.shared.given_up.load(Ordering::Relaxed)
-    }
-}
-
-async fn accept(listener: std::net::TcpListener, shared: Arc<Shared>) {
-    let listener = TcpListener::from_std(listener).unwrap();
-    loop {
-        let (client, _) = listener.accept().await.unwrap();
-        client.set_nodelay(true).unwrap();
-        let shared = Arc::clone(&shared);
-        tokio::spawn(async move {
-            if let Some(instance) = shared.connect().await {
-                shared.pass_on(client, instance).await;
-            }
-        });
     }
 }
 

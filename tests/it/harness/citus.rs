@@ -8,27 +8,24 @@
 //!
 //! Ends when it is dropped.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::unix::{OwnedReadHalf as FromServer, OwnedWriteHalf as ToServer};
-use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 
 use super::cluster::Cluster;
+use super::front::Front;
 use super::proxy::{behind, socket};
 use super::relay::{message, startup};
 
 /// A front.
 pub struct Citus {
-    address: SocketAddr,
+    front: Front,
     state: Arc<State>,
-    /// Ends the front when dropped.
-    _task: tokio::sync::oneshot::Sender<()>,
 }
 
 struct State {
@@ -46,9 +43,6 @@ impl Citus {
     /// Starts a front of a cluster.
     pub fn start(cluster: &Cluster) -> Self {
         let socket = socket(cluster);
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.set_nonblocking(true).unwrap();
-        let address = listener.local_addr().unwrap();
         let state = Arc::new(State {
             refused: Mutex::default(),
             hidden: AtomicU64::new(0),
@@ -56,30 +50,15 @@ impl Citus {
             held: watch::Sender::new(None),
         });
         let shared = Arc::clone(&state);
-        let (task, ended) = tokio::sync::oneshot::channel::<()>();
-        // A separate thread: the front continues while a test blocks its runtime.
-        std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap();
-            runtime.block_on(async {
-                tokio::select! {
-                    () = accept(listener, socket, shared) => {}
-                    _ = ended => {}
-                }
-            });
+        let front = Front::of(socket, move |client, server| {
+            pass_on(client, server, Arc::clone(&shared))
         });
-        Self {
-            address,
-            state,
-            _task: task,
-        }
+        Self { front, state }
     }
 
     /// The URL of the same database through the front.
     pub fn url(&self, url: &str) -> String {
-        behind(self.address, url)
+        behind(self.front.address, url)
     }
 
     /// Statements that were refused.
@@ -105,17 +84,6 @@ impl Citus {
     /// Lets go what is held.
     pub fn release(&self) {
         self.state.held.send_replace(None);
-    }
-}
-
-async fn accept(listener: std::net::TcpListener, socket: PathBuf, state: Arc<State>) {
-    let listener = TcpListener::from_std(listener).unwrap();
-    loop {
-        let (client, _) = listener.accept().await.unwrap();
-        client.set_nodelay(true).unwrap();
-        if let Ok(server) = UnixStream::connect(&socket).await {
-            tokio::spawn(pass_on(client, server, Arc::clone(&state)));
-        }
     }
 }
 

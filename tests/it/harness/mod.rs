@@ -9,6 +9,7 @@ mod citus;
 mod cluster;
 mod database;
 mod documented;
+mod front;
 mod generated;
 mod http;
 mod process;
