@@ -357,7 +357,7 @@ async fn make_partitions(serve: &Serve) -> Result<()> {
     let client = &mut session.client;
     let now = server_time(client).await?;
     for table in Table::ALL {
-        let interval = match serve.store.partition_interval {
+        let interval = match serve.store.partitioning.partition_interval {
             Some(interval) => interval,
             None => read_interval(client, table).await?,
         };

@@ -233,10 +233,14 @@ pub(super) fn key_hasher(config: &Serve) -> ApiKeyHasher {
     }
 }
 
-pub(super) fn partition_policy(config: &config::store::Store) -> PartitionPolicy {
+/// `ahead` partitions are made before events need them.
+pub(super) fn partition_policy(
+    config: &config::store::Partitioning,
+    ahead: u32,
+) -> PartitionPolicy {
     PartitionPolicy {
         interval: config.partition_interval,
-        ahead: config.partitions_ahead,
+        ahead,
         on_demand_per_hour: config.partitions_per_hour,
         indexes: config.index_profile,
     }
@@ -249,7 +253,7 @@ pub(super) fn sealer(
     metrics: &Arc<Metrics>,
 ) -> Option<Sealer> {
     let policy = Policy {
-        profile: config.index_profile,
+        profile: config.partitioning.index_profile,
         after: config.sealing.seal_after,
     };
     let pressure = pressure::of_lanes(lanes.to_vec(), spool.clone(), config.batch_rows_max);

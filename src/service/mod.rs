@@ -104,7 +104,7 @@ pub async fn run(
     }
     checks.put(Source::Start, notes);
     let maintainer = Arc::new(PartitionMaintainer::new(
-        partition_policy(&config.store),
+        partition_policy(&config.store.partitioning, config.store.partitions_ahead),
         Arc::clone(&metrics),
     ));
     let drain = Arc::new(DrainRate::new(Instant::now()));

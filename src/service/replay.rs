@@ -33,7 +33,7 @@ use crate::log::spool;
 use crate::log::spool::deliver::reader::LaneReader;
 use crate::log::spool::recover::open::{Account, account, history, inspect, refuse_in_use};
 use crate::metrics::Metrics;
-use crate::partitions::maintain::{PartitionMaintainer, PartitionPolicy};
+use crate::partitions::maintain::PartitionMaintainer;
 use crate::postgres::checks::server::{FirstContact, first_contact};
 use crate::postgres::connect::Target;
 use crate::postgres::migrate::{self, History};
@@ -195,12 +195,7 @@ async fn store(
     let session = Session::open(target, None).await?;
     checks.inspect(&session.client).await?;
     drop(session);
-    let policy = PartitionPolicy {
-        interval: settings.partition_interval,
-        ahead: AHEAD,
-        on_demand_per_hour: settings.partitions_per_hour,
-        indexes: settings.index_profile,
-    };
+    let policy = super::build::partition_policy(&settings.partitioning, AHEAD);
     let maintainer = Arc::new(PartitionMaintainer::new(policy, Arc::clone(&metrics)));
     // The sender is dropped: the log ends after what is on disk.
     let (_, waiting) = flume::bounded(1);
