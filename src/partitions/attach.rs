@@ -1,4 +1,4 @@
-//! The steps by which a partition is made: a table of its own, then attached, under the locks that
+//! The steps that make a partition: a table is created, then attached, under the locks that
 //! this needs.
 //!
 //! Invariant: the lock on the parent is never stronger than SHARE UPDATE EXCLUSIVE, which does not

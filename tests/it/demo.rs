@@ -130,8 +130,8 @@ async fn its_numbers_are_those_of_the_views_and_a_second_run_stores_nothing() {
     assert_eq!(other["stored"]["lists"], 7);
     assert_eq!(play(&[])["stored"], first["stored"]);
 
-    // Whatever is not as it was played is noticed. Events that are played again are known by their keys, so that
-    // none of these is mended by that.
+    // Each difference from what was played is noticed. Playing it again mends none: events are known by their
+    // keys.
     service
         .database
         .execute(

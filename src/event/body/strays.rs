@@ -29,7 +29,7 @@ impl Strays {
         self.names.first().map(String::as_str)
     }
 
-    /// Adds to the warnings of a body with so many accepted `events`.
+    /// Adds to the warnings of a body of which `events` were accepted.
     pub(in crate::event) fn tell(&self, events: usize, warnings: &mut Warnings) {
         if events == 0 {
             return;

@@ -92,7 +92,7 @@ async fn a_partition_of_many_steps_is_erased_to_the_last_row_and_nothing_else() 
         let untied: i64 = one(&client, &left("IS NULL")).await;
         assert_eq!(untied, if keeps_rows { erased } else { 0 }, "{case}");
         if keeps_rows {
-            // Each step is a transaction of its own.
+            // Each step is one transaction.
             let steps = format!(
                 "SELECT count(DISTINCT xmin::text) FROM {PARTITION} WHERE user_key IS NULL"
             );

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use crate::harness::{Client, Database, Process, Settings, eventually};
 
-/// An instance with a spool of its own.
+/// An instance with its spool.
 pub struct Instance {
     pub settings: Settings,
     pub process: Process,

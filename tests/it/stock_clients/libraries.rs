@@ -137,8 +137,8 @@ pub const PAGE: Library = Library {
 };
 
 impl Library {
-    /// Installs it into a folder of its own, once. Without what installs it, or its registry, `None`, and
-    /// the reason is printed.
+    /// Installs it once, into its own folder. `None` without the installer or the registry: then the
+    /// reason is printed.
     pub fn install(&self) -> Option<PathBuf> {
         let installed = self.try_install();
         if let Err(error) = &installed {
