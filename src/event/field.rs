@@ -34,7 +34,7 @@ const EMPTY: u8 = u8::MAX;
 /// The names of a format's fields, in a hash table that is made at compile time.
 pub(super) struct Names<const N: usize> {
     names: [&'static str; N],
-    marks: [u32; N],
+    marks: [Mark; N],
     /// The index of a name, in the slot of its mark or in one of those after it.
     slots: [u8; SLOTS],
 }
@@ -42,12 +42,12 @@ pub(super) struct Names<const N: usize> {
 impl<const N: usize> Names<N> {
     pub(super) const fn new(names: [&'static str; N]) -> Self {
         assert!(2 * N < SLOTS, "the table has too few slots");
-        let mut marks = [0; N];
+        let mut marks = [Mark::of(""); N];
         let mut slots = [EMPTY; SLOTS];
         let mut at = 0;
         while at < N {
-            marks[at] = mark(names[at]);
-            let mut slot = slot_of(marks[at]);
+            marks[at] = Mark::of(names[at]);
+            let mut slot = marks[at].slot();
             while slots[slot] != EMPTY {
                 slot = (slot + 1) % SLOTS;
             }
@@ -64,15 +64,16 @@ impl<const N: usize> Names<N> {
     /// The index of a name.
     #[inline]
     fn find(&self, name: &str) -> Option<usize> {
-        let wanted = mark(name);
-        let mut slot = slot_of(wanted);
+        let wanted = Mark::of(name);
+        let mut slot = wanted.slot();
         // Ends, as there are empty slots.
         loop {
             let at = usize::from(self.slots[slot]);
             if at >= N {
                 return None;
             }
-            if self.marks[at] == wanted && self.names[at] == name {
+            // A mark tells a name of up to 16 bytes whole: there is no call to compare.
+            if self.marks[at] == wanted && (name.len() <= 16 || self.names[at] == name) {
                 return Some(at);
             }
             slot = (slot + 1) % SLOTS;
@@ -80,23 +81,46 @@ impl<const N: usize> Names<N> {
     }
 }
 
-/// The slot in which the search for a mark begins: its upper six bits, after a multiplication by
-/// 2^32 divided by the golden ratio, which spreads them.
-const fn slot_of(mark: u32) -> usize {
-    let spread = mark.wrapping_mul(0x9E37_79B9);
-    (spread.to_be_bytes()[0] >> 2) as usize
+/// A name's length, its first bytes and its last, which overlap in a name of fewer than 16.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Mark {
+    length: usize,
+    first: u64,
+    last: u64,
 }
 
-/// The length and three of the bytes: most names differ in these.
-const fn mark(name: &str) -> u32 {
-    match name.as_bytes() {
-        [] => 0,
-        [first, .., last] => {
-            let bytes = name.as_bytes();
-            let length = bytes.len().to_le_bytes()[0];
-            u32::from_le_bytes([length, *first, bytes[bytes.len() / 2], *last])
+impl Mark {
+    #[inline]
+    const fn of(name: &str) -> Self {
+        let bytes = name.as_bytes();
+        let (first, last) = match (bytes.first_chunk(), bytes.last_chunk()) {
+            (Some(first), Some(last)) => (u64::from_le_bytes(*first), u64::from_le_bytes(*last)),
+            _ => match (bytes.first_chunk(), bytes.last_chunk()) {
+                (Some(first), Some(last)) => (
+                    u32::from_le_bytes(*first) as u64,
+                    u32::from_le_bytes(*last) as u64,
+                ),
+                _ => match *bytes {
+                    [] => (0, 0),
+                    [one] => (one as u64, 0),
+                    [one, two] => (one as u64, two as u64),
+                    [one, two, three, ..] => (one as u64, (two as u64) << 8 | three as u64),
+                },
+            },
+        };
+        Self {
+            length: bytes.len(),
+            first,
+            last,
         }
-        [only] => u32::from_le_bytes([1, *only, *only, *only]),
+    }
+
+    /// The slot in which the search begins: the upper six bits, after a multiplication by 2^64
+    /// divided by the golden ratio, which spreads them.
+    #[inline]
+    const fn slot(self) -> usize {
+        let mixed = self.first ^ self.last.rotate_left(23) ^ self.length as u64;
+        (mixed.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 58) as usize
     }
 }
 

@@ -85,13 +85,15 @@ impl Meta<'_, '_> {
         let mut out = String::with_capacity(160);
         let mut extra = String::new();
         let mut object = ObjectWriter::open(&mut out);
-        let (displaced, own): (Vec<_>, Vec<_>) = client
-            .iter()
-            .partition(|field| self.is_taken(&field.key) || (is_public && field.key == "source"));
-        for field in &displaced {
-            notes.add(WarningCode::MovedField, format!("meta.{}", field.key));
-        }
-        for field in &own {
+        let is_displaced =
+            |field: &&Field<'_>| self.is_taken(&field.key) || (is_public && field.key == "source");
+        let mut displaced = 0;
+        for field in &client {
+            if is_displaced(&field) {
+                notes.add(WarningCode::MovedField, format!("meta.{}", field.key));
+                displaced += 1;
+                continue;
+            }
             // The suite's views hand it on as a number, wherever it is one.
             if field.key == "latency_ms"
                 && field
@@ -108,7 +110,8 @@ impl Meta<'_, '_> {
             subject::push_member(&mut object, field, context.pseudonymizer);
         }
         if include_source {
-            if !own.iter().any(|field| field.key == "source") {
+            let is_own = |field: &Field<'_>| field.key == "source" && !is_displaced(&field);
+            if !client.iter().any(is_own) {
                 object.str("source", context.source);
             }
             object.str("schema", format.as_str());
@@ -129,7 +132,7 @@ impl Meta<'_, '_> {
         if let Some(skew_ms) = context.skew_ms {
             object.raw("skew_ms", &skew_ms.to_string());
         }
-        if !(self.extra.is_empty() && self.displaced.is_empty() && displaced.is_empty()) {
+        if !(self.extra.is_empty() && self.displaced.is_empty() && displaced == 0) {
             let mut object = ObjectWriter::resume(&mut extra);
             for field in &self.extra {
                 subject::push_unknown(&mut object, field, context.pseudonymizer);
@@ -137,9 +140,9 @@ impl Meta<'_, '_> {
             for (name, raw) in &self.displaced {
                 subject::push_scrubbed(object.name(name), raw, context.pseudonymizer);
             }
-            if !displaced.is_empty() {
+            if displaced > 0 {
                 let mut nested = ObjectWriter::open(object.name("meta"));
-                for field in displaced {
+                for field in client.iter().filter(is_displaced) {
                     subject::push_member(&mut nested, field, context.pseudonymizer);
                 }
                 nested.close();
