@@ -145,25 +145,33 @@ impl PartitionMaintainer {
         // Another process may have created them since the last read, in another interval, or
         // removed them for good.
         self.read_at(session, table, now()).await?;
-        let wanted = self.not_too_old(table, wanted, &mut refused);
-        let wanted = wanted
+        let days = self.not_too_old(table, wanted, &mut refused);
+        let layout = self.layouts[table as usize].load_full();
+        let wanted = days
             .iter()
             .map(|day| self.interval(table).range_of(day.from_us));
-        let wanted = self.layouts[table as usize].load().coverage.missing(wanted);
+        let wanted = layout.coverage.missing(wanted);
         let wanted = self.not_deferred(table, wanted, now(), &mut refused);
+        // Partitions of other sizes may cover parts of a range. Each gap between them is a partition,
+        // and counts as one; those that no row needs are left to whoever makes them ahead.
+        let is_needed = |gap: &Range| days.iter().any(|day| day.overlaps(*gap));
+        let gaps = wanted.into_iter().flat_map(|range| {
+            let gaps = layout.coverage.gaps(range).into_iter().filter(is_needed);
+            gaps.map(move |gap| (range, gap))
+        });
         let mut has_made = false;
-        for range in wanted {
+        for (range, gap) in gaps {
             if self.is_denied() {
                 let why = self.only_waits(session, table, range).await?;
-                self.refuse(table, [range], why, &mut refused);
+                self.refuse(table, [gap], why, &mut refused);
                 continue;
             }
-            if !self.may_make(table, range, now()) {
-                self.refuse(table, [range], BUDGET_SPENT, &mut refused);
+            if !self.may_make(table, gap, now()) {
+                self.refuse(table, [gap], BUDGET_SPENT, &mut refused);
                 continue;
             }
             match self
-                .make(session, table, &[range], "on demand", FEW_ATTEMPTS)
+                .make(session, table, &[gap], "on demand", FEW_ATTEMPTS)
                 .await
             {
                 Ok(true) => has_made = true,
@@ -173,10 +181,10 @@ impl PartitionMaintainer {
                 }
                 Err(error) if error.is_denied() => {
                     self.deny();
-                    warn!(%table, %range, error = %ErrorChain(&error), "may not make a partition that events need");
+                    warn!(%table, range = %gap, error = %ErrorChain(&error), "may not make a partition that events need");
                     let waits = self.only_waits(session, table, range).await;
                     let why = waits.map_err(|_| error)?;
-                    self.refuse(table, [range], why, &mut refused);
+                    self.refuse(table, [gap], why, &mut refused);
                 }
                 Err(error @ (Error::Busy { .. } | Error::Leaving { .. })) => {
                     self.locked_budget().refund();
@@ -190,9 +198,9 @@ impl PartitionMaintainer {
                     if !is_leaving && self.is_due(session, table, range).await? {
                         return Err(error);
                     }
-                    warn!(%table, %range, error = %ErrorChain(&error), "cannot make a partition that events need now; they wait in quarantine");
+                    warn!(%table, range = %gap, error = %ErrorChain(&error), "cannot make a partition that events need now; they wait in quarantine");
                     self.defer(table, range, Place::Aside, now(), BUSY_FOR);
-                    self.refuse(table, [range], BUSY, &mut refused);
+                    self.refuse(table, [gap], BUSY, &mut refused);
                 }
                 Err(error) => return Err(error),
             }

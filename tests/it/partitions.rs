@@ -207,6 +207,36 @@ async fn rows_beyond_the_partition_budget_wait_in_quarantine_and_harm_no_others(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn each_gap_that_is_filled_in_a_longer_range_counts_against_the_budget() {
+    let database = Database::with_tenants().await;
+    let daily = Service::on(&database, |s| s).await;
+    let days = clicks_at(["2026-03-10T00:00:00Z", "2026-03-12T00:00:00Z"]);
+    assert_eq!(daily.interactions(&days).await.settled().0, 2);
+    daily.stop().await;
+
+    // Weeks from now on: two days of this one have partitions, and three gaps do not.
+    let weekly = Service::on(&database, |s| {
+        s.with("--partition-interval", "week")
+            .with("--partitions-per-hour", "2")
+    })
+    .await;
+    let between = clicks_at([
+        "2026-03-09T00:00:00Z", "2026-03-11T00:00:00Z", "2026-03-13T00:00:00Z",
+    ]);
+    let reply = weekly.interactions(&between).await;
+    assert_eq!(reply.settled(), (2, 0, 1, 0), "{}", reply.text);
+    assert_eq!(
+        bounds(&database, "interaction_events", "2026_03%").await,
+        [
+            "interaction_events_2026_03_09 FOR VALUES FROM ('2026-03-09 00:00:00+00') TO ('2026-03-10 00:00:00+00')",
+            "interaction_events_2026_03_10 FOR VALUES FROM ('2026-03-10 00:00:00+00') TO ('2026-03-11 00:00:00+00')",
+            "interaction_events_2026_03_11 FOR VALUES FROM ('2026-03-11 00:00:00+00') TO ('2026-03-12 00:00:00+00')",
+            "interaction_events_2026_03_12 FOR VALUES FROM ('2026-03-12 00:00:00+00') TO ('2026-03-13 00:00:00+00')",
+        ]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_spent_partition_budget_is_said_once_however_many_batches_meet_it() {
     let rig = Rig::start(|s| s.with("--partitions-per-hour", "1")).await;
     let path = "/v1/interactions";
