@@ -72,7 +72,7 @@ macro_rules! migrations {
 /// All migrations, oldest first. A migration that was applied anywhere is never changed, as its
 /// checksum is in the history of that database; unless the earlier checksum is listed here, and a
 /// later migration changes what the earlier text made.
-static MIGRATIONS: [Migration; 13] = migrations![
+static MIGRATIONS: [Migration; 14] = migrations![
     1 "suite_schema" formerly "794973743936338952",
     2 "event_tables" formerly "12531715001534498653",
     3 "ingest_tables",
@@ -86,6 +86,7 @@ static MIGRATIONS: [Migration; 13] = migrations![
     11 "pipelines_view",
     12 "removed_rows",
     13 "erasure",
+    15 "leases",
 ];
 
 impl Migration {

@@ -9,6 +9,8 @@
 
 pub(crate) mod bind;
 pub(crate) mod build;
+pub mod engine;
+mod lanes;
 pub(crate) mod open_files;
 pub mod prepare;
 mod pressure;
@@ -32,15 +34,13 @@ use tracing::{error, info, warn};
 
 use crate::accounts;
 use crate::accounts::board::{Board, Source};
-use crate::accounts::ledger::Stream;
-use crate::accounts::status::LaneStatus;
 use crate::admission::admit::Admission;
 use crate::admission::memory::MemoryLimit;
-use crate::admission::record::{InMemory, shard_of, shards, table_of};
+use crate::admission::record::shards;
 use crate::clock;
 use crate::config::Serve;
 use crate::drain_rate::DrainRate;
-use crate::event::result::RecordResult;
+use crate::event::table::Table;
 use crate::http;
 use crate::http::connection::activity::Deadlines;
 use crate::http::connection::reload::Reload;
@@ -48,20 +48,20 @@ use crate::http::hosts::Hosts;
 use crate::http::listener::Connections;
 use crate::http::pipeline::HttpService;
 use crate::http::routes::Port;
-use crate::log::spool;
-use crate::log::spool::shared::Spool;
+use crate::log::append::{Append, Capacity};
 use crate::metrics::Metrics;
 use crate::partitions::maintain::PartitionMaintainer;
 use crate::postgres::checks::server::{FirstContact, first_contact};
 use crate::tenants::cache_file::KeyCacheFile;
 use crate::tenants::refresh::{KeySource, TenantCache};
-use crate::writer::lane::Writer;
-use crate::writer::opening::{Opening, Place};
+use crate::writer::opening::Place;
 use crate::writer::quarantine;
 use build::{
-    app, batch_limits, bytes_u32, certificate, connections_to_postgres, key_hasher, open_spool,
-    partition_policy, sealer, spool_settings,
+    app, batch_limits, bytes_u32, certificate, connections_to_postgres, key_hasher,
+    partition_policy, sealer,
 };
+use engine::{Engine, LocalSpool, Opened};
+use lanes::{Common, Started};
 use prepare::{after, prepare_first};
 use report::{Failed, Report};
 use stop::{LanesEnd, say_what_is_awaited};
@@ -79,11 +79,22 @@ const DISK_LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Time for tasks without work to end.
 const END_LIMIT: Duration = Duration::from_secs(2);
 
+/// Runs the service on the log of the local disk: see [`run_on`].
+pub async fn run(
+    config: Serve,
+    listeners: Vec<TcpListener>,
+    stopping: CancellationToken,
+    ready: CancellationToken,
+) -> Result<Report> {
+    run_on(LocalSpool, config, listeners, stopping, ready).await
+}
+
 /// Runs the service on `listeners` until `stopping` is cancelled, then stores what is left.
 ///
 /// The caller owns the sockets and the stop signal, so tests can use port 0. `ready` is cancelled
 /// once events are accepted.
-pub async fn run(
+pub async fn run_on<E: Engine>(
+    engine: E,
     config: Serve,
     listeners: Vec<TcpListener>,
     stopping: CancellationToken,
@@ -95,7 +106,7 @@ pub async fn run(
     let operators = operators
         .map(|address| bind::bind("--ops-listen", std::slice::from_ref(address)))
         .transpose()?;
-    let settings = spool_settings(&config)?;
+    engine.check(&config)?;
     let target = config.database.target()?;
     let metrics = Arc::new(Metrics::new());
     let removes = retention::policy(&config.retention).removes();
@@ -115,61 +126,43 @@ pub async fn run(
     let drain = Arc::new(DrainRate::new(Instant::now()));
     let tenants = TenantCache::new();
     let (entries, waiting) = flume::bounded(ENTRIES_MAX);
-    let segment_bytes = settings.segment_bytes;
-    let opened = tokio::select! {
-        opened = open_spool(config.spool.spool_dir.clone(), settings, waiting) => opened?,
-        () = stopping.cancelled() => bail!("stopped while the spool was being read"),
+    let Opened {
+        capacity,
+        appender,
+        freed_bytes,
+        lanes,
+        stores,
+        helpers: of_log,
+        finish,
+    } = tokio::select! {
+        opened = engine.open(&config, waiting) => opened?,
+        () = stopping.cancelled() => bail!("stopped while the log was being opened"),
     };
-    let spool = opened.spool;
 
     let fenced_off = Arc::new(AtomicBool::new(false));
-    let streams = opened
-        .readers
-        .iter()
-        .map(spool::deliver::reader::LaneReader::stream);
-    let opening = Arc::new(Opening::new(
-        spool.clone(),
-        streams,
-        Place::here(&config.spool.spool_dir),
-        Arc::clone(&fenced_off),
-    ));
     let mut stages = Tasks::default();
-    let mut lanes = Vec::new();
-    let mut writers = Vec::new();
-    for reader in opened.readers {
-        let stream = Stream {
-            spool: spool.id(),
-            lineage: spool.history().lineage(),
-            number: reader.stream(),
-            table: table_of(reader.stream()),
-        };
-        let status = Arc::new(LaneStatus::new(stream));
-        lanes.push(Arc::clone(&status));
-        let writer = Writer {
-            stream,
-            target: target.clone(),
-            limits: batch_limits(&config, stream.table),
-            opening: Arc::clone(&opening),
-            maintainer: Arc::clone(&maintainer),
-            spool: spool.clone(),
-            drain: Arc::clone(&drain),
-            metrics: Arc::clone(&metrics),
-            status,
-            checks: Arc::clone(&checks),
-        };
-        let shard = shard_of(stream.number);
-        let name = format!("the writer of {}, lane {shard}", stream.table);
-        writers.push(stages.spawn_in(writer.span(), name, writer.run(reader)));
-    }
-    let committed = commit_on_a_thread(opened.committer)?;
+    let leave = CancellationToken::new();
+    let common = Common {
+        place: Place::here(&config.spool.spool_dir),
+        target: target.clone(),
+        limits: Table::ALL.map(|table| batch_limits(&config, table)),
+        maintainer: Arc::clone(&maintainer),
+        drain: Arc::clone(&drain),
+        metrics: Arc::clone(&metrics),
+        checks: Arc::clone(&checks),
+        fenced_off: Arc::clone(&fenced_off),
+        leave: leave.clone(),
+    };
+    let Started { lanes, writers } = common.start(lanes, &mut stages);
+    let committed = append_on_a_thread(appender)?;
     let committing = stages.spawn("the committing thread", async move {
         committed.await.expect("the committing thread panicked");
     });
     let admission = Admission::new(
         MemoryLimit::new(bytes_u32(config.intake.queue_bytes_max)?),
         entries,
-        spool.clone(),
-        segment_bytes,
+        Arc::clone(&capacity),
+        freed_bytes,
         drain,
         shards(config.store.writers),
         fenced_off,
@@ -177,6 +170,9 @@ pub async fn run(
 
     let (stop_directory, directory_stops) = watch::channel(false);
     let mut helpers = Tasks::default();
+    for (name, task) in of_log {
+        helpers.spawn(name, task);
+    }
     let migrated = CancellationToken::new();
     let preparing = prepare_first(
         config.migrate_on_start,
@@ -192,23 +188,25 @@ pub async fn run(
         directory_stops,
     );
     helpers.spawn("the refresh of keys", after(&migrated, refreshing));
-    let sealer = sealer(&config.store, &lanes, &spool, &metrics);
+    let sealer = sealer(&config.store, &lanes, &capacity, &metrics).filter(|_| stores);
     let surveyed = target.clone();
     let maintaining = {
         let (target, maintainer) = (target.clone(), Arc::clone(&maintainer));
         async move { maintainer.run(&target).await }
     };
-    helpers.spawn("the care for partitions", after(&migrated, maintaining));
     let retrying = {
         let target = target.clone();
         async move { quarantine::retry::run(&target, &maintainer).await }
     };
-    helpers.spawn(
-        "the retry of rows that wait for a partition",
-        after(&migrated, retrying),
-    );
+    if stores {
+        helpers.spawn("the care for partitions", after(&migrated, maintaining));
+        helpers.spawn(
+            "the retry of rows that wait for a partition",
+            after(&migrated, retrying),
+        );
+    }
     let policy = retention::policy(&config.retention);
-    if policy.removes() {
+    if stores && policy.removes() {
         let (target, metrics) = (target.clone(), Arc::clone(&metrics));
         let removing =
             async move { accounts::retention::task::run(&target, &policy, &metrics).await };
@@ -230,7 +228,7 @@ pub async fn run(
         false => helpers.spawn("the copy of keys", copying),
     };
     helpers.spawn_once("the announcement", announce(tenants.clone(), ready));
-    helpers.spawn("the watch over the disk", watch_disk(spool.clone()));
+    helpers.spawn("the watch over the disk", watch_disk(Arc::clone(&capacity)));
     let tls = certificate.as_ref().map(Reload::tls);
     if let Some(certificate) = certificate {
         let reloading = certificate.run(Arc::clone(&checks));
@@ -270,7 +268,7 @@ pub async fn run(
     metrics.connections_max.set(gauge);
     info!(
         address = %bind::addresses(&listeners).context("cannot tell the address of the socket")?,
-        spool = %spool.id(),
+        log = %capacity.id(),
         tls = tls.is_some(),
         "listening"
     );
@@ -282,7 +280,12 @@ pub async fn run(
     let service = HttpService::new(Arc::new(app), port, hosts);
     helpers.spawn_once(
         "the words on a stop",
-        say_what_is_awaited(stopping.clone(), grace, Arc::clone(&metrics), spool.clone()),
+        say_what_is_awaited(
+            stopping.clone(),
+            grace,
+            Arc::clone(&metrics),
+            Arc::clone(&capacity),
+        ),
     );
     let for_operators = match operators {
         None => None,
@@ -322,12 +325,14 @@ pub async fn run(
         }
     }
 
-    // Upstream is gone: the spool syncs what it was given, then the lanes drain.
+    // Upstream is gone: the log syncs what it was given, then the lanes drain, or leave what others
+    // can store.
+    leave.cancel();
     let lanes_end = LanesEnd {
         committing: committing.clone(),
         writers: &writers,
         lanes: &lanes,
-        spool: &spool,
+        log: capacity.as_ref(),
     };
     let in_time = tokio::select! {
         () = stages.join() => true,
@@ -344,13 +349,14 @@ pub async fn run(
     }
     match has_synced {
         // Nothing else touches the files any more.
-        true => reclaim(&spool).await,
+        true => clear_up(finish).await,
         false => error!(
-            "the disk of the spool has not answered within --shutdown-grace: ending without it; what was \
-             not acknowledged as durable may be lost, the rest is stored by the next start"
+            "{} has not answered within --shutdown-grace: ending without it; what was \
+             not acknowledged as durable may be lost, the rest is stored by the next start",
+            capacity.medium()
         ),
     }
-    let report = Report::of(&spool, &lanes, &counts, in_time);
+    let report = Report::of(capacity.as_ref(), &lanes, &counts, in_time);
     info!(
         stored = report.stored,
         spooled = report.spooled,
@@ -363,56 +369,51 @@ pub async fn run(
     }
 }
 
-/// Runs the group committer on a thread. The receiver completes when it has ended; an error means
-/// that it panicked.
+/// Makes records durable on a thread. The receiver completes when it has ended; an error means that
+/// it panicked.
 ///
 /// The thread is not one of the runtime's: a runtime that is dropped waits for its blocking
 /// threads, however long the disk hangs.
-fn commit_on_a_thread(
-    committer: spool::append::group_committer::GroupCommitter<InMemory, RecordResult>,
-) -> Result<oneshot::Receiver<()>> {
+fn append_on_a_thread(appender: impl Append) -> Result<oneshot::Receiver<()>> {
     let (ended, end) = oneshot::channel();
     std::thread::Builder::new()
         .name("spool".to_owned())
         .spawn(move || {
-            tasks::span("the committing thread").in_scope(|| committer.run());
+            tasks::span("the committing thread").in_scope(|| appender.run());
             // The service may have stopped waiting.
             ended.send(()).ok();
         })
-        .context("cannot start the spool's thread")?;
+        .context("cannot start the log's thread")?;
     Ok(end)
 }
 
-/// Deletes finished segments. If the disk hangs, the next start does it.
-async fn reclaim(spool: &Spool) {
-    let spool = spool.clone();
-    let deleted = tokio::task::spawn_blocking(move || spool.reclaim());
-    if tokio::time::timeout(RECLAIM_WAIT_MAX, deleted)
-        .await
-        .is_err()
-    {
+/// Deletes what is done with. If the disk hangs, the next start does it.
+async fn clear_up(finish: Box<dyn FnOnce() + Send>) {
+    let done = tokio::task::spawn_blocking(finish);
+    if tokio::time::timeout(RECLAIM_WAIT_MAX, done).await.is_err() {
         warn!(
             "the disk of the spool does not answer: segments that are done with stay for the next start"
         );
     }
 }
 
-/// Logs once that the spool's disk is stalled, and once that it answers again.
-async fn watch_disk(spool: Spool) {
+/// Logs once that the log's disk is stalled, and once that it answers again.
+async fn watch_disk(log: Arc<dyn Capacity>) {
+    let medium = log.medium();
     let mut hangs = false;
     loop {
         tokio::time::sleep(DISK_LOOK_EVERY).await;
-        match (hangs, spool.stalled()) {
+        match (hangs, log.stalled()) {
             (false, Some(lasts)) => {
                 hangs = true;
                 warn!(
                     seconds = lasts.as_secs(),
-                    "the disk of the spool does not answer; events wait for it, and are refused soon"
+                    "{medium} does not answer; events wait for it, and are refused soon"
                 );
             }
             (true, None) => {
                 hangs = false;
-                info!("the disk of the spool answers again");
+                info!("{medium} answers again");
             }
             (false, None) | (true, Some(_)) => {}
         }

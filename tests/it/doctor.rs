@@ -132,9 +132,9 @@ const CASES: [Case; 11] = [
         &["exposure_events_default", "recsys-ingest adopt --lean"],
     ),
     (
-        "DELETE FROM ingest_schema_history WHERE version = 13",
+        "DELETE FROM ingest_schema_history WHERE version = 15",
         "schema_behind",
-        &["V13", "recsys-ingest migrate"],
+        &["V15", "recsys-ingest migrate"],
     ),
 ];
 
@@ -398,24 +398,24 @@ async fn migrate_says_what_is_missing_what_it_would_run_and_that_there_is_nothin
     let (code, out, _) = run(&[]);
     assert_eq!(code, 0);
     assert!(
-        out.starts_with("13 migrations ran: V1__suite_schema, "),
+        out.starts_with("14 migrations ran: V1__suite_schema, "),
         "{out}"
     );
     for arguments in [&[][..], &["--status"], &["--dry-run"]] {
         let (code, out, _) = run(arguments);
         assert_eq!(code, 0);
         assert!(
-            out.ends_with("nothing to do: the schema is up to date (V13__erasure)\n"),
+            out.ends_with("nothing to do: the schema is up to date (V15__leases)\n"),
             "{out}"
         );
     }
     database
-        .execute("DELETE FROM ingest_schema_history WHERE version = 13")
+        .execute("DELETE FROM ingest_schema_history WHERE version = 15")
         .await;
     let (code, out, _) = run(&["--status"]);
     assert_eq!(code, 1);
     assert!(
-        out.contains("V12__removed_rows\tapplied\nV13__erasure\tmissing\n1 missing"),
+        out.contains("V13__erasure\tapplied\nV15__leases\tmissing\n1 missing"),
         "{out}"
     );
 }

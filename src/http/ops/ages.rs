@@ -9,8 +9,11 @@ use crate::http::app::App;
 
 /// Age of the oldest row of a table that is not stored; `None` if there is none.
 pub(in crate::http) fn oldest_unstored(app: &App, table: Table, now: Micros) -> Option<Duration> {
-    let waiting = app.admission.spool().usage().items;
-    let age = |lane: &LaneStatus| lane.oldest_age(waiting[usize::from(lane.stream.number)], now);
+    let log = app.admission.log();
+    let age = |lane: &LaneStatus| {
+        let usage = log.usage_of(lane.stream.log, lane.stream.number);
+        lane.oldest_age(usage.items, now)
+    };
     lanes(app, table).filter_map(age).max()
 }
 

@@ -28,7 +28,7 @@ pub(crate) async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> 
     metrics
         .queue_bytes
         .set(whole(app.admission.bytes().0 as u64));
-    let fill = app.admission.spool().usage();
+    let fill = app.admission.log().usage();
     metrics.spool_bytes.set(whole(fill.bytes));
     metrics.spool_bytes_max.set(whole(fill.bytes_max));
     metrics.spool_lost_rows.set(whole(fill.lost));

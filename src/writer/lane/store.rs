@@ -16,6 +16,7 @@ use crate::writer::batch::{Batch, BatchResult, RowCounts};
 use crate::writer::decision::Decision;
 use crate::writer::error::{Error, ErrorKind, RejectedRow};
 use crate::writer::ledger::Claim;
+use crate::writer::predecessor::{SLOW, end_if_frozen};
 use crate::writer::transaction::{self, Plan};
 
 /// Creating a partition may move rows from a DEFAULT partition into it.
@@ -57,7 +58,7 @@ impl Writer {
                     }
                     self.status.has_stored();
                     self.drain.acked(batch.bytes());
-                    self.spool.ack(self.stream.number, batch.last_sequence());
+                    self.log.ack(self.stream.number, batch.last_sequence());
                     batch.answer(result);
                     return Ok(None);
                 }
@@ -182,8 +183,16 @@ impl Writer {
             },
         };
         let client = &open.session.client;
-        let (result, totals) =
-            transaction::store(client, &open.statements, batch, plan, unanswered).await?;
+        let storing = transaction::store(client, &open.statements, batch, plan, unanswered);
+        let (result, totals) = match self.log.is_shared() {
+            false => storing.await?,
+            // The rows may be in a transaction of a predecessor that is frozen.
+            true => tokio::select! {
+                biased;
+                stored = storing => stored?,
+                never = end_if_frozen(&self.target, open.session.pid(), &self.stream, SLOW) => match never {},
+            },
+        };
         open.seen = totals.watermark;
         self.status.update(totals);
         self.count(&result);
@@ -200,7 +209,7 @@ impl Writer {
     /// log has delivered up to its last one.
     fn check_that_nothing_is_left_out(&self, batch: &Batch) {
         let delivered = self
-            .spool
+            .log
             .delivered(self.stream.number, batch.last_sequence());
         let records = batch.record_count();
         if records != delivered {
