@@ -81,6 +81,7 @@ mod schema;
 mod sealing;
 mod segment;
 mod settings;
+mod shared_log;
 mod ship;
 mod shutdown;
 mod signals;

@@ -1,0 +1,159 @@
+//! The program as a process, and events for it.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use recsys_ingest::tenants::role::Role;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::settings::{PEPPER, key};
+use super::{Broker, Database, SOON};
+
+/// A running `recsys-ingest-kafka serve`; dropping it kills the process.
+pub struct Process {
+    child: Child,
+    log: Arc<Mutex<String>>,
+    address: String,
+    http: reqwest::Client,
+    _directory: TempDir,
+}
+
+/// The answer to a body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sent {
+    pub status: u16,
+    pub body: Value,
+}
+
+impl Process {
+    /// Starts a process with a role, and waits until it is ready.
+    pub fn serve(broker: &Broker, database: &Database, prefix: &str, role: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let spool = directory.path().display().to_string();
+        let flags = [
+            ("--log", "kafka"),
+            ("--role", role),
+            ("--kafka-brokers", broker.address()),
+            ("--kafka-topic-prefix", prefix),
+            ("--kafka-partitions", "2"),
+            ("--spool-dir", &spool),
+            ("--spool-disk-reserve", "0B"),
+            ("--listen", "127.0.0.1:0"),
+            ("--database-url", database.url()),
+            ("--api-key-hash-secret", PEPPER),
+            ("--exposure-hash-salt", "salt"),
+            ("--horizon-past", "20000d"),
+            ("--horizon-future", "20000d"),
+            ("--commit-timeout", "60s"),
+            ("--shutdown-grace", "20s"),
+            ("--log-format", "json"),
+        ];
+        let mut child = Command::new(env!("CARGO_BIN_EXE_recsys-ingest-kafka"))
+            .arg("serve")
+            .args(flags.map(|(flag, value)| format!("{flag}={value}")))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = Arc::new(Mutex::new(String::new()));
+        let (stderr, shared) = (child.stderr.take().unwrap(), Arc::clone(&log));
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                let mut log = shared.lock().unwrap();
+                log.push_str(&line);
+                log.push('\n');
+            }
+        });
+        let mut process = Self {
+            child,
+            log,
+            address: String::new(),
+            http: reqwest::Client::builder().no_proxy().build().unwrap(),
+            _directory: directory,
+        };
+        process.wait_for("ready");
+        let listening = process.wait_for("listening");
+        process.address = listening["address"].as_str().unwrap().to_owned();
+        process
+    }
+
+    /// Waits for a message in the log; returns its line.
+    pub fn wait_for(&self, message: &str) -> Value {
+        let started = Instant::now();
+        loop {
+            let log = self.log();
+            let lines = log
+                .lines()
+                .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            let mut lines = lines.filter(|line| {
+                line["message"]
+                    .as_str()
+                    .is_some_and(|said| said.starts_with(message))
+            });
+            if let Some(line) = lines.next() {
+                return line;
+            }
+            assert!(started.elapsed() < SOON, "no \"{message}\" in {log}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Posts a body of interactions.
+    pub async fn post(&self, body: &Value, ack: &str) -> Sent {
+        let url = format!("http://{}/v1/interactions?ack={ack}", self.address);
+        let request = self
+            .http
+            .post(url)
+            .header("x-api-key", key("demo", Role::Ingest));
+        let answer = request.json(body).send().await.unwrap();
+        let status = answer.status().as_u16();
+        let body = answer.json().await.unwrap_or(Value::Null);
+        Sent { status, body }
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id()).unwrap();
+        kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
+    }
+
+    /// Ends it as a crash would.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Asks it to stop, and waits; returns whether it ended as it should.
+    pub fn stop(mut self) -> bool {
+        self.signal(Signal::TERM);
+        self.child.wait().unwrap().success()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// A body of `count` interactions. Those of another `number` are others.
+pub fn body(number: usize, count: usize) -> Value {
+    let event = |at: usize| {
+        json!({
+            "event_id": format!("{number}-{at}"), "occurred_at": "2026-03-10T08:00:00Z",
+            "event_type": "click", "item_id": "a"
+        })
+    };
+    Value::Array((0..count).map(event).collect())
+}
