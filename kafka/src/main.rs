@@ -19,6 +19,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Result;
+use clap::error::ErrorKind;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser};
 use recsys_ingest::config::Serve;
 use recsys_ingest::config::environment;
@@ -27,7 +28,7 @@ use recsys_ingest::service::engine::LocalSpool;
 use recsys_ingest::{cli, logging};
 
 use engine::KafkaLog;
-use settings::{Kafka, Kind};
+use settings::{Kafka, Kind, Role};
 
 /// mimalloc: many small buffers are allocated on one thread and freed on another.
 #[global_allocator]
@@ -71,8 +72,19 @@ fn main() -> ExitCode {
 
 fn serve(arguments: impl Iterator<Item = OsString>) -> clap::error::Result<Result<u8>> {
     let command = ServeOnKafka::command();
-    let ServeOnKafka { serve, kafka, log } =
-        ServeOnKafka::from_arg_matches(&environment::read(&command, arguments)?)?;
+    let ServeOnKafka {
+        mut serve,
+        kafka,
+        log,
+    } = ServeOnKafka::from_arg_matches(&environment::read(&command, arguments)?)?;
+    if kafka.log == Kind::Spool && kafka.role != Role::All {
+        let text = "--role is for --log kafka: with the spool an instance does everything\n";
+        return Err(ServeOnKafka::command().error(ErrorKind::ArgumentConflict, text));
+    }
+    if kafka.log == Kind::Kafka {
+        // Lanes share the memory for batches, and Postgres's connections are counted: both by writers.
+        serve.store.writers = u8::try_from(kafka.kafka_partitions.min(8)).unwrap_or(8);
+    }
     Ok(match kafka.log {
         Kind::Spool => cli::serve_on(LocalSpool, serve, &log),
         Kind::Kafka => cli::serve_on(KafkaLog::new(kafka), serve, &log),

@@ -206,12 +206,13 @@ impl Reader {
         let mut from = TopicPartitionList::new();
         from.add_partition_offset(topic, number, Offset::Offset(next))
             .with_context(doing)?;
+        // First its own queue: the library keeps to it from the first message on.
+        let queue = self.consumer.split_partition_queue(topic, number);
+        ensure!(queue.is_some(), "{}: it has no queue", doing());
         self.consumer
             .incremental_assign(&from)
             .with_context(doing)?;
-        // At once: what the library fetches before this goes to the queue of all partitions.
-        self.queue = self.consumer.split_partition_queue(topic, number);
-        ensure!(self.queue.is_some(), "{}: it has no queue", doing());
+        self.queue = queue;
         Ok(())
     }
 

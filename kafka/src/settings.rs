@@ -171,6 +171,23 @@ mod tests {
     }
 
     #[test]
+    fn the_page_has_every_setting_with_its_variable_and_default() {
+        let page = include_str!("../../docs/kafka.md");
+        let command = Kafka::augment_args(clap::Command::new("serve"));
+        for setting in command.get_arguments() {
+            let flag = setting.get_long().expect("a flag");
+            let variable = setting.get_env().and_then(|name| name.to_str());
+            let row = format!("| `--{flag}` | `{}` |", variable.expect("a variable"));
+            let found = page.lines().find(|line| line.starts_with(&row));
+            let line = found.unwrap_or_else(|| panic!("docs/kafka.md has no row {row}"));
+            for value in setting.get_default_values() {
+                let value = format!("| `{}` |", value.to_string_lossy());
+                assert!(line.contains(&value), "{line}: not {value}");
+            }
+        }
+    }
+
+    #[test]
     fn a_property_that_is_none_or_is_ours_is_refused_by_name() {
         for (given, said) in [
             ("linger.ms", "NAME=VALUE"),
