@@ -214,7 +214,9 @@ impl Delivery {
         };
         match pending.durable {
             // The receiver may be gone.
-            Some(durable) => drop(durable.send(answer)),
+            Some(durable) => {
+                durable.send(answer).ok();
+            }
             None if answer.is_err() => {
                 refused.fetch_add(1, Ordering::Relaxed);
             }

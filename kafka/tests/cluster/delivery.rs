@@ -123,15 +123,16 @@ async fn another_writer_takes_over_from_one_that_is_killed_and_from_one_that_is_
     post("committed").await;
     // Frozen in the middle of a transaction: its session holds the row of the ledger.
     let locker = database.connect().await;
-    let lock = "BEGIN; LOCK TABLE interaction_events IN SHARE MODE";
+    let lock = "BEGIN; SELECT FROM ingest_ledger FOR UPDATE";
     locker.batch_execute(lock).await.unwrap();
     for _ in 0..3 {
         post("durable").await;
     }
     let expected = post("durable").await;
-    let copying = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'COPY%' AND wait_event_type = 'Lock'";
-    eventually("batches behind the lock", async || {
-        one::<i64>(&client, copying).await > 0
+    let entering = "SELECT count(*) FROM pg_stat_activity
+                     WHERE query LIKE '%UPDATE ingest_ledger%' AND wait_event_type = 'Lock'";
+    eventually("a batch of each writer behind the lock", async || {
+        one::<i64>(&client, entering).await >= 2
     })
     .await;
     first.signal(Signal::STOP);

@@ -2,6 +2,11 @@
 //!
 //! Needs Java and Maven, which fetches the broker's jars once; where one is missing the tests are
 //! skipped with a sentence. Run with `cargo test -p recsys-ingest-kafka --test cluster`.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "in a test a panic is the report, tasks end with their test"
+)]
 
 mod delivery;
 mod harness;
