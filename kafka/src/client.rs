@@ -125,7 +125,7 @@ pub fn consumer(properties: &[(String, String)], group: &str) -> ClientConfig {
     let mut config = self::config(properties);
     for (name, value) in [
         // For each stream that is read.
-        ("queued.max.messages.kbytes", "8192"),
+        ("queued.max.messages.kbytes", "4096"),
         ("fetch.wait.max.ms", "100"),
     ] {
         if config.get(name).is_none() {

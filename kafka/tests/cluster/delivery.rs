@@ -32,10 +32,10 @@ fn whole(count: usize) -> i64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_says_what_became_of_the_events_over_two_processes() {
-    let Some(broker) = broker() else { return };
+    let Some(broker) = broker().await else { return };
     let database = Database::with_tenants().await;
-    let writer = Process::serve(broker, &database, "answers", "writer");
-    let intake = Process::serve(broker, &database, "answers", "intake");
+    let writer = Process::serve(&broker, &database, "answers", "writer");
+    let intake = Process::serve(&broker, &database, "answers", "intake");
     let sent = intake.post(&body(0, EVENTS), "committed").await;
     assert_eq!(sent.status, 200, "{:?}\n{}", sent.body, intake.log());
     assert_eq!(sent.body["ack"], "committed", "{:?}", sent.body);
@@ -68,12 +68,12 @@ async fn an_answer_says_what_became_of_the_events_over_two_processes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_event_is_stored_once_over_kills_of_the_writer() {
-    let Some(broker) = broker() else { return };
+    let Some(broker) = broker().await else { return };
     let database = Database::with_tenants().await;
-    let intake = Process::serve(broker, &database, "kills", "intake");
+    let intake = Process::serve(&broker, &database, "kills", "intake");
     let mut sent = 0;
     for round in 0..4 {
-        let writer = Process::serve(broker, &database, "kills", "writer");
+        let writer = Process::serve(&broker, &database, "kills", "writer");
         let before = rows(&database).await;
         for _ in 0..40 {
             let answer = intake.post(&body(sent, EVENTS), "durable").await;
@@ -97,16 +97,16 @@ async fn each_event_is_stored_once_over_kills_of_the_writer() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_writer_takes_over_from_one_that_is_killed_and_from_one_that_is_frozen() {
-    let Some(broker) = broker() else { return };
+    let Some(broker) = broker().await else { return };
     let database = Database::with_tenants().await;
-    let intake = Process::serve(broker, &database, "leases", "intake");
-    let first = Process::serve(broker, &database, "leases", "writer");
+    let intake = Process::serve(&broker, &database, "leases", "intake");
+    let first = Process::serve(&broker, &database, "leases", "writer");
     let client = database.connect().await;
     let holders =
         "SELECT count(DISTINCT reader) FROM ingest_leases WHERE until > clock_timestamp()";
     let held = "SELECT count(*) FROM ingest_leases WHERE until > clock_timestamp()";
     eventually("all leases", async || one::<i64>(&client, held).await == 6).await;
-    let second = Process::serve(broker, &database, "leases", "writer");
+    let second = Process::serve(&broker, &database, "leases", "writer");
     eventually("a share for each", async || {
         one::<i64>(&client, holders).await == 2 && one::<i64>(&client, held).await == 6
     })
@@ -165,4 +165,37 @@ async fn another_writer_takes_over_from_one_that_is_killed_and_from_one_that_is_
     assert_eq!(rows(&database).await, expected);
     assert!(first.stop());
     assert_eq!(ledger(&database).await, (expected, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_broker_is_away_events_are_refused_and_sent_again_they_are_stored_once() {
+    let Some(mut broker) = broker().await else {
+        return;
+    };
+    let database = Database::with_tenants().await;
+    let service = Process::serve(&broker, &database, "away", "all");
+    let sent = service.post(&body(0, EVENTS), "committed").await;
+    assert_eq!(sent.status, 200, "{:?}\n{}", sent.body, service.log());
+    broker.kill();
+    // The first may wait for the message's timeout, the others are refused before they are read.
+    for number in 1..4 {
+        let refused = service.post(&body(number, EVENTS), "durable").await;
+        assert_eq!(refused.status, 503, "{:?}", refused.body);
+        assert_eq!(refused.body["code"], "log_away", "{:?}", refused.body);
+        assert!(refused.has_retry_after);
+    }
+    broker.run();
+    eventually("events to be taken again", async || {
+        service.post(&body(9, 1), "durable").await.status == 202
+    })
+    .await;
+    for number in 1..4 {
+        let again = service.post(&body(number, EVENTS), "committed").await;
+        assert_eq!(again.status, 200, "{:?}\n{}", again.body, service.log());
+    }
+    eventually("all rows", async || {
+        rows(&database).await == whole(4 * EVENTS + 1)
+    })
+    .await;
+    assert!(service.stop());
 }

@@ -1,39 +1,45 @@
 //! One Kafka broker, which is its own controller, on loopback. It ends with this process, even if
 //! that is killed.
 
+use std::fs::OpenOptions;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use tempfile::TempDir;
+use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
 const POM: &str = include_str!("../pom.xml");
 const SUMS: &str = include_str!("../jars.sha256");
 
+/// The id of the cluster, which the broker's data is bound to.
+const CLUSTER: &str = "4L6g3nShT-eMCtK--X86sw";
+
 /// Kills the broker once standard input ends.
-const UNTIL_STDIN_ENDS: &str = "\"$@\" & pid=$!; read -r _; kill -9 $pid";
+const UNTIL_STDIN_ENDS: &str = "\"$@\" < /dev/null & pid=$!; read -r _; kill -9 $pid; wait $pid";
 
 /// A broker.
 pub struct Broker {
-    shell: Child,
+    shell: Option<Child>,
+    /// The broker's program and arguments.
+    command: Vec<String>,
     address: String,
-    dir: TempDir,
+    dir: PathBuf,
 }
 
-/// The broker that the tests share; `None`, with a sentence, where Java or Maven are missing.
-pub fn broker() -> Option<&'static Broker> {
-    static SHARED: OnceLock<Option<Broker>> = OnceLock::new();
-    SHARED.get_or_init(Broker::start).as_ref()
+/// The broker, for one test at a time; `None`, with a sentence, where Java or Maven are missing.
+pub async fn broker() -> Option<MutexGuard<'static, Broker>> {
+    static SHARED: OnceCell<Option<Mutex<Broker>>> = OnceCell::const_new();
+    let starting = || async { tokio::task::block_in_place(Broker::start).map(Mutex::new) };
+    Some(SHARED.get_or_init(starting).await.as_ref()?.lock().await)
 }
 
 impl Broker {
     /// Starts a broker with an empty log.
-    pub fn start() -> Option<Self> {
-        for (program, argument) in [("java", "-version"), ("mvn", "-version")] {
+    fn start() -> Option<Self> {
+        for program in ["java", "mvn"] {
             let ran = Command::new(program)
-                .arg(argument)
+                .arg("-version")
                 .stdout(Stdio::null())
                 .stderr(Stdio::null())
                 .status();
@@ -43,10 +49,13 @@ impl Broker {
             }
         }
         let jars = jars();
-        let dir = tempfile::tempdir().unwrap();
+        // One at a time in a target directory; what the last run left is removed.
+        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("kafka-broker");
+        std::fs::remove_dir_all(&dir).ok();
+        std::fs::create_dir_all(&dir).unwrap();
         let (port, controller) = (free_port(), free_port());
-        let properties = dir.path().join("server.properties");
-        let data = dir.path().join("data");
+        let properties = dir.join("server.properties");
+        let data = dir.join("data");
         std::fs::write(
             &properties,
             format!(
@@ -69,53 +78,70 @@ impl Broker {
             ),
         )
         .unwrap();
-        let classes = format!("{}/*", jars.display());
-        let java = |main: &str| {
-            vec![
-                "java".to_owned(),
-                "-Xmx256m".to_owned(),
-                "-XX:+UseSerialGC".to_owned(),
-                "-XX:TieredStopAtLevel=1".to_owned(),
-                "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn".to_owned(),
-                "-cp".to_owned(),
-                classes.clone(),
-                main.to_owned(),
-            ]
+        let java = |main: &str, arguments: &[&str]| {
+            let classes = format!("{}/*", jars.display());
+            let options = [
+                "java",
+                "-Xmx256m",
+                "-XX:+UseSerialGC",
+                "-XX:TieredStopAtLevel=1",
+                "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+                "-cp",
+                &classes,
+                main,
+            ];
+            let all = options.iter().chain(arguments);
+            all.map(|&word| word.to_owned()).collect::<Vec<String>>()
         };
-        let tool = java("kafka.tools.StorageTool");
-        let formatted = Command::new(&tool[0])
-            .args(&tool[1..])
-            .args([
-                "format", "--cluster-id", "4L6g3nShT-eMCtK--X86sw", "--config",
-            ])
-            .arg(&properties)
-            .output()
-            .unwrap();
+        let properties = properties.display().to_string();
+        let format = ["format", "--cluster-id", CLUSTER, "--config", &properties];
+        let format = java("kafka.tools.StorageTool", &format);
+        let formatted = Command::new(&format[0]).args(&format[1..]).output();
+        let formatted = formatted.unwrap();
         assert!(formatted.status.success(), "{formatted:?}");
-        let shell = Command::new("/bin/sh")
-            .args(["-c", UNTIL_STDIN_ENDS, "sh"])
-            .args(java("kafka.Kafka"))
-            .arg(&properties)
-            .stdin(Stdio::piped())
-            .stdout(std::fs::File::create(dir.path().join("out")).unwrap())
-            .stderr(std::fs::File::create(dir.path().join("err")).unwrap())
-            .spawn()
-            .unwrap();
-        let broker = Self {
-            shell,
+        let mut broker = Self {
+            shell: None,
+            command: java("kafka.Kafka", &[&properties]),
             address: format!("127.0.0.1:{port}"),
             dir,
         };
+        broker.run();
+        Some(broker)
+    }
+
+    /// Starts it on what it has, and waits until it listens.
+    pub fn run(&mut self) {
+        let output = |name| {
+            let mut options = OpenOptions::new();
+            let file = options.create(true).append(true);
+            file.open(self.dir.join(name)).unwrap()
+        };
+        let shell = Command::new("/bin/sh")
+            .args(["-c", UNTIL_STDIN_ENDS, "sh"])
+            .args(&self.command)
+            .stdin(Stdio::piped())
+            .stdout(output("out"))
+            .stderr(output("err"))
+            .spawn()
+            .unwrap();
+        self.shell = Some(shell);
         let started = Instant::now();
-        while TcpStream::connect(&broker.address).is_err() {
+        while TcpStream::connect(&self.address).is_err() {
             assert!(
                 started.elapsed() < super::SOON,
                 "the broker does not start: {}",
-                broker.log()
+                self.log()
             );
             std::thread::sleep(Duration::from_millis(100));
         }
-        Some(broker)
+    }
+
+    /// Ends it as a crash would.
+    pub fn kill(&mut self) {
+        if let Some(mut shell) = self.shell.take() {
+            drop(shell.stdin.take());
+            shell.wait().unwrap();
+        }
     }
 
     /// Its HOST:PORT.
@@ -125,15 +151,14 @@ impl Broker {
 
     /// What it has logged.
     pub fn log(&self) -> String {
-        let read = |name| std::fs::read_to_string(self.dir.path().join(name)).unwrap_or_default();
+        let read = |name| std::fs::read_to_string(self.dir.join(name)).unwrap_or_default();
         format!("{}{}", read("out"), read("err"))
     }
 }
 
 impl Drop for Broker {
     fn drop(&mut self) {
-        drop(self.shell.stdin.take());
-        self.shell.wait().ok();
+        self.kill();
     }
 }
 

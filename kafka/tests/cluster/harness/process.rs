@@ -26,6 +26,8 @@ pub struct Process {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sent {
     pub status: u16,
+    /// Whether the answer says when to come again.
+    pub has_retry_after: bool,
     pub body: Value,
 }
 
@@ -117,8 +119,13 @@ impl Process {
             .header("x-api-key", key("demo", Role::Ingest));
         let answer = request.json(body).send().await.unwrap();
         let status = answer.status().as_u16();
+        let has_retry_after = answer.headers().contains_key("retry-after");
         let body = answer.json().await.unwrap_or(Value::Null);
-        Sent { status, body }
+        Sent {
+            status,
+            has_retry_after,
+            body,
+        }
     }
 
     /// Sends a signal.
