@@ -6,7 +6,7 @@ use std::time::Instant;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::harness::{Database, Process, body, broker, eventually, one};
+use crate::harness::{Database, Process, assert_verified, body, broker, eventually, one};
 
 /// Events of a body.
 const EVENTS: usize = 10;
@@ -93,6 +93,7 @@ async fn each_event_is_stored_once_over_kills_of_the_writer() {
     let expected = whole(sent * EVENTS);
     assert_eq!(rows(&database).await, expected);
     assert_eq!(ledger(&database).await, (expected, 0));
+    assert_verified(&database);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -165,6 +166,7 @@ async fn another_writer_takes_over_from_one_that_is_killed_and_from_one_that_is_
     assert_eq!(rows(&database).await, expected);
     assert!(first.stop());
     assert_eq!(ledger(&database).await, (expected, 0));
+    assert_verified(&database);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -198,4 +200,5 @@ async fn while_the_broker_is_away_events_are_refused_and_sent_again_they_are_sto
     })
     .await;
     assert!(service.stop());
+    assert_verified(&database);
 }

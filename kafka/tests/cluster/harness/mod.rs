@@ -12,7 +12,7 @@ mod settings;
 
 pub use broker::{Broker, broker};
 pub use database::{Database, one};
-pub use process::{Process, Sent, body};
+pub use process::{Process, assert_verified, body};
 
 use std::time::{Duration, Instant};
 

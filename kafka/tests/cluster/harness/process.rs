@@ -154,6 +154,15 @@ impl Drop for Process {
     }
 }
 
+/// Runs `verify` on the ledger and the tables; fails unless they agree.
+pub fn assert_verified(database: &Database) {
+    let verified = Command::new(env!("CARGO_BIN_EXE_recsys-ingest-kafka"))
+        .args(["verify", "--skip-spool", "--database-url", database.url()])
+        .output()
+        .unwrap();
+    assert!(verified.status.success(), "{verified:?}");
+}
+
 /// A body of `count` interactions. Those of another `number` are others.
 pub fn body(number: usize, count: usize) -> Value {
     let event = |at: usize| {
