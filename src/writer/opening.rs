@@ -136,7 +136,9 @@ impl Opening {
             return;
         }
         if self.log.is_shared() {
-            info!("another writer stores the events of this stream now");
+            info!(
+                "another writer stores the events of this stream now, or the database was restored"
+            );
             self.fenced.cancel();
             return;
         }

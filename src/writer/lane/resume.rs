@@ -91,6 +91,8 @@ impl Writer {
                     };
                     return Ok((open, decision));
                 }
+                // The database was restored, and the log still has what it lost: begin again there.
+                Decision::TakeOver if self.log.is_shared() => return Err(Error::Fenced(None)),
                 // This ends: each take-over gives a higher epoch than the row had.
                 Decision::TakeOver => held = self.take(&session, Some(held.me.epoch)).await?,
                 Decision::Fenced => return Err(Error::Fenced(row.and_then(|row| row.holder))),
