@@ -21,7 +21,7 @@ use uuid::Uuid;
 use crate::client::{Context, MESSAGE_TIMEOUT_MS};
 use crate::header::{Header, NAME};
 use crate::replies::Waiting;
-use crate::topics::Topics;
+use crate::topics::{Topic, Topics};
 
 /// Pause while librdkafka's queue is full.
 const FULL_PAUSE: Duration = Duration::from_millis(2);
@@ -72,17 +72,28 @@ pub struct Delivery {
     pub turns: Turns,
 }
 
-/// Partitions of a topic take turns, without those that have no leader.
+/// Partitions of a topic take turns, without those that have no leader and those that were added since
+/// the start: the writers may not know them yet.
 pub struct Turns {
-    topics: Vec<(String, AtomicU32)>,
+    topics: Vec<TopicTurns>,
+}
+
+struct TopicTurns {
+    name: String,
+    partitions: i32,
+    turn: AtomicU32,
 }
 
 impl Turns {
     /// Turns of the partitions of these topics.
     pub fn new(topics: &Topics) -> Self {
-        let names = topics.events.iter().map(|topic| topic.name.clone());
+        let of = |topic: &Topic| TopicTurns {
+            name: topic.name.clone(),
+            partitions: topic.partitions.into(),
+            turn: AtomicU32::new(0),
+        };
         Self {
-            topics: names.map(|name| (name, AtomicU32::new(0))).collect(),
+            topics: topics.events.iter().map(of).collect(),
         }
     }
 }
@@ -95,10 +106,12 @@ impl Partitioner for Turns {
         partitions: i32,
         has_leader: impl Fn(i32) -> bool,
     ) -> i32 {
-        let turn = self.topics.iter().find(|(name, _)| name == topic);
-        let turn = turn.map_or(0, |(_, turn)| turn.fetch_add(1, Ordering::Relaxed));
-        let count = u32::try_from(partitions).unwrap_or(1).max(1);
-        let from = i32::try_from(turn % count).unwrap_or(0);
+        let Some(known) = self.topics.iter().find(|known| known.name == topic) else {
+            return 0;
+        };
+        let partitions = partitions.min(known.partitions).max(1);
+        let turn = known.turn.fetch_add(1, Ordering::Relaxed);
+        let from = i32::try_from(turn % partitions.unsigned_abs()).unwrap_or(0);
         let mut order = (0..partitions).map(|step| (from + step) % partitions);
         // If none has a leader, the message waits for one.
         order
@@ -257,11 +270,13 @@ mod tests {
 
     #[test]
     fn partitions_take_turns_topic_by_topic_without_those_that_have_no_leader() {
+        let of = |name: &str, partitions, turn| TopicTurns {
+            name: name.to_owned(),
+            partitions,
+            turn: AtomicU32::new(turn),
+        };
         let turns = Turns {
-            topics: vec![
-                ("a".to_owned(), AtomicU32::new(0)),
-                ("b".to_owned(), AtomicU32::new(u32::MAX)),
-            ],
+            topics: vec![of("a", 3, 0), of("b", 3, u32::MAX)],
         };
         let next = |topic: &str, dead: &[i32]| {
             turns.partition(topic, None, 3, |partition| !dead.contains(&partition))
@@ -272,6 +287,10 @@ mod tests {
         assert_eq!((next("b", &[]), next("a", &[])), (0, 1));
         assert_eq!(next("a", &[2]), 0);
         assert_eq!(next("a", &[0, 1, 2]), 0, "all wait for a leader");
-        assert_eq!(turns.partition("b", None, 1, |_| true), 0);
+        // Partitions that were added later are not known to the writers.
+        let all: Vec<i32> = (0..3)
+            .map(|_| turns.partition("b", None, 9, |_| true))
+            .collect();
+        assert_eq!(all, [0, 1, 2]);
     }
 }
