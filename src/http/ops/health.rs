@@ -231,13 +231,13 @@ pub(in crate::http) fn judge(app: &App, is_public: bool) -> Judgement {
     let room = app.admission.has_room(TYPICAL_BODY_BYTES.min(largest));
     let fenced_off = room == Err(Overload::FencedOff);
     match room {
-        Ok(()) => {}
+        // One that only stores is ready to do that.
+        Ok(()) | Err(Overload::NotHere) => {}
         Err(
             reason @ (Overload::Disk
             | Overload::Stalled
             | Overload::Gone
-            | Overload::Away
-            | Overload::NotHere),
+            | Overload::Away),
         ) => {
             reasons.push(reason.to_string().into());
         }
