@@ -101,18 +101,18 @@ impl Writer {
             ErrorKind::Fault => {
                 pause = jittered(FAULT_BACKOFF);
                 if self.status.set(Health::Fault) < Health::Fault {
-                    error!(error = %ErrorChain(error), "cannot store events until this is mended; they are kept in the spool");
+                    error!(error = %ErrorChain(error), "cannot store events until this is mended; they are kept");
                 }
             }
             ErrorKind::Undecided => {
                 if self.status.set(Health::Undecided) < Health::Undecided {
-                    warn!(error = %ErrorChain(error), "cannot tell yet whether rows or the table are at fault; they are kept in the spool");
+                    warn!(error = %ErrorChain(error), "cannot tell yet whether rows or the table are at fault; they are kept");
                 }
             }
             ErrorKind::NoPartition => debug!("a partition is gone; making it again"),
             ErrorKind::Away | ErrorKind::Duplicate | ErrorKind::RejectedRow(_) => {
                 if self.status.set(Health::Away) < Health::Away {
-                    warn!(error = %ErrorChain(error), "cannot store events now, retrying; they are kept in the spool");
+                    warn!(error = %ErrorChain(error), "cannot store events now, retrying; they are kept");
                 }
             }
         }
