@@ -17,7 +17,7 @@ COPY crates crates
 COPY kafka kafka
 COPY loadtest loadtest
 COPY .ci/dist .ci/dist
-RUN .ci/dist
+RUN .ci/dist && strip target/pgo/recsys-ingest
 
 FROM debian:bookworm-slim
 RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates \
@@ -28,6 +28,10 @@ USER 10001
 WORKDIR /var/lib/recsys-ingest
 ENV INGEST_LISTEN=0.0.0.0:8080 LOG_FORMAT=json
 EXPOSE 8080
+# The spool. The root file system may be read-only.
+VOLUME /var/lib/recsys-ingest
+# The image has no HTTP client, and this is all that it would be for.
+HEALTHCHECK --interval=10s --timeout=3s --start-period=60s CMD ["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/${INGEST_LISTEN##*:} && printf 'GET /healthz HTTP/1.0\\r\\n\\r\\n' >&3 && head -n 1 <&3 | grep -q ' 200 '"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["recsys-ingest"]
 CMD ["serve"]

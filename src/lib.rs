@@ -33,6 +33,7 @@ pub mod postgres;
 mod backoff;
 pub mod clock;
 pub(crate) mod drain_rate;
+pub(crate) mod exposition;
 pub mod finding;
 pub mod logging;
 pub mod metrics;

@@ -2,7 +2,8 @@
 //
 // [Client.Log] copies a line into memory and returns. Lines go out in compressed batches, are
 // sent again until the service has them on its disk, and move to files while it is away. A line
-// without an event_id gets one when it is logged, so a batch that is sent twice is stored once.
+// without an event_id gets one when it is logged, and one whose id tells no time gets its time, so a
+// batch that is sent twice is stored once.
 //
 //	client, err := ingest.New(ingest.Config{URL: "http://127.0.0.1:8080", Key: key, SpillDir: dir})
 //	…
@@ -27,6 +28,7 @@ import (
 const (
 	Exposures    = "/v1/exposures"
 	Interactions = "/v1/interactions"
+	Assignments  = "/v1/assignments"
 )
 
 var (
@@ -45,7 +47,7 @@ type Config struct {
 	URL string
 	// Key is an API key that may post to Path.
 	Key string
-	// Path is the endpoint: Exposures (the default) or Interactions.
+	// Path is the endpoint: Exposures (the default), Interactions or Assignments.
 	Path string
 
 	// MemoryBytes bounds the lines that wait in memory; 16 MiB if zero.
@@ -114,7 +116,9 @@ type Stats struct {
 type Client struct {
 	config Config
 	target string
-	files  *spill
+	// timeHead is what the time of an event without one begins with.
+	timeHead string
+	files    *spill
 
 	wake   chan struct{} // the sender has something to look at
 	move   chan struct{} // the mover has something to look at
@@ -143,8 +147,8 @@ func New(config Config) (*Client, error) {
 	if config.Path == "" {
 		config.Path = Exposures
 	}
-	if config.Path != Exposures && config.Path != Interactions {
-		return nil, fmt.Errorf("ingest: Config.Path %q is neither %s nor %s", config.Path, Exposures, Interactions)
+	if config.Path != Exposures && config.Path != Interactions && config.Path != Assignments {
+		return nil, fmt.Errorf("ingest: Config.Path %q is none of %s, %s and %s", config.Path, Exposures, Interactions, Assignments)
 	}
 	for value, standard := range map[*int]int{&config.MemoryBytes: 16 << 20, &config.BatchBytes: 256 << 10} {
 		if *value <= 0 {
@@ -169,15 +173,19 @@ func New(config Config) (*Client, error) {
 	}
 	life, giveUp := context.WithCancel(context.Background())
 	client := &Client{
-		config: config,
-		target: base.JoinPath(config.Path).String() + "?ack=durable",
-		files:  files,
-		wake:   make(chan struct{}, 1),
-		move:   make(chan struct{}, 1),
-		ended:  make(chan struct{}),
-		moved:  make(chan struct{}),
-		life:   life,
-		giveUp: giveUp,
+		config:   config,
+		target:   base.JoinPath(config.Path).String() + "?ack=durable",
+		timeHead: eventTime,
+		files:    files,
+		wake:     make(chan struct{}, 1),
+		move:     make(chan struct{}, 1),
+		ended:    make(chan struct{}),
+		moved:    make(chan struct{}),
+		life:     life,
+		giveUp:   giveUp,
+	}
+	if config.Path == Assignments {
+		client.timeHead = assignmentTime
 	}
 	client.queue.batchBytes = config.BatchBytes
 	go client.send()
@@ -202,10 +210,10 @@ func (c *Client) Log(_ context.Context, line []byte) error {
 	if len(line) == 0 {
 		return c.dropped(errors.New("ingest: the event is empty"))
 	}
-	place, stamped := stampPlace(line)
+	missing, stamped := stampOf(line, c.timeHead)
 	size := len(line) + 1
 	if stamped {
-		size += stampBytes
+		size += missing.bytes()
 	}
 	if size > c.config.BatchBytes {
 		return c.dropped(ErrTooLarge)
@@ -222,7 +230,7 @@ func (c *Client) Log(_ context.Context, line []byte) error {
 	}
 	into := c.queue.room(size)
 	if stamped {
-		into = appendStamped(into, line, place)
+		into = appendStamped(into, line, missing)
 	} else {
 		into = append(into, line...)
 	}

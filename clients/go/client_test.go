@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"slices"
@@ -99,6 +100,68 @@ func TestABodyThatIsTooLargeIsSplit(t *testing.T) {
 	service.stored(100)
 	if len(told) != 1 || len(told[0].Line) < 9_000_000 || told[0].Code != "body_too_large" {
 		t.Fatalf("%d told, %+v", len(told), client.Stats())
+	}
+}
+
+// losing forwards to the service, and breaks off instead of the first answers.
+func losing(t *testing.T, service *service, answers int) string {
+	lost := 0
+	return listen(t, &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		forward := r.Clone(r.Context())
+		forward.RequestURI, forward.URL.Scheme, forward.URL.Host = "", "http", service.address
+		reply, err := http.DefaultTransport.RoundTrip(forward)
+		if err == nil {
+			defer reply.Body.Close()
+		}
+		if err != nil || lost < answers {
+			lost++
+			panic(http.ErrAbortHandler)
+		}
+		w.WriteHeader(reply.StatusCode)
+		_, _ = io.Copy(w, reply.Body)
+	})})
+}
+
+func TestABatchWhoseAnswerIsLostIsStoredOnce(t *testing.T) {
+	service := start(t)
+	config := service.config()
+	config.URL = "http://" + losing(t, service, 2)
+	client := client(t, config)
+	for n, id := range []string{``, `"event_id":"order-7",`, `"event_id":"",`, `"event_id":null,"occurred_at":null,`,
+		`"event_id":"order-8","occurred_at":null,`} {
+		line := fmt.Sprintf(`{%s"event_type":"click","item_id":"%s/%d"}`, id, t.Name(), n)
+		if err := client.Log(background, []byte(line)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	closed(t, client)
+	service.stored(5)
+	if stats := client.Stats(); stats.Retries != 2 {
+		t.Fatalf("%+v", stats)
+	}
+}
+
+func TestAssignmentsGoToTheirEndpointAndAreStoredOnce(t *testing.T) {
+	service := start(t)
+	config := service.config()
+	config.URL, config.Path = "http://"+losing(t, service, 2), Assignments
+	client := client(t, config)
+	for n, more := range []string{`"event_id":"a-7"`, `"ts":"` + time.Now().UTC().Format(time.RFC3339) + `"`, `"user_id":"u"`} {
+		line := fmt.Sprintf(`{"experiment_id":"%s","variant":"B","request_id":"r%d",%s}`, t.Name(), n, more)
+		if err := client.Log(background, []byte(line)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	closed(t, client)
+	if stats := client.Stats(); stats.Delivered != 3 || stats.Rejected != 0 {
+		t.Fatalf("%+v", stats)
+	}
+	sql := fmt.Sprintf("SELECT count(*), count(DISTINCT request_id) FROM ingest_assignments WHERE experiment_id = '%s'", t.Name())
+	got := ""
+	for deadline := time.Now().Add(2 * time.Minute); got != "3|3"; time.Sleep(100 * time.Millisecond) {
+		if got = service.query(sql); time.Now().After(deadline) {
+			t.Fatal(got)
+		}
 	}
 }
 

@@ -7,43 +7,67 @@ import (
 	"time"
 )
 
-func TestALineWithoutAnEventIDGetsOne(t *testing.T) {
+func TestALineGetsTheIDAndTheTimeThatItLacks(t *testing.T) {
+	const v4, v7 = `"6f9619ff-8b86-4011-b42d-00c04fc964ff"`, `"01a21927-90b9-74e0-b680-c09b7e0e550e"`
 	cases := []struct {
-		line    string
-		stamped bool
+		line string
+		gets string
 	}{
-		{`{"a":1}`, true},
-		{`{"event_id":"x"}`, false},
-		{`{ "a" : [1,{"b":"}"}] , "event_id" : "x" }`, false},
-		{`{"event\u005fid":"x"}`, false},
-		{`{"a":{"event_id":"x"}}`, true},
-		{`{"a":"event_id"}`, true},
-		{`{"a":"\"event_id\":1"}`, true},
-		{`{"event_id\\":"x"}`, true},
-		{`{}`, false},
-		{`[1]`, false},
-		{`nonsense`, false},
-		{`{"a`, true},
+		{`{"a":1}`, "event_id"},
+		{`{"event_id":` + v7 + `}`, ""},
+		{`{"event_id":"x","occurred_at":"2026-05-24T10:00:00Z"}`, ""},
+		{`{"event_id":"x","timestamp" : "2026-05-24T10:00:00Z"}`, ""},
+		{`{"ts":"2026-05-24T10:00:00Z","event_id":"x"}`, ""},
+		{`{"event_id":"x"}`, "occurred_at"},
+		{`{"event_id":` + v4 + `,"occurred_at":null}`, "occurred_at"},
+		{`{"event_id":"x","meta":{"ts":1}}`, "occurred_at"},
+		{`{"event_id":"","occurred_at":"2026-05-24T10:00:00Z"}`, "event_id"},
+		{`{"event_id": null }`, "event_id"},
+		{`{"a":"b","event_id":" \t "}`, "event_id"},
+		{`{"event_id":5,"ts":1}`, ""},
+		{`{ "a" : [1,{"b":"}"}] , "event_id" : "x" , "ts":1}`, ""},
+		{`{"event\u005fid":"x","ts":1}`, ""},
+		{`{"a":{"event_id":"x"}}`, "event_id"},
+		{`{"a":"event_id"}`, "event_id"},
+		{`{"a":"\"event_id\":1"}`, "event_id"},
+		{`{"event_id\\":"x"}`, "event_id"},
+		{`{}`, ""},
+		{`[1]`, ""},
+		{`nonsense`, ""},
+		{`{"a`, "event_id"},
+		{`{"event_id":`, ""},
+		{`{"event_id":"`, ""},
 	}
 	for _, one := range cases {
 		line := []byte(one.line)
-		place, stamped := stampPlace(line)
-		if stamped != one.stamped {
-			t.Errorf("%s: stamped %v", line, stamped)
+		missing, stamped := stampOf(line, eventTime)
+		gets := ""
+		if stamped {
+			gets = map[bool]string{false: "event_id", true: "occurred_at"}[missing.isTime]
 		}
-		if !stamped || !json.Valid(line) {
+		if gets != one.gets && json.Valid(line) {
+			t.Errorf("%s: gets %q", line, gets)
+		}
+		if !stamped {
 			continue
 		}
-		with := appendStamped(nil, line, place)
-		if len(with) != len(line)+stampBytes {
-			t.Errorf("%s: %d bytes more, not %d", with, len(with)-len(line), stampBytes)
+		with := appendStamped(nil, line, missing)
+		if len(with) != len(line)+missing.bytes() {
+			t.Errorf("%s: %d bytes more, not %d", with, len(with)-len(line), missing.bytes())
+		}
+		if !json.Valid(line) {
+			continue
 		}
 		var before, after map[string]any
 		if err := json.Unmarshal(with, &after); err != nil {
 			t.Fatalf("%s: %v", with, err)
 		}
 		_ = json.Unmarshal(line, &before)
-		if after["event_id"] == nil || len(after) != len(before)+1 {
+		if text, ok := after[gets].(string); !ok || len(text) < 20 {
+			t.Errorf("%s became %s", line, with)
+		}
+		before[gets] = after[gets]
+		if len(after) != len(before) {
 			t.Errorf("%s became %s", line, with)
 		}
 	}

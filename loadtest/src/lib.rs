@@ -80,7 +80,9 @@ pub fn main() -> ExitCode {
             block_on(options.threads, until_stopped(&stop, load(&options, &stop)))
         }
         Command::Compare(options) => {
-            block_on(options.threads, compare::compare(*options)).map(code)
+            let (stop, threads) = (Stop::default(), options.threads);
+            let compared = compare::compare(*options, &stop);
+            block_on(threads, until_stopped(&stop, compared)).map(code)
         }
         Command::Sweep(options) => {
             let stop = Stop::default();

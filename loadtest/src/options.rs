@@ -74,7 +74,7 @@ pub struct RunOptions {
     /// How long to wait for the next of the acknowledged events to appear in the tables; the wait goes on while the service says that some are in its spool.
     #[arg(long, default_value_t = 30.0, value_name = "SECONDS", value_parser = parse_positive)]
     pub settle: f64,
-    /// Remove the rows of the run again, once they are checked; then `recsys-ingest verify` misses them.
+    /// Remove the rows of the run again, once they are checked, and book them in ingest_removed_rows, so that `recsys-ingest verify` still balances.
     #[arg(long, requires = "database_url")]
     pub cleanup: bool,
     #[command(flatten)]

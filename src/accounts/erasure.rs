@@ -6,6 +6,7 @@
 pub mod begin;
 pub mod export;
 pub(crate) mod leaf;
+mod pace;
 pub mod quarantined;
 pub mod rows;
 pub(crate) mod subjects;

@@ -7,6 +7,7 @@ use tokio_postgres::{Client, Error, Row, Transaction};
 use uuid::Uuid;
 
 use crate::event::table::Table;
+use crate::postgres::advisory_lock;
 
 /// For one stream, or for all. Cheap, so an idle lane can ask every other second whether it still
 /// holds its row; see [`Stream::read`] and `writer::decision`.
@@ -78,7 +79,8 @@ pub struct Totals {
     pub duplicates: u64,
     /// Rows that were quarantined.
     pub quarantined: u64,
-    /// Rows that an operator discarded from quarantine.
+    /// Rows that an operator accepted as lost, or, before that was booked in `ingest_removed_rows`,
+    /// discarded from quarantine.
     pub dropped: u64,
     /// Accepted rows that another lineage counts. Negative: rows of other copies of the spool that
     /// this row counts.
@@ -180,6 +182,19 @@ pub(crate) fn spool_lock(spool: Uuid, lineage: Uuid) -> i64 {
     let (_, spool) = spool.as_u64_pair();
     let (_, lineage) = lineage.as_u64_pair();
     i64::from_be_bytes((spool ^ lineage ^ u64::from_be_bytes(*b"ingestSP")).to_be_bytes())
+}
+
+/// A session that is connected as a lane of the spool, if there is one.
+///
+/// # Errors
+///
+/// When the connection is lost.
+pub async fn connected_for(
+    client: &Client,
+    spool: Uuid,
+    lineage: Uuid,
+) -> Result<Option<advisory_lock::Holder>, Error> {
+    advisory_lock::holder(client, spool_lock(spool, lineage)).await
 }
 
 /// The ledger rows of all streams of a spool, with their numbers.

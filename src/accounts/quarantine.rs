@@ -1,7 +1,6 @@
 //! What an operator does with quarantined rows.
 //!
-//! Invariant: a row leaves quarantine in the same transaction that stores it or counts it as
-//! dropped in the ledger.
+//! Invariant: a row leaves quarantine in the same transaction that stores it or books it as removed.
 
 pub mod retry;
 
@@ -13,6 +12,7 @@ use uuid::Uuid;
 
 use super::changes::{self, ChangedDays};
 use super::ledger::ADD;
+use super::removed::{self, Kind, QUARANTINE, Reason};
 use crate::event::row::rows::Rows;
 use crate::event::row_json::row_to_json;
 use crate::event::table::Table;
@@ -124,29 +124,37 @@ pub(crate) async fn waiting_in(client: &Client, table: Table, range: Range) -> R
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
-/// Discards rows. Returns how many.
-pub async fn discard(client: &mut Client, selection: &Selection) -> Result<u64> {
-    let mut dropped = 0;
-    for id in ids(client, selection).await? {
-        let transaction = client
-            .transaction()
-            .await
-            .context("cannot begin a transaction")?;
-        let removed = transaction
-            .query_opt(
-                "DELETE FROM ingest_quarantine WHERE id = $1 RETURNING table_name",
-                &[&id],
-            )
-            .await
-            .context("cannot remove a row from quarantine")?;
-        if let Some(row) = removed {
-            let table = table_named(row.get(0))?;
-            enter(&transaction, table, [0, 0, 1]).await?;
-            transaction.commit().await.context("cannot commit")?;
-            dropped += 1;
+/// Discards rows, all or none, and books them with the reason `words`. Returns how many.
+pub async fn discard(client: &mut Client, selection: &Selection, words: &str) -> Result<i64> {
+    let ids = ids(client, selection).await?;
+    let transaction = client
+        .transaction()
+        .await
+        .context("cannot begin a transaction")?;
+    let removing = async {
+        // Quarantine may hold millions of rows.
+        transaction
+            .batch_execute("SET LOCAL statement_timeout = 0")
+            .await?;
+        let sql = "DELETE FROM ingest_quarantine WHERE id = ANY ($1)";
+        let gone = transaction.execute(sql, &[&ids]).await?;
+        let gone = i64::try_from(gone).unwrap_or(i64::MAX);
+        if gone > 0 {
+            let reason = Reason {
+                table: QUARANTINE,
+                kind: Kind::Operator,
+                words,
+                tenant: None,
+            };
+            removed::book(&transaction, &reason, gone).await?;
         }
-    }
-    Ok(dropped)
+        Ok::<_, tokio_postgres::Error>(gone)
+    };
+    let gone = removing
+        .await
+        .context("cannot remove rows from quarantine; nothing was removed")?;
+    transaction.commit().await.context("cannot commit")?;
+    Ok(gone)
 }
 
 async fn ids(client: &Client, selection: &Selection) -> Result<Vec<i64>> {
@@ -177,22 +185,29 @@ async fn ids(client: &Client, selection: &Selection) -> Result<Vec<i64>> {
     Ok(ids)
 }
 
-/// Moves a row's count in the ledger from quarantined to stored, duplicate or dropped.
+/// Moves a row's count in the ledger from quarantined to stored or duplicate.
 async fn enter(
     transaction: &Transaction<'_>,
     table: Table,
-    [stored, duplicates, dropped]: [i64; 3],
+    [stored, duplicates]: [i64; 2],
 ) -> Result<()> {
     let stream = table as i16;
-    let removed = -(stored + duplicates + dropped);
+    let removed = -(stored + duplicates);
     transaction
         .execute(
             &format!(
                 "INSERT INTO ingest_ledger AS entry
-                     (instance_id, stream, table_name, settled, stored, duplicates, quarantined, dropped)
-                 VALUES ($1, $2, $3, 0, $4, $5, $6, $7) {ADD}"
+                     (instance_id, stream, table_name, settled, stored, duplicates, quarantined)
+                 VALUES ($1, $2, $3, 0, $4, $5, $6) {ADD}"
             ),
-            &[&OPERATOR, &stream, &table.as_str(), &stored, &duplicates, &removed, &dropped],
+            &[
+                &OPERATOR,
+                &stream,
+                &table.as_str(),
+                &stored,
+                &duplicates,
+                &removed,
+            ],
         )
         .await
         .context("cannot enter it into the ledger")?;

@@ -17,6 +17,8 @@ pub(crate) enum Kind {
     Retention,
     /// They were a user's that was erased.
     Erasure,
+    /// An operator removed them.
+    Operator,
     /// An operator accepted that they are gone.
     Accepted,
 }
@@ -26,6 +28,7 @@ impl Kind {
         match self {
             Kind::Retention => "retention",
             Kind::Erasure => "erasure",
+            Kind::Operator => "operator",
             Kind::Accepted => "accepted",
         }
     }

@@ -9,5 +9,6 @@ pub(crate) mod defaults;
 pub(crate) mod detach;
 pub(crate) mod own;
 pub mod policy;
+pub mod preview;
 pub mod run;
 pub(crate) mod task;

@@ -39,6 +39,10 @@ const INSTANCES_MAX: i64 = 50;
 /// Rows in quarantine that are looked at, from the last one: it may hold millions.
 const SET_ASIDE_MAX: i64 = 1000;
 
+/// Rows in quarantine of a table that are counted. Of more, the ledger's count stands for theirs, which
+/// holds those that were removed from quarantine as well.
+const COUNTED_MAX: i64 = 100_000;
+
 /// What was read last.
 #[derive(Clone, Debug, Default)]
 pub struct Survey {
@@ -105,7 +109,8 @@ pub struct TableTotals {
     pub duplicates: i64,
     /// Rows that are in quarantine now.
     pub quarantined: i64,
-    /// Rows that operators dropped from quarantine.
+    /// Rows that were set aside and are gone: dropped, too old, or of a user who was erased; and those
+    /// that were accepted as lost.
     pub dropped: i64,
 }
 
@@ -226,12 +231,18 @@ async fn read(client: &mut Client) -> Result<Survey> {
     let instances = rows.iter().map(Instance::of_row).collect();
     let rows = client
         .query(
-            "SELECT table_name, sum(stored)::bigint, sum(duplicates)::bigint,
-                    sum(quarantined)::bigint, sum(dropped)::bigint
-               FROM ingest_ledger
-              GROUP BY 1
+            "SELECT entered.table_name, stored, duplicates, aside.rows,
+                    quarantined + dropped - aside.rows
+               FROM (SELECT table_name, sum(stored)::bigint AS stored, sum(duplicates)::bigint AS duplicates,
+                            sum(quarantined)::bigint AS quarantined, sum(dropped)::bigint AS dropped
+                       FROM ingest_ledger
+                      GROUP BY 1) AS entered
+              CROSS JOIN LATERAL (
+                    SELECT CASE WHEN count(*) < $1 THEN count(*) ELSE greatest(quarantined, count(*)) END AS rows
+                      FROM (SELECT FROM ingest_quarantine AS row
+                             WHERE row.table_name = entered.table_name LIMIT $1) AS counted) AS aside
               ORDER BY 1",
-            &[],
+            &[&COUNTED_MAX],
         )
         .await
         .context("cannot sum the ledger up")?;

@@ -244,7 +244,7 @@ impl Admission {
         &self,
         rows: Rows,
         reservation: Reservation,
-        durable: Option<oneshot::Sender<Result<(), AppendError>>>,
+        durable: Option<oneshot::Sender<Synced>>,
         result: Option<oneshot::Sender<RecordResult>>,
     ) -> Result<(), Overload> {
         self.is_not_fenced_off()?;
@@ -320,6 +320,9 @@ impl Admission {
             .mul_f64(rand::random_range(1.0..1.5))
     }
 }
+
+/// What the sync of a record came to.
+pub type Synced = Result<(), AppendError>;
 
 /// Small bodies need no more than this to be decoded, so one reservation is enough.
 const SCRATCH_STEP: usize = 4096;

@@ -151,7 +151,10 @@ const EXAMPLES: [(&str, &[&str]); 27] = [
     ),
     (
         "spool",
-        &["recsys-ingest spool fork --spool-dir /var/lib/recsys-ingest/copy"],
+        &[
+            "recsys-ingest spool replay /mnt/old-disk/spool",
+            "recsys-ingest spool fork --spool-dir /var/lib/recsys-ingest/copy",
+        ],
     ),
     (
         "signals",

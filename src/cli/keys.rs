@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Result, anyhow};
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::config::parse;
 use crate::config::secret::Secrets;
 use crate::logging;
 use crate::tenants::admin;
@@ -47,7 +48,7 @@ pub enum KeysCommand {
         /// The key's id, or the beginning of the key as `list` shows it
         key: String,
         /// How long the old key still works
-        #[arg(long, default_value = "24h", value_parser = humantime::parse_duration)]
+        #[arg(long, default_value = "24h", value_parser = parse::duration)]
         grace: Duration,
         #[command(flatten)]
         #[allow(missing_docs, reason = "documented on its type")]
@@ -72,10 +73,10 @@ pub struct Create {
     #[arg(long)]
     name: Option<String>,
     /// How long the key works, such as 90d [default: until it is revoked]
-    #[arg(long, value_parser = humantime::parse_duration)]
+    #[arg(long, value_parser = parse::duration)]
     expires_in: Option<Duration>,
     /// When the key expires, such as 2027-01-31T00:00:00Z
-    #[arg(long, conflicts_with = "expires_in")]
+    #[arg(long, conflicts_with = "expires_in", value_parser = instant)]
     expires_at: Option<Timestamp>,
     #[command(flatten)]
     limits: LimitFlags,
@@ -104,6 +105,12 @@ pub struct Grant {
     origins: OriginFlags,
     #[command(flatten)]
     change: Change,
+}
+
+fn instant(text: &str) -> Result<Timestamp, String> {
+    text.trim()
+        .parse()
+        .map_err(|_| "it has to be a time with an offset, such as 2027-01-31T00:00:00Z".to_owned())
 }
 
 fn role(name: &str) -> Result<Role, String> {
@@ -182,7 +189,7 @@ async fn create(create: &Create) -> Result<()> {
         Some(after) => Some(
             Timestamp::now()
                 .checked_add(after)
-                .context("the key would expire after the end of time")?,
+                .map_err(|_| anyhow!("the key would expire after the year 9999; give a shorter --expires-in, or leave it out for a key that does not expire"))?,
         ),
         None => create.expires_at,
     };

@@ -71,6 +71,8 @@ const DEV_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Longest wait for the sessions with Postgres to close when a command is done.
 const GOODBYE_LIMIT: Duration = Duration::from_secs(3);
+/// The same if the grace of a stop was too short: it is to bound the whole stop.
+const GOODBYE_LIMIT_LATE: Duration = Duration::from_secs(1);
 const GOODBYE_LIMIT_AT_ONCE: Duration = Duration::from_millis(200);
 
 /// The setting of the addresses to listen on, as messages name it.
@@ -288,9 +290,10 @@ async fn until_stopped(
         () = impatient => None,
     };
     drop(running);
-    let goodbyes = match stop.at_once().is_cancelled() {
-        true => GOODBYE_LIMIT_AT_ONCE,
-        false => GOODBYE_LIMIT,
+    let goodbyes = match (stop.at_once().is_cancelled(), stop.is_late()) {
+        (true, _) => GOODBYE_LIMIT_AT_ONCE,
+        (false, true) => GOODBYE_LIMIT_LATE,
+        (false, false) => GOODBYE_LIMIT,
     };
     sessions_ended(goodbyes).await;
     match outcome {
@@ -346,7 +349,7 @@ async fn carry_out(command: Command, stop: Stop) -> Result<u8> {
         Command::Keys { command } => keys::run(command).await,
         Command::Users { command } => users::run(command).await,
         Command::Verify(verify) => verify::run(verify).await,
-        Command::Spool { command } => spool::run(&command),
+        Command::Spool { command } => spool::run(command).await,
         Command::Partitions { command } => partitions::run(command).await,
         Command::Signals(signals) => item_signals::run(*signals).await,
         Command::Report { command } => report::run(command).await,
@@ -375,6 +378,9 @@ async fn serve<E: Engine>(engine: E, config: Serve, stop: Stop) -> Result<()> {
             .map(|failed| &failed.report),
     };
     if let Some(report) = report {
+        if !report.in_time {
+            stop.note_late();
+        }
         print(&serde_json::to_string(report)?)?;
     }
     outcome.map(drop)

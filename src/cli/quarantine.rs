@@ -5,6 +5,7 @@ use clap::{Args, Subcommand};
 
 use crate::accounts::quarantine;
 use crate::accounts::quarantine::Selection;
+use crate::config::actor::Actor;
 use crate::config::database::Database;
 use crate::config::parse;
 use crate::config::store::INTERVALS;
@@ -12,7 +13,7 @@ use crate::logging;
 use crate::partitions;
 
 use super::progress::ProgressLine;
-use super::terminal::{open, print};
+use super::terminal::{open, open_as, print};
 
 /// What to do with rows in quarantine.
 #[derive(Debug, Subcommand)]
@@ -40,8 +41,16 @@ pub enum QuarantineCommand {
         #[arg(long, env = "INGEST_PARTITION_INTERVAL", value_parser = parse::one_of::<partitions::range::Interval>(&INTERVALS))]
         partition_interval: Option<partitions::range::Interval>,
     },
-    /// Throw rows away, for good
-    Drop(QuarantineRows),
+    /// Throw rows away, for good; they are booked in ingest_removed_rows, with who and why
+    Drop {
+        #[command(flatten)]
+        rows: QuarantineRows,
+        /// Why, for who reads the books later [default: which rows were named]
+        #[arg(long, value_name = "REASON", value_parser = parse::reason)]
+        reason: Option<String>,
+        #[command(flatten)]
+        actor: Actor,
+    },
 }
 
 /// Which rows of the quarantine are meant.
@@ -137,9 +146,19 @@ pub(crate) async fn run(command: QuarantineCommand) -> Result<u8> {
             ))?;
             Ok(u8::from(!retried.refused.is_empty()))
         }
-        QuarantineCommand::Drop(rows) => {
-            let mut session = open(&rows.database).await?;
-            let dropped = quarantine::discard(&mut session.client, &rows.selection()).await?;
+        QuarantineCommand::Drop {
+            rows,
+            reason,
+            actor,
+        } => {
+            let mut session = open_as(&rows.database, &actor).await?;
+            let selection = rows.selection();
+            let words = reason.unwrap_or_else(|| match &selection {
+                Selection::Ids(_) => "quarantine drop, by numbers of rows".to_owned(),
+                Selection::Code(code) => format!("quarantine drop --code {code}"),
+                Selection::All => "quarantine drop --all".to_owned(),
+            });
+            let dropped = quarantine::discard(&mut session.client, &selection, &words).await?;
             print(&format!("{dropped} dropped"))?;
             Ok(0)
         }

@@ -4,19 +4,19 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
 use anyhow::Result;
-use bytesize::ByteSize;
 use clap::Args;
 
+use crate::config::parse;
 use crate::tenants::settings::{Limits, Origins, TenantSettings};
 
 /// Changes of limits.
 #[derive(Args, Clone, Debug, Default)]
 pub struct LimitFlags {
     /// Events a second, in the long run
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number)]
     pub events_per_second: Option<NonZeroU32>,
     /// Events at once, after a pause [default: those of one second]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number)]
     pub events_burst: Option<NonZeroU32>,
     /// Bytes of bodies a second, in the long run, after decompression, such as 1MiB
     #[arg(long, value_name = "SIZE", value_parser = size)]
@@ -106,12 +106,14 @@ impl NameFlags {
     }
 }
 
+fn number(text: &str) -> Result<NonZeroU32, String> {
+    parse::count(NonZeroU32::MIN, NonZeroU32::MAX)(text)
+}
+
 fn size(text: &str) -> Result<NonZeroU32, String> {
-    let size: ByteSize = text
-        .parse()
-        .map_err(|error| format!("{error}; a size is like 64KiB, 8MiB or 1GiB"))?;
+    let size = parse::size(text)?;
     let bytes = u32::try_from(size.as_u64()).ok().and_then(NonZeroU32::new);
-    bytes.ok_or_else(|| "it has to be from 1 byte to 4 GiB".to_owned())
+    bytes.ok_or_else(|| "it has to be from 1 byte to less than 4 GiB".to_owned())
 }
 
 fn origin(text: &str) -> Result<String, String> {

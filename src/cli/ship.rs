@@ -13,6 +13,7 @@ use crate::config::import::Ship;
 use crate::service::bind::bind;
 use crate::ship::files::Own;
 use crate::ship::follow::{Follower, FollowerSettings};
+use crate::ship::kept::Kept;
 use crate::ship::ops;
 use crate::ship::pipeline::WAITING;
 use crate::ship::status::Status;
@@ -43,6 +44,7 @@ pub(crate) async fn run(config: Ship, stop: Stop) -> Result<()> {
     let follower = Follower::new(FollowerSettings {
         folders: config.folders.clone(),
         own: Own::of(&[&state_dir, &rejects]),
+        kept: Kept::of(&state_dir),
         known: known
             .map(|(key, position)| (*key, position.clone()))
             .collect(),

@@ -1,7 +1,7 @@
 //! Signals that stop the program, and signals that do not.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::task::Poll;
 
 use anyhow::{Context as _, Result};
@@ -28,6 +28,7 @@ pub struct Stop {
     begun: CancellationToken,
     at_once: CancellationToken,
     last: Arc<AtomicI32>,
+    is_late: Arc<AtomicBool>,
 }
 
 impl Stop {
@@ -73,6 +74,16 @@ impl Stop {
     /// Cancelled by the second signal.
     pub fn at_once(&self) -> &CancellationToken {
         &self.at_once
+    }
+
+    /// Notes that the grace of the stop was too short.
+    pub(crate) fn note_late(&self) {
+        self.is_late.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the grace of the stop was too short.
+    pub(crate) fn is_late(&self) -> bool {
+        self.is_late.load(Ordering::Relaxed)
     }
 
     /// The exit code by which a shell reports a process that the signal ended.

@@ -131,7 +131,7 @@ fn line(body: &Value) -> String {
         text("code"),
     );
     for name in [
-        "accepted", "rejected", "committed", "duplicates", "quarantined",
+        "accepted", "rejected", "not_collected", "committed", "duplicates", "quarantined",
     ] {
         match &body[name] {
             Value::Number(count) if name == "accepted" || count.as_u64() != Some(0) => {
@@ -180,6 +180,11 @@ mod tests {
                        "warnings": ["unknown_field"]}),
                 "2026-05-24T10:00:00Z 200 /v1/interactions committed accepted=2 rejected=3 committed=1 duplicates=1 \
                  missing_field(item_id)×2 too_deep×1 warning:unknown_field",
+            ),
+            (
+                json!({"number": 9, "at": "2026-05-24T10:00:02Z", "endpoint": "/v1/batch", "status": 202, "ack": "durable",
+                       "accepted": 1, "rejected": 0, "not_collected": 3}),
+                "2026-05-24T10:00:02Z 202 /v1/batch durable accepted=1 not_collected=3",
             ),
             (
                 json!({"number": 8, "at": "2026-05-24T10:00:01Z", "endpoint": "/v1/exposures", "status": 503, "code": "overloaded",

@@ -3,7 +3,7 @@
 use std::io::Read as _;
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
@@ -178,15 +178,20 @@ async fn set(set: &Set) -> Result<()> {
 }
 
 fn document(path: &PathBuf) -> Result<String> {
+    let mut text = String::new();
     if path.as_os_str() == "-" {
-        let mut text = String::new();
         std::io::stdin()
             .read_to_string(&mut text)
             .context("cannot read the settings from standard input")?;
-        return Ok(text);
+    } else {
+        text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read the settings in {}", path.display()))?;
     }
-    std::fs::read_to_string(path)
-        .with_context(|| format!("cannot read the settings in {}", path.display()))
+    // The library takes an array for an object whose members have no names.
+    if !text.trim_start().starts_with('{') {
+        bail!("the settings are not a JSON object, as docs/decisions/0014-callers.md shows them");
+    }
+    Ok(text)
 }
 
 fn changed(

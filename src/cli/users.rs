@@ -10,7 +10,7 @@ use tokio_postgres::Client;
 use crate::accounts::erasure::begin::{Subject, begin, note, tenant_named};
 use crate::accounts::erasure::export::export;
 use crate::accounts::erasure::quarantined;
-use crate::accounts::erasure::rows::{Erasing, anonymous_ids, count, erase};
+use crate::accounts::erasure::rows::{Erasing, detached, erase, find};
 use crate::config::actor::Actor;
 use crate::config::database::Database;
 use crate::config::user::{Named, User};
@@ -94,11 +94,12 @@ pub(crate) async fn run(command: UsersCommand) -> Result<()> {
     }
 }
 
-/// A session without a limit on statements: reading all of a tenant's rows takes a while.
+/// A session without a limit on statements, as reading all of a tenant's rows takes a while, and that
+/// takes one core at most.
 async fn session(database: &Database, actor: &Actor) -> Result<Session> {
     let session = open_as(database, actor).await?;
-    let unlimited = "SET statement_timeout = 0";
-    session.client.batch_execute(unlimited).await?;
+    let settings = "SET statement_timeout = 0; SET max_parallel_workers_per_gather = 0";
+    session.client.batch_execute(settings).await?;
     Ok(session)
 }
 
@@ -146,7 +147,12 @@ async fn erase_user(settings: Erase) -> Result<()> {
             erased.push(work.one(&subject).await?.0);
         }
     }
-    output(&settings, before, &erased, &anonymous).print()
+    let found = Found {
+        erased: &erased,
+        offered: &anonymous,
+        detached: detached(work.client).await?,
+    };
+    output(&settings, before, &found).print()
 }
 
 /// A command that erases users, or counts what would be erased.
@@ -168,16 +174,17 @@ impl Work<'_> {
         counts.insert("user_key".to_owned(), hex::encode(&subject.key).into());
         if settings.dry_run {
             let mut later = 0;
+            let mut anonymous = BTreeSet::new();
             for table in Table::ALL {
-                let found = count(client, table, subject).await?;
+                let found = find(client, table, subject).await?;
                 later += found.later;
                 counts.insert(table.to_string(), found.rows.into());
+                anonymous.extend(found.anonymous);
             }
             let quarantined = quarantined::find(client, subject).await?;
             counts.insert("ingest_quarantine".to_owned(), quarantined.len().into());
             counts.insert("later".to_owned(), later.into());
-            let anonymous = anonymous_ids(client, subject).await?;
-            return Ok((counts, anonymous.into_iter().collect()));
+            return Ok((counts, anonymous));
         }
         // Before its rows are looked for: none comes after this.
         begin(client, subject, settings.keep_rows).await?;
@@ -197,26 +204,38 @@ impl Work<'_> {
     }
 }
 
-fn output(
-    settings: &Erase,
-    before: Micros,
-    erased: &[Map<String, Value>],
-    offered: &BTreeSet<String>,
-) -> Output {
+/// What an erasure has to tell.
+struct Found<'f> {
+    /// Counts by table, for each user.
+    erased: &'f [Map<String, Value>],
+    /// Anonymous ids that stand on the rows.
+    offered: &'f BTreeSet<String>,
+    /// Tables that are no partitions any more and were searched as well.
+    detached: Vec<String>,
+}
+
+fn output(settings: &Erase, before: Micros, found: &Found<'_>) -> Output {
+    let Found {
+        erased,
+        offered,
+        detached,
+    } = found;
     if settings.json {
         return Output::Json(json!({
             "tenant": settings.user.tenant, "before": before.to_string(),
             "dry_run": settings.dry_run, "keep_rows": settings.keep_rows,
             "users": erased, "anonymous_ids": offered,
+            "detached_tables": detached,
         }));
     }
     let done = match (settings.dry_run, settings.keep_rows) {
-        (true, _) => "would be erased",
+        (true, false) => "would be erased",
+        (true, true) => "would be cut off from the user",
         (false, false) => "erased",
         (false, true) => "cut off from the user",
     };
     let mut lines = Vec::new();
-    for counts in erased {
+    for counts in *erased {
         let of = |name: &str| counts.get(name).and_then(Value::as_i64).unwrap_or(0);
         let key = counts.get("user_key").and_then(Value::as_str).unwrap_or("");
         lines.push(format!(
@@ -225,13 +244,23 @@ fn output(
             of("interaction_events"),
             of("ingest_assignments"),
             of("ingest_quarantine"),
-            if settings.dry_run { done } else { "removed" },
+            if settings.dry_run {
+                "would be removed"
+            } else {
+                "removed"
+            },
         ));
         if of("later") > 0 {
             lines.push(format!("{} later rows stay; see --before", of("later")));
         }
     }
-    for id in offered {
+    if !detached.is_empty() {
+        let names = detached.join(", ");
+        lines.push(format!(
+            "searched as well, with their rows among these: {names} (detached by --retain-keep)"
+        ));
+    }
+    for id in *offered {
         lines.push(format!(
             "anonymous id {id} stands on these rows: erase it, too, with --user-key {id} or --with-anonymous"
         ));

@@ -45,7 +45,7 @@ pub struct Verify {
     #[arg(long, conflicts_with = "skip_tables")]
     pub skip_spool: bool,
     /// Book what differs as lost or removed, for this reason, so that the accounts hold from now on
-    #[arg(long, value_name = "REASON", value_parser = reason)]
+    #[arg(long, value_name = "REASON", value_parser = parse::reason)]
     pub accept: Option<String>,
     #[command(flatten)]
     pub actor: Actor,
@@ -60,13 +60,6 @@ pub(crate) const COULD_NOT_LOOK: u8 = 2;
 #[derive(Debug, thiserror::Error)]
 #[error("could not look")]
 pub(crate) struct CouldNotLook;
-
-fn reason(text: &str) -> Result<String, String> {
-    match text.trim() {
-        "" => Err("say why, for who reads the books later".to_owned()),
-        reason => Ok(reason.to_owned()),
-    }
-}
 
 /// Compares the accepted rows with what became of them.
 ///

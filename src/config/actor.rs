@@ -2,11 +2,11 @@
 
 use clap::Args;
 
-/// Who makes a change that is noted in `audit_log`.
+/// Who makes a change that is noted in `audit_log`, or removes rows (`ingest_removed_rows`).
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Who")]
 pub struct Actor {
-    /// Who makes the change, for audit_log [default: the user's name, else the database's role]
+    /// Who makes the change, for audit_log and ingest_removed_rows [default: the user's name, else the database's role]
     #[arg(long, env = "INGEST_ACTOR", value_name = "NAME")]
     pub actor: Option<String>,
 

@@ -30,6 +30,7 @@ pub fn read(
 ) -> Result<ArgMatches, clap::Error> {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let command = effective(command.clone());
+    let arguments = with_negative_numbers(&command, &arguments);
     not_utf8(&command, &arguments)?;
     match command.clone().try_get_matches_from(&arguments) {
         Ok(matches) => {
@@ -122,6 +123,41 @@ fn called<'a>(command: &'a Command, arguments: &[OsString]) -> Vec<&'a Command> 
         );
     }
     called
+}
+
+/// The command line with each negative number joined to the flag before it. Otherwise the library takes
+/// it for another flag, and names neither the setting nor what is accepted.
+fn with_negative_numbers(command: &Command, arguments: &[OsString]) -> Vec<OsString> {
+    let called = called(command, arguments);
+    let takes_value = |flag: &str| {
+        let mut all = called.iter().flat_map(|command| command.get_arguments());
+        all.any(|argument| {
+            argument.get_long() == Some(flag)
+                && argument.get_action().takes_values()
+                && argument
+                    .get_num_args()
+                    .is_none_or(|count| count.min_values() > 0)
+        })
+    };
+    let is_negative = |text: &str| {
+        let number = text.strip_prefix('-');
+        number.is_some_and(|text| text.starts_with(|c: char| c.is_ascii_digit()))
+    };
+    let mut joined: Vec<OsString> = Vec::with_capacity(arguments.len());
+    for argument in arguments {
+        let flag = joined
+            .last()
+            .and_then(|last| last.to_str()?.strip_prefix("--"));
+        match (flag, argument.to_str()) {
+            (Some(flag), Some(number)) if is_negative(number) && takes_value(flag) => {
+                let both = format!("--{flag}={number}");
+                joined.pop();
+                joined.push(both.into());
+            }
+            _ => joined.push(argument.clone()),
+        }
+    }
+    joined
 }
 
 /// Refuses a variable that is not UTF-8 where text is needed: the library would not name it.
@@ -266,6 +302,8 @@ fn is_of_kubernetes(name: &str, value: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use clap::ArgAction;
+
     use super::*;
 
     fn command() -> Command {
@@ -277,6 +315,28 @@ mod tests {
                 .arg(with("spool-dir", "INGEST_SPOOL_DIR"))
                 .arg(with("seal", "INGEST_SEAL")),
         )
+    }
+
+    #[test]
+    fn a_negative_number_belongs_to_the_flag_before_it() {
+        let command = Command::new("test").arg(Arg::new("v").long("v").action(ArgAction::Count));
+        let command = command.subcommand(
+            Command::new("serve")
+                .arg(Arg::new("most").long("most").env("INGEST_MOST"))
+                .arg(Arg::new("seal").long("seal").num_args(0..=1)),
+        );
+        for (given, joined) in [
+            ("serve --most -1", "serve --most=-1"),
+            ("serve --most -1s --seal no", "serve --most=-1s --seal no"),
+            ("serve --most 1 --seal -1", "serve --most 1 --seal -1"),
+            ("serve --most --seal", "serve --most --seal"),
+            ("serve --other -1 --most=2", "serve --other -1 --most=2"),
+            ("--v -1 serve", "--v -1 serve"),
+        ] {
+            let words = |text: &str| -> Vec<OsString> { text.split(' ').map(Into::into).collect() };
+            let found = with_negative_numbers(&command, &words(given));
+            assert_eq!(found, words(joined), "{given}");
+        }
     }
 
     #[test]

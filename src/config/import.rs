@@ -53,7 +53,7 @@ pub struct Ship {
     #[allow(missing_docs, reason = "documented on its type")]
     pub upstream: Upstream,
 
-    /// Where it is noted how far each file is, on a disk that keeps what it was told to [default: .recsys-ingest-ship in the first --dir]
+    /// Where it is noted how far each file is, on a disk that keeps what it was told to; on the file system of --dir, so that unread files can be linked there and outlive their removal [default: .recsys-ingest-ship in the first --dir]
     #[arg(long, env = "INGEST_SHIP_STATE_DIR", value_name = "DIR", value_parser = parse::path())]
     pub state_dir: Option<PathBuf>,
 

@@ -22,6 +22,7 @@ pub mod intake;
 pub mod limits;
 pub mod log;
 pub(crate) mod parse;
+pub mod replay;
 pub mod retention;
 pub mod secret;
 pub mod spool;

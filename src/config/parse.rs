@@ -37,6 +37,14 @@ pub(crate) fn origins(text: &str) -> Result<Origins, String> {
     Origins::parse(entries).map_err(|error| error.to_string())
 }
 
+/// Parses a reason that is kept in the books, which may not be blank.
+pub(crate) fn reason(text: &str) -> Result<String, String> {
+    match text.trim() {
+        "" => Err("say why, for who reads the books later".to_owned()),
+        reason => Ok(reason.to_owned()),
+    }
+}
+
 /// Parses a word of a closed list, in any case.
 pub(crate) fn word<T: FromStr<Err: Display>>(text: &str) -> Result<T, String> {
     let word = text.trim().to_ascii_lowercase();
@@ -141,7 +149,12 @@ pub(super) fn at_least(
     move |text| match text.trim().parse::<ByteSize>() {
         Ok(size) if size.as_u64() >= least => Ok(size),
         Ok(_) => Err(format!("it has to be {} or more", ByteSize(least))),
-        Err(error) => Err(format!("{error}; a size is like 64KiB, 8MiB or 1GiB")),
+        // The library's reason names its parts of the text, not what is wrong with it.
+        Err(_) => Err(
+            "it has to be a whole number of bytes, or a number and its unit, less than 16 EiB; \
+             a size is like 64KiB, 8MiB or 1GiB"
+                .to_owned(),
+        ),
     }
 }
 
@@ -235,11 +248,21 @@ mod tests {
             at_least(1024)("0").unwrap_err(),
             "it has to be 1.0 KiB or more"
         );
-        assert!(
-            at_least(1024)("much")
-                .unwrap_err()
-                .contains("a size is like")
-        );
+        for bad in [
+            "",
+            "much",
+            "-1",
+            "1.5",
+            "1e3",
+            "10%",
+            "99999999999999999999999",
+        ] {
+            assert_eq!(
+                at_least(1024)(bad).unwrap_err(),
+                "it has to be a whole number of bytes, or a number and its unit, less than 16 EiB; a size is like 64KiB, 8MiB or 1GiB",
+                "{bad}"
+            );
+        }
         assert_eq!(
             time(SECOND, DAY)("0s").unwrap_err(),
             "it has to be 1s or longer"

@@ -36,21 +36,13 @@ pub struct Store {
     #[arg(long, env = "INGEST_FLUSH_WAITED_AFTER", default_value = "5ms", value_parser = up_to_a_day)]
     pub flush_waited_after: Duration,
 
-    /// Time that one partition holds: day, week or month [default: as the latest partition of the table, or day without one]
-    #[arg(long, env = "INGEST_PARTITION_INTERVAL", value_parser = one_of::<Interval>(&INTERVALS))]
-    pub partition_interval: Option<Interval>,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "documented on its type")]
+    pub partitioning: Partitioning,
 
     /// Partitions to have ready beyond the current one
     #[arg(long, env = "INGEST_PARTITIONS_AHEAD", default_value_t = 3, value_parser = count::<u32>(0, 1000))]
     pub partitions_ahead: u32,
-
-    /// Most partitions that events may bring about in an hour, all tables together
-    #[arg(long, env = "INGEST_PARTITIONS_PER_HOUR", default_value_t = 200, value_parser = count::<usize>(0, 100_000))]
-    pub partitions_per_hour: usize,
-
-    /// When partitions get their indexes beside the key: deferred (when they are sealed: a hot partition takes rows several times faster) or full (from the start)
-    #[arg(long, env = "INGEST_INDEX_PROFILE", default_value = "deferred", value_parser = one_of::<IndexProfile>(&["deferred", "full"]))]
-    pub index_profile: IndexProfile,
 
     /// Seal partitions whose time is over: build their indexes, one at a time, and gather statistics
     #[arg(long, env = "INGEST_SEAL", default_value = "true", action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_parser = boolean)]
@@ -59,6 +51,23 @@ pub struct Store {
     #[command(flatten)]
     #[allow(missing_docs, reason = "documented on its type")]
     pub sealing: Sealing,
+}
+
+/// How partitions are made that events need.
+#[derive(Args, Clone, Copy, Debug)]
+#[command(next_help_heading = "Storing")]
+pub struct Partitioning {
+    /// Time that one partition holds: day, week or month [default: as the latest partition of the table, or day without one]
+    #[arg(long, env = "INGEST_PARTITION_INTERVAL", value_parser = one_of::<Interval>(&INTERVALS))]
+    pub partition_interval: Option<Interval>,
+
+    /// Most partitions that events may bring about in an hour, all tables together
+    #[arg(long, env = "INGEST_PARTITIONS_PER_HOUR", default_value_t = 200, value_parser = count::<usize>(0, 100_000))]
+    pub partitions_per_hour: usize,
+
+    /// When partitions get their indexes beside the key: deferred (when they are sealed: a hot partition takes rows several times faster) or full (from the start)
+    #[arg(long, env = "INGEST_INDEX_PROFILE", default_value = "deferred", value_parser = one_of::<IndexProfile>(&["deferred", "full"]))]
+    pub index_profile: IndexProfile,
 }
 
 /// When partitions are sealed.

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use uuid::Uuid;
 
 use super::body::RawEvent;
-use super::context::{Context, named_id};
+use super::context::{Context, named_id, time_of_id};
 use super::exposure::required_request_id;
 use super::field::{self, Names, Value, opt_text, required};
 use super::format::Format;
@@ -90,9 +90,12 @@ pub(super) fn assignment_v1<'a>(
         in_context("context.tenant_id", "tenant_id")?,
         in_context("context.tenant", "tenant")?,
     ])?;
-    let occurred_at = match ts {
-        Some(ts) => context.instant(ts, notes)?,
-        None => {
+    let named = named_id(&tenant, event_id)?;
+    let told = named.as_ref().and_then(|id| time_of_id(id, context));
+    let occurred_at = match (ts, told) {
+        (Some(ts), _) => context.instant(ts, notes)?,
+        (None, Some(told)) => told,
+        (None, None) => {
             notes.add(WarningCode::ArrivalTimeUsed, "ts");
             context.received_at
         }
@@ -109,7 +112,7 @@ pub(super) fn assignment_v1<'a>(
         user_key: subject::pseudonym_or_raw(user_id, Some(&request_id.text), context)?,
         ..Subject::default()
     };
-    let event_id = match named_id(&tenant, event_id)? {
+    let event_id = match named {
         Some(id) => id,
         // What names an assignment, and not its bytes: a line that is written again in another
         // way, or with more context, is the same one.
@@ -242,6 +245,14 @@ mod tests {
         );
         assert_eq!(told.warned(), [("arrival_time_used", "ts")]);
         assert_eq!(told.rows[0]["occurred_at"], told.rows[0]["received_at"]);
+        // An id may tell the time: then a retry has the same.
+        let id = "019e4541-ca00-7000-8000-000000000001";
+        let told = decode(
+            Table::Assignments,
+            &assignment(&json!({"ts": null, "event_id": id})).to_string(),
+        );
+        assert!(told.warned().is_empty(), "{:?}", told.warned());
+        assert_ne!(told.rows[0]["occurred_at"], told.rows[0]["received_at"]);
     }
 
     #[test]

@@ -7,10 +7,12 @@
 mod documents;
 mod encoding;
 pub mod framing;
+pub mod strays;
 
 use std::borrow::Cow;
 
 use framing::{Documents, Framing};
+use strays::Strays;
 
 use super::json::scan::Scanner;
 use super::json::{Field, Flaw, Scanned, SyntaxError};
@@ -66,6 +68,8 @@ pub struct Body<'a> {
     events: Vec<Split>,
     /// The envelope's `sent_at`, as JSON text.
     pub sent_at: Option<&'a str>,
+    /// What else the envelope holds.
+    pub strays: Strays,
     texts: Vec<&'a str>,
     /// Bytes of owned strings: unescaped names, and messages of rejections.
     owned_bytes: usize,
@@ -164,6 +168,7 @@ impl<'a> Body<'a> {
             room_for: bytes.len(),
             events: Vec::new(),
             sent_at: None,
+            strays: Strays::default(),
             texts: Vec::new(),
             owned_bytes: 0,
             taken_bytes: 0,

@@ -184,6 +184,11 @@ pub(super) fn named_id(
     Ok(named.map(|named| identity::event_id(tenant, &named)))
 }
 
+/// The time that an id tells: that of a UUIDv7, within the horizon.
+pub(super) fn time_of_id(id: &Uuid, context: &Context<'_>) -> Option<Micros> {
+    Micros::of_uuid_v7(id).filter(|at| context.is_in_range(*at))
+}
+
 /// An event's id and time, from its native fields.
 ///
 /// An event without a time has that of its id, if the id is a UUIDv7 and tells a time within the
@@ -198,7 +203,7 @@ pub(super) fn native_identity(
     let id = named_id(tenant, event_id)?;
     let at = match (occurred_at, &id) {
         (Some(value), _) => context.instant(value, notes)?,
-        (None, Some(id)) => match Micros::of_uuid_v7(id).filter(|at| context.is_in_range(*at)) {
+        (None, Some(id)) => match time_of_id(id, context) {
             Some(at) => at,
             None => {
                 notes.add(WarningCode::ArrivalTimeUsed, "occurred_at");

@@ -1,6 +1,7 @@
 //! Decodes the events of a body into rows: the entry point of this folder.
 
 use super::assignment;
+use super::body::strays::Strays;
 use super::body::{Body, Memory, RawEvent, Unlimited};
 use super::context::Context;
 use super::exposure;
@@ -204,7 +205,9 @@ fn decode_first(
         }
     }
     let has_groups = !events.groups.is_empty();
-    events.finish().map_err(|error| (error, has_groups))
+    events
+        .finish(&body.strays)
+        .map_err(|error| (error, has_groups))
 }
 
 struct Events<'c, 'a> {
@@ -312,7 +315,8 @@ impl<'a> Events<'_, 'a> {
         more == 0 || self.limits.memory.take(more)
     }
 
-    fn finish(mut self) -> Result<Decoded, DecodeError> {
+    fn finish(mut self, strays: &Strays) -> Result<Decoded, DecodeError> {
+        strays.tell(self.accepted, &mut self.warnings);
         for group in std::mem::take(&mut self.groups).into_groups() {
             group.exposure(self.context).encode(&mut self.writer);
             if self.writer.len_bytes() > self.limits.bytes_max {

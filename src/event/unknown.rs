@@ -166,14 +166,12 @@ fn check<'a>(
         let named = values.clone().filter(|value| synonyms.has(value.name));
         let named = named.map(|value| (value.name, value.raw));
         let this = (&*field.key, field.raw);
-        let mut found = others
+        let found = others
             .chain(named)
             .find(|other| synonyms.kind.differ(this, *other, context));
-        if found.is_none() {
-            found = synonyms.member_that_differs(this, values, context);
-        }
-        if let Some((other, _)) = found {
-            let other = other.to_owned();
+        let found = found.map(|(other, _)| other.to_owned());
+        let found = found.or_else(|| synonyms.member_that_differs(this, values, context));
+        if let Some(other) = found {
             return Err(Rejection::of(
                 Code::ConflictingFields,
                 field.key.clone().into_owned(),
@@ -205,20 +203,20 @@ impl Synonyms {
         self.names.contains(&name)
     }
 
-    /// The first member of an object of the event that says something else.
+    /// The path of the first member of an object of the event that says something else.
     fn member_that_differs<'v>(
         &self,
         this: (&str, &str),
         known: impl Iterator<Item = &'v Value<'v>> + Clone,
         context: &Context<'_>,
-    ) -> Option<(&'static str, &'v str)> {
+    ) -> Option<String> {
         self.members.iter().find_map(|(object, member)| {
             let value = known.clone().find(|value| value.name == *object)?;
             let members = walk::members(value.raw)?;
             let found = members.into_iter().find(|field| field.key == *member)?;
             let differs =
                 found.raw != "null" && self.kind.differ(this, (member, found.raw), context);
-            differs.then_some((*member, found.raw))
+            differs.then(|| format!("{object}.{member}"))
         })
     }
 }

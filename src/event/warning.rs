@@ -18,6 +18,8 @@ pub enum WarningCode {
     UnknownField,
     /// A field that the format does not know stands twice; the last one counts.
     DuplicateField,
+    /// A member of the envelope means nothing; it was dropped.
+    DroppedField,
     /// A field whose usual place is taken is kept in `meta.extra`.
     MovedField,
     /// A time has digits beyond the microsecond; they were cut off.
@@ -31,9 +33,10 @@ pub enum WarningCode {
 
 impl WarningCode {
     /// All codes, in the order of the documentation.
-    pub const ALL: [WarningCode; 6] = [
+    pub const ALL: [WarningCode; 7] = [
         WarningCode::UnknownField,
         WarningCode::DuplicateField,
+        WarningCode::DroppedField,
         WarningCode::MovedField,
         WarningCode::TimeTruncated,
         WarningCode::ValueRounded,
@@ -45,6 +48,7 @@ impl WarningCode {
         match self {
             WarningCode::UnknownField => "unknown_field",
             WarningCode::DuplicateField => "duplicate_field",
+            WarningCode::DroppedField => "dropped_field",
             WarningCode::MovedField => "moved_field",
             WarningCode::TimeTruncated => "time_truncated",
             WarningCode::ValueRounded => "value_rounded",
@@ -120,6 +124,18 @@ impl Warnings {
         }
     }
 
+    /// Adds a warning that is counted already; without a name, or without room for it, to those that are
+    /// summed up.
+    pub(super) fn add(&mut self, code: WarningCode, field: &str, count: usize) {
+        match !field.is_empty() && self.named.len() < NAMED_MAX {
+            true => self.named.push(Tally::of(code, field, count)),
+            false => match self.others.iter_mut().find(|tally| tally.is_of(code, "")) {
+                Some(tally) => tally.warning.count += count,
+                None => self.others.push(Tally::of(code, "", count)),
+            },
+        }
+    }
+
     /// Counts one note; false if the event is counted already.
     fn count_one(&mut self, index: u32, code: WarningCode, field: &str) -> bool {
         let mut known = self.named.iter_mut();
@@ -149,6 +165,13 @@ impl Warnings {
 }
 
 impl Tally {
+    /// A tally that is complete.
+    fn of(code: WarningCode, field: &str, count: usize) -> Self {
+        let mut tally = Self::new(0, code, field);
+        tally.warning.count = count;
+        tally
+    }
+
     fn new(index: u32, code: WarningCode, field: &str) -> Self {
         Self {
             warning: Warning {

@@ -52,7 +52,7 @@ const ELSEWHERE: &str =
 
 /// All codes, by status.
 #[rustfmt::skip]
-pub(crate) const PROBLEM_KINDS: [ProblemKind; 43] = [
+pub(crate) const PROBLEM_KINDS: [ProblemKind; 44] = [
     kind(400, "malformed_body", Scope::Events, "The body is not JSON in the framing that its Content-Type names.", "Correct the body at the place that the detail names."),
     kind(400, "no_events", Scope::Events, "The body holds no event.", "Send at least one event, or nothing."),
     kind(400, "invalid_ack", Scope::Events, "?ack= has an unknown value.", "Use received, durable or committed."),
@@ -62,6 +62,7 @@ pub(crate) const PROBLEM_KINDS: [ProblemKind; 43] = [
     kind(400, "invalid_compression", Scope::Events, "The body is not what Content-Encoding says, is cut off, or inflates beyond what is sensible.", "Compress the whole body once, in the way that the header names."),
     kind(400, "body_incomplete", Scope::Events, "The connection ended before the body did, or its framing is wrong.", "Send the request again."),
     kind(400, "duplicate_field", Scope::Events, "A member of the envelope stands twice.", "Send it once."),
+    kind(400, "unknown_field", Scope::Events, "The envelope has a member beside events and sent_at, and ?strict=true asks to refuse it.", "Leave the member out, or put it into the events."),
     kind(400, "invalid_host", Scope::Any, "The request has no Host header, more than one, or one that is no host.", "Send one Host header: the host of the URL."),
     kind(400, "https_required", Scope::Any, "The request came without TLS to a port for HTTPS.", "Use https:// in the URL."),
     kind(401, "missing_api_key", Scope::Keyed, "The request has no API key.", "Send it in X-API-Key, as the user of Basic authentication, or as ?key=."),

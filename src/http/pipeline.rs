@@ -180,8 +180,9 @@ impl Service<hyper::Request<Incoming>> for Connected {
             }
             Some(Posts::Messages(call)) if is_post => {
                 let (app, peer) = (Arc::clone(&context.app), Some(self.peer));
+                let at = (context.label(), call);
                 let collected =
-                    Box::pin(async move { segment::collect(&app, call, peer, request).await });
+                    Box::pin(async move { segment::collect(&app, at, peer, request).await });
                 let answer = context.answer_or_problem(collected, in_progress);
                 Box::pin(answer.instrument(span))
             }

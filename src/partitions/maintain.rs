@@ -51,12 +51,13 @@ const DENIED_FOR: Duration = Duration::from_secs(60);
 
 /// A range of time without a partition, for which none is created now.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Uncovered {
-    pub(crate) range: Range,
+pub struct Uncovered {
+    /// The range.
+    pub range: Range,
     /// This service's code for the rows in quarantine.
-    pub(crate) code: &'static str,
+    pub code: &'static str,
     /// The reason, as the message in quarantine.
-    pub(crate) why: &'static str,
+    pub why: &'static str,
 }
 
 /// Which partitions to create.
@@ -116,29 +117,40 @@ impl PartitionMaintainer {
         table: Table,
         times: impl Iterator<Item = Micros>,
     ) -> Result<Vec<Uncovered>, Error> {
+        self.ensure_by(session, table, times, Instant::now).await
+    }
+
+    /// As `ensure`, by a clock of the caller's: partitions are counted by the hour.
+    pub async fn ensure_by(
+        &self,
+        session: &mut Session,
+        table: Table,
+        times: impl Iterator<Item = Micros>,
+        now: impl Fn() -> Instant,
+    ) -> Result<Vec<Uncovered>, Error> {
         let wanted = self.missing(table, times);
         if wanted.is_empty() {
             return Ok(Vec::new());
         }
         let mut refused = Vec::new();
         let wanted = self.not_too_old(table, wanted, &mut refused);
-        let wanted = self.not_deferred(table, wanted, &mut refused);
+        let wanted = self.not_deferred(table, wanted, now(), &mut refused);
         if wanted.is_empty() {
             return Ok(refused);
         }
-        if self.shortage().holds(table, Instant::now()) {
+        if self.shortage().holds(table, now()) {
             self.refuse(table, wanted, BUDGET_SPENT, &mut refused);
             return Ok(refused);
         }
         // Another process may have created them since the last read, in another interval, or
         // removed them for good.
-        self.read(session, table).await?;
+        self.read_at(session, table, now()).await?;
         let wanted = self.not_too_old(table, wanted, &mut refused);
         let wanted = wanted
             .iter()
             .map(|day| self.interval(table).range_of(day.from_us));
         let wanted = self.layouts[table as usize].load().coverage.missing(wanted);
-        let wanted = self.not_deferred(table, wanted, &mut refused);
+        let wanted = self.not_deferred(table, wanted, now(), &mut refused);
         let mut has_made = false;
         for range in wanted {
             if self.is_denied() {
@@ -146,7 +158,7 @@ impl PartitionMaintainer {
                 self.refuse(table, [range], why, &mut refused);
                 continue;
             }
-            if !self.may_make(table, range) {
+            if !self.may_make(table, range, now()) {
                 self.refuse(table, [range], BUDGET_SPENT, &mut refused);
                 continue;
             }
@@ -157,7 +169,7 @@ impl PartitionMaintainer {
                 Ok(true) => has_made = true,
                 Ok(false) => {
                     self.locked_budget().refund();
-                    self.defer(table, range, Place::Default, LEFT_FOR);
+                    self.defer(table, range, Place::Default, now(), LEFT_FOR);
                 }
                 Err(error) if error.is_denied() => {
                     self.deny();
@@ -171,7 +183,7 @@ impl PartitionMaintainer {
                     let is_leaving = matches!(error, Error::Leaving { .. });
                     let has_default = self.layouts[table as usize].load().has_default;
                     if has_default && !is_leaving {
-                        self.defer(table, range, Place::Default, BUSY_FOR);
+                        self.defer(table, range, Place::Default, now(), BUSY_FOR);
                         continue;
                     }
                     // All current rows need it: they wait in the spool.
@@ -179,14 +191,14 @@ impl PartitionMaintainer {
                         return Err(error);
                     }
                     warn!(%table, %range, error = %ErrorChain(&error), "cannot make a partition that events need now; they wait in quarantine");
-                    self.defer(table, range, Place::Aside, BUSY_FOR);
+                    self.defer(table, range, Place::Aside, now(), BUSY_FOR);
                     self.refuse(table, [range], BUSY, &mut refused);
                 }
                 Err(error) => return Err(error),
             }
         }
         if has_made {
-            self.read(session, table).await?;
+            self.read_at(session, table, now()).await?;
         }
         Ok(refused)
     }
@@ -202,9 +214,10 @@ impl PartitionMaintainer {
         &self,
         table: Table,
         wanted: Vec<Range>,
+        now: Instant,
         refused: &mut Vec<Uncovered>,
     ) -> Vec<Range> {
-        let (now, interval) = (Instant::now(), self.interval(table));
+        let interval = self.interval(table);
         let mut left = Vec::new();
         for range in wanted {
             // What is wanted may be a day of it.
@@ -239,9 +252,8 @@ impl PartitionMaintainer {
         wanted
     }
 
-    fn defer(&self, table: Table, range: Range, place: Place, length: Duration) {
-        self.deferred
-            .put(table, range, place, Instant::now(), length);
+    fn defer(&self, table: Table, range: Range, place: Place, now: Instant, length: Duration) {
+        self.deferred.put(table, range, place, now, length);
         match place {
             Place::Default => self.left_in_default.notify_one(),
             Place::Aside => self.set_aside.notify_one(),
@@ -311,8 +323,7 @@ impl PartitionMaintainer {
 
     /// Takes one creation from the budget. Logs once when it is exhausted, and once when it no
     /// longer is.
-    fn may_make(&self, table: Table, range: Range) -> bool {
-        let now = Instant::now();
+    fn may_make(&self, table: Table, range: Range, now: Instant) -> bool {
         let spent = self.locked_budget().spend(now);
         let mut shortage = self.shortage();
         match spent {
@@ -395,9 +406,18 @@ impl PartitionMaintainer {
     }
 
     pub(super) async fn read(&self, session: &mut Session, table: Table) -> Result<(), Error> {
+        self.read_at(session, table, Instant::now()).await
+    }
+
+    async fn read_at(
+        &self,
+        session: &mut Session,
+        table: Table,
+        now: Instant,
+    ) -> Result<(), Error> {
         let layout = read_layout(&mut session.client, table).await?;
         self.layouts[table as usize].store(Arc::new(layout));
-        self.shortage().has_read(table, Instant::now());
+        self.shortage().has_read(table, now);
         Ok(())
     }
 

@@ -10,6 +10,7 @@
 
 pub mod coverage;
 
+mod attach;
 pub(crate) mod budget;
 pub(crate) mod calendar;
 pub mod catalog;
@@ -25,7 +26,7 @@ pub mod layout;
 pub(crate) mod leaf;
 pub mod lean;
 pub(crate) mod literal;
-pub(crate) mod maintain;
+pub mod maintain;
 pub mod range;
 pub mod seal;
 pub(crate) mod settle;

@@ -13,11 +13,11 @@ use std::time::Duration;
 use tokio_postgres::{Client, Transaction};
 use tracing::{info, warn};
 
-use super::catalog::{Parent, Partition, begin};
-use super::create::{
-    Created, RANGE_CHECK, attach, create_table, free_name, lock_default, lock_parent,
-    lock_readers_out, log_created,
+use super::attach::{
+    RANGE_CHECK, attach, create_table, free_name, lock_default, lock_parent, lock_readers_out,
 };
+use super::catalog::{Parent, Partition, begin};
+use super::create::{Created, log_created};
 use super::defaults::{LEAVING, move_rows, outside};
 use super::error::Error;
 use super::indexes::{IndexProfile, add_missing};
@@ -83,13 +83,13 @@ pub(super) async fn settle(
         });
     }
     let leaf = qualified(&work.default.schema, &work.default.name);
-    tx.batch_execute(&format!(
-        "SET LOCAL lock_timeout = '{QUIET_WAIT}';
-         ALTER TABLE {leaf} VALIDATE CONSTRAINT {LEAVING};
-         SET LOCAL lock_timeout = {LOCK_WAIT_MS}"
-    ))
-    .await
-    .map_err(&failed)?;
+    for sql in [
+        format!("SET LOCAL lock_timeout = '{QUIET_WAIT}'"),
+        format!("ALTER TABLE {leaf} VALIDATE CONSTRAINT {LEAVING}"),
+        format!("SET LOCAL lock_timeout = {LOCK_WAIT_MS}"),
+    ] {
+        tx.batch_execute(&sql).await.map_err(&failed)?;
+    }
     let patience = Patience::new(PATIENCE);
     loop {
         tx.batch_execute("SAVEPOINT attach")

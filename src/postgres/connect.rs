@@ -300,6 +300,11 @@ pub async fn prepare_session(client: &Client, statement_timeout: Option<Duration
          SET recsys_ingest.session = 'taken';
          SET TimeZone = 'UTC'; SET DateStyle = 'ISO'; SET client_encoding = 'UTF8';",
     );
+    // Server, database or role may say otherwise, and then bounds and keys of partitions, as Postgres
+    // writes them, read differently.
+    settings.push_str(" SET standard_conforming_strings = on; SET quote_all_identifiers = off;");
+    // Connections that have nothing to do for a while are kept on purpose.
+    settings.push_str(" SET idle_session_timeout = 0;");
     // `synchronous_commit = off` can lose a commit that was acknowledged: turn it on. Leave
     // stronger settings alone.
     settings.push_str(

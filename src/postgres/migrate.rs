@@ -1,8 +1,6 @@
 //! Migrates a database to the schema that this program writes.
 //!
-//! Invariant: at most one process changes the schema of a database at a time. It holds a
-//! session-level advisory lock, and checks in `pg_locks` that its own backend holds it: behind a
-//! transaction pooler the lock would belong to a shared server connection and protect nothing.
+//! Invariant: at most one process changes the schema of a database at a time (`lock`).
 //!
 //! Invariant: readers and writers of a table wait for no migration. Each lock has a short timeout,
 //! and a migration that does not get one is rolled back and tried again. What takes long, the unique
@@ -11,23 +9,21 @@
 //! Knows neither settings nor partitions. New event tables have no partitions; those that the suite
 //! created keep theirs.
 
+mod lock;
+
 use std::fmt;
 use std::hash::{Hash as _, Hasher as _};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use siphasher::sip::SipHasher13;
-use tokio::time::Instant;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
+use super::key_index;
 use super::patience::{LOCK_WAIT_MS, Patience, is_contention};
-use super::{advisory_lock, key_index};
 use crate::event::table::Table;
-
-/// Key of the advisory lock: "ingestDB" in ASCII, so that an operator can recognise it in
-/// `pg_locks`.
-const LOCK_KEY: i64 = i64::from_be_bytes(*b"ingestDB");
+use lock::{lock, unlock};
 
 /// The table of applied migrations. The suite has a separate history in `schema_migrations`, and
 /// the two must not mix.
@@ -36,9 +32,6 @@ const HISTORY_TABLE: &str = "ingest_schema_history";
 /// How long to wait for another process that is migrating. Adopting a large database builds a
 /// unique index, which takes minutes.
 const WAIT_MAX: Duration = Duration::from_secs(300);
-
-/// The interval at which to ask for the lock again.
-const WAIT_STEP: Duration = Duration::from_millis(100);
 
 /// How long a migration is tried while others hold the locks that it needs.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -72,7 +65,7 @@ macro_rules! migrations {
 /// All migrations, oldest first. A migration that was applied anywhere is never changed, as its
 /// checksum is in the history of that database; unless the earlier checksum is listed here, and a
 /// later migration changes what the earlier text made.
-static MIGRATIONS: [Migration; 14] = migrations![
+static MIGRATIONS: [Migration; 15] = migrations![
     1 "suite_schema" formerly "794973743936338952",
     2 "event_tables" formerly "12531715001534498653",
     3 "ingest_tables",
@@ -86,6 +79,7 @@ static MIGRATIONS: [Migration; 14] = migrations![
     11 "pipelines_view",
     12 "removed_rows",
     13 "erasure",
+    14 "ranks_from_one",
     15 "leases",
 ];
 
@@ -240,61 +234,6 @@ async fn history(client: &Client) -> anyhow::Result<Vec<Applied>> {
         checksum: row.get(1),
     });
     Ok(applied.collect())
-}
-
-/// Waits for the advisory lock. Returns the pid of the backend that holds it.
-async fn lock(client: &Client, wait_max: Duration) -> anyhow::Result<i32> {
-    let deadline = Instant::now() + wait_max;
-    loop {
-        let taken = advisory_lock::try_lock(client, LOCK_KEY).await;
-        if let Some(backend) = taken.context("cannot ask for the migration lock")? {
-            assert_held(client, backend).await?;
-            return Ok(backend);
-        }
-        if Instant::now() >= deadline {
-            let holder = advisory_lock::holder(client, LOCK_KEY)
-                .await
-                .context("cannot find out who holds the migration lock")?;
-            let holder = holder.map_or_else(|| "no session now".to_owned(), |one| one.to_string());
-            bail!(
-                "gave up after {wait_max:?} waiting for the migration lock, held by {holder}: \
-                 let that instance finish migrating, or end its connection, and start again"
-            );
-        }
-        tokio::time::sleep(WAIT_STEP).await;
-    }
-}
-
-/// Fails unless the current backend is `backend` and holds the lock.
-async fn assert_held(client: &Client, backend: i32) -> anyhow::Result<()> {
-    let row = client
-        .query_one(
-            "SELECT pg_backend_pid(), EXISTS (
-                 SELECT FROM pg_locks
-                 WHERE locktype = 'advisory' AND granted AND pid = pg_backend_pid()
-                   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-                   AND ((classid::bigint << 32) | objid::bigint) = $1 AND objsubid = 1)",
-            &[&LOCK_KEY],
-        )
-        .await
-        .context("cannot check who holds the migration lock")?;
-    let (answering, held): (i32, bool) = (row.get(0), row.get(1));
-    if answering != backend || !held {
-        bail!(
-            "the migration lock was taken by backend {backend}, but backend {answering} answers now \
-             and {}: a transaction pooler stands in between and session locks protect nothing; \
-             give the migrations a direct or session-pooled connection",
-            if held { "holds it" } else { "does not hold it" },
-        );
-    }
-    Ok(())
-}
-
-/// Releases the lock. Fails if this session no longer holds it.
-async fn unlock(client: &Client, backend: i32) -> anyhow::Result<()> {
-    assert_held(client, backend).await?;
-    let released = advisory_lock::unlock(client, LOCK_KEY).await;
-    released.context("cannot give the migration lock back")
 }
 
 /// Applies the missing migrations; the lock is held.
@@ -463,7 +402,7 @@ mod tests {
                 "7323252153071285246", "4392810091695728230", "5145493929060081021",
                 "8219964059756254747", "4769933710386011688", "17352862405819725340",
                 "12450468728374941559", "6954738086683967357", "6641883220919533911",
-                "10382859070534194833",
+                "10382859070534194833", "17825523122856300514",
             ]
         );
     }

@@ -22,6 +22,9 @@ use super::error::{Error, describe};
 /// The Terminate message is small. A close takes longer only if a statement still runs.
 const GOODBYE_LIMIT: Duration = Duration::from_secs(1);
 
+/// The same once the program ends: a cancel request has to be sent before it does.
+const GOODBYE_LIMIT_AT_END: Duration = Duration::from_millis(200);
+
 /// A cancel request needs a new connection; no statement waits for it.
 const CANCEL_LIMIT: Duration = Duration::from_secs(5);
 
@@ -143,6 +146,20 @@ pub async fn sessions_ended(limit: Duration) {
     }
 }
 
+/// Whether a connection whose client was dropped closes in time.
+async fn is_closed(driver: &mut Driver) -> bool {
+    let at_end = async {
+        ENDING.cancelled().await;
+        sleep(GOODBYE_LIMIT_AT_END).await;
+    };
+    tokio::select! {
+        biased;
+        _ = driver => true,
+        () = sleep(GOODBYE_LIMIT) => false,
+        () = at_end => false,
+    }
+}
+
 /// What the driver task needs to close its connection.
 struct Driven {
     target: Target,
@@ -173,11 +190,11 @@ impl Driven {
             () = self.let_go.cancelled() => self.given_up.is_cancelled(),
         };
         // The client is dropped, so the driver sends Terminate once nothing is running.
-        if !is_given_up && timeout(GOODBYE_LIMIT, &mut driver).await.is_ok() {
+        if !is_given_up && is_closed(&mut driver).await {
             return;
         }
         self.cancel().await;
-        if !is_given_up && timeout(GOODBYE_LIMIT, &mut driver).await.is_ok() {
+        if !is_given_up && is_closed(&mut driver).await {
             return;
         }
         drop(driver);

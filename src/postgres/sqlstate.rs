@@ -64,6 +64,18 @@ pub(crate) fn is_raised(db: &DbError) -> bool {
     db.routine() == Some("exec_stmt_raise")
 }
 
+/// Whether a shard of a distributed table refused rows of a COPY. Citus passes its message on
+/// alone: the code is that of an internal error, and the line, the constraint and the shard's own
+/// code are gone. So a duplicate, a bad row, a missing partition and a fault of the shard look the
+/// same.
+pub(crate) fn is_of_a_shard(db: &DbError) -> bool {
+    hides_its_cause(db.code().code(), db.routine())
+}
+
+fn hides_its_cause(code: &str, routine: Option<&str>) -> bool {
+    code == "XX000" && routine == Some("ReportCopyError")
+}
+
 /// Whether the server ended the connection with this error.
 pub(crate) fn ends_connection(db: &DbError) -> bool {
     matches!(
@@ -110,6 +122,21 @@ mod tests {
         }
         for code in ["08P01", "22P03", "25001", "26000", "28000"] {
             assert_eq!(Cause::of(code), Cause::Schema, "{code}");
+        }
+    }
+
+    #[test]
+    fn only_an_internal_error_that_a_copy_reports_for_a_shard_hides_its_cause() {
+        for (code, routine, hides) in [
+            ("XX000", Some("ReportCopyError"), true),
+            // A trigger can raise the code, and cannot choose the routine.
+            ("XX000", Some("exec_stmt_raise"), false),
+            ("XX000", None, false),
+            // The connection to a shard broke: its code is its own.
+            ("58030", Some("ReportCopyError"), false),
+            ("23505", Some("_bt_check_unique"), false),
+        ] {
+            assert_eq!(hides_its_cause(code, routine), hides, "{code} {routine:?}");
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::admission::admit::Admission;
 use crate::admission::arrivals::Arrivals;
 use crate::admission::record::{shards, streams};
 use crate::clock;
+use crate::config::intake::Intake;
 use crate::config::{self, Serve};
 use crate::event::body::Limits;
 use crate::event::identity::Pseudonymizer;
@@ -143,7 +144,7 @@ pub(super) fn app(
         checks,
         lanes,
         body_limits: BodyLimits {
-            bytes_max: bytes_usize(config.intake.body_bytes_max),
+            bytes_max: largest_body(&config.intake),
             pause_max: config.http.body_timeout,
         },
         event_limits: Limits {
@@ -171,6 +172,33 @@ pub(super) fn app(
     }
 }
 
+/// The largest body that there is ever memory for, in bytes.
+///
+/// A tenant that is alone holds at most eight ninths of the memory. A body beyond that would be
+/// refused for ever as if other bodies held it.
+fn largest_body(intake: &Intake) -> usize {
+    let wanted = bytes_usize(intake.body_bytes_max);
+    wanted.min(bytes_usize(intake.queue_bytes_max) / 9 * 8)
+}
+
+/// What to say of a memory limit that is small for the largest bodies: body, scratch memory and rows
+/// take about three times the body.
+pub(super) fn small_memory(intake: &Intake) -> Option<String> {
+    let Intake {
+        queue_bytes_max,
+        body_bytes_max,
+        ..
+    } = intake;
+    let least = body_bytes_max.as_u64().saturating_mul(3);
+    (queue_bytes_max.as_u64() < least).then(|| {
+        format!(
+            "--queue-bytes-max {queue_bytes_max} is less than three times --body-bytes-max {body_bytes_max}: \
+             the largest bodies are refused with 413, as they take more memory than there is; raise the one \
+             or lower the other"
+        )
+    })
+}
+
 /// The certificate of the listener, if it is to speak HTTPS.
 pub(super) fn certificate(config: &config::transport::Transport) -> Result<Option<Reload>> {
     let (Some(cert), Some(key)) = (&config.tls_cert, &config.tls_key) else {
@@ -192,10 +220,14 @@ pub(super) fn key_hasher(config: &Serve) -> ApiKeyHasher {
     }
 }
 
-pub(super) fn partition_policy(config: &config::store::Store) -> PartitionPolicy {
+/// `ahead` partitions are made before events need them.
+pub(super) fn partition_policy(
+    config: &config::store::Partitioning,
+    ahead: u32,
+) -> PartitionPolicy {
     PartitionPolicy {
         interval: config.partition_interval,
-        ahead: config.partitions_ahead,
+        ahead,
         on_demand_per_hour: config.partitions_per_hour,
         indexes: config.index_profile,
     }
@@ -208,7 +240,7 @@ pub(super) fn sealer(
     metrics: &Arc<Metrics>,
 ) -> Option<Sealer> {
     let policy = Policy {
-        profile: config.index_profile,
+        profile: config.partitioning.index_profile,
         after: config.sealing.seal_after,
     };
     let pressure = pressure::of_lanes(lanes.to_vec(), Arc::clone(log), config.batch_rows_max);

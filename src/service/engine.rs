@@ -1,5 +1,6 @@
 //! The log that a service runs on: how it is opened, and what the stages take of it.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
@@ -16,6 +17,7 @@ use crate::log::read::{Acknowledge, Read};
 use crate::log::spool;
 use crate::log::spool::append::group_committer::GroupCommitter;
 use crate::log::spool::deliver::reader::LaneReader;
+use crate::log::spool::settings::Settings;
 
 /// A kind of log.
 pub trait Engine: Send {
@@ -89,13 +91,16 @@ impl<L> Lanes<L> {
 /// Begins to read a stream of a log that others read as well.
 pub type Open<L> = Arc<dyn Fn(&Stream) -> (L, Arc<dyn Acknowledge>) + Send + Sync>;
 
+type Committer = GroupCommitter<InMemory, RecordResult>;
+type Reader = LaneReader<InMemory, RecordResult>;
+
 /// The log on the local disk.
 #[derive(Clone, Copy, Debug)]
 pub struct LocalSpool;
 
 impl Engine for LocalSpool {
-    type Appender = GroupCommitter<InMemory, RecordResult>;
-    type Reader = LaneReader<InMemory, RecordResult>;
+    type Appender = Committer;
+    type Reader = Reader;
 
     fn check(&self, config: &Serve) -> Result<()> {
         spool_settings(config).map(drop)
@@ -106,62 +111,73 @@ impl Engine for LocalSpool {
         config: &Serve,
         entries: flume::Receiver<Record>,
     ) -> Result<Opened<Self::Appender, Self::Reader>> {
-        let settings = spool_settings(config)?;
-        let freed_bytes = settings.segment_bytes;
-        let directory = config.spool.spool_dir.clone();
-        // On a blocking thread, as reading its segments takes a while.
-        let opening = tokio::task::spawn_blocking(move || {
-            spool::recover::open::open(&directory, settings, entries)
-        });
-        let opened = opening
-            .await
-            .context("opening the spool was interrupted")??;
-        let spool = opened.spool;
-        let history = spool.history();
-        let readers: Vec<_> = opened
-            .readers
-            .into_iter()
-            .map(|reader| {
-                let number = reader.stream();
-                let stream = Stream {
-                    log: spool.id(),
-                    lineage: history.lineage(),
-                    number: number.into(),
-                    shard: shard_of(number).into(),
-                    table: table_of(number),
-                };
-                (stream, reader)
-            })
-            .collect();
-        // A fork's inherited counts belong to its ledger rows, even for a stream that is not in use
-        // now.
-        let inherits = |number: &u8| history.inherited(*number) > 0;
-        let used = readers
-            .iter()
-            .map(|(stream, _)| (stream.number, stream.table));
-        let inherited = (0..u8::MAX).filter(inherits);
-        let inherited = inherited.map(|number| (number.into(), table_of(number)));
-        let mut streams: Vec<(u16, Table)> = used.chain(inherited).collect();
-        streams.sort_unstable_by_key(|(number, _)| *number);
-        streams.dedup_by_key(|(number, _)| *number);
-        let finish = {
-            let spool = spool.clone();
-            Box::new(move || {
-                spool.reclaim();
-            })
-        };
-        Ok(Opened {
-            capacity: Arc::new(spool.clone()),
-            appender: opened.committer,
-            freed_bytes,
-            lanes: Lanes::Own {
-                log: Arc::new(spool),
-                readers,
-                streams,
-            },
-            stores: true,
-            helpers: Vec::new(),
-            finish,
-        })
+        open_spool(
+            config.spool.spool_dir.clone(),
+            spool_settings(config)?,
+            entries,
+        )
+        .await
     }
+}
+
+/// Opens the spool in `directory`, on a blocking thread, as reading its segments takes a while.
+pub(super) async fn open_spool(
+    directory: PathBuf,
+    settings: Settings,
+    entries: flume::Receiver<Record>,
+) -> Result<Opened<Committer, Reader>> {
+    let freed_bytes = settings.segment_bytes;
+    let opening = tokio::task::spawn_blocking(move || {
+        spool::recover::open::open(&directory, settings, entries)
+    });
+    let opened = opening
+        .await
+        .context("opening the spool was interrupted")??;
+    let spool = opened.spool;
+    let history = spool.history();
+    let readers: Vec<_> = opened
+        .readers
+        .into_iter()
+        .map(|reader| {
+            let number = reader.stream();
+            let stream = Stream {
+                log: spool.id(),
+                lineage: history.lineage(),
+                number: number.into(),
+                shard: shard_of(number).into(),
+                table: table_of(number),
+            };
+            (stream, reader)
+        })
+        .collect();
+    // A fork's inherited counts belong to its ledger rows, even for a stream that is not in use
+    // now.
+    let inherits = |number: &u8| history.inherited(*number) > 0;
+    let used = readers
+        .iter()
+        .map(|(stream, _)| (stream.number, stream.table));
+    let inherited = (0..u8::MAX).filter(inherits);
+    let inherited = inherited.map(|number| (number.into(), table_of(number)));
+    let mut streams: Vec<(u16, Table)> = used.chain(inherited).collect();
+    streams.sort_unstable_by_key(|(number, _)| *number);
+    streams.dedup_by_key(|(number, _)| *number);
+    let finish = {
+        let spool = spool.clone();
+        Box::new(move || {
+            spool.reclaim();
+        })
+    };
+    Ok(Opened {
+        capacity: Arc::new(spool.clone()),
+        appender: opened.committer,
+        freed_bytes,
+        lanes: Lanes::Own {
+            log: Arc::new(spool),
+            readers,
+            streams,
+        },
+        stores: true,
+        helpers: Vec::new(),
+        finish,
+    })
 }

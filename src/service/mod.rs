@@ -9,11 +9,13 @@
 
 pub(crate) mod bind;
 pub(crate) mod build;
+mod disk;
 pub mod engine;
 mod lanes;
 pub(crate) mod open_files;
 pub mod prepare;
 mod pressure;
+pub mod replay;
 pub mod report;
 pub(crate) mod retention;
 mod stop;
@@ -27,7 +29,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use futures_util::future::OptionFuture;
 use tokio::net::TcpListener;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -48,7 +50,6 @@ use crate::http::hosts::Hosts;
 use crate::http::listener::Connections;
 use crate::http::pipeline::HttpService;
 use crate::http::routes::Port;
-use crate::log::append::{Append, Capacity};
 use crate::metrics::Metrics;
 use crate::partitions::maintain::PartitionMaintainer;
 use crate::postgres::checks::server::{FirstContact, first_contact};
@@ -58,8 +59,9 @@ use crate::writer::opening::Place;
 use crate::writer::quarantine;
 use build::{
     app, batch_limits, bytes_u32, certificate, connections_to_postgres, key_hasher,
-    partition_policy, sealer,
+    partition_policy, sealer, small_memory,
 };
+use disk::{append_on_a_thread, clear_up, watch_disk};
 use engine::{Engine, LocalSpool, Opened};
 use lanes::{Common, Started};
 use prepare::{after, prepare_first};
@@ -71,11 +73,6 @@ use tasks::Tasks;
 /// in during one sync.
 const ENTRIES_MAX: usize = 4096;
 
-/// Longest wait for the deletion of finished segments, which takes milliseconds.
-const RECLAIM_WAIT_MAX: Duration = Duration::from_secs(1);
-
-/// How often the spool's disk is checked for a stall.
-const DISK_LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Time for tasks without work to end.
 const END_LIMIT: Duration = Duration::from_secs(2);
 
@@ -120,7 +117,7 @@ pub async fn run_on<E: Engine>(
     }
     checks.put(Source::Start, notes);
     let maintainer = Arc::new(PartitionMaintainer::new(
-        partition_policy(&config.store),
+        partition_policy(&config.store.partitioning, config.store.partitions_ahead),
         Arc::clone(&metrics),
     ));
     let drain = Arc::new(DrainRate::new(Instant::now()));
@@ -266,6 +263,9 @@ pub async fn run_on<E: Engine>(
     };
     let gauge = i64::try_from(connections_max).unwrap_or(i64::MAX);
     metrics.connections_max.set(gauge);
+    if let Some(warning) = small_memory(&config.intake) {
+        warn!("{warning}");
+    }
     info!(
         address = %bind::addresses(&listeners).context("cannot tell the address of the socket")?,
         log = %capacity.id(),
@@ -366,57 +366,6 @@ pub async fn run_on<E: Engine>(
     match faults.into_iter().next() {
         None => Ok(report),
         Some(fault) => Err(Failed { fault, report }.into()),
-    }
-}
-
-/// Makes records durable on a thread. The receiver completes when it has ended; an error means that
-/// it panicked.
-///
-/// The thread is not one of the runtime's: a runtime that is dropped waits for its blocking
-/// threads, however long the disk hangs.
-fn append_on_a_thread(appender: impl Append) -> Result<oneshot::Receiver<()>> {
-    let (ended, end) = oneshot::channel();
-    std::thread::Builder::new()
-        .name("spool".to_owned())
-        .spawn(move || {
-            tasks::span("the committing thread").in_scope(|| appender.run());
-            // The service may have stopped waiting.
-            ended.send(()).ok();
-        })
-        .context("cannot start the log's thread")?;
-    Ok(end)
-}
-
-/// Deletes what is done with. If the disk hangs, the next start does it.
-async fn clear_up(finish: Box<dyn FnOnce() + Send>) {
-    let done = tokio::task::spawn_blocking(finish);
-    if tokio::time::timeout(RECLAIM_WAIT_MAX, done).await.is_err() {
-        warn!(
-            "the disk of the spool does not answer: segments that are done with stay for the next start"
-        );
-    }
-}
-
-/// Logs once that the log's disk is stalled, and once that it answers again.
-async fn watch_disk(log: Arc<dyn Capacity>) {
-    let medium = log.medium();
-    let mut hangs = false;
-    loop {
-        tokio::time::sleep(DISK_LOOK_EVERY).await;
-        match (hangs, log.stalled()) {
-            (false, Some(lasts)) => {
-                hangs = true;
-                warn!(
-                    seconds = lasts.as_secs(),
-                    "{medium} does not answer; events wait for it, and are refused soon"
-                );
-            }
-            (true, None) => {
-                hangs = false;
-                info!("{medium} answers again");
-            }
-            (false, None) | (true, Some(_)) => {}
-        }
     }
 }
 

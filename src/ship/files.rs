@@ -143,6 +143,15 @@ fn walk_into(folder: &Path, own: &Own, depth: usize, all: &mut Vec<Found>) -> io
     Ok(())
 }
 
+/// Whether the file at `path` is the one with this number.
+pub(crate) fn is_inode(path: &Path, device: u64, inode: u64) -> io::Result<bool> {
+    match fs::symlink_metadata(path) {
+        Ok(meta) => Ok(meta.dev() == device && meta.ino() == inode),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// The first line of a file, hashed; `None` while it has no end.
 pub(crate) fn head_at(file: &File) -> io::Result<Option<Head>> {
     let mut bytes = vec![0; HEAD_BYTES];

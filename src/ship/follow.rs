@@ -3,7 +3,10 @@
 //! A file is known by its inode, its first line and the bytes before its position, whatever its
 //! path: a file that is renamed goes on where it was, one that is truncated or written over begins
 //! again, and a copy that `copytruncate` makes takes over what the original had not finished.
-//! A file is held open until it is read, so that removing it loses nothing.
+//! A file is held open until it is read, and has a hard link in the folder of the positions (`kept`),
+//! so that removing it loses nothing.
+
+mod copies;
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
@@ -19,7 +22,7 @@ use tracing::{info, warn};
 use super::batch::Batch;
 use super::files::{self, Found, Own};
 use super::followed::{Followed, Next, open_same};
-use super::line::head_of;
+use super::kept::Kept;
 use super::pipeline::Handed;
 use super::positions::Position;
 use super::status::{Status, Work, add, set};
@@ -44,6 +47,7 @@ const OPEN_MAX: usize = 512;
 pub(crate) struct Follower {
     folders: Vec<PathBuf>,
     own: Own,
+    kept: Kept,
     line_bytes_max: usize,
     to: flume::Sender<Handed>,
     status: Arc<Status>,
@@ -64,6 +68,7 @@ pub(crate) struct Follower {
 pub(crate) struct FollowerSettings {
     pub(crate) folders: Vec<PathBuf>,
     pub(crate) own: Own,
+    pub(crate) kept: Kept,
     pub(crate) known: Vec<(u64, Position)>,
     pub(crate) next_key: u64,
     pub(crate) line_bytes_max: usize,
@@ -83,6 +88,7 @@ impl Follower {
         Self {
             folders: settings.folders,
             own: settings.own,
+            kept: settings.kept,
             line_bytes_max: settings.line_bytes_max,
             to: settings.to,
             status: settings.status,
@@ -206,6 +212,7 @@ impl Follower {
         }
         let mut fresh = Vec::new();
         let mut shorter = Vec::new();
+        let mut replaced = Vec::new();
         let by_inode: HashMap<(u64, u64), usize> = (self.files.iter().enumerate())
             .map(|(at, file)| ((file.position.device, file.position.inode), at))
             .collect();
@@ -233,18 +240,21 @@ impl Follower {
                 let moved = Handed::Moved(file.key, found.path.clone());
                 self.outbox.push_back(moved);
             }
-            if (file.size, file.modified_ns) != (found.size, found.modified_ns) {
-                (file.size, file.modified_ns) = (found.size, found.modified_ns);
-                file.changed_at = now;
-                (file.is_checked, file.waits_at) = (false, None);
-            }
+            file.note(found.size, found.modified_ns, now);
             if found.size < file.position.offset {
                 shorter.push(at);
+            }
+            if file.is_replaced() {
+                replaced.push(at);
             }
         }
         for at in shorter {
             self.hand_to_a_copy(at, &mut fresh);
             self.begin_again(at, "is shorter than what was read of it");
+        }
+        for at in replaced {
+            self.hand_to_a_copy(at, &mut fresh);
+            self.begin_again(at, "was written over");
         }
         for found in fresh {
             if !self.may_be_a_copy(&found, now) {
@@ -253,6 +263,7 @@ impl Follower {
         }
         self.suspects
             .retain(|_, since| now.duration_since(*since) < 2 * COPY_WAIT);
+        self.keep_all(now);
         self.open_all();
         self.forget(now);
         set(
@@ -267,63 +278,6 @@ impl Follower {
         info!(path = %found.path.display(), bytes = found.size, "following a file");
     }
 
-    /// Whether a new file begins as a followed one does, and the other may soon be truncated.
-    fn may_be_a_copy(&mut self, found: &Found, now: Instant) -> bool {
-        let id = (found.device, found.inode);
-        let is_alike = || {
-            let head = files::head_at(&File::open(&found.path)?)?;
-            let mut others = self.files.iter().filter(|file| file.is_there);
-            io::Result::Ok(others.any(|file| {
-                file.has_head && file.position.offset > 0 && head == Some(file.position.head)
-            }))
-        };
-        let is_alike = is_alike().unwrap_or(false);
-        let since = *self.suspects.entry(id).or_insert(now);
-        let waits = is_alike && now.duration_since(since) < COPY_WAIT;
-        if !waits {
-            self.suspects.remove(&id);
-        }
-        waits
-    }
-
-    /// If the content of a file that became shorter stands in a new one, that one goes on with it.
-    fn hand_to_a_copy(&mut self, at: usize, fresh: &mut Vec<Found>) {
-        let file = &self.files[at];
-        if !file.has_head || file.position.offset == 0 {
-            return;
-        }
-        let known = file.position.clone();
-        let is_copy = |found: &Found| {
-            let same = || {
-                let copy = File::open(&found.path)?;
-                let tail = files::tail_at(&copy, known.offset)?;
-                let head = files::head_at(&copy)?;
-                io::Result::Ok(head == Some(known.head) && head_of(&tail) == known.tail)
-            };
-            found.size >= known.offset && same().unwrap_or(false)
-        };
-        let Some(copy) = fresh.iter().position(is_copy) else {
-            return;
-        };
-        let copy = fresh.remove(copy);
-        self.add(&copy, Instant::now());
-        let Some(taken_over) = self.files.last_mut() else {
-            return;
-        };
-        taken_over.position = Position {
-            path: copy.path,
-            device: copy.device,
-            inode: copy.inode,
-            born_us: copy.born_us,
-            lines: 0,
-            rejected: 0,
-            ..known
-        };
-        taken_over.has_head = true;
-        let handed = Handed::TakeOver(taken_over.key, Box::new(taken_over.position.clone()));
-        self.outbox.push_back(handed);
-    }
-
     /// A file is another one from now on.
     fn begin_again(&mut self, at: usize, why: &str) {
         let key = self.next_key;
@@ -332,8 +286,46 @@ impl Follower {
         warn!(path = %file.position.path.display(), read_bytes = file.position.offset,
             "a file {why}: it is read from its beginning");
         add(&self.status.truncated, 1);
-        self.outbox.push_back(Handed::Forget(file.key));
+        self.outbox.push_back(Handed::Forget(file.key, None));
         file.begin_again(key);
+    }
+
+    /// Links the files that have something to read, and follows those that are known by their links
+    /// alone: they were removed before they were read.
+    fn keep_all(&mut self, now: Instant) {
+        for file in &mut self.files {
+            file.link = None;
+        }
+        for found in self.kept.found() {
+            let is_same = |file: &Followed| {
+                (file.position).is_inode(found.device, found.inode, found.born_us)
+            };
+            let at = self.files.iter().position(is_same).unwrap_or_else(|| {
+                self.add(&found, now);
+                self.files.len() - 1
+            });
+            let file = &mut self.files[at];
+            file.is_there &= file.position.path != found.path;
+            file.link = Some(found.path);
+            if !file.is_there {
+                file.note(found.size, found.modified_ns, now);
+                if found.size < file.position.offset {
+                    self.begin_again(at, "is shorter than what was read of it");
+                }
+            }
+        }
+        for file in &mut self.files {
+            let has_more = file.size > file.position.offset;
+            if file.is_there && file.link.is_none() && has_more {
+                let Position {
+                    path,
+                    device,
+                    inode,
+                    ..
+                } = &file.position;
+                file.link = self.kept.keep(path, *device, *inode);
+            }
+        }
     }
 
     /// Opens the files that have something to read.
@@ -346,18 +338,23 @@ impl Follower {
         let mut failed = None;
         for file in &mut self.files {
             let has_more = file.size > file.position.offset;
-            if open >= OPEN_MAX || file.handle.is_some() || !file.is_there || !has_more {
+            if open >= OPEN_MAX || file.handle.is_some() || !has_more {
                 continue;
             }
             let position = &file.position;
-            match open_same(&position.path, position.device, position.inode) {
+            let path = match (file.is_there, &file.link) {
+                (true, _) => &position.path,
+                (false, Some(link)) => link,
+                (false, None) => continue,
+            };
+            match open_same(path, position.device, position.inode) {
                 Ok(Some(handle)) => {
                     open += 1;
                     file.handle = Some(handle);
                 }
                 // Renamed or removed since the scan: the next one tells.
                 Ok(None) => {}
-                Err(error) => failed = Some((position.path.clone(), error)),
+                Err(error) => failed = Some((path.clone(), error)),
             }
         }
         if let Some((path, error)) = failed {
@@ -368,30 +365,30 @@ impl Follower {
     /// Closes what is read, and forgets what is gone.
     fn forget(&mut self, now: Instant) {
         let mut gone = Vec::new();
+        let now_us = (self.now_us)();
         for (at, file) in self.files.iter_mut().enumerate() {
-            let is_read = file.size <= file.position.offset;
-            let unchanged = now.duration_since(file.changed_at);
             if file.is_there {
-                if is_read && unchanged > IDLE_OPEN {
+                let is_read = file.size <= file.position.offset;
+                if is_read && now.duration_since(file.changed_at) > IDLE_OPEN {
                     file.handle = None;
                 }
                 continue;
             }
-            let Some(handle) = &file.handle else {
+            if file.handle.is_none() && file.link.is_none() {
                 if now.duration_since(file.seen_at) > FORGET_AFTER {
                     gone.push(at);
                 }
                 continue;
-            };
+            }
             // It was removed, and can be read until it is closed.
-            match handle.metadata() {
-                Ok(meta) if meta.len() != file.size => {
-                    (file.size, file.changed_at) = (meta.len(), now);
-                    (file.is_checked, file.waits_at) = (false, None);
-                }
-                Ok(_) if unchanged < REMOVED_QUIET => {}
-                Ok(_) if is_read || file.waits_at == Some(file.size) => gone.push(at),
-                Ok(_) | Err(_) => {}
+            if let Some(Ok(meta)) = file.handle.as_ref().map(File::metadata) {
+                let found = Found::of(PathBuf::new(), &meta);
+                file.note(found.size, found.modified_ns, now);
+            }
+            let is_read = file.size <= file.position.offset;
+            let is_done = is_read || file.waits_at == Some(file.size);
+            if is_done && file.is_quiet(REMOVED_QUIET, now, now_us) {
+                gone.push(at);
             }
         }
         for at in gone.into_iter().rev() {
@@ -399,7 +396,10 @@ impl Follower {
             if let Some(batch) = file.torn_end() {
                 self.hand_over(batch);
             }
-            self.outbox.push_back(Handed::Forget(file.key));
+            if let Some(link) = &file.link {
+                self.kept.leave(link);
+            }
+            self.outbox.push_back(Handed::Forget(file.key, file.link));
         }
     }
 

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, BufReader, Seek as _, SeekFrom};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -28,6 +28,8 @@ pub(super) struct Followed {
     pub(super) position: Position,
     pub(super) has_head: bool,
     pub(super) handle: Option<File>,
+    /// A link that stays when the file is removed.
+    pub(super) link: Option<PathBuf>,
     pub(super) size: u64,
     pub(super) modified_ns: i128,
     /// When the size or the time of the file was last seen to change.
@@ -68,6 +70,7 @@ impl Followed {
             position: Position::start(&info),
             has_head: false,
             handle: None,
+            link: None,
             size: found.size,
             modified_ns: found.modified_ns,
             changed_at: now,
@@ -86,6 +89,7 @@ impl Followed {
             position,
             has_head: true,
             handle: None,
+            link: None,
             modified_ns: 0,
             changed_at: now,
             is_there: false,
@@ -105,6 +109,43 @@ impl Followed {
         (self.has_head, self.is_checked, self.waits_at) = (false, false, None);
     }
 
+    /// Whether a file of which all was read has changed and has other lines by now: as many bytes
+    /// were written after it had been truncated. One that has grown is looked at when it is read.
+    pub(super) fn is_replaced(&mut self) -> bool {
+        let offset = self.position.offset;
+        if self.is_checked || !self.has_head || self.size != offset || offset == 0 {
+            return false;
+        }
+        match self.is_same() {
+            Ok(Some(is_same)) => {
+                self.is_checked = is_same;
+                !is_same
+            }
+            // The next look tells.
+            Ok(None) | Err(_) => false,
+        }
+    }
+
+    /// Whether head and tail are those of the position; `None` if the path leads elsewhere by now.
+    fn is_same(&self) -> io::Result<Option<bool>> {
+        let Position {
+            path,
+            device,
+            inode,
+            ..
+        } = &self.position;
+        let opened = match &self.handle {
+            Some(_) => None,
+            None => open_same(path, *device, *inode)?,
+        };
+        let Some(file) = self.handle.as_ref().or(opened.as_ref()) else {
+            return Ok(None);
+        };
+        let tail = files::tail_at(file, self.position.offset)?;
+        let has_head = files::head_at(file)? == Some(self.position.head);
+        Ok(Some(has_head && head_of(&tail) == self.position.tail))
+    }
+
     fn info(&self) -> FileInfo {
         let position = &self.position;
         FileInfo {
@@ -115,6 +156,24 @@ impl Followed {
             born_us: position.born_us,
             head: position.head,
         }
+    }
+
+    /// Notes the size and the time that the file has by now.
+    pub(super) fn note(&mut self, size: u64, modified_ns: i128, now: Instant) {
+        if (self.size, self.modified_ns) != (size, modified_ns) {
+            (self.size, self.modified_ns) = (size, modified_ns);
+            self.changed_at = now;
+            (self.is_checked, self.waits_at) = (false, None);
+        }
+    }
+
+    /// Whether nothing was added for so long, as was seen or as the file says.
+    pub(super) fn is_quiet(&self, time: Duration, now: Instant, now_us: i64) -> bool {
+        let modified_us = i64::try_from(self.modified_ns / 1000).unwrap_or(i64::MAX);
+        let since_us = u64::try_from(now_us.saturating_sub(modified_us)).unwrap_or(0);
+        now.duration_since(self.changed_at)
+            .max(Duration::from_micros(since_us))
+            >= time
     }
 
     /// The end of a removed file that has no line end, as a rejected line.
@@ -159,12 +218,8 @@ impl Followed {
                     return Ok(Next::Nothing);
                 }
             }
-        } else if !self.is_checked {
-            let is_same = files::head_at(handle)? == Some(self.position.head)
-                && head_of(&files::tail_at(handle, offset)?) == self.position.tail;
-            if !is_same {
-                return Ok(Next::WrittenOver);
-            }
+        } else if !self.is_checked && self.is_same()? == Some(false) {
+            return Ok(Next::WrittenOver);
         }
         self.is_checked = true;
         let mut from = handle.try_clone()?;

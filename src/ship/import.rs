@@ -18,6 +18,8 @@ use super::reader::{LineReader, Piece, TAIL_BYTES};
 use super::rejects::{Reason, too_long};
 use super::status::{Status, add, get, set};
 
+const NO_FILE: &str = "standard input and pipes cannot be read again after an interruption, which is how each line is stored once: write the lines into a file, and import that";
+
 /// Finds the files that the arguments name: those themselves, and those of lines below folders, in
 /// the order of their names.
 ///
@@ -27,7 +29,13 @@ pub(crate) fn find(arguments: &[PathBuf], own: &Own) -> Result<Vec<Found>> {
     let mut all: Vec<Found> = Vec::new();
     for argument in arguments {
         let read = || format!("cannot read {}", argument.display());
+        if argument.as_os_str() == "-" {
+            bail!("{NO_FILE}");
+        }
         let meta = fs::metadata(argument).with_context(read)?;
+        if !meta.is_dir() && !meta.is_file() {
+            bail!("{}: {NO_FILE}", argument.display());
+        }
         if !meta.is_dir() {
             let path = fs::canonicalize(argument).with_context(read)?;
             all.push(Found::of(path, &meta));

@@ -17,6 +17,7 @@ pub(crate) mod files;
 pub(crate) mod follow;
 mod followed;
 pub(crate) mod import;
+pub(crate) mod kept;
 pub(crate) mod line;
 pub(crate) mod ops;
 pub(crate) mod pipeline;

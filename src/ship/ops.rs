@@ -5,8 +5,8 @@ use std::sync::atomic::AtomicU64;
 
 use anyhow::{Context as _, Result};
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -19,8 +19,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use super::status::{Status, Work, get as read};
-
-const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+use crate::exposition;
 
 /// Serves `/healthz`, `/readyz` and `/metrics` until it is dropped.
 pub(crate) async fn serve(listener: TcpListener, status: Arc<Status>) -> Result<()> {
@@ -55,12 +54,17 @@ async fn readyz(State(status): State<Arc<Status>>) -> Response {
     (code, Json(body)).into_response()
 }
 
-async fn metrics(State(status): State<Arc<Status>>) -> Response {
+async fn metrics(State(status): State<Arc<Status>>, headers: HeaderMap) -> Response {
     let mut registry = Registry::with_prefix("recsys_ingest_ship");
     registry.register_collector(Box::new(Numbers(status)));
     let mut text = String::new();
     match prometheus_client::encoding::text::encode(&mut text, &registry) {
-        Ok(()) => ([(CONTENT_TYPE, OPENMETRICS)], text).into_response(),
+        Ok(()) => {
+            let accepted = headers.get_all(ACCEPT).iter();
+            let accepted = accepted.filter_map(|one| one.to_str().ok());
+            let (content_type, text) = exposition::of(text, accepted);
+            ([(CONTENT_TYPE, content_type)], text).into_response()
+        }
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }

@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use super::batch::Batch;
 use super::deliver::{Courier, Interrupted};
@@ -41,8 +42,8 @@ pub(crate) enum Handed {
     Moved(u64, PathBuf),
     /// A file goes on where another one was.
     TakeOver(u64, Box<Position>),
-    /// A file that is gone.
-    Forget(u64),
+    /// A file that is gone, and the link that it was kept by.
+    Forget(u64, Option<PathBuf>),
 }
 
 /// The end of the line.
@@ -167,8 +168,12 @@ impl Pipeline {
             Handed::TakeOver(key, position) => {
                 files.insert(key, *position);
             }
-            Handed::Forget(key) => {
-                files.remove(&key);
+            Handed::Forget(key, link) => {
+                // Before the position is forgotten: a link without one is a new file.
+                if let Some(link) = link {
+                    remove(link).await;
+                }
+                self.positions.files.remove(&key);
             }
         }
         Ok(())
@@ -244,6 +249,17 @@ async fn delivered(
         letters,
         rejected,
     })
+}
+
+/// Removes a link; one that stays is looked at again by the next start.
+async fn remove(link: PathBuf) {
+    let path = link.clone();
+    let removing = move || std::fs::remove_file(link).map_err(anyhow::Error::from);
+    let removed = tokio::task::spawn_blocking(removing).await;
+    if let Err(error) = removed.context("it was interrupted").flatten() {
+        warn!(path = %path.display(), error = format!("{error:#}"),
+            "the link to a file that is read and removed stays; remove it");
+    }
 }
 
 /// Does blocking work until it succeeds.

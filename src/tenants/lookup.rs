@@ -96,6 +96,11 @@ impl Lookups {
         self.made.load(Ordering::Relaxed)
     }
 
+    /// Whether look-ups are answered at all: the loop is connected.
+    pub(super) fn is_open(&self) -> bool {
+        self.state().is_open
+    }
+
     /// Whether there is such a key or tenant; `None` if that is not known.
     pub(super) async fn find(&self, wanted: Wanted) -> Option<bool> {
         let mut answer = match self.ask(wanted, Instant::now()) {

@@ -33,6 +33,9 @@ const REFRESH_GAP: Duration = Duration::from_secs(1);
 /// Reading a hundred thousand keys takes well under a second.
 const REFRESH_LIMIT: Duration = Duration::from_secs(30);
 
+/// Longest wait for a refresh that was asked for: it begins within [`REFRESH_GAP`].
+const EARLY_REFRESH_WAIT: Duration = Duration::from_secs(3);
+
 const BACKOFF_MIN: Duration = Duration::from_millis(250);
 const BACKOFF_MAX: Duration = Duration::from_secs(15);
 
@@ -57,6 +60,10 @@ struct Shared {
     lookups: Lookups,
     /// Notifies the writer of the key cache file: a refresh is complete.
     was_read: Notify,
+    /// Refreshes that have begun; each is numbered by this count.
+    begun: AtomicU64,
+    /// The number of the last refresh that is complete.
+    complete: watch::Sender<u64>,
 }
 
 /// The source of the snapshot in force.
@@ -108,6 +115,8 @@ impl TenantCache {
             wake: Notify::new(),
             lookups: Lookups::new(),
             was_read: Notify::new(),
+            begun: AtomicU64::new(0),
+            complete: watch::Sender::new(0),
         };
         Self {
             shared: Arc::new(shared),
@@ -184,15 +193,39 @@ impl TenantCache {
     }
 
     /// Looks an unknown key or tenant up alone, and puts it in force if there is one. Returns whether
-    /// there is, as far as is known within a second.
+    /// there is, as far as is known within seconds.
     ///
-    /// At most twenty a second reach the database; instead of others all tables are read early.
+    /// At most twenty a second reach the database. For others all tables are read early, and what they
+    /// say counts: a flood of keys that do not exist must not hide one that is new.
     pub async fn find(&self, wanted: Wanted) -> bool {
-        let found = self.shared.lookups.find(wanted).await;
-        if found.is_none() {
-            self.wake();
+        if let Some(found) = self.shared.lookups.find(wanted.clone()).await {
+            return found;
         }
-        found.unwrap_or(false)
+        let mark = self.mark();
+        self.wake();
+        if !self.shared.lookups.is_open() {
+            return false;
+        }
+        let mut complete = self.shared.complete.subscribe();
+        let refresh = complete.wait_for(|number| *number > mark);
+        drop(timeout(EARLY_REFRESH_WAIT, refresh).await);
+        let snapshot = self.snapshot();
+        match &wanted {
+            Wanted::Key(hash) => snapshot.has_key(*hash),
+            Wanted::Tenant(named) => snapshot.tenant(named).is_some(),
+        }
+    }
+
+    /// A mark of this moment, for [`Self::has_read_since`].
+    #[must_use]
+    pub(crate) fn mark(&self) -> u64 {
+        self.shared.begun.load(Ordering::Acquire)
+    }
+
+    /// Whether all tables were read since the mark, in one reading that began after it.
+    #[must_use]
+    pub(crate) fn has_read_since(&self, mark: u64) -> bool {
+        *self.shared.complete.borrow() > mark
     }
 
     /// Look-ups that were made since the start.
@@ -207,6 +240,7 @@ impl TenantCache {
     ///
     /// When the database refuses or is unreachable; the old snapshot then stays.
     pub async fn refresh(&self, client: &mut Client) -> Result<Changed> {
+        let number = self.shared.begun.fetch_add(1, Ordering::AcqRel) + 1;
         let mut snapshot = rows::read(client).await?;
         let mut copied = self.copied();
         let changed = Changed {
@@ -226,6 +260,7 @@ impl TenantCache {
         }
         drop(copied);
         self.shared.was_read.notify_one();
+        self.shared.complete.send_replace(number);
         Ok(changed)
     }
 

@@ -10,7 +10,7 @@ use crate::event::table::Table;
 use crate::partitions::defaults::LEAVING;
 use crate::partitions::error as partitions;
 use crate::postgres::error::{self as postgres, describe};
-use crate::postgres::sqlstate::{Cause, ends_connection, is_raised};
+use crate::postgres::sqlstate::{Cause, ends_connection, is_of_a_shard, is_raised};
 
 /// What to do with a batch after an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +45,9 @@ pub struct RejectedRow {
     /// Whether the error itself is about a value of the row. Any other error is blamed on the row
     /// only if another row can be stored.
     pub is_evident: bool,
+    /// Whether the error may as well mean a duplicate, a missing partition, or a server that is
+    /// busy: it comes from a shard of a distributed table.
+    pub hides_its_cause: bool,
 }
 
 impl RejectedRow {
@@ -74,6 +77,7 @@ impl RejectedRow {
             column: db.column().map(str::to_owned),
             constraint: db.constraint().map(str::to_owned),
             is_evident: matches!(&code[..2], "22" | "23") && !is_raised(db) && is_of_a_row,
+            hides_its_cause: is_of_a_shard(db),
         }
     }
 }
@@ -245,6 +249,15 @@ impl Error {
         match self {
             Error::Postgres(error) => error.is_timeout(),
             Error::Partition(error) => error.is_timeout(),
+            _ => false,
+        }
+    }
+
+    /// Whether a partition that was there may be missing, as far as the error tells.
+    pub(crate) fn may_lack_a_partition(&self) -> bool {
+        match self.class() {
+            ErrorKind::NoPartition => true,
+            ErrorKind::RejectedRow(bad) => bad.hides_its_cause,
             _ => false,
         }
     }

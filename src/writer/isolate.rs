@@ -4,6 +4,9 @@
 //! transaction, if the table still takes another row, or if the error itself is about a value of
 //! the row. Otherwise the batch is undecided and nothing is quarantined.
 //!
+//! An error of a shard of a distributed table hides its cause: duplicates are asked for first, and a
+//! row that fails alone is bad only if the batch has failed several times in a row.
+//!
 //! Rows are copied in spans under a savepoint, and a span that fails is split. After a failure at
 //! line `n` a span has at most `2n` rows (and at least a few); each span that passes
 //! doubles the limit. So the cost grows with the number of rejected rows, not with that number
@@ -65,8 +68,10 @@ impl Transaction<'_> {
                     spans.stack.extend([missing, there]);
                 }
                 Err(error) => match error.class_if_it_lasts(self.lasts) {
-                    ErrorKind::RejectedRow(bad) => refused.0.extend(spans.narrow(rows, bad)),
-                    ErrorKind::Duplicate => {
+                    ErrorKind::RejectedRow(bad) if !bad.hides_its_cause => {
+                        refused.0.extend(spans.narrow(rows, bad));
+                    }
+                    kind @ (ErrorKind::Duplicate | ErrorKind::RejectedRow(_)) => {
                         self.tidy(&mut tidy).await?;
                         // Another writer has stored some of these rows since the last check. It had
                         // committed by the time of the error, so checking again finds them. This
@@ -77,9 +82,20 @@ impl Transaction<'_> {
                             spans.stack.push(rows);
                             continue;
                         }
-                        // Then it is not the key, but a unique index that an operator added.
-                        let bad = RejectedRow::of_duplicate(&error);
-                        result.quarantined.extend(spans.narrow(rows, bad));
+                        match kind {
+                            // The row, its partition or the shard: only the row's fault lasts.
+                            ErrorKind::RejectedRow(_) if rows.len() == 1 && !self.lasts => {
+                                return Err(error);
+                            }
+                            ErrorKind::RejectedRow(bad) => {
+                                refused.0.extend(spans.narrow(rows, bad));
+                            }
+                            // Then it is not the key, but a unique index that an operator added.
+                            _ => {
+                                let bad = RejectedRow::of_duplicate(&error);
+                                result.quarantined.extend(spans.narrow(rows, bad));
+                            }
+                        }
                     }
                     _ => return Err(error),
                 },

@@ -20,7 +20,7 @@ const CODES: [&str; 33] = [
 ];
 
 /// Raises the code that the row's mark names.
-const RAISE: &str = "
+pub const RAISE: &str = "
     CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
     DECLARE mark text := coalesce(to_jsonb(NEW) ->> 'item_id', to_jsonb(NEW) ->> 'surface');
     BEGIN
@@ -40,7 +40,8 @@ fn one_lane(settings: Settings) -> Settings {
         .with("--flush-waited-after", "20ms")
 }
 
-fn event(table: Table, id: &str, mark: Option<&str>) -> Value {
+/// An event with an id, and the mark that `RAISE` looks for.
+pub fn event(table: Table, id: &str, mark: Option<&str>) -> Value {
     let (mut event, field) = match table {
         Table::Exposures => (shown(id), "surface"),
         Table::Interactions => (click(id), "item_id"),

@@ -130,17 +130,78 @@ async fn its_numbers_are_those_of_the_views_and_a_second_run_stores_nothing() {
     assert_eq!(other["stored"]["lists"], 7);
     assert_eq!(play(&[])["stored"], first["stored"]);
 
-    // A row that is not as it was played is noticed.
-    let more = format!(
-        "UPDATE interaction_events SET value = value + 1 WHERE surface = '{surface}' AND event_type = 'purchase'"
+    // Each difference from what was played is noticed. Playing it again mends none: events are known by their
+    // keys.
+    service
+        .database
+        .execute(
+            "CREATE TABLE saved_exposures AS TABLE exposure_events;
+             CREATE TABLE saved_interactions AS TABLE interaction_events;
+             CREATE TABLE saved_assignments AS TABLE ingest_assignments",
+        )
+        .await;
+    let one_of = |table: &str, which: &str| {
+        format!(
+            "event_id = (SELECT event_id FROM {table} WHERE surface = '{surface}' AND {which} ORDER BY event_id LIMIT 1)"
+        )
+    };
+    let (click, lost) = (
+        one_of(
+            "interaction_events",
+            "event_type = 'click' AND request_id IS NOT NULL",
+        ),
+        one_of("interaction_events", "request_id IS NULL"),
     );
-    service.database.execute(&more).await;
-    let (code, out, err) = demo(&["--at", AT], &variables, folder.path());
-    assert_eq!(code, 1, "{out}{err}");
-    assert!(
-        out.contains("DIFFERS") && err.contains(surface),
-        "{out}{err}"
-    );
+    let list = one_of("exposure_events", "true");
+    let assignment = one_of("ingest_assignments", "true");
+    for (what, sql) in [
+        ("a list less", format!("UPDATE exposure_events SET surface = 'elsewhere' WHERE {list}")),
+        (
+            "an item less",
+            format!("UPDATE exposure_events SET response = jsonb_set(response, '{{items}}', (response -> 'items') - 0) WHERE {list}"),
+        ),
+        ("another variant", format!("UPDATE ingest_assignments SET variant = 'Z' WHERE {assignment}")),
+        (
+            "a click twice",
+            format!(
+                "INSERT INTO interaction_events SELECT (twice).* FROM (
+                     SELECT jsonb_populate_record(i, jsonb_build_object('event_id', gen_random_uuid())) AS twice
+                       FROM interaction_events AS i WHERE {click}) AS one"
+            ),
+        ),
+        ("a click less", format!("UPDATE interaction_events SET surface = 'elsewhere' WHERE {click}")),
+        (
+            "more revenue",
+            format!("UPDATE interaction_events SET value = value + 1 WHERE surface = '{surface}' AND event_type = 'purchase'"),
+        ),
+        (
+            "a click with the id of no list",
+            format!("UPDATE interaction_events SET request_id = gen_random_uuid() WHERE {click}"),
+        ),
+        (
+            "an id for a click that has lost it",
+            format!("UPDATE interaction_events SET request_id = gen_random_uuid() WHERE {lost}"),
+        ),
+    ] {
+        let changed = client.execute(&sql, &[]).await.unwrap();
+        assert!(changed > 0, "{what}");
+        let (code, out, err) = demo(&["--at", AT], &variables, folder.path());
+        assert_eq!(code, 1, "{what}: {out}{err}");
+        assert!(
+            out.contains("DIFFERS") && err.contains(surface),
+            "{what}: {out}{err}"
+        );
+        service
+            .database
+            .execute(
+                "TRUNCATE exposure_events, interaction_events, ingest_assignments;
+                 INSERT INTO exposure_events TABLE saved_exposures;
+                 INSERT INTO interaction_events TABLE saved_interactions;
+                 INSERT INTO ingest_assignments TABLE saved_assignments",
+            )
+            .await;
+        assert_eq!(play(&[])["stored"], first["stored"], "{what}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,6 +7,8 @@ use std::process::Command;
 use clap::{CommandFactory as _, Parser as _};
 use recsys_ingest::cli::Cli;
 
+use crate::harness::Service;
+
 fn path(name: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
 }
@@ -106,4 +108,22 @@ fn systemd_finds_no_fault_in_the_unit() {
         })
         .collect();
     assert!(faults.is_empty(), "{faults:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_health_check_of_the_image_tells_a_service_from_none() {
+    let text = std::fs::read_to_string(path("Dockerfile")).unwrap();
+    let check = text.lines().find(|line| line.starts_with("HEALTHCHECK"));
+    let (_, command) = check.unwrap().split_once("CMD ").unwrap();
+    let command: Vec<String> = serde_json::from_str(command).unwrap();
+    let service = Service::start().await;
+    for (port, is_healthy) in [(service.client().address.port(), true), (1, false)] {
+        let mut check = Command::new(&command[0]);
+        check
+            .args(&command[1..])
+            .env("INGEST_LISTEN", format!("0.0.0.0:{port}"));
+        // The service answers on this runtime.
+        let output = tokio::task::block_in_place(|| check.output()).unwrap();
+        assert_eq!(output.status.success(), is_healthy, "{output:?}");
+    }
 }

@@ -73,7 +73,7 @@ async fn prepared(database: Database) -> Database {
 /// A case: what is done to a database, the finding that it causes, and words that are in it.
 type Case = (&'static str, &'static str, &'static [&'static str]);
 
-const CASES: [Case; 11] = [
+const CASES: [Case; 14] = [
     (
         "ALTER TABLE interaction_events ADD CONSTRAINT theirs FOREIGN KEY (tenant_id) REFERENCES tenants (id)",
         "foreign_key",
@@ -102,6 +102,25 @@ const CASES: [Case; 11] = [
         "CREATE UNIQUE INDEX theirs ON interaction_events (occurred_at, item_id)",
         "unique_index",
         &["theirs", "set aside"],
+    ),
+    (
+        "ALTER TABLE interaction_events ADD CONSTRAINT \"Theirs\" UNIQUE (occurred_at, item_id)",
+        "unique_index",
+        &["Theirs", "ALTER TABLE interaction_events DROP CONSTRAINT"],
+    ),
+    (
+        "DO $$ DECLARE leaf regclass; BEGIN
+             FOR leaf IN SELECT inhrelid FROM pg_inherits WHERE inhparent = 'exposure_events'::regclass LOOP
+                 EXECUTE format('ALTER TABLE %s ADD UNIQUE (occurred_at, surface, request_id)', leaf);
+             END LOOP;
+         END $$",
+        "partition_index",
+        &["4 partitions", "DROP CONSTRAINT"],
+    ),
+    (
+        "ALTER TABLE ingest_ledger SET UNLOGGED",
+        "table_unlogged",
+        &["ingest_ledger", "after a crash"],
     ),
     (
         "CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
@@ -379,7 +398,7 @@ async fn migrate_says_what_is_missing_what_it_would_run_and_that_there_is_nothin
     let (code, out, _) = run(&["--status"]);
     assert_eq!(code, 1);
     assert!(
-        out.contains("V1__suite_schema\tmissing\n") && out.contains("13 missing"),
+        out.contains("V1__suite_schema\tmissing\n") && out.contains("14 missing"),
         "{out}"
     );
     let (code, sql, err) = run(&["--dry-run"]);
@@ -415,7 +434,7 @@ async fn migrate_says_what_is_missing_what_it_would_run_and_that_there_is_nothin
     let (code, out, _) = run(&["--status"]);
     assert_eq!(code, 1);
     assert!(
-        out.contains("V13__erasure\tapplied\nV15__leases\tmissing\n1 missing"),
+        out.contains("V14__ranks_from_one\tapplied\nV15__leases\tmissing\n1 missing"),
         "{out}"
     );
 }

@@ -159,3 +159,70 @@ async fn clients_that_race_through_two_instances_store_each_event_once() {
         instance.stop().await.unwrap();
     }
 }
+
+/// Rows of four days, whose ids and times follow from a number.
+const MANY: &str = "
+    INSERT INTO interaction_events (tenant_id, occurred_at, event_id, received_at, event_type, item_id, meta)
+    SELECT '00000000-0000-4000-8000-000000000001',
+           timestamptz '2026-03-08 00:00:00+00' + (n % 4) * interval '1 day' + n * interval '1 ms',
+           ('019cd6c2-8c7b-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, now(), 'view', 'item ' || n % 700,
+           jsonb_build_object('n', n)
+      FROM generate_series(0, 99999) AS n";
+
+/// Scans of whole partitions, and look-ups in their indexes: hot ones have only that of the key.
+const SCANS: &str = "
+    SELECT (SELECT coalesce(sum(seq_scan), 0)::bigint FROM pg_stat_user_tables
+             WHERE relname LIKE 'interaction\\_events\\_2026%'),
+           (SELECT coalesce(sum(idx_scan), 0)::bigint FROM pg_stat_user_indexes
+             WHERE relname LIKE 'interaction\\_events\\_2026%')";
+
+/// The planner knows neither how many keys a batch has nor how far a partition has grown since.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_search_for_duplicates_is_one_look_up_a_key_however_large_the_table() {
+    const EVENTS: i64 = 2_000;
+    let service = Service::with(|settings| settings.with("--writers", "1")).await;
+    let database = &service.database;
+    // The partitions are small when the lane's statements are planned for the first time.
+    let event = |n: i64| {
+        let at = jiff::Timestamp::from_second(1_772_928_000 + (n % 4) * 86_400).unwrap()
+            + jiff::SignedDuration::from_millis(n);
+        json!({"event_id": format!("019cd6c2-8c7b-7000-8000-{n:012x}"), "occurred_at": at.to_string(),
+               "event_type": "view", "item_id": "a"})
+    };
+    let body = |first: i64| json!((first..first + EVENTS).map(event).collect::<Vec<_>>());
+    let days = json!((200_000..200_004).map(event).collect::<Vec<_>>());
+    for expected in [(4, 0, 0, 0), (0, 4, 0, 0), (0, 4, 0, 0)] {
+        assert_eq!(service.interactions(&days).await.settled(), expected);
+    }
+    database.execute(MANY).await;
+    let client = database.connect().await;
+    let scans = async || {
+        let row = client.query_one(SCANS, &[]).await.unwrap();
+        (row.get::<_, i64>(0), row.get::<_, i64>(1))
+    };
+    let mut keys = 0;
+    let mut before = scans().await;
+    for round in 0..8 {
+        if round == 4 {
+            database.execute("ANALYZE interaction_events").await;
+            // Its own scans are not counted as such, but make sure.
+            tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+            before.0 = scans().await.0;
+        }
+        let reply = service.interactions(&body(round * EVENTS)).await;
+        assert_eq!(reply.settled(), (0, u64::try_from(EVENTS).unwrap(), 0, 0));
+        keys += EVENTS;
+    }
+    // Counters are told within a second or so.
+    crate::harness::eventually("the look-ups to be counted", async || {
+        scans().await.1 - before.1 >= keys
+    })
+    .await;
+    let (whole, looked_up) = scans().await;
+    assert_eq!(whole - before.0, 0, "a partition was scanned");
+    assert!(
+        looked_up - before.1 < 2 * keys,
+        "{} look-ups for {keys} keys",
+        looked_up - before.1
+    );
+}

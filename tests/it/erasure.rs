@@ -1,17 +1,24 @@
 //! Promise: once a user is erased, nothing of theirs from before is stored, wherever it comes from,
 //! and all that is stored of a user can be handed over.
 
+mod load;
+mod spools;
+mod steps;
+
 use std::process::{Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use recsys_ingest::accounts::retention::policy::Policy;
+use recsys_ingest::accounts::retention::run::retain;
 use recsys_ingest::accounts::verify::count_tables;
+use recsys_ingest::event::time::Micros;
 use serde_json::{Value, json};
 use tokio_postgres::Client;
 
 use crate::harness::{
-    Client as Http, Database, Process, Rig, SALT, Settings, assigned, click, eventually, one,
-    shown, texts,
+    Client as Http, Database, Process, SALT, Settings, assigned, click, eventually, one, shown,
+    texts,
 };
 
 /// The table and endpoint of each kind of event.
@@ -248,37 +255,87 @@ async fn an_erased_user_is_gone_from_tables_and_quarantine_and_does_not_come_bac
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn events_that_wait_in_a_spool_are_left_out_when_they_are_stored() {
-    let mut rig = Rig::start(|settings| settings).await;
-    assert_eq!(post(&rig.client, "a", "ann", "2026-03-10").await, 3);
-    rig.cluster.crash();
-    let durable = rig.client.query("ack=durable");
-    for user in ["ann", "bob"] {
-        for (at, (_, path)) in TABLES.iter().enumerate() {
-            let body: Value = (0..50)
-                .map(|n| events(&format!("{user} {n}"), user, "2026-03-10")[at].clone())
-                .collect();
-            let reply = durable.post(path, &body).await;
-            assert_eq!(reply.status, 202, "{}", reply.text);
+async fn tables_that_retention_has_kept_are_searched_and_the_books_still_balance() {
+    for keeps_rows in [false, true] {
+        let database = Database::with_tenants().await;
+        let client = database.connect().await;
+        let settings = Settings::new(&database);
+        let (mut process, http) = Process::serve(&settings);
+        for (n, day) in ["2026-03-07", "2026-03-08", "2026-03-10"]
+            .into_iter()
+            .enumerate()
+        {
+            assert_eq!(post(&http, &format!("a{n}"), "ann", day).await, 3);
+            assert_eq!(post(&http, &format!("b{n}"), "bob", day).await, 3);
         }
+        // Two partitions are kept as tables, one under another name, and one is detached and not
+        // counted yet.
+        let mut retaining = database.connect().await;
+        let policy = Policy {
+            tables: [None, Some(std::time::Duration::from_secs(86_400)), None],
+            keeps_detached: true,
+            ..Policy::default()
+        };
+        let now = Micros::parse("2026-03-10T12:00:00Z").unwrap();
+        let report = retain(&mut retaining, &policy, now).await.unwrap();
+        assert_eq!(report.removed.len(), 2, "{report:?}");
+        client
+            .batch_execute(
+                "ALTER TABLE interaction_events_2026_03_07 RENAME TO old_clicks;
+                 INSERT INTO ingest_removed_rows (table_name, kind, reason, relation, relation_oid, range_from, range_to)
+                 VALUES ('exposure_events', 'retention', 'test', 'public.exposure_events_2026_03_08',
+                         'exposure_events_2026_03_08'::regclass, '2026-03-08', '2026-03-09');
+                 ALTER TABLE exposure_events DETACH PARTITION exposure_events_2026_03_08;
+                 CREATE TABLE left_over (theirs int);
+                 INSERT INTO ingest_removed_rows (table_name, row_count, reason, relation, relation_oid)
+                 VALUES ('interaction_events', 0, 'a number that is used again', 'public.gone', 'left_over'::regclass)",
+            )
+            .await
+            .unwrap();
+        assert_balanced(&database).await;
+        let detached = json!([
+            "exposure_events_2026_03_08",
+            "old_clicks",
+            "interaction_events_2026_03_08"
+        ]);
+        let exported = users(&database, &["export", "--user-id", "ann"]);
+        let exported = said(&exported);
+        assert_eq!(exported.lines().count(), 9, "{exported}");
+        assert_eq!(exported.matches("\"detached\"").count(), 3, "{exported}");
+        let mut arguments = vec!["erase", "--user-id", "ann", "--json"];
+        arguments.extend(keeps_rows.then_some("--keep-rows"));
+        let mut dry = arguments.clone();
+        dry.push("--dry-run");
+        for arguments in [dry, arguments] {
+            let told = json_of(&users(&database, &arguments));
+            assert_eq!(told["detached_tables"], detached, "{told}");
+            for (table, _) in TABLES {
+                assert_eq!(told["users"][0][table], 3, "{told}");
+            }
+            assert_eq!(told["anonymous_ids"], json!([key("visitor of ann")]));
+        }
+        assert_eq!(rows(&client, "ann").await, 0);
+        for table in detached.as_array().unwrap() {
+            let table = table.as_str().unwrap();
+            let of = |user: &str| {
+                format!(
+                    "SELECT count(*) FROM {table} WHERE user_key = '\\x{}'",
+                    key(user)
+                )
+            };
+            let left = [
+                one::<i64>(&client, &of("ann")).await,
+                one(&client, &of("bob")).await,
+            ];
+            assert_eq!(left, [0, 1], "{table}");
+        }
+        assert_balanced(&database).await;
+        // What was detached and not counted is, by the next run.
+        retain(&mut retaining, &policy, now).await.unwrap();
+        assert_balanced(&database).await;
+        assert!(process.stop().success());
+        settings.assert_verified();
     }
-    rig.process.kill();
-    rig.cluster.restart();
-    let erased = json_of(&users(
-        &rig.database,
-        &["erase", "--user-key", &key("ann"), "--json"],
-    ));
-    assert_eq!(erased["users"][0]["exposure_events"], 1, "{erased}");
-    rig.serve();
-    rig.settle().await;
-    let client = rig.database.connect().await;
-    assert_eq!(
-        (rows(&client, "ann").await, rows(&client, "bob").await),
-        (0, 150)
-    );
-    let booked = "SELECT sum(row_count)::bigint FROM ingest_removed_rows WHERE kind = 'erasure'";
-    assert_eq!(one::<i64>(&client, booked).await, 153);
-    rig.settings.assert_verified();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -335,6 +392,50 @@ async fn no_batch_that_is_under_way_escapes_an_erasure() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_was_copied_before_an_erasure_is_not_entered_after_it() {
+    let database = Database::with_tenants().await;
+    let client = database.connect().await;
+    // The COPY waits here, before the batch is entered into the ledger.
+    client
+        .batch_execute(
+            "CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                 PERFORM pg_advisory_xact_lock(4711); RETURN NEW;
+             END $$;
+             CREATE TRIGGER hold BEFORE INSERT ON interaction_events FOR EACH ROW EXECUTE FUNCTION hold();
+             SELECT pg_advisory_lock(4711)",
+        )
+        .await
+        .unwrap();
+    let settings = Settings::new(&database);
+    let (mut process, http) = Process::serve(&settings);
+    let of = |user: &str| events(user, user, "2026-03-10")[1].clone();
+    let body = json!([of("ann"), of("bob")]);
+    let durable = http.query("ack=durable");
+    assert_eq!(durable.post("/v1/interactions", &body).await.status, 202);
+    let waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711 AND NOT granted)";
+    eventually("the COPY to wait", async || {
+        one::<bool>(&client, waits).await
+    })
+    .await;
+    let erasing = {
+        let database = database.clone();
+        move || users(&database, &["erase", "--user-id", "ann", "--json"])
+    };
+    let erased = json_of(&tokio::task::spawn_blocking(erasing).await.unwrap());
+    assert_eq!(erased["users"][0]["interaction_events"], 0, "{erased}");
+    client
+        .batch_execute("SELECT pg_advisory_unlock(4711)")
+        .await
+        .unwrap();
+    eventually("the batch", async || rows(&client, "bob").await == 1).await;
+    assert_eq!(rows(&client, "ann").await, 0);
+    let booked = "SELECT sum(row_count)::bigint FROM ingest_removed_rows WHERE kind = 'erasure'";
+    assert_eq!(one::<i64>(&client, booked).await, 1);
+    assert!(process.stop().success());
+    settings.assert_verified();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn rows_can_stay_without_their_user_and_anonymous_ids_can_go_with_them() {
     let database = Database::with_tenants().await;
     let client = database.connect().await;
@@ -362,6 +463,17 @@ async fn rows_can_stay_without_their_user_and_anonymous_ids_can_go_with_them() {
         )
         .await
         .unwrap();
+    // What is shown is what would be done.
+    let shown = users(
+        &database,
+        &["erase", "--user-id", "ann", "--keep-rows", "--dry-run"],
+    );
+    assert!(
+        said(&shown).contains("2 interactions and 0 assignments from before")
+            && said(&shown).contains("would be cut off from the user"),
+        "{}",
+        said(&shown)
+    );
     let erased = json_of(&users(
         &database,
         &["erase", "--user-id", "ann", "--keep-rows", "--json"],
@@ -423,92 +535,4 @@ async fn rows_can_stay_without_their_user_and_anonymous_ids_can_go_with_them() {
             said(&refused)
         );
     }
-}
-
-/// The 99th percentile of posts of ten events each, until `stop`.
-async fn p99(http: Http, stop: Arc<AtomicBool>) -> f64 {
-    let mut took = Vec::new();
-    let mut n = 0;
-    while !stop.load(Ordering::Relaxed) {
-        let body: Value = (0..10)
-            .map(|at| events(&format!("load {n} {at}"), "bob", "2026-03-20")[1].clone())
-            .collect();
-        let started = std::time::Instant::now();
-        let reply = http.post("/v1/interactions", &body).await;
-        assert_eq!(reply.status, 202, "{}", reply.text);
-        took.push(started.elapsed().as_secs_f64() * 1e3);
-        n += 1;
-        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
-    }
-    took.sort_by(f64::total_cmp);
-    took[took.len() * 99 / 100]
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "a measurement: ERASURE_ROWS=10000000 cargo test --release --test it millions_of_rows -- --ignored --nocapture"]
-async fn a_user_is_erased_from_millions_of_rows_while_events_come_in() {
-    let rows_in_all: i64 = std::env::var("ERASURE_ROWS").map_or(1_000_000, |n| n.parse().unwrap());
-    let database = Database::with_tenants().await;
-    let mut client = database.connect().await;
-    let table = recsys_ingest::event::table::Table::Interactions;
-    let days: Vec<String> = (10..20).map(|day| format!("2026-03-{day}")).collect();
-    for date in &days {
-        recsys_ingest::partitions::create::ensure(
-            &mut client,
-            table,
-            crate::schema::words::day(date),
-            "test",
-        )
-        .await
-        .unwrap();
-        // One row in a thousand is the user's.
-        let sql = format!(
-            "INSERT INTO interaction_events
-                 (tenant_id, occurred_at, event_id, received_at, user_key, event_type, item_id, meta)
-             SELECT '{}', timestamptz '{date} 00:00:00+00' + n * interval '0.1 s', gen_random_uuid(), now(),
-                    CASE WHEN n % 1000 = 0 THEN '\\x{}'::bytea ELSE sha256((n % 100000)::text::bytea) END,
-                    'view', 'item ' || n % 700, jsonb_build_object('n', n, 'pad', repeat('x', 100))
-               FROM generate_series(1, {} / 10) AS n",
-            crate::harness::DEMO,
-            key("ann"),
-            rows_in_all.min(8_000_000),
-        );
-        client.batch_execute(&sql).await.unwrap();
-    }
-    let sealed: Vec<String> = days[..9]
-        .iter()
-        .map(|day| format!("interaction_events_{}", day.replace('-', "_")))
-        .collect();
-    let sealing = Command::new(env!("CARGO_BIN_EXE_recsys-ingest"))
-        .args(["partitions", "seal"])
-        .args(&sealed)
-        .args(["--database-url", database.url()])
-        .output()
-        .unwrap();
-    assert!(sealing.status.success(), "{}", said(&sealing));
-    client.batch_execute("CHECKPOINT").await.unwrap();
-    let settings = Settings::new(&database);
-    let (_process, http) = Process::serve(&settings);
-    let http = http.query("ack=durable");
-    let measure = async |during: &str| {
-        let stop = Arc::new(AtomicBool::new(false));
-        let posting = tokio::spawn(p99(http.clone(), Arc::clone(&stop)));
-        let started = std::time::Instant::now();
-        if during == "erasing" {
-            let database = database.clone();
-            let erasing = move || users(&database, &["erase", "--user-id", "ann"]);
-            let erased = tokio::task::spawn_blocking(erasing).await.unwrap();
-            println!("{}", said(&erased));
-            assert!(erased.status.success());
-        } else {
-            tokio::time::sleep(std::time::Duration::from_secs(5)).await;
-        }
-        let seconds = started.elapsed().as_secs_f64();
-        stop.store(true, Ordering::Relaxed);
-        let p99 = posting.await.unwrap();
-        println!("{during}: {seconds:.1} s, p99 {p99:.1} ms");
-    };
-    measure("calm").await;
-    measure("erasing").await;
-    assert_eq!(rows(&client, "ann").await, 0);
 }

@@ -272,3 +272,23 @@ fn peak_bytes(pid: u32) -> u64 {
     let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
     kib * 1024
 }
+
+#[tokio::test]
+async fn a_body_that_there_is_never_memory_for_is_413_and_not_503_for_ever() {
+    let service = Service::with(|s| {
+        s.with("--queue-bytes-max", "1MiB")
+            .with("--body-bytes-max", "1MiB")
+    })
+    .await;
+    let large = json!([{"pad": "x".repeat(1_020_000)}]).to_string();
+    let gzipped = gzip(large.as_bytes());
+    for (encoding, body) in [("identity", large.into_bytes()), ("gzip", gzipped)] {
+        let client = service.client().header("content-encoding", encoding);
+        let reply = client.post_bytes(PATH, body).await;
+        assert_eq!(reply.problem(), (413, "body_too_large"), "{encoding}");
+    }
+    assert_eq!(
+        service.interactions(&click("a")).await.settled(),
+        (1, 0, 0, 0)
+    );
+}

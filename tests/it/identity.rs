@@ -147,3 +147,125 @@ async fn an_outcome_under_a_key_for_all_tenants_names_its_tenant() {
         assert_eq!(texts(&client, &sql).await, [tenant], "{event}");
     }
 }
+
+#[tokio::test]
+async fn a_line_that_stands_twice_is_one_row_and_one_document() {
+    let service = Service::start().await;
+    let list = json!([{"item_id": "a", "rank": 1}]);
+    let assignment =
+        json!({"experiment_id": "e", "variant": "A", "request_id": "r4", "user_id": "u", "ts": AT});
+    let mut timeless = assignment.clone();
+    timeless["request_id"] = json!("r5");
+    timeless.as_object_mut().unwrap().remove("ts");
+    for (path, line, view, request, is_known) in [
+        (
+            "/v1/exposures",
+            json!({"schema_version": "v1", "timestamp": AT, "request_id": "r1", "tenant_id": "demo",
+                   "surface": "home", "items": list}),
+            "recsys_exposures",
+            "r1",
+            true,
+        ),
+        (
+            "/v1/exposures",
+            json!({"request_id": "r2", "user_id": "u", "ts": AT, "items": list,
+                   "context": {"surface": "home", "tenant": "demo"}}),
+            "recsys_exposures",
+            "r2",
+            true,
+        ),
+        (
+            "/v1/interactions",
+            outcome("r3"),
+            "recsys_outcomes",
+            "r3",
+            true,
+        ),
+        (
+            "/v1/assignments", assignment, "experiment_assignments", "r4", true,
+        ),
+        // Without a time a repetition is another row, of which the view shows one.
+        (
+            "/v1/assignments", timeless, "experiment_assignments", "r5", false,
+        ),
+    ] {
+        let lines = service
+            .client()
+            .header("content-type", "application/x-ndjson");
+        let reply = lines.post_bytes(path, format!("{line}\n{line}\n")).await;
+        assert_eq!(reply.settled(), (1, 1, 0, 0), "{}", reply.text);
+        let again = lines.post_bytes(path, line.to_string()).await;
+        let expected = if is_known { (0, 1, 0, 0) } else { (1, 0, 0, 0) };
+        assert_eq!(again.settled(), expected, "{}", again.text);
+        let documents = format!("{view} WHERE data ->> 'request_id' = '{request}'");
+        assert_eq!(
+            service.database.count(&documents).await,
+            1,
+            "{view} {request}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_list_in_lines_has_ranks_from_one_for_evaluation_and_pieces_as_it_was_cut() {
+    let service = Service::start().await;
+    let line = |request: &str, item: &str, rank: Option<u32>| {
+        let mut line = json!({"v": 1, "ts": AT, "tenant": "demo", "surface": "home", "session_id": "s",
+                              "item_id": item, "request_id": request});
+        if let Some(rank) = rank {
+            line["rank"] = json!(rank);
+        }
+        line
+    };
+    let post = async |lines: &[Value]| {
+        let reply = service.client().post("/v1/exposures", &json!(lines)).await;
+        let (stored, known, quarantined, rejected) = reply.settled();
+        assert_eq!((quarantined, rejected), (0, 0), "{}", reply.text);
+        (stored, known)
+    };
+    let client = service.database.connect().await;
+    let ranks = async |sql: &str, request: &str| {
+        let sql = sql.replace("REQUEST", request);
+        texts(&client, &sql).await.join(" ")
+    };
+    let evaluated = "SELECT string_agg(item ->> 'rank', ',' ORDER BY n) FROM recsys_exposures,
+                            jsonb_array_elements(data -> 'items') WITH ORDINALITY AS listed (item, n)
+                      WHERE data ->> 'request_id' = 'REQUEST' GROUP BY data ORDER BY data";
+    let stored = "SELECT string_agg(item ->> 'rank', ',' ORDER BY n) FROM exposures_for_pipelines,
+                         jsonb_array_elements(response -> 'items') WITH ORDINALITY AS listed (item, n)
+                   WHERE meta ->> 'request_id' = 'REQUEST' GROUP BY response ORDER BY response";
+    for (request, sent, read, kept) in [
+        ("from-0", [Some(0), Some(1), Some(2)], "1,2,3", "0,1,2"),
+        ("from-1", [Some(1), Some(2), Some(3)], "1,2,3", "1,2,3"),
+        ("back", [Some(2), Some(1), Some(0)], "3,2,1", "2,1,0"),
+        ("none", [None, None, None], "1,2,3", "1,2,3"),
+        ("gaps", [Some(0), Some(7), Some(9)], "1,8,10", "0,7,9"),
+    ] {
+        let lines: Vec<_> = ["a", "b", "c"]
+            .into_iter()
+            .zip(sent)
+            .map(|(item, rank)| line(request, item, rank))
+            .collect();
+        assert_eq!(post(&lines).await, (3, 0), "{request}");
+        assert_eq!(ranks(evaluated, request).await, read, "{request}");
+        assert_eq!(ranks(stored, request).await, kept, "{request}");
+    }
+    // A list that is cut is stored in its pieces, each once; cut elsewhere they are other pieces.
+    let [a, b, c] = ["a", "b", "c"].map(|item| line("cut", item, None));
+    let pieces: [&[Value]; 2] = [&[a.clone(), b.clone()], std::slice::from_ref(&c)];
+    for (first, second) in [((2, 0), (1, 0)), ((0, 2), (0, 1))] {
+        assert_eq!(
+            [post(pieces[0]).await, post(pieces[1]).await],
+            [first, second]
+        );
+    }
+    assert_eq!(post(std::slice::from_ref(&a)).await, (1, 0));
+    assert_eq!(post(&[b, c]).await, (2, 0));
+    let named = |line: &Value, id: &str| with(line.clone(), "event_id", id);
+    // One id for all of its lines is the list's, and the first body with it is the list.
+    assert_eq!(
+        post(&[named(&a, "whole"), named(&line("cut", "d", None), "whole")]).await,
+        (2, 0)
+    );
+    assert_eq!(post(&[named(&a, "whole")]).await, (0, 1));
+}

@@ -226,6 +226,14 @@ async fn a_damaged_file_gives_what_comes_before_the_damage_and_is_named() {
             arguments(&url(&service), state.path(), &[&dir.path().join("none")]),
             "none",
         ),
+        (
+            arguments(&url(&service), state.path(), &[Path::new("-")]),
+            "write the lines into a file",
+        ),
+        (
+            arguments(&url(&service), state.path(), &[Path::new("/dev/null")]),
+            "/dev/null: standard input and pipes",
+        ),
     ] {
         let mut process = Process::run(arguments);
         assert_eq!(process.wait().code(), Some(1));

@@ -363,6 +363,51 @@ async fn a_flood_of_unknown_keys_does_not_reach_the_database() {
     assert!(after <= before + 1.0, "{before} and then {after}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_unknown_keys_hides_no_new_key_and_no_new_tenant() {
+    let database = Database::with_tenants().await;
+    let service = Service::on(&database, |s| s.with("--key-refresh", "1h")).await;
+    let mut flood = tokio::task::JoinSet::new();
+    for n in 0..30 {
+        let client = service.client().clone();
+        flood.spawn(async move {
+            for m in 0.. {
+                let client = client.header("x-api-key", &format!("made-up-{n}-{m}"));
+                drop(client.post(PATH, &click("a")).await);
+            }
+        });
+    }
+    // Until the look-ups of a second are spent.
+    eventually("the flood to be there", async || {
+        service.metric("recsys_ingest_caller_lookups").await >= 10.0
+    })
+    .await;
+    for n in 0..3 {
+        let secret = new_key(&database, Role::Ingest).await;
+        let client = service.client().header("x-api-key", &secret);
+        let reply = client.post(PATH, &click(&format!("k{n}"))).await;
+        assert_eq!(reply.status, 200, "{}", reply.text);
+    }
+    let mut connection = database.connect().await;
+    let by_service = service.client().role("demo", Role::Service);
+    for (n, in_header) in [true, false].into_iter().enumerate() {
+        let name = format!("new-{n}");
+        let made = admin::tenants::create_tenant(&mut connection, &name, "").await;
+        made.unwrap();
+        let mut event = click(&name);
+        let client = match in_header {
+            true => by_service.header("x-org-id", &name),
+            false => {
+                event["tenant"] = json!(name);
+                by_service.clone()
+            }
+        };
+        let reply = client.post(PATH, &event).await;
+        assert_eq!(reply.json["accepted"], 1, "{}", reply.text);
+    }
+    flood.abort_all();
+}
+
 #[tokio::test]
 async fn surfaces_that_a_tenant_does_not_have_are_rejected() {
     let database = Database::with_tenants().await;

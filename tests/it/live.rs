@@ -320,6 +320,94 @@ async fn a_row_that_waits_for_postgres_grows_older_on_the_page_and_in_the_metric
     .await;
 }
 
+#[tokio::test]
+async fn bodies_of_segments_shape_are_told_under_the_path_that_they_were_posted_to() {
+    let service = Service::with(|settings| settings.with("--segment-prefix", "/segment")).await;
+    let client = looking(service.client());
+    client.get("/live").await;
+    let track = |id: &str, event: &str, properties: Value| {
+        json!({"type": "track", "messageId": id, "userId": "secret-user", "timestamp": "2026-03-10T08:00:00Z",
+               "event": event, "properties": properties})
+    };
+    let list =
+        |products: Value| json!({"request_id": "r", "surface": "home", "products": products});
+    let mixed = json!({"batch": [
+        track("secret-a", "Product Clicked", json!({"product_id": "a"})),
+        track("secret-b", "Product Clicked", json!({})),
+        track("secret-c", "Product List Viewed", list(json!([{"product_id": "a"}]))),
+        track("secret-d", "Product List Viewed", list(json!([{"product_id": "a", "score": "high"}]))),
+        track("secret-e", "Cart Viewed", json!({})),
+        {"type": "identify", "userId": "secret-user"},
+        7,
+    ]});
+    let sender = service.client();
+    let one = track("secret-f", "Product Viewed", json!({"product_id": "a"}));
+    let stranger = sender.header("x-api-key", "secret-key");
+    for (sender, path, body, status) in [
+        (sender, "/v1/batch", &mixed, 202),
+        (sender, "/segment/v1/t", &one, 202),
+        (
+            sender,
+            "/v1/identify",
+            &json!({"userId": "secret-user"}),
+            202,
+        ),
+        (sender, "/v1/b", &json!({}), 400),
+        (&stranger, "/v1/b", &mixed, 401),
+    ] {
+        let reply = sender.post(path, body).await;
+        assert_eq!(reply.status, status, "{path}: {}", reply.text);
+    }
+    let live = client.get("/live").await.json;
+    let told: Vec<Value> = live["bodies"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|body| {
+            json!([
+                body["endpoint"], body["status"], body["code"], body["ack"], body["accepted"],
+                body["rejected"], body["not_collected"], body["committed"]
+            ])
+        })
+        .collect();
+    assert_eq!(
+        json!(told),
+        json!([
+            ["/v1/batch", 202, null, "committed", 2, 3, 2, 2],
+            ["/v1/t", 202, null, "committed", 1, 0, null, 1],
+            ["/v1/identify", 202, null, "committed", 0, 0, 1, null],
+            ["/v1/b", 400, "no_events", null, 0, 0, null, null],
+            ["/v1/b", 401, "invalid_api_key", null, 0, 0, null, null],
+        ]),
+        "{live:#}"
+    );
+    let rejected: Vec<Value> = live["rejections"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| {
+            json!([
+                one["table"], one["code"], one["count"], one["example"]["field"]
+            ])
+        })
+        .collect();
+    for expected in [
+        json!([
+            "interaction_events", "missing_field", 1, "properties.product_id"
+        ]),
+        json!([
+            "exposure_events",
+            "invalid_type",
+            1,
+            "properties.products[0].score"
+        ]),
+        json!(["interaction_events", "not_an_object", 1, null]),
+    ] {
+        assert!(rejected.contains(&expected), "{expected}: {rejected:#?}");
+    }
+    assert!(!live.to_string().contains("secret"), "{live:#}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn tap_prints_what_becomes_of_each_body() {
     let service = Service::start().await;
@@ -362,14 +450,19 @@ async fn tap_prints_what_becomes_of_each_body() {
     let body = json!([click("a"), {"event_type": "stare"}]);
     assert_eq!(service.interactions(&body).await.status, 200);
     assert_eq!(service.exposures(&json!({})).await.status, 422);
+    let clicked =
+        json!({"event": "Product Clicked", "messageId": "m", "properties": {"product_id": "a"}});
+    let reply = service.client().post("/v1/track", &clicked).await;
+    assert_eq!(reply.status, 202, "{}", reply.text);
     for process in [&lines, &documents] {
-        eventually("two verdicts", async || {
-            process.answer().lines().count() == 2
+        eventually("three verdicts", async || {
+            process.answer().lines().count() == 3
         })
         .await;
     }
     let text = lines.answer();
     for words in [
+        " 202 /v1/track committed accepted=1 committed=1\n",
         " 200 /v1/interactions committed accepted=1 rejected=1 committed=1 ",
         " 422 /v1/exposures all_events_rejected accepted=0 rejected=1 missing_field(",
     ] {

@@ -1,8 +1,14 @@
 //! Promise: a row that PostgreSQL refuses is quarantined alone.
 
+use std::process::Command;
+
+use recsys_ingest::accounts::verify::{TableCheck, count_tables};
+use recsys_ingest::tenants::role::Role;
 use serde_json::{Value, json};
 
-use crate::harness::{DEMO, Service, click, rows_as_text, texts, uuid_of};
+use crate::harness::{
+    DEMO, Service, blocking, click, eventually, one, rows_as_text, texts, uuid_of,
+};
 
 /// `count` clicks; the table refuses the items of those at `poisoned`.
 fn body(name: &str, count: usize, poisoned: &[usize]) -> Value {
@@ -160,4 +166,95 @@ async fn a_unique_index_of_somebody_elses_does_not_stop_the_lane() {
     .await;
     assert_eq!(sqlstates.len(), 1);
     assert!(sqlstates[0].starts_with("23505 "), "{sqlstates:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_are_thrown_away_are_booked_with_who_and_why_and_the_accounts_balance() {
+    let service = with_a_stricter_table().await;
+    let reply = service
+        .interactions(&body("x", 8, &[0, 1, 2, 3, 4, 5, 6]))
+        .await;
+    assert_eq!(reply.settled(), (1, 0, 7, 0), "{}", reply.text);
+    let client = service.database.connect().await;
+    let id = async |nth: i64| {
+        let sql = format!("SELECT id FROM ingest_quarantine ORDER BY id OFFSET {nth} LIMIT 1");
+        one::<i64>(&client, &sql).await.to_string()
+    };
+    let (first, second) = (id(0).await, id(1).await);
+    let drop_rows = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_recsys-ingest"));
+        command
+            .args([
+                "quarantine",
+                "drop",
+                "--database-url",
+                service.database.url(),
+            ])
+            .args(arguments)
+            .env_remove("INGEST_ACTOR")
+            .env("USER", "grace");
+        let output = blocking(move || command.output().unwrap());
+        let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        (output.status.code(), text)
+    };
+    // One that is not there, and nothing is done.
+    let (code, text) = drop_rows(&[&first, "999999"]);
+    assert!(
+        code == Some(1) && text.contains("nothing was done"),
+        "{text}"
+    );
+    let (code, text) = drop_rows(&[&first, "--reason", " "]);
+    assert!(code == Some(2) && text.contains("say why"), "{text}");
+    for (arguments, dropped) in [
+        (&["--code", "99999"][..], 0),
+        (
+            &[
+                &first, &second, "--reason", "a broken page", "--actor", "ada",
+            ],
+            2,
+        ),
+        (&["--code", "23514"], 5),
+        (&["--all"], 0),
+    ] {
+        let (code, text) = drop_rows(arguments);
+        assert_eq!((code, text), (Some(0), format!("{dropped} dropped\n")));
+    }
+    let booked = texts(
+        &client,
+        "SELECT concat_ws(' / ', table_name, kind, row_count, actor, reason) FROM ingest_removed_rows ORDER BY id",
+    )
+    .await;
+    assert_eq!(
+        booked,
+        [
+            "ingest_quarantine / operator / 2 / ada / a broken page",
+            "ingest_quarantine / operator / 5 / grace / quarantine drop --code 23514",
+        ]
+    );
+    let mut client = client;
+    for check in count_tables(&mut client).await.unwrap() {
+        assert_eq!(check.missing(), 0, "{check:?}");
+    }
+    let viewer = service.client().role("demo", Role::Viewer);
+    eventually("the page to show it", async || {
+        let live = viewer.get("/live").await.json;
+        let totals = live["totals"].as_array().cloned().unwrap_or_default();
+        let clicks = totals
+            .iter()
+            .find(|one| one["table"] == "interaction_events");
+        clicks.is_some_and(|clicks| clicks["quarantined"] == 0 && clicks["dropped"] == 7)
+    })
+    .await;
+    // A row that is removed behind the books' back is still missed.
+    assert_eq!(
+        service.interactions(&body("y", 1, &[0])).await.settled(),
+        (0, 0, 1, 0)
+    );
+    client
+        .execute("DELETE FROM ingest_quarantine", &[])
+        .await
+        .unwrap();
+    let checks = count_tables(&mut client).await.unwrap();
+    let missing: Vec<_> = checks.iter().map(TableCheck::missing).collect();
+    assert_eq!(missing, [0, 0, 0, 1], "{checks:?}");
 }

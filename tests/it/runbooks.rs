@@ -269,7 +269,8 @@ impl World {
             .args(["-eu", "-c", block])
             .current_dir(self.folder.path())
             .envs(&self.environment)
-            .env("PATH", format!("{}:{programs}", with_program()))
+            // The server's own come first: an older pg_dump refuses a newer server.
+            .env("PATH", format!("{programs}:{}", with_program()))
             .stdin(Stdio::null())
             .output()
             .unwrap();

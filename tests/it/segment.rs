@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 
 use crate::cors;
 use crate::harness::{
-    Client, DEMO, Database, Process, Service, Settings, click, eventually, key, one, texts, uuid_of,
+    Client, DEMO, Database, Process, Rig, Service, Settings, click, eventually, key, one, texts,
+    uuid_of,
 };
 
 const AT: &str = "2026-03-10T08:00:00Z";
@@ -456,4 +457,53 @@ async fn pages_post_without_a_preflight_and_of_the_origins_that_are_listed() {
         .await;
     assert_eq!(reply.status, 204, "{}", reply.text);
     assert_eq!(reply.header("access-control-allow-methods"), "POST");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_for_both_tables_is_taken_whole_or_not_at_all() {
+    // Without ids, so that what is stored of a refused batch would be stored again.
+    let batch = |n: usize, clicks: usize| {
+        let message = |event: &str, properties: Value| json!({"type": "track", "event": event, "timestamp": AT, "userId": "ada", "properties": properties});
+        let request = format!("r{n}");
+        let mut messages: Vec<Value> = (0..clicks)
+            .map(|at| message("Product Clicked", json!({"product_id": format!("{at}"), "request_id": request, "surface": "home"})))
+            .collect();
+        messages.push(message(
+            "Product List Viewed",
+            json!({"request_id": request, "surface": "home", "products": [{"product_id": "a"}]}),
+        ));
+        json!({"batch": messages})
+    };
+    let mut rig = Rig::start(|settings| settings.with("--spool-bytes-max", "36MiB")).await;
+    let stored = async |rig: &Rig| {
+        let exposures = rig.database.count("exposure_events").await;
+        (exposures, rig.database.count("interaction_events").await)
+    };
+    // The same body again is the same events.
+    for duplicates in [0, 6] {
+        let reply = rig.client.post("/v1/batch", &batch(0, 5)).await;
+        assert_eq!(reply.status, 202, "{}", reply.text);
+        assert_eq!(reply.json["duplicates"], duplicates, "{}", reply.text);
+    }
+    assert_eq!(stored(&rig).await, (1, 5));
+    // Where there is room for the list and none for the clicks, the list is refused as well.
+    rig.cluster.crash();
+    let durable = rig.client.query("ack=durable");
+    let (mut taken, mut refused) = (0, 0);
+    for n in 1.. {
+        let reply = durable.post("/v1/batch", &batch(n, 2_000)).await;
+        match reply.status {
+            202 => taken += 1,
+            _ => {
+                assert_eq!(reply.problem(), (429, "spool_full"), "{}", reply.text);
+                refused += 1;
+            }
+        }
+        if refused == 20 {
+            break;
+        }
+    }
+    rig.cluster.restart();
+    rig.settle().await;
+    assert_eq!(stored(&rig).await, (1 + taken, 5 + 2_000 * taken));
 }

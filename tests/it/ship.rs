@@ -1,18 +1,20 @@
 //! Promise: `ship` stores every complete line of growing files once, through rotation, truncation,
 //! removal, its own crashes and a service that is away.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::{DirEntryExt as _, MetadataExt as _};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use recsys_ingest::tenants::role::Role;
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::harness::{Client, Database, Process, Settings, eventually, key, texts};
+use crate::transport::client::Certificates;
 
 /// A folder that is shipped, and where to.
 struct Shipped {
@@ -43,6 +45,10 @@ impl Shipped {
     }
 
     fn ship(&self) -> Process {
+        self.ship_with(&[])
+    }
+
+    fn ship_with(&self, more: &[&OsStr]) -> Process {
         let mut arguments: Vec<OsString> = ["ship", "--ops-listen", "127.0.0.1:0", "--url"]
             .map(OsString::from)
             .to_vec();
@@ -50,6 +56,7 @@ impl Shipped {
         arguments.extend(["--api-key".into(), key("demo", Role::Ingest).into()]);
         arguments.extend(["--dir".into(), self.dir.path().into()]);
         arguments.extend(["--state-dir".into(), self.state.path().into()]);
+        arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
         let process = Process::run(arguments);
         process.message("shipping");
         process
@@ -98,6 +105,36 @@ impl Shipped {
             );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// The links to files that are not read to their end.
+    fn links(&self) -> usize {
+        let unread = fs::read_dir(self.state.path().join("unread"));
+        unread.map_or(0, |links| links.count())
+    }
+
+    /// Removes a file that was not written to for a while, once it has a link.
+    async fn remove(&self, name: &str) {
+        let path = self.dir.path().join(name);
+        self.leave_alone(name);
+
+        let is_linked = |path: &Path| {
+            let inode = fs::metadata(path).unwrap().ino();
+            let links = fs::read_dir(self.state.path().join("unread"));
+            let mut links = links.into_iter().flatten();
+            links.any(|link| link.unwrap().ino() == inode)
+        };
+        eventually("the link to a file", async || is_linked(&path)).await;
+        fs::remove_file(path).unwrap();
+    }
+
+    /// Has a file say that it was last written to minutes ago.
+    fn leave_alone(&self, name: &str) {
+        let file = File::options()
+            .append(true)
+            .open(self.dir.path().join(name));
+        let long_ago = SystemTime::now() - Duration::from_secs(300);
+        file.unwrap().set_modified(long_ago).unwrap();
     }
 
     fn rejected(&self) -> Vec<Value> {
@@ -168,6 +205,14 @@ async fn a_file_is_followed_through_all_that_is_done_to_files() {
     shipped.append("exposure-1.jsonl", 40);
     shipped.arrived().await;
 
+    // The same of a file that was read to its end: it is as long as before, and not a byte longer.
+    shipped.append("same.jsonl", 4);
+    shipped.arrived().await;
+    let as_long = |shipped: &mut Shipped| -> String { (0..4).map(|_| shipped.line()).collect() };
+    let text = as_long(&mut shipped);
+    fs::write(at(&shipped, "same.jsonl"), text).unwrap();
+    shipped.arrived().await;
+
     // Each wrong line is rejected alone.
     let bad: [&[u8]; 5] = [
         b"{\"event_type\":\"stare\",\"item_id\":\"x\"}",
@@ -200,6 +245,8 @@ async fn a_file_is_followed_through_all_that_is_done_to_files() {
     )
     .unwrap();
     shipped.append("exposure-1.jsonl", 5);
+    let text = as_long(&mut shipped);
+    fs::write(at(&shipped, "same.jsonl"), text).unwrap();
     let ship = shipped.ship();
     shipped.arrived().await;
     assert_eq!(shipped.rejected().len(), bad.len());
@@ -209,7 +256,8 @@ async fn a_file_is_followed_through_all_that_is_done_to_files() {
     assert_eq!((status, &body["status"]), (200, &"ready".into()), "{body}");
     let metrics = Client::new(operators).get("/metrics").await.text;
     for sample in [
-        "recsys_ingest_ship_lines_total 10",
+        "# TYPE recsys_ingest_ship_lines_total counter",
+        "recsys_ingest_ship_lines_total 14",
         "recsys_ingest_ship_failing 0",
     ] {
         assert!(metrics.contains(sample), "{metrics}");
@@ -255,6 +303,73 @@ async fn a_service_that_is_away_is_waited_for_and_removed_files_are_read() {
         "{}",
         second.log()
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_removed_before_it_was_read_outlives_a_kill() {
+    let mut shipped = Shipped::new().await;
+    // Nothing can be sent: one file is removed while its lines wait, one after a kill, and one ends
+    // within a line.
+    shipped.append("a.jsonl", 7_000);
+    let mut ship = shipped.ship();
+    shipped.remove("a.jsonl").await;
+    shipped.append("b.jsonl", 10);
+    append(&shipped.dir.path().join("torn.jsonl"), b"{\"event_type\":");
+    shipped.remove("torn.jsonl").await;
+    eventually("the link to another", async || shipped.links() == 3).await;
+    ship.kill();
+    shipped.leave_alone("b.jsonl");
+    fs::remove_file(shipped.dir.path().join("b.jsonl")).unwrap();
+    // Another file has the name of one of them.
+    shipped.append("a.jsonl", 10);
+    let mut ship = shipped.ship();
+    eventually("the link to the next", async || shipped.links() == 4).await;
+    ship.kill();
+
+    let (_service, _) = Process::serve(&shipped.settings);
+    let mut ship = shipped.ship();
+    shipped.arrived().await;
+    eventually("the end without a line end", async || {
+        shipped.rejected().len() == 1
+    })
+    .await;
+    assert_eq!(shipped.rejected()[0]["code"], "torn_line");
+    // What is read is let go of.
+    shipped.remove("a.jsonl").await;
+    eventually("the links to go", async || shipped.links() == 0).await;
+    assert_eq!(ship.stop().code(), Some(0), "{}", ship.log());
+    let _ship = shipped.ship();
+    shipped.append("c.jsonl", 5);
+    shipped.arrived().await;
+    assert_eq!(shipped.rejected().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lines_are_shipped_over_https_to_who_has_the_certificate_of_a_ca_that_is_trusted() {
+    let Some(certificates) = Certificates::new() else {
+        return;
+    };
+    let mut shipped = Shipped::new().await;
+    shipped.settings = certificates.on(shipped.settings, "chain.crt", "pkcs8.key");
+    shipped.url = shipped.url.replace("http://127.0.0.1", "https://localhost");
+    let (_service, _) = Process::serve(&shipped.settings);
+    shipped.append("a.jsonl", 20);
+    // A CA of one's own is trusted if it is named, and no other one is.
+    let [ca, stranger] = ["ca.crt", "stranger.crt"].map(|file| certificates.path(file));
+    let mut ship = shipped.ship_with(&[OsStr::new("--tls-ca"), stranger.as_os_str()]);
+    let operators = ship.listening();
+    eventually("the certificate to be refused", async || {
+        let (_, body) = ready(operators).await;
+        body["status"] == "degraded" && body.to_string().contains("certificate")
+    })
+    .await;
+    assert_eq!(shipped.database.count("interaction_events").await, 0);
+    ship.kill();
+    let mut ship = shipped.ship_with(&[OsStr::new("--tls-ca"), ca.as_os_str()]);
+    shipped.arrived().await;
+    shipped.append("a.jsonl", 20);
+    shipped.arrived().await;
+    assert_eq!(ship.stop().code(), Some(0), "{}", ship.log());
 }
 
 /// Writes and rotates while the shipper is killed, and the service with every fourth time.

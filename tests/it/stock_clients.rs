@@ -1,188 +1,165 @@
 //! Promise: stock client libraries, unmodified, from their registries, lose nothing and store nothing
-//! twice.
+//! twice, through a time of 429 and a restart of the service.
 //!
 //! Needs npm or pip, and their registries once; what cannot be fetched is skipped, with the reason.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+mod libraries;
+mod page;
+mod trial;
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use recsys_ingest::tenants::role::Role;
-use serde_json::json;
+use serde_json::Value;
 
-use crate::cors;
-use crate::harness::{Database, Service, blocking, eventually, key, one};
+use crate::harness::{SOON, blocking, eventually};
+use libraries::{Library, NODE, PYTHON};
+use trial::{Ordeal, Trial};
 
-const EVENTS: i64 = 200;
-
-/// A library and a program that posts with it.
-struct Stock {
-    package: &'static str,
-    program: &'static str,
-    source: &'static str,
-    /// Whether it waits for as long as a 429 says, however often.
-    is_patient: bool,
+/// A program that posts; dropping it ends it.
+struct Program {
+    child: Child,
+    output: tempfile::NamedTempFile,
 }
 
-const NODE: [Stock; 2] = [
-    Stock {
-        package: "@segment/analytics-node@3.1.0",
-        program: "segment.mjs",
-        source: r#"
-import { Analytics } from '@segment/analytics-node';
-const { INGEST_KEY, INGEST_URL, EVENTS } = process.env;
-const analytics = new Analytics({ writeKey: INGEST_KEY, host: INGEST_URL, flushAt: 20 });
-analytics.on('error', error => { console.error(error); process.exitCode = 1; });
-for (let n = 0; n < Number(EVENTS); n++)
-  analytics.track({ userId: `user-${n % 7}`, event: 'Product Clicked',
-    properties: { product_id: `item-${n}`, position: n % 5, request_id: `r-${n}`, surface: 'home' } });
-analytics.identify({ userId: 'user-1', traits: { email: 'ada@shop.example' } });
-await analytics.closeAndFlush();
-"#,
-        is_patient: true,
-    },
-    Stock {
-        package: "@rudderstack/rudder-sdk-node@3.0.13",
-        program: "rudder.cjs",
-        source: r#"
-const Client = require('@rudderstack/rudder-sdk-node');
-const { INGEST_KEY, INGEST_URL, EVENTS } = process.env;
-const client = new Client(INGEST_KEY, { dataPlaneUrl: INGEST_URL, flushAt: 20, flushInterval: 200 });
-let left = Number(EVENTS);
-const done = error => {
-  if (error) { console.error(error); process.exitCode = 1; }
-  if (--left === 0) process.exit();
-};
-for (let n = 0; n < Number(EVENTS); n++)
-  client.track({ userId: `user-${n % 7}`, event: 'Product Clicked',
-    properties: { product_id: `item-${n}`, position: n % 5, request_id: `r-${n}`, surface: 'home' } }, done);
-"#,
-        is_patient: false,
-    },
-];
-
-const PYTHON: [Stock; 2] = [
-    Stock {
-        package: "segment-analytics-python==2.4.0",
-        program: "segment_client.py",
-        source: r"
-import os, segment.analytics as analytics
-analytics.write_key, analytics.host, analytics.gzip = os.environ['INGEST_KEY'], os.environ['INGEST_URL'], True
-analytics.on_error = lambda error, items: os._exit(1)
-for n in range(int(os.environ['EVENTS'])):
-    analytics.track(f'user-{n % 7}', 'Product Clicked', {'product_id': f'item-{n}', 'position': n % 5, 'request_id': f'r-{n}', 'surface': 'home'})
-analytics.shutdown()
-",
-        is_patient: true,
-    },
-    Stock {
-        package: "rudder-sdk-python==2.1.9",
-        program: "rudder_client.py",
-        source: r"
-import os, rudderstack.analytics as analytics
-analytics.write_key, analytics.dataPlaneUrl = os.environ['INGEST_KEY'], os.environ['INGEST_URL']
-analytics.on_error = lambda error, items: os._exit(1)
-for n in range(int(os.environ['EVENTS'])):
-    analytics.track(f'user-{n % 7}', 'Product Clicked', {'product_id': f'item-{n}', 'position': n % 5, 'request_id': f'r-{n}', 'surface': 'home'})
-analytics.shutdown()
-",
-        is_patient: false,
-    },
-];
-
-/// Installs a library into a separate folder, once; the error is why it cannot.
-fn install(stock: &Stock, with: &str) -> Result<PathBuf, String> {
-    let name = stock.package.replace(['@', '/', '='], "-");
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("stock{name}"));
-    std::fs::create_dir_all(&folder).unwrap();
-    std::fs::write(folder.join(stock.program), stock.source).unwrap();
-    let done = folder.join("installed");
-    if done.exists() {
-        return Ok(folder);
-    }
-    let mut install = match with {
-        "npm" => {
-            let mut npm = Command::new("npm");
-            npm.args(["install", "--prefix", ".", "--no-audit", "--no-fund"]);
-            npm
+impl Program {
+    /// Starts it. Without its interpreter, `None`, and the reason is printed.
+    fn start(library: &Library, folder: &Path, ordeal: &Ordeal) -> Option<Self> {
+        let output = tempfile::NamedTempFile::new().unwrap();
+        let writes = || Stdio::from(File::options().append(true).open(output.path()).unwrap());
+        let child = Command::new(library.interpreter)
+            .arg(library.program)
+            .current_dir(folder)
+            .env("INGEST_KEY", &ordeal.secret)
+            .env("INGEST_URL", ordeal.url())
+            .env("EVENTS", ordeal.trial.events.to_string())
+            .env("PYTHONPATH", folder.join("packages"))
+            .stdin(Stdio::piped())
+            .stdout(writes())
+            .stderr(writes())
+            .spawn();
+        match child {
+            Ok(child) => Some(Self { child, output }),
+            Err(error) => {
+                println!("skipped: there is no {}: {error}", library.interpreter);
+                None
+            }
         }
-        _ => {
-            let mut pip = Command::new("python3");
-            pip.args(["-m", "pip", "install", "--quiet", "--target", "packages"]);
-            pip
-        }
-    };
-    let output = install.arg(stock.package).current_dir(&folder).output();
-    let output = output.map_err(|error| format!("there is no {with}: {error}"))?;
-    if !output.status.success() {
-        return Err(String::from_utf8_lossy(&output.stderr).into_owned());
     }
-    std::fs::write(done, "").unwrap();
-    Ok(folder)
+
+    /// Waits until it is ready to track.
+    async fn ready(&self) {
+        eventually("the program to be ready", async || {
+            self.said().contains("ready")
+        })
+        .await;
+    }
+
+    /// Lets it track half of its events.
+    fn go_on(&mut self) {
+        self.child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+    }
+
+    /// Waits for its end.
+    async fn end(&mut self, package: &str) {
+        let started = Instant::now();
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(
+                started.elapsed() < 2 * SOON,
+                "{package} does not end: {}",
+                self.said()
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        };
+        assert!(status.success(), "{package}: {status} {}", self.said());
+    }
+
+    fn said(&self) -> String {
+        std::fs::read_to_string(self.output.path()).unwrap()
+    }
 }
 
-/// Posts with a library to a real service, and counts.
-async fn post(stock: &Stock, with: &'static str, interpreter: &'static str) {
-    let folder = match blocking(|| install(stock, with)) {
-        Ok(folder) => folder,
-        Err(error) => {
-            println!("skipped: {} cannot be installed: {error}", stock.package);
-            return;
-        }
-    };
-    let database = Database::with_tenants().await;
-    let secret = key("demo", Role::Ingest);
-    if stock.is_patient {
-        // The library meets several 429 before all of its events are taken.
-        let limits = json!({"limits": {"events_per_second": 40, "events_burst": 20}});
-        cors::set_key(&database, &secret, &limits).await;
+impl Drop for Program {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
     }
-    let service = Service::on(&database, |settings| {
-        settings.with("--default-ack", "durable")
-    })
-    .await;
-    let mut run = Command::new(interpreter);
-    run.arg(stock.program)
-        .current_dir(&folder)
-        .env("INGEST_KEY", secret)
-        .env("INGEST_URL", format!("http://{}", service.client().address))
-        .env("EVENTS", EVENTS.to_string())
-        .env("PYTHONPATH", folder.join("packages"));
-    let output = blocking(move || run.output());
-    let output = match output {
-        Ok(output) => output,
-        Err(error) => {
-            println!("skipped: there is no {interpreter}: {error}");
-            return;
-        }
+}
+
+/// Posts with a library to a service.
+async fn post(library: &Library, trial: Trial) {
+    let Some(folder) = blocking(|| library.install()) else {
+        return;
     };
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{}: {said}", stock.package);
-    eventually("all events", async || {
-        database.count("interaction_events").await >= EVENTS
-    })
-    .await;
-    let client = database.connect().await;
-    let distinct: i64 = one(
-        &client,
-        "SELECT count(DISTINCT item_id) FROM interaction_events WHERE event_type = 'click' AND surface = 'home' AND user_key IS NOT NULL",
-    )
-    .await;
-    let rows = database.count("interaction_events").await;
-    assert_eq!((distinct, rows), (EVENTS, EVENTS), "{}", stock.package);
-    let refused = service.metric("recsys_ingest_refused_requests_total{reason=\"rate_limited\"}");
-    assert_eq!(refused.await > 0.0, stock.is_patient, "{}", stock.package);
+    let mut ordeal = Ordeal::begin(trial, Role::Ingest, Value::Null).await;
+    let Some(mut program) = Program::start(library, &folder, &ordeal) else {
+        return;
+    };
+    program.ready().await;
+    ordeal.refuse().await;
+    program.go_on();
+    ordeal.half().await;
+    program.go_on();
+    ordeal.restart().await;
+    program.end(library.package).await;
+    ordeal.end().await;
+}
+
+/// What each run of the tests does; the trial that is asked for takes minutes.
+const fn short(is_killed: bool) -> Trial {
+    Trial {
+        events: 200,
+        refused_seconds: 4,
+        is_killed,
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn stock_clients_for_node_lose_nothing_and_store_nothing_twice() {
-    for stock in &NODE {
-        post(stock, "npm", "node").await;
-    }
+    tokio::join!(post(&NODE[0], short(true)), post(&NODE[1], short(false)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn stock_clients_for_python_lose_nothing_and_store_nothing_twice() {
-    for stock in &PYTHON {
-        post(stock, "pip", "python3").await;
+    tokio::join!(
+        post(&PYTHON[0], short(false)),
+        post(&PYTHON[1], short(true))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_stock_client_for_pages_loses_nothing_and_stores_nothing_twice() {
+    page::post(short(true), "standard").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "five minutes: cargo test --test it stock_clients -- --ignored --nocapture"]
+async fn stock_clients_live_through_twenty_seconds_of_429_and_a_restart() {
+    for is_killed in [false, true] {
+        let trial = Trial {
+            events: 1000,
+            refused_seconds: 20,
+            is_killed,
+        };
+        for library in NODE.iter().chain(&PYTHON) {
+            let started = Instant::now();
+            post(library, trial).await;
+            println!("{} {trial:?}: {:.0?}", library.package, started.elapsed());
+        }
+        for strategy in ["standard", "batching"] {
+            let started = Instant::now();
+            page::post(trial, strategy).await;
+            println!(
+                "analytics-next, {strategy} {trial:?}: {:.0?}",
+                started.elapsed()
+            );
+        }
     }
 }

@@ -150,3 +150,31 @@ async fn an_answer_names_twenty_fields_at_most_and_stays_within_its_bound() {
     assert_eq!(reply.settled(), (1, 0, 0, 200), "{}", reply.text);
     assert!(reply.text.len() <= 3 * body.len() + 4096);
 }
+
+#[tokio::test]
+async fn what_an_envelope_holds_beside_its_events_is_told_and_refused_if_asked_to() {
+    let service = Service::start().await;
+    let events = json!([click("a"), click("b"), null]);
+    let body =
+        format!(r#"{{"tenant_id":"other","events":{events},"sent_at":null,"batch":7,"batch":8}}"#);
+    let reply = service
+        .client()
+        .post_bytes(INTERACTIONS, body.clone())
+        .await;
+    assert_eq!(reply.json["accepted"], 2, "{}", reply.text);
+    let all = [
+        ("dropped_field", "tenant_id", 2),
+        ("dropped_field", "batch", 2),
+    ];
+    assert_eq!(warnings(&reply), expected(&all));
+    let strict = service.client().query("strict=true");
+    let reply = strict.post_bytes(INTERACTIONS, body).await;
+    assert_eq!(reply.problem(), (400, "unknown_field"), "{}", reply.text);
+    assert!(reply.text.contains("not 'tenant_id'"), "{}", reply.text);
+    let body = json!({"events": [click("a")], "sent_at": "2026-03-10T08:00:00Z"});
+    let reply = strict.post(INTERACTIONS, &body).await;
+    assert_eq!(
+        (reply.json["accepted"].as_u64(), warnings(&reply).len()),
+        (Some(1), 0)
+    );
+}

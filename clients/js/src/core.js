@@ -9,6 +9,10 @@ export const MOST_EVENTS = 500;
 export const MOST_BYTES = 256 << 10;
 /** Browsers let all keepalive requests of a page carry 64 KiB together. */
 const MOST_KEEPALIVE = 50_000;
+/** A request that hangs would keep all tabs from sending. */
+const MOST_TIME = 2 * HALF_MINUTE;
+/** What a service may ask for; timers of browsers overflow after 24 days. */
+const MOST_PAUSE = 120 * HALF_MINUTE;
 
 let last = 0, count = 0;
 
@@ -51,17 +55,33 @@ export function createIngest(options) {
   } = options;
   if (!url || !key) throw new TypeError('createIngest needs url and key');
   const page = typeof document === 'undefined' ? null : document;
+  /** What a listener throws is its own affair: events neither stay nor go for it. */
+  const tell = (listener, ...said) => {
+    try {
+      listener?.(...said);
+    } catch (error) {
+      console.error(error);
+    }
+  };
   const refused = () => gpc && typeof navigator !== 'undefined' && navigator.globalPrivacyControl === true;
   let allowed = (consent === undefined || consent === true) && !refused();
-  let dropped = 0, failures = 0, pausedUntil = 0, keepalive = 0;
+  let dropped = 0, keepalive = 0;
+  // By kind: a key may post one alone, and the other is not to wait for it.
+  const failures = { e: 0, i: 0 }, pausedUntil = { e: 0, i: 0 };
   let timer, timerAt = Infinity, sending, closed = false;
-  let waiting = new Map(store.all().map(([id, text]) => [id, bytesOf(text)]));
-  let bytes = sum(waiting.values());
+  let waiting, bytes;
 
-  function sum(numbers) {
-    let total = 0;
-    for (const number of numbers) total += number;
-    return total;
+  /** Reads what waits: other tabs may have put events in, or have sent ours. */
+  function refresh() {
+    const all = store.all();
+    waiting = new Map();
+    bytes = 0;
+    for (const [id, text] of all) {
+      const size = bytesOf(text);
+      waiting.set(id, size);
+      bytes += size;
+    }
+    return all;
   }
 
   const forget = id => {
@@ -74,7 +94,7 @@ export function createIngest(options) {
     const over = () => waiting.size >= MOST_EVENTS || bytes + more > MOST_BYTES;
     if (!over()) return;
     const gone = [];
-    for (const [id, text] of store.all().sort(byTime)) {
+    for (const [id, text] of refresh().sort(byTime)) {
       if (!over()) break;
       gone.push(id);
       forget(id);
@@ -82,7 +102,7 @@ export function createIngest(options) {
       dropped += 1 + (JSON.parse(text.slice(1)).meta?.events_dropped ?? 0);
     }
     store.remove(gone);
-    onDrop?.(gone.length);
+    if (gone.length) tell(onDrop, gone.length);
   }
 
   function session(now) {
@@ -98,19 +118,22 @@ export function createIngest(options) {
     return id;
   }
 
-  /** The list that an item was last shown in: `[item, request, time]`, the oldest first. */
-  function remember(items, request, now) {
+  /** Whose lists: a page is one visitor's, a server posts for many. */
+  const whose = more => (page ? '' : more.user_id ?? more.anonymous_id ?? more.session_id ?? '');
+
+  /** The list that an item was last shown in: `[item, request, time, who]`, the oldest first. */
+  function remember(items, request, now, who) {
     const names = new Set(items);
-    let lists = (store.get('lists') ?? []).filter(([item, , at]) => !names.has(item) && now - at < MEMORY_OF_LISTS);
-    for (const item of names) lists.push([item, request, now]);
+    const lists = (store.get('lists') ?? []).filter(([item, , at, other]) => !(names.has(item) && other === who) && now - at < MEMORY_OF_LISTS);
+    for (const item of names) lists.push([item, request, now, who]);
     let size = JSON.stringify(lists).length;
     while (size > 64 << 10) size -= JSON.stringify(lists.shift()).length + 1;
     store.set('lists', lists);
   }
 
-  function shownIn(item, now) {
-    const found = (store.get('lists') ?? []).find(([name, , at]) => name === item && now - at < MEMORY_OF_LISTS);
-    return found?.[1];
+  function shownIn(item, now, who) {
+    const lists = (store.get('lists') ?? []).filter(([name, , at]) => name === item && now - at < MEMORY_OF_LISTS);
+    return (lists.find(list => list[3] === who) ?? lists.find(list => !list[3]))?.[1];
   }
 
   function track(kind, fields) {
@@ -133,33 +156,33 @@ export function createIngest(options) {
       text = kind + JSON.stringify(event);
       size = bytesOf(text);
     } catch (error) {
-      onError?.(error);
+      tell(onError, error);
       return;
     }
     store.put(id, text);
     dropped = 0;
     waiting.set(id, size);
     bytes += size;
-    wake(waiting.size >= flushAt ? 0 : flushMs);
+    wake(waiting.size >= flushAt ? 0 : flushMs, pausedUntil[kind]);
     return id;
   }
 
   function interaction(type, { itemId, requestId, ...rest }) {
     const now = Date.now();
-    track('i', { event_type: type, item_id: itemId, request_id: requestId ?? shownIn(itemId, now), ...rest });
+    track('i', { event_type: type, item_id: itemId, request_id: requestId ?? shownIn(itemId, now, whose(rest)), ...rest });
   }
 
   const byItem = type => (item, more) => interaction(type, { ...(typeof item === 'object' ? item : { itemId: item }), ...more });
 
-  /** Sends after this long, if nothing is due before. */
-  function wake(after) {
-    const at = Math.max(Date.now() + after, pausedUntil);
+  /** Sends after this long and not before that time, if nothing is due earlier. */
+  function wake(after, time = 0) {
+    const at = Math.max(Date.now() + after, time);
     if (closed || at >= timerAt) return;
     clearTimeout(timer);
     timerAt = at;
     timer = setTimeout(() => {
       timerAt = Infinity;
-      flush();
+      send(true);
     }, at - Date.now());
     // Does not keep a Node process alive.
     timer.unref?.();
@@ -187,10 +210,18 @@ export function createIngest(options) {
     ids.forEach(forget);
   }
 
-  function told(events, answer) {
-    for (const verdict of answer.rejected ?? []) {
+  function told(events, { rejected = [], rejected_more = [] }) {
+    const verdicts = [...rejected];
+    // Beyond the first hundred an answer has codes and places alone, such as "100-199,203".
+    for (const { code, events: places } of rejected_more) {
+      for (const place of places.split(',')) {
+        const [from, to = from] = place.split('-').map(Number);
+        for (let index = from; index <= to; index++) verdicts.push({ index, code });
+      }
+    }
+    for (const verdict of verdicts) {
       const event = events[verdict.index];
-      if (event) onVerdict?.(JSON.parse(event[1].slice(1)), verdict);
+      if (event) tell(onVerdict, JSON.parse(event[1].slice(1)), verdict);
     }
   }
 
@@ -199,60 +230,61 @@ export function createIngest(options) {
     let answer, status = 0, asked = 0;
     try {
       const response = await fetch(address(kind), {
-        method: 'POST', headers: { 'Content-Type': 'text/plain' }, body: body(events), credentials: 'omit', ...init,
+        method: 'POST', headers: { 'Content-Type': 'text/plain' }, body: body(events), credentials: 'omit',
+        signal: AbortSignal.timeout?.(MOST_TIME), ...init,
       });
       status = response.status;
-      asked = 1000 * Number(response.headers.get('Retry-After')) || 0;
+      // Seconds, or a date where a proxy says so.
+      const after = response.headers.get('Retry-After');
+      asked = Math.min(Math.max(1000 * after || Date.parse(after) - Date.now() || 0, 0), MOST_PAUSE);
       answer = await response.json();
     } catch (error) {
       // No network, a page of a proxy, or an origin that is not allowed: a page cannot tell them apart.
       status = status >= 400 ? status : 0;
-      if (!status) onError?.(error);
+      if (!status) tell(onError, error);
     }
     if (answer && (status < 300 || (status === 422 && answer.rejected))) {
-      told(events, answer);
       done(events);
-      failures = 0;
+      told(events, answer);
+      failures[kind] = pausedUntil[kind] = 0;
       return 0;
     }
     if (answer?.code && (status === 400 || status === 413)) {
       if (events.length === 1) {
-        onVerdict?.(JSON.parse(events[0][1].slice(1)), { index: 0, code: answer.code, message: answer.detail });
         done(events);
+        told(events, { rejected: [{ index: 0, code: answer.code, message: answer.detail }] });
         return 0;
       }
       const half = events.length >> 1;
       return (await post({ kind, events: events.slice(0, half) }, init)) || post({ kind, events: events.slice(half) }, init);
     }
-    if (status) onError?.(Object.assign(new Error(answer?.detail ?? `status ${status}`), { status, code: answer?.code }));
-    failures++;
-    return asked + Math.random() * Math.min(500 * 2 ** failures, 10 * HALF_MINUTE);
+    if (status) tell(onError, Object.assign(new Error(answer?.detail ?? `status ${status}`), { status, code: answer?.code }));
+    failures[kind]++;
+    return asked + Math.random() * Math.min(500 * 2 ** failures[kind], 10 * HALF_MINUTE);
   }
 
-  async function sendAll() {
-    for (;;) {
-      // Other tabs may have put events in, or have sent ours.
-      const all = store.all();
-      waiting = new Map(all.map(([id, text]) => [id, bytesOf(text)]));
-      bytes = sum(waiting.values());
-      const [first] = parts(all, MOST_BYTES);
-      if (!first || !allowed) return;
+  /** Sends what waits, of each kind until it is not taken; `patient` leaves alone what is paused. */
+  async function sendAll(patient) {
+    for (let tried = ''; ;) {
+      const all = parts(refresh(), MOST_BYTES);
+      const first = all.find(({ kind }) => !tried.includes(kind) && !(patient && pausedUntil[kind] > Date.now()));
+      if (!first || !allowed) return all.length && Math.min(...all.map(part => pausedUntil[part.kind]));
       const pause = await post(first);
       if (pause) {
-        pausedUntil = Date.now() + pause;
-        return;
+        pausedUntil[first.kind] = Date.now() + pause;
+        tried += first.kind;
       }
     }
   }
 
-  /** Sends what waits. Settles once it was sent, or an attempt failed: then another one is due. */
-  function flush() {
+  function send(patient) {
     if (!allowed) return Promise.resolve();
     clearTimeout(timer);
     timerAt = Infinity;
-    sending ??= Promise.resolve(store.alone(sendAll)).catch(error => onError?.(error)).finally(() => {
+    let next;
+    sending ??= Promise.resolve(store.alone(() => sendAll(patient))).then(time => (next = time), error => tell(onError, error)).finally(() => {
       sending = undefined;
-      if (waiting.size) wake(flushMs);
+      if (waiting.size) wake(next ? 0 : flushMs, next);
     });
     return sending;
   }
@@ -275,12 +307,13 @@ export function createIngest(options) {
   const hidden = () => page.visibilityState === 'hidden' && leave();
   page?.addEventListener('visibilitychange', hidden);
   if (page) addEventListener('pagehide', leave);
+  refresh();
   if (waiting.size) wake(0);
 
   return {
     impressions({ items, requestId, ...rest }) {
       const list = items.map((item, index) => rename(typeof item === 'object' ? item : { itemId: item, position: index + 1 }));
-      if (requestId && allowed) remember(list.map(item => item.item_id), requestId, Date.now());
+      if (requestId && allowed) remember(list.map(item => item.item_id), requestId, Date.now(), whose(rest));
       track('i', { event_type: 'impression', items: list, request_id: requestId, ...rest });
     },
     view: byItem('view'),
@@ -290,10 +323,13 @@ export function createIngest(options) {
       const now = Date.now(), lists = new Map();
       // An event has one list: items that were shown in several are several events.
       for (const { itemId, requestId: own, ...item } of items) {
-        const list = own ?? requestId ?? shownIn(itemId, now);
+        const list = own ?? requestId ?? shownIn(itemId, now, whose(rest));
         lists.set(list, [...(lists.get(list) ?? []), { item_id: itemId, ...item }]);
       }
-      const order = orderId === undefined ? undefined : { id: orderId, value, currency };
+      // The service says what is wrong with an order of nothing.
+      if (!lists.size) lists.set(requestId, []);
+      // Value and currency belong to an order, which has an id.
+      const order = (orderId ?? value ?? currency) === undefined ? undefined : { id: orderId ?? uuid(), value, currency };
       for (const [list, bought] of lists) {
         track('i', { event_type: 'purchase', items: bought, request_id: list, order, ...rest });
       }
@@ -310,17 +346,19 @@ export function createIngest(options) {
     /** Forgets who it was and what waits. */
     reset() {
       store.forget();
-      waiting.clear();
-      bytes = dropped = 0;
+      refresh();
+      dropped = 0;
     },
     consent(given) {
       allowed = given && !refused();
       if (!given) this.reset();
+      else if (waiting.size) wake(0);
     },
-    flush,
+    /** Sends what waits. Settles once it was sent, or an attempt failed: then another one is due. */
+    flush: () => send().then(() => {}),
     async close() {
       if (closed) return;
-      await flush();
+      await send();
       closed = true;
       clearTimeout(timer);
       page?.removeEventListener('visibilitychange', hidden);

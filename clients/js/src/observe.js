@@ -41,11 +41,14 @@ export function observer(ingest) {
   }
 
   return (element, item) => {
-    items.set(element, item);
-    watcher?.observe(element);
-    return () => {
+    const stop = () => {
       since.delete(element);
       watcher?.unobserve(element);
     };
+    // An element that shows another item by now is watched from the start.
+    stop();
+    items.set(element, item);
+    watcher?.observe(element);
+    return stop;
   };
 }

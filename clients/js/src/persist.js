@@ -9,12 +9,10 @@ export function persistence(key) {
   for (const char of key) mark = (Math.imul(mark, 31) + char.charCodeAt(0)) >>> 0;
   const prefix = `recsys-ingest:${mark.toString(36)}:`, waiting = prefix + 'w:';
   try {
+    // Not tried out: nothing is written before there is consent.
     storage = localStorage;
-    storage.setItem(prefix + '?', '');
-    storage.removeItem(prefix + '?');
-  } catch {
-    return inMemory;
-  }
+  } catch {}
+  if (!storage) return inMemory;
   const tried = (run, otherwise) => {
     try {
       return run();
@@ -33,9 +31,13 @@ export function persistence(key) {
       inMemory.remove(ids);
       for (const id of ids) tried(() => storage.removeItem(waiting + id));
     },
-    get: name => tried(() => JSON.parse(storage.getItem(prefix + name))) ?? inMemory.get(name),
-    set: (name, value) =>
-      tried(() => storage.setItem(prefix + name, JSON.stringify(value)), () => inMemory.set(name, value)),
+    get: name => inMemory.get(name) ?? tried(() => JSON.parse(storage.getItem(prefix + name))),
+    set(name, value) {
+      const stored = tried(() => (storage.setItem(prefix + name, JSON.stringify(value)), true));
+      // Where there is no room for the new value the old one would come back, such as another user.
+      if (!stored) tried(() => storage.removeItem(prefix + name));
+      inMemory.set(name, stored ? undefined : value);
+    },
     forget() {
       inMemory.forget();
       tried(() => names(prefix).forEach(name => storage.removeItem(name)));

@@ -135,6 +135,42 @@ test('storage that is denied or full is replaced by memory', { skip }, async () 
   }
 });
 
+test('a user that storage has no room for is not taken for the one before', { skip }, async () => {
+  const page = await site.open(await site.profile(), options, () => {
+    const set = Storage.prototype.setItem;
+    Storage.prototype.setItem = function (name, value) {
+      if (value.includes('bob')) throw new DOMException('full', 'QuotaExceededError');
+      set.call(this, name, value);
+    };
+  });
+  await page.evaluate(() => ingest.identify('ada'));
+  await click(page, 'users/ada', 0, 1);
+  await page.evaluate(() => ingest.identify('a longer name: bob'));
+  await click(page, 'users/bob', 0, 1);
+  await service.stored('users/', 2);
+  await page.evaluate(() => ingest.identify('ada'));
+  await click(page, 'users/again', 0, 1);
+  await service.stored('users/', 3);
+  const [ada, again, bob] = ['ada', 'again', 'bob'].map(name => rows(`users/${name}`)[0].user_key);
+  assert.equal(ada, again);
+  assert.notEqual(ada, bob);
+});
+
+test('a tab drops nothing for room that another tab has made', { skip }, async () => {
+  const profile = await site.profile();
+  const [one, other] = [await site.open(profile, options), await site.open(profile, options)];
+  const idle = { ...options, flushAt: 1000, flushMs: 600_000 };
+  await site.load(one, idle);
+  await click(one, 'room', 0, 450);
+  // The other one sends them.
+  await other.evaluate(() => ingest.flush());
+  await service.stored('room/', 450);
+  await click(one, 'room', 450, 600);
+  assert.deepEqual((await told(one)).dropped, []);
+  await one.evaluate(() => ingest.flush());
+  await service.stored('room/', 600);
+});
+
 test('without keepalive a beacon takes what a leaving page has, and what it refuses waits', { skip }, async () => {
   const profile = await site.profile();
   const old = () => {
@@ -212,14 +248,32 @@ test('an event says by how much the clock of its page is wrong', { skip }, async
 test('without consent nothing is kept or sent, and what happened before it never is', { skip }, async () => {
   const gpc = () => Object.defineProperty(Navigator.prototype, 'globalPrivacyControl', { get: () => true });
   const stored = page => page.evaluate(() => Object.keys(localStorage).length);
-  const page = await site.open(await site.profile(), { ...options, consent: false });
+  const profile = await site.profile();
+  let page = await site.open(profile, { ...options, consent: false }, () => {
+    const set = Storage.prototype.setItem;
+    window.writes = 0;
+    Storage.prototype.setItem = function (...args) {
+      window.writes++;
+      set.apply(this, args);
+    };
+  });
   await click(page, 'before', 0, 5);
   await page.evaluate(() => ingest.identify('ada'));
   assert.equal(await stored(page), 0);
+  assert.equal(await page.evaluate(() => window.writes), 0);
   await page.evaluate(() => ingest.consent(true));
   await click(page, 'after', 0, 5);
   await service.stored('after/', 5);
   assert.ok((await stored(page)) > 0);
+  await page.setOfflineMode(true);
+  // What waits from a page that had consent goes once this one has it.
+  await click(page, 'kept', 0, 5);
+  await page.close();
+  page = await site.open(profile, { ...options, consent: false });
+  await sleep(300);
+  assert.equal(rows('kept/').length, 0);
+  await page.evaluate(() => ingest.consent(true));
+  await service.stored('kept/', 5);
   await page.setOfflineMode(true);
   await click(page, 'taken back', 0, 5);
   await page.evaluate(() => ingest.consent(false));
@@ -261,4 +315,18 @@ test('an element is seen once half of it was visible for a second', { skip }, as
   const all = rows('seen/');
   assert.deepEqual(all.map(row => row.position).sort((a, b) => a - b), [1, 2, 39, 40]);
   assert.equal(new Set(all.map(row => row.request_id)).size, 1);
+
+  // An element that is used for another item counts for that one, and for its whole second.
+  const began = await page.evaluate(() => {
+    const element = document.body.firstChild;
+    ingest.observe(element, { itemId: 'reused/a' });
+    return new Promise(done => setTimeout(() => {
+      ingest.observe(element, { itemId: 'reused/b' });
+      done(Date.now());
+    }, 600));
+  });
+  await service.stored('reused/', 1);
+  const [reused] = rows('reused/');
+  assert.equal(reused.item_id, 'reused/b');
+  assert.ok(Date.parse(reused.occurred_at) - began >= 900, JSON.stringify([reused, began]));
 });

@@ -3,11 +3,12 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { mkdtempSync, readFileSync } from 'node:fs';
+import { createServer, request as forward } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { build } from 'esbuild';
-import { Service, cannot } from './harness.js';
+import { Service, cannot, eventually, sleep } from './harness.js';
 
 test('importing it touches nothing', () => {
   const script = `
@@ -67,4 +68,112 @@ test('a server posts exposures and interactions, through an outage', { skip: can
   const file = join(mkdtempSync(join(tmpdir(), 'ingest-js')), 'api.d.ts');
   execFileSync(process.execPath, ['types.js', service.url, file], { cwd: new URL('..', import.meta.url) });
   assert.equal(readFileSync(file, 'utf8'), readFileSync(new URL('../src/api.d.ts', import.meta.url), 'utf8'), 'run types.js');
+});
+
+test('what a service does not take holds back nothing else, and each refusal is told', { skip: cannot }, async context => {
+  const service = await Service.start();
+  context.after(() => service.end());
+  const { createIngest } = await import('../dist/index.js');
+  const client = more => createIngest({ url: service.url, key: service.env.INGEST_API_KEY, flushAt: 1000, flushMs: 50, ...more });
+
+  // More refusals than an answer lists in full, to a listener that is broken.
+  const verdicts = [], log = console.error;
+  console.error = () => {};
+  const refused = client({
+    onVerdict(event, verdict) {
+      verdicts.push([event.item_id, verdict.code]);
+      if (verdicts.length % 2) throw new Error('a mistake of the page');
+    },
+  });
+  for (let n = 0; n < 300; n++) refused.click(`told/${n}`, n % 3 ? { value: 'much' } : {});
+  refused.purchase({ items: [] });
+  await refused.close();
+  console.error = log;
+  await service.stored('told/', 100);
+  assert.deepEqual(verdicts.map(([item]) => item).sort(),
+    [undefined, ...Array.from({ length: 300 }, (_, n) => n).filter(n => n % 3).map(n => `told/${n}`)].sort());
+  assert.ok(verdicts.every(([, code]) => code));
+  assert.equal(refused.waiting, 0);
+
+  // A key that may not post exposures.
+  const errors = [];
+  const page = client({ key: service.env.INGEST_PUBLISH_KEY, onError: error => errors.push(error.code) });
+  page.exposure({ requestId: 'r1', surface: 'home', items: [{ itemId: 'a' }] });
+  for (let n = 0; n < 20; n++) page.click(`beside/${n}`);
+  await page.flush();
+  await service.stored('beside/', 20);
+  assert.equal(errors[0], 'role_not_allowed');
+  assert.equal(page.waiting, 1);
+
+  // A purchase keeps what it says of its order, which is one also where its items are several events.
+  const shop = client();
+  shop.purchase({ items: [{ itemId: 'order/a', price: 2 }, { itemId: 'order/b', price: 3, requestId: 'r' }], currency: 'EUR', value: 4.5 });
+  await shop.close();
+  await service.stored('order/', 2);
+  const orders = service.rows("SELECT DISTINCT meta -> 'order' AS made FROM interaction_events WHERE item_id ^@ 'order/'");
+  assert.equal(orders.length, 1);
+  assert.deepEqual([orders[0].made.value, orders[0].made.currency], [4.5, 'EUR']);
+});
+
+test('a server attributes to a user what that user was shown', { skip: cannot }, async context => {
+  const service = await Service.start();
+  context.after(() => service.end());
+  const { createIngest } = await import('../dist/index.js');
+  const ingest = createIngest({ url: service.url, key: service.env.INGEST_API_KEY });
+  ingest.impressions({ items: ['users/a', 'users/b'], requestId: 'list-of-ada', user_id: 'ada' });
+  ingest.impressions({ items: ['users/a'], requestId: 'list-of-bob', user_id: 'bob' });
+  ingest.impressions({ items: ['users/c'], requestId: 'list-of-all' });
+  ingest.click('users/a', { user_id: 'ada', position: 1 });
+  ingest.click('users/a', { user_id: 'bob', position: 2 });
+  ingest.click('users/b', { user_id: 'bob', position: 3 });
+  ingest.click('users/c', { user_id: 'bob', position: 4 });
+  ingest.purchase({ items: [{ itemId: 'users/b', position: 5 }], user_id: 'ada' });
+  await ingest.close();
+  const rows = () => service.rows(`SELECT position, meta ->> 'request_id' AS list FROM interaction_events
+    WHERE item_id ^@ 'users/' AND event_type <> 'impression' ORDER BY position`);
+  await eventually('the rows', () => rows().length === 5 || rows());
+  assert.deepEqual(rows().map(row => row.list), ['list-of-ada', 'list-of-bob', null, 'list-of-all', 'list-of-ada']);
+});
+
+test('a request that hangs ends, and no answer makes a client hurry', { skip: cannot }, async context => {
+  const service = await Service.start();
+  context.after(() => service.end());
+  // A proxy that says nothing, or asks for a pause, and then forwards.
+  let answers, asked = 0;
+  const proxy = createServer((received, response) => {
+    asked++;
+    const pause = answers();
+    if (pause === undefined) return;
+    if (pause) return response.writeHead(503, { 'Retry-After': pause }).end('busy');
+    const { method, headers, url } = received;
+    received.pipe(forward(service.url + url, { method, headers }, answer => answer.pipe(response.writeHead(answer.statusCode, answer.headers))));
+  });
+  await new Promise(done => proxy.listen(0, '127.0.0.1', done));
+  context.after(() => (proxy.closeAllConnections(), proxy.close()));
+  const { createIngest } = await import('../dist/index.js');
+  const client = errors => createIngest({
+    url: `http://127.0.0.1:${proxy.address().port}`, key: service.env.INGEST_API_KEY, flushMs: 20, onError: error => errors.push(error),
+  });
+
+  const timeout = AbortSignal.timeout;
+  context.after(() => (AbortSignal.timeout = timeout));
+  AbortSignal.timeout = () => timeout.call(AbortSignal, asked ? 30_000 : 200);
+  const errors = [];
+  answers = () => (asked > 1 ? '' : undefined);
+  const patient = client(errors);
+  patient.click('hang/a');
+  await service.stored('hang/', 1);
+  assert.equal(errors[0].name, 'TimeoutError');
+  AbortSignal.timeout = timeout;
+
+  for (const pause of ['99999999', new Date(Date.now() + 3_600_000).toUTCString()]) {
+    asked = 0;
+    answers = () => pause;
+    const waits = client([]);
+    waits.click('pause/a');
+    await waits.flush();
+    await sleep(1500);
+    assert.equal(asked, 1, pause);
+    assert.equal(waits.waiting, 1);
+  }
 });

@@ -116,17 +116,24 @@ impl Checker {
         }
     }
 
-    /// Removes the rows that the last look found; returns how many.
-    pub async fn cleanup(&mut self, plan: &Plan) -> anyhow::Result<u64> {
+    /// Removes the rows that the last look found, and books them as removed by an operator, so that
+    /// the service's `verify` balances; returns how many.
+    pub async fn cleanup(&mut self, plan: &Plan) -> anyhow::Result<i64> {
         let (from, to) = window(plan);
+        let reason = format!("loadtest --cleanup of a run with seed {}", plan.seed);
         let mut removed = 0;
         for (table, ids) in TABLES.into_iter().zip(&self.found) {
             let delete = format!(
-                "DELETE FROM {table} WHERE occurred_at >= '{from}' AND occurred_at < '{to}' AND event_id = ANY ($1)"
+                "WITH gone AS (DELETE FROM {table} WHERE occurred_at >= '{from}' AND occurred_at < '{to}'
+                                  AND event_id = ANY ($1) RETURNING event_id)
+                 INSERT INTO ingest_removed_rows (table_name, row_count, reason)
+                 SELECT '{table}', count(*), $2 FROM gone HAVING count(*) > 0 RETURNING row_count"
             );
             for ids in ids.chunks(REMOVED_AT_ONCE) {
-                let deleted = self.client.execute(&delete, &[&ids]).await;
-                removed += deleted.with_context(|| format!("cannot remove rows from {table}"))?;
+                let deleted = self.client.query_opt(&delete, &[&ids, &reason]).await;
+                let deleted =
+                    deleted.with_context(|| format!("cannot remove rows from {table}"))?;
+                removed += deleted.map_or(0, |booked| booked.get(0));
             }
         }
         Ok(removed)

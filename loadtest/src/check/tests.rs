@@ -201,7 +201,10 @@ async fn the_check_finds_what_is_wrong_and_nothing_else() {
     let other = "INSERT INTO interaction_events (tenant_id, occurred_at, event_id, received_at, event_type, item_id)
                  SELECT tenant_id, occurred_at, gen_random_uuid(), now(), 'view', 'x' FROM interaction_events LIMIT 1";
     let found = it.after(other).await.found;
-    assert!(it.checker.cleanup(&it.plan).await.unwrap() >= found);
+    let removed = it.checker.cleanup(&it.plan).await.unwrap();
+    assert!(removed >= i64::try_from(found).unwrap());
+    let booked = "SELECT sum(row_count)::bigint FROM ingest_removed_rows WHERE kind = 'operator' AND reason LIKE 'loadtest %'";
+    assert_eq!(it.environment.value::<i64>(booked).await.unwrap(), removed);
     let left =
         "SELECT (SELECT count(*) FROM interaction_events) + (SELECT count(*) FROM exposure_events)";
     assert_eq!(it.environment.value::<i64>(left).await.unwrap(), 1);

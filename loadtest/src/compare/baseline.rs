@@ -29,7 +29,8 @@ pub async fn run(
     options: &CompareOptions,
     day_us: i64,
     progress: &dyn Fn(&str),
-) -> anyhow::Result<Vec<Section>> {
+    sections: &mut Vec<Section>,
+) -> anyhow::Result<()> {
     let mut series = Vec::new();
     for (table, body) in LOADS {
         let method = Method::Http(Ack::Durable, body);
@@ -38,9 +39,14 @@ pub async fn run(
         let (id, title) = (format!("{PREFIX}{id}"), format!("{title}, baseline"));
         series.push(Series::new(id, title));
     }
+    sections.push(Section {
+        title: "Two builds".to_owned(),
+        series,
+    });
     // Round 0 warms both up and does not count: the first load makes partitions.
     for round in 0..=options.rounds {
-        for ((table, body), pair) in LOADS.into_iter().zip(series.chunks_mut(2)) {
+        let pairs = sections.iter_mut().flat_map(|two| two.series.chunks_mut(2));
+        for ((table, body), pair) in LOADS.into_iter().zip(pairs) {
             let mut load = Load::new(options, table, body, day_us);
             let events = &mut load.settings.events;
             *events = Method::Http(Ack::Durable, body).rows_of(*events);
@@ -54,6 +60,5 @@ pub async fn run(
             }
         }
     }
-    let title = "Two builds".to_owned();
-    Ok(vec![Section { title, series }])
+    Ok(())
 }

@@ -52,6 +52,7 @@ pub struct Growth<'g> {
     pub options: &'g CompareOptions,
     pub day_us: i64,
     pub progress: &'g dyn Fn(&str),
+    pub sections: &'g mut Vec<Section>,
 }
 
 impl Point {
@@ -65,7 +66,7 @@ impl Point {
 }
 
 impl Growth<'_> {
-    pub async fn run(mut self) -> anyhow::Result<Vec<Section>> {
+    pub async fn run(mut self) -> anyhow::Result<()> {
         use Before::{DropPartitions, EmptyToday, MakePartitions, Nothing, Restart};
         let mut names = vec![TENANT.to_owned()];
         names.extend((1..TENANTS).map(|n| format!("{TENANT}-{n}")));
@@ -110,18 +111,17 @@ impl Growth<'_> {
             Point::new(&of_rows, &of_large, EmptyToday, tomorrow),
         ];
 
-        let mut sections = vec![self.axis("partitions", partitions).await?];
+        self.axis("partitions", partitions).await?;
         self.drop_partitions().await?;
         self.make_tenants(&names).await?;
         self.environment.start_service(&[HORIZON]).await?;
-        sections.push(self.axis("tenants", tenants.into()).await?);
-        sections.push(self.axis("connections", connections.into()).await?);
-        sections.push(self.axis("events in a body", bodies.into()).await?);
+        self.axis("tenants", tenants.into()).await?;
+        self.axis("connections", connections.into()).await?;
+        self.axis("events in a body", bodies.into()).await?;
         let filled = self.fill(tomorrow_us).await;
         filled.context("filling a large table")?;
         self.environment.start_service(&[HORIZON]).await?;
-        sections.push(self.axis("rows in the table", rows).await?);
-        Ok(sections)
+        self.axis("rows in the table", rows).await
     }
 
     /// The first day that has no partition by itself.
@@ -129,14 +129,23 @@ impl Growth<'_> {
         self.day_us + DAYS_AHEAD * DAY_US
     }
 
-    /// The points of an axis in turn, round after round.
-    async fn axis(&mut self, title: &str, mut points: Vec<Point>) -> anyhow::Result<Section> {
+    /// The points of an axis in turn, round after round. An axis is a section.
+    async fn axis(&mut self, title: &str, points: Vec<Point>) -> anyhow::Result<()> {
+        let (series, mut points): (Vec<_>, Vec<_>) = points
+            .into_iter()
+            .map(|point| (point.series, (point.load, point.before)))
+            .unzip();
+        let place = self.sections.len();
+        self.sections.push(Section {
+            title: format!("Growth: {title}"),
+            series,
+        });
         for _ in 0..self.options.rounds {
-            for point in &mut points {
-                (self.progress)(&point.series.id);
+            for (at, (load, before)) in points.iter_mut().enumerate() {
+                (self.progress)(&self.sections[place].series[at].id);
                 let mut emptied = TABLE.to_string();
                 let mut restarts = true;
-                match point.before {
+                match before {
                     Before::Nothing => restarts = false,
                     Before::Restart => {}
                     Before::DropPartitions => self.drop_partitions().await?,
@@ -144,21 +153,18 @@ impl Growth<'_> {
                     Before::EmptyToday => {
                         restarts = false;
                         emptied = self.partition_of_today().await?;
-                        point.load.settings.seed = point.load.settings.seed.map(|seed| seed + 1);
+                        load.settings.seed = load.settings.seed.map(|seed| seed + 1);
                     }
                 }
                 if restarts {
                     self.environment.start_service(&[HORIZON]).await?;
                 }
                 self.environment.clear(&emptied).await?;
-                let load = point.load.run(self.environment);
-                point.series.measure(load).await?;
+                let load = load.run(self.environment);
+                self.sections[place].series[at].measure(load).await?;
             }
         }
-        Ok(Section {
-            title: format!("Growth: {title}"),
-            series: points.into_iter().map(|point| point.series).collect(),
-        })
+        Ok(())
     }
 
     async fn make_partitions(&mut self) -> anyhow::Result<()> {

@@ -27,6 +27,7 @@ mod targets;
 mod tests;
 mod text;
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -35,7 +36,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::report::{float, versions};
-use crate::run::{Stop, stopped};
+use crate::run::Stop;
 use crate::service::Micros;
 use environment::Environment;
 use growth::Growth;
@@ -52,6 +53,9 @@ pub use {
     tests::test_environment,
 };
 
+/// How long a signal may take from the terminal to here.
+const SIGNAL_WAIT: Duration = Duration::from_millis(300);
+
 /// Everything that a comparison came to, for the reports to show.
 #[derive(Clone, Debug)]
 pub struct Comparison {
@@ -61,29 +65,27 @@ pub struct Comparison {
     rounds: u16,
     /// To see that it works, not to quote.
     is_quick: bool,
+    /// A signal ended it before all was measured.
+    is_interrupted: bool,
     versions: Value,
     /// What the service was started with, its defaults apart.
     service_args: Vec<String>,
     sections: Vec<Section>,
 }
 
-/// Compares, reports, and says whether all is as it should be.
-pub async fn compare(options: CompareOptions) -> anyhow::Result<bool> {
+/// Compares, reports, and says whether all is as it should be. Once `stop` is set the report is of
+/// what was measured until then.
+pub async fn compare(options: CompareOptions, stop: &Stop) -> anyhow::Result<bool> {
     let options = &options.resolved();
-    // A signal ends the server and the service too.
-    let stop = Stop::default();
-    let comparison = tokio::select! {
-        comparison = measure(options) => comparison?,
-        error = stopped(&stop, 1) => return Err(error),
-    };
+    let comparison = measure(options, stop).await?;
     options.outputs.say(&text::render(&comparison));
     options.outputs.write(&comparison.json())?;
-    Ok(!options.strict || comparison.judged().iter().all(Judged::is_met))
+    let is_met = !options.strict || comparison.judged().iter().all(Judged::is_met);
+    Ok(is_met && !comparison.is_interrupted)
 }
 
-async fn measure(options: &CompareOptions) -> anyhow::Result<Comparison> {
+async fn measure(options: &CompareOptions, stop: &Stop) -> anyhow::Result<Comparison> {
     let (began, now) = (Instant::now(), Timestamp::now());
-    let (day_us, micros) = (load::day_of(now), Micros(now.as_microsecond()));
     let style = ProgressStyle::with_template("{spinner} {elapsed} {msg}")
         .expect("the template is a constant");
     let bar = ProgressBar::new_spinner().with_style(style);
@@ -91,32 +93,32 @@ async fn measure(options: &CompareOptions) -> anyhow::Result<Comparison> {
     let progress = |what: &str| bar.set_message(what.to_owned());
     progress("starting PostgreSQL and the service");
     let service = options.service.as_deref();
-    let mut environment = Environment::new(options, service, micros).await?;
+    let mut environment = Environment::new(options, service, Micros(now.as_microsecond())).await?;
     let postgres = environment.value("SHOW server_version").await?;
     let machine = Machine::look(environment.dir(), postgres)?;
-    let sections = if options.growth {
-        raise_open_files()?;
-        let growth = Growth {
-            environment: &mut environment,
-            options,
-            day_us,
-            progress: &progress,
-        };
-        growth.run().await?
-    } else if let Some(program) = &options.baseline {
-        let mut baseline = Environment::new(options, Some(program), micros).await?;
-        environment.start_service(&[]).await?;
-        baseline.start_service(&[]).await?;
-        let both = [&environment, &baseline];
-        let sections = baseline::run(both, options, day_us, &progress).await?;
-        baseline.delete().await?;
-        sections
-    } else {
-        environment.start_service(&[]).await?;
-        rounds::run(&environment, options, day_us, micros, &progress).await?
+    let mut sections = Vec::new();
+    let loads = load_all(&mut environment, options, now, &progress, &mut sections);
+    let measured = tokio::select! {
+        measured = loads => measured,
+        () = told_to(stop) => Ok(()),
     };
+    if measured.is_err() && !stop.load(Ordering::Relaxed) {
+        // A signal of the terminal ends the service and PostgreSQL, too, and a load that loses them
+        // may end before the signal is seen here.
+        drop(tokio::time::timeout(SIGNAL_WAIT, told_to(stop)).await);
+    }
+    let is_interrupted = stop.load(Ordering::Relaxed);
+    if is_interrupted {
+        sections.retain_mut(Section::keep_measured);
+        anyhow::ensure!(!sections.is_empty(), "stopped before anything was measured");
+    } else {
+        measured?;
+    }
     let environment_version = environment.version();
-    environment.delete().await?;
+    let deleted = environment.delete().await;
+    if !is_interrupted {
+        deleted?;
+    }
     bar.finish_and_clear();
     Ok(Comparison {
         machine,
@@ -124,10 +126,50 @@ async fn measure(options: &CompareOptions) -> anyhow::Result<Comparison> {
         took: began.elapsed(),
         rounds: options.rounds,
         is_quick: options.quick,
+        is_interrupted,
         versions: versions(environment_version),
         service_args: options.service_args.clone(),
         sections,
     })
+}
+
+/// Waits until `stop` is set.
+async fn told_to(stop: &Stop) {
+    while !stop.load(Ordering::Relaxed) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Does every load; what each cost is in `sections` as soon as it is known.
+async fn load_all(
+    environment: &mut Environment,
+    options: &CompareOptions,
+    now: Timestamp,
+    progress: &dyn Fn(&str),
+    sections: &mut Vec<Section>,
+) -> anyhow::Result<()> {
+    let day_us = load::day_of(now);
+    if options.growth {
+        raise_open_files()?;
+        let growth = Growth {
+            environment,
+            options,
+            day_us,
+            progress,
+            sections,
+        };
+        return growth.run().await;
+    }
+    environment.start_service(&[]).await?;
+    let Some(program) = &options.baseline else {
+        return rounds::run(environment, options, day_us, progress, sections).await;
+    };
+    let micros = Micros(now.as_microsecond());
+    let mut baseline = Environment::new(options, Some(program), micros).await?;
+    baseline.start_service(&[]).await?;
+    let both = [&*environment, &baseline];
+    baseline::run(both, options, day_us, progress, sections).await?;
+    baseline.delete().await
 }
 
 /// Two thousand connections take more files than some shells allow; the service
@@ -177,6 +219,7 @@ impl Comparison {
         json!({
             "kind": "comparison",
             "quick": self.is_quick,
+            "interrupted": self.is_interrupted,
             "versions": self.versions,
             "summary": self.summary(),
             "where_nothing_else": WHERE_NOTHING_ELSE,

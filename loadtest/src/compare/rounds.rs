@@ -4,6 +4,7 @@
 //! leaves exactly its rows behind, or the whole comparison fails.
 
 use anyhow::Context as _;
+use jiff::Timestamp;
 
 use super::environment::Environment;
 use super::load::Load;
@@ -15,60 +16,71 @@ use super::sample::{Sample, Section, Series};
 use crate::report::events_of;
 use crate::service::{Ack, Micros, Table};
 
-/// A table, its rows, and what loading them cost.
+/// A table, its rows, and how they are loaded.
 #[derive(Debug)]
 struct Entry {
     load: Load,
     rows: Rows,
-    /// By method, in the order of a round.
-    series: Vec<(Method, Series)>,
+    /// In the order of a round.
+    methods: Vec<Method>,
 }
 
-/// Makes the rows, and gives every method its turn in every round.
+/// Makes the rows, and gives every method its turn in every round. A table is a section.
 pub async fn run(
     environment: &Environment,
     options: &CompareOptions,
     day_us: i64,
-    now: Micros,
     progress: &dyn Fn(&str),
-) -> anyhow::Result<Vec<Section>> {
+    sections: &mut Vec<Section>,
+) -> anyhow::Result<()> {
     progress("making rows");
     environment.make_suite().await?;
+    let now = Micros(Timestamp::now().as_microsecond());
     let mut entries = Vec::new();
     // The interactions first: most targets are set for them.
-    for table in [Table::Interactions, Table::Exposures] {
+    for (table, title) in [
+        (Table::Interactions, "Interactions"),
+        (Table::Exposures, "Exposures of ten items"),
+    ] {
         let load = Load::new(options, table, BODY, day_us);
         let rows = Rows::make(environment, &load, now).await?;
         rows.check(environment, &load).await?;
-        let series = |method: Method| (method, Series::new(method.id(table), method.title()));
+        let methods = Method::of_a_round(table);
+        let series = methods.iter();
+        let series = series.map(|method| Series::new(method.id(table), method.title()));
+        sections.push(Section {
+            title: title.to_owned(),
+            series: series.collect(),
+        });
         entries.push(Entry {
             load,
             rows,
-            series: Method::of_a_round(table).into_iter().map(series).collect(),
+            methods,
         });
     }
     let handler = Program::empty_handler()?;
     for round in 1..=options.rounds {
-        for entry in &mut entries {
-            for at in 0..entry.series.len() {
-                let (method, series) = &entry.series[at];
+        for (entry, section) in entries.iter().zip(&mut *sections) {
+            for (at, &method) in entry.methods.iter().enumerate() {
+                let held = entry.held_rate(section);
+                let series = &mut section.series[at];
                 progress(&format!(
                     "round {round} of {}: {}",
                     options.rounds, series.id
                 ));
-                let sample = entry.run(*method, environment, options, &handler).await;
-                let series = &mut entry.series[at].1;
-                series.measure(async { sample }).await?;
+                let load = entry.run(method, held, environment, options, &handler);
+                series.measure(load).await?;
             }
         }
     }
-    Ok(entries.into_iter().map(Entry::into_section).collect())
+    Ok(())
 }
 
 impl Entry {
     async fn run(
         &self,
         method: Method,
+        held: Option<f64>,
         environment: &Environment,
         options: &CompareOptions,
         handler: &Program,
@@ -88,7 +100,9 @@ impl Entry {
                 load.ack = ack;
             }
             Method::HalfRate(ack) => {
-                let rate = self.held_rate()? / 2.0;
+                let held =
+                    held.context("a round measures the held rate before it takes half of it")?;
+                let rate = held / 2.0;
                 load.ack = ack;
                 load.rate = Some(rate);
                 load.settings.events = events_of(rate * options.half_rate_seconds, 1);
@@ -102,24 +116,10 @@ impl Entry {
         load.run_alone(environment).await
     }
 
-    /// Rows a second that the service stored in this round.
-    fn held_rate(&self) -> anyhow::Result<f64> {
-        let is_held = |(method, _): &&(Method, _)| *method == Method::Http(Ack::Durable, BODY);
-        let held = self.series.iter().find(is_held);
-        held.and_then(|(_, series)| series.samples.last())
-            .map(Sample::rate)
-            .context("a round measures the held rate before it takes half of it")
-    }
-
-    fn into_section(self) -> Section {
-        let title = match self.load.table {
-            Table::Interactions => "Interactions",
-            Table::Exposures => "Exposures of ten items",
-            Table::Assignments => "Assignments",
-        };
-        Section {
-            title: title.to_owned(),
-            series: self.series.into_iter().map(|(_, series)| series).collect(),
-        }
+    /// Rows a second that the service stored when that was measured last.
+    fn held_rate(&self, section: &Section) -> Option<f64> {
+        let is_held = |method: &Method| *method == Method::Http(Ack::Durable, BODY);
+        let at = self.methods.iter().position(is_held)?;
+        section.series[at].samples.last().map(Sample::rate)
     }
 }

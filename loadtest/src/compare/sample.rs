@@ -211,6 +211,16 @@ impl Section {
         self.series.iter().filter(|series| !series.is_paced())
     }
 
+    /// Leaves out what was not measured, and of two builds what only one of them did; `false` if
+    /// nothing is left.
+    pub fn keep_measured(&mut self) -> bool {
+        let step = if self.is_pair() { 2 } else { 1 };
+        let kept = self.series.chunks(step);
+        let kept = kept.filter(|some| some.iter().all(|one| !one.samples.is_empty()));
+        self.series = kept.flatten().cloned().collect();
+        !self.series.is_empty()
+    }
+
     /// Whether these are the points of an axis of growth.
     pub fn is_growth(&self) -> bool {
         self.series
@@ -242,6 +252,34 @@ mod tests {
         let spread = Spread::of([4.0, 1.0, 3.0, f64::NAN, 2.0]).unwrap();
         assert_eq!((spread.median, spread.min, spread.max), (2.5, 1.0, 4.0));
         assert_eq!(Spread::of([]), None);
+    }
+
+    #[test]
+    fn what_was_measured_before_a_signal_is_kept_and_builds_stay_in_pairs() {
+        let section = |series: &[(&str, usize)]| {
+            let series = series.iter().map(|(id, samples)| Series {
+                samples: vec![Sample::default(); *samples],
+                ..Series::new(*id, "X")
+            });
+            let (title, series) = (String::new(), series.collect());
+            let mut section = Section { title, series };
+            let some = section.keep_measured();
+            let ids: Vec<_> = section.series.into_iter().map(|series| series.id).collect();
+            assert_eq!(some, !ids.is_empty());
+            ids
+        };
+        assert_eq!(section(&[("a", 2), ("b", 1), ("c", 0)]), ["a", "b"]);
+        assert_eq!(section(&[("a", 0)]), [""; 0]);
+        let [b1, b2, b3] = ["1", "2", "3"].map(|id| format!("{PREFIX}{id}"));
+        let pairs = [
+            ("1", 2),
+            (&*b1, 2),
+            ("2", 0),
+            (&*b2, 1),
+            ("3", 1),
+            (&*b3, 1),
+        ];
+        assert_eq!(section(&pairs), ["1", &*b1, "3", &*b3]);
     }
 
     #[test]

@@ -8,9 +8,18 @@ use crate::report::grouped;
 /// What stands before a report of `--quick`.
 const QUICK: &str = "QUICK: to see that it works, not to quote. ";
 
+/// What stands before that of one that a signal ended.
+const INTERRUPTED: &str = "INTERRUPTED: of what was measured until then. ";
+
 pub fn render(comparison: &Comparison) -> String {
+    let interrupted = if comparison.is_interrupted {
+        INTERRUPTED
+    } else {
+        ""
+    };
+    let quick = if comparison.is_quick { QUICK } else { "" };
     let mut lines = vec![
-        if comparison.is_quick { QUICK } else { "" }.to_owned() + &comparison.summary(),
+        format!("{interrupted}{quick}{}", comparison.summary()),
         "CPU is in microseconds a row, WAL in bytes a row.".to_owned(),
     ];
     for section in &comparison.sections {
@@ -113,4 +122,48 @@ fn words(judged: &Judged) -> String {
         judged.sign(),
         judged.show(judged.target),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::machine::Machine;
+    use crate::compare::sample::Sample;
+
+    #[test]
+    fn an_interrupted_comparison_says_so_and_shows_what_was_measured() {
+        let mut series = Series::new("interactions/http_durable_100", "HTTP");
+        series.samples.push(Sample {
+            rows: 1_000,
+            seconds: 1.0,
+            ..Sample::default()
+        });
+        let comparison = Comparison {
+            machine: Machine {
+                cpu: "a CPU".to_owned(),
+                cores: 2,
+                memory_bytes: 1 << 30,
+                kernel: String::new(),
+                postgres: "17".to_owned(),
+                sync_ms: None,
+            },
+            began_at: jiff::Timestamp::UNIX_EPOCH,
+            took: std::time::Duration::from_secs(3),
+            rounds: 5,
+            is_quick: false,
+            is_interrupted: true,
+            versions: serde_json::Value::Null,
+            service_args: Vec::new(),
+            sections: vec![Section {
+                title: "Interactions".to_owned(),
+                series: vec![series],
+            }],
+        };
+        let text = render(&comparison);
+        assert!(
+            text.starts_with(INTERRUPTED) && text.contains("1,000"),
+            "{text}"
+        );
+        assert_eq!(comparison.json()["interrupted"], true);
+    }
 }

@@ -229,5 +229,6 @@ function sweep() {
       [grouped(one.rate), grouped(one.achieved), fixed(1)(one.p99_ms), one.held ? 'held' : `not held: ${one.why}`])]));
 }
 
+if (report.interrupted) add(make('p', { class: 'tile bad' }, make('b', {}, 'Interrupted'), 'Of what was measured until then.'));
 if (report.quick) add(make('p', { class: 'tile bad' }, make('b', {}, 'Quick'), 'To see that it works, not to quote.'));
 ({ comparison, run, sweep })[report.kind]();

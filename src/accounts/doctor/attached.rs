@@ -45,7 +45,10 @@ const INDEXES: &str = r"
                substr(d.def, strpos(d.def, ' USING ' || m.amname || ' (') + length(' USING ')),
                ' WITH \([^)]*\)', ''),
            family.bytes, family.scans,
-           EXISTS (SELECT FROM pg_stat_progress_create_index AS p WHERE p.index_relid = i.indexrelid)
+           EXISTS (SELECT FROM pg_stat_progress_create_index AS p WHERE p.index_relid = i.indexrelid),
+           (SELECT quote_ident(c.conname) FROM pg_constraint AS c
+             WHERE c.conindid = i.indexrelid AND c.conrelid = i.indrelid AND c.contype IN ('p', 'u', 'x')
+             LIMIT 1)
       FROM pg_index AS i
       JOIN tree ON tree.relid = i.indrelid
       JOIN pg_class AS x ON x.oid = i.indexrelid
@@ -137,6 +140,8 @@ struct Index {
     bytes: i64,
     scans: i64,
     is_being_built: bool,
+    /// The constraint whose index it is: it goes with that alone.
+    constraint: Option<String>,
 }
 
 impl Index {
@@ -154,6 +159,7 @@ impl Index {
             bytes: row.get(9),
             scans: row.get(10),
             is_being_built: row.get(11),
+            constraint: row.get(12),
         }
     }
 
@@ -171,6 +177,15 @@ impl Index {
         match self.method.as_str() {
             "gin" => COST_OF_GIN,
             _ => COST,
+        }
+    }
+
+    /// The statement that removes it; `how` is `DROP INDEX`, with or without CONCURRENTLY.
+    fn drop_sql(&self, how: &str) -> String {
+        let Self { name, on, .. } = self;
+        match &self.constraint {
+            Some(constraint) => format!("ALTER TABLE {on} DROP CONSTRAINT {constraint};"),
+            None => format!("{how} {name};"),
         }
     }
 
@@ -196,7 +211,7 @@ impl Index {
                 "of two different events with the same values there, the second one is set aside",
                 "drop it, unless that is meant",
             );
-            let sql = format!("DROP INDEX {name};");
+            let sql = self.drop_sql("DROP INDEX");
             return Some(about(self.table, finding, Mend::Sql(vec![sql])));
         }
         let finding = Finding::new(
@@ -211,7 +226,7 @@ impl Index {
             "remove it with `recsys-ingest adopt --lean`: sealing builds what queries need in bulk, \
              once the time of a partition is over",
         );
-        let sql = format!("DROP INDEX {name};");
+        let sql = self.drop_sql("DROP INDEX");
         Some(about(self.table, finding, Mend::Sql(vec![sql])))
     }
 
@@ -228,7 +243,7 @@ impl Index {
             "a build of it broke off: rows update it, and no query may use it",
             "drop it; sealing builds those that it needs again by itself",
         );
-        let sql = format!("DROP INDEX CONCURRENTLY {name};");
+        let sql = self.drop_sql("DROP INDEX CONCURRENTLY");
         Some(about(self.table, finding, Mend::Sql(vec![sql])))
     }
 
@@ -274,7 +289,7 @@ fn on_partitions(indexes: &[Index]) -> Vec<Diagnosis> {
         );
         let sql = alike
             .iter()
-            .map(|index| format!("DROP INDEX CONCURRENTLY {};", index.name));
+            .map(|index| index.drop_sql("DROP INDEX CONCURRENTLY"));
         about(table, finding, Mend::Sql(sql.collect()))
     };
     by_shape.into_iter().map(told).collect()

@@ -10,15 +10,16 @@ use crate::event::table::Table;
 use crate::finding::Severity;
 
 /// Tables that the service changes all the time, apart from the event tables.
-const OWN: [&str; 9] = [
+const OWN: [&str; 11] = [
     "ingest_ledger", "ingest_holders", "ingest_changed_days", "ingest_quarantine",
-    "ingest_partition_log", "tenants", "tenant_api_keys", "ingest_publish_keys", "audit_log",
+    "ingest_partition_log", "ingest_removed_rows", "ingest_erased_subjects", "tenants",
+    "tenant_api_keys", "ingest_publish_keys", "audit_log",
 ];
 
 /// Fewer dead rows than this cost nothing that could be measured.
 const DEAD_MIN: i64 = 10_000;
 
-/// Tables with many dead rows, and those that autovacuum leaves alone.
+/// Tables with many dead rows, those that autovacuum leaves alone, and those that a crash empties.
 pub(super) async fn dead_rows(client: &Client) -> Result<Vec<Diagnosis>> {
     let tables = Table::ALL.map(Table::as_str);
     let (tables, own): (&[&str], &[&str]) = (&tables, &OWN);
@@ -28,7 +29,8 @@ pub(super) async fn dead_rows(client: &Client) -> Result<Vec<Diagnosis>> {
                 pg_total_relation_size(c.oid),
                 coalesce(to_char(greatest(s.last_vacuum, s.last_autovacuum), 'YYYY-MM-DD'), 'never'),
                 c.reloptions @> ARRAY['autovacuum_enabled=false']
-                    OR c.reloptions @> ARRAY['autovacuum_enabled=off']
+                    OR c.reloptions @> ARRAY['autovacuum_enabled=off'],
+                c.relpersistence = 'u'
            FROM (SELECT t.relid::oid
                    FROM unnest($1::text[]) AS wanted (name)
                   CROSS JOIN LATERAL pg_partition_tree(to_regclass(wanted.name)) AS t
@@ -71,6 +73,17 @@ fn judge(row: &Row) -> Vec<Diagnosis> {
             Mend::Sql(vec![format!(
                 "ALTER TABLE {name} RESET (autovacuum_enabled);"
             )]),
+        ));
+    }
+    if row.get(6) {
+        found.push(note(
+            Severity::Degraded,
+            "table_unlogged",
+            format!("{name} is UNLOGGED"),
+            "PostgreSQL empties it after a crash, and a standby has none of its rows: what was answered \
+             as committed is gone then, without a word",
+            "make it an ordinary table, which writes all of it once more and waits for those who use it",
+            Mend::Sql(vec![format!("ALTER TABLE {name} SET LOGGED;")]),
         ));
     }
     found

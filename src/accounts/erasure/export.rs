@@ -8,6 +8,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, IsolationLevel};
 
 use super::begin::Subject;
+use super::leaf::kept;
 use super::quarantined;
 use crate::accounts::quarantine::show;
 use crate::event::table::Table;
@@ -30,24 +31,39 @@ pub async fn export(
         .start()
         .await
         .context("cannot begin a transaction")?;
+    // Before the snapshot is taken: no partition is detached from then on.
+    let tables = Table::ALL.map(|table| format!("ONLY {table}")).join(", ");
     snapshot
-        .batch_execute("SET LOCAL TimeZone = 'UTC'")
+        .batch_execute(&format!(
+            "SET LOCAL TimeZone = 'UTC'; LOCK TABLE {tables} IN ACCESS SHARE MODE"
+        ))
         .await
-        .context("cannot begin a transaction")?;
+        .context("cannot lock the event tables for reading")?;
     let mut count = 0;
     for table in Table::ALL {
-        let failed = || format!("cannot read the user's rows in {table}");
-        let sql = format!(
-            "SELECT json_build_object('table', $3::text, 'row', to_json(stored))::text
-               FROM {table} AS stored WHERE tenant_id = $1 AND user_key = $2
-              ORDER BY occurred_at, event_id"
-        );
-        let parameters: [&(dyn ToSql + Sync); 3] = [&subject.tenant, &subject.key, &table.as_str()];
-        let rows = snapshot.query_raw(sql.as_str(), parameters).await;
-        let mut rows = pin!(rows.with_context(failed)?);
-        while let Some(row) = rows.try_next().await.with_context(failed)? {
-            take(row.get(0))?;
-            count += 1;
+        let kept = kept(&snapshot, table).await;
+        let kept =
+            kept.with_context(|| format!("cannot read the detached partitions of {table}"))?;
+        let kept = kept.into_iter().map(Some);
+        for detached in [None].into_iter().chain(kept) {
+            let name = detached.as_deref().unwrap_or(table.as_str());
+            let failed = || format!("cannot read the user's rows in {name}");
+            let sql = format!(
+                "SELECT CASE WHEN $4::text IS NULL
+                             THEN json_build_object('table', $3::text, 'row', to_json(stored))
+                             ELSE json_build_object('table', $3::text, 'detached', $4::text, 'row', to_json(stored))
+                        END::text
+                   FROM {name} AS stored WHERE tenant_id = $1 AND user_key = $2
+                  ORDER BY occurred_at, event_id"
+            );
+            let parameters: [&(dyn ToSql + Sync); 4] =
+                [&subject.tenant, &subject.key, &table.as_str(), &detached];
+            let rows = snapshot.query_raw(sql.as_str(), parameters).await;
+            let mut rows = pin!(rows.with_context(failed)?);
+            while let Some(row) = rows.try_next().await.with_context(failed)? {
+                take(row.get(0))?;
+                count += 1;
+            }
         }
     }
     snapshot

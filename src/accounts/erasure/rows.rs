@@ -1,10 +1,10 @@
 //! Removes a user's rows from the event tables, or what ties them to the user.
 //!
-//! Invariant: a step removes rows, books them and marks their days in one transaction. After a step
-//! there is a pause as long as it took: the rows of hot partitions are found by reading them.
+//! Invariant: a step removes rows, books them and marks their days in one transaction. Steps are short,
+//! with pauses between them (`pace`): the rows of hot partitions are found by reading them.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use tokio_postgres::types::ToSql;
@@ -12,23 +12,12 @@ use tokio_postgres::{Client, Row, Transaction};
 use uuid::Uuid;
 
 use super::begin::Subject;
-use super::leaf::{Leaf, Which, leaves};
+use super::leaf::{Leaf, Which, kept, leaves};
+use super::pace::Pace;
 use crate::accounts::changes::{self, ChangedDays};
 use crate::accounts::removed::{self, Kind, Reason};
 use crate::event::row::Kind as ColumnKind;
 use crate::event::table::Table;
-
-/// Rows of a step that finds them by an index.
-const ROWS_MAX: i64 = 1_000;
-
-/// Blocks of a step that reads them all: 16 MiB.
-const BLOCKS_MAX: i64 = 2_048;
-
-/// The shortest pause.
-const PAUSE_LEAST: Duration = Duration::from_millis(2);
-
-/// The longest pause: a step that waited for a lock was no load.
-const PAUSE_MOST: Duration = Duration::from_secs(1);
 
 /// What is done with the rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,59 +29,82 @@ pub enum Erasing {
 }
 
 /// What a user has in a table.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
     /// Rows from before the time of the erasure.
     pub rows: i64,
     /// Rows from after it, which stay.
     pub later: i64,
+    /// The anonymous ids that stand on the rows from before, hashed, in hexadecimal digits.
+    pub anonymous: BTreeSet<String>,
 }
 
-/// Counts a user's rows in a table.
+/// The tables that retention has detached and kept: a user's rows are looked for in them as well.
 ///
 /// # Errors
 ///
 /// When Postgres refuses or is unreachable.
-pub async fn count(client: &Client, table: Table, subject: &Subject) -> Result<Counts> {
+pub async fn detached(client: &Client) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for table in Table::ALL {
+        let kept = kept(client, table).await;
+        names.extend(
+            kept.with_context(|| format!("cannot read the detached partitions of {table}"))?,
+        );
+    }
+    Ok(names)
+}
+
+/// Looks for a user's rows in a table, and in the tables that were its partitions, in the steps of an
+/// erasure.
+///
+/// # Errors
+///
+/// When Postgres refuses or is unreachable.
+pub async fn find(client: &Client, table: Table, subject: &Subject) -> Result<Found> {
+    let mut found = Found::default();
+    let mut pace = Pace::of_blocks();
+    // A row that moves out of the DEFAULT partition during that may be counted twice, and none is missed.
+    for which in [Which::Default, Which::Others, Which::Kept] {
+        for leaf in all_leaves(client, table, which).await? {
+            let mut from = 0;
+            while from < leaf.blocks {
+                let (to, rows) = match leaf.has_index {
+                    true => (leaf.blocks, "true".to_owned()),
+                    false => blocks(from, pace.size()),
+                };
+                let started = Instant::now();
+                find_in(client, &leaf, &rows, subject, &mut found)
+                    .await
+                    .with_context(|| format!("cannot look for the user's rows in {}", leaf.name))?;
+                tokio::time::sleep(pace.after(started.elapsed())).await;
+                from = to;
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Adds what a user has among the rows that a condition selects.
+async fn find_in(
+    client: &Client,
+    leaf: &Leaf,
+    rows: &str,
+    subject: &Subject,
+    found: &mut Found,
+) -> Result<()> {
     let sql = format!(
-        "SELECT count(*) FILTER (WHERE occurred_at < $3), count(*) FILTER (WHERE occurred_at >= $3)
-           FROM {table} WHERE tenant_id = $1 AND user_key = $2"
+        "SELECT count(*) FILTER (WHERE occurred_at < $3), count(*) FILTER (WHERE occurred_at >= $3),
+                coalesce(array_agg(DISTINCT {ANONYMOUS}) FILTER (WHERE occurred_at < $3), '{{}}')
+           FROM {} WHERE {rows} AND {THEIRS}",
+        leaf.name
     );
     let parameters: [&(dyn ToSql + Sync); 3] = [&subject.tenant, &subject.key, &subject.before];
-    let row = client
-        .query_one(&sql, &parameters)
-        .await
-        .with_context(|| format!("cannot count the user's rows in {table}"))?;
-    Ok(Counts {
-        rows: row.get(0),
-        later: row.get(1),
-    })
-}
-
-/// The anonymous ids that stand on a user's rows, hashed, in hexadecimal digits.
-///
-/// # Errors
-///
-/// When Postgres refuses or is unreachable.
-pub async fn anonymous_ids(client: &Client, subject: &Subject) -> Result<Vec<String>> {
-    let of = |table: &Table| {
-        format!(
-            "SELECT meta ->> 'anonymous_id_hash' AS id FROM {table}
-              WHERE tenant_id = $1 AND user_key = $2 AND occurred_at < $3"
-        )
-    };
-    let all = Table::ALL
-        .iter()
-        .map(of)
-        .collect::<Vec<_>>()
-        .join(" UNION ");
-    let sql = format!("SELECT id FROM ({all}) AS found WHERE id ~ '^[0-9a-f]{{64}}$' ORDER BY id");
-    let parameters: [&(dyn ToSql + Sync); 3] = [&subject.tenant, &subject.key, &subject.before];
-    let rows = client
-        .query(&sql, &parameters)
-        .await
-        .context("cannot look for anonymous ids on the user's rows")?;
-    Ok(rows.iter().map(|row| row.get(0)).collect())
+    let row = client.query_one(&sql, &parameters).await?;
+    found.rows += row.get::<_, i64>(0);
+    found.later += row.get::<_, i64>(1);
+    found.anonymous.extend(hashes(row.get(2)));
+    Ok(())
 }
 
 /// What was erased in a table.
@@ -103,7 +115,7 @@ pub struct Erased {
     pub anonymous: BTreeSet<String>,
 }
 
-/// Erases a user's rows in a table.
+/// Erases a user's rows in a table, and in the tables that were its partitions.
 ///
 /// # Errors
 ///
@@ -118,16 +130,15 @@ pub async fn erase(
         table,
         subject,
         erasing,
+        rows: Pace::of_rows(),
+        blocks: Pace::of_blocks(),
         entry: None,
         erased: Erased::default(),
     };
     // A row that leaves the DEFAULT partition while that is searched is in one of the others by the
-    // time that those are read.
-    for which in [Which::Default, Which::Others] {
-        let found = leaves(client, table, which)
-            .await
-            .with_context(|| format!("cannot read the partitions of {table}"))?;
-        for leaf in found {
+    // time that those are read; and a partition that is detached during that is among the kept ones.
+    for which in [Which::Default, Which::Others, Which::Kept] {
+        for leaf in all_leaves(client, table, which).await? {
             eraser
                 .erase_in(client, &leaf)
                 .await
@@ -137,10 +148,31 @@ pub async fn erase(
     Ok(eraser.erased)
 }
 
+async fn all_leaves(client: &Client, table: Table, which: Which) -> Result<Vec<Leaf>> {
+    let found = leaves(client, table, which).await;
+    found.with_context(|| format!("cannot read the partitions of {table}"))
+}
+
+/// The blocks of the next step: its end, and the condition for its rows.
+fn blocks(from: i64, size: i64) -> (i64, String) {
+    let to = from + size;
+    (to, format!("ctid >= '({from},0)' AND ctid < '({to},0)'"))
+}
+
+/// Those of the ids that are hashes.
+fn hashes(ids: Vec<Option<String>>) -> impl Iterator<Item = String> {
+    let is_hash = |id: &String| id.len() == 64 && hex::decode(id).is_ok();
+    ids.into_iter().flatten().filter(is_hash)
+}
+
 struct Eraser<'s> {
     table: Table,
     subject: &'s Subject,
     erasing: Erasing,
+    /// The pace in partitions with the index on users.
+    rows: Pace,
+    /// The pace in those without.
+    blocks: Pace,
     entry: Option<i64>,
     erased: Erased,
 }
@@ -148,18 +180,29 @@ struct Eraser<'s> {
 impl Eraser<'_> {
     async fn erase_in(&mut self, client: &mut Client, leaf: &Leaf) -> Result<()> {
         if leaf.has_index {
-            let rows = format!(
-                "ctid = ANY (ARRAY(SELECT ctid FROM {} WHERE {} LIMIT {ROWS_MAX}))",
-                leaf.name, WHERE
-            );
-            while self.step(client, leaf, &rows).await? > 0 {}
-            return Ok(());
+            loop {
+                let rows = format!(
+                    "ctid = ANY (ARRAY(SELECT ctid FROM {} WHERE {THEIRS} AND {BEFORE} LIMIT {}))",
+                    leaf.name,
+                    self.rows.size()
+                );
+                let started = Instant::now();
+                let count = self.step(client, leaf, &rows).await?;
+                let pause = self.rows.after(started.elapsed());
+                if count == 0 {
+                    return Ok(());
+                }
+                tokio::time::sleep(pause).await;
+            }
         }
+        // None of the user's rows from before comes after this, so the blocks there are now have them all.
         let mut from = 0;
         while from < leaf.blocks {
-            let to = from + BLOCKS_MAX;
-            let rows = format!("ctid >= '({from},0)' AND ctid < '({to},0)' AND {WHERE}");
+            let (to, blocks) = blocks(from, self.blocks.size());
+            let rows = format!("{blocks} AND {THEIRS} AND {BEFORE}");
+            let started = Instant::now();
             self.step(client, leaf, &rows).await?;
+            tokio::time::sleep(self.blocks.after(started.elapsed())).await;
             from = to;
         }
         Ok(())
@@ -167,8 +210,6 @@ impl Eraser<'_> {
 
     /// Erases the rows that a condition selects. Returns how many.
     async fn step(&mut self, client: &mut Client, leaf: &Leaf, rows: &str) -> Result<i64> {
-        let started = Instant::now();
-        const ANONYMOUS: &str = "meta ->> 'anonymous_id_hash'";
         let Subject {
             tenant,
             key,
@@ -189,7 +230,7 @@ impl Eraser<'_> {
             Erasing::Ties => {
                 let sql = format!("SELECT {ANONYMOUS} FROM {} WHERE {rows}", leaf.name);
                 let ids: Vec<Option<String>> = match tx.query(&sql, &parameters).await? {
-                    rows if rows.is_empty() => return self.pause(started, 0).await,
+                    rows if rows.is_empty() => return Ok(0),
                     rows => rows.iter().map(|row| row.get(0)).collect(),
                 };
                 let sql = format!(
@@ -202,23 +243,28 @@ impl Eraser<'_> {
         };
         let count = i64::try_from(gone.len()).unwrap_or(i64::MAX);
         if count > 0 {
-            self.book(&tx, &gone).await?;
+            if !self.is_removed(&tx, leaf).await? {
+                self.book(&tx, &gone).await?;
+            }
             tx.commit().await?;
             self.erased.rows += count;
-            let is_hash = |id: &String| id.len() == 64 && hex::decode(id).is_ok();
-            self.erased
-                .anonymous
-                .extend(ids.into_iter().flatten().filter(is_hash));
+            self.erased.anonymous.extend(hashes(ids));
         } else {
             tx.rollback().await?;
         }
-        self.pause(started, count).await
+        Ok(count)
     }
 
-    /// Leaves the server to others for as long as the step took.
-    async fn pause(&self, started: Instant, count: i64) -> Result<i64> {
-        tokio::time::sleep(started.elapsed().clamp(PAUSE_LEAST, PAUSE_MOST)).await;
-        Ok(count)
+    /// Whether the rows of a leaf are in the books as removed, with its partition: then they have left
+    /// the accounts, and no reader derives anything from them any more. Asked for after the rows were
+    /// touched, as from then on no session detaches or counts what they are in.
+    async fn is_removed(&self, tx: &Transaction<'_>, leaf: &Leaf) -> Result<bool> {
+        let sql = "SELECT EXISTS (SELECT FROM ingest_removed_rows
+                                   WHERE relation_oid = $1 AND row_count IS NOT NULL)
+                      AND NOT EXISTS (SELECT FROM pg_inherits
+                                       WHERE inhrelid = $1 AND inhparent = to_regclass($2))";
+        let parameters: [&(dyn ToSql + Sync); 2] = [&leaf.root, &self.table.as_str()];
+        Ok(tx.query_one(sql, &parameters).await?.get(0))
     }
 
     async fn book(&mut self, tx: &Transaction<'_>, gone: &[Row]) -> Result<()> {
@@ -267,5 +313,11 @@ impl Eraser<'_> {
     }
 }
 
-/// The user's rows from before the time.
-const WHERE: &str = "tenant_id = $1 AND user_key = $2 AND occurred_at < $3";
+/// The user's rows.
+const THEIRS: &str = "tenant_id = $1 AND user_key = $2";
+
+/// Rows from before the time.
+const BEFORE: &str = "occurred_at < $3";
+
+/// The anonymous id of a row.
+const ANONYMOUS: &str = "meta ->> 'anonymous_id_hash'";

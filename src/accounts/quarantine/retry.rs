@@ -170,7 +170,7 @@ async fn retry_one(
         let words = format!("{LEFT_OUT_MESSAGE} ({LEFT_OUT})");
         return Ok(Fate::Refused(words));
     }
-    let counts = if stored { [1, 0, 0] } else { [0, 1, 0] };
+    let counts = if stored { [1, 0] } else { [0, 1] };
     enter(&transaction, table, counts).await?;
     if stored {
         mark(&transaction, table, &key).await?;

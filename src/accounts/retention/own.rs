@@ -20,6 +20,22 @@ const ROWS_MAX: i64 = 1_000;
 /// The pause between two steps.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// Spools that nothing was stored from, and that were not opened, since parameter 2. Parameter 1 is
+/// the nil instance. Rows of a table that this version does not know (3 has those that it knows)
+/// have no place among the sums.
+pub(super) const DEAD_SPOOLS: &str = "
+    SELECT entered.instance_id, entered.lineage
+      FROM ingest_ledger AS entered
+      LEFT JOIN ingest_holders AS holder USING (instance_id, lineage)
+     WHERE entered.instance_id <> $1
+     GROUP BY 1, 2
+    HAVING greatest(max(entered.updated_at), max(holder.since)) < $2
+       AND bool_and(entered.table_name = ANY ($3))";
+
+/// Of a log entry: it is from before parameter 1, and its partition is gone.
+pub(super) const OLD_LOG: &str = "entry.at < $1
+    AND NOT EXISTS (SELECT FROM pg_class WHERE relname = entry.partition_name)";
+
 /// Removes rows that were quarantined before `before`. Returns how many.
 pub(super) async fn delete_quarantined(client: &mut Client, before: Micros) -> Result<i64, Error> {
     let words = format!("quarantined before {before}, which is longer than they are kept");
@@ -59,18 +75,8 @@ pub(super) async fn delete_quarantined(client: &mut Client, before: Micros) -> R
 pub(super) async fn fold_dead_spools(client: &mut Client, before: Micros) -> Result<u64, Error> {
     let tables = Table::ALL.map(Table::as_str);
     let streams = Table::ALL.map(|table| table as i16);
-    // Rows of a table that this version does not know have no place among the sums.
     let dead = client
-        .query(
-            "SELECT entered.instance_id, entered.lineage
-               FROM ingest_ledger AS entered
-               LEFT JOIN ingest_holders AS holder USING (instance_id, lineage)
-              WHERE entered.instance_id <> $1
-              GROUP BY 1, 2
-             HAVING greatest(max(entered.updated_at), max(holder.since)) < $2
-                AND bool_and(entered.table_name = ANY ($3))",
-            &[&Uuid::nil(), &before, &tables.as_slice()],
-        )
+        .query(DEAD_SPOOLS, &[&Uuid::nil(), &before, &tables.as_slice()])
         .await?;
     let mut folded = 0;
     for row in dead {
@@ -114,12 +120,6 @@ pub(super) async fn fold_dead_spools(client: &mut Client, before: Micros) -> Res
 
 /// Removes log entries from before `before` about partitions that are gone. Returns how many.
 pub(super) async fn delete_log(client: &Client, before: Micros) -> Result<u64, Error> {
-    client
-        .execute(
-            "DELETE FROM ingest_partition_log AS entry
-              WHERE entry.at < $1
-                AND NOT EXISTS (SELECT FROM pg_class WHERE relname = entry.partition_name)",
-            &[&before],
-        )
-        .await
+    let sql = format!("DELETE FROM ingest_partition_log AS entry WHERE {OLD_LOG}");
+    client.execute(&sql, &[&before]).await
 }

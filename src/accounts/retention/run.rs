@@ -3,13 +3,11 @@
 use tokio_postgres::Client;
 
 use super::detach::{self, Removed};
-use super::policy::{Policy, before, is_due};
+use super::policy::{Policy, before};
 use super::{defaults, own};
 use crate::event::table::Table;
 use crate::event::time::Micros;
-use crate::partitions::catalog::{PartitionInfo, list};
 use crate::partitions::error::Error;
-use crate::partitions::range::Range;
 use crate::postgres::advisory_lock::{self, Holder};
 use crate::postgres::error as postgres;
 
@@ -68,34 +66,6 @@ pub async fn retain(client: &mut Client, policy: &Policy, now: Micros) -> Result
 pub async fn holder(client: &Client) -> Result<Option<Holder>, Error> {
     let holder = advisory_lock::holder(client, LOCK_KEY).await;
     holder.map_err(statement("find out who removes partitions"))
-}
-
-/// The partitions that a run would remove, in order of time.
-///
-/// # Errors
-///
-/// When the connection is lost or the catalog cannot be read.
-pub async fn due(
-    client: &mut Client,
-    policy: &Policy,
-    now: Micros,
-) -> Result<Vec<(Table, PartitionInfo)>, Error> {
-    let mut due = Vec::new();
-    for table in Table::ALL {
-        let Some(cutoff) = policy.cutoff(table, now) else {
-            continue;
-        };
-        let ends = |info: &PartitionInfo| {
-            let range = Range {
-                from_us: info.from_us.unwrap_or(i64::MIN),
-                to_us: info.to_us.unwrap_or(i64::MAX),
-            };
-            !info.is_default && is_due(range, cutoff)
-        };
-        let infos = list(client, table).await?.into_iter().filter(ends);
-        due.extend(infos.map(|info| (table, info)));
-    }
-    Ok(due)
 }
 
 async fn locked(
@@ -158,6 +128,6 @@ async fn owns(client: &Client, table: Table) -> Result<bool, Error> {
     Ok(row.get(0))
 }
 
-fn statement(doing: &'static str) -> impl Fn(tokio_postgres::Error) -> Error {
+pub(super) fn statement(doing: &'static str) -> impl Fn(tokio_postgres::Error) -> Error {
     move |source| postgres::Error::Statement { doing, source }.into()
 }

@@ -9,7 +9,8 @@ use tokio::time::Instant;
 
 use super::list::{HEAD, row};
 use crate::accounts::retention::policy::Policy;
-use crate::accounts::retention::run::{Report, due, holder, retain};
+use crate::accounts::retention::preview::{Due, preview};
+use crate::accounts::retention::run::{Report, holder, retain};
 use crate::cli::terminal::{Output, open_as};
 use crate::config::actor::Actor;
 use crate::config::database::Database;
@@ -34,7 +35,7 @@ pub struct Retain {
     /// Oldest event that the service accepts, which is kept in any case
     #[arg(long, env = "INGEST_HORIZON_PAST", default_value = "90d", value_parser = parse::duration)]
     horizon_past: Duration,
-    /// Only show which partitions would go
+    /// Only show which partitions and rows would go
     #[arg(long)]
     dry_run: bool,
     /// Print JSON
@@ -63,8 +64,27 @@ pub(super) async fn run(settings: Retain) -> Result<()> {
     let now = server_time(&session.client).await?;
     if settings.dry_run {
         let mut output = Output::table(settings.json, &HEAD);
-        for (table, info) in due(&mut session.client, &policy, now).await? {
-            row(&mut output, table, &info);
+        for due in preview(&mut session.client, &policy, now).await? {
+            match due {
+                Due::Partition(table, info) => row(&mut output, table, &info),
+                Due::Rows {
+                    table,
+                    default,
+                    before,
+                    count,
+                } => {
+                    let document = json!({
+                        "table": table, "partition": default, "from": null,
+                        "to": before.to_string(), "rows": count, "bytes": null,
+                        "is_default": default.is_some(), "state": null,
+                    });
+                    let name = default.as_deref().unwrap_or("-");
+                    output.row(
+                        &[&table, &name, &"-", &before, &count, &"-", &"-"],
+                        document,
+                    );
+                }
+            }
         }
         return output.print();
     }

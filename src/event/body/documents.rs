@@ -103,16 +103,21 @@ impl<'a> Body<'a> {
                 times += usize::from(key == "sent_at");
                 if key == "events" && scanner.peek() == Some(b'[') && !is_envelope {
                     // The members before `events` are the envelope's, not an event's.
+                    for field in &self.fields[found.from..] {
+                        self.strays.add(&field.key);
+                    }
                     self.fields.truncate(found.from);
                     is_envelope = true;
                     self.array(text, scanner, limits)?;
                 } else {
                     let value = scanner.value(1)?;
-                    if key == "sent_at" {
+                    // Null is what a client writes that leaves it out.
+                    if key == "sent_at" && value.raw != "null" {
                         sent_at = Some(value.raw);
                     }
-                    if !is_envelope {
-                        found.push(&mut self.fields, key, value, flaw);
+                    match is_envelope {
+                        true => self.strays.add(&key),
+                        false => found.push(&mut self.fields, key, value, flaw),
                     }
                 }
                 if !scanner.take(b',') {

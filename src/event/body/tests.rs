@@ -42,6 +42,9 @@ fn the_envelopes_sent_at_is_found_on_either_side_of_the_events() {
         let body = Body::split(text.as_bytes(), Framing::Json, &LIMITS).unwrap();
         assert_eq!(body.sent_at, Some("\"t\""));
     }
+    let absent = br#"{"events":[{"a":1}],"sent_at":null}"#;
+    let body = Body::split(absent, Framing::Json, &LIMITS).unwrap();
+    assert_eq!(body.sent_at, None);
 }
 
 #[test]

@@ -14,6 +14,8 @@ mod tests;
 use std::borrow::Cow;
 use std::ops::Range;
 
+use uuid::Uuid;
+
 use crate::event::body::{self, BodyError};
 use crate::event::decode::{Decoded, REJECTED_IN_FULL, Rejected};
 use crate::event::field::EVENT_ID_BYTES_MAX;
@@ -39,6 +41,8 @@ pub(crate) struct Messages {
     pub(crate) rejected_more: Vec<(u32, Code)>,
     /// Where each message stands in the body.
     texts: Vec<Range<usize>>,
+    /// An event is made from a message without an id.
+    is_nameless: bool,
 }
 
 /// A body, as far as its form.
@@ -70,6 +74,12 @@ pub(crate) fn write_key(bytes: &[u8]) -> Result<Option<String>, BodyError> {
     Ok(first
         .and_then(walk::members)
         .and_then(|first| named(&first)))
+}
+
+/// An id for a message that has none: the same for the same text at the same place of a batch.
+fn made_id(place: usize, text: &str) -> String {
+    let hash = Uuid::new_v5(&Uuid::NAMESPACE_OID, text.as_bytes());
+    format!("segment/{place}/{hash}")
 }
 
 impl<'a> Document<'a> {
@@ -105,10 +115,28 @@ impl<'a> Document<'a> {
 impl Messages {
     /// Reads a body.
     ///
+    /// Events of a body for both tables are two records, one of which may be stored while the other is
+    /// refused: then messages without an id get one of their own text, so that they are the same
+    /// events when the body is sent again.
+    ///
     /// # Errors
     /// If the body as a whole cannot be read. What is wrong with one message stays with it.
     pub(crate) fn read(bytes: &[u8], call: Call, rules: Rules<'_>) -> Result<Self, BodyError> {
         let document = Document::read(bytes)?;
+        let messages = Self::of(&document, call, rules, false)?;
+        let is_mixed = !messages.exposures.is_empty() && !messages.interactions.is_empty();
+        match is_mixed && messages.is_nameless {
+            true => Self::of(&document, call, rules, true),
+            false => Ok(messages),
+        }
+    }
+
+    fn of(
+        document: &Document<'_>,
+        call: Call,
+        rules: Rules<'_>,
+        names_all: bool,
+    ) -> Result<Self, BodyError> {
         let mut messages = Self::default();
         let whole = document.text;
         let place = |text: &str| {
@@ -121,14 +149,16 @@ impl Messages {
                     if messages.texts.len() >= rules.messages_max {
                         return Err(BodyError::TooManyEvents(rules.messages_max));
                     }
+                    let made_id = names_all.then(|| made_id(messages.texts.len(), text));
                     messages.texts.push(place(text));
-                    messages.add(walk::members(text), None, rules);
+                    let members = walk::members(text);
+                    messages.add(members.as_deref(), made_id.as_deref(), None, rules);
                 }
             }
             (None, Call::Batch) => return Err(BodyError::NoBatch),
             (None, Call::One(kind)) => {
                 messages.texts.push(place(document.object));
-                messages.add(Some(document.members), Some(kind), rules);
+                messages.add(Some(&document.members), None, Some(kind), rules);
             }
         }
         messages.exposures.end();
@@ -142,17 +172,25 @@ impl Messages {
     }
 
     /// Adds the last one of the messages in `texts`.
-    fn add(&mut self, members: Option<Vec<Field<'_>>>, kind: Option<Type>, rules: Rules<'_>) {
+    fn add(
+        &mut self,
+        members: Option<&[Field<'_>]>,
+        made_id: Option<&str>,
+        kind: Option<Type>,
+        rules: Rules<'_>,
+    ) {
         let index = u32::try_from(self.texts.len() - 1).expect("a body is far smaller than 4 GiB");
         let Some(members) = members else {
             let rejection = Rejection::whole(Code::NotAnObject, "a message is a JSON object");
             return self.reject(index, None, rejection);
         };
-        let message = Message { members: &members };
+        let message = Message { members, made_id };
         let written = message.kind(kind).and_then(|kind| match kind {
             Type::Track => message.write(rules, &mut self.exposures, &mut self.interactions),
             kind => Ok(Written::Nothing(kind)),
         });
+        let is_event = matches!(written, Ok(Written::Exposure | Written::Interaction));
+        self.is_nameless |= is_event && !message.has_id();
         match written {
             Ok(Written::Exposure) => self.exposures.places.push(index),
             Ok(Written::Interaction) => self.interactions.places.push(index),
@@ -215,7 +253,10 @@ impl Messages {
                 .and_then(|range| bytes.get(range.clone()));
             let text = text.and_then(|bytes| std::str::from_utf8(bytes).ok());
             let members = text.and_then(walk::members).unwrap_or_default();
-            let message = Message { members: &members };
+            let message = Message {
+                members: &members,
+                made_id: None,
+            };
             rejected.rejection.field = Some(names::of(&message, field).into());
         }
     }

@@ -34,8 +34,8 @@ pub(crate) const STALE_AFTER: Duration = Duration::from_secs(60);
 /// Most unknown tenants of one body that are looked up.
 const UNKNOWN_MAX: usize = 8;
 
-/// Longest wait for them.
-const UNKNOWN_WAIT: Duration = Duration::from_secs(1);
+/// Longest wait for them: for one to be looked up, and then for all tables to be read.
+const UNKNOWN_WAIT: Duration = Duration::from_secs(4);
 
 /// The caller of one request, and the tenant that it writes for.
 #[derive(Debug)]
@@ -137,9 +137,13 @@ impl Access {
     /// known now.
     pub(crate) async fn find_unknown(&mut self, tenants: &TenantCache) -> bool {
         let unknown = std::mem::take(&mut *self.unknown());
+        let mark = tenants.mark();
         let looking = async {
             for named in unknown {
                 tenants.find(Wanted::Tenant(named)).await;
+                if tenants.has_read_since(mark) {
+                    return;
+                }
             }
         };
         // Those that were not looked up in time are unknown to this request.
@@ -300,8 +304,10 @@ pub(super) async fn authenticated(
     let caller = match found {
         Err(problem) if !unknown.is_empty() => {
             let mut found = Err(problem);
+            let mark = tenants.mark();
             for hash in std::mem::take(&mut unknown) {
-                if tenants.find(Wanted::Key(hash)).await {
+                // Once all tables were read, they decide on all keys of the request.
+                if tenants.find(Wanted::Key(hash)).await || tenants.has_read_since(mark) {
                     snapshot = tenants.snapshot();
                     found = caller_of(
                         headers, query_key, &snapshot, tenants, hasher, now, &mut unknown,

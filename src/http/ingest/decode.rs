@@ -175,6 +175,16 @@ fn decode_with(
         }
         Err(error) => return Err(body_problem(&error, no_memory)),
     };
+    if options.strict
+        && let Some(name) = body.strays.first()
+    {
+        return Err(Problem::bad_request(
+            "unknown_field",
+            format!(
+                "an envelope has the members events and sent_at, not '{name}', and strict=true asks to refuse it; leave it out"
+            ),
+        ));
+    }
     let skew_ms = match body.sent_at {
         Some(raw) => Some(skew_ms(raw, received_at)?),
         None => None,

@@ -36,6 +36,7 @@ use crate::event::table::Table;
 use crate::http::app::App;
 use crate::http::headers::ADDED_MAX;
 use crate::http::limits::fields::RateLimitFields;
+use crate::http::live::tap::Taken;
 use crate::http::problem::Problem;
 use crate::metrics::{ByReason, EventOutcome};
 
@@ -204,10 +205,15 @@ pub(crate) async fn collect(
     let json = with_reservation(json, reservation);
     let response = respond(&answer, json, rate_limits.as_ref());
     if app.live.tap.is_watched(received_at) {
-        let status = response.status().as_u16();
-        app.live
-            .tap
-            .note_answer(table, received_at, status, body_bytes, &answer);
+        let taken = Taken {
+            endpoint: table.path(),
+            at: received_at,
+            status: response.status().as_u16(),
+            bytes: body_bytes,
+            answer: &answer,
+            not_collected: 0,
+        };
+        app.live.tap.note_answer(taken, |_| table);
     }
     Ok(response)
 }

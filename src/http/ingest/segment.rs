@@ -24,9 +24,9 @@ use super::decode::{DECODED_INLINE_BYTES_MAX, body_problem, decode, in_turn};
 use super::handler::{ACK, ANSWER_BYTES_UNRESERVED, count_rejected, json_bytes, receive};
 use super::options::{RequestOptions, check_storable};
 use super::refusal::full;
-use super::response::{Answer, Room, rejections, with_reservation};
+use super::response::{Answer, RejectedEvent, Room, rejections, with_reservation};
 use super::row_index::{RowIndex, Words};
-use super::waiting::hand_over;
+use super::waiting::HandedOver;
 use crate::admission::admit::Overload;
 use crate::admission::memory::Reservation;
 use crate::admission::rate_limit::charge::Cost;
@@ -39,6 +39,7 @@ use crate::event::rejection::Code;
 use crate::event::table::Table;
 use crate::http::app::App;
 use crate::http::limits::fields::RateLimitFields;
+use crate::http::live::tap::Taken;
 use crate::http::problem::Problem;
 use crate::metrics::{ByMessage, EventOutcome};
 use caller::{Caller, Head};
@@ -64,21 +65,22 @@ pub struct Collected {
     pub not_collected: usize,
 }
 
-/// Handles a request, up to its response. `peer` is the address at the other end of the connection.
+/// Handles a request to `endpoint`, up to its response. `peer` is the address at the other end of
+/// the connection.
 pub(crate) async fn collect(
     app: &Arc<App>,
-    call: Call,
+    (endpoint, call): (&'static str, Call),
     peer: Option<IpAddr>,
     request: Request,
 ) -> Result<Response, Problem> {
     // Segment's Node client gives up on 503 after its tries, and waits for a 429.
-    let answered = take(app, call, peer, request).await;
+    let answered = take(app, (endpoint, call), peer, request).await;
     answered.map_err(Problem::into_too_many)
 }
 
 async fn take(
     app: &Arc<App>,
-    call: Call,
+    (endpoint, call): (&'static str, Call),
     peer: Option<IpAddr>,
     request: Request,
 ) -> Result<Response, Problem> {
@@ -147,6 +149,7 @@ async fn take(
     let count = messages.len();
     let mut room = Room::of(body_bytes.min(TOLD_OF_BYTES_MAX), 0);
     let not_collected = count_not_collected(app, &messages);
+    let of_exposures = std::mem::take(&mut messages.exposures.places);
     let (first, others) = all_rejected(app, messages, &mut parts_of_body);
     let (rejected, rejected_more) = rejections(first, &others, &mut room);
     let told_bytes = json_bytes(&(&rejected, &rejected_more)).len();
@@ -179,8 +182,24 @@ async fn take(
         true => Words::Ours,
         false => Words::OfPostgres,
     };
+    // Both or none: the client sends all of it again if one is refused.
+    let filled = parts_of_body
+        .iter()
+        .filter(|part| !part.decoded.rows.is_empty());
+    let bytes: Vec<usize> = filled
+        .map(|part| part.decoded.rows.framed().len())
+        .collect();
+    if bytes.len() > 1 {
+        let has_room = caller.admission.has_room(bytes.iter().sum());
+        has_room.map_err(|reason| give_back(refuse(reason)))?;
+    }
+    let mut handed = Vec::with_capacity(parts_of_body.len());
     for part in parts_of_body {
-        part.hand_over(app, &caller, ack, words, &mut collected.answer, &mut room)
+        let part = part.submit(&caller, ack);
+        handed.extend(part.map_err(|reason| give_back(refuse(reason)))?);
+    }
+    for part in handed {
+        part.wait(app, ack, words, &mut collected.answer, &mut room)
             .await
             .map_err(give_back)?;
     }
@@ -188,6 +207,22 @@ async fn take(
         true => StatusCode::OK,
         false => StatusCode::ACCEPTED,
     };
+    if app.live.tap.is_watched(received_at) {
+        let taken = Taken {
+            endpoint,
+            at: received_at,
+            status: status.as_u16(),
+            bytes: body_bytes,
+            answer: &collected.answer,
+            not_collected,
+        };
+        let is_exposure = |index: u32| of_exposures.binary_search(&index).is_ok();
+        let table_of = |event: &RejectedEvent| match is_exposure(event.index) {
+            true => Table::Exposures,
+            false => Table::Interactions,
+        };
+        app.live.tap.note_answer(taken, table_of);
+    }
     Ok(respond(status, &collected, reservation, fields.as_ref()))
 }
 
@@ -234,34 +269,53 @@ struct Part {
 }
 
 impl Part {
-    /// Hands the rows over, and adds what became of them to the answer.
-    async fn hand_over(
-        mut self,
+    /// Hands the rows over, if there are any.
+    fn submit(mut self, caller: &Caller, ack: Ack) -> Result<Option<HandedPart>, Overload> {
+        let row_index = RowIndex::of(&mut self.decoded);
+        if row_index.events() == 0 {
+            return Ok(None);
+        }
+        let rows = self.decoded.rows.len();
+        let submitted =
+            HandedOver::submit(&caller.admission, self.decoded.rows, self.reservation, ack);
+        Ok(Some(HandedPart {
+            table: self.table,
+            row_index,
+            rows,
+            handed: submitted?,
+        }))
+    }
+}
+
+/// The events of one table that were handed over.
+struct HandedPart {
+    table: Table,
+    row_index: RowIndex,
+    rows: usize,
+    handed: HandedOver,
+}
+
+impl HandedPart {
+    /// Waits for the level that was asked for, and adds what became of the events to the answer.
+    async fn wait(
+        self,
         app: &App,
-        caller: &Caller,
         ack: Ack,
         words: Words,
         answer: &mut Answer,
         room: &mut Room,
     ) -> Result<(), Problem> {
-        let row_index = RowIndex::of(&mut self.decoded);
-        if row_index.events() == 0 {
-            return Ok(());
-        }
-        let rows = self.decoded.rows.len();
-        let handed_over = hand_over(
-            app, &caller.admission, self.decoded.rows, self.reservation, ack,
-        );
-        let (reached, result) = handed_over.await?;
-        app.metrics.count(self.table, EventOutcome::Accepted, rows);
-        answer.accepted += row_index.events();
+        let (reached, result) = self.handed.wait(app).await?;
+        app.metrics
+            .count(self.table, EventOutcome::Accepted, self.rows);
+        answer.accepted += self.row_index.events();
         // The lowest level of the two tables' is that of the answer.
         if reached != ack {
             answer.ack = reached.as_str();
         }
         if let Some(result) = &result {
             let mut part = Answer::default();
-            row_index.settle(result, words, &mut part, room);
+            self.row_index.settle(result, words, &mut part, room);
             answer.add_results(part);
         }
         Ok(())

@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 
 use super::ack::Ack;
 use super::refusal::full;
-use crate::admission::admit::{Admission, Overload};
+use crate::admission::admit::{Admission, Overload, Synced};
 use crate::admission::memory::Reservation;
 use crate::event::result::RecordResult;
 use crate::event::row::rows::Rows;
@@ -28,38 +28,62 @@ pub(super) async fn hand_over(
     reservation: Reservation,
     ack: Ack,
 ) -> Result<(Ack, Option<RecordResult>), Problem> {
-    let refuse = |reason: Overload| full(app, reason);
-    if ack == Ack::Received {
-        admission
-            .submit(rows, reservation, None, None)
-            .map_err(refuse)?;
-        return Ok((Ack::Received, None));
+    let handed = HandedOver::submit(admission, rows, reservation, ack);
+    handed.map_err(|reason| full(app, reason))?.wait(app).await
+}
+
+/// Rows that were handed over.
+#[derive(Debug)]
+pub(super) struct HandedOver {
+    /// Where the sync is reported; `None` if it is not waited for.
+    durable: Option<oneshot::Receiver<Synced>>,
+    /// Where it is reported what became of the rows; `None` if that is not waited for.
+    result: Option<oneshot::Receiver<RecordResult>>,
+}
+
+impl HandedOver {
+    /// Hands rows over, or says why there is no room.
+    pub(super) fn submit(
+        admission: &Admission,
+        rows: Rows,
+        reservation: Reservation,
+        ack: Ack,
+    ) -> Result<Self, Overload> {
+        let (synced, durable) = (ack != Ack::Received).then(oneshot::channel).unzip();
+        let (sender, result) = (ack == Ack::Committed).then(oneshot::channel).unzip();
+        admission.submit(rows, reservation, synced, sender)?;
+        Ok(Self { durable, result })
     }
-    let (synced, durable) = oneshot::channel();
-    let (sender, result) = (ack == Ack::Committed).then(oneshot::channel).unzip();
-    let submitted = admission.submit(rows, reservation, Some(synced), sender);
-    submitted.map_err(refuse)?;
-    match synced_in_time(app, durable).await {
-        Some(Ok(Ok(()))) => {}
-        Some(Ok(Err(refused))) => return Err(refuse(refused.into())),
-        // The sender is gone: the service is stopping.
-        Some(Err(_)) => return Err(refuse(Overload::Stopping)),
-        None => {
-            return Err(Problem::unavailable(
-                "disk_stalled",
-                "the disk of the spool has not answered; the events may be stored or not: send them again",
-                app.admission.retry_after(Overload::Disk),
-            ));
+
+    /// Waits until the level is reached, or the highest level below it that is in time. Returns the
+    /// level reached.
+    pub(super) async fn wait(self, app: &App) -> Result<(Ack, Option<RecordResult>), Problem> {
+        let refuse = |reason: Overload| full(app, reason);
+        let Some(durable) = self.durable else {
+            return Ok((Ack::Received, None));
+        };
+        match synced_in_time(app, durable).await {
+            Some(Ok(Ok(()))) => {}
+            Some(Ok(Err(refused))) => return Err(refuse(refused.into())),
+            // The sender is gone: the service is stopping.
+            Some(Err(_)) => return Err(refuse(Overload::Stopping)),
+            None => {
+                return Err(Problem::unavailable(
+                    "disk_stalled",
+                    "the disk of the spool has not answered; the events may be stored or not: send them again",
+                    app.admission.retry_after(Overload::Disk),
+                ));
+            }
         }
-    }
-    let Some(result) = result else {
-        return Ok((Ack::Durable, None));
-    };
-    match tokio::time::timeout(app.commit_timeout, result).await {
-        Ok(Ok(result)) => Ok((Ack::Committed, Some(result))),
-        // The COMMIT is too late for this response, or the service is stopping. The events are on
-        // disk and are stored later.
-        Ok(Err(_)) | Err(_) => Ok((Ack::Durable, None)),
+        let Some(result) = self.result else {
+            return Ok((Ack::Durable, None));
+        };
+        match tokio::time::timeout(app.commit_timeout, result).await {
+            Ok(Ok(result)) => Ok((Ack::Committed, Some(result))),
+            // The COMMIT is too late for this response, or the service is stopping. The events are on
+            // disk and are stored later.
+            Ok(Err(_)) | Err(_) => Ok((Ack::Durable, None)),
+        }
     }
 }
 

@@ -239,7 +239,7 @@ function showBodies(live) {
       ['status', body => `${body.status} ${body.code ?? body.ack ?? ''}`, body => body.status < 300 ? 'good' : body.status < 500 ? 'warn' : 'bad'],
       ['accepted', body => whole(body.accepted), 'number'], ['rejected', body => whole(body.rejected), 'number'],
       ['new', body => whole(body.committed), 'number'], ['duplicates', body => whole(body.duplicates), 'number'], ['quarantined', body => whole(body.quarantined), 'number'],
-      ['reasons', body => [reasonsOf(body), ...(body.warnings ?? []).map(code => `warning: ${code}`)].filter(Boolean).join(' · '), 'text'],
+      ['reasons', body => [reasonsOf(body), body.not_collected ? `${whole(body.not_collected)} not collected` : '', ...(body.warnings ?? []).map(code => `warning: ${code}`)].filter(Boolean).join(' · '), 'text'],
     ], bodies, 'None since this page was opened.'));
 }
 

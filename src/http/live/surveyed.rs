@@ -82,7 +82,7 @@ pub(super) struct TotalsState {
     duplicates: i64,
     /// In quarantine now.
     quarantined: i64,
-    /// Dropped from quarantine by operators.
+    /// Were in quarantine and were removed from it, or are accepted as lost.
     dropped: i64,
 }
 

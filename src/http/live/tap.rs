@@ -56,6 +56,9 @@ pub(crate) struct Verdict {
     accepted: usize,
     /// Events that were rejected, each with its reason in the answer.
     rejected: usize,
+    /// Messages of Segment's shape that tell of no item, and are not kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_collected: Option<usize>,
     /// With `committed`: events that are new in Postgres.
     #[serde(skip_serializing_if = "Option::is_none")]
     committed: Option<usize>,
@@ -95,6 +98,21 @@ pub(crate) struct Example {
     pub(crate) message: Cow<'static, str>,
 }
 
+/// A body that was taken.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Taken<'a> {
+    /// The path that it was posted to.
+    pub(crate) endpoint: &'static str,
+    pub(crate) at: Micros,
+    /// The status of the answer.
+    pub(crate) status: u16,
+    /// Bytes of the body, decompressed.
+    pub(crate) bytes: usize,
+    pub(crate) answer: &'a Answer,
+    /// Messages that are not kept.
+    pub(crate) not_collected: usize,
+}
+
 /// Keeps the verdicts of the last bodies while they are asked for.
 #[derive(Debug)]
 pub(crate) struct Tap {
@@ -110,7 +128,7 @@ struct Kept {
     /// The number of the next verdict.
     next: u64,
     last: VecDeque<Verdict>,
-    /// By endpoint and code, so that there are no more than there are codes.
+    /// By table and code, so that there are no more than there are codes.
     examples: BTreeMap<(&'static str, &'static str), Example>,
 }
 
@@ -140,15 +158,9 @@ impl Tap {
         now.0 < self.watched_until_us.load(Ordering::Relaxed)
     }
 
-    /// Keeps the verdict on a body that was taken.
-    pub(crate) fn note_answer(
-        &self,
-        table: Table,
-        at: Micros,
-        status: u16,
-        bytes: usize,
-        answer: &Answer,
-    ) {
+    /// Keeps the verdict on a body that was taken. `table_of` is where a rejected event is counted.
+    pub(crate) fn note_answer(&self, taken: Taken<'_>, table_of: impl Fn(&RejectedEvent) -> Table) {
+        let Taken { at, answer, .. } = taken;
         let mut reasons = Reasons::default();
         reasons.add_rejected(&answer.rejected, &answer.rejected_more);
         let set_aside = answer.quarantined.as_ref().map(|first| {
@@ -165,47 +177,62 @@ impl Tap {
         let verdict = Verdict {
             number: 0,
             at: at.to_string(),
-            endpoint: table.path(),
-            status,
+            endpoint: taken.endpoint,
+            status: taken.status,
             ack: Some(answer.ack),
             code: None,
-            bytes: Some(bytes),
+            bytes: Some(taken.bytes),
             accepted: answer.accepted,
             rejected: reasons.rejected,
+            not_collected: Some(taken.not_collected).filter(|count| *count > 0),
             committed: answer.committed,
             duplicates: answer.duplicates,
             quarantined: set_aside,
             reasons: reasons.told,
             warnings,
         };
-        self.keep(verdict, at, &answer.rejected);
+        self.keep(verdict, at, &answer.rejected, table_of);
     }
 
-    /// Keeps the verdict on a body that was refused as a whole.
-    pub(crate) fn note_problem(&self, table: Table, at: Micros, problem: &Problem) {
+    /// Keeps the verdict on a body that was refused as a whole. Its rejected events are counted at
+    /// `table`.
+    pub(crate) fn note_problem(
+        &self,
+        endpoint: &'static str,
+        table: Table,
+        at: Micros,
+        problem: &Problem,
+    ) {
         let mut reasons = Reasons::default();
         let (rejected, rejected_more) = problem.rejected_events();
         reasons.add_rejected(rejected, rejected_more);
         let verdict = Verdict {
             number: 0,
             at: at.to_string(),
-            endpoint: table.path(),
+            endpoint,
             status: problem.status().as_u16(),
             ack: None,
             code: Some(problem.code()),
             bytes: None,
             accepted: 0,
             rejected: reasons.rejected,
+            not_collected: None,
             committed: None,
             duplicates: None,
             quarantined: None,
             reasons: reasons.told,
             warnings: Vec::new(),
         };
-        self.keep(verdict, at, rejected);
+        self.keep(verdict, at, rejected, |_| table);
     }
 
-    fn keep(&self, verdict: Verdict, at: Micros, rejected: &[RejectedEvent]) {
+    fn keep(
+        &self,
+        verdict: Verdict,
+        at: Micros,
+        rejected: &[RejectedEvent],
+        table_of: impl Fn(&RejectedEvent) -> Table,
+    ) {
         let mut kept = self.kept();
         for event in rejected {
             let example = Example {
@@ -214,7 +241,7 @@ impl Tap {
                 message: event.message.clone(),
             };
             kept.examples
-                .insert((verdict.endpoint, event.code), example);
+                .insert((table_of(event).path(), event.code), example);
         }
         if kept.last.len() == KEPT {
             kept.last.pop_front();
@@ -238,7 +265,7 @@ impl Tap {
         newer.cloned().collect()
     }
 
-    /// The last event that was rejected at the table's endpoint with this code.
+    /// The last event that was rejected, and counted at the table, with this code.
     pub(crate) fn example(&self, table: Table, code: &'static str) -> Option<Example> {
         self.kept().examples.get(&(table.path(), code)).cloned()
     }
@@ -315,8 +342,16 @@ mod tests {
             rejected,
             ..Answer::default()
         };
+        let taken = Taken {
+            endpoint: "/v1/interactions",
+            at: Micros(now),
+            status: 202,
+            bytes: 10,
+            answer: &answer,
+            not_collected: 0,
+        };
         if tap.is_watched(Micros(now)) {
-            tap.note_answer(Table::Interactions, Micros(now), 202, 10, &answer);
+            tap.note_answer(taken, |_| Table::Interactions);
         }
     }
 
@@ -354,7 +389,7 @@ mod tests {
         ];
         post(&tap, 1, events);
         let problem = Problem::rejected(0, vec![rejected("too_long", "surface")], Vec::new(), None);
-        tap.note_problem(Table::Exposures, Micros(2), &problem);
+        tap.note_problem("/v1/exposures", Table::Exposures, Micros(2), &problem);
         let verdicts = serde_json::to_value(tap.look(Micros(3), 0)).expect("JSON");
         assert_eq!(
             verdicts[0]["reasons"],

@@ -15,6 +15,7 @@ use tracing::Span;
 use uuid::Uuid;
 
 use crate::clock;
+use crate::event::table::Table;
 use crate::http::app::App;
 use crate::http::connection::activity::InProgress;
 use crate::http::connection::outgoing::Outgoing;
@@ -99,7 +100,7 @@ impl RequestContext {
     }
 
     /// The label for the path. Unknown paths share one, so that they cannot fill memory.
-    fn label(&self) -> &'static str {
+    pub(super) fn label(&self) -> &'static str {
         self.route.map_or("other", |route| route.path)
     }
 
@@ -152,11 +153,15 @@ impl RequestContext {
 
     /// Keeps the verdict on a body that is refused, if verdicts are asked for.
     fn note(&self, problem: &Problem) {
-        if let Some(Posts::Events(table)) = self.posts {
-            let (tap, now) = (&self.app.live.tap, clock::now());
-            if tap.is_watched(now) {
-                tap.note_problem(table, now, problem);
-            }
+        let table = match self.posts {
+            Some(Posts::Events(table)) => table,
+            // No message of theirs is rejected with a problem.
+            Some(Posts::Messages(_)) => Table::Interactions,
+            None => return,
+        };
+        let (tap, now) = (&self.app.live.tap, clock::now());
+        if tap.is_watched(now) {
+            tap.note_problem(self.label(), table, now, problem);
         }
     }
 

@@ -36,7 +36,7 @@ pub(crate) fn read(disk: &dyn Disk) -> anyhow::Result<Option<Uuid>> {
         Ok(spool_id) => Ok(Some(spool_id)),
         // Each segment holds the spool id too, so removing the file loses nothing.
         Err(_) => bail!(
-            "the spool's spool_id file does not hold a uuid: remove the file, \
+            "the spool's file {FILE_NAME} does not hold a uuid: remove the file, \
              it is written again from what the segments say"
         ),
     }

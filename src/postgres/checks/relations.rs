@@ -164,7 +164,10 @@ fn missing(relation: &Relation, role: &str, table: Option<Table>) -> Finding {
             "table_missing",
             format!("{name} is in {schemas}, which is not on the search_path of the role {role}"),
             meaning,
-            format!("ALTER ROLE {role} SET search_path = {schemas}, public"),
+            match schemas == "public" {
+                true => format!("ALTER ROLE {role} SET search_path = public"),
+                false => format!("ALTER ROLE {role} SET search_path = {schemas}, public"),
+            },
         ),
         (None, None) => Finding::new(
             severity,

@@ -35,6 +35,9 @@ impl Document for TenantSettings {
     fn check(&self) -> Result<()> {
         check_limits(&self.limits)?;
         for (name, event_type) in &self.event_names {
+            if name.trim().is_empty() {
+                bail!("the map of event names has a blank name, which no event has; leave it out");
+            }
             if !LABELS.contains(&event_type.as_str()) {
                 bail!(
                     "'{name}' is mapped to '{event_type}', and an event type is one of {}",
@@ -42,8 +45,12 @@ impl Document for TenantSettings {
                 );
             }
         }
-        if self.surfaces.as_ref().is_some_and(Vec::is_empty) {
+        let surfaces = self.surfaces.as_deref();
+        if surfaces.is_some_and(<[String]>::is_empty) {
             bail!("an empty list of surfaces would refuse every event; name one, or leave it out");
+        }
+        if surfaces.is_some_and(|all| all.iter().any(|one| one.trim().is_empty())) {
+            bail!("a surface in the list is blank, which no event's is; name one, or leave it out");
         }
         Ok(())
     }

@@ -69,9 +69,11 @@ impl Writer {
                 Err(error) => {
                     connection.failures = connection.failures.saturating_add(1);
                     match error.class() {
-                        ErrorKind::NoPartition => self.maintainer.forget(self.stream.table),
                         // The connection works: keep it.
                         ErrorKind::Undecided => {}
+                        _ if error.may_lack_a_partition() => {
+                            self.maintainer.forget(self.stream.table);
+                        }
                         _ => connection.let_go(&error),
                     }
                     self.pause_after(&error, &mut connection.backoff).await;

@@ -1,8 +1,8 @@
 //! Promise: a real browser, on a page of another origin, posts events and reads the answers; from an
 //! origin that no list names it can do neither.
 
-mod chromium;
-mod devtools;
+pub mod chromium;
+pub mod devtools;
 mod live;
 
 use chromium::Site;

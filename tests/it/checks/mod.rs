@@ -6,6 +6,7 @@ mod idle;
 mod limits;
 pub mod pooler;
 mod roles;
+mod session;
 mod settings;
 mod shape;
 mod transport;

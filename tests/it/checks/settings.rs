@@ -19,6 +19,38 @@ fn refusal(database: &Database, flag: &str, value: &str) -> String {
     said
 }
 
+#[test]
+fn a_negative_number_is_refused_by_the_name_of_its_setting() {
+    for (arguments, words) in [
+        (
+            &["serve", "--batch-rows-max", "-1"][..],
+            &["--batch-rows-max", "'-1'", "from 1 to"][..],
+        ),
+        (
+            &["serve", "--body-bytes-max", "-1MiB"],
+            &["--body-bytes-max", "'-1MiB'", "a size is like"],
+        ),
+        (
+            &["serve", "--head-timeout", "-1s"],
+            &["--head-timeout", "'-1s'", "a time is like"],
+        ),
+        (
+            &["tenants", "set", "shop", "--events-per-second", "-1"],
+            &["--events-per-second", "'-1'", "from 1 to"],
+        ),
+    ] {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_recsys-ingest"))
+            .args(arguments)
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        for word in words {
+            assert!(said.contains(word), "{arguments:?}: {said}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn settings_that_make_no_sense_are_refused_with_a_sentence() {
     let database = Database::with_tenants().await;
@@ -33,6 +65,10 @@ async fn settings_that_make_no_sense_are_refused_with_a_sentence() {
         ("--queue-bytes-max", "0", "1.0 KiB or more"),
         ("--queue-bytes-max", "1MiB", "--body-bytes-max"),
         ("--queue-bytes-max", "4GiB", "less than 4 GiB"),
+        (
+            "--spool-bytes-max", "99999999999999999999", "less than 16 EiB",
+        ),
+        ("--spool-disk-reserve", "1.5", "a whole number of bytes"),
         ("--body-bytes-max", "100GiB", "--queue-bytes-max"),
         ("--spool-bytes-max", "0", "1.0 KiB or more"),
         ("--spool-bytes-max", "1MiB", "--body-bytes-max"),

@@ -3,10 +3,13 @@
 //! Knows nothing about a particular promise.
 
 mod audit;
+mod balancer;
 mod bodies;
+mod citus;
 mod cluster;
 mod database;
 mod documented;
+mod front;
 mod generated;
 mod http;
 mod process;
@@ -22,8 +25,10 @@ mod small_disk;
 mod traffic;
 
 pub use audit::{Audit, Stored};
+pub use balancer::Balancer;
 pub use bodies::{BODY_EVENTS, Mix, POISON, Template};
-pub use cluster::{Cluster, blocking, pg_bin, pg_cache, psql};
+pub use citus::Citus;
+pub use cluster::{Cluster, blocking, cluster, pg_bin, pg_cache, psql};
 pub use database::{Database, one, texts};
 pub use generated::generated;
 pub use http::{Client, RawConnection, Reply};

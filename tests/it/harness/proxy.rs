@@ -99,12 +99,7 @@ impl Proxy {
 
     /// The URL of the same database through the proxy.
     pub fn url(&self, url: &str) -> String {
-        let (_, rest) = url.split_once("@/").expect("a URL of our launcher's");
-        let (database, _) = rest.split_once('?').unwrap();
-        format!(
-            "postgresql://postgres@{}/{database}?sslmode=disable",
-            self.address
-        )
+        behind(self.address, url)
     }
 
     /// Sets what happens to bytes, also on open connections.
@@ -296,6 +291,13 @@ impl State {
 /// nothing follows it, and it arrives in one piece.
 fn ends_in_commit(bytes: &[u8]) -> bool {
     bytes.ends_with(COMMIT)
+}
+
+/// The URL of a database behind something that listens at `address`.
+pub(super) fn behind(address: SocketAddr, url: &str) -> String {
+    let (_, rest) = url.split_once("@/").expect("a URL of our launcher's");
+    let (database, _) = rest.split_once('?').unwrap();
+    format!("postgresql://postgres@{address}/{database}?sslmode=disable")
 }
 
 /// The Unix socket of a cluster.

@@ -5,7 +5,6 @@
 //! it is dropped.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,10 +12,11 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf as UnixWriteHalf};
-use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 
 use super::cluster::Cluster;
+use super::front::Front;
 
 /// A step of the exchange that stores a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,10 +54,8 @@ pub enum Fault {
 
 /// A relay in front of a server.
 pub struct Relay {
-    address: SocketAddr,
+    front: Front,
     state: Arc<State>,
-    /// Ends the relay when dropped.
-    _task: tokio::sync::oneshot::Sender<()>,
 }
 
 #[derive(Default)]
@@ -78,40 +76,17 @@ impl Relay {
     /// Starts a relay in front of a cluster.
     pub fn start(cluster: &Cluster) -> Self {
         let socket = super::proxy::socket(cluster);
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.set_nonblocking(true).unwrap();
-        let address = listener.local_addr().unwrap();
         let state = Arc::new(State::default());
         let shared = Arc::clone(&state);
-        let (task, ended) = tokio::sync::oneshot::channel::<()>();
-        // A separate thread: the relay continues while a test blocks its runtime.
-        std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap();
-            runtime.block_on(async {
-                tokio::select! {
-                    () = accept(listener, socket, shared) => {}
-                    _ = ended => {}
-                }
-            });
+        let front = Front::of(socket, move |client, server| {
+            pass_on(client, server, Arc::clone(&shared))
         });
-        Self {
-            address,
-            state,
-            _task: task,
-        }
+        Self { front, state }
     }
 
     /// The URL of the same database through the relay.
     pub fn url(&self, url: &str) -> String {
-        let (_, rest) = url.split_once("@/").expect("a URL of our launcher's");
-        let (database, _) = rest.split_once('?').unwrap();
-        format!(
-            "postgresql://postgres@{}/{database}?sslmode=disable",
-            self.address
-        )
+        super::proxy::behind(self.front.address, url)
     }
 
     /// The next `step` gets this fault.
@@ -122,17 +97,6 @@ impl Relay {
     /// Number of faults that have happened.
     pub fn hits(&self) -> u64 {
         self.state.hits.load(Ordering::Relaxed)
-    }
-}
-
-async fn accept(listener: std::net::TcpListener, socket: std::path::PathBuf, state: Arc<State>) {
-    let listener = TcpListener::from_std(listener).unwrap();
-    loop {
-        let (client, _) = listener.accept().await.unwrap();
-        client.set_nodelay(true).unwrap();
-        if let Ok(server) = UnixStream::connect(&socket).await {
-            tokio::spawn(pass_on(client, server, Arc::clone(&state)));
-        }
     }
 }
 
@@ -178,7 +142,9 @@ async fn pass_on(client: TcpStream, server: UnixStream, state: Arc<State>) {
 }
 
 /// Reads a message: its type, and all its bytes.
-async fn message(from: &mut (impl tokio::io::AsyncRead + Unpin)) -> std::io::Result<(u8, Vec<u8>)> {
+pub(super) async fn message(
+    from: &mut (impl tokio::io::AsyncRead + Unpin),
+) -> std::io::Result<(u8, Vec<u8>)> {
     let mut whole = vec![0; 5];
     from.read_exact(&mut whole).await?;
     let length = u32::from_be_bytes(whole[1..5].try_into().unwrap()) as usize;
@@ -187,19 +153,26 @@ async fn message(from: &mut (impl tokio::io::AsyncRead + Unpin)) -> std::io::Res
     Ok((whole[0], whole))
 }
 
+/// Reads the first message, which has no type.
+pub(super) async fn startup(
+    from: &mut (impl tokio::io::AsyncRead + Unpin),
+) -> std::io::Result<Vec<u8>> {
+    let mut startup = vec![0; 4];
+    from.read_exact(&mut startup).await?;
+    let length = u32::from_be_bytes(startup[..4].try_into().unwrap()) as usize;
+    startup.resize(length, 0);
+    from.read_exact(&mut startup[4..]).await?;
+    Ok(startup)
+}
+
 async fn up(
     mut from: tokio::net::tcp::OwnedReadHalf,
     mut to: UnixWriteHalf,
     wire: &Wire,
     state: &State,
 ) -> std::io::Result<()> {
-    // The first message has no type.
-    let mut startup = vec![0; 4];
-    from.read_exact(&mut startup).await?;
-    let length = u32::from_be_bytes(startup[..4].try_into().unwrap()) as usize;
-    startup.resize(length, 0);
-    from.read_exact(&mut startup[4..]).await?;
-    to.write_all(&startup).await?;
+    let first = startup(&mut from).await?;
+    to.write_all(&first).await?;
     // Answer 0 belongs to the startup message.
     let mut asked = 1;
     let mut statements: HashMap<Vec<u8>, Step> = HashMap::new();

@@ -4,7 +4,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-use super::words::{differences, four_days, names};
+use super::words::{differences, four_days, names, store};
 use crate::harness::{Database, Process, Settings, click, one, texts};
 
 fn program(database: &Database, arguments: &[&str]) -> Output {
@@ -29,6 +29,13 @@ fn said(output: &Output) -> String {
 async fn retain_shows_what_would_go_then_removes_it_and_refuses_what_is_still_accepted() {
     let database = Database::migrated().await;
     let client = four_days(&database).await;
+    client
+        .batch_execute("CREATE TABLE rest PARTITION OF interaction_events DEFAULT")
+        .await
+        .unwrap();
+    for date in ["2025-01-01", "2025-12-01"] {
+        store(&client, date, 1).await;
+    }
     let kept = |days: i64| {
         let then: jiff::Timestamp = "2026-03-10T00:00:00Z".parse().unwrap();
         let hours = jiff::Timestamp::now().duration_since(then).as_hours();
@@ -40,6 +47,11 @@ async fn retain_shows_what_would_go_then_removes_it_and_refuses_what_is_still_ac
     ];
     let dry = program(&database, &[&arguments[..], &["--dry-run"]].concat());
     let shown = json_of(&dry);
+    assert_eq!(
+        (&shown[2]["rows"], &shown[2]["to"]),
+        (&2.into(), &"2026-03-10T00:00:00Z".into()),
+        "{shown}"
+    );
     let shown: Vec<_> = shown
         .as_array()
         .unwrap()
@@ -50,22 +62,24 @@ async fn retain_shows_what_would_go_then_removes_it_and_refuses_what_is_still_ac
         shown,
         [
             "interaction_events_2026_03_08",
-            "interaction_events_2026_03_09"
+            "interaction_events_2026_03_09",
+            "rest"
         ]
     );
-    assert_eq!(names(&client).await.len(), 4);
+    assert_eq!(names(&client).await.len(), 5);
     let done = program(&database, &[&arguments[..], &["--actor", "ada"]].concat());
     assert!(done.status.success(), "{}", said(&done));
     let removed = json_of(&done);
     assert_eq!(removed["partitions"][1]["rows"], 2, "{removed}");
-    assert_eq!(names(&client).await.len(), 2);
+    assert_eq!(removed["default_rows"], 2, "{removed}");
+    assert_eq!(names(&client).await.len(), 3);
     assert_eq!(
         texts(
             &client,
             "SELECT actor || ' ' || row_count FROM ingest_removed_rows ORDER BY id"
         )
         .await,
-        ["ada 1", "ada 2"]
+        ["ada 1", "ada 2", "ada 2"]
     );
     assert!(differences(&database).await.is_empty());
     let again = program(&database, &arguments[..6]);

@@ -1,5 +1,5 @@
 //! Years of days, with the clock passed in: no gap, no overlap, names that tell what they hold, and
-//! exactly what is to be kept.
+//! exactly what is to be kept, also while a sender floods the service with wild times.
 
 use recsys_ingest::accounts::retention::run::retain;
 use recsys_ingest::event::table::Table;
@@ -8,6 +8,7 @@ use recsys_ingest::partitions::catalog::list;
 use recsys_ingest::partitions::create::ensure_ahead;
 use recsys_ingest::partitions::range::{Interval, Range};
 
+use super::wild::WrongClock;
 use super::words::{differences, keep, time};
 use crate::harness::{Database, one};
 
@@ -15,14 +16,21 @@ const DAY_US: i64 = 86_400_000_000;
 const KEPT_DAYS: u64 = 30;
 const AHEAD: u32 = 3;
 
-/// Lives through `days`, with rows around each midnight and some that come late, and changes the
-/// interval three times.
+/// Days from one flood of wild times to the next.
+const FLOOD_DAYS: i64 = 19;
+
+/// Lives through `days`, with rows around each midnight, some that come late and now and then many at
+/// wild times, and changes the interval three times.
 async fn live_through(days: i64) {
     let database = Database::migrated().await;
     let mut client = database.connect().await;
     let start = time("2026-01-20T00:00:00Z").0;
     let table = Table::Interactions;
     let mut stored: i64 = 0;
+    let mut sender = WrongClock::new(&database, start).await;
+    let mut maintainer = WrongClock::maintainer(Interval::Day);
+    let mut last_interval = Interval::Day;
+    let (mut set_aside, mut rejected, mut exhausted) = (0, 0, 0);
     for day in 0..days {
         let now = start + day * DAY_US;
         let interval = match day * 4 / days {
@@ -30,6 +38,10 @@ async fn live_through(days: i64) {
             2 => Interval::Month,
             _ => Interval::Day,
         };
+        if std::mem::replace(&mut last_interval, interval) != interval {
+            // The service is started with another setting.
+            maintainer = WrongClock::maintainer(interval);
+        }
         // At the end of the day before, and at midnight.
         for tick in [now - 1, now] {
             ensure_ahead(&mut client, table, interval, tick, AHEAD)
@@ -47,7 +59,14 @@ async fn live_through(days: i64) {
         if day == 0 {
             times.remove(0);
         }
-        let times: Vec<Micros> = times.into_iter().map(Micros).collect();
+        let mut times: Vec<Micros> = times.into_iter().map(Micros).collect();
+        if day % FLOOD_DAYS == FLOOD_DAYS / 2 {
+            let flood = sender.flood(&maintainer, now).await;
+            times.extend(flood.stored);
+            set_aside += flood.set_aside;
+            rejected += flood.rejected;
+            exhausted += usize::from(flood.is_exhausted);
+        }
         let sql = "WITH stored AS (
                        INSERT INTO interaction_events
                            (tenant_id, occurred_at, event_id, received_at, event_type, item_id)
@@ -82,14 +101,23 @@ async fn live_through(days: i64) {
             );
         }
         for pair in ranges.windows(2) {
-            assert_eq!(pair[0].to_us, pair[1].from_us, "day {day}: {ranges:?}");
+            assert!(pair[0].to_us <= pair[1].from_us, "day {day}: {ranges:?}");
         }
-        assert!(
-            ranges[0].from_us <= cutoff.max(start),
-            "day {day}: too much is gone"
-        );
-        assert!(ranges.last().unwrap().to_us > now + DAY_US, "day {day}");
+        // Wild times may have partitions before and after those.
+        let from = cutoff.max(start);
+        let mut covered = from;
+        for range in ranges.iter().filter(|range| range.to_us > from) {
+            if range.from_us > covered {
+                break;
+            }
+            covered = range.to_us;
+        }
+        assert!(covered > now + DAY_US, "day {day}: {covered} {ranges:?}");
     }
+    println!(
+        "wild times: {rejected} rejected, {set_aside} set aside, {exhausted} floods spent the limit"
+    );
+    assert!(rejected > 0 && set_aside > 0 && exhausted > 0);
     let left = database.count("interaction_events").await;
     let booked: i64 = one(
         &client,

@@ -5,4 +5,5 @@ mod days;
 mod intake;
 mod own;
 mod partitions;
+mod wild;
 mod words;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use recsys_ingest::accounts::retention::policy::Policy;
+use recsys_ingest::accounts::retention::preview::{Due, preview};
 use recsys_ingest::accounts::retention::run::retain;
 use recsys_ingest::clock;
 
@@ -43,6 +44,20 @@ async fn old_rows_of_the_quarantine_dead_spools_and_the_log_go_and_the_sums_stay
         accounts: days(400),
         ..Policy::default()
     };
+    // What is shown before is what goes then.
+    let shown = preview(&mut client, &policy, clock::now()).await.unwrap();
+    let shown = shown.into_iter().map(|due| match due {
+        Due::Rows { table, count, .. } => (table, count),
+        Due::Partition(table, _) => panic!("a partition of {table}"),
+    });
+    assert_eq!(
+        shown.collect::<Vec<_>>(),
+        [
+            ("ingest_quarantine", 1401),
+            ("ingest_ledger", 3),
+            ("ingest_partition_log", 1)
+        ]
+    );
     let report = retain(&mut client, &policy, clock::now()).await.unwrap();
     assert_eq!(
         (report.quarantined, report.spools, report.log_entries),

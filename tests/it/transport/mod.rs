@@ -1,7 +1,7 @@
 //! Promise: each listener shows what it is for and no more, over HTTP and HTTPS, and no answer helps
 //! a website or a publish key that should not have it.
 
-mod client;
+pub mod client;
 mod tls;
 
 use std::net::SocketAddr;

@@ -5,8 +5,8 @@
 pub(crate) struct Events {
     /// A JSON array.
     pub(crate) json: String,
-    /// For each event, the place of its message.
-    pub(super) places: Vec<u32>,
+    /// For each event, the place of its message. Ascending.
+    pub(crate) places: Vec<u32>,
 }
 
 impl Events {

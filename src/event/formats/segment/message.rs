@@ -75,6 +75,8 @@ pub(super) const ITEM: [&str; 2] = ["product_id", "sku"];
 #[derive(Debug)]
 pub(super) struct Message<'m, 'a> {
     pub(super) members: &'m [Field<'a>],
+    /// The id of its event, if it has none itself.
+    pub(super) made_id: Option<&'m str>,
 }
 
 /// What a message was written as.
@@ -112,6 +114,11 @@ impl<'a> Message<'_, 'a> {
             }
         }
         Ok(None)
+    }
+
+    /// Whether it has an id, which is not one that was made.
+    pub(super) fn has_id(&self) -> bool {
+        !matches!(self.find(&MESSAGE_ID), Ok(None))
     }
 
     /// The members of one of its objects; none if it is absent.
@@ -226,7 +233,12 @@ impl<'a> Message<'_, 'a> {
 
     /// Writes what events of all types have.
     fn push_common(&self, object: &mut ObjectWriter<'_>) -> Result<(), Rejection> {
-        push_id(object, "event_id", self.find(&MESSAGE_ID)?);
+        match (self.find(&MESSAGE_ID)?, self.made_id) {
+            (None, Some(made)) => {
+                object.str("event_id", made);
+            }
+            (id, _) => push_id(object, "event_id", id),
+        }
         if let Some(time) = self.find(&TIME)? {
             object.raw("occurred_at", time.raw);
         }
@@ -352,18 +364,23 @@ fn push_number(object: &mut ObjectWriter<'_>, name: &str, value: Option<Value<'_
     }
 }
 
-/// The number in a string; every other value as it is.
+/// The number in a string, and a whole number without the zeros that some clients write behind it
+/// (`2.0`); every other value as it is.
 fn number(raw: &str) -> Cow<'_, str> {
-    let Some(text) = string::as_str(raw) else {
-        return raw.into();
-    };
+    let text = string::as_str(raw).unwrap_or(Cow::Borrowed(raw));
     let trimmed = text.trim();
     let mut scanner = Scanner::new(trimmed);
     let is_one = is_number(trimmed) && scanner.value(0).is_ok() && scanner.peek().is_none();
-    match is_one {
-        true => trimmed.to_owned().into(),
-        false => raw.into(),
+    if !is_one {
+        return raw.into();
     }
+    let whole = trimmed.split_once('.').map_or(trimmed, |(whole, rest)| {
+        match rest.bytes().all(|digit| digit == b'0') {
+            true => whole,
+            false => trimmed,
+        }
+    });
+    whole.to_owned().into()
 }
 
 fn is_number(raw: &str) -> bool {

@@ -102,6 +102,28 @@ fn each_event_of_a_shop_becomes_the_native_one() {
             json!({"exposure": native(json!({"surface": "home",
                   "items": [{"item_id": "a", "rank": 1}, {"item_id": "7", "rank": 2, "score": 0.5}]}))}),
         ),
+        // Whole numbers as clients with doubles alone write them.
+        (
+            track(
+                "Product List Viewed",
+                json!({"list_id": "home", "products": [{"product_id": "a", "position": 1.0}, {"product_id": "b", "position": "2.00"}]}),
+            ),
+            json!({"exposure": native(json!({"surface": "home", "items": [{"item_id": "a", "rank": 1}, {"item_id": "b", "rank": 2}]}))}),
+        ),
+        (
+            track(
+                "Product Clicked",
+                json!({"product_id": "a", "position": 3.0, "value": 2.50}),
+            ),
+            json!({"interaction": native(json!({"event_type": "click", "item_id": "a", "position": 3, "value": 2.5}))}),
+        ),
+        (
+            track(
+                "Product Clicked",
+                json!({"product_id": "a", "position": 3.5}),
+            ),
+            json!({"interaction": native(json!({"event_type": "click", "item_id": "a", "position": 3.5}))}),
+        ),
         // Who counts from 0 has the ranks of the list's order.
         (
             track(
@@ -321,7 +343,54 @@ fn what_is_wrong_with_a_native_event_is_told_in_the_words_of_its_message() {
     ] {
         let text = track(event, properties).to_string();
         let members = walk::members(&text).unwrap();
-        let message = Message { members: &members };
+        let message = Message {
+            members: &members,
+            made_id: None,
+        };
         assert_eq!(names::of(&message, field), expected, "{text}");
+    }
+}
+
+#[test]
+fn messages_without_an_id_are_the_same_events_again_where_a_body_is_for_both_tables() {
+    let nameless = |event: &str| {
+        let mut message = track(
+            event,
+            json!({"product_id": "a", "request_id": "r1", "surface": "home", "products": [{"product_id": "a"}]}),
+        );
+        message.as_object_mut().unwrap().remove("messageId");
+        message
+    };
+    let ids = |messages: &[Value]| {
+        let (body, names) = (json!({"batch": messages}).to_string(), BTreeMap::new());
+        let rules = Rules {
+            is_public: false,
+            event_names: &names,
+            messages_max: 10,
+        };
+        let found = Messages::read(body.as_bytes(), Call::Batch, rules).unwrap();
+        let mut ids = Vec::new();
+        for events in [found.exposures, found.interactions] {
+            let events: Vec<Value> = serde_json::from_str(&events.json).unwrap_or_default();
+            ids.extend(events.iter().map(|event| event["event_id"].clone()));
+        }
+        ids
+    };
+    let (list, click) = (nameless("Product List Viewed"), nameless("Product Clicked"));
+    let named = track("Product Clicked", json!({"product_id": "a"}));
+    let mixed = [list.clone(), click.clone(), named, click.clone()];
+    let first = ids(&mixed);
+    assert_eq!(first, ids(&mixed));
+    assert_eq!(first[2], "m1");
+    let different: std::collections::HashSet<_> = first.iter().map(Value::to_string).collect();
+    assert_eq!(
+        different.len(),
+        4,
+        "two of the same text are two events: {first:?}"
+    );
+    assert!(first.iter().all(Value::is_string), "{first:?}");
+    // Of one record all or nothing is stored: each is new, as native events are.
+    for alone in [[click.clone(), click], [list.clone(), list]] {
+        assert_eq!(ids(&alone), [Value::Null, Value::Null]);
     }
 }

@@ -102,7 +102,7 @@ async fn read_pieces(
     }
     let mut inflater = Inflater::new(encoding, limits.bytes_max, admission)?;
     let mut sent = 0;
-    while let Some(piece) = pieces.next(inflater.reserved(), full).await? {
+    while let Some(piece) = pieces.next(inflater.reserved()).await? {
         sent += piece.len();
         if sent > limits.bytes_max {
             return Err(too_large(limits.bytes_max));
@@ -147,7 +147,7 @@ async fn plain(
     full: &impl Fn(Overload) -> Problem,
 ) -> Result<Received, Problem> {
     let mut reservation = admission.reserve(0).map_err(full)?;
-    let Some(first) = pieces.next(0, full).await? else {
+    let Some(first) = pieces.next(0).await? else {
         return Ok(Received {
             bytes: Bytes::new(),
             reservation,
@@ -166,7 +166,7 @@ async fn plain(
                     .map_err(full)?,
             );
         }
-        let Some(piece) = pieces.next(reservation.bytes(), full).await? else {
+        let Some(piece) = pieces.next(reservation.bytes()).await? else {
             return Ok(Received {
                 bytes: whole.map_or(first, Bytes::from),
                 reservation,
@@ -227,18 +227,14 @@ impl Pieces {
     }
 
     /// The next piece of a body that holds `reserved` bytes of the memory limit.
-    async fn next(
-        &mut self,
-        reserved: usize,
-        full: &impl Fn(Overload) -> Problem,
-    ) -> Result<Option<Bytes>, Problem> {
+    async fn next(&mut self, reserved: usize) -> Result<Option<Bytes>, Problem> {
         loop {
             if self.body.is_end_stream() {
                 return Ok(None);
             }
             let frame = match self.body.frame().now_or_never() {
                 Some(frame) => frame,
-                None => self.wait(reserved, full).await?,
+                None => self.wait(reserved).await?,
             };
             let frame = match frame {
                 None => return Ok(None),
@@ -262,12 +258,11 @@ impl Pieces {
     async fn wait(
         &mut self,
         reserved: usize,
-        full: &impl Fn(Overload) -> Problem,
     ) -> Result<Option<Result<Frame<Bytes>, axum::Error>>, Problem> {
         self.arriving
             .waits_with(reserved)
             .map_err(|spent| match spent {
-                Spent::All => full(Overload::Bytes),
+                Spent::All => all_spent(),
                 Spent::Key(bytes_max) => share_spent(bytes_max),
             })?;
         let now = Instant::now();
@@ -308,6 +303,14 @@ fn why_cut(error: &axum::Error) -> &'static str {
         }
         false => "the connection broke off before the body was complete",
     }
+}
+
+fn all_spent() -> Problem {
+    Problem::unavailable(
+        "overloaded",
+        "bodies that have not arrived in full, of all keys together, hold half of the memory (--queue-bytes-max); send the events again later, or faster",
+        SHARE_RETRY_AFTER,
+    )
 }
 
 fn share_spent(bytes_max: usize) -> Problem {

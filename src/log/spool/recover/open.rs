@@ -57,6 +57,11 @@ pub fn open<L, R>(
     open_on(Arc::new(disk), Some(lock), settings, entries).with_context(doing)
 }
 
+/// Fails if a process has the spool in `directory` open.
+pub fn refuse_in_use(directory: &Path) -> anyhow::Result<()> {
+    DirectoryLock::acquire(directory).map(drop)
+}
+
 /// Scans a spool's directory and changes nothing. While a service has it open, the end of the
 /// newest segment may look torn.
 pub fn inspect(directory: &Path) -> anyhow::Result<ScanReport> {

@@ -4,7 +4,7 @@
 //! is; the header of the next segment declares it discarded.
 
 use anyhow::Context;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use super::scan::report::{Damage, ScanReport, Unreadable};
@@ -40,7 +40,8 @@ pub(crate) fn repair(disk: &dyn Disk, report: &ScanReport) -> anyhow::Result<Uui
             let spool_id = Uuid::new_v4();
             spool_id::write(disk, spool_id).context("cannot write the spool's instance file")?;
             if let Some(previous) = previous {
-                info!(%previous, %spool_id, "the spool directory holds no segment: it becomes a new spool");
+                // A spool keeps its newest segment, even an empty one.
+                warn!(%previous, %spool_id, "the spool directory holds no segment: it becomes a new spool; if segments were removed, what was in them and not stored yet is lost, and nothing tells how much");
             }
             Ok(spool_id)
         }

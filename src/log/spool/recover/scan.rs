@@ -137,7 +137,10 @@ fn last_sequence_at_most(unreadable: &[Unreadable], readable: &[(Listed, Segment
         .iter()
         .filter_map(|file| Some((file, first_sequence_in_name(&file.name)?)))
         .filter(|&(_, named)| named <= known.saturating_add(BELIEVED_AHEAD).min(NUMBER_MAX))
-        .map(|(file, named)| named.saturating_add(file.bytes / FRAME_HEADER_BYTES))
+        .map(|(file, named)| {
+            let frames = file.bytes.min(SEGMENT_BYTES_MAX) / FRAME_HEADER_BYTES;
+            named.saturating_add(frames)
+        })
         .max()
         .unwrap_or(0)
 }
@@ -219,18 +222,14 @@ fn guard(report: &mut ScanReport) {
     }
 }
 
-/// Reads at most the first `bytes_max` bytes of a segment.
+/// Reads at most the first `bytes_max` bytes of a segment. What is behind the largest segment is
+/// not the spool's, and is not read.
 fn read_file(disk: &dyn Disk, file: &Listed, bytes_max: u64) -> anyhow::Result<Vec<u8>> {
     let name = &file.name;
-    if file.bytes > SEGMENT_BYTES_MAX {
-        bail!(
-            "segment {name} has {} bytes, more than a segment can have: move it away if it is none",
-            file.bytes
-        );
-    }
     let handle = disk
         .open(name)
         .with_context(|| format!("cannot open segment {name}"))?;
+    let bytes_max = bytes_max.min(SEGMENT_BYTES_MAX);
     let mut bytes = vec![0; to_usize(file.bytes.min(bytes_max))];
     let read = read_full(handle.as_ref(), &mut bytes, 0).with_context(|| {
         format!(

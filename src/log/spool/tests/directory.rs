@@ -73,6 +73,23 @@ fn fixtures(version: &str) -> PathBuf {
 }
 
 #[test]
+fn a_file_larger_than_any_segment_is_set_aside_like_others_that_are_none() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut opened = open(directory.path()).unwrap();
+    commit(&mut opened, [(0, 1, 100), (1, 2, 100)]);
+    drop(opened);
+    let name = "00000000000000ff.seg";
+    let strange = fs::File::create_new(directory.path().join(name)).unwrap();
+    strange.set_len(1 << 40).unwrap();
+    let mut opened = open(directory.path()).unwrap();
+    assert_eq!(ids(&take(&mut opened.readers[0])), [1]);
+    assert_eq!(ids(&take(&mut opened.readers[1])), [2]);
+    commit(&mut opened, [(0, 3, 100)]);
+    let aside = directory.path().join(format!("{name}.damaged"));
+    assert_eq!(fs::metadata(aside).unwrap().len(), 1 << 40);
+}
+
+#[test]
 fn a_spool_that_a_version_left_behind_can_be_read_for_ever() {
     let newest = fixtures("v2");
     if std::env::var_os(WRITE).is_some() {
