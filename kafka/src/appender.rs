@@ -176,7 +176,7 @@ impl Appender {
             .headers(headers);
         while let Err((error, returned)) = self.producer.send(message) {
             if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
-                context.ends(returned.delivery_opaque, Err(&error));
+                context.ends(*returned.delivery_opaque, Err(&error));
                 return;
             }
             // Messages leave it as they are answered, or by their timeout.
@@ -197,7 +197,7 @@ impl Delivery {
         unanswered_items.fetch_add(pending.items.into(), Ordering::Relaxed);
     }
 
-    fn ends(&self, pending: Box<Pending>, outcome: Result<(), &KafkaError>) {
+    fn ends(&self, pending: Pending, outcome: Result<(), &KafkaError>) {
         let Produced {
             items,
             unanswered,
@@ -256,7 +256,7 @@ impl ProducerContext<Turns> for Delivery {
             Ok(_) => Ok(()),
             Err((error, _)) => Err(error),
         };
-        self.ends(pending, outcome);
+        self.ends(*pending, outcome);
     }
 
     fn get_custom_partitioner(&self) -> Option<&Turns> {

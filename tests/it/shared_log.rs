@@ -23,12 +23,14 @@ use crate::harness::{Database, Service, Settings, click, eventually, one};
 /// Streams of each table.
 const STREAMS: u16 = 2;
 
+/// Items and payload of each record of a stream.
+type Appended = Vec<(u32, Bytes)>;
+
 /// A log in memory that all services of a test share. What is appended stays.
 #[derive(Clone, Debug)]
 struct SharedLog {
     id: Uuid,
-    /// Items and payload of each record, by stream.
-    streams: Arc<Vec<Mutex<Vec<(u32, Bytes)>>>>,
+    streams: Arc<Vec<Mutex<Appended>>>,
 }
 
 struct Appender {
