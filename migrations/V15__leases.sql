@@ -20,3 +20,6 @@ CREATE TABLE ingest_log_readers (
     PRIMARY KEY (log_id, reader)
 );
 COMMENT ON TABLE ingest_log_readers IS 'the processes that share the streams of a log';
+
+ALTER TABLE ingest_holders ADD COLUMN is_shared boolean NOT NULL DEFAULT false;
+COMMENT ON COLUMN ingest_holders.is_shared IS 'a log that several read: its rows in ingest_ledger say where to read on, so they are kept however long nothing comes';

@@ -27,8 +27,8 @@ use crate::postgres::error::{Error, limited};
 
 const HOLD: &str = "
     INSERT INTO ingest_holders AS holder
-        (instance_id, lineage, epoch, opening, host, pid, directory)
-    VALUES ($1, $2, $3::bigint + 1, $4, $5, $6, $7)
+        (instance_id, lineage, epoch, opening, host, pid, directory, is_shared)
+    VALUES ($1, $2, $3::bigint + 1, $4, $5, $6, $7, $8)
         ON CONFLICT (instance_id, lineage) DO UPDATE
        SET epoch = greatest(holder.epoch, $3::bigint) + 1,
            opening = excluded.opening,
@@ -209,7 +209,16 @@ impl Opening {
         let row = client
             .query_one(
                 HOLD,
-                &[&log_id, &lineage, &last, &id, &host, &pid, &directory],
+                &[
+                    &log_id,
+                    &lineage,
+                    &last,
+                    &id,
+                    &host,
+                    &pid,
+                    &directory,
+                    &log.is_shared(),
+                ],
             )
             .await?;
         let (epoch, since): (i64, String) = (row.get(0), row.get(1));

@@ -398,7 +398,7 @@ async fn migrate_says_what_is_missing_what_it_would_run_and_that_there_is_nothin
     let (code, out, _) = run(&["--status"]);
     assert_eq!(code, 1);
     assert!(
-        out.contains("V1__suite_schema\tmissing\n") && out.contains("14 missing"),
+        out.contains("V1__suite_schema\tmissing\n") && out.contains("15 missing"),
         "{out}"
     );
     let (code, sql, err) = run(&["--dry-run"]);
@@ -417,7 +417,7 @@ async fn migrate_says_what_is_missing_what_it_would_run_and_that_there_is_nothin
     let (code, out, _) = run(&[]);
     assert_eq!(code, 0);
     assert!(
-        out.starts_with("14 migrations ran: V1__suite_schema, "),
+        out.starts_with("15 migrations ran: V1__suite_schema, "),
         "{out}"
     );
     for arguments in [&[][..], &["--status"], &["--dry-run"]] {
