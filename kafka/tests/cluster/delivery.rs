@@ -97,6 +97,29 @@ async fn each_event_is_stored_once_over_kills_of_the_writer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_an_intake_has_answered_as_durable_outlives_its_machine_and_its_disk() {
+    let Some(broker) = broker().await else { return };
+    let database = Database::with_tenants().await;
+    let bodies = 20;
+    let lost = Process::serve(&broker, &database, "machine", "intake");
+    for number in 0..bodies {
+        let answer = lost.post(&body(number, EVENTS), "durable").await;
+        assert_eq!(answer.status, 202, "{:?}", answer.body);
+    }
+    assert_eq!(rows(&database).await, 0, "nothing is stored yet");
+    // With its directory.
+    lost.kill();
+    let service = Process::serve(&broker, &database, "machine", "all");
+    let answer = service.post(&body(bodies, EVENTS), "committed").await;
+    assert_eq!(answer.status, 200, "{:?}", answer.body);
+    let expected = whole((bodies + 1) * EVENTS);
+    eventually("all rows", async || rows(&database).await == expected).await;
+    assert!(service.stop());
+    assert_eq!(ledger(&database).await, (expected, 0));
+    assert_verified(&database);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn another_writer_takes_over_from_one_that_is_killed_and_from_one_that_is_frozen() {
     let Some(broker) = broker().await else { return };
     let database = Database::with_tenants().await;
@@ -178,7 +201,7 @@ async fn while_the_broker_is_away_events_are_refused_and_sent_again_they_are_sto
     let service = Process::serve(&broker, &database, "away", "all");
     let sent = service.post(&body(0, EVENTS), "committed").await;
     assert_eq!(sent.status, 200, "{:?}\n{}", sent.body, service.log());
-    broker.kill();
+    broker.node(0).kill();
     // The first may wait for the message's timeout, the others are refused before they are read.
     for number in 1..4 {
         let refused = service.post(&body(number, EVENTS), "durable").await;
@@ -186,7 +209,7 @@ async fn while_the_broker_is_away_events_are_refused_and_sent_again_they_are_sto
         assert_eq!(refused.body["code"], "log_away", "{:?}", refused.body);
         assert!(refused.has_retry_after);
     }
-    broker.run();
+    broker.node(0).run();
     eventually("events to be taken again", async || {
         service.post(&body(9, 1), "durable").await.status == 202
     })

@@ -9,4 +9,6 @@
 )]
 
 mod delivery;
+mod faults;
 mod harness;
+mod measure;

@@ -1,5 +1,5 @@
-//! One Kafka broker, which is its own controller, on loopback. It ends with this process, even if
-//! that is killed.
+//! Kafka brokers, which are their own controllers, on loopback, each behind a wire that can be cut. They
+//! end with this process, even if that is killed.
 
 use std::fs::OpenOptions;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -7,36 +7,49 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
+
+use super::Wire;
 
 const POM: &str = include_str!("../pom.xml");
 const SUMS: &str = include_str!("../jars.sha256");
 
-/// The id of the cluster, which the broker's data is bound to.
+/// The id of the cluster, which the brokers' data is bound to.
 const CLUSTER: &str = "4L6g3nShT-eMCtK--X86sw";
 
 /// Kills the broker once standard input ends.
 const UNTIL_STDIN_ENDS: &str = "\"$@\" < /dev/null & pid=$!; read -r _; kill -9 $pid; wait $pid";
+
+/// A cluster of brokers.
+pub struct Brokers {
+    nodes: Vec<Broker>,
+}
 
 /// A broker.
 pub struct Broker {
     shell: Option<Child>,
     /// The broker's program and arguments.
     command: Vec<String>,
-    address: String,
+    /// Where it listens.
+    own: String,
+    /// Where others reach it.
+    wire: Wire,
     dir: PathBuf,
 }
 
-/// The broker, for one test at a time; `None`, with a sentence, where Java or Maven are missing.
-pub async fn broker() -> Option<MutexGuard<'static, Broker>> {
-    static SHARED: OnceCell<Option<Mutex<Broker>>> = OnceCell::const_new();
-    let starting = || async { tokio::task::block_in_place(Broker::start).map(Mutex::new) };
+/// One broker, for one test at a time; `None`, with a sentence, where Java or Maven are missing.
+pub async fn broker() -> Option<MutexGuard<'static, Brokers>> {
+    static SHARED: OnceCell<Option<Mutex<Brokers>>> = OnceCell::const_new();
+    let start = || Brokers::start("kafka-broker", 1).map(Mutex::new);
+    let starting = || async { tokio::task::block_in_place(start) };
     Some(SHARED.get_or_init(starting).await.as_ref()?.lock().await)
 }
 
-impl Broker {
-    /// Starts a broker with an empty log.
-    fn start() -> Option<Self> {
+impl Brokers {
+    /// Starts brokers with empty logs, in directories of this name: one run at a time in a target
+    /// directory. Two of three have to have what is acknowledged.
+    pub fn start(name: &str, count: u16) -> Option<Self> {
         for program in ["java", "mvn"] {
             let ran = Command::new(program)
                 .arg("-version")
@@ -49,31 +62,84 @@ impl Broker {
             }
         }
         let jars = jars();
-        // One at a time in a target directory; what the last run left is removed.
-        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("kafka-broker");
+        let controllers: Vec<u16> = (0..count).map(|_| free_port()).collect();
+        let voters = (1..).zip(&controllers);
+        let voters = voters.map(|(id, port)| format!("{id}@127.0.0.1:{port}"));
+        let voters = voters.collect::<Vec<_>>().join(",");
+        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         std::fs::remove_dir_all(&dir).ok();
+        let nodes = (1..).zip(&controllers);
+        let nodes = nodes.map(|(id, port)| {
+            let of_node = format!(
+                "node.id={id}\n\
+                 controller.quorum.voters={voters}\n\
+                 default.replication.factor={count}\n\
+                 offsets.topic.replication.factor={count}\n\
+                 min.insync.replicas={}\n",
+                count.div_ceil(2)
+            );
+            Broker::prepare(&jars, dir.join(id.to_string()), *port, &of_node)
+        });
+        let mut brokers = Self {
+            nodes: nodes.collect(),
+        };
+        for broker in &mut brokers.nodes {
+            broker.spawn();
+        }
+        for broker in &brokers.nodes {
+            broker.wait_until_it_listens();
+        }
+        Some(brokers)
+    }
+
+    /// Their HOST:PORT, with commas between.
+    pub fn address(&self) -> String {
+        let nodes = self.nodes.iter();
+        let all = nodes.map(|broker| broker.wire.address.to_string());
+        all.collect::<Vec<_>>().join(",")
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// One of them.
+    pub fn node(&mut self, at: usize) -> &mut Broker {
+        let count = self.count();
+        &mut self.nodes[at % count]
+    }
+
+    /// Their processes.
+    pub fn pids(&self) -> Vec<Pid> {
+        self.nodes.iter().filter_map(Broker::pid).collect()
+    }
+}
+
+impl Broker {
+    fn prepare(jars: &Path, dir: PathBuf, controller: u16, of_node: &str) -> Self {
         std::fs::create_dir_all(&dir).unwrap();
-        let (port, controller) = (free_port(), free_port());
+        let port = free_port();
+        let own = format!("127.0.0.1:{port}");
+        let wire = Wire::to(&own);
         let properties = dir.join("server.properties");
         let data = dir.join("data");
         std::fs::write(
             &properties,
             format!(
                 "process.roles=broker,controller\n\
-                 node.id=1\n\
-                 controller.quorum.voters=1@127.0.0.1:{controller}\n\
                  controller.listener.names=CONTROLLER\n\
-                 listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
-                 advertised.listeners=PLAINTEXT://127.0.0.1:{port}\n\
+                 listeners=PLAINTEXT://{own},CONTROLLER://127.0.0.1:{controller}\n\
+                 advertised.listeners=PLAINTEXT://{}\n\
                  listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
                  log.dirs={}\n\
-                 offsets.topic.replication.factor=1\n\
                  offsets.topic.num.partitions=1\n\
-                 default.replication.factor=1\n\
                  auto.create.topics.enable=false\n\
                  num.network.threads=1\n\
                  num.io.threads=2\n\
-                 log.cleaner.enable=false\n",
+                 log.cleaner.enable=false\n\
+                 {of_node}",
+                wire.address,
                 data.display()
             ),
         )
@@ -99,18 +165,22 @@ impl Broker {
         let formatted = Command::new(&format[0]).args(&format[1..]).output();
         let formatted = formatted.unwrap();
         assert!(formatted.status.success(), "{formatted:?}");
-        let mut broker = Self {
+        Self {
             shell: None,
             command: java("kafka.Kafka", &[&properties]),
-            address: format!("127.0.0.1:{port}"),
+            own,
+            wire,
             dir,
-        };
-        broker.run();
-        Some(broker)
+        }
     }
 
     /// Starts it on what it has, and waits until it listens.
     pub fn run(&mut self) {
+        self.spawn();
+        self.wait_until_it_listens();
+    }
+
+    fn spawn(&mut self) {
         let output = |name| {
             let mut options = OpenOptions::new();
             let file = options.create(true).append(true);
@@ -125,8 +195,11 @@ impl Broker {
             .spawn()
             .unwrap();
         self.shell = Some(shell);
+    }
+
+    fn wait_until_it_listens(&self) {
         let started = Instant::now();
-        while TcpStream::connect(&self.address).is_err() {
+        while TcpStream::connect(&self.own).is_err() {
             assert!(
                 started.elapsed() < super::SOON,
                 "the broker does not start: {}",
@@ -144,9 +217,22 @@ impl Broker {
         }
     }
 
-    /// Its HOST:PORT.
-    pub fn address(&self) -> &str {
-        &self.address
+    /// Stops or continues its process.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid().expect("a broker that runs"), signal).unwrap();
+    }
+
+    /// Holds back all that others send to it and it to them, or no more.
+    pub fn cut(&self, is_cut: bool) {
+        self.wire.cut(is_cut);
+    }
+
+    /// Java's process, a child of the shell.
+    fn pid(&self) -> Option<Pid> {
+        let shell = self.shell.as_ref()?.id();
+        let path = format!("/proc/{shell}/task/{shell}/children");
+        let children = std::fs::read_to_string(path).unwrap();
+        Pid::from_raw(children.split_whitespace().next()?.parse().unwrap())
     }
 
     /// What it has logged.

@@ -1,6 +1,7 @@
 //! The program as a process, and events for it.
 
 use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -11,13 +12,14 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::settings::{PEPPER, key};
-use super::{Broker, Database, SOON};
+use super::{Brokers, Database, SOON, Wire};
 
 /// A running `recsys-ingest-kafka serve`; dropping it kills the process.
 pub struct Process {
     child: Child,
     log: Arc<Mutex<String>>,
-    address: String,
+    /// Where clients reach it.
+    wire: Option<Wire>,
     http: reqwest::Client,
     _directory: TempDir,
 }
@@ -33,19 +35,24 @@ pub struct Sent {
 
 impl Process {
     /// Starts a process with a role, and waits until it is ready.
-    pub fn serve(broker: &Broker, database: &Database, prefix: &str, role: &str) -> Self {
+    pub fn serve(brokers: &Brokers, database: &Database, prefix: &str, role: &str) -> Self {
+        Self::serve_at(brokers, database.url(), prefix, role)
+    }
+
+    /// The same, with the database at this URL.
+    pub fn serve_at(brokers: &Brokers, database: &str, prefix: &str, role: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let spool = directory.path().display().to_string();
         let flags = [
             ("--log", "kafka"),
             ("--role", role),
-            ("--kafka-brokers", broker.address()),
+            ("--kafka-brokers", &brokers.address()),
             ("--kafka-topic-prefix", prefix),
             ("--kafka-partitions", "2"),
             ("--spool-dir", &spool),
             ("--spool-disk-reserve", "0B"),
             ("--listen", "127.0.0.1:0"),
-            ("--database-url", database.url()),
+            ("--database-url", database),
             ("--api-key-hash-secret", PEPPER),
             ("--exposure-hash-salt", "salt"),
             ("--horizon-past", "20000d"),
@@ -74,13 +81,13 @@ impl Process {
         let mut process = Self {
             child,
             log,
-            address: String::new(),
-            http: reqwest::Client::builder().no_proxy().build().unwrap(),
+            wire: None,
+            http: client(),
             _directory: directory,
         };
         process.wait_for("ready");
         let listening = process.wait_for("listening");
-        process.address = listening["address"].as_str().unwrap().to_owned();
+        process.wire = Some(Wire::to(listening["address"].as_str().unwrap()));
         process
     }
 
@@ -112,29 +119,32 @@ impl Process {
 
     /// Posts a body of interactions.
     pub async fn post(&self, body: &Value, ack: &str) -> Sent {
-        let url = format!("http://{}/v1/interactions?ack={ack}", self.address);
-        let request = self
-            .http
-            .post(url)
-            .header("x-api-key", key("demo", Role::Ingest));
-        let answer = request.json(body).send().await.unwrap();
-        let status = answer.status().as_u16();
-        let has_retry_after = answer.headers().contains_key("retry-after");
-        let body = answer.json().await.unwrap_or(Value::Null);
-        Sent {
-            status,
-            has_retry_after,
-            body,
-        }
+        let address = self.address();
+        let sent = post_to(&self.http, address, body, ack).await;
+        sent.unwrap()
+    }
+
+    /// Where clients reach it.
+    pub fn address(&self) -> SocketAddr {
+        self.wire.as_ref().unwrap().address
+    }
+
+    /// Holds back all that clients send to it and it to them, or no more.
+    pub fn cut(&self, is_cut: bool) {
+        self.wire.as_ref().unwrap().cut(is_cut);
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap()
     }
 
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.child.id()).unwrap();
-        kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
+        kill_process(self.pid(), signal).unwrap();
     }
 
-    /// Ends it as a crash would.
+    /// Ends it as a crash would. Its disk is gone, too.
     pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -152,6 +162,34 @@ impl Drop for Process {
         self.child.kill().ok();
         self.child.wait().ok();
     }
+}
+
+/// A client.
+pub fn client() -> reqwest::Client {
+    let client = reqwest::Client::builder().no_proxy();
+    client.timeout(SOON).build().unwrap()
+}
+
+/// Posts a body of interactions to a process at this address.
+pub async fn post_to(
+    http: &reqwest::Client,
+    address: SocketAddr,
+    body: &Value,
+    ack: &str,
+) -> reqwest::Result<Sent> {
+    let url = format!("http://{address}/v1/interactions?ack={ack}");
+    let request = http
+        .post(url)
+        .header("x-api-key", key("demo", Role::Ingest));
+    let answer = request.json(body).send().await?;
+    let status = answer.status().as_u16();
+    let has_retry_after = answer.headers().contains_key("retry-after");
+    let body = answer.json().await.unwrap_or(Value::Null);
+    Ok(Sent {
+        status,
+        has_retry_after,
+        body,
+    })
 }
 
 /// Runs `verify` on the ledger and the tables; fails unless they agree.
