@@ -90,7 +90,8 @@ impl Capacity for KafkaCapacity {
     fn usage_of(&self, log: Uuid, stream: u16) -> StreamUsage {
         let lane = self.lanes.get(&(log, stream));
         StreamUsage {
-            // Of what was read: the library does not know what else the partition holds.
+            records: lane.map_or(0, |lane| lane.records()),
+            // Of what was read: what else the partition holds is counted in records alone.
             items: lane.map_or(0, |lane| lane.items.load(Ordering::Relaxed)),
             ..StreamUsage::default()
         }

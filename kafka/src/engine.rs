@@ -29,6 +29,9 @@ use crate::topics::Topics;
 /// While the brokers are away, they are asked this often whether they are back.
 const ASK_EVERY: Duration = Duration::from_millis(500);
 
+/// How often to look where partitions end.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
 /// Longest wait for their answer.
 const ASK_LIMIT: Duration = Duration::from_secs(2);
 
@@ -216,6 +219,12 @@ impl Opening {
             "two topics have one id"
         );
         let counted = unacked.clone();
+        let ends = places
+            .iter()
+            .map(|(key, place): (_, &Place)| (place.clone(), Arc::clone(&unacked[key])));
+        let looking = look_at_ends(Arc::clone(&consumer), ends.collect());
+        self.helpers
+            .push(("the look at the ends of partitions", Box::pin(looking)));
         let open: Open<Reader> = Arc::new(move |stream: &Stream| {
             let key = (stream.log, stream.number);
             let (place, unacked) = (&places[&key], Arc::clone(&counted[&key]));
@@ -240,6 +249,30 @@ async fn serve_events(consumer: Arc<StreamConsumer<Context>>) {
         if let Err(error) = consumer.recv().await {
             debug!(%error, "librdkafka: the consumer");
             tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+/// Looks where the partitions that are read here end, for the count of records that are not stored.
+async fn look_at_ends(client: Arc<StreamConsumer<Context>>, lanes: Vec<(Place, Arc<Unacked>)>) {
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let read = lanes.iter().filter(|(_, lane)| lane.is_read());
+        for (
+            Place {
+                topic, partition, ..
+            },
+            lane,
+        ) in read
+        {
+            let (client, topic, number) =
+                (Arc::clone(&client), topic.clone(), i32::from(*partition));
+            let asked = tokio::task::spawn_blocking(move || {
+                client.fetch_watermarks(&topic, number, ASK_LIMIT)
+            });
+            if let Ok(Ok((_, end))) = asked.await {
+                lane.ends_at(end);
+            }
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -50,10 +50,51 @@ pub struct Place {
     pub partition: u16,
 }
 
-/// Rows that were read and are not acknowledged, of one partition.
+/// What is not acknowledged of one partition, while this process reads it.
 #[derive(Debug, Default)]
 pub struct Unacked {
+    /// Rows that were read.
     pub items: AtomicU64,
+    is_read: AtomicBool,
+    /// The offset up to which records are stored.
+    stored: AtomicU64,
+    /// Where the partition ended when it was last looked at.
+    end: AtomicU64,
+}
+
+impl Unacked {
+    /// Records that are in the partition and not stored.
+    pub fn records(&self) -> u64 {
+        if !self.is_read() {
+            return 0;
+        }
+        let stored = self.stored.load(Ordering::Relaxed);
+        self.end.load(Ordering::Relaxed).saturating_sub(stored)
+    }
+
+    /// Whether this process reads the partition.
+    pub fn is_read(&self) -> bool {
+        self.is_read.load(Ordering::Relaxed)
+    }
+
+    /// The partition ends here now.
+    pub fn ends_at(&self, end: i64) {
+        let end = u64::try_from(end).unwrap_or(0);
+        self.end.store(end, Ordering::Relaxed);
+    }
+
+    fn begin(&self, stored: u64) {
+        self.stored.store(stored, Ordering::Relaxed);
+        self.end.store(stored, Ordering::Relaxed);
+        self.is_read.store(true, Ordering::Relaxed);
+    }
+
+    fn reset(&self) {
+        self.is_read.store(false, Ordering::Relaxed);
+        for number in [&self.items, &self.stored, &self.end] {
+            number.store(0, Ordering::Relaxed);
+        }
+    }
 }
 
 /// The reader of a partition, for as long as this process has its lease.
@@ -92,7 +133,7 @@ pub struct Acks {
 impl Acks {
     /// A hold on the partition that has just begun.
     pub fn new(place: Place, unacked: Arc<Unacked>) -> Self {
-        unacked.items.store(0, Ordering::Relaxed);
+        unacked.reset();
         Self {
             place,
             opening: Uuid::new_v4(),
@@ -156,6 +197,7 @@ impl Acknowledge for Acks {
     }
 
     fn ack(&self, _stream: u16, sequence: u64) {
+        self.unacked.stored.store(sequence, Ordering::Relaxed);
         let mut delivered = self.lock();
         while let Some((_, items)) = delivered.pop_front_if(|(first, _)| *first <= sequence) {
             self.unacked
@@ -167,7 +209,7 @@ impl Acknowledge for Acks {
 
 impl Drop for Acks {
     fn drop(&mut self) {
-        self.unacked.items.store(0, Ordering::Relaxed);
+        self.unacked.reset();
     }
 }
 
@@ -213,6 +255,7 @@ impl Reader {
             .incremental_assign(&from)
             .with_context(doing)?;
         self.queue = queue;
+        self.acks.unacked.ends_at(end);
         Ok(())
     }
 
@@ -310,6 +353,7 @@ impl Place {
 impl Read<InMemory, RecordResult> for Reader {
     fn start(&mut self, start: &Start) -> bool {
         self.next = start.watermark;
+        self.acks.unacked.begin(start.watermark);
         true
     }
 

@@ -80,9 +80,12 @@ pub struct Usage {
     pub refused: u64,
 }
 
-/// Items of one stream.
+/// Records and items of one stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StreamUsage {
+    /// Records that are not yet acked; of a log elsewhere also those that this process has not
+    /// read, as of some seconds ago.
+    pub records: u64,
     /// Items that are not yet acked.
     pub items: u64,
     /// Items that were made durable under this id.

@@ -1,7 +1,8 @@
 //! The service on a real Kafka broker and a real PostgreSQL server.
 //!
-//! Needs Java and Maven, which fetches the broker's jars once; where one is missing the tests are
-//! skipped with a sentence. Run with `cargo test -p recsys-ingest-kafka --test cluster`.
+//! Needs Java 17 and Maven, which fetches the broker's jars once; where one is missing the tests are
+//! skipped with a sentence. Run with `cargo test -p recsys-ingest-kafka --test cluster`. Faults in turn
+//! (`faults`) and measurements (`measure`) are run on purpose, with `-- --ignored --nocapture`.
 #![allow(
     clippy::disallowed_methods,
     clippy::unwrap_used,

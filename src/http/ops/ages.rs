@@ -17,6 +17,13 @@ pub(in crate::http) fn oldest_unstored(app: &App, table: Table, now: Micros) -> 
     lanes(app, table).filter_map(age).max()
 }
 
+/// Records of a table that are in the log and not stored.
+pub(super) fn unstored_records(app: &App, table: Table) -> u64 {
+    let log = app.admission.log();
+    let of_lane = |lane: &LaneStatus| log.usage_of(lane.stream.log, lane.stream.number).records;
+    lanes(app, table).map(of_lane).sum()
+}
+
 /// How long the oldest row of a table's last batch took from its receipt to its COMMIT; of several
 /// lanes the slowest.
 pub(in crate::http) fn last_lag(app: &App, table: Table, now: Micros) -> Option<Duration> {

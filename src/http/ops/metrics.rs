@@ -40,6 +40,10 @@ pub(crate) async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> 
             .oldest_unstored_seconds
             .get_or_create(&ByTable { table })
             .set(age.as_secs_f64());
+        metrics
+            .unstored_records
+            .get_or_create(&ByTable { table })
+            .set(whole(ages::unstored_records(&app, table)));
     }
     for account in accounts(&app) {
         for (state, rows) in [

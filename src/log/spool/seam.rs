@@ -70,6 +70,7 @@ impl Capacity for Spool {
         let usage = self.usage();
         let of = |counts: &Counts| counts.get(usize::from(stream)).copied().unwrap_or(0);
         StreamUsage {
+            records: of(&usage.frames),
             items: of(&usage.items),
             accepted: of(&usage.accepted),
             lost: of(&usage.lost_items),

@@ -61,7 +61,7 @@ impl Brokers {
                 return None;
             }
         }
-        let jars = jars();
+        let jars = jars()?;
         let controllers: Vec<u16> = (0..count).map(|_| free_port()).collect();
         let voters = (1..).zip(&controllers);
         let voters = voters.map(|(id, port)| format!("{id}@127.0.0.1:{port}"));
@@ -248,8 +248,9 @@ impl Drop for Broker {
     }
 }
 
-/// The folder with the broker's jars, fetched if they are not there as `jars.sha256` names them.
-fn jars() -> PathBuf {
+/// The folder with the broker's jars, fetched if they are not there as `jars.sha256` names them;
+/// `None`, with a sentence, where Maven cannot fetch them.
+fn jars() -> Option<PathBuf> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("kafka-jars");
     if !is_sound(&folder) {
         std::fs::create_dir_all(&folder).unwrap();
@@ -262,14 +263,19 @@ fn jars() -> PathBuf {
             .arg(format!("-DoutputDirectory={}", folder.display()))
             .output()
             .unwrap();
-        let said = String::from_utf8_lossy(&fetched.stdout);
-        assert!(fetched.status.success(), "Maven cannot fetch Kafka: {said}");
+        if !fetched.status.success() {
+            let said = String::from_utf8_lossy(&fetched.stdout);
+            eprintln!(
+                "skipped: these tests need Kafka's jars, and Maven cannot fetch them: {said}"
+            );
+            return None;
+        }
         assert!(
             is_sound(&folder),
             "Kafka's jars are not those of jars.sha256"
         );
     }
-    folder
+    Some(folder)
 }
 
 /// Whether the folder has the jars with their checksums.
