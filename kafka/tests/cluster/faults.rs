@@ -270,18 +270,17 @@ impl Load {
 }
 
 /// Posts bodies one after the other, each at one intake and the other in turn until it is
-/// acknowledged; each second one as committed, as far as there is a verdict in time.
+/// acknowledged; each second sender as committed, as far as there is a verdict in time.
 async fn send(load: Arc<Load>, sender: usize) {
     let http = client();
+    let ack = match sender.is_multiple_of(2) {
+        true => "durable",
+        false => "committed",
+    };
     let mut at = sender;
     while !load.ends.load(Ordering::Relaxed) {
         let number = load.next_body.fetch_add(1, Ordering::Relaxed);
         let body = body(number, EVENTS);
-        let ack = if number.is_multiple_of(2) {
-            "durable"
-        } else {
-            "committed"
-        };
         loop {
             let intake = load.intakes.lock().unwrap()[at % 2];
             let posting = post_to(&http, intake, &body, ack);

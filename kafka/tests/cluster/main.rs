@@ -13,3 +13,4 @@ mod delivery;
 mod faults;
 mod harness;
 mod measure;
+mod runbook;

@@ -23,6 +23,7 @@ const UNTIL_STDIN_ENDS: &str = "\"$@\" < /dev/null & pid=$!; read -r _; kill -9 
 
 /// A cluster of brokers.
 pub struct Brokers {
+    jars: PathBuf,
     nodes: Vec<Broker>,
 }
 
@@ -80,9 +81,8 @@ impl Brokers {
             );
             Broker::prepare(&jars, dir.join(id.to_string()), *port, &of_node)
         });
-        let mut brokers = Self {
-            nodes: nodes.collect(),
-        };
+        let nodes = nodes.collect();
+        let mut brokers = Self { jars, nodes };
         for broker in &mut brokers.nodes {
             broker.spawn();
         }
@@ -108,6 +108,12 @@ impl Brokers {
     pub fn node(&mut self, at: usize) -> &mut Broker {
         let count = self.count();
         &mut self.nodes[at % count]
+    }
+
+    /// A script for sh that runs a tool of Kafka's, by its class.
+    pub fn tool(&self, class: &str) -> String {
+        let classes = self.jars.display();
+        format!("#!/bin/sh\nexec java -Xmx128m -cp '{classes}/*' {class} \"$@\"\n")
     }
 
     /// Their processes.

@@ -3,7 +3,7 @@
 mod broker;
 #[path = "../../../../tests/it/harness/cluster.rs"]
 #[allow(dead_code, reason = "the other tests use more of it")]
-mod cluster;
+pub mod cluster;
 #[path = "../../../../tests/it/harness/database.rs"]
 #[allow(dead_code, reason = "the other tests use more of it")]
 mod database;
