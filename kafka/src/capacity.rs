@@ -9,9 +9,9 @@ use recsys_ingest::log::append::{Capacity, StreamUsage, Usage};
 use recsys_ingest::log::record::AppendError;
 use uuid::Uuid;
 
+use crate::acks::Unacked;
 use crate::appender::Produced;
 use crate::client::Brokers;
-use crate::reader::Unacked;
 
 /// The log as admission, metrics and reports see it.
 #[derive(Debug)]

@@ -18,10 +18,11 @@ use recsys_ingest::service::engine::{Engine, Lanes, Open, Opened};
 use tracing::{debug, info};
 use uuid::Uuid;
 
+use crate::acks::{Acks, Place, Unacked};
 use crate::appender::{Appender, Delivery, Produced, Producer, Turns};
 use crate::capacity::KafkaCapacity;
 use crate::client::{self, Brokers, Context};
-use crate::reader::{Acks, Place, Reader, Unacked};
+use crate::reader::Reader;
 use crate::replies::{self, ASKED_MAX, Waiting};
 use crate::settings::Kafka;
 use crate::topics::Topics;

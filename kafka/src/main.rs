@@ -2,6 +2,7 @@
 //!
 //! `serve` has more settings here; every other command is that of `recsys-ingest`.
 
+mod acks;
 mod appender;
 mod capacity;
 mod client;
