@@ -14,6 +14,7 @@ COPY migrations migrations
 COPY benches benches
 COPY fuzz fuzz
 COPY crates crates
+COPY kafka kafka
 COPY loadtest loadtest
 COPY .ci/dist .ci/dist
 RUN .ci/dist && strip target/pgo/recsys-ingest

@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use recsys_ingest::log::read::Next;
 use recsys_ingest::log::record::{AppendError, Record, Turn};
 use recsys_ingest::log::spool;
-use recsys_ingest::log::spool::deliver::reader::{LaneReader, Next};
+use recsys_ingest::log::spool::deliver::reader::LaneReader;
 use recsys_ingest::log::spool::settings::Settings;
 use recsys_ingest::log::spool::shared::Spool;
 use tokio::sync::oneshot;
@@ -39,7 +40,7 @@ fn drain(mut reader: LaneReader<(), ()>, spool: Spool) {
     loop {
         let last = match reader.try_next() {
             Next::Record(frame) => Some(frame.sequence),
-            Next::OnDisk => reader
+            Next::Fetch => reader
                 .read_from_disk(1 << 20)
                 .expect("the disk can be read")
                 .last()

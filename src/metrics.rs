@@ -202,6 +202,8 @@ pub struct Metrics {
     pub partitions_removed: Counters<ByTable>,
     /// Age of the oldest row that is not stored, 0 if there is none.
     pub oldest_unstored_seconds: Family<ByTable, Gauge<f64, AtomicU64>>,
+    /// Records of the log that are not stored.
+    pub unstored_records: Family<ByTable, Gauge<i64, AtomicI64>>,
     /// Bytes of request bodies and rows in memory.
     pub queue_bytes: Gauge<i64, AtomicI64>,
     /// Where the rows are that were accepted under this spool id.
@@ -259,6 +261,7 @@ impl Metrics {
             partitions_unsealed: Family::default(),
             partitions_removed: Family::default(),
             oldest_unstored_seconds: Family::default(),
+            unstored_records: Family::default(),
             queue_bytes: Gauge::default(),
             rows: Family::default(),
             spool_bytes: Gauge::default(),
@@ -364,6 +367,11 @@ impl Metrics {
             "oldest_unstored_seconds",
             "Age of the oldest row that is not stored, from its receipt on; 0 if there is none",
             metrics.oldest_unstored_seconds.clone(),
+        );
+        registry.register(
+            "unstored_records",
+            "Records of the log that are not stored, one for each request and table; with Kafka of the partitions that this instance stores",
+            metrics.unstored_records.clone(),
         );
         registry.register(
             "queue_bytes",

@@ -30,26 +30,42 @@ pub(crate) const ADD: &str = "
         dropped = entry.dropped + excluded.dropped,
         updated_at = now()";
 
-/// A stream of this spool, and the table of its rows.
+/// A stream of a log, and the table of its rows.
 #[derive(Clone, Copy, Debug)]
 pub struct Stream {
-    /// The spool's id.
-    pub spool: Uuid,
-    /// Which of the spools with this id; see `log::spool::recover::openings`.
+    /// The log's id.
+    pub log: Uuid,
+    /// Which of the logs with this id; see `log::spool::recover::openings`.
     pub lineage: Uuid,
-    /// The stream's number in the spool.
-    pub number: u8,
+    /// The stream's number in the log, at most [`STREAM_MAX`].
+    pub number: u16,
+    /// Its number among the streams of its table, from 0.
+    pub shard: u16,
     pub table: Table,
 }
 
+/// The highest number of a stream: the ledger's column is a `smallint`, and stays one so that an
+/// older version can work beside this one.
+pub const STREAM_MAX: u16 = i16::MAX.cast_unsigned();
+
 impl Stream {
+    /// The stream's number in the ledger's type.
+    pub(crate) fn column(&self) -> i16 {
+        column(self.number)
+    }
+
     /// The stream's ledger row as of the last COMMIT.
     pub(crate) async fn read(&self, client: &Client) -> Result<Option<LedgerRow>, Error> {
-        let number = i16::from(self.number);
-        let parameters: [&(dyn ToSql + Sync); 3] = [&self.spool, &self.lineage, &Some(number)];
+        let number = self.column();
+        let parameters: [&(dyn ToSql + Sync); 3] = [&self.log, &self.lineage, &Some(number)];
         let row = client.query_opt(READ, &parameters).await?;
         Ok(row.as_ref().map(LedgerRow::of_row))
     }
+}
+
+/// The number of a stream in the ledger's type.
+pub(crate) fn column(number: u16) -> i16 {
+    i16::try_from(number).expect("numbers of streams are checked when a log is opened")
 }
 
 /// A stream's watermark and counts in the ledger.

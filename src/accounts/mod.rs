@@ -3,7 +3,7 @@
 
 pub(crate) mod changes;
 pub mod erasure;
-pub(crate) mod ledger;
+pub mod ledger;
 
 pub mod board;
 pub mod doctor;

@@ -141,6 +141,12 @@ impl LaneStatus {
         Health::of(self.health.swap(health as u8, Ordering::Relaxed))
     }
 
+    /// Another process stores the stream now: nothing of it counts here.
+    pub(crate) fn reset(&self) {
+        *self.progress() = Progress::default();
+        self.set(Health::Good);
+    }
+
     /// Whether the ledger was ever read. Until then the totals are unknown.
     pub fn was_reached(&self) -> bool {
         self.was_reached.load(Ordering::Relaxed)
@@ -196,9 +202,10 @@ mod tests {
     #[test]
     fn the_age_of_the_oldest_row_counts_from_its_receipt() {
         let lane = LaneStatus::new(Stream {
-            spool: Uuid::nil(),
+            log: Uuid::nil(),
             lineage: Uuid::nil(),
             number: 0,
+            shard: 0,
             table: Table::Exposures,
         });
         let at = |seconds: i64| Micros(seconds * 1_000_000);

@@ -18,8 +18,8 @@ use crate::event::body::Memory;
 use crate::event::result::RecordResult;
 use crate::event::row::rows::Rows;
 use crate::event::table::Table;
+use crate::log::append::Capacity;
 use crate::log::record::{AppendError, Turn};
-use crate::log::spool::shared::Spool;
 
 /// Why there is no room for a request; the client may try again later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -63,6 +63,12 @@ pub enum Overload {
     /// A later opening of this spool took over, and stores its events.
     #[error("this instance is fenced off: a later start on a copy of its spool took over")]
     FencedOff,
+    /// The log is elsewhere, and does not acknowledge.
+    #[error("the log is away: it does not acknowledge events")]
+    Away,
+    /// This instance takes no events.
+    #[error("this instance only stores events (--role writer)")]
+    NotHere,
     /// The service is stopping.
     #[error("the service is stopping")]
     Stopping,
@@ -77,6 +83,8 @@ impl From<AppendError> for Overload {
             AppendError::Failed => Overload::Disk,
             AppendError::Stalled => Overload::Stalled,
             AppendError::Gone => Overload::Gone,
+            AppendError::Away => Overload::Away,
+            AppendError::NotHere => Overload::NotHere,
         }
     }
 }
@@ -99,7 +107,7 @@ struct Shared {
     /// Records that wait for the disk, of all tenants.
     waiting: Arc<AtomicUsize>,
     entries: flume::Sender<Record>,
-    spool: Spool,
+    log: Arc<dyn Capacity>,
     segment_bytes: u64,
     drain: Arc<DrainRate>,
     /// By table.
@@ -113,7 +121,7 @@ impl Admission {
     pub fn new(
         memory: MemoryLimit,
         entries: flume::Sender<Record>,
-        spool: Spool,
+        log: Arc<dyn Capacity>,
         segment_bytes: u64,
         drain: Arc<DrainRate>,
         shards: [u8; Table::ALL.len()],
@@ -128,7 +136,7 @@ impl Admission {
             spool_shares: SpoolShares::default(),
             waiting: Arc::default(),
             entries,
-            spool,
+            log,
             segment_bytes,
             drain,
             shards,
@@ -198,7 +206,7 @@ impl Admission {
     /// Whether a body of `bytes` fits into the spool; checked before any work is done for it.
     pub fn has_room(&self, bytes: usize) -> Result<(), Overload> {
         self.is_not_fenced_off()?;
-        self.shared.spool.has_room(bytes)?;
+        self.shared.log.has_room(bytes)?;
         match self.may_spool(bytes, self.spool_room()) {
             true => Ok(()),
             false => Err(Overload::SpoolShare),
@@ -213,7 +221,7 @@ impl Admission {
     }
 
     fn spool_room(&self) -> Room {
-        let (free, all) = self.shared.spool.room();
+        let (free, all) = self.shared.log.room();
         Room { free, all }
     }
 
@@ -225,9 +233,9 @@ impl Admission {
         }
     }
 
-    /// The spool that records go into.
-    pub fn spool(&self) -> &Spool {
-        &self.shared.spool
+    /// The log that records go into.
+    pub fn log(&self) -> &dyn Capacity {
+        self.shared.log.as_ref()
     }
 
     /// Passes rows on, or refuses them at once. `durable` reports the sync, `result` what became of
@@ -291,9 +299,13 @@ impl Admission {
         let now = Instant::now();
         let wait = match full {
             Overload::Stopping | Overload::TooLarge => Duration::from_secs(1),
-            Overload::Disk | Overload::Stalled | Overload::Gone | Overload::FencedOff => {
-                Duration::from_secs(10)
-            }
+            // Brokers elect a leader within seconds.
+            Overload::Away => Duration::from_secs(2),
+            Overload::Disk
+            | Overload::Stalled
+            | Overload::Gone
+            | Overload::FencedOff
+            | Overload::NotHere => Duration::from_secs(10),
             // A quarter of the memory limit is room for many bodies.
             Overload::Bytes | Overload::Share | Overload::Records => self
                 .shared

@@ -47,6 +47,7 @@ use crate::config::tap::Tap;
 use crate::config::{Serve, environment};
 use crate::postgres::session::sessions_ended;
 use crate::service::bind::bind;
+use crate::service::engine::{Engine, LocalSpool};
 use crate::{logging, service};
 use terminal::print;
 
@@ -212,14 +213,41 @@ fn warn_of_unknown_variables() {
 /// # Errors
 /// The error of the command; also if the log or the runtime cannot start.
 pub fn run(cli: Cli) -> Result<u8> {
+    with_log(&cli.log, || {
+        warn_of_unknown_variables();
+        run_until_stopped(cli.command)
+    })
+}
+
+/// [`run`] for a service on another log than the spool.
+///
+/// # Errors
+/// The error of the service; also if the log or the runtime cannot start.
+pub fn serve_on<E: Engine + 'static>(engine: E, config: Serve, log: &Log) -> Result<u8> {
+    with_log(log, || async {
+        let stop = Stop::listen()?;
+        let signal = stop.at_once().clone();
+        let serving = serve(engine, config, stop.clone());
+        until_stopped(
+            async { serving.await.map(|()| 0) },
+            stop,
+            &signal,
+            Duration::ZERO,
+        )
+        .await
+    })
+}
+
+/// Sets the log up and runs what `make` returns on a runtime.
+fn with_log<F>(log: &Log, make: impl FnOnce() -> F) -> Result<u8>
+where
+    F: Future<Output = Result<u8>>,
+{
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("cannot start its threads")?;
-    let outcome = start_log(&cli.log).and_then(|()| {
-        warn_of_unknown_variables();
-        runtime.block_on(run_until_stopped(cli.command))
-    });
+    let outcome = start_log(log).and_then(|()| runtime.block_on(make()));
     // Blocking threads that wait for a stalled disk are not waited for.
     runtime.shutdown_background();
     outcome
@@ -239,13 +267,23 @@ async fn run_until_stopped(command: Command) -> Result<u8> {
         _ => (stop.begun(), Duration::ZERO),
     };
     let signal = signal.clone();
+    until_stopped(carry_out(command, stop.clone()), stop, &signal, patience).await
+}
+
+/// Waits until `work` ends, or until `patience` after `signal`; returns the exit code.
+async fn until_stopped(
+    work: impl Future<Output = Result<u8>> + Send + 'static,
+    stop: Stop,
+    signal: &CancellationToken,
+    patience: Duration,
+) -> Result<u8> {
     let impatient = async {
         signal.cancelled().await;
         tokio::time::sleep(patience).await;
     };
     // A task, so that a busy command does not delay a signal.
     let mut running = JoinSet::new();
-    running.spawn(carry_out(command, stop.clone()));
+    running.spawn(work);
     let outcome = tokio::select! {
         biased;
         Some(ended) = running.join_next() => Some(ended),
@@ -301,29 +339,7 @@ async fn carry_out(command: Command, stop: Stop) -> Result<u8> {
         Command::Migrate(migrate) => return migrate::run(migrate).await,
         Command::Doctor(doctor) => return doctor::run(*doctor).await,
         Command::Dev(config) => dev::run(config, stop).await,
-        Command::Serve(config) => {
-            if let Some(warning) = config.salt.warning() {
-                warn!("{warning}");
-            }
-            let listeners = bind(LISTEN, &config.http.listen)?;
-            let ready = CancellationToken::new();
-            let stopping = stop.begun().clone();
-            let outcome = service::run(*config, listeners, stopping, ready).await;
-            // The report is printed after a fault as well.
-            let report = match &outcome {
-                Ok(report) => Some(report),
-                Err(error) => error
-                    .downcast_ref::<service::report::Failed>()
-                    .map(|failed| &failed.report),
-            };
-            if let Some(report) = report {
-                if !report.in_time {
-                    stop.note_late();
-                }
-                print(&serde_json::to_string(report)?)?;
-            }
-            outcome.map(drop)
-        }
+        Command::Serve(config) => serve(LocalSpool, *config, stop).await,
         Command::Import(config) => import::run(*config, stop).await,
         Command::Ship(config) => ship::run(*config, stop).await,
         Command::Demo(config) => demo::run(*config).await,
@@ -343,6 +359,31 @@ async fn carry_out(command: Command, stop: Stop) -> Result<u8> {
         Command::Man(man) => manual::write(&man, help::explained(Cli::command())),
     };
     done.map(|()| 0)
+}
+
+/// Runs the service and prints its report.
+async fn serve<E: Engine>(engine: E, config: Serve, stop: Stop) -> Result<()> {
+    if let Some(warning) = config.salt.warning() {
+        warn!("{warning}");
+    }
+    let listeners = bind(LISTEN, &config.http.listen)?;
+    let ready = CancellationToken::new();
+    let stopping = stop.begun().clone();
+    let outcome = service::run_on(engine, config, listeners, stopping, ready).await;
+    // The report is printed after a fault as well.
+    let report = match &outcome {
+        Ok(report) => Some(report),
+        Err(error) => error
+            .downcast_ref::<service::report::Failed>()
+            .map(|failed| &failed.report),
+    };
+    if let Some(report) = report {
+        if !report.in_time {
+            stop.note_late();
+        }
+        print(&serde_json::to_string(report)?)?;
+    }
+    outcome.map(drop)
 }
 
 /// Whether the log has colours: on a terminal that shows them, unless NO_COLOR asks for none.

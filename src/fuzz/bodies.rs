@@ -122,7 +122,7 @@ static ADMISSION: LazyLock<Admission> = LazyLock::new(|| {
     Admission::new(
         MemoryLimit::new(1 << 20),
         entries,
-        opened.spool,
+        Arc::new(opened.spool),
         1 << 20,
         Arc::new(DrainRate::new(Instant::now())),
         [1; Table::ALL.len()],

@@ -81,7 +81,7 @@ pub struct Delivered<M, R> {
 /// Why a record is not durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
-    /// The spool is at its size limit. Nothing of the record is kept. There is room again once
+    /// The log is at its size limit. Nothing of the record is kept. There is room again once
     /// records are acked.
     #[error("the spool is at its cap; try again later")]
     AtCap,
@@ -105,4 +105,10 @@ pub enum AppendError {
     /// restart helps.
     #[error("the spool's directory was removed or replaced")]
     Gone,
+    /// The log is on other machines, and they do not acknowledge. The record may be kept or not.
+    #[error("the log does not acknowledge; try again later")]
+    Away,
+    /// This process reads the log and appends nothing to it.
+    #[error("nothing is appended to the log here")]
+    NotHere,
 }

@@ -65,7 +65,7 @@ macro_rules! migrations {
 /// All migrations, oldest first. A migration that was applied anywhere is never changed, as its
 /// checksum is in the history of that database; unless the earlier checksum is listed here, and a
 /// later migration changes what the earlier text made.
-static MIGRATIONS: [Migration; 14] = migrations![
+static MIGRATIONS: [Migration; 15] = migrations![
     1 "suite_schema" formerly "794973743936338952",
     2 "event_tables" formerly "12531715001534498653",
     3 "ingest_tables",
@@ -80,6 +80,7 @@ static MIGRATIONS: [Migration; 14] = migrations![
     12 "removed_rows",
     13 "erasure",
     14 "ranks_from_one",
+    15 "leases",
 ];
 
 impl Migration {
@@ -401,7 +402,7 @@ mod tests {
                 "7323252153071285246", "4392810091695728230", "5145493929060081021",
                 "8219964059756254747", "4769933710386011688", "17352862405819725340",
                 "12450468728374941559", "6954738086683967357", "6641883220919533911",
-                "10382859070534194833", "17825523122856300514",
+                "10382859070534194833", "17825523122856300514", "15499110736357064570",
             ]
         );
     }

@@ -118,6 +118,11 @@ impl Session {
         Ok(session)
     }
 
+    /// The process of the session at the server, if it told.
+    pub(crate) fn pid(&self) -> Option<i32> {
+        self.end.backend.get()?.pid.parse().ok()
+    }
+
     /// Waits until the connection has ended, on either side.
     pub async fn over(&self) {
         self.end.over.cancelled().await;

@@ -1,7 +1,6 @@
 //! From settings to the values that the stages take.
 
 use std::num::NonZero;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,13 +15,12 @@ use crate::accounts::status::LaneStatus;
 use crate::accounts::survey::Surveyor;
 use crate::admission::admit::Admission;
 use crate::admission::arrivals::Arrivals;
-use crate::admission::record::{InMemory, Record, shards, streams};
+use crate::admission::record::{shards, streams};
 use crate::clock;
 use crate::config::intake::Intake;
 use crate::config::{self, Serve};
 use crate::event::body::Limits;
 use crate::event::identity::Pseudonymizer;
-use crate::event::result::RecordResult;
 use crate::event::table::Table;
 use crate::http::app::App;
 use crate::http::connection::certificate::Files;
@@ -31,8 +29,8 @@ use crate::http::ingest::body::read::BodyLimits;
 use crate::http::limits::{DefaultLimits, RateLimits};
 use crate::http::live::tap::Tap;
 use crate::http::live::view::LiveView;
+use crate::log::append::Capacity;
 use crate::log::spool;
-use crate::log::spool::shared::Spool;
 use crate::metrics::Metrics;
 use crate::partitions::maintain::PartitionPolicy;
 use crate::partitions::seal::sealer::{Policy, Sealer};
@@ -43,18 +41,7 @@ use crate::writer::gather::BatchLimits;
 /// What a segment takes apart from its one frame, rounded up.
 const FRAME_OVERHEAD_BYTES: u32 = 16 << 10;
 
-/// Opens the spool on a blocking thread, as reading its segments takes a while.
-pub(super) async fn open_spool(
-    directory: PathBuf,
-    settings: spool::settings::Settings,
-    entries: flume::Receiver<Record>,
-) -> Result<spool::recover::open::Opened<InMemory, RecordResult>> {
-    tokio::task::spawn_blocking(move || spool::recover::open::open(&directory, settings, entries))
-        .await
-        .context("opening the spool was interrupted")?
-}
-
-pub(super) fn spool_settings(config: &Serve) -> Result<spool::settings::Settings> {
+pub(crate) fn spool_settings(config: &Serve) -> Result<spool::settings::Settings> {
     let bytes_max = config.spool.spool_bytes_max.as_u64();
     // Rows are mostly as large as their events' text. A raw id of few letters becomes 64 digits, so
     // rows may take four times as much. Rows that do not fit are refused, with the number of events
@@ -249,14 +236,14 @@ pub(super) fn partition_policy(
 pub(super) fn sealer(
     config: &config::store::Store,
     lanes: &[Arc<LaneStatus>],
-    spool: &Spool,
+    log: &Arc<dyn Capacity>,
     metrics: &Arc<Metrics>,
 ) -> Option<Sealer> {
     let policy = Policy {
         profile: config.partitioning.index_profile,
         after: config.sealing.seal_after,
     };
-    let pressure = pressure::of_lanes(lanes.to_vec(), spool.clone(), config.batch_rows_max);
+    let pressure = pressure::of_lanes(lanes.to_vec(), Arc::clone(log), config.batch_rows_max);
     config
         .seal
         .then(|| Sealer::new(policy, pressure, Arc::clone(metrics)))

@@ -1,75 +1,137 @@
-//! Starts the writers of a spool's lanes.
+//! Starts the lanes: those of a log of this process's own, or those that it shares with others.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use tokio::task::AbortHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::Span;
 
+use super::engine::Lanes;
 use super::tasks::Tasks;
 use crate::accounts::board::Board;
-use crate::accounts::ledger::Stream;
 use crate::accounts::status::LaneStatus;
-use crate::admission::record::{shard_of, table_of};
+use crate::admission::record::InMemory;
 use crate::drain_rate::DrainRate;
+use crate::event::result::RecordResult;
 use crate::event::table::Table;
-use crate::log::spool::shared::Spool;
+use crate::log::read::{Acknowledge, Read};
 use crate::metrics::Metrics;
 use crate::partitions::maintain::PartitionMaintainer;
 use crate::postgres::connect::Target;
-use crate::writer::gather::{BatchLimits, Records};
-use crate::writer::lane::Writer;
-use crate::writer::opening::Opening;
+use crate::writer::gather::BatchLimits;
+use crate::writer::lane::{Writer, span_of};
+use crate::writer::leased;
+use crate::writer::leases::keeper;
+use crate::writer::opening::{Opening, Place};
 
-/// What all writers of a process share.
-pub(super) struct Shared<'s> {
-    pub(super) target: &'s Target,
-    pub(super) spool: &'s Spool,
-    pub(super) opening: &'s Arc<Opening>,
-    pub(super) maintainer: &'s Arc<PartitionMaintainer>,
-    pub(super) drain: &'s Arc<DrainRate>,
-    pub(super) metrics: &'s Arc<Metrics>,
-    pub(super) checks: &'s Arc<Board>,
+/// What all lanes use.
+#[derive(Clone)]
+pub(super) struct Common {
+    pub(super) place: Place,
+    pub(super) target: Target,
+    /// By table.
+    pub(super) limits: [BatchLimits; Table::ALL.len()],
+    pub(super) maintainer: Arc<PartitionMaintainer>,
+    pub(super) drain: Arc<DrainRate>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) checks: Arc<Board>,
+    /// Set once this process is fenced off and accepts nothing more.
+    pub(super) fenced_off: Arc<AtomicBool>,
+    /// Ends lanes that do not end with their log, after their batch.
+    pub(super) leave: CancellationToken,
 }
 
-/// The lanes of a spool, and their writers in the same order.
-pub(super) struct Lanes {
-    pub(super) statuses: Vec<Arc<LaneStatus>>,
+/// The lanes that were started.
+#[derive(Default)]
+pub(super) struct Started {
+    pub(super) lanes: Vec<Arc<LaneStatus>>,
     pub(super) writers: Vec<AbortHandle>,
 }
 
-impl Shared<'_> {
-    /// Starts a writer for each lane.
-    pub(super) fn start(
-        &self,
-        readers: Vec<Records>,
-        limits: impl Fn(Table) -> BatchLimits,
-        stages: &mut Tasks,
-    ) -> Lanes {
-        let (mut statuses, mut writers) = (Vec::new(), Vec::new());
-        for reader in readers {
-            let stream = Stream {
-                spool: self.spool.id(),
-                lineage: self.spool.history().lineage(),
-                number: reader.stream(),
-                table: table_of(reader.stream()),
-            };
-            let status = Arc::new(LaneStatus::new(stream));
-            statuses.push(Arc::clone(&status));
-            let writer = Writer {
-                stream,
-                target: self.target.clone(),
-                limits: limits(stream.table),
-                opening: Arc::clone(self.opening),
-                maintainer: Arc::clone(self.maintainer),
-                spool: self.spool.clone(),
-                drain: Arc::clone(self.drain),
-                metrics: Arc::clone(self.metrics),
-                status,
-                checks: Arc::clone(self.checks),
-            };
-            let shard = shard_of(stream.number);
-            let name = format!("the writer of {}, lane {shard}", stream.table);
-            writers.push(stages.spawn_in(writer.span(), name, writer.run(reader)));
+impl Common {
+    /// Starts a task for each lane.
+    pub(super) fn start<L>(self, lanes: Lanes<L>, tasks: &mut Tasks) -> Started
+    where
+        L: Read<InMemory, RecordResult>,
+    {
+        let mut started = Started::default();
+        match lanes {
+            Lanes::Own {
+                log,
+                readers,
+                streams,
+            } => {
+                let (place, fenced_off) = (self.place.clone(), Arc::clone(&self.fenced_off));
+                let opening = Opening::new(Arc::clone(&log), streams, place, fenced_off);
+                let opening = Arc::new(opening);
+                for (stream, reader) in readers {
+                    let status = Arc::new(LaneStatus::new(stream));
+                    let writer = self.writer(&status, &opening, &log, CancellationToken::new());
+                    started.add(status, tasks, writer.span(), writer.run(reader));
+                }
+            }
+            Lanes::Shared { streams, open } => {
+                let (keeper, leases) = keeper(self.place.clone(), &streams);
+                for (stream, lease) in streams.into_iter().zip(leases) {
+                    let status = Arc::new(LaneStatus::new(stream));
+                    let (open, common, of_lane) =
+                        (Arc::clone(&open), self.clone(), Arc::clone(&status));
+                    let begin = move |leave| {
+                        let (reader, log) = open(&stream);
+                        let streams = vec![(stream.number, stream.table)];
+                        let place = common.place.clone();
+                        let fenced_off = Arc::default();
+                        let opening = Opening::new(Arc::clone(&log), streams, place, fenced_off);
+                        let opening = Arc::new(opening);
+                        (common.writer(&of_lane, &opening, &log, leave), reader)
+                    };
+                    let lane = leased::run(lease, begin, self.leave.clone());
+                    started.add(status, tasks, span_of(&stream), lane);
+                }
+                if !started.lanes.is_empty() {
+                    tasks.spawn("the care for leases", keeper.run(self.target, self.leave));
+                }
+            }
         }
-        Lanes { statuses, writers }
+        started
+    }
+
+    fn writer(
+        &self,
+        status: &Arc<LaneStatus>,
+        opening: &Arc<Opening>,
+        log: &Arc<dyn Acknowledge>,
+        leave: CancellationToken,
+    ) -> Writer {
+        let stream = status.stream;
+        Writer {
+            stream,
+            target: self.target.clone(),
+            limits: self.limits[stream.table as usize],
+            opening: Arc::clone(opening),
+            maintainer: Arc::clone(&self.maintainer),
+            log: Arc::clone(log),
+            drain: Arc::clone(&self.drain),
+            metrics: Arc::clone(&self.metrics),
+            status: Arc::clone(status),
+            checks: Arc::clone(&self.checks),
+            leave,
+        }
+    }
+}
+
+impl Started {
+    fn add(
+        &mut self,
+        status: Arc<LaneStatus>,
+        tasks: &mut Tasks,
+        span: Span,
+        lane: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let (table, shard) = (status.stream.table, status.stream.shard);
+        let name = format!("the writer of {table}, lane {shard}");
+        self.writers.push(tasks.spawn_in(span, name, lane));
+        self.lanes.push(status);
     }
 }

@@ -10,6 +10,7 @@
 pub(crate) mod bind;
 pub(crate) mod build;
 mod disk;
+pub mod engine;
 mod lanes;
 pub(crate) mod open_files;
 pub mod prepare;
@@ -41,6 +42,7 @@ use crate::admission::record::shards;
 use crate::clock;
 use crate::config::Serve;
 use crate::drain_rate::DrainRate;
+use crate::event::table::Table;
 use crate::http;
 use crate::http::connection::activity::Deadlines;
 use crate::http::connection::reload::Reload;
@@ -48,20 +50,20 @@ use crate::http::hosts::Hosts;
 use crate::http::listener::Connections;
 use crate::http::pipeline::HttpService;
 use crate::http::routes::Port;
-use crate::log::spool;
 use crate::metrics::Metrics;
 use crate::partitions::maintain::PartitionMaintainer;
 use crate::postgres::checks::server::{FirstContact, first_contact};
 use crate::tenants::cache_file::KeyCacheFile;
 use crate::tenants::refresh::{KeySource, TenantCache};
-use crate::writer::opening::{Opening, Place};
+use crate::writer::opening::Place;
 use crate::writer::quarantine;
 use build::{
-    app, batch_limits, bytes_u32, certificate, connections_to_postgres, key_hasher, open_spool,
-    partition_policy, sealer, small_memory, spool_settings,
+    app, batch_limits, bytes_u32, certificate, connections_to_postgres, key_hasher,
+    partition_policy, sealer, small_memory,
 };
-use disk::{commit_on_a_thread, reclaim, watch_disk};
-use lanes::Lanes;
+use disk::{append_on_a_thread, clear_up, watch_disk};
+use engine::{Engine, LocalSpool, Opened};
+use lanes::{Common, Started};
 use prepare::{after, prepare_first};
 use report::{Failed, Report};
 use stop::{LanesEnd, say_what_is_awaited};
@@ -74,11 +76,22 @@ const ENTRIES_MAX: usize = 4096;
 /// Time for tasks without work to end.
 const END_LIMIT: Duration = Duration::from_secs(2);
 
+/// Runs the service on the log of the local disk: see [`run_on`].
+pub async fn run(
+    config: Serve,
+    listeners: Vec<TcpListener>,
+    stopping: CancellationToken,
+    ready: CancellationToken,
+) -> Result<Report> {
+    run_on(LocalSpool, config, listeners, stopping, ready).await
+}
+
 /// Runs the service on `listeners` until `stopping` is cancelled, then stores what is left.
 ///
 /// The caller owns the sockets and the stop signal, so tests can use port 0. `ready` is cancelled
 /// once events are accepted.
-pub async fn run(
+pub async fn run_on<E: Engine>(
+    engine: E,
     config: Serve,
     listeners: Vec<TcpListener>,
     stopping: CancellationToken,
@@ -90,7 +103,7 @@ pub async fn run(
     let operators = operators
         .map(|address| bind::bind("--ops-listen", std::slice::from_ref(address)))
         .transpose()?;
-    let settings = spool_settings(&config)?;
+    engine.check(&config)?;
     let target = config.database.target()?;
     let metrics = Arc::new(Metrics::new());
     let removes = retention::policy(&config.retention).removes();
@@ -110,48 +123,43 @@ pub async fn run(
     let drain = Arc::new(DrainRate::new(Instant::now()));
     let tenants = TenantCache::new();
     let (entries, waiting) = flume::bounded(ENTRIES_MAX);
-    let segment_bytes = settings.segment_bytes;
-    let opened = tokio::select! {
-        opened = open_spool(config.spool.spool_dir.clone(), settings, waiting) => opened?,
-        () = stopping.cancelled() => bail!("stopped while the spool was being read"),
+    let Opened {
+        capacity,
+        appender,
+        freed_bytes,
+        lanes,
+        stores,
+        helpers: of_log,
+        finish,
+    } = tokio::select! {
+        opened = engine.open(&config, waiting) => opened?,
+        () = stopping.cancelled() => bail!("stopped while the log was being opened"),
     };
-    let spool = opened.spool;
 
     let fenced_off = Arc::new(AtomicBool::new(false));
-    let streams = opened
-        .readers
-        .iter()
-        .map(spool::deliver::reader::LaneReader::stream);
-    let opening = Arc::new(Opening::new(
-        spool.clone(),
-        streams,
-        Place::here(&config.spool.spool_dir),
-        Arc::clone(&fenced_off),
-    ));
     let mut stages = Tasks::default();
-    let shared = lanes::Shared {
-        target: &target,
-        spool: &spool,
-        opening: &opening,
-        maintainer: &maintainer,
-        drain: &drain,
-        metrics: &metrics,
-        checks: &checks,
+    let leave = CancellationToken::new();
+    let common = Common {
+        place: Place::here(&config.spool.spool_dir),
+        target: target.clone(),
+        limits: Table::ALL.map(|table| batch_limits(&config, table)),
+        maintainer: Arc::clone(&maintainer),
+        drain: Arc::clone(&drain),
+        metrics: Arc::clone(&metrics),
+        checks: Arc::clone(&checks),
+        fenced_off: Arc::clone(&fenced_off),
+        leave: leave.clone(),
     };
-    let limits = |table| batch_limits(&config, table);
-    let Lanes {
-        statuses: lanes,
-        writers,
-    } = shared.start(opened.readers, limits, &mut stages);
-    let committed = commit_on_a_thread(opened.committer)?;
+    let Started { lanes, writers } = common.start(lanes, &mut stages);
+    let committed = append_on_a_thread(appender)?;
     let committing = stages.spawn("the committing thread", async move {
         committed.await.expect("the committing thread panicked");
     });
     let admission = Admission::new(
         MemoryLimit::new(bytes_u32(config.intake.queue_bytes_max)?),
         entries,
-        spool.clone(),
-        segment_bytes,
+        Arc::clone(&capacity),
+        freed_bytes,
         drain,
         shards(config.store.writers),
         fenced_off,
@@ -159,6 +167,9 @@ pub async fn run(
 
     let (stop_directory, directory_stops) = watch::channel(false);
     let mut helpers = Tasks::default();
+    for (name, task) in of_log {
+        helpers.spawn(name, task);
+    }
     let migrated = CancellationToken::new();
     let preparing = prepare_first(
         config.migrate_on_start,
@@ -174,23 +185,25 @@ pub async fn run(
         directory_stops,
     );
     helpers.spawn("the refresh of keys", after(&migrated, refreshing));
-    let sealer = sealer(&config.store, &lanes, &spool, &metrics);
+    let sealer = sealer(&config.store, &lanes, &capacity, &metrics).filter(|_| stores);
     let surveyed = target.clone();
     let maintaining = {
         let (target, maintainer) = (target.clone(), Arc::clone(&maintainer));
         async move { maintainer.run(&target).await }
     };
-    helpers.spawn("the care for partitions", after(&migrated, maintaining));
     let retrying = {
         let target = target.clone();
         async move { quarantine::retry::run(&target, &maintainer).await }
     };
-    helpers.spawn(
-        "the retry of rows that wait for a partition",
-        after(&migrated, retrying),
-    );
+    if stores {
+        helpers.spawn("the care for partitions", after(&migrated, maintaining));
+        helpers.spawn(
+            "the retry of rows that wait for a partition",
+            after(&migrated, retrying),
+        );
+    }
     let policy = retention::policy(&config.retention);
-    if policy.removes() {
+    if stores && policy.removes() {
         let (target, metrics) = (target.clone(), Arc::clone(&metrics));
         let removing =
             async move { accounts::retention::task::run(&target, &policy, &metrics).await };
@@ -212,7 +225,7 @@ pub async fn run(
         false => helpers.spawn("the copy of keys", copying),
     };
     helpers.spawn_once("the announcement", announce(tenants.clone(), ready));
-    helpers.spawn("the watch over the disk", watch_disk(spool.clone()));
+    helpers.spawn("the watch over the disk", watch_disk(Arc::clone(&capacity)));
     let tls = certificate.as_ref().map(Reload::tls);
     if let Some(certificate) = certificate {
         let reloading = certificate.run(Arc::clone(&checks));
@@ -255,7 +268,7 @@ pub async fn run(
     }
     info!(
         address = %bind::addresses(&listeners).context("cannot tell the address of the socket")?,
-        spool = %spool.id(),
+        log = %capacity.id(),
         tls = tls.is_some(),
         "listening"
     );
@@ -267,7 +280,12 @@ pub async fn run(
     let service = HttpService::new(Arc::new(app), port, hosts);
     helpers.spawn_once(
         "the words on a stop",
-        say_what_is_awaited(stopping.clone(), grace, Arc::clone(&metrics), spool.clone()),
+        say_what_is_awaited(
+            stopping.clone(),
+            grace,
+            Arc::clone(&metrics),
+            Arc::clone(&capacity),
+        ),
     );
     let for_operators = match operators {
         None => None,
@@ -307,12 +325,14 @@ pub async fn run(
         }
     }
 
-    // Upstream is gone: the spool syncs what it was given, then the lanes drain.
+    // Upstream is gone: the log syncs what it was given, then the lanes drain, or leave what others
+    // can store.
+    leave.cancel();
     let lanes_end = LanesEnd {
         committing: committing.clone(),
         writers: &writers,
         lanes: &lanes,
-        spool: &spool,
+        log: capacity.as_ref(),
     };
     let in_time = tokio::select! {
         () = stages.join() => true,
@@ -329,13 +349,14 @@ pub async fn run(
     }
     match has_synced {
         // Nothing else touches the files any more.
-        true => reclaim(&spool).await,
+        true => clear_up(finish).await,
         false => error!(
-            "the disk of the spool has not answered within --shutdown-grace: ending without it; what was \
-             not acknowledged as durable may be lost, the rest is stored by the next start"
+            "{} has not answered within --shutdown-grace: ending without it; what was \
+             not acknowledged as durable may be lost, the rest is stored by the next start",
+            capacity.medium()
         ),
     }
-    let report = Report::of(&spool, &lanes, &counts, in_time);
+    let report = Report::of(capacity.as_ref(), &lanes, &counts, in_time);
     info!(
         stored = report.stored,
         spooled = report.spooled,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::accounts::status::{Health, LaneStatus};
-use crate::log::spool::shared::Spool;
+use crate::log::append::Capacity;
 use crate::partitions::seal::pressure::Pressure;
 
 /// A lane with more spooled batches than this lags: one is being stored, one is being gathered, and
@@ -12,12 +12,18 @@ const BATCHES_MAX: u64 = 8;
 
 /// High while a lane is behind, or does not get through to Postgres. `batch_rows` is what
 /// lanes store at a time.
-pub(super) fn of_lanes(lanes: Vec<Arc<LaneStatus>>, spool: Spool, batch_rows: usize) -> Pressure {
+pub(super) fn of_lanes(
+    lanes: Vec<Arc<LaneStatus>>,
+    log: Arc<dyn Capacity>,
+    batch_rows: usize,
+) -> Pressure {
     let rows_max = BATCHES_MAX * batch_rows as u64;
     Pressure::new(move || {
-        let rows = spool.usage().items;
-        rows.iter().any(|&rows| rows > rows_max)
-            || lanes.iter().any(|lane| lane.health() >= Health::Away)
+        lanes.iter().any(|lane| {
+            let stream = lane.stream;
+            lane.health() >= Health::Away
+                || log.usage_of(stream.log, stream.number).items > rows_max
+        })
     })
 }
 
@@ -43,12 +49,13 @@ mod tests {
         let opened = open::<InMemory, RecordResult>(folder.path(), Settings::default(), waiting)
             .expect("a spool");
         let lane = Arc::new(LaneStatus::new(Stream {
-            spool: Uuid::nil(),
+            log: Uuid::nil(),
             lineage: Uuid::nil(),
             number: 0,
+            shard: 0,
             table: Table::Exposures,
         }));
-        let pressure = of_lanes(vec![Arc::clone(&lane)], opened.spool, 10);
+        let pressure = of_lanes(vec![Arc::clone(&lane)], Arc::new(opened.spool), 10);
         lane.set(Health::Away);
         let wait = Duration::from_secs(60);
         assert!(

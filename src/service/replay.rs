@@ -15,22 +15,23 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::lanes::{self, Lanes};
+use super::disk::{append_on_a_thread, clear_up};
+use super::engine::{Opened, open_spool};
+use super::lanes::{Common, Started};
 use super::tasks::Tasks;
-use super::{commit_on_a_thread, reclaim};
 use crate::accounts::board::Board;
 use crate::accounts::ledger::connected_for;
 use crate::accounts::status::Health;
 use crate::accounts::verify::{StreamLedger, read_streams};
-use crate::admission::record::{shard_of, streams, table_of};
+use crate::admission::record::streams;
 use crate::clock;
 use crate::config::replay::Replay;
 use crate::drain_rate::DrainRate;
 use crate::event::table::Table;
 use crate::log::spool;
-use crate::log::spool::deliver::reader::LaneReader;
 use crate::log::spool::recover::open::{Account, account, history, inspect, refuse_in_use};
 use crate::metrics::Metrics;
 use crate::partitions::maintain::PartitionMaintainer;
@@ -39,7 +40,7 @@ use crate::postgres::connect::Target;
 use crate::postgres::migrate::{self, History};
 use crate::postgres::session::Session;
 use crate::writer::gather::BatchLimits;
-use crate::writer::opening::{Opening, Place};
+use crate::writer::opening::Place;
 
 /// Writers of each table. Lanes that have rows in the spool get one in any case.
 const WRITERS: u8 = 1;
@@ -97,9 +98,9 @@ pub async fn run(settings: &Replay, progress: &(dyn Fn(u64) + Sync)) -> Result<V
     }
     let lanes = store(settings, &target, progress).await?;
     let mut replayed = Table::ALL.map(nothing);
-    for lane in &lanes.statuses {
+    for lane in &lanes.lanes {
         let before = found.ledger.iter();
-        let mut before = before.filter(|before| before.number == lane.stream.number);
+        let mut before = before.filter(|before| u16::from(before.number) == lane.stream.number);
         let before = before.next().map(|before| before.totals);
         let (before, after) = (before.unwrap_or_default(), lane.totals());
         let table = &mut replayed[lane.stream.table as usize];
@@ -175,7 +176,7 @@ async fn store(
     settings: &Replay,
     target: &Target,
     progress: &(dyn Fn(u64) + Sync),
-) -> Result<Lanes> {
+) -> Result<Started> {
     let directory = &settings.spool_dir;
     let metrics = Arc::new(Metrics::new());
     let spool_settings = spool::settings::Settings {
@@ -199,37 +200,38 @@ async fn store(
     let maintainer = Arc::new(PartitionMaintainer::new(policy, Arc::clone(&metrics)));
     // The sender is dropped: the log ends after what is on disk.
     let (_, waiting) = flume::bounded(1);
-    let opened = super::build::open_spool(directory.clone(), spool_settings, waiting).await?;
-    let spool = opened.spool;
+    let Opened {
+        capacity,
+        appender,
+        lanes,
+        finish,
+        ..
+    } = open_spool(directory.clone(), spool_settings, waiting).await?;
     let fenced_off = Arc::new(AtomicBool::new(false));
-    let opening = Arc::new(Opening::new(
-        spool.clone(),
-        opened.readers.iter().map(LaneReader::stream),
-        Place::here(directory),
-        Arc::clone(&fenced_off),
-    ));
-    let shared = lanes::Shared {
-        target,
-        spool: &spool,
-        opening: &opening,
-        maintainer: &maintainer,
-        drain: &Arc::new(DrainRate::new(std::time::Instant::now())),
-        metrics: &metrics,
-        checks: &checks,
-    };
-    let mut stages = Tasks::default();
-    let limits = |_| BatchLimits {
+    let limits = BatchLimits {
         rows_max: 20_000,
         bytes_max: 4 << 20,
         flush_after: Duration::ZERO,
         flush_waited_after: Duration::ZERO,
     };
-    let lanes = shared.start(opened.readers, limits, &mut stages);
-    let committed = commit_on_a_thread(opened.committer)?;
+    let common = Common {
+        place: Place::here(directory),
+        target: target.clone(),
+        limits: Table::ALL.map(|_| limits),
+        maintainer,
+        drain: Arc::new(DrainRate::new(std::time::Instant::now())),
+        metrics,
+        checks,
+        fenced_off: Arc::clone(&fenced_off),
+        leave: CancellationToken::new(),
+    };
+    let mut stages = Tasks::default();
+    let lanes = common.start(lanes, &mut stages);
+    let committed = append_on_a_thread(appender)?;
     stages.spawn("the committing thread", async move {
         committed.await.expect("the committing thread panicked");
     });
-    let left = || spool.usage().items.iter().sum::<u64>();
+    let left = || capacity.usage().items;
     let mut patience = Patience::new(left());
     let stuck = loop {
         tokio::select! {
@@ -243,7 +245,7 @@ async fn store(
         }
     };
     stages.abort(super::END_LIMIT).await;
-    reclaim(&spool).await;
+    clear_up(finish).await;
     let (shown, rest) = (directory.display(), left());
     if let Some(fault) = stages.faults().into_iter().next() {
         bail!("{fault}; {rest} rows are left in {shown}");
@@ -258,7 +260,7 @@ async fn store(
              run this command again once that is mended"
         );
     }
-    let lost = spool.usage().lost;
+    let lost = capacity.usage().lost;
     ensure!(
         lost == 0,
         "all that can be read is stored, and {lost} rows that were accepted are not there: files of {shown} \
@@ -282,18 +284,18 @@ impl Patience {
     }
 
     /// The lane that nothing can be expected of any more.
-    fn ends(&mut self, left: u64, lanes: &Lanes) -> Option<String> {
+    fn ends(&mut self, left: u64, lanes: &Started) -> Option<String> {
         if left != self.left {
             *self = Self::new(left);
         }
         let silence = self.since.elapsed();
-        let running = lanes.writers.iter().zip(&lanes.statuses);
+        let running = lanes.writers.iter().zip(&lanes.lanes);
         let mut running = running.filter(|(writer, _)| !writer.is_finished());
         let (_, lane) = running.find(|(_, lane)| match lane.health() {
             Health::Fault | Health::Undecided => silence > STUCK_MAX,
             Health::Good | Health::SettingAside | Health::Away => silence > SILENCE_MAX,
         })?;
-        let number = lane.stream.number;
-        Some(format!("{} lane {}", table_of(number), shard_of(number)))
+        let stream = lane.stream;
+        Some(format!("{} lane {}", stream.table, stream.shard))
     }
 }

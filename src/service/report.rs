@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::tasks::Fault;
 use crate::accounts::ledger::Totals;
 use crate::accounts::status::LaneStatus;
-use crate::log::spool::shared::Spool;
+use crate::log::append::Capacity;
 use crate::metrics::Metrics;
 
 /// What a stopped service leaves behind, as one line of JSON for programs.
@@ -39,23 +39,23 @@ pub struct Report {
 
 impl Report {
     pub(super) fn of(
-        spool: &Spool,
+        log: &dyn Capacity,
         lanes: &[Arc<LaneStatus>],
         metrics: &Metrics,
         in_time: bool,
     ) -> Self {
-        let fill = spool.usage();
+        let fill = log.usage();
         let totals = |part: fn(&Totals) -> u64| -> u64 {
             let parts = lanes.iter().map(|lane| part(&lane.totals()));
             parts.fold(0, u64::saturating_add)
         };
         Self {
-            accepted: fill.accepted.iter().sum(),
+            accepted: fill.accepted,
             inherited: lanes.iter().map(|lane| lane.totals().inherited).sum(),
             stored: totals(|totals| totals.stored),
             duplicates: totals(|totals| totals.duplicates),
             quarantined: totals(|totals| totals.quarantined),
-            spooled: fill.items.iter().sum(),
+            spooled: fill.items,
             lost: fill.lost,
             refused: metrics.refused_for_room() + fill.refused,
             in_time,

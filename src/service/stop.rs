@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::accounts::status::LaneStatus;
-use crate::log::spool::shared::Spool;
+use crate::log::append::Capacity;
 use crate::metrics::Metrics;
 
 /// When a slow stop first logs what it waits for, and how often after that.
@@ -23,7 +23,7 @@ pub(super) struct LanesEnd<'s> {
     pub(super) committing: AbortHandle,
     pub(super) writers: &'s [AbortHandle],
     pub(super) lanes: &'s [Arc<LaneStatus>],
-    pub(super) spool: &'s Spool,
+    pub(super) log: &'s dyn Capacity,
 }
 
 impl LanesEnd<'_> {
@@ -37,7 +37,7 @@ impl LanesEnd<'_> {
                 .zip(self.lanes)
                 .filter(|(writer, _)| !writer.is_finished());
             if self.committing.is_finished()
-                && self.spool.usage().items.iter().sum::<u64>() == 0
+                && self.log.usage().items == 0
                 && left.all(|(_, lane)| !lane.was_reached())
             {
                 return;
@@ -52,14 +52,14 @@ pub(super) async fn say_what_is_awaited(
     stopping: CancellationToken,
     grace: Duration,
     metrics: Arc<Metrics>,
-    spool: Spool,
+    log: Arc<dyn Capacity>,
 ) {
     stopping.cancelled().await;
     let started = Instant::now();
     tokio::time::sleep(SAY_FIRST).await;
     loop {
         let connections = metrics.connections.get();
-        let spooled: u64 = spool.usage().items.iter().sum();
+        let spooled = log.usage().items;
         let left = grace.saturating_sub(started.elapsed()).as_secs();
         let what = match (connections > 0, spooled > 0) {
             (true, true) => "open requests, and for Postgres to take what is spooled",

@@ -9,7 +9,7 @@
 use uuid::Uuid;
 
 use crate::accounts::ledger::Mark;
-use crate::log::spool::recover::openings::{History, Vouched};
+use crate::log::read::Proof;
 
 /// An opening that has taken over its ledger rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,20 +68,21 @@ pub(crate) struct TakenOver {
     pub(crate) passed: Option<u64>,
 }
 
-/// Takes over a ledger row: how much of its watermark is true of this directory.
+/// Takes over a ledger row: how much of its watermark is true of this log.
 ///
-/// `passed` is the number of the stream's items that are no longer in the directory.
-pub(crate) fn take_over(row: Mark, history: &History, stream: u8, passed: u64) -> TakenOver {
-    match history.vouched(row.opening, row.watermark) {
-        Vouched::UpToWatermark => TakenOver {
-            watermark: row.watermark,
+/// `proof` is what the log says of the watermark; `passed` is the number of the stream's items that
+/// are no longer in it.
+pub(crate) fn take_over(watermark: u64, proof: Proof, passed: u64) -> TakenOver {
+    match proof {
+        Proof::UpToWatermark => TakenOver {
+            watermark,
             passed: None,
         },
-        Vouched::UpTo { sequence, accepted } => TakenOver {
+        Proof::UpTo { sequence, accepted } => TakenOver {
             watermark: sequence,
-            passed: accepted.get(usize::from(stream)).copied(),
+            passed: accepted,
         },
-        Vouched::Nothing => TakenOver {
+        Proof::Nothing => TakenOver {
             watermark: 0,
             passed: Some(passed),
         },

@@ -181,18 +181,18 @@ pub enum Error {
     /// The ledger row has changed since it was read. Reading it again shows why.
     #[error("the ledger was changed since it was read")]
     Moved,
-    /// A later opening of this spool holds the ledger rows.
-    #[error("fenced off by a later opening of this spool")]
+    /// A later opening of this log holds the ledger rows.
+    #[error("fenced off by a later opening of this log")]
     Fenced(Option<Holder>),
     /// The payload of a record on disk is not rows.
-    #[error("cannot read the rows of record {sequence} back from the spool")]
+    #[error("cannot read the rows of record {sequence} back from the log")]
     Unreadable {
         sequence: u64,
         /// What is wrong with it.
         source: crate::event::row::rows::NotRows,
     },
     /// A record holds other rows than its header counts.
-    #[error("record {sequence} of the spool counts {items} rows and holds {rows}")]
+    #[error("record {sequence} of the log counts {items} rows and holds {rows}")]
     Miscounted {
         sequence: u64,
         /// Rows according to its header.
@@ -200,9 +200,9 @@ pub enum Error {
         /// Rows in its payload.
         rows: usize,
     },
-    /// The spool cannot be read.
-    #[error("cannot read the spool")]
-    Spool(#[source] anyhow::Error),
+    /// The log cannot be read.
+    #[error("cannot read the log")]
+    Log(#[source] anyhow::Error),
 }
 
 impl Error {
@@ -216,7 +216,7 @@ impl Error {
             | Error::Fenced(_)
             | Error::Unreadable { .. }
             | Error::Miscounted { .. }
-            | Error::Spool(_)
+            | Error::Log(_)
             | Error::EveryRow { .. } => ErrorKind::Fault,
             Error::Undecided { .. } => ErrorKind::Undecided,
             Error::LeftOut { .. } => ErrorKind::RejectedRow(RejectedRow::default()),

@@ -15,8 +15,8 @@ use crate::admission::record::{Delivered, InMemory};
 use crate::event::result::RecordResult;
 use crate::event::row::rows::Rows;
 use crate::event::table::Table;
+use crate::log::read::{Next, Read as ReadLog};
 use crate::log::record;
-use crate::log::spool::deliver::reader::{LaneReader, Next};
 use crate::writer::error::Error;
 
 /// When a batch is large or old enough to be stored.
@@ -33,26 +33,28 @@ pub struct BatchLimits {
 }
 
 /// The records of a lane.
-pub type Records = LaneReader<InMemory, RecordResult>;
+pub trait Records: ReadLog<InMemory, RecordResult> {}
 
-/// A lane's records, from memory or from disk.
-pub(crate) struct Source {
-    reader: Reader,
-    /// Records that were read from disk and are not in a batch yet.
+impl<L: ReadLog<InMemory, RecordResult>> Records for L {}
+
+/// A lane's records, as they come or fetched.
+pub(crate) struct Source<L> {
+    reader: Reader<L>,
+    /// Records that were fetched and are not in a batch yet.
     read: VecDeque<Delivered>,
 }
 
-/// The lane's reader, which a blocking thread owns while it reads from disk.
-enum Reader {
-    Here(Box<Records>),
-    Away(JoinHandle<(Box<Records>, Read)>),
+/// The lane's reader, which a blocking thread owns while it fetches.
+enum Reader<L> {
+    Here(Box<L>),
+    Away(JoinHandle<(Box<L>, Fetched)>),
     /// A record came that this program cannot read. Nothing comes after it.
     Stuck,
 }
 
-type Read = anyhow::Result<Vec<FromLog>>;
+type Fetched = anyhow::Result<Vec<FromLog>>;
 
-/// A record as the log delivers it: without parsed rows if it was read from disk.
+/// A record as the log delivers it: without parsed rows if it was not in memory.
 type FromLog = record::Delivered<Option<InMemory>, RecordResult>;
 
 /// The records of the next batch.
@@ -66,8 +68,8 @@ pub(crate) struct Gathered {
     is_waited_for: bool,
 }
 
-impl Source {
-    pub(crate) fn new(records: Records) -> Self {
+impl<L: Records> Source<L> {
+    pub(crate) fn new(records: L) -> Self {
         Self {
             reader: Reader::Here(Box::new(records)),
             read: VecDeque::new(),
@@ -75,14 +77,14 @@ impl Source {
     }
 
     /// The lane's reader. It is always here before anything was read.
-    pub(crate) fn reader(&mut self) -> Option<&mut Records> {
+    pub(crate) fn reader(&mut self) -> Option<&mut L> {
         match &mut self.reader {
             Reader::Here(records) => Some(records),
             Reader::Away(_) | Reader::Stuck => None,
         }
     }
 
-    /// Leaves all records in the spool and returns when the log ends. A request that waits for a
+    /// Leaves all records in the log and returns when the log ends. A request that waits for a
     /// result learns at once that there is none.
     pub(crate) async fn abandon(self) {
         let records = match self.reader {
@@ -117,14 +119,14 @@ impl Source {
                     let record = self.readable(spooled)?;
                     gathered.push(record, limits);
                 }
-                Next::OnDisk => self.read_from_disk(limits.bytes_max),
+                Next::Fetch => self.fetch(limits.bytes_max),
                 Next::Empty => records.wait().await,
                 Next::Ended => return Ok(false),
             },
             Reader::Away(reading) => {
-                let (records, read) = reading.await.expect("reading does not panic");
+                let (records, fetched) = reading.await.expect("reading does not panic");
                 self.reader = Reader::Here(records);
-                for spooled in read.map_err(Error::Spool)? {
+                for spooled in fetched.map_err(Error::Log)? {
                     let record = self.readable(spooled)?;
                     self.read.push_back(record);
                 }
@@ -134,19 +136,18 @@ impl Source {
         Ok(true)
     }
 
-    /// Reads records that did not fit into memory, or that an earlier process wrote, on a thread
-    /// that may block.
-    fn read_from_disk(&mut self, bytes_max: usize) {
+    /// Fetches records that are not in memory, on a thread that may block.
+    fn fetch(&mut self, bytes_max: usize) {
         if let Reader::Here(mut records) = std::mem::replace(&mut self.reader, Reader::Stuck) {
             let span = Span::current();
             self.reader = Reader::Away(tokio::task::spawn_blocking(move || {
-                let read = span.in_scope(|| records.read_from_disk(bytes_max));
-                (records, read)
+                let fetched = span.in_scope(|| records.fetch(bytes_max));
+                (records, fetched)
             }));
         }
     }
 
-    /// Parses the rows of a record that was read from disk.
+    /// Parses the rows of a record that was not in memory.
     fn readable(&mut self, record: FromLog) -> Result<Delivered, Error> {
         let sequence = record.sequence;
         let memory = match record.memory {

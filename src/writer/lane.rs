@@ -13,6 +13,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
 use tracing::{Span, error, error_span};
 
 use super::gather::{BatchLimits, Gathered, Records, Source};
@@ -21,10 +22,9 @@ use super::opening::Opening;
 use crate::accounts::board::Board;
 use crate::accounts::ledger::{Holder, Stream};
 use crate::accounts::status::{Health, LaneStatus};
-use crate::admission::record::shard_of;
 use crate::backoff::Backoff;
 use crate::drain_rate::DrainRate;
-use crate::log::spool::shared::Spool;
+use crate::log::read::Acknowledge;
 use crate::metrics::Metrics;
 use crate::partitions::maintain::PartitionMaintainer;
 use crate::postgres::connect::Target;
@@ -45,7 +45,7 @@ pub struct Writer {
     /// Creates partitions.
     pub maintainer: Arc<PartitionMaintainer>,
     /// Receives the acks.
-    pub spool: Spool,
+    pub log: Arc<dyn Acknowledge>,
     /// Measures the drain rate.
     pub drain: Arc<DrainRate>,
     /// Counts batches, rows and errors.
@@ -54,42 +54,62 @@ pub struct Writer {
     pub status: Arc<LaneStatus>,
     /// Checks each connection before anything is written through it.
     pub checks: Arc<Board>,
+    /// Ends the lane after its batch, before the log ends.
+    pub leave: CancellationToken,
 }
 
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), BACKOFF_MAX);
 
+/// The span of a lane, which all its log lines carry. Of the highest level, so that a filter that
+/// lets a line pass lets its span pass, too.
+pub(crate) fn span_of(stream: &Stream) -> Span {
+    let Stream { table, shard, .. } = stream;
+    error_span!("lane", %table, shard)
+}
+
 /// A later opening holds the ledger rows.
 struct FencedOff(Option<Holder>);
 
 impl Writer {
-    /// The span of the lane, which all its log lines carry. Of the highest level, so that a filter
-    /// that lets a line pass lets its span pass, too.
+    /// The span of the lane: see [`span_of`].
     pub fn span(&self) -> Span {
-        let shard = shard_of(self.stream.number);
-        error_span!("lane", table = %self.stream.table, shard)
+        span_of(&self.stream)
     }
 
-    /// Stores records until the log ends or a later opening fences this one.
-    pub async fn run(self, records: Records) {
+    /// Stores records until the log ends, this process is to leave the stream, or a later opening
+    /// fences this one.
+    pub async fn run(self, records: impl Records) {
         let mut source = Source::new(records);
         let fenced = tokio::select! {
             biased;
             worked = self.work(&mut source) => worked.err(),
             () = self.opening.fenced() => Some(FencedOff(None)),
         };
-        if let Some(FencedOff(by)) = fenced {
-            self.opening.fence(by).await;
-            self.status.set(Health::Fault);
-            self.status.is_storing(false);
-            source.abandon().await;
+        match fenced {
+            None if !self.leave.is_cancelled() => return,
+            None => {}
+            Some(FencedOff(by)) => self.opening.fence(by).await,
         }
+        match self.log.is_shared() {
+            // The stream goes on elsewhere.
+            true => self.status.reset(),
+            false => {
+                self.status.set(Health::Fault);
+                self.status.is_storing(false);
+            }
+        }
+        source.abandon().await;
     }
 
     /// While one batch is stored the next one is gathered and sorted, so that Postgres does not
     /// wait between two batches.
-    async fn work(&self, source: &mut Source) -> Result<(), FencedOff> {
-        let mut connection = self.resume(source).await?;
+    async fn work(&self, source: &mut Source<impl Records>) -> Result<(), FencedOff> {
+        let mut connection = tokio::select! {
+            biased;
+            () = self.leave.cancelled() => return Ok(()),
+            connection = self.resume(source) => connection?,
+        };
         let mut gathered = Gathered::default();
         let mut next = None;
         loop {
@@ -97,7 +117,11 @@ impl Writer {
                 Some(batch) => batch,
                 None => {
                     let gathering = self.gather(source, &mut gathered);
-                    self.ping_while(gathering, &mut connection).await?;
+                    tokio::select! {
+                        biased;
+                        () = self.leave.cancelled() => return Ok(()),
+                        gathered = self.ping_while(gathering, &mut connection) => gathered?,
+                    }
                     match gathered.batch(self.stream.table) {
                         Some(batch) => batch,
                         None => return Ok(()),
@@ -115,6 +139,9 @@ impl Writer {
                     }
                 }
             };
+            if self.leave.is_cancelled() {
+                return Ok(());
+            }
             if let Some(batch) = undecided {
                 // The rows that follow decide whether its rows or the table are at fault.
                 if let Some(behind) = next.take() {
@@ -132,7 +159,7 @@ impl Writer {
     }
 
     /// Gathers until the batch is full or due, or the log has ended.
-    async fn gather(&self, source: &mut Source, gathered: &mut Gathered) {
+    async fn gather(&self, source: &mut Source<impl Records>, gathered: &mut Gathered) {
         while !gathered.is_full(&self.limits) {
             let due = gathered.due;
             let step = self.step(source, gathered);
@@ -148,12 +175,12 @@ impl Writer {
     }
 
     /// Gathers until the batch is full or the log has ended. Cancel safe.
-    async fn fill(&self, source: &mut Source, gathered: &mut Gathered) {
+    async fn fill(&self, source: &mut Source<impl Records>, gathered: &mut Gathered) {
         while !gathered.is_full(&self.limits) && self.step(source, gathered).await {}
     }
 
     /// Takes a record, or waits for one. `false`: the log has ended.
-    async fn step(&self, source: &mut Source, gathered: &mut Gathered) -> bool {
+    async fn step(&self, source: &mut Source<impl Records>, gathered: &mut Gathered) -> bool {
         match source.step(gathered, &self.limits).await {
             Ok(more) => more,
             Err(error @ (Error::Unreadable { .. } | Error::Miscounted { .. })) => {

@@ -102,10 +102,10 @@ impl LedgerEntry<'_> {
         client: &Client,
         statement: &Statement,
     ) -> Result<Option<Totals>, Error> {
-        let number = i16::from(self.stream.number);
+        let number = self.stream.column();
         let seen = sequence(self.claim.seen);
         let parameters: [&(dyn ToSql + Sync); 13] = [
-            &self.stream.spool,
+            &self.stream.log,
             &self.stream.lineage,
             &number,
             &self.claim.opening,

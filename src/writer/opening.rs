@@ -1,8 +1,10 @@
-//! This process's hold on the ledger rows of its spool.
+//! This process's hold on ledger rows: of all streams of its spool, or of one stream of a log that
+//! others read as well.
 //!
-//! Invariant: no record of any stream is read before this opening has taken over all ledger rows of
-//! the spool, in one transaction. From then on no earlier opening can enter a batch. A later
-//! opening fences this one: then all lanes stop, and the records stay in the spool.
+//! Invariant: no record of a stream is read before this opening has taken over its ledger row, and
+//! those of the other streams that it holds, in one transaction. From then on no earlier opening can
+//! enter a batch. A later opening fences this one: then its lanes stop, and the records stay in the
+//! log.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,21 +15,20 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
-use crate::admission::record::table_of;
-use crate::log::spool::shared::Spool;
+use crate::log::read::Acknowledge;
 
 use super::decision;
 use super::decision::TakenOver;
 use super::ledger::sequence;
 use super::transaction::{BEGIN, STATEMENT_LIMIT};
-use crate::accounts::ledger::Holder;
-use crate::accounts::ledger::Mark;
+use crate::accounts::ledger::{Holder, Mark, column};
+use crate::event::table::Table;
 use crate::postgres::error::{Error, limited};
 
 const HOLD: &str = "
     INSERT INTO ingest_holders AS holder
-        (instance_id, lineage, epoch, opening, host, pid, directory)
-    VALUES ($1, $2, $3::bigint + 1, $4, $5, $6, $7)
+        (instance_id, lineage, epoch, opening, host, pid, directory, is_shared)
+    VALUES ($1, $2, $3::bigint + 1, $4, $5, $6, $7, $8)
         ON CONFLICT (instance_id, lineage) DO UPDATE
        SET epoch = greatest(holder.epoch, $3::bigint) + 1,
            opening = excluded.opening,
@@ -44,11 +45,12 @@ const MAKE: &str = "
         ON CONFLICT DO NOTHING";
 
 /// Locks the rows. An earlier opening's open transaction that has entered a batch ends first; a
-/// later one finds the new opening and enters nothing.
+/// later one finds the new opening and enters nothing. Of a log that is not shared all rows, also
+/// those of streams that are not in use any more.
 const FIND: &str = "
     SELECT stream, settled, opening, epoch
       FROM ingest_ledger
-     WHERE instance_id = $1 AND lineage = $2
+     WHERE instance_id = $1 AND lineage = $2 AND stream = ANY (coalesce($3, ARRAY[stream]))
      ORDER BY stream
        FOR UPDATE";
 
@@ -67,11 +69,11 @@ const TAKE: &str = "
         AS taken (stream, settled, passed, inherited)
      WHERE mine.instance_id = $1 AND mine.lineage = $2 AND mine.stream = taken.stream";
 
-/// The take-over that all lanes of a process share.
+/// The take-over that the lanes of these streams share.
 #[derive(Debug)]
 pub struct Opening {
-    spool: Spool,
-    streams: Vec<u8>,
+    log: Arc<dyn Acknowledge>,
+    streams: Vec<(u16, Table)>,
     place: Place,
     held: Mutex<Option<Arc<Held>>>,
     fenced: CancellationToken,
@@ -103,24 +105,17 @@ pub(crate) struct FoundStream {
 }
 
 impl Opening {
-    /// The hold of a spool that was just opened, for these streams.
+    /// The hold of these streams of a log, each once.
     ///
-    /// `closed` is set when a later opening takes the rows: then no more events are accepted.
+    /// `closed` is set when a later opening takes the rows.
     pub fn new(
-        spool: Spool,
-        streams: impl IntoIterator<Item = u8>,
+        log: Arc<dyn Acknowledge>,
+        streams: Vec<(u16, Table)>,
         place: Place,
         closed: Arc<AtomicBool>,
     ) -> Self {
-        let mut streams: Vec<u8> = streams.into_iter().collect();
-        // A fork's inherited counts belong to its ledger rows, even for a stream that is not in use
-        // now.
-        let inherits = |number: &u8| spool.history().inherited(*number) > 0;
-        streams.extend((0..u8::MAX).filter(inherits));
-        streams.sort_unstable();
-        streams.dedup();
         Self {
-            spool,
+            log,
             streams,
             place,
             held: Mutex::default(),
@@ -138,6 +133,13 @@ impl Opening {
     pub(crate) async fn fence(&self, by: Option<Holder>) {
         let held = self.held.lock().await;
         if self.closed.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        if self.log.is_shared() {
+            info!(
+                "another writer stores the events of this stream now, or the database was restored"
+            );
+            self.fenced.cancel();
             return;
         }
         let place = &self.place;
@@ -176,12 +178,12 @@ impl Opening {
         let taken = Arc::new(taken);
         match again {
             None => {
-                info!(epoch = taken.me.epoch, opening = %taken.me.id, "holds the ledger's rows of its spool")
+                info!(epoch = taken.me.epoch, opening = %taken.me.id, "holds the ledger's rows of its log")
             }
             Some(_) => warn!(
                 epoch = taken.me.epoch,
                 "the ledger is older than it was: was the database restored from a backup? Events that \
-                 were stored since then and have left the spool are lost; `recsys-ingest verify` counts them"
+                 were stored since then and have left the log are lost; `recsys-ingest verify` counts them"
             ),
         }
         *held = Some(Arc::clone(&taken));
@@ -193,9 +195,8 @@ impl Opening {
         client: &Client,
         again: Option<u64>,
     ) -> Result<Held, tokio_postgres::Error> {
-        let history = self.spool.history();
-        let (spool_id, lineage) = (self.spool.id(), history.lineage());
-        let id = history.opening();
+        let log = &self.log;
+        let (log_id, lineage, id) = (log.id(), log.lineage(), log.opening());
         let Place {
             host,
             pid,
@@ -208,25 +209,35 @@ impl Opening {
         let row = client
             .query_one(
                 HOLD,
-                &[&spool_id, &lineage, &last, &id, &host, &pid, &directory],
+                &[
+                    &log_id,
+                    &lineage,
+                    &last,
+                    &id,
+                    &host,
+                    &pid,
+                    &directory,
+                    &log.is_shared(),
+                ],
             )
             .await?;
         let (epoch, since): (i64, String) = (row.get(0), row.get(1));
         let inherited_by = |&number: &i16| {
-            let number = u8::try_from(number).unwrap_or(u8::MAX);
-            sequence(history.inherited(number))
+            let number = u16::try_from(number).unwrap_or(u16::MAX);
+            sequence(log.inherited(number))
         };
-        let numbers: Vec<i16> = self.streams.iter().map(|&number| number.into()).collect();
+        let numbers: Vec<i16> = self.streams.iter().map(|&(at, _)| column(at)).collect();
         let tables: Vec<&str> = self
             .streams
             .iter()
-            .map(|&number| table_of(number).as_str())
+            .map(|(_, table)| table.as_str())
             .collect();
         let inherited: Vec<i64> = numbers.iter().map(inherited_by).collect();
         client
-            .execute(MAKE, &[&spool_id, &lineage, &numbers, &tables, &inherited])
+            .execute(MAKE, &[&log_id, &lineage, &numbers, &tables, &inherited])
             .await?;
-        let rows = client.query(FIND, &[&spool_id, &lineage]).await?;
+        let mine = log.is_shared().then_some(&numbers);
+        let rows = client.query(FIND, &[&log_id, &lineage, &mine]).await?;
         let streams: Vec<FoundStream> = rows.iter().map(|row| self.find(row)).collect();
         let numbers: Vec<i16> = streams.iter().map(|found| found.stream).collect();
         let watermarks: Vec<i64> = streams
@@ -244,7 +255,7 @@ impl Opening {
             .execute(
                 TAKE,
                 &[
-                    &spool_id, &lineage, &id, &epoch, &numbers, &watermarks, &passed, &inherited,
+                    &log_id, &lineage, &id, &epoch, &numbers, &watermarks, &passed, &inherited,
                 ],
             )
             .await?;
@@ -272,21 +283,22 @@ impl Opening {
             opening: row.get::<_, Option<Uuid>>(2),
             epoch: number(3),
         };
-        let at = u8::try_from(stream).unwrap_or(u8::MAX);
+        let at = u16::try_from(stream).unwrap_or(u16::MAX);
+        let proof = self.log.proof(at, mark.opening, mark.watermark);
         FoundStream {
             stream,
             watermark: mark.watermark,
-            taken: decision::take_over(mark, self.spool.history(), at, self.spool.passed(at)),
+            taken: decision::take_over(mark.watermark, proof, self.log.passed(at)),
         }
     }
 }
 
 impl Held {
     /// What the take-over found in a stream's ledger row.
-    pub(crate) fn found(&self, stream: u8) -> Option<FoundStream> {
+    pub(crate) fn found(&self, stream: u16) -> Option<FoundStream> {
         let mut streams = self.streams.iter();
         streams
-            .find(|found| found.stream == i16::from(stream))
+            .find(|found| found.stream == column(stream))
             .copied()
     }
 }

@@ -77,6 +77,7 @@ async fn a_commit_that_takes_too_long_is_answered_with_the_level_that_was_reache
     assert_eq!(reply.status, 202, "{}", reply.text);
     assert_ne!(reply.json["ack"], "committed");
     assert_eq!(reply.header("x-ingest-ack"), reply.json["ack"]);
+    assert_eq!(reply.json["ack_reason"], "commit_timeout");
     assert_eq!(reply.json["committed"], Value::Null);
     blocker.batch_execute("ROLLBACK").await.unwrap();
     eventually("the event", async || {

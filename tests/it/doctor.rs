@@ -151,9 +151,9 @@ const CASES: [Case; 14] = [
         &["exposure_events_default", "recsys-ingest adopt --lean"],
     ),
     (
-        "DELETE FROM ingest_schema_history WHERE version = 14",
+        "DELETE FROM ingest_schema_history WHERE version = 15",
         "schema_behind",
-        &["V14", "recsys-ingest migrate"],
+        &["V15", "recsys-ingest migrate"],
     ),
 ];
 
@@ -398,7 +398,7 @@ async fn migrate_says_what_is_missing_what_it_would_run_and_that_there_is_nothin
     let (code, out, _) = run(&["--status"]);
     assert_eq!(code, 1);
     assert!(
-        out.contains("V1__suite_schema\tmissing\n") && out.contains("14 missing"),
+        out.contains("V1__suite_schema\tmissing\n") && out.contains("15 missing"),
         "{out}"
     );
     let (code, sql, err) = run(&["--dry-run"]);
@@ -417,24 +417,24 @@ async fn migrate_says_what_is_missing_what_it_would_run_and_that_there_is_nothin
     let (code, out, _) = run(&[]);
     assert_eq!(code, 0);
     assert!(
-        out.starts_with("14 migrations ran: V1__suite_schema, "),
+        out.starts_with("15 migrations ran: V1__suite_schema, "),
         "{out}"
     );
     for arguments in [&[][..], &["--status"], &["--dry-run"]] {
         let (code, out, _) = run(arguments);
         assert_eq!(code, 0);
         assert!(
-            out.ends_with("nothing to do: the schema is up to date (V14__ranks_from_one)\n"),
+            out.ends_with("nothing to do: the schema is up to date (V15__leases)\n"),
             "{out}"
         );
     }
     database
-        .execute("DELETE FROM ingest_schema_history WHERE version = 14")
+        .execute("DELETE FROM ingest_schema_history WHERE version = 15")
         .await;
     let (code, out, _) = run(&["--status"]);
     assert_eq!(code, 1);
     assert!(
-        out.contains("V13__erasure\tapplied\nV14__ranks_from_one\tmissing\n1 missing"),
+        out.contains("V14__ranks_from_one\tapplied\nV15__leases\tmissing\n1 missing"),
         "{out}"
     );
 }

@@ -83,6 +83,7 @@ mod schema;
 mod sealing;
 mod segment;
 mod settings;
+mod shared_log;
 mod ship;
 mod shutdown;
 mod signals;

@@ -100,6 +100,18 @@ impl Environment {
         })
     }
 
+    /// Has the service use Kafka as its log, with topics of its own.
+    pub fn use_kafka(&mut self, brokers: &str) {
+        let prefix = format!("compare-{}", Uuid::now_v7());
+        let ours = [
+            ("--log", "kafka"),
+            ("--kafka-brokers", brokers),
+            ("--kafka-topic-prefix", &prefix),
+        ];
+        let ours = ours.map(|(name, value)| format!("{name}={value}"));
+        self.arguments.extend(ours);
+    }
+
     /// Starts the service, with an empty spool; one that runs is ended.
     pub async fn start_service(&mut self, more: &[&str]) -> anyhow::Result<()> {
         self.service = None;

@@ -160,6 +160,9 @@ async fn load_all(
         };
         return growth.run().await;
     }
+    if let Some(brokers) = &options.kafka_brokers {
+        environment.use_kafka(brokers);
+    }
     environment.start_service(&[]).await?;
     let Some(program) = &options.baseline else {
         return rounds::run(environment, options, day_us, progress, sections).await;

@@ -21,7 +21,8 @@ const ROWS_MAX: i64 = 1_000;
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Spools that nothing was stored from, and that were not opened, since parameter 2. Parameter 1 is
-/// the nil instance. Rows of a table that this version does not know (3 has those that it knows)
+/// the nil instance. A log that several read, such as a topic, is never dead: without its rows it
+/// would be read from its beginning again. Rows of a table that this version does not know (3 has those that it knows)
 /// have no place among the sums.
 pub(super) const DEAD_SPOOLS: &str = "
     SELECT entered.instance_id, entered.lineage
@@ -30,7 +31,8 @@ pub(super) const DEAD_SPOOLS: &str = "
      WHERE entered.instance_id <> $1
      GROUP BY 1, 2
     HAVING greatest(max(entered.updated_at), max(holder.since)) < $2
-       AND bool_and(entered.table_name = ANY ($3))";
+       AND bool_and(entered.table_name = ANY ($3))
+       AND NOT coalesce(bool_or(holder.is_shared), false)";
 
 /// Of a log entry: it is from before parameter 1, and its partition is gone.
 pub(super) const OLD_LOG: &str = "entry.at < $1

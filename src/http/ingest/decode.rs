@@ -190,7 +190,7 @@ fn decode_with(
         None => None,
     };
     let rows = RowLimits {
-        bytes_max: app.admission.spool().payload_bytes_max(),
+        bytes_max: app.admission.log().payload_bytes_max(),
         rows_max: limits.events_max,
         memory: scratch,
     };

@@ -175,14 +175,14 @@ pub(crate) async fn collect(
     } else {
         let rows = decoded.rows.len();
         let handed_over = hand_over(app, &admission, decoded.rows, reservation, ack).await;
-        let (reached, result) =
-            handed_over.inspect_err(|_| app.rate_limits.give_back(&charges, cost))?;
+        let reached = handed_over.inspect_err(|_| app.rate_limits.give_back(&charges, cost))?;
         // Counts rows, as all later stages do: a list that came in several lines is one row, an
         // event of several items is several.
         app.metrics.count(table, EventOutcome::Accepted, rows);
-        answer.ack = reached.as_str();
+        answer.ack = reached.ack.as_str();
+        answer.ack_reason = reached.reason;
         answer.accepted = valid;
-        result
+        reached.result
     };
     if let Some(result) = &result {
         row_index.settle(result, words, &mut answer, &mut room);

@@ -17,6 +17,12 @@ pub struct Answer {
     /// The level that was reached: `received`, `durable` or `committed`; with `?validate=true`: `none`.
     #[schema(example = "committed")]
     pub ack: &'static str,
+    /// Why that is `durable` where `committed` was asked for: `commit_timeout`, the COMMIT or the
+    /// writer's word of it is too late for this response; `no_result`, the instance stops, or another
+    /// one stores the events. They are stored in any case.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "commit_timeout")]
+    pub ack_reason: Option<&'static str>,
     /// Events that are valid and were accepted.
     #[schema(example = 98)]
     pub accepted: usize,

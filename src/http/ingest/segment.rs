@@ -305,15 +305,16 @@ impl HandedPart {
         answer: &mut Answer,
         room: &mut Room,
     ) -> Result<(), Problem> {
-        let (reached, result) = self.handed.wait(app).await?;
+        let reached = self.handed.wait(app).await?;
         app.metrics
             .count(self.table, EventOutcome::Accepted, self.rows);
         answer.accepted += self.row_index.events();
         // The lowest level of the two tables' is that of the answer.
-        if reached != ack {
-            answer.ack = reached.as_str();
+        if reached.ack != ack {
+            answer.ack = reached.ack.as_str();
+            answer.ack_reason = reached.reason;
         }
-        if let Some(result) = &result {
+        if let Some(result) = &reached.result {
             let mut part = Answer::default();
             self.row_index.settle(result, words, &mut part, room);
             answer.add_results(part);

@@ -27,9 +27,35 @@ pub(super) async fn hand_over(
     rows: Rows,
     reservation: Reservation,
     ack: Ack,
-) -> Result<(Ack, Option<RecordResult>), Problem> {
+) -> Result<Reached, Problem> {
     let handed = HandedOver::submit(admission, rows, reservation, ack);
     handed.map_err(|reason| full(app, reason))?.wait(app).await
+}
+
+/// How far rows have come when their response is due.
+#[derive(Debug)]
+pub(super) struct Reached {
+    pub(super) ack: Ack,
+    /// Why it is not committed, though that was asked for.
+    pub(super) reason: Option<&'static str>,
+    /// What became of the rows, if that is known.
+    pub(super) result: Option<RecordResult>,
+}
+
+/// The COMMIT, or the writer's word of it, is too late for the response.
+const COMMIT_TIMEOUT: &str = "commit_timeout";
+
+/// The lane gave the rows up before it could tell: the service stops, or another one stores them.
+const NO_RESULT: &str = "no_result";
+
+impl Reached {
+    fn without_result(ack: Ack, reason: Option<&'static str>) -> Self {
+        Self {
+            ack,
+            reason,
+            result: None,
+        }
+    }
 }
 
 /// Rows that were handed over.
@@ -57,10 +83,10 @@ impl HandedOver {
 
     /// Waits until the level is reached, or the highest level below it that is in time. Returns the
     /// level reached.
-    pub(super) async fn wait(self, app: &App) -> Result<(Ack, Option<RecordResult>), Problem> {
+    pub(super) async fn wait(self, app: &App) -> Result<Reached, Problem> {
         let refuse = |reason: Overload| full(app, reason);
         let Some(durable) = self.durable else {
-            return Ok((Ack::Received, None));
+            return Ok(Reached::without_result(Ack::Received, None));
         };
         match synced_in_time(app, durable).await {
             Some(Ok(Ok(()))) => {}
@@ -76,14 +102,20 @@ impl HandedOver {
             }
         }
         let Some(result) = self.result else {
-            return Ok((Ack::Durable, None));
+            return Ok(Reached::without_result(Ack::Durable, None));
         };
-        match tokio::time::timeout(app.commit_timeout, result).await {
-            Ok(Ok(result)) => Ok((Ack::Committed, Some(result))),
-            // The COMMIT is too late for this response, or the service is stopping. The events are on
-            // disk and are stored later.
-            Ok(Err(_)) | Err(_) => Ok((Ack::Durable, None)),
-        }
+        // Without a result the events are in the log, and are stored later.
+        Ok(
+            match tokio::time::timeout(app.commit_timeout, result).await {
+                Ok(Ok(result)) => Reached {
+                    ack: Ack::Committed,
+                    reason: None,
+                    result: Some(result),
+                },
+                Ok(Err(_)) => Reached::without_result(Ack::Durable, Some(NO_RESULT)),
+                Err(_) => Reached::without_result(Ack::Durable, Some(COMMIT_TIMEOUT)),
+            },
+        )
     }
 }
 

@@ -12,7 +12,6 @@ use super::surveyed::{InstanceState, PartitionsState, QuarantineState, TotalsSta
 use super::tap::Verdict;
 use crate::accounts::status::{Health, LaneStatus};
 use crate::accounts::survey::Survey;
-use crate::admission::record::shard_of;
 use crate::event::rejection::Code;
 use crate::event::table::Table;
 use crate::event::time::Micros;
@@ -131,7 +130,7 @@ struct Fill {
 #[derive(Debug, Serialize, ToSchema)]
 struct LaneState {
     table: &'static str,
-    shard: u8,
+    shard: u16,
     /// `good`, `setting_aside`, `away`, `undecided` or `fault`.
     #[schema(example = "good")]
     health: &'static str,
@@ -180,15 +179,15 @@ impl Live {
     pub(super) fn of(app: &App, now: Micros, after: u64) -> Self {
         let survey = app.live.surveyor.look();
         let judgement = judge(app, false);
-        let usage = app.admission.spool().usage();
-        let waiting = |lane: &LaneStatus| usage.items[usize::from(lane.stream.number)];
+        let log = app.admission.log();
+        let waiting = |lane: &LaneStatus| log.usage_of(lane.stream.log, lane.stream.number).items;
         let (used, max) = app.admission.bytes();
         let gauge = |number: i64| u64::try_from(number).unwrap_or(0);
         Self {
             now: now.to_string(),
             version: env!("CARGO_PKG_VERSION"),
             uptime_seconds: app.live.started.elapsed().as_secs(),
-            instance: app.admission.spool().id().to_string(),
+            instance: log.id().to_string(),
             ingest: Ingest {
                 port: app.live.ingest_port,
                 is_https: app.live.is_https,
@@ -311,7 +310,7 @@ impl LaneState {
     fn of(lane: &LaneStatus, waiting: u64, now: Micros) -> Self {
         Self {
             table: lane.stream.table.as_str(),
-            shard: shard_of(lane.stream.number),
+            shard: lane.stream.shard,
             health: lane.health().as_str(),
             waiting,
             stored: lane.totals().stored,

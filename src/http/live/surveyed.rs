@@ -154,7 +154,7 @@ impl PartitionsState {
 
 impl InstanceState {
     pub(super) fn of(found: &Instance, app: &App) -> Self {
-        let spool = app.admission.spool();
+        let log = app.admission.log();
         let lineage = (!found.lineage.is_nil()).then(|| found.lineage.to_string());
         Self {
             spool: found.spool.to_string(),
@@ -165,7 +165,7 @@ impl InstanceState {
             stored: found.stored,
             duplicates: found.duplicates,
             quarantined: found.quarantined,
-            is_this: found.spool == spool.id() && found.lineage == spool.history().lineage(),
+            is_this: found.spool == log.id() && found.lineage == log.lineage(),
         }
     }
 }

@@ -9,9 +9,19 @@ use crate::http::app::App;
 
 /// Age of the oldest row of a table that is not stored; `None` if there is none.
 pub(in crate::http) fn oldest_unstored(app: &App, table: Table, now: Micros) -> Option<Duration> {
-    let waiting = app.admission.spool().usage().items;
-    let age = |lane: &LaneStatus| lane.oldest_age(waiting[usize::from(lane.stream.number)], now);
+    let log = app.admission.log();
+    let age = |lane: &LaneStatus| {
+        let usage = log.usage_of(lane.stream.log, lane.stream.number);
+        lane.oldest_age(usage.items, now)
+    };
     lanes(app, table).filter_map(age).max()
+}
+
+/// Records of a table that are in the log and not stored.
+pub(super) fn unstored_records(app: &App, table: Table) -> u64 {
+    let log = app.admission.log();
+    let of_lane = |lane: &LaneStatus| log.usage_of(lane.stream.log, lane.stream.number).records;
+    lanes(app, table).map(of_lane).sum()
 }
 
 /// How long the oldest row of a table's last batch took from its receipt to its COMMIT; of several

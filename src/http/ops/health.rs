@@ -227,20 +227,26 @@ pub(in crate::http) fn judge(app: &App, is_public: bool) -> Judgement {
     if standing == KeySource::Unread {
         reasons.push("tenants and API keys were never read from the database".into());
     }
-    let largest = app.admission.spool().payload_bytes_max();
+    let largest = app.admission.log().payload_bytes_max();
     let room = app.admission.has_room(TYPICAL_BODY_BYTES.min(largest));
     let fenced_off = room == Err(Overload::FencedOff);
     match room {
-        Ok(()) => {}
-        Err(reason @ (Overload::Disk | Overload::Stalled | Overload::Gone)) => {
+        // One that only stores is ready to do that.
+        Ok(()) | Err(Overload::NotHere) => {}
+        Err(
+            reason @ (Overload::Disk
+            | Overload::Stalled
+            | Overload::Gone
+            | Overload::Away),
+        ) => {
             reasons.push(reason.to_string().into());
         }
         Err(Overload::FencedOff) => reasons.push(
             "fenced off: a later start on a copy of this spool stores its events; the log names both"
                 .into(),
         ),
-        Err(_) => match app.admission.spool().shortage() {
-            Some(shortage) => reasons.push(shortage.to_string().into()),
+        Err(_) => match app.admission.log().shortage() {
+            Some(shortage) => reasons.push(shortage.into()),
             None => reasons.push("the spool is full".into()),
         },
     }
@@ -248,11 +254,12 @@ pub(in crate::http) fn judge(app: &App, is_public: bool) -> Judgement {
         .into_iter()
         .any(|table| app.checks.refusal(table).is_some());
     let unready = refused || !reasons.is_empty();
-    if let Some(lasts) = app.admission.spool().stalled().filter(|_| !unready) {
+    if let Some(lasts) = app.admission.log().stalled().filter(|_| !unready) {
         let seconds = lasts.as_secs();
-        reasons.push(format!("the disk of the spool has not answered for {seconds} s").into());
+        let medium = app.admission.log().medium();
+        reasons.push(format!("{medium} has not answered for {seconds} s").into());
     }
-    let lost = app.admission.spool().usage().lost;
+    let lost = app.admission.log().usage().lost;
     if lost > 0 {
         reasons.push(
             format!(
@@ -314,12 +321,12 @@ pub(in crate::http) fn judge(app: &App, is_public: bool) -> Judgement {
 
 impl SpoolUsage {
     pub(in crate::http) fn of(app: &App) -> Self {
-        let usage = app.admission.spool().usage();
+        let usage = app.admission.log().usage();
         Self {
             bytes: usage.bytes,
             bytes_max: usage.bytes_max,
             segments: usage.segments,
-            frames: usage.frames.iter().sum(),
+            frames: usage.records,
             lost: usage.lost,
         }
     }
@@ -363,8 +370,7 @@ pub(in crate::http) fn accounts(app: &App) -> Vec<Account> {
         .iter()
         .map(|lane| (lane.stream, lane.totals()))
         .collect();
-    let fill = app.admission.spool().usage();
-    let accepted = fill.accepted;
+    let log = app.admission.log();
     let account = |table| {
         let mut account = Account {
             table,
@@ -377,9 +383,10 @@ pub(in crate::http) fn accounts(app: &App) -> Vec<Account> {
             lost: 0,
         };
         for (stream, totals) in totals.iter().filter(|(stream, _)| stream.table == table) {
-            let accepted = accepted[usize::from(stream.number)];
+            let usage = log.usage_of(stream.log, stream.number);
+            let accepted = usage.accepted;
             let unacked = totals.spooled(accepted);
-            let lost = fill.lost_items[usize::from(stream.number)].min(unacked);
+            let lost = usage.lost.min(unacked);
             for (sum, part) in [
                 (&mut account.accepted, accepted),
                 (&mut account.stored, totals.stored),

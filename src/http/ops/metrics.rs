@@ -25,7 +25,7 @@ pub(crate) async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> 
     metrics
         .queue_bytes
         .set(whole(app.admission.bytes().0 as u64));
-    let fill = app.admission.spool().usage();
+    let fill = app.admission.log().usage();
     metrics.spool_bytes.set(whole(fill.bytes));
     metrics.spool_bytes_max.set(whole(fill.bytes_max));
     metrics.spool_lost_rows.set(whole(fill.lost));
@@ -40,6 +40,10 @@ pub(crate) async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> 
             .oldest_unstored_seconds
             .get_or_create(&ByTable { table })
             .set(age.as_secs_f64());
+        metrics
+            .unstored_records
+            .get_or_create(&ByTable { table })
+            .set(whole(ages::unstored_records(&app, table)));
     }
     for account in accounts(&app) {
         for (state, rows) in [

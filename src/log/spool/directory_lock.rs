@@ -14,14 +14,17 @@ const FILE_NAME: &str = "lock";
 
 /// An exclusive lock on the directory, until this is dropped or the process ends in any way.
 #[derive(Debug)]
-pub(crate) struct DirectoryLock {
+pub struct DirectoryLock {
     file: File,
     path: PathBuf,
 }
 
 impl DirectoryLock {
     /// Locks the directory. The error names the process that holds it.
-    pub(crate) fn acquire(directory: &Path) -> anyhow::Result<Self> {
+    ///
+    /// # Errors
+    /// Another process has it, or the directory cannot be used.
+    pub fn acquire(directory: &Path) -> anyhow::Result<Self> {
         let path = directory.join(FILE_NAME);
         let mut file = OpenOptions::new()
             .read(true)

@@ -78,7 +78,7 @@ impl Writer {
             };
             if self.status.raise(health) < health {
                 raised = Some(health);
-                warn!(error = %ErrorChain(&error), "cannot reach Postgres as it has to be; events are kept in the spool");
+                warn!(error = %ErrorChain(&error), "cannot reach Postgres as it has to be; events are kept");
             }
         }
     }

@@ -16,6 +16,7 @@ use crate::writer::batch::{Batch, BatchResult, RowCounts};
 use crate::writer::decision::Decision;
 use crate::writer::error::{Error, ErrorKind, RejectedRow};
 use crate::writer::ledger::Claim;
+use crate::writer::predecessor::{SLOW, end_if_frozen};
 use crate::writer::transaction::{self, Plan};
 
 /// Creating a partition may move rows from a DEFAULT partition into it.
@@ -57,7 +58,7 @@ impl Writer {
                     }
                     self.status.has_stored();
                     self.drain.acked(batch.bytes());
-                    self.spool.ack(self.stream.number, batch.last_sequence());
+                    self.log.ack(self.stream.number, batch.last_sequence());
                     batch.answer(result);
                     return Ok(None);
                 }
@@ -102,18 +103,18 @@ impl Writer {
             ErrorKind::Fault => {
                 pause = jittered(FAULT_BACKOFF);
                 if self.status.set(Health::Fault) < Health::Fault {
-                    error!(error = %ErrorChain(error), "cannot store events until this is mended; they are kept in the spool");
+                    error!(error = %ErrorChain(error), "cannot store events until this is mended; they are kept");
                 }
             }
             ErrorKind::Undecided => {
                 if self.status.set(Health::Undecided) < Health::Undecided {
-                    warn!(error = %ErrorChain(error), "cannot tell yet whether rows or the table are at fault; they are kept in the spool");
+                    warn!(error = %ErrorChain(error), "cannot tell yet whether rows or the table are at fault; they are kept");
                 }
             }
             ErrorKind::NoPartition => debug!("a partition is gone; making it again"),
             ErrorKind::Away | ErrorKind::Duplicate | ErrorKind::RejectedRow(_) => {
                 if self.status.set(Health::Away) < Health::Away {
-                    warn!(error = %ErrorChain(error), "cannot store events now, retrying; they are kept in the spool");
+                    warn!(error = %ErrorChain(error), "cannot store events now, retrying; they are kept");
                 }
             }
         }
@@ -184,8 +185,16 @@ impl Writer {
             },
         };
         let client = &open.session.client;
-        let (result, totals) =
-            transaction::store(client, &open.statements, batch, plan, unanswered).await?;
+        let storing = transaction::store(client, &open.statements, batch, plan, unanswered);
+        let (result, totals) = match self.log.is_shared() {
+            false => storing.await?,
+            // The rows may be in a transaction of a predecessor that is frozen.
+            true => tokio::select! {
+                biased;
+                stored = storing => stored?,
+                never = end_if_frozen(&self.target, open.session.pid(), &self.stream, SLOW) => match never {},
+            },
+        };
         open.seen = totals.watermark;
         self.status.update(totals);
         self.count(&result);
@@ -202,7 +211,7 @@ impl Writer {
     /// log has delivered up to its last one.
     fn check_that_nothing_is_left_out(&self, batch: &Batch) {
         let delivered = self
-            .spool
+            .log
             .delivered(self.stream.number, batch.last_sequence());
         let records = batch.record_count();
         if records != delivered {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use recsys_ingest::config::Serve;
 use recsys_ingest::service;
+use recsys_ingest::service::engine::{Engine, LocalSpool};
 use recsys_ingest::service::report::Report;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -40,6 +41,15 @@ impl Service {
 
     /// On a shared database.
     pub async fn on(database: &Database, change: impl FnOnce(Settings) -> Settings) -> Self {
+        Self::on_log(LocalSpool, database, change).await
+    }
+
+    /// On another log than the spool.
+    pub async fn on_log<E: Engine + 'static>(
+        engine: E,
+        database: &Database,
+        change: impl FnOnce(Settings) -> Settings,
+    ) -> Self {
         let settings = change(Settings::new(database));
         let config: Serve = settings.parse();
         // Shows the service's log if RUST_LOG is set.
@@ -53,7 +63,8 @@ impl Service {
         let listener = TcpListener::bind(&addresses[..]).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stopping, ready) = (CancellationToken::new(), CancellationToken::new());
-        let run = service::run(config, vec![listener], stopping.clone(), ready.clone());
+        let listeners = vec![listener];
+        let run = service::run_on(engine, config, listeners, stopping.clone(), ready.clone());
         let mut running = tokio::spawn(run);
         tokio::select! {
             () = ready.cancelled() => {}

@@ -18,7 +18,8 @@ async fn old_rows_of_the_quarantine_dead_spools_and_the_log_go_and_the_sums_stay
     let (mut process, http) = Process::serve(&settings);
     let body = serde_json::json!([click("a")]);
     assert_eq!(http.post("/v1/interactions", &body).await.settled().0, 1);
-    // A spool that is gone, with what it stored, and a service that has long been idle.
+    // A spool that is gone, with what it stored, a service that has long been idle, and a topic that
+    // nothing comes through, whose writers are down.
     client
         .batch_execute(
             "INSERT INTO ingest_quarantine (tenant_id, table_name, event_id, occurred_at, quarantined_at, sqlstate, row)
@@ -29,6 +30,10 @@ async fn old_rows_of_the_quarantine_dead_spools_and_the_log_go_and_the_sums_stay
                     ('11111111-0000-4000-8000-000000000001', 17, 'interaction_events', 9, 0, 4, 2, 0),
                     ('11111111-0000-4000-8000-000000000001', 0, 'exposure_events', 9, 0, 0, -2, 5),
                     ('22222222-0000-4000-8000-000000000001', 0, 'table_of_the_future', 9, 0, 0, 0, 0);
+             INSERT INTO ingest_ledger (instance_id, stream, table_name, settled, stored, duplicates, quarantined)
+             VALUES ('33333333-0000-4000-8000-000000000001', 300, 'interaction_events', 9, 0, 0, 0);
+             INSERT INTO ingest_holders (instance_id, lineage, epoch, opening, host, pid, directory, is_shared)
+             SELECT instance_id, lineage, 1, gen_random_uuid(), 'h', 1, '', true FROM ingest_ledger WHERE stream = 300;
              UPDATE ingest_ledger SET updated_at = now() - interval '500 days';
              UPDATE ingest_holders SET since = now() - interval '500 days';
              INSERT INTO ingest_partition_log (table_name, partition_name, action, at)
@@ -73,7 +78,7 @@ async fn old_rows_of_the_quarantine_dead_spools_and_the_log_go_and_the_sums_stay
         texts(&client, sums).await,
         ["exposure_events 0 -2 5", "interaction_events 7 1503 0"]
     );
-    let held = "SELECT count(*) FROM ingest_ledger WHERE instance_id IN (SELECT instance_id FROM ingest_holders)";
+    let held = "SELECT count(*) FROM ingest_ledger WHERE instance_id IN (SELECT instance_id FROM ingest_holders WHERE NOT is_shared)";
     assert!(
         one::<i64>(&client, held).await > 0,
         "an idle service keeps its rows"
@@ -89,6 +94,12 @@ async fn old_rows_of_the_quarantine_dead_spools_and_the_log_go_and_the_sums_stay
     client.batch_execute(age).await.unwrap();
     let report = retain(&mut client, &policy, clock::now()).await.unwrap();
     assert_eq!(report.spools, 1, "{report:?}");
+    let topics = "SELECT settled FROM ingest_ledger WHERE stream = 300";
+    assert_eq!(
+        one::<i64>(&client, topics).await,
+        9,
+        "a topic is read on from there"
+    );
     assert!(differences(&database).await.is_empty());
     // If it comes back all the same, what is in it is stored.
     let (mut process, http) = Process::serve(&settings);

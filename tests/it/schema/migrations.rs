@@ -12,7 +12,7 @@ async fn an_empty_database_gets_the_whole_schema_and_a_second_run_does_nothing()
     let database = Database::empty().await;
     let mut client = database.connect().await;
     let report = migrate(&mut client).await.unwrap();
-    assert_eq!(report.applied.len(), 14, "{report:?}");
+    assert_eq!(report.applied.len(), 15, "{report:?}");
     assert!(!report.is_adopted());
     let again = migrate(&mut client).await.unwrap();
     assert_eq!(
@@ -44,7 +44,9 @@ async fn an_empty_database_gets_the_whole_schema_and_a_second_run_does_nothing()
             "ingest_holders",
             "ingest_join_quality",
             "ingest_key_settings",
+            "ingest_leases",
             "ingest_ledger",
+            "ingest_log_readers",
             "ingest_partition_log",
             "ingest_posted_assignments",
             "ingest_publish_keys",
@@ -163,7 +165,7 @@ async fn eight_instances_that_start_at_once_migrate_an_empty_database_once() {
         .into_iter()
         .map(|r| r.unwrap())
         .collect();
-    assert_eq!(reports.iter().filter(|r| r.applied.len() == 14).count(), 1);
+    assert_eq!(reports.iter().filter(|r| r.applied.len() == 15).count(), 1);
     assert_eq!(reports.iter().filter(|r| r.applied.is_empty()).count(), 7);
 }
 

@@ -11,6 +11,7 @@ pub(crate) mod found;
 use std::sync::Arc;
 
 use super::lane::{Lane, LaneState};
+use crate::log::read::Next;
 use crate::log::record::Delivered;
 use crate::log::spool::format::NUMBER_MAX;
 use crate::log::spool::shared::Shared;
@@ -32,19 +33,6 @@ pub struct LaneReader<L, R> {
     skip: u64,
     /// What the start has found of this stream.
     found: Found,
-}
-
-/// What a lane has for its writer.
-#[derive(Debug)]
-pub enum Next<L, R> {
-    /// A record from memory.
-    Record(Delivered<Option<L>, R>),
-    /// The next records are on disk: call [`LaneReader::read_from_disk`].
-    OnDisk,
-    /// Nothing yet: call [`LaneReader::wait`].
-    Empty,
-    /// The end: no more records come in, and every record was delivered.
-    Ended,
 }
 
 impl<L, R> LaneReader<L, R> {
@@ -83,7 +71,7 @@ impl<L, R> LaneReader<L, R> {
         // a lane on disk stays empty.
         match self.frames.try_recv() {
             Ok(frame) => Next::Record(self.give(&mut state, frame)),
-            Err(_) if state.lag.on_disk_from().is_some() => Next::OnDisk,
+            Err(_) if state.lag.on_disk_from().is_some() => Next::Fetch,
             Err(flume::TryRecvError::Empty) => Next::Empty,
             Err(flume::TryRecvError::Disconnected) => Next::Ended,
         }

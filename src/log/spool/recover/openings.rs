@@ -12,6 +12,7 @@ use std::io;
 use anyhow::{Context, bail, ensure};
 use uuid::Uuid;
 
+use crate::log::read::Proof;
 use crate::log::spool::disk::{Disk, write_all};
 use crate::log::spool::format::{Counts, STREAMS_MAX};
 
@@ -168,6 +169,18 @@ impl History {
                 },
             },
             _ => Vouched::UpToWatermark,
+        }
+    }
+
+    /// [`vouched`](Self::vouched) for one stream.
+    pub(crate) fn proof(&self, stream: u16, by: Option<Uuid>, watermark: u64) -> Proof {
+        match self.vouched(by, watermark) {
+            Vouched::UpToWatermark => Proof::UpToWatermark,
+            Vouched::UpTo { sequence, accepted } => Proof::UpTo {
+                sequence,
+                accepted: accepted.get(usize::from(stream)).copied(),
+            },
+            Vouched::Nothing => Proof::Nothing,
         }
     }
 

@@ -67,14 +67,14 @@ fn script(disk: &FaultyDisk) -> Told {
 }
 
 fn take_stubbornly(rig: &mut Rig, stream: usize) -> Vec<(u64, u64)> {
-    use super::super::deliver::reader::Next;
+    use crate::log::read::Next;
     let reader = &mut rig.readers[stream];
     let mut taken = Vec::new();
     let mut failures = 0;
     while failures < 3 {
         let frames = match reader.try_next() {
             Next::Record(frame) => vec![frame],
-            Next::OnDisk => reader.read_from_disk(1).unwrap_or_else(|_| {
+            Next::Fetch => reader.read_from_disk(1).unwrap_or_else(|_| {
                 failures += 1;
                 Vec::new()
             }),

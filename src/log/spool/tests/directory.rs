@@ -4,12 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::super::deliver::reader::{LaneReader, Next};
+use super::super::deliver::reader::LaneReader;
 use super::super::recover::open;
 use super::super::recover::open::Opened;
 use super::super::recover::scan::report::Ending;
 use super::super::settings::Settings;
 use super::rig::{entry, ids, items, settings};
+use crate::log::read::Next;
 use crate::log::record::Delivered;
 
 /// Set, to the directory, in the process that only holds the lock.
@@ -43,7 +44,7 @@ fn take(reader: &mut LaneReader<(), u64>) -> Vec<Delivered<Option<()>, u64>> {
     loop {
         match reader.try_next() {
             Next::Record(frame) => taken.push(frame),
-            Next::OnDisk => taken.extend(reader.read_from_disk(1 << 20).unwrap()),
+            Next::Fetch => taken.extend(reader.read_from_disk(1 << 20).unwrap()),
             Next::Empty | Next::Ended => return taken,
         }
     }

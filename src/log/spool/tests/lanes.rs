@@ -7,11 +7,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::super::deliver::reader::{LaneReader, Next};
+use super::super::deliver::reader::LaneReader;
 use super::super::disk::faulty::FaultyDisk;
 use super::super::recover::open::open_on;
 use super::super::settings::Settings;
 use super::rig::{Rig, id_of, ids, items, payload, settings};
+use crate::log::read::Next;
 use crate::log::record::Delivered;
 use crate::log::record::{Record, Turn};
 
@@ -112,7 +113,7 @@ fn memory_is_given_back_when_a_frame_leaves_it_and_who_waits_is_found_again() {
     loop {
         let frames = match reader.try_next() {
             Next::Record(frame) => vec![frame],
-            Next::OnDisk => reader.read_from_disk(1 << 20).unwrap(),
+            Next::Fetch => reader.read_from_disk(1 << 20).unwrap(),
             Next::Empty | Next::Ended => break,
         };
         for frame in frames {
@@ -217,7 +218,7 @@ async fn write(
     for round in 0_u64.. {
         let last = match reader.try_next() {
             Next::Record(frame) => Some(take(frame)),
-            Next::OnDisk => reader
+            Next::Fetch => reader
                 .read_from_disk(2000)
                 .unwrap()
                 .into_iter()

@@ -6,13 +6,14 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::super::append::group_committer::GroupCommitter;
-use super::super::deliver::reader::{LaneReader, Next};
+use super::super::deliver::reader::LaneReader;
 use super::super::disk::faulty::FaultyDisk;
 use super::super::format::FRAMES_START;
 use super::super::recover::open::open_on;
 use super::super::recover::scan::report::ScanReport;
 use super::super::settings::Settings;
 use super::super::shared::Spool;
+use crate::log::read::Next;
 use crate::log::record::Delivered;
 use crate::log::record::{AppendError, Record, Turn};
 
@@ -131,7 +132,7 @@ impl Rig {
         while taken.len() < frames_max {
             match reader.try_next() {
                 Next::Record(frame) => taken.push(frame),
-                Next::OnDisk => taken.extend(reader.read_from_disk(1).unwrap()),
+                Next::Fetch => taken.extend(reader.read_from_disk(1).unwrap()),
                 Next::Empty | Next::Ended => break,
             }
         }

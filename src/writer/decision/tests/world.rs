@@ -9,6 +9,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use super::super::*;
 use super::database::{Database, Entry, Event, Pending, Row};
 use crate::log::spool::format::STREAMS_MAX;
+use crate::log::spool::recover::openings::History;
 
 /// Directories with copies of one spool.
 const DIRECTORIES: usize = 3;
@@ -368,7 +369,8 @@ impl World {
             duplicates: 0,
             inherited: history.inherited(STREAM) as i64,
         });
-        let taken = take_over(row.mark, history, STREAM, life.passed);
+        let proof = history.proof(STREAM.into(), row.mark.opening, row.mark.watermark);
+        let taken = take_over(row.mark.watermark, proof, life.passed);
         row.mark = Mark {
             watermark: taken.watermark,
             opening: Some(me.id),

@@ -1,0 +1,143 @@
+//! Clients of the brokers: their properties, their log, and whether the brokers answer.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rdkafka::ClientContext;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::ConsumerContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use tracing::{debug, error, info, warn};
+
+/// After this long without an acknowledgement a message is refused: well within the time that an
+/// intake gives the log to answer.
+pub const MESSAGE_TIMEOUT_MS: u32 = 10_000;
+
+/// Whether the brokers answer.
+#[derive(Clone, Debug, Default)]
+pub struct Brokers {
+    is_away: Arc<AtomicBool>,
+}
+
+/// Passes on what librdkafka says.
+#[derive(Clone, Debug)]
+pub struct Context {
+    pub brokers: Brokers,
+}
+
+impl Brokers {
+    /// Whether the brokers did not answer when last asked.
+    pub fn are_away(&self) -> bool {
+        self.is_away.load(Ordering::Relaxed)
+    }
+
+    /// The brokers do not answer, and why.
+    pub fn leave(&self, why: &str) {
+        if !self.is_away.swap(true, Ordering::Relaxed) {
+            warn!("Kafka does not answer; events are refused until it does: {why}");
+        }
+    }
+
+    /// The brokers answer.
+    pub fn come_back(&self) {
+        if self.are_away() && self.is_away.swap(false, Ordering::Relaxed) {
+            info!("Kafka answers again");
+        }
+    }
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        match level {
+            RDKafkaLogLevel::Emerg
+            | RDKafkaLogLevel::Alert
+            | RDKafkaLogLevel::Critical
+            | RDKafkaLogLevel::Error => error!(facility, "librdkafka: {message}"),
+            // Lost connections are among them, which the library opens again.
+            RDKafkaLogLevel::Warning | RDKafkaLogLevel::Notice => {
+                debug!(facility, "librdkafka: {message}");
+            }
+            RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => {
+                debug!(facility, "librdkafka: {message}");
+            }
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::AllBrokersDown) => self.brokers.leave(reason),
+            // Of one broker; the others may answer.
+            Some(
+                RDKafkaErrorCode::BrokerTransportFailure
+                | RDKafkaErrorCode::OperationTimedOut
+                | RDKafkaErrorCode::Resolve,
+            ) => debug!(%error, "librdkafka: {reason}"),
+            _ => warn!(%error, "librdkafka: {reason}"),
+        }
+    }
+}
+
+impl ConsumerContext for Context {}
+
+/// The properties that every client has.
+pub fn config(properties: &[(String, String)]) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config
+        .set("client.id", "recsys-ingest")
+        // A broker that is back is used soon.
+        .set("reconnect.backoff.max.ms", "1000")
+        .set("socket.connection.setup.timeout.ms", "5000")
+        .set("topic.metadata.refresh.interval.ms", "30000")
+        .set("log.connection.close", "false");
+    for (name, value) in properties {
+        config.set(name, value);
+    }
+    config
+}
+
+/// The properties of the producer of events.
+pub fn producer(properties: &[(String, String)], message_bytes_max: usize) -> ClientConfig {
+    let mut config = self::config(properties);
+    for (name, value) in [
+        // The idempotent producer spins with several brokers, and the key settles a message that
+        // was produced twice. Order between messages means nothing.
+        ("enable.idempotence", "false"),
+        ("max.in.flight", "5"),
+        // Many requests share a produce request, and none waits long for company.
+        ("linger.ms", "1"),
+        ("queue.buffering.max.messages", "20000"),
+    ] {
+        if config.get(name).is_none() {
+            config.set(name, value);
+        }
+    }
+    config
+        .set("acks", "all")
+        // Else a custom partitioner is not asked about messages without a key.
+        .set("sticky.partitioning.linger.ms", "0")
+        .set("message.timeout.ms", MESSAGE_TIMEOUT_MS.to_string())
+        .set("message.max.bytes", message_bytes_max.to_string());
+    config
+}
+
+/// The properties of consumers. Offsets are only in the ledger.
+pub fn consumer(properties: &[(String, String)], group: &str) -> ClientConfig {
+    let mut config = self::config(properties);
+    for (name, value) in [
+        // For each stream that is read.
+        ("queued.max.messages.kbytes", "4096"),
+        ("fetch.wait.max.ms", "100"),
+    ] {
+        if config.get(name).is_none() {
+            config.set(name, value);
+        }
+    }
+    config
+        .set("group.id", group)
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("enable.partition.eof", "false")
+        // What retention removed before it was stored is a fault, not a place to go on from.
+        .set("auto.offset.reset", "error");
+    config
+}

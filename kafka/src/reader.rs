@@ -1,0 +1,306 @@
+//! Reads a partition from the offset that the ledger has.
+//!
+//! A record's sequence is its offset + 1, so a watermark is the offset to read next, and 0 is the
+//! beginning. Offsets have no gaps: there are no transactions, and nothing is compacted.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use rdkafka::consumer::stream_consumer::StreamPartitionQueue;
+use rdkafka::consumer::{Consumer as _, StreamConsumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+use rdkafka::{Offset, TopicPartitionList};
+use recsys_ingest::admission::record::InMemory;
+use recsys_ingest::event::result::RecordResult;
+use recsys_ingest::log::read::{Next, Read, Start};
+use recsys_ingest::log::record::Delivered;
+use tokio::sync::oneshot;
+use tracing::{debug, warn};
+
+use crate::acks::{Acks, Place};
+use crate::client::Context;
+use crate::header::{Header, NAME};
+use crate::replies::Asked;
+
+/// Longest wait for the ends of a partition.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// Messages that are taken from the library at a time.
+const TAKEN_MAX: usize = 128;
+
+/// Attempts to read on at the same offset before a gap is a fault.
+const GAPS_MAX: u32 = 3;
+
+/// A record as the log delivers it.
+type FromLog = Delivered<Option<InMemory>, RecordResult>;
+
+/// The reader of a partition, for as long as this process has its lease.
+pub struct Reader {
+    place: Place,
+    consumer: Arc<StreamConsumer<Context>>,
+    /// Set while the partition is assigned.
+    queue: Option<StreamPartitionQueue<Context>>,
+    /// The offset after the last record in `taken`.
+    next: u64,
+    taken: VecDeque<FromLog>,
+    /// The partition has to be assigned again.
+    lost: Option<Lost>,
+    gaps: u32,
+    acks: Arc<Acks>,
+    asked: flume::Sender<Asked>,
+}
+
+/// Why nothing more comes from the library.
+enum Lost {
+    Failed(KafkaError),
+    /// The library passed over `next` and went on here.
+    Gap(u64),
+}
+
+impl Reader {
+    /// A reader of the partition; [`Read::start`] says from where.
+    pub fn new(
+        place: Place,
+        consumer: Arc<StreamConsumer<Context>>,
+        acks: Arc<Acks>,
+        asked: flume::Sender<Asked>,
+    ) -> Self {
+        Self {
+            place,
+            consumer,
+            queue: None,
+            next: 0,
+            taken: VecDeque::new(),
+            lost: None,
+            gaps: 0,
+            acks,
+            asked,
+        }
+    }
+
+    /// Has the library fetch from `next` on. Blocks.
+    fn assign(&mut self) -> Result<()> {
+        let Place {
+            topic, partition, ..
+        } = &self.place;
+        let number = i32::from(*partition);
+        let doing = || format!("cannot read partition {partition} of the topic {topic}");
+        let ends = self.consumer.fetch_watermarks(topic, number, LIMIT);
+        let (begin, end) = ends.with_context(doing)?;
+        let next = i64::try_from(self.next).context("the ledger's offset is none of Kafka's")?;
+        self.place.check(next, begin, end)?;
+        let mut from = TopicPartitionList::new();
+        from.add_partition_offset(topic, number, Offset::Offset(next))
+            .with_context(doing)?;
+        // First its own queue: the library keeps to it from the first message on.
+        let queue = self.consumer.split_partition_queue(topic, number);
+        ensure!(queue.is_some(), "{}: it has no queue", doing());
+        self.consumer
+            .incremental_assign(&from)
+            .with_context(doing)?;
+        self.queue = queue;
+        self.acks.unacked.ends_at(end);
+        Ok(())
+    }
+
+    /// Has the library fetch no more.
+    fn unassign(&mut self) {
+        if let Some(first) = self.taken.front() {
+            self.next = first.sequence - 1;
+        }
+        self.taken.clear();
+        if self.queue.take().is_none() {
+            return;
+        }
+        let Place {
+            topic, partition, ..
+        } = &self.place;
+        let mut this = TopicPartitionList::new();
+        this.add_partition(topic, i32::from(*partition));
+        if let Err(error) = self.consumer.incremental_unassign(&this) {
+            debug!(%error, topic, partition, "cannot let go of a partition");
+        }
+    }
+
+    /// Keeps a message that the library has, or notes why there is none.
+    fn take(&mut self, received: Result<Raw, KafkaError>) {
+        let raw = match received {
+            Ok(raw) => raw,
+            Err(error) => {
+                self.lost = Some(Lost::Failed(error));
+                return;
+            }
+        };
+        if raw.offset < self.next {
+            return;
+        }
+        if raw.offset > self.next {
+            self.lost = Some(Lost::Gap(raw.offset));
+            return;
+        }
+        self.gaps = 0;
+        self.next += 1;
+        let header = raw.header;
+        let reply_to = header.and_then(|header| Some((header, header.reply_to?)));
+        let result = reply_to.and_then(|(header, partition)| {
+            let (sender, result) = oneshot::channel();
+            let asked = Asked {
+                intake: header.intake,
+                partition,
+                number: header.number,
+                result,
+            };
+            // With too many, the request is answered as durable.
+            self.asked.try_send(asked).is_ok().then_some(sender)
+        });
+        self.taken.push_back(Delivered {
+            sequence: self.next,
+            // Without a header the payload cannot be read either; the lane says so and stops there.
+            items: header.map_or(0, |header| header.items),
+            payload: raw.payload,
+            memory: None,
+            result,
+        });
+    }
+}
+
+impl Read<InMemory, RecordResult> for Reader {
+    fn start(&mut self, start: &Start) -> bool {
+        self.next = start.watermark;
+        self.acks.unacked.begin(start.watermark);
+        true
+    }
+
+    fn try_next(&mut self) -> Next<InMemory, RecordResult> {
+        match self.taken.pop_front() {
+            Some(record) => {
+                self.acks.deliver(record.sequence, record.items);
+                Next::Record(record)
+            }
+            None if self.queue.is_none() || self.lost.is_some() => Next::Fetch,
+            None => Next::Empty,
+        }
+    }
+
+    async fn wait(&mut self) {
+        let Some(queue) = self.queue.take() else {
+            return;
+        };
+        // Put back if this is cancelled.
+        let mut holder = Holder {
+            reader: self,
+            queue: Some(queue),
+        };
+        holder.receive().await;
+    }
+
+    fn fetch(&mut self, _bytes_max: usize) -> Result<Vec<FromLog>> {
+        match self.lost.take() {
+            None => {}
+            Some(Lost::Failed(error)) => {
+                self.unassign();
+                let Place {
+                    topic, partition, ..
+                } = &self.place;
+                return Err(error).with_context(|| {
+                    format!("cannot read partition {partition} of the topic {topic}")
+                });
+            }
+            Some(Lost::Gap(at)) => {
+                self.unassign();
+                self.gaps += 1;
+                let Place {
+                    topic, partition, ..
+                } = &self.place;
+                ensure!(
+                    self.gaps < GAPS_MAX,
+                    "partition {partition} of the topic {topic} has no messages between the offsets {} and {at}",
+                    self.next
+                );
+            }
+        }
+        if self.queue.is_none() {
+            self.assign()?;
+        }
+        Ok(Vec::new())
+    }
+
+    async fn abandon(self) {
+        // Dropped: the partition is let go of, and so are the results.
+    }
+}
+
+/// Waits for messages while the reader is borrowed.
+struct Holder<'r> {
+    reader: &'r mut Reader,
+    queue: Option<StreamPartitionQueue<Context>>,
+}
+
+impl Holder<'_> {
+    async fn receive(&mut self) {
+        let Some(queue) = &self.queue else { return };
+        let first = queue.recv().await.map(|message| Raw::of(&message));
+        self.reader.take(first);
+        while self.reader.lost.is_none() && self.reader.taken.len() < TAKEN_MAX {
+            let more = queue.recv().now_or_never();
+            match more.map(|more| more.map(|message| Raw::of(&message))) {
+                Some(received) => self.reader.take(received),
+                None => return,
+            }
+        }
+    }
+}
+
+impl Drop for Holder<'_> {
+    fn drop(&mut self) {
+        self.reader.queue = self.queue.take();
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.unassign();
+    }
+}
+
+impl fmt::Debug for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reader")
+            .field("place", &self.place)
+            .field("next", &self.next)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A message, copied out of the library.
+struct Raw {
+    offset: u64,
+    header: Option<Header>,
+    payload: Bytes,
+}
+
+impl Raw {
+    fn of(message: &BorrowedMessage<'_>) -> Self {
+        let offset = u64::try_from(message.offset()).unwrap_or(0);
+        let mut headers = message
+            .headers()
+            .into_iter()
+            .flat_map(|headers| headers.iter());
+        let ours = headers.find(|header| header.key == NAME);
+        let header = ours.and_then(|header| Header::decode(header.value?).ok());
+        if header.is_none() {
+            warn!(offset, "a message has no header of this program's");
+        }
+        Self {
+            offset,
+            header,
+            payload: Bytes::copy_from_slice(message.payload().unwrap_or_default()),
+        }
+    }
+}

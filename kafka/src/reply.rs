@@ -1,0 +1,157 @@
+//! What became of messages, as it goes back to the intake that produced them.
+//!
+//! ```text
+//! version u8 = 1 · intake 16 bytes · for each message:
+//!     number u64 · duplicates u32 · their rows u32 … · quarantined u32 · for each of those:
+//!         row u32 · length u16 · sqlstate · length u16 · message
+//! ```
+//!
+//! Numbers are big endian.
+
+use recsys_ingest::event::result::{QuarantinedRow, RecordResult};
+use uuid::Uuid;
+
+const VERSION: u8 = 1;
+
+/// The bytes of a text beyond this are cut off; Postgres's messages are shorter.
+const TEXT_BYTES_MAX: usize = 2000;
+
+/// What became of messages of one intake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// Whose messages they are.
+    pub intake: Uuid,
+    /// The messages' numbers, and what became of their rows.
+    pub results: Vec<(u64, RecordResult)>,
+}
+
+impl Reply {
+    /// Its bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = vec![VERSION];
+        bytes.extend(self.intake.as_bytes());
+        for (number, result) in &self.results {
+            bytes.extend(number.to_be_bytes());
+            bytes.extend(length(result.duplicates.len()).to_be_bytes());
+            for row in &result.duplicates {
+                bytes.extend(row.to_be_bytes());
+            }
+            bytes.extend(length(result.quarantined.len()).to_be_bytes());
+            for row in &result.quarantined {
+                bytes.extend(row.row.to_be_bytes());
+                put_text(&mut bytes, &row.sqlstate);
+                put_text(&mut bytes, &row.message);
+            }
+        }
+        bytes
+    }
+
+    /// Whose reply it is; `None` if it is not one that this version can read.
+    pub fn intake_of(bytes: &[u8]) -> Option<Uuid> {
+        let (version, rest) = bytes.split_first()?;
+        (*version == VERSION)
+            .then(|| Uuid::from_slice(rest.get(..16)?).ok())
+            .flatten()
+    }
+
+    /// Reads it; `None` if it is damaged, or of another version.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let intake = Self::intake_of(bytes)?;
+        let mut rest = Rest(bytes.get(17..)?);
+        let mut results = Vec::new();
+        while !rest.0.is_empty() {
+            let number = u64::from_be_bytes(rest.take()?);
+            let mut result = RecordResult::default();
+            for _ in 0..rest.number()? {
+                result.duplicates.push(rest.number()?);
+            }
+            for _ in 0..rest.number()? {
+                result.quarantined.push(QuarantinedRow {
+                    row: rest.number()?,
+                    sqlstate: rest.text()?,
+                    message: rest.text()?,
+                });
+            }
+            results.push((number, result));
+        }
+        Some(Self { intake, results })
+    }
+}
+
+/// What is left to read.
+struct Rest<'b>(&'b [u8]);
+
+impl Rest<'_> {
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (taken, rest) = self.0.split_first_chunk::<N>()?;
+        self.0 = rest;
+        Some(*taken)
+    }
+
+    fn number(&mut self) -> Option<u32> {
+        self.take().map(u32::from_be_bytes)
+    }
+
+    fn text(&mut self) -> Option<String> {
+        let length = usize::from(u16::from_be_bytes(self.take()?));
+        let (text, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(String::from_utf8_lossy(text).into_owned())
+    }
+}
+
+fn length(of: usize) -> u32 {
+    u32::try_from(of).expect("a record has fewer than 2^32 rows")
+}
+
+fn put_text(bytes: &mut Vec<u8>, text: &str) {
+    let end = text.floor_char_boundary(TEXT_BYTES_MAX);
+    let length = u16::try_from(end).expect("texts are cut off below 64 KiB");
+    bytes.extend(length.to_be_bytes());
+    bytes.extend(&text.as_bytes()[..end]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reply_is_read_as_it_was_written_and_damage_reads_as_nothing() {
+        let bad = |row, message: &str| QuarantinedRow {
+            row,
+            sqlstate: "22P02".to_owned(),
+            message: message.to_owned(),
+        };
+        let reply = Reply {
+            intake: Uuid::from_u128(1 << 90),
+            results: vec![
+                (7, RecordResult::default()),
+                (
+                    u64::MAX,
+                    RecordResult {
+                        duplicates: vec![0, 3, u32::MAX],
+                        quarantined: vec![bad(1, ""), bad(2, "ungültig")],
+                    },
+                ),
+            ],
+        };
+        let bytes = reply.encode();
+        assert_eq!(Reply::decode(&bytes), Some(reply.clone()));
+        let first = 17 + 8 + 4 + 4;
+        for cut in (0..bytes.len()).filter(|cut| ![17, first].contains(cut)) {
+            assert_eq!(Reply::decode(&bytes[..cut]), None, "{cut} bytes");
+        }
+        // No length is believed beyond the bytes that are there.
+        let mut lying = bytes.clone();
+        lying[17 + 8..17 + 12].fill(0xff);
+        assert_eq!(Reply::decode(&lying), None);
+    }
+
+    #[test]
+    fn a_long_text_is_cut_between_letters() {
+        let mut bytes = Vec::new();
+        put_text(&mut bytes, &"ü".repeat(TEXT_BYTES_MAX));
+        let text = Rest(&bytes).text().expect("a text");
+        assert_eq!(text, "ü".repeat(TEXT_BYTES_MAX / 2));
+    }
+}
