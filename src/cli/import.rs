@@ -14,7 +14,7 @@ use super::terminal::print;
 use crate::config::import::Import;
 use crate::logging;
 use crate::ship::files::Own;
-use crate::ship::import::{Importer, find};
+use crate::ship::import::{Importer, find, target};
 use crate::ship::pipeline::WAITING;
 use crate::ship::status::{Progress, Status, get};
 
@@ -35,6 +35,12 @@ pub(crate) async fn run(mut config: Import, stop: Stop) -> Result<()> {
     }
     let status = Arc::new(Status::default());
     let stop = stop.begun().clone();
+    let to = match &own {
+        Some(own) => format!("beyond the horizon: {}", own.database_url.expose()),
+        None => config.upstream.url.trim().trim_end_matches('/').to_owned(),
+    };
+    let key = config.upstream.api_key.0.expose();
+    let target = target(&to, key, config.upstream.tenant.as_deref());
     let pipeline = pipeline(
         &config.upstream, &config.state_dir, &rejects, &status, false, &stop,
     )?;
@@ -49,6 +55,7 @@ pub(crate) async fn run(mut config: Import, stop: Stop) -> Result<()> {
         known: known
             .map(|(key, position)| (*key, position.clone()))
             .collect(),
+        target,
         next_key: pipeline.positions.next_key(),
         line_bytes_max: line_bytes_max(&config.upstream),
         to,

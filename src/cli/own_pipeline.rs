@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Serve;
 use crate::config::retention::Retention;
+use crate::config::secret::Secret;
 use crate::service;
 use crate::service::report::Report;
 
@@ -24,6 +25,8 @@ const HORIZON_PAST: &str = "36500d";
 pub(super) struct OwnPipeline {
     /// Where it listens.
     pub(super) url: String,
+    /// The database that it stores in.
+    pub(super) database_url: Secret,
     stopping: CancellationToken,
     running: JoinSet<Result<Report>>,
 }
@@ -56,6 +59,7 @@ impl OwnPipeline {
             .await
             .context("cannot listen on 127.0.0.1")?;
         let url = format!("http://{}", listener.local_addr()?);
+        let database_url = config.database.database_url.clone();
         let (stopping, ready) = (CancellationToken::new(), CancellationToken::new());
         let mut running = JoinSet::new();
         running.spawn(service::run(
@@ -66,6 +70,7 @@ impl OwnPipeline {
         ));
         let mut started = Self {
             url,
+            database_url,
             stopping,
             running,
         };

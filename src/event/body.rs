@@ -125,6 +125,11 @@ pub enum BodyError {
     /// It has no events.
     #[error("the body has no events")]
     Empty,
+    /// It is to be an object and is another value.
+    #[error(
+        "the body is JSON and no object: send one message, or an object with the member batch, an array of messages"
+    )]
+    NoObject,
     /// It is to be a batch of messages and is none.
     #[error("the body has no batch, which is an array of messages")]
     NoBatch,
@@ -132,7 +137,7 @@ pub enum BodyError {
     #[error("the body has more than {0} events; send them in several requests")]
     TooManyEvents(usize),
     /// A member of the envelope occurs twice: choosing one would be a guess.
-    #[error("the member {0} of the envelope stands twice; send one of each")]
+    #[error("the member {0} of the body stands twice; send one of each")]
     DuplicateMember(&'static str),
     /// There is no memory to split it.
     #[error("there is no memory to decode the body")]

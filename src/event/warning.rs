@@ -127,6 +127,11 @@ impl Warnings {
     /// Adds a warning that is counted already; without a name, or without room for it, to those that are
     /// summed up.
     pub(super) fn add(&mut self, code: WarningCode, field: &str, count: usize) {
+        let mut known = self.named.iter_mut();
+        if let Some(tally) = known.find(|tally| tally.is_of(code, field)) {
+            tally.warning.count += count;
+            return;
+        }
         match !field.is_empty() && self.named.len() < NAMED_MAX {
             true => self.named.push(Tally::of(code, field, count)),
             false => match self.others.iter_mut().find(|tally| tally.is_of(code, "")) {

@@ -32,7 +32,9 @@ use crate::config::replay::Replay;
 use crate::drain_rate::DrainRate;
 use crate::event::table::Table;
 use crate::log::spool;
-use crate::log::spool::recover::open::{Account, account, history, inspect, refuse_in_use};
+use crate::log::spool::recover::open::{
+    Account, StreamAccount, account, history, inspect, refuse_in_use,
+};
 use crate::metrics::Metrics;
 use crate::partitions::maintain::PartitionMaintainer;
 use crate::postgres::checks::server::{FirstContact, first_contact};
@@ -75,6 +77,10 @@ pub struct Replayed {
 struct Found {
     ledger: Vec<StreamLedger>,
     waiting: u64,
+    /// Rows that were accepted, and are neither there nor decided on.
+    lost: i128,
+    /// Segments that cannot be read at all.
+    unreadable: Vec<String>,
 }
 
 /// Stores all that the directory holds and the ledger does not have. `progress` is told how many
@@ -94,9 +100,10 @@ pub async fn run(settings: &Replay, progress: &(dyn Fn(u64) + Sync)) -> Result<V
         quarantined: 0,
     };
     if found.waiting == 0 {
+        whole(settings, found.lost, &found.unreadable)?;
         return Ok(Table::ALL.map(nothing).to_vec());
     }
-    let lanes = store(settings, &target, progress).await?;
+    let lanes = store(settings, &target, progress, &found.unreadable).await?;
     let mut replayed = Table::ALL.map(nothing);
     for lane in &lanes.lanes {
         let before = found.ledger.iter();
@@ -111,11 +118,29 @@ pub async fn run(settings: &Replay, progress: &(dyn Fn(u64) + Sync)) -> Result<V
     Ok(replayed.to_vec())
 }
 
+/// Fails if not all that was accepted is stored.
+fn whole(settings: &Replay, lost: i128, unreadable: &[String]) -> Result<()> {
+    let shown = settings.spool_dir.display();
+    ensure!(
+        lost <= 0,
+        "all that can be read is stored, and {lost} rows that were accepted are not there: files of {shown} \
+         are damaged or missing, or the database is another one or an older copy. \
+         `recsys-ingest verify --spool-dir {shown}` names them"
+    );
+    ensure!(
+        unreadable.is_empty(),
+        "all that can be read is stored, and what is in {} of {shown} is not known: its header is damaged, or another file \
+         is the same segment; keep it if something of it is to be saved",
+        unreadable.join(", ")
+    );
+    Ok(())
+}
+
 /// Reads directory and ledger, and refuses what must not be stored from here.
 async fn look(settings: &Replay, target: &Target) -> Result<Found> {
     let directory = settings.spool_dir.clone();
     let reading = tokio::task::spawn_blocking(move || read_directory(&directory));
-    let (spool_id, known) = reading.await.context("reading the spool broke off")??;
+    let (spool_id, known, unreadable) = reading.await.context("reading the spool broke off")??;
     let shown = settings.spool_dir.display();
     let mut session = Session::open(target, None).await?;
     if let History::Behind(_) = migrate::look(&session.client).await? {
@@ -151,24 +176,42 @@ async fn look(settings: &Replay, target: &Target) -> Result<Found> {
     let directory = settings.spool_dir.clone();
     let counting = tokio::task::spawn_blocking(move || account(&directory, spool_id, &watermarks));
     let Account { streams, .. } = counting.await.context("reading the spool broke off")??;
+    let lost = |stream: &StreamAccount| {
+        let mut entered = ledger.iter();
+        let entered = entered.find(|entered| entered.number == stream.number);
+        let decided = entered.map_or(0, |entered| entered.totals.decided());
+        let lost = i128::from(stream.accepted) - i128::from(stream.unacked) - decided;
+        lost.max(0)
+    };
     Ok(Found {
-        ledger,
         waiting: streams.iter().map(|stream| stream.unacked).sum(),
+        lost: streams.iter().map(lost).sum(),
+        ledger,
+        unreadable,
     })
 }
 
-/// The spool in a directory and its openings. Fails if a process has it open.
-fn read_directory(directory: &Path) -> Result<(Uuid, spool::recover::openings::History)> {
+/// The spool in a directory, its openings, and the segments that cannot be read. Fails if a process
+/// has it open.
+fn read_directory(
+    directory: &Path,
+) -> Result<(Uuid, spool::recover::openings::History, Vec<String>)> {
     ensure!(
         directory.is_dir(),
         "there is no directory {}",
         directory.display()
     );
-    let spool_id = inspect(directory)?
+    let report = inspect(directory)?;
+    let spool_id = report
         .spool_id
         .with_context(|| format!("there is no spool in {}", directory.display()))?;
     refuse_in_use(directory)?;
-    Ok((spool_id, history(directory, spool_id)?))
+    let unreadable = report.unreadable.into_iter().map(|file| file.name);
+    Ok((
+        spool_id,
+        history(directory, spool_id)?,
+        unreadable.collect(),
+    ))
 }
 
 /// Opens the spool and runs its lanes until nothing is left.
@@ -176,6 +219,7 @@ async fn store(
     settings: &Replay,
     target: &Target,
     progress: &(dyn Fn(u64) + Sync),
+    unreadable: &[String],
 ) -> Result<Started> {
     let directory = &settings.spool_dir;
     let metrics = Arc::new(Metrics::new());
@@ -260,12 +304,7 @@ async fn store(
              run this command again once that is mended"
         );
     }
-    let lost = capacity.usage().lost;
-    ensure!(
-        lost == 0,
-        "all that can be read is stored, and {lost} rows that were accepted are not there: files of {shown} \
-         are damaged or missing. `recsys-ingest verify --spool-dir {shown}` names them"
-    );
+    whole(settings, i128::from(capacity.usage().lost), unreadable)?;
     Ok(lanes)
 }
 

@@ -64,6 +64,7 @@ impl Followed {
             inode: found.inode,
             born_us: found.born_us,
             head: Head::default(),
+            target: None,
         };
         Self {
             key,
@@ -155,6 +156,7 @@ impl Followed {
             inode: position.inode,
             born_us: position.born_us,
             head: position.head,
+            target: position.target.clone(),
         }
     }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use anyhow::{Context as _, Result, bail};
+use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 
 use super::batch::{BatchBuilder, Refused, Times};
@@ -67,12 +68,21 @@ pub(crate) fn find(arguments: &[PathBuf], own: &Own) -> Result<Vec<Found>> {
     Ok(all)
 }
 
+/// Where lines go, as positions name it: by a hash, as the key is in it. `to` is the service or the
+/// database.
+pub(crate) fn target(to: &str, key: &str, tenant: Option<&str>) -> String {
+    let parts = [to, key, tenant.unwrap_or_default()];
+    hex::encode(Sha256::digest(parts.join("\0")))
+}
+
 /// Reads files and hands their lines over.
 #[derive(Debug)]
 pub(crate) struct Importer {
     pub(crate) files: Vec<Found>,
     /// Those of earlier runs, with their numbers.
     pub(crate) known: Vec<(u64, Position)>,
+    /// Where the lines go: what went elsewhere, by another key for one, is not there.
+    pub(crate) target: String,
     pub(crate) next_key: u64,
     pub(crate) line_bytes_max: usize,
     pub(crate) to: flume::Sender<Handed>,
@@ -134,6 +144,7 @@ impl Importer {
             inode: found.inode,
             born_us: found.born_us,
             head,
+            target: Some(self.target.clone()),
         };
         let count = Arc::default();
         let (text, offset, tail) = at_position(&found.path, position.as_ref(), &count)?;
@@ -161,6 +172,7 @@ impl Importer {
     fn position(&mut self, found: &Found, head: Head) -> (u64, Option<Position>) {
         let is_same = |position: &Position| {
             position.head == head
+                && position.target.as_ref() == Some(&self.target)
                 && (position.path == found.path
                     || position.is_inode(found.device, found.inode, found.born_us))
         };

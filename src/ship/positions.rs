@@ -27,6 +27,8 @@ pub(crate) struct FileInfo {
     /// When it was made, in microseconds since 1970, where the file system says so.
     pub(crate) born_us: Option<i64>,
     pub(crate) head: Head,
+    /// Where its lines go, if the position counts for that alone.
+    pub(crate) target: Option<String>,
 }
 
 /// A time that was given to the events without one between two places of a file.
@@ -58,6 +60,9 @@ pub(crate) struct Position {
     pub(crate) rejected: u64,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) stamps: Vec<Stamp>,
+    /// Where its lines went, if it counts for that alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) target: Option<String>,
 }
 
 impl Position {
@@ -74,6 +79,7 @@ impl Position {
             lines: 0,
             rejected: 0,
             stamps: Vec::new(),
+            target: file.target.clone(),
         }
     }
 
@@ -307,6 +313,7 @@ mod tests {
                 to: 6,
                 time_us: 9,
             }],
+            target: Some("there".to_owned()),
         }
     }
 

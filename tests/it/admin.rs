@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Database, PEPPER, Service, click, eventually, one, texts};
+use crate::harness::{DEMO, Database, PEPPER, Service, click, eventually, one, texts};
 
 /// Runs a command of the program. Returns its exit code, standard output and standard error.
 fn cli(database: &Database, arguments: &[&str]) -> (i32, String, String) {
@@ -388,4 +388,35 @@ async fn a_key_that_an_operator_holds_locked_delays_no_refresh() {
         eventually("the key is refused", async || post(&other).await == 401).await;
         assert!(started.elapsed() < std::time::Duration::from_secs(20));
     }
+}
+
+#[tokio::test]
+async fn a_name_that_is_the_id_of_another_tenant_means_one_tenant_in_every_command() {
+    let database = Database::with_tenants().await;
+    let said = refused(&database, &["tenants", "create", &DEMO.to_uppercase()]);
+    assert!(said.contains("is the id of tenant \"demo\""), "{said}");
+    let of_demo = ["users", "erase", "--dry-run", "--user-key"];
+    let (key, upper) = ("ab".repeat(32), DEMO.to_uppercase());
+    let of = |tenant: &str| [&of_demo[..], &[&key, "--tenant", tenant]].concat();
+    document(&database, &of(&upper));
+    assert_eq!(
+        document(&database, &["tenants", "show", &upper])["external_id"],
+        "demo"
+    );
+    // Another program may have made one.
+    database
+        .execute(&format!(
+            "INSERT INTO tenants (external_id, name) VALUES ('{DEMO}', 'confusing')"
+        ))
+        .await;
+    let shown = document(&database, &["tenants", "show", DEMO]);
+    assert_eq!(shown["external_id"], DEMO);
+    let client = database.connect().await;
+    document(
+        &database,
+        &["users", "erase", "--user-key", &key, "--tenant", DEMO],
+    );
+    let erased =
+        "SELECT t.name FROM ingest_erased_subjects AS s JOIN tenants AS t ON t.id = s.tenant_id";
+    assert_eq!(texts(&client, erased).await, ["confusing"]);
 }

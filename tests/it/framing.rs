@@ -261,6 +261,41 @@ async fn bombs_from_many_clients_at_once_take_no_memory_that_is_not_lent() {
     assert!(process.stop().success());
 }
 
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn members_that_nothing_reads_take_no_memory_in_any_shape() {
+    let database = Database::with_tenants().await;
+    let (mut process, client) = Process::serve(&Settings::new(&database));
+    assert_eq!(client.post(PATH, &click("a")).await.status, 200);
+    let before = peak_bytes(process.pid());
+    // Almost 7 MiB as gzip of 10 kB.
+    let many = r#""":1,"#.repeat(1_390_000);
+    let track = r#""type":"track","event":"Product Viewed","messageId":"m""#;
+    for (path, body, status) in [
+        (PATH, format!("{{{many}\"a\":1}}"), 422),
+        ("/v1/track", format!("{{{many}{track}}}"), 202),
+        (
+            "/v1/batch",
+            format!("{{\"batch\":[{{{track},\"properties\":{{{many}\"product_id\":\"a\"}}}}]}}"),
+            202,
+        ),
+        (
+            "/v1/batch",
+            format!(
+                "{{\"batch\":[{{{track},\"properties\":{{\"products\":[{{{many}\"sku\":\"a\"}}]}}}}]}}"
+            ),
+            202,
+        ),
+    ] {
+        let client = client.header("content-encoding", "gzip");
+        let reply = client.post_bytes(path, gzip(body.as_bytes())).await;
+        assert_eq!(reply.status, status, "{path}: {}", reply.text);
+    }
+    let grown = peak_bytes(process.pid()) - before;
+    assert!(grown < 64 << 20, "grew by {} MiB", grown >> 20);
+    assert!(process.stop().success());
+}
+
 /// The peak memory of a process.
 #[cfg(target_os = "linux")]
 fn peak_bytes(pid: u32) -> u64 {

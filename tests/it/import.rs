@@ -265,8 +265,8 @@ async fn history_beyond_the_horizon_comes_through_a_pipeline_of_its_own() {
     assert_eq!(numbers(&report), [2, 0, 2]);
     assert_eq!(rejects(state.path())[1].2, "occurred_at_out_of_range");
 
-    let fresh = tempfile::tempdir().unwrap();
-    let mut arguments = arguments("http://127.0.0.1:1", fresh.path(), &[&file]);
+    // The lines that were refused are not done for who lifts the horizon.
+    let mut arguments = arguments("http://127.0.0.1:1", state.path(), &[&file]);
     arguments.push("--beyond-horizon".into());
     let environment = [
         ("DATABASE_URL", service.database.url()),
@@ -275,11 +275,49 @@ async fn history_beyond_the_horizon_comes_through_a_pipeline_of_its_own() {
         ("INGEST_SPOOL_DISK_RESERVE", "0B"),
     ];
     let environment = environment.map(|(name, value)| (name, OsString::from(value)));
-    let mut process = Process::run_with(arguments, environment.to_vec());
-    assert_eq!(process.wait().code(), Some(0), "{}", process.log());
-    assert_eq!(numbers(&process.report()), [2, 2, 0]);
-    // It has stored all of it by its end.
-    assert_eq!(counts(&service.database).await, [0, 2]);
+    for expected in [[2, 2, 0], [0, 0, 0]] {
+        let mut process = Process::run_with(arguments.clone(), environment.to_vec());
+        assert_eq!(process.wait().code(), Some(0), "{}", process.log());
+        assert_eq!(numbers(&process.report()), expected);
+        // It has stored all of it by its end.
+        assert_eq!(counts(&service.database).await, [0, 2]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_went_elsewhere_is_not_done_here() {
+    let (here, there) = (Service::start().await, Service::start().await);
+    let (dir, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let file = dir.path().join("a.jsonl");
+    std::fs::write(&file, "{\"event_type\":\"click\",\"item_id\":\"a\"}\n").unwrap();
+    let of = |service: &Service, tenant: &str, role: Role, org: Option<&str>| {
+        let mut all = arguments(&url(service), state.path(), &[&file]);
+        all[5] = key(tenant, role).into();
+        for argument in org.into_iter().flat_map(|org| ["--tenant", org]) {
+            all.push(argument.into());
+        }
+        all
+    };
+    // Each place that a line can go to has it once.
+    for lines in [1, 0] {
+        for arguments in [
+            of(&here, "demo", Role::Ingest, None),
+            of(&here, "other", Role::Ingest, None),
+            of(&there, "demo", Role::Service, Some("demo")),
+            of(&there, "demo", Role::Service, Some("other")),
+        ] {
+            let mut process = Process::run(arguments.clone());
+            assert_eq!(process.wait().code(), Some(0), "{}", process.log());
+            assert_eq!(
+                numbers(&process.report()),
+                [lines, lines, 0],
+                "{arguments:?}"
+            );
+        }
+    }
+    for service in [here, there] {
+        stored(&service.database, [0, 2]).await;
+    }
 }
 
 /// Imports `lines` lines and kills the import `kills` times.

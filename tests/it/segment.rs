@@ -288,6 +288,52 @@ async fn messages_become_the_rows_that_the_table_says() {
 }
 
 #[tokio::test]
+async fn what_was_done_to_messages_is_told() {
+    let service = Service::start().await;
+    let order = |id: &str, time: Value, price: Value| {
+        json!({"type": "track", "event": "Order Completed", "messageId": id, "timestamp": time,
+               "properties": {"product_id": "a", "price": price}})
+    };
+    let exact = "2026-03-10T08:00:00.1234567Z";
+    let list = json!({"type": "track", "event": "Product List Viewed", "messageId": "l", "timestamp": exact,
+                      "properties": {"surface": "home", "products": [{"product_id": "a"}]}});
+    let value = json!({"type": "track", "event": "Product Added", "messageId": "v", "timestamp": AT,
+                       "properties": {"product_id": "a", "value": "1.00000049"}});
+    let body = json!({"batch": [
+        order("1", json!(exact), json!(1)),
+        order("2", json!(AT), json!(0.0000004)),
+        order("3", json!(null), json!(1)),
+        list, value,
+    ]});
+    let reply = service.client().post("/v1/batch", &body).await;
+    assert_eq!(reply.json["committed"], 5, "{}", reply.text);
+    let mut told: Vec<_> = reply.json["warnings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| format!("{} {} {}", one["code"], one["field"], one["count"]).replace('"', ""))
+        .collect();
+    told.sort();
+    assert_eq!(
+        told,
+        [
+            "arrival_time_used timestamp 1",
+            "time_truncated timestamp 2",
+            "value_rounded properties.products.value 1",
+            "value_rounded properties.value 1",
+        ]
+    );
+    let client = service.client().query("acks=all");
+    let reply = client.post("/v1/batch", &body).await;
+    assert_eq!(reply.problem(), (400, "invalid_query"));
+    assert!(
+        reply.text.contains("there are ack, key\""),
+        "{}",
+        reply.text
+    );
+}
+
+#[tokio::test]
 async fn bodies_are_taken_in_the_forms_that_libraries_send() {
     let service = Service::with(|settings| settings.with("--segment-prefix", "segment/")).await;
     let client = service.client();

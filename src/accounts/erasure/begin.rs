@@ -25,7 +25,8 @@ pub struct Subject {
     pub before: Micros,
 }
 
-/// The id of a tenant, by external id or UUID.
+/// The id of a tenant, by external id or UUID. Where the one's external id is the other's UUID, the
+/// external id counts, as everywhere.
 ///
 /// # Errors
 ///
@@ -33,7 +34,8 @@ pub struct Subject {
 pub async fn tenant_named(client: &Client, name: &str) -> Result<Uuid> {
     let row = client
         .query_opt(
-            "SELECT id FROM tenants WHERE external_id = $1 OR id::text = lower($1)",
+            "SELECT id FROM tenants WHERE external_id = $1 OR id::text = lower($1)
+              ORDER BY external_id = $1 DESC LIMIT 1",
             &[&name],
         )
         .await

@@ -24,9 +24,16 @@ use crate::event::json::scan::Scanner;
 use crate::event::json::string;
 use crate::event::json::walk::{self, Walker};
 use crate::event::rejection::{Code, Rejection};
+use crate::event::warning::Warnings;
 use events::Events;
 use message::{Message, Written};
 use rules::{Call, Rules, Type};
+
+/// The member of a body that holds several messages.
+const BATCH: &str = "batch";
+
+/// The member that holds the API key.
+const WRITE_KEY: &str = "writeKey";
 
 /// What became of a body's messages.
 #[derive(Debug, Default)]
@@ -61,8 +68,9 @@ struct Document<'a> {
 /// If the body is no JSON object.
 pub(crate) fn write_key(bytes: &[u8]) -> Result<Option<String>, BodyError> {
     let document = Document::read(bytes)?;
+    document.check_once(WRITE_KEY)?;
     let named = |members: &[Field<'_>]| {
-        let field = members.iter().find(|field| field.key == "writeKey")?;
+        let field = members.iter().find(|field| field.key == WRITE_KEY)?;
         let key = string::as_str(field.raw).map(Cow::into_owned);
         key.filter(|key| !key.trim().is_empty())
     };
@@ -71,9 +79,17 @@ pub(crate) fn write_key(bytes: &[u8]) -> Result<Option<String>, BodyError> {
     }
     // Old clients say it in each message.
     let first = document.batch().into_iter().flatten().next();
-    Ok(first
-        .and_then(walk::members)
-        .and_then(|first| named(&first)))
+    let first = first.and_then(|first| walk::members_named(first, &[WRITE_KEY]));
+    Ok(first.and_then(|first| named(&first)))
+}
+
+/// What was done to the accepted events of a body, all tables together, in Segment's words.
+pub(crate) fn warnings<'w>(of_tables: impl Iterator<Item = &'w Warnings>) -> Warnings {
+    let mut all = Warnings::default();
+    for one in of_tables.flat_map(|table| table.named().chain(table.others())) {
+        all.add(one.code, names::of_warning(&one.field), one.count);
+    }
+    all
 }
 
 /// An id for a message that has none: the same for the same text at the same place of a batch.
@@ -86,26 +102,45 @@ impl<'a> Document<'a> {
     fn read(bytes: &'a [u8]) -> Result<Self, BodyError> {
         let (text, start) = body::one_document(bytes)?;
         let mut scanner = Scanner::starting_at(text, start);
-        if scanner.peek() != Some(b'{') {
-            return Err(match scanner.peek() {
-                None => BodyError::Empty,
-                Some(_) => scanner.error("expected an object").into(),
-            });
+        match scanner.peek() {
+            Some(b'{') => {}
+            None => return Err(BodyError::Empty),
+            Some(_) => {
+                let is_json = scanner.value(0).is_ok() && scanner.peek().is_none();
+                let mut scanner = Scanner::starting_at(text, start);
+                scanner.peek();
+                return Err(match is_json {
+                    true => BodyError::NoObject,
+                    false => scanner.error("expected an object").into(),
+                });
+            }
         }
         let value = scanner.value(0)?;
         if scanner.peek().is_some() {
             return Err(BodyError::Trailing(scanner.offset()));
         }
-        Ok(Self {
+        let document = Self {
             text,
             object: value.raw,
-            members: walk::members(value.raw).unwrap_or_default(),
-        })
+            members: message::members(value.raw).unwrap_or_default(),
+        };
+        // Of two lists one would be passed over.
+        document.check_once(BATCH)?;
+        Ok(document)
+    }
+
+    /// Refuses a body that has a member twice: to choose one would be a guess.
+    fn check_once(&self, name: &'static str) -> Result<(), BodyError> {
+        let found = self.members.iter().filter(|field| field.key == name);
+        match found.count() {
+            0 | 1 => Ok(()),
+            _ => Err(BodyError::DuplicateMember(name)),
+        }
     }
 
     /// The messages of a batch.
     fn batch(&self) -> Option<impl Iterator<Item = &'a str> + use<'a>> {
-        let field = self.members.iter().find(|field| field.key == "batch")?;
+        let field = self.members.iter().find(|field| field.key == BATCH)?;
         let mut walker = Walker::new(field.raw);
         let is_list = walker.enter(b'[');
         is_list.then(|| std::iter::from_fn(move || walker.more(b']').then(|| walker.value().0)))
@@ -151,7 +186,7 @@ impl Messages {
                     }
                     let made_id = names_all.then(|| made_id(messages.texts.len(), text));
                     messages.texts.push(place(text));
-                    let members = walk::members(text);
+                    let members = message::members(text);
                     messages.add(members.as_deref(), made_id.as_deref(), None, rules);
                 }
             }
@@ -252,7 +287,7 @@ impl Messages {
                 .get(at)
                 .and_then(|range| bytes.get(range.clone()));
             let text = text.and_then(|bytes| std::str::from_utf8(bytes).ok());
-            let members = text.and_then(walk::members).unwrap_or_default();
+            let members = text.and_then(message::members).unwrap_or_default();
             let message = Message {
                 members: &members,
                 made_id: None,

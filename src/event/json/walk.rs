@@ -187,6 +187,22 @@ impl<'a> Walker<'a> {
 
 /// The members of a scanned object; `None` if the value is something else.
 pub fn members(raw: &str) -> Option<Vec<Field<'_>>> {
+    members_that(raw, |_, _| true)
+}
+
+/// As [`members`], of those with one of these names alone: of each the first two, which tell that it
+/// stands twice. So the memory is bounded however many members the object has.
+pub fn members_named<'a>(raw: &'a str, names: &[&str]) -> Option<Vec<Field<'a>>> {
+    members_that(raw, |fields, key| {
+        let is_of = |field: &&Field<'_>| field.key == key;
+        names.contains(&key) && fields.iter().filter(is_of).count() < 2
+    })
+}
+
+fn members_that<'a>(
+    raw: &'a str,
+    mut is_kept: impl FnMut(&[Field<'a>], &str) -> bool,
+) -> Option<Vec<Field<'a>>> {
     let mut walker = Walker::new(raw);
     if !walker.enter(b'{') {
         return None;
@@ -198,7 +214,9 @@ pub fn members(raw: &str) -> Option<Vec<Field<'_>>> {
             (key, true) => Cow::Owned(unescape(key)),
         };
         let (raw, escaped) = walker.value();
-        fields.push(Field { key, raw, escaped });
+        if is_kept(&fields, &key) {
+            fields.push(Field { key, raw, escaped });
+        }
     }
     Some(fields)
 }

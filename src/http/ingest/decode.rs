@@ -263,6 +263,7 @@ pub(super) fn body_problem(error: &BodyError, no_memory: impl Fn() -> Problem) -
         BodyError::NotUtf8(_)
         | BodyError::Syntax(_)
         | BodyError::TooDeep(_)
+        | BodyError::NoObject
         | BodyError::Trailing(_) => Problem::bad_request("malformed_body", detail),
     }
 }

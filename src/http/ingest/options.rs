@@ -51,7 +51,9 @@ pub(super) struct Params<'u> {
 impl<'u> Params<'u> {
     /// Parses a query. The error is returned apart from the parameters: only callers with a valid
     /// key see it.
-    fn of(uri: &'u Uri) -> (Self, Result<(), Problem>) {
+    ///
+    /// `names` are those that there are on the route, for the message about an unknown one.
+    fn of(uri: &'u Uri, names: &[&str]) -> (Self, Result<(), Problem>) {
         let invalid = |detail| Problem::bad_request("invalid_query", detail);
         let mut params = Self::default();
         let mut checked = Ok(());
@@ -68,7 +70,7 @@ impl<'u> Params<'u> {
                     let name: String = name.chars().take(NAME_CHARS_MAX).collect();
                     checked = checked.and(Err(invalid(format!(
                         "there is no query parameter '{name}'; there are {}",
-                        PARAMS.join(", ")
+                        names.join(", ")
                     ))));
                     continue;
                 }
@@ -91,7 +93,7 @@ pub(super) struct SegmentParams<'u>(Params<'u>);
 impl<'u> SegmentParams<'u> {
     /// Parses a query. The error is returned apart, as in [`Params::of`].
     pub(super) fn of(uri: &'u Uri) -> (Self, Result<(), Problem>) {
-        let (params, checked) = Params::of(uri);
+        let (params, checked) = Params::of(uri, &["ack", "key"]);
         let others = [
             &params.format, &params.partial, &params.validate, &params.strict,
         ];
@@ -116,7 +118,7 @@ impl<'u> SegmentParams<'u> {
     }
 }
 
-/// The parameters of [`Params`], for the message about an unknown one.
+/// The parameters of [`Params`].
 const PARAMS: &[&str] = &["ack", "format", "key", "partial", "strict", "validate"];
 
 /// Characters of an unknown name that the message repeats.
@@ -167,7 +169,7 @@ impl RequestOptions {
         now: Micros,
     ) -> Result<Self, Problem> {
         let headers = &parts.headers;
-        let (params, checked) = Params::of(&parts.uri);
+        let (params, checked) = Params::of(&parts.uri, PARAMS);
         let access = Access::of(
             headers,
             params.key.as_deref(),

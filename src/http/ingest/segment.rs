@@ -27,14 +27,15 @@ use super::refusal::full;
 use super::response::{Answer, RejectedEvent, Room, rejections, with_reservation};
 use super::row_index::{RowIndex, Words};
 use super::waiting::HandedOver;
+use super::warnings::warnings;
 use crate::admission::admit::Overload;
 use crate::admission::memory::Reservation;
 use crate::admission::rate_limit::charge::Cost;
 use crate::clock;
 use crate::event::decode::{Decoded, REJECTED_IN_FULL, Rejected};
-use crate::event::formats::segment::Messages;
 use crate::event::formats::segment::events::Events;
 use crate::event::formats::segment::rules::{Call, Rules};
+use crate::event::formats::segment::{self, Messages};
 use crate::event::rejection::Code;
 use crate::event::table::Table;
 use crate::http::app::App;
@@ -152,14 +153,20 @@ async fn take(
     let of_exposures = std::mem::take(&mut messages.exposures.places);
     let (first, others) = all_rejected(app, messages, &mut parts_of_body);
     let (rejected, rejected_more) = rejections(first, &others, &mut room);
-    let told_bytes = json_bytes(&(&rejected, &rejected_more)).len();
+    let done = segment::warnings(parts_of_body.iter().map(|part| &part.decoded.warnings));
+    let (warnings, warnings_more) = warnings(&done, |one| room.take(one));
+    let told_bytes = json_bytes(&(&rejected, &rejected_more, &warnings)).len();
     // Reserved before the events are handed over, as after that nothing can be refused: what is told so far,
     // and what may be told of rows in quarantine, in full or summed up.
     let results_bytes = match ack {
         Ack::Committed => Room::BYTES_LEAST + 3 * TOLD_OF_BYTES_MAX + 8 * count,
         _ => 0,
     };
-    let is_plain = rejected.is_empty() && rejected_more.is_empty() && results_bytes == 0;
+    let is_plain = rejected.is_empty()
+        && rejected_more.is_empty()
+        && warnings.is_empty()
+        && warnings_more.is_empty()
+        && results_bytes == 0;
     let reservation = match is_plain {
         true => None,
         false => {
@@ -174,6 +181,8 @@ async fn take(
             ack: ack.as_str(),
             rejected,
             rejected_more,
+            warnings,
+            warnings_more,
             ..Answer::default()
         },
         not_collected,

@@ -57,6 +57,19 @@ pub async fn create_tenant(
         name.trim()
     };
     let transaction = client.transaction().await?;
+    let other = transaction
+        .query_opt(
+            "SELECT external_id FROM tenants WHERE id::text = lower($1)",
+            &[&external_id],
+        )
+        .await
+        .context("cannot read the tenants")?;
+    if let Some(other) = other {
+        let other: &str = other.try_get(0)?;
+        bail!(
+            "{external_id} is the id of tenant \"{other}\", and tenants are named by either: choose another external id"
+        );
+    }
     let row = transaction
         .query_opt(
             "INSERT INTO tenants (external_id, name) VALUES ($1, $2) \
@@ -249,7 +262,7 @@ pub(crate) async fn find_tenant(client: &impl GenericClient, named: &str) -> Res
     let row = client
         .query_opt(
             "SELECT id, external_id, status::text FROM tenants \
-             WHERE external_id = $1 OR id::text = $1 \
+             WHERE external_id = $1 OR id::text = lower($1) \
              ORDER BY external_id = $1 DESC LIMIT 1",
             &[&named],
         )

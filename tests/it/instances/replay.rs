@@ -313,6 +313,50 @@ async fn a_replay_that_is_killed_is_run_again_and_what_is_in_both_copies_is_stor
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_spool_has_lost_is_said_each_time_until_it_is_booked() {
+    let mut world = World::new().await;
+    let client = world.instance.client.clone();
+    commit(&client, names("stored", 5)).await;
+    world.proxy.set(Wire::Reset);
+    durable(&client, names("kept", 40)).await;
+    world.kill().await;
+    let carried = world.carry("carried");
+    let segment = std::fs::read_dir(&carried).unwrap().find_map(|entry| {
+        let path = entry.unwrap().path();
+        (path.extension()? == "seg").then_some(path)
+    });
+    let segment = segment.unwrap();
+    // A byte in the middle of the records that are not stored.
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    bytes[end / 2] ^= 0xff;
+    std::fs::write(&segment, bytes).unwrap();
+    let refused = |words: &str| {
+        let output = world.replay(&carried, &[]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(words), "not {words}: {said}");
+        assert!(!said.contains("nothing is left"), "{said}");
+    };
+    // Also by a run that finds nothing more to store.
+    for _ in 0..2 {
+        refused("and 1 rows that were accepted are not there");
+    }
+    assert_eq!(world.database.count("interaction_events").await, 44);
+    let unknown = carried.join("00000000000000ff.seg");
+    std::fs::write(&unknown, "no segment").unwrap();
+    let mut accept = Command::new(env!("CARGO_BIN_EXE_recsys-ingest"));
+    accept
+        .args(["verify", "--accept", "a damaged disk", "--spool-dir"])
+        .arg(&carried)
+        .env("DATABASE_URL", world.database.url());
+    accept.output().unwrap();
+    refused("what is in 00000000000000ff.seg of");
+    std::fs::remove_file(&unknown).unwrap();
+    assert_eq!(world.replayed(&carried), [0, 0, 0]);
+}
+
 async fn no_lane_is_connected(client: &Sql) -> bool {
     let sql =
         "SELECT NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ShareLock'

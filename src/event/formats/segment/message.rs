@@ -71,6 +71,23 @@ const VALUE: [Place; 1] = [(Some("properties"), "value", "properties.value")];
 /// The names of an item.
 pub(super) const ITEM: [&str; 2] = ["product_id", "sku"];
 
+/// What is read of an item.
+const OF_ITEM: [&str; 7] = [
+    "product_id", "sku", "position", "quantity", "price", "value", "score",
+];
+
+/// What is read of a message, and of a body, which may be one.
+const OF_MESSAGE: [&str; 11] = [
+    "batch", "writeKey", "type", "event", "messageId", "timestamp", "originalTimestamp", "userId",
+    "anonymousId", "context", "properties",
+];
+
+/// The members of a message that are read; `None` if it is no object. Others may be very many, and are
+/// not kept.
+pub(super) fn members(text: &str) -> Option<Vec<Field<'_>>> {
+    walk::members_named(text, &OF_MESSAGE)
+}
+
 /// A message.
 #[derive(Debug)]
 pub(super) struct Message<'m, 'a> {
@@ -107,7 +124,7 @@ impl<'a> Message<'_, 'a> {
         for &(object, key, name) in places {
             let found = match object {
                 None => present(self.members, key, name)?,
-                Some(object) => present(&self.object(object)?, key, name)?,
+                Some(object) => present(&self.object(object, &[key])?, key, name)?,
             };
             if found.is_some() {
                 return Ok(found);
@@ -121,10 +138,35 @@ impl<'a> Message<'_, 'a> {
         !matches!(self.find(&MESSAGE_ID), Ok(None))
     }
 
-    /// The members of one of its objects; none if it is absent.
-    fn object(&self, name: &'static str) -> Result<Vec<Field<'a>>, Rejection> {
-        let found = present(self.members, name, name)?;
-        found.map_or(Ok(Vec::new()), |value| value.members())
+    /// The members of one of its objects that have these names; none if it is absent.
+    fn object(&self, name: &'static str, names: &[&str]) -> Result<Vec<Field<'a>>, Rejection> {
+        let Some(value) = present(self.members, name, name)? else {
+            return Ok(Vec::new());
+        };
+        let members = walk::members_named(value.raw, names);
+        members.ok_or_else(|| value.wrong_type("an object"))
+    }
+
+    /// The product that the event itself is about.
+    fn own_product(&self) -> Result<Vec<Field<'a>>, Rejection> {
+        let properties = self.object("properties", &OF_ITEM)?;
+        Ok(match item_id(&properties)? {
+            Some(_) => properties,
+            None => Vec::new(),
+        })
+    }
+
+    /// Its list of products; an empty one beside a product of its own says nothing.
+    pub(super) fn products(&self) -> Result<Option<Value<'a>>, Rejection> {
+        let found = self.find(&PRODUCTS)?;
+        let is_empty = |value: &Value<'_>| {
+            let mut walker = Walker::new(value.raw);
+            walker.enter(b'[') && !walker.more(b']')
+        };
+        match found.filter(is_empty).is_some() && !self.own_product()?.is_empty() {
+            true => Ok(None),
+            false => Ok(found),
+        }
     }
 
     /// Writes a message of the type track.
@@ -179,7 +221,13 @@ impl<'a> Message<'_, 'a> {
         let mut object = ObjectWriter::open(&mut out);
         self.push_common(&mut object)?;
         object.str("event_type", event_type);
-        let products = self.find(&PRODUCTS)?;
+        let is_of_list = [PURCHASE, IMPRESSION].contains(&event_type);
+        // A product that was viewed, clicked or added is that of the event: a list beside it is the cart or
+        // what stood around it.
+        let products = match is_of_list || self.own_product()?.is_empty() {
+            true => self.products()?,
+            false => None,
+        };
         if event_type == PURCHASE
             && let Some(id) = self.find(&ORDER_ID)?
         {
@@ -204,8 +252,8 @@ impl<'a> Message<'_, 'a> {
             Some(products) => push_list(object.name("items"), products, more)?,
             // The event is about one product, and its price counts.
             None if event_type == PURCHASE => {
-                let properties = self.object("properties")?;
-                if item_id(&properties)?.is_none() {
+                let properties = self.own_product()?;
+                if properties.is_empty() {
                     return Err(Rejection::of(
                         Code::MissingField,
                         PRODUCTS[0].2,
@@ -218,11 +266,7 @@ impl<'a> Message<'_, 'a> {
                 items.push(']');
             }
             None => {
-                push_id(
-                    &mut object,
-                    "item_id",
-                    item_id(&self.object("properties")?)?,
-                );
+                push_id(&mut object, "item_id", item_id(&self.own_product()?)?);
                 push_number(&mut object, "position", self.find(&POSITION)?);
                 push_number(&mut object, "value", self.find(&VALUE)?);
             }
@@ -281,7 +325,7 @@ fn has_ranks(products: Value<'_>) -> bool {
     }
     let mut all = true;
     while walker.more(b']') {
-        let members = walk::members(walker.value().0).unwrap_or_default();
+        let members = walk::members_named(walker.value().0, &["position"]).unwrap_or_default();
         let position = present(&members, "position", "position").ok().flatten();
         let position = position.map(|value| number(value.raw));
         all &= position.is_some_and(|text| text.parse::<u32>().is_ok_and(|rank| rank > 0));
@@ -308,7 +352,7 @@ fn push_list<'a>(
             out.push(',');
         }
         let (raw, _) = walker.value();
-        match walk::members(raw) {
+        match walk::members_named(raw, &OF_ITEM) {
             Some(members) => push_item(out, &members, &more).map_err(|rejection| {
                 let inner = rejection.field.as_deref().unwrap_or_default();
                 let field = format!("properties.products[{place}].{inner}");

@@ -1,7 +1,7 @@
 //! The fields of native events, as Segment's messages name them.
 
 use super::message::{
-    EVENT, ITEM, LIST, Message, ORDER_VALUE, PRODUCTS, Place, REQUEST, SESSION, SURFACE, TIME,
+    EVENT, ITEM, LIST, Message, ORDER_VALUE, Place, REQUEST, SESSION, SURFACE, TIME,
 };
 use crate::event::json::string;
 
@@ -38,6 +38,16 @@ pub(super) fn of(message: &Message<'_, '_>, field: &str) -> String {
     }
 }
 
+/// The same for a warning, which is about many messages.
+pub(super) fn of_warning(field: &str) -> &str {
+    match field {
+        "occurred_at" => TIME[0].2,
+        "value" => "properties.value",
+        "items.value" => "properties.products.value",
+        other => other,
+    }
+}
+
 fn of_properties(member: &str) -> String {
     match member {
         "" => "properties".to_owned(),
@@ -51,5 +61,5 @@ fn has_products(message: &Message<'_, '_>) -> bool {
     let name = message.find(&EVENT).ok().flatten();
     let is_list =
         name.is_some_and(|name| string::as_str(name.raw).is_some_and(|name| name.trim() == LIST));
-    is_list || matches!(message.find(&PRODUCTS), Ok(Some(_)))
+    is_list || matches!(message.products(), Ok(Some(_)))
 }

@@ -124,6 +124,41 @@ fn each_event_of_a_shop_becomes_the_native_one() {
             ),
             json!({"interaction": native(json!({"event_type": "click", "item_id": "a", "position": 3.5}))}),
         ),
+        // What was viewed, clicked or added is the event's own product: the list is the cart, or what
+        // stood around it.
+        (
+            track(
+                "Product Added",
+                json!({"product_id": "a", "position": 2, "value": 3, "products": [{"product_id": "b"}, {"product_id": "c"}]}),
+            ),
+            json!({"interaction": native(json!({"event_type": "add_to_cart", "item_id": "a", "position": 2, "value": 3}))}),
+        ),
+        (
+            track("Product Viewed", json!({"sku": "a", "products": []})),
+            json!({"interaction": native(json!({"event_type": "view", "item_id": "a"}))}),
+        ),
+        (
+            track(
+                "Product Clicked",
+                json!({"products": [{"product_id": "b"}]}),
+            ),
+            json!({"interaction": native(json!({"event_type": "click", "items": [{"item_id": "b"}]}))}),
+        ),
+        // An order has the products of its list, if there is one.
+        (
+            track(
+                "Order Completed",
+                json!({"product_id": "a", "products": [{"product_id": "b"}]}),
+            ),
+            json!({"interaction": native(json!({"event_type": "purchase", "items": [{"item_id": "b"}]}))}),
+        ),
+        (
+            track(
+                "Order Completed",
+                json!({"product_id": "a", "price": 3, "products": []}),
+            ),
+            json!({"interaction": native(json!({"event_type": "purchase", "items": [{"item_id": "a", "price": 3}]}))}),
+        ),
         // Who counts from 0 has the ranks of the list's order.
         (
             track(
@@ -210,6 +245,19 @@ fn the_first_place_that_says_something_counts() {
 }
 
 #[test]
+fn members_that_are_not_read_take_no_memory() {
+    let many = format!(
+        "{{{}\"event\": \"x\"}}",
+        "\"\":1,\"type\":2,".repeat(100_000)
+    );
+    let members = message::members(&many).unwrap();
+    let names: Vec<_> = members.iter().map(|member| &*member.key).collect();
+    assert_eq!(names, ["type", "type", "event"]);
+    assert!(members.capacity() < 16);
+    assert!(message::members("[]").is_none());
+}
+
+#[test]
 fn a_body_is_read_by_its_route() {
     let names = BTreeMap::new();
     let rules = Rules {
@@ -232,7 +280,21 @@ fn a_body_is_read_by_its_route() {
     }
     for (body, call, why) in [
         ("", Call::Batch, "no events"),
-        ("[]", Call::Batch, "expected an object"),
+        ("[]", Call::Batch, "is JSON and no object"),
+        (" 7 ", Call::One(Type::Track), "is JSON and no object"),
+        ("[", Call::Batch, "not valid JSON: expected an object"),
+        ("[] []", Call::Batch, "not valid JSON: expected an object"),
+        // Of two lists one would be passed over.
+        (
+            r#"{"batch": [1], "batch": [2]}"#,
+            Call::Batch,
+            "the member batch of the body stands twice",
+        ),
+        (
+            r#"{"batch": null, "b\u0061tch": [2]}"#,
+            Call::One(Type::Track),
+            "the member batch of the body stands twice",
+        ),
         ("batch=1", Call::Batch, "expected an object"),
         ("{", Call::Batch, "not valid JSON"),
         ("{} {}", Call::One(Type::Track), "there is more"),
@@ -267,6 +329,8 @@ fn the_key_stands_in_the_body_or_in_its_first_message() {
         );
     }
     assert!(write_key(b"[").is_err());
+    let said = write_key(br#"{"writeKey": "k", "writeKey": "l"}"#).unwrap_err();
+    assert!(said.to_string().contains("the member writeKey of the body"));
 }
 
 #[test]
@@ -321,6 +385,18 @@ fn what_is_wrong_with_a_native_event_is_told_in_the_words_of_its_message() {
             json!({"product_id": 1}),
             "items[0].price",
             "properties.price",
+        ),
+        (
+            "Order Completed",
+            json!({"product_id": 1, "products": []}),
+            "items[0].price",
+            "properties.price",
+        ),
+        (
+            "Order Completed",
+            json!({"products": []}),
+            "items",
+            "properties.products",
         ),
         (
             "Order Completed",
