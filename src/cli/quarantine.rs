@@ -21,7 +21,7 @@ pub enum QuarantineCommand {
     /// List the latest rows
     List {
         /// Most rows to show
-        #[arg(long, default_value_t = 100)]
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(i64).range(0..))]
         limit: i64,
         #[command(flatten)]
         database: Database,

@@ -61,7 +61,7 @@ pub(crate) const PROBLEM_KINDS: [ProblemKind; 44] = [
     kind(400, "invalid_sent_at", Scope::Events, "sent_at in the envelope is not a time.", "Write it as RFC 3339 with an offset: 2026-05-01T12:00:00Z."),
     kind(400, "invalid_compression", Scope::Events, "The body is not what Content-Encoding says, is cut off, or inflates beyond what is sensible.", "Compress the whole body once, in the way that the header names."),
     kind(400, "body_incomplete", Scope::Events, "The connection ended before the body did, or its framing is wrong.", "Send the request again."),
-    kind(400, "duplicate_field", Scope::Events, "A member of the envelope stands twice.", "Send it once."),
+    kind(400, "duplicate_field", Scope::Events, "A member of the envelope, or of a batch of messages, stands twice.", "Send it once."),
     kind(400, "unknown_field", Scope::Events, "The envelope has a member beside events and sent_at, and ?strict=true asks to refuse it.", "Leave the member out, or put it into the events."),
     kind(400, "invalid_host", Scope::Any, "The request has no Host header, more than one, or one that is no host.", "Send one Host header: the host of the URL."),
     kind(400, "https_required", Scope::Any, "The request came without TLS to a port for HTTPS.", "Use https:// in the URL."),

@@ -222,7 +222,6 @@ impl Problem {
     }
 
     /// What happened, and what to do.
-    #[cfg(test)]
     pub(crate) fn detail(&self) -> &str {
         &self.detail
     }

@@ -395,10 +395,12 @@ async fn a_name_that_is_the_id_of_another_tenant_means_one_tenant_in_every_comma
     let database = Database::with_tenants().await;
     let said = refused(&database, &["tenants", "create", &DEMO.to_uppercase()]);
     assert!(said.contains("is the id of tenant \"demo\""), "{said}");
-    let of_demo = ["users", "erase", "--dry-run", "--user-key"];
     let (key, upper) = ("ab".repeat(32), DEMO.to_uppercase());
-    let of = |tenant: &str| [&of_demo[..], &[&key, "--tenant", tenant]].concat();
-    document(&database, &of(&upper));
+    let key = key.as_str();
+    let look = [
+        "users", "erase", "--dry-run", "--user-key", key, "--tenant", &upper,
+    ];
+    document(&database, &look);
     assert_eq!(
         document(&database, &["tenants", "show", &upper])["external_id"],
         "demo"
@@ -414,7 +416,7 @@ async fn a_name_that_is_the_id_of_another_tenant_means_one_tenant_in_every_comma
     let client = database.connect().await;
     document(
         &database,
-        &["users", "erase", "--user-key", &key, "--tenant", DEMO],
+        &["users", "erase", "--user-key", key, "--tenant", DEMO],
     );
     let erased =
         "SELECT t.name FROM ingest_erased_subjects AS s JOIN tenants AS t ON t.id = s.tenant_id";

@@ -430,6 +430,8 @@ async fn a_key_in_the_body_is_for_small_bodies_and_counts_against_the_address() 
         .post_bytes("/v1/batch", with_key(&ingest, &large))
         .await;
     assert_eq!(reply.problem(), (413, "body_too_large"), "{}", reply.text);
+    let hint = "with the API key in the head instead of the body it may have 8388608";
+    assert!(reply.text.contains(hint), "{}", reply.text);
     let reply = service
         .client()
         .post_bytes("/v1/batch", with_key(&ingest, &large))

@@ -43,7 +43,7 @@ use crate::http::limits::fields::RateLimitFields;
 use crate::http::live::tap::Taken;
 use crate::http::problem::Problem;
 use crate::metrics::{ByMessage, EventOutcome};
-use caller::{Caller, Head};
+use caller::{Caller, Head, without_a_key};
 
 /// Verdicts are told as for a body of at most this size: libraries read none, and people who try the
 /// routes send few events.
@@ -98,7 +98,11 @@ async fn take(
     };
     let refuse = |reason: Overload| full(app, reason);
     let (headers, sender) = (&parts.headers, head.sender);
-    let received = receive(app, headers, body, head.limits, &head.admission, sender).await?;
+    let received = receive(app, headers, body, head.limits, &head.admission, sender).await;
+    let received = received.map_err(|problem| match head.access {
+        Some(_) => problem,
+        None => without_a_key(app, problem),
+    })?;
     let ack = head.ack;
     let caller = head
         .caller(app, peer, &parts, received_at, &received)

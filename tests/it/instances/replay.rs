@@ -20,6 +20,9 @@ use crate::harness::{
 /// Keeps rows of interactions from being stored, and lets readers through.
 const HOLD: &str = "BEGIN; LOCK TABLE interaction_events IN SHARE ROW EXCLUSIVE MODE";
 
+/// Where the records of a segment begin.
+const SEGMENT_HEADER_BYTES: usize = 8192;
+
 /// All of the ledger, as text.
 const LEDGER: &str =
     "SELECT t::text FROM (SELECT * FROM ingest_ledger AS l JOIN ingest_holders AS h
@@ -330,7 +333,7 @@ async fn what_a_spool_has_lost_is_said_each_time_until_it_is_booked() {
     // A byte in the middle of the records that are not stored.
     let mut bytes = std::fs::read(&segment).unwrap();
     let end = bytes.iter().rposition(|byte| *byte != 0).unwrap();
-    bytes[end / 2] ^= 0xff;
+    bytes[usize::midpoint(SEGMENT_HEADER_BYTES, end)] ^= 0xff;
     std::fs::write(&segment, bytes).unwrap();
     let refused = |words: &str| {
         let output = world.replay(&carried, &[]);

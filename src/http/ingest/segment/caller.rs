@@ -85,7 +85,11 @@ impl Head {
         };
         checked?;
         let ack = params.ack(app.default_ack)?;
-        let announced = body::check_announced(headers, limits)?;
+        let announced = body::check_announced(headers, limits);
+        let announced = announced.map_err(|problem| match access {
+            Some(_) => problem,
+            None => without_a_key(app, problem),
+        })?;
         let announced = usize::try_from(announced.unwrap_or(0)).unwrap_or(usize::MAX);
         let room = admission.has_room(announced);
         room.map_err(|reason| full(app, reason))?;
@@ -133,6 +137,19 @@ impl Head {
             access,
         })
     }
+}
+
+/// Says of a body that is too large without a key in the head how large it may be with one.
+pub(super) fn without_a_key(app: &App, problem: Problem) -> Problem {
+    let most = app.body_limits.bytes_max;
+    if problem.code() != "body_too_large" || most <= KEYLESS_BYTES_MAX {
+        return problem;
+    }
+    let detail = format!(
+        "{}; with the API key in the head instead of the body it may have {most}",
+        problem.detail()
+    );
+    Problem::new(problem.status(), problem.code(), detail)
 }
 
 /// The caller by a key of the head: its role has to be one that may post interactions, as every body
