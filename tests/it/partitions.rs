@@ -212,7 +212,7 @@ async fn each_gap_that_is_filled_in_a_longer_range_counts_against_the_budget() {
     let daily = Service::on(&database, |s| s).await;
     let days = clicks_at(["2026-03-10T00:00:00Z", "2026-03-12T00:00:00Z"]);
     assert_eq!(daily.interactions(&days).await.settled().0, 2);
-    daily.stop().await;
+    daily.stop().await.unwrap();
 
     // Weeks from now on: two days of this one have partitions, and three gaps do not.
     let weekly = Service::on(&database, |s| {
