@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use futures_util::FutureExt as _;
@@ -29,6 +29,9 @@ const PRUNE_AT_LEAST: usize = 1024;
 
 /// Longest wait for the brokers at the start.
 const LIMIT: Duration = Duration::from_secs(10);
+
+/// Pause between two attempts.
+const AGAIN: Duration = Duration::from_millis(200);
 
 /// The producer of replies.
 pub type Replies = ThreadedProducer<DefaultProducerContext>;
@@ -114,14 +117,21 @@ pub async fn answer(asked: flume::Receiver<Asked>, producer: Replies, topic: Str
     }
 }
 
-/// Reads the partition of the replies from now on.
+/// Reads the partition of the replies from now on. Blocks.
 ///
 /// # Errors
 /// The brokers do not answer.
 pub fn listen(consumer: &StreamConsumer<Context>, topic: &str, partition: i32) -> Result<()> {
     let doing = || format!("cannot read partition {partition} of the topic {topic}");
-    let ends = consumer.fetch_watermarks(topic, partition, LIMIT);
-    let (_, end) = ends.with_context(doing)?;
+    let began = Instant::now();
+    let (_, end) = loop {
+        match consumer.fetch_watermarks(topic, partition, LIMIT) {
+            Ok(ends) => break ends,
+            Err(error) if began.elapsed() > LIMIT => return Err(error).with_context(doing),
+            // A partition of a topic that was just made has no leader yet.
+            Err(_) => std::thread::sleep(AGAIN),
+        }
+    };
     let mut from = TopicPartitionList::new();
     from.add_partition_offset(topic, partition, Offset::Offset(end))
         .with_context(doing)?;
