@@ -383,8 +383,9 @@ async fn views_that_someone_else_made_stay_as_they_are() {
              DROP VIEW exposures_for_pipelines, ingest_join_quality;
              DROP FUNCTION ingest_join_quality_of;
              DROP TABLE ingest_changed_days, ingest_computed_days, ingest_removed_rows,
-                 ingest_retention, ingest_erased_subjects;
+                 ingest_retention, ingest_erased_subjects, ingest_leases, ingest_log_readers;
              ALTER TABLE ingest_ledger DROP COLUMN erasures;
+             ALTER TABLE ingest_holders DROP COLUMN is_shared;
              DROP VIEW experiment_assignments, recsys_exposures, ingest_posted_assignments;
              DROP TABLE ingest_assignments;
              CREATE VIEW recsys_exposures AS SELECT 1 AS theirs",

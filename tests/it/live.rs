@@ -462,7 +462,7 @@ async fn tap_prints_what_becomes_of_each_body() {
     }
     let text = lines.answer();
     for words in [
-        " 202 /v1/track committed accepted=1 committed=1\n",
+        " 202 /v1/track committed accepted=1 committed=1 warning:arrival_time_used\n",
         " 200 /v1/interactions committed accepted=1 rejected=1 committed=1 ",
         " 422 /v1/exposures all_events_rejected accepted=0 rejected=1 missing_field(",
     ] {

@@ -37,6 +37,8 @@ export interface Verdict {
 
 export interface Store {
   all(): [id: string, text: string][];
+  /** One of them; nothing if it is not there any more. */
+  read(id: string): string | null | undefined;
   put(id: string, text: string): unknown;
   remove(ids: string[]): void;
   get(name: string): any;
@@ -50,7 +52,7 @@ export interface CoreOptions {
   url: string;
   /** A publish key in a page; an ingest key on a server. */
   key: string;
-  /** Events after which they are sent at once; 20. */
+  /** Events after which they are sent at once, or a second after the request before; 20. */
   flushAt?: number;
   /** Milliseconds that an event waits for others; 2000. */
   flushMs?: number;

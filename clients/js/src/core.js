@@ -13,6 +13,12 @@ const MOST_KEEPALIVE = 50_000;
 const MOST_TIME = 2 * HALF_MINUTE;
 /** What a service may ask for; timers of browsers overflow after 24 days. */
 const MOST_PAUSE = 120 * HALF_MINUTE;
+/** While more is tracked than leaves, what other tabs did is looked up once in so long. */
+const LOOK_EVERY = 1000;
+/** A page that tracks much sends no more often than this, except by `flush`: each request costs it time. */
+const SEND_EVERY = 1000;
+/** A session goes on from its last event, as noted this often. */
+const NOTE_EVERY = 10_000;
 
 let last = 0, count = 0;
 
@@ -35,6 +41,7 @@ export function memory() {
   const waiting = new Map(), values = new Map();
   return {
     all: () => [...waiting],
+    read: id => waiting.get(id),
     put: (id, text) => (waiting.set(id, text), true),
     remove: ids => ids.forEach(id => waiting.delete(id)),
     get: name => values.get(name),
@@ -44,7 +51,8 @@ export function memory() {
   };
 }
 
-const bytesOf = text => new TextEncoder().encode(text).length;
+const encoder = new TextEncoder();
+const bytesOf = text => encoder.encode(text).length;
 /** Ids begin with their time. */
 const byTime = ([a], [b]) => (a < b ? -1 : 1);
 const rename = ({ itemId, requestId, ...rest }) => ({ item_id: itemId, request_id: requestId, ...rest });
@@ -68,12 +76,14 @@ export function createIngest(options) {
   let dropped = 0, keepalive = 0;
   // By kind: a key may post one alone, and the other is not to wait for it.
   const failures = { e: 0, i: 0 }, pausedUntil = { e: 0, i: 0 };
-  let timer, timerAt = Infinity, sending, closed = false;
-  let waiting, bytes;
+  let timer, timerAt = Infinity, sending, sentAt = 0, closed = false;
+  /** Sizes by id, the oldest first. */
+  let waiting, bytes, readAt;
 
   /** Reads what waits: other tabs may have put events in, or have sent ours. */
   function refresh() {
-    const all = store.all();
+    const all = store.all().sort(byTime);
+    readAt = Date.now();
     waiting = new Map();
     bytes = 0;
     for (const [id, text] of all) {
@@ -93,11 +103,16 @@ export function createIngest(options) {
   function makeRoom(more) {
     const over = () => waiting.size >= MOST_EVENTS || bytes + more > MOST_BYTES;
     if (!over()) return;
+    // Not for each event: a page that tracks more than leaves would read all of it each time.
+    if (Date.now() - readAt >= LOOK_EVERY) refresh();
     const gone = [];
-    for (const [id, text] of refresh().sort(byTime)) {
+    for (const id of [...waiting.keys()]) {
       if (!over()) break;
-      gone.push(id);
+      const text = store.read(id);
       forget(id);
+      // Another tab has sent it.
+      if (!text) continue;
+      gone.push(id);
       // What an event that goes says of others is said by the next one.
       dropped += 1 + (JSON.parse(text.slice(1)).meta?.events_dropped ?? 0);
     }
@@ -108,6 +123,7 @@ export function createIngest(options) {
   function session(now) {
     let [id, seen] = store.get('session') ?? [];
     if (!(now - seen < SESSION)) id = uuid(now);
+    else if (now - seen < NOTE_EVERY) return id;
     store.set('session', [id, now]);
     return id;
   }
@@ -163,7 +179,7 @@ export function createIngest(options) {
     dropped = 0;
     waiting.set(id, size);
     bytes += size;
-    wake(waiting.size >= flushAt ? 0 : flushMs, pausedUntil[kind]);
+    wake(waiting.size >= flushAt ? 0 : flushMs, Math.max(pausedUntil[kind], sentAt + SEND_EVERY));
     return id;
   }
 
@@ -194,7 +210,7 @@ export function createIngest(options) {
   /** Cuts what waits into bodies of one kind, each at most this large. */
   function parts(all, most) {
     const made = [];
-    for (const one of all.sort(byTime)) {
+    for (const one of all) {
       const size = bytesOf(one[1]), kind = one[1][0];
       let last = made.findLast(part => part.kind === kind);
       if (!last || last.bytes + size > most) made.push((last = { kind, bytes: 60, events: [] }));
@@ -269,6 +285,7 @@ export function createIngest(options) {
       const all = parts(refresh(), MOST_BYTES);
       const first = all.find(({ kind }) => !tried.includes(kind) && !(patient && pausedUntil[kind] > Date.now()));
       if (!first || !allowed) return all.length && Math.min(...all.map(part => pausedUntil[part.kind]));
+      sentAt = Date.now();
       const pause = await post(first);
       if (pause) {
         pausedUntil[first.kind] = Date.now() + pause;
@@ -293,7 +310,7 @@ export function createIngest(options) {
   function leave() {
     if (!allowed) return;
     const lasting = typeof Request !== 'undefined' && 'keepalive' in Request.prototype;
-    for (const part of parts(store.all(), MOST_KEEPALIVE / 2)) {
+    for (const part of parts(refresh(), MOST_KEEPALIVE / 2)) {
       if (keepalive + part.bytes > MOST_KEEPALIVE) return;
       if (lasting) {
         keepalive += part.bytes;

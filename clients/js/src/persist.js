@@ -20,18 +20,27 @@ export function persistence(key) {
       return otherwise?.();
     }
   };
+  /** By name: a value as it is stored, and parsed. */
+  const known = new Map();
+  const parsed = name => {
+    const text = storage.getItem(prefix + name);
+    let seen = known.get(name);
+    if (seen?.text !== text) known.set(name, (seen = { text, value: JSON.parse(text) }));
+    return seen?.value;
+  };
   const names = start => Array.from({ length: storage.length }, (_, at) => storage.key(at)).filter(name => name?.startsWith(start));
   return {
     all: () => [
       ...tried(() => names(waiting).map(name => [name.slice(waiting.length), storage.getItem(name)]).filter(one => one[1]), () => []),
       ...inMemory.all(),
     ],
+    read: id => inMemory.read(id) ?? tried(() => storage.getItem(waiting + id)),
     put: (id, text) => tried(() => (storage.setItem(waiting + id, text), true), () => inMemory.put(id, text)),
     remove(ids) {
       inMemory.remove(ids);
       for (const id of ids) tried(() => storage.removeItem(waiting + id));
     },
-    get: name => inMemory.get(name) ?? tried(() => JSON.parse(storage.getItem(prefix + name))),
+    get: name => inMemory.get(name) ?? tried(() => parsed(name)),
     set(name, value) {
       const stored = tried(() => (storage.setItem(prefix + name, JSON.stringify(value)), true));
       // Where there is no room for the new value the old one would come back, such as another user.
