@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use futures_util::future::BoxFuture;
 use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::consumer::{Consumer as _, StreamConsumer};
-use rdkafka::producer::{DefaultProducerContext, ThreadedProducer};
+use rdkafka::producer::{DefaultProducerContext, FutureProducer, FutureRecord, ThreadedProducer};
 use recsys_ingest::accounts::ledger::Stream;
 use recsys_ingest::admission::record::Record;
 use recsys_ingest::config::Serve;
@@ -161,11 +161,14 @@ impl Opening {
             let receiving = replies::receive(consumer, self.intake, Arc::clone(&waiting));
             self.helpers
                 .push(("the reading of replies", Box::pin(receiving)));
-            let probed = self.consumer("probe")?;
-            let asking = ask_while_away(self.brokers.clone(), Arc::new(probed));
-            self.helpers
-                .push(("the look for brokers", Box::pin(asking)));
         }
+        let probing = client::probe(&self.properties);
+        let probing = FutureProducer::from_config_and_context(&probing, self.context())
+            .context("cannot make a producer of Kafka from its properties")?;
+        let to = (self.topics.replies.clone(), partition);
+        let asking = ask_while_away(self.brokers.clone(), probing, to);
+        self.helpers
+            .push(("the look for brokers", Box::pin(asking)));
         let appender = Appender {
             entries,
             producer,
@@ -279,16 +282,25 @@ async fn look_at_ends(client: Arc<StreamConsumer<Context>>, lanes: Vec<(Place, A
 }
 
 /// Asks the brokers whether they are back while they are away: nothing is sent then that would tell.
-async fn ask_while_away(brokers: Brokers, client: Arc<StreamConsumer<Context>>) {
+///
+/// Only an acknowledgement tells. Brokers that answer may still have too few replicas in sync. The
+/// message goes to the replies, whose readers pass over one that is no reply.
+async fn ask_while_away(
+    brokers: Brokers,
+    producer: FutureProducer<Context>,
+    (topic, partition): (String, i32),
+) {
     loop {
         tokio::time::sleep(ASK_EVERY).await;
         if !brokers.are_away() {
             continue;
         }
-        let client = Arc::clone(&client);
-        let asked = tokio::task::spawn_blocking(move || client.fetch_metadata(None, ASK_LIMIT));
-        if let Ok(Ok(_)) = asked.await {
-            brokers.come_back();
+        let message = FutureRecord::<(), [u8]>::to(&topic)
+            .partition(partition)
+            .payload(&[]);
+        match producer.send(message, Duration::ZERO).await {
+            Ok(_) => brokers.come_back(),
+            Err((error, _)) => debug!(%error, "Kafka has not acknowledged a message yet"),
         }
     }
 }
