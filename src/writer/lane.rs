@@ -93,7 +93,13 @@ impl Writer {
         }
         match self.log.is_shared() {
             // The stream goes on elsewhere.
-            true => self.status.reset(),
+            true => {
+                self.status.reset();
+                if source.is_stuck() {
+                    // Its reader is gone. Another version may be able to read the record.
+                    return;
+                }
+            }
             false => {
                 self.status.set(Health::Fault);
                 self.status.is_storing(false);
