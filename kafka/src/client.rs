@@ -13,6 +13,9 @@ use tracing::{debug, error, info, warn};
 /// intake gives the log to answer.
 pub const MESSAGE_TIMEOUT_MS: u32 = 10_000;
 
+/// Messages that wait in a consumer of all partitions, in KiB.
+const QUEUED_KBYTES: usize = 48 << 10;
+
 /// After this long the next message asks whether messages are acknowledged again.
 const PROBE_TIMEOUT_MS: u32 = 2000;
 
@@ -143,12 +146,15 @@ pub fn probe(properties: &[(String, String)]) -> ClientConfig {
     config
 }
 
-/// The properties of consumers. Offsets are only in the ledger.
-pub fn consumer(properties: &[(String, String)], group: &str) -> ClientConfig {
+/// The properties of a consumer of so many partitions. Offsets are only in the ledger.
+pub fn consumer(properties: &[(String, String)], group: &str, partitions: usize) -> ClientConfig {
     let mut config = self::config(properties);
+    // For each partition that is read: one process may have all.
+    let queued = (QUEUED_KBYTES / partitions.max(1))
+        .clamp(256, 4096)
+        .to_string();
     for (name, value) in [
-        // For each stream that is read.
-        ("queued.max.messages.kbytes", "4096"),
+        ("queued.max.messages.kbytes", queued.as_str()),
         ("fetch.wait.max.ms", "100"),
     ] {
         if config.get(name).is_none() {

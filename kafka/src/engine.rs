@@ -133,8 +133,9 @@ impl Opening {
         }
     }
 
-    fn consumer(&self, group: &str) -> Result<StreamConsumer<Context>> {
-        let config = client::consumer(&self.properties, &format!("{}.{group}", self.prefix));
+    fn consumer(&self, group: &str, partitions: usize) -> Result<StreamConsumer<Context>> {
+        let group = format!("{}.{group}", self.prefix);
+        let config = client::consumer(&self.properties, &group, partitions);
         StreamConsumer::from_config_and_context(&config, self.context())
             .context("cannot make a consumer of Kafka from its properties")
     }
@@ -155,7 +156,7 @@ impl Opening {
         let partitions = u128::from(self.topics.replies_partitions);
         let partition = i32::try_from(self.intake.as_u128() % partitions)?;
         if self.role_takes {
-            let consumer = self.consumer("replies")?;
+            let consumer = self.consumer("replies", 1)?;
             let topic = &self.topics.replies;
             tokio::task::block_in_place(|| replies::listen(&consumer, topic, partition))?;
             let receiving = replies::receive(consumer, self.intake, Arc::clone(&waiting));
@@ -182,7 +183,12 @@ impl Opening {
 
     /// What lanes read.
     fn lanes(&mut self) -> Result<LanesAndUsage> {
-        let consumer = Arc::new(self.consumer("writers")?);
+        let partitions = self
+            .topics
+            .events
+            .iter()
+            .map(|topic| usize::from(topic.partitions));
+        let consumer = Arc::new(self.consumer("writers", partitions.sum())?);
         let serving = serve_events(Arc::clone(&consumer));
         self.helpers
             .push(("the events of the consumer", Box::pin(serving)));

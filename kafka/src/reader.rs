@@ -104,7 +104,7 @@ impl Reader {
         self.acks.unacked.ends_at(end);
         let next = i64::try_from(self.next).context("the ledger's offset is none of Kafka's")?;
         self.place.check(next, begin)?;
-        if next > end || std::mem::take(&mut self.is_outside) {
+        if std::mem::take(&mut self.is_outside) || next > end {
             self.begins_again = false;
             self.note_cut(end);
         }

@@ -296,7 +296,10 @@ async fn a_lane_that_cannot_read_a_record_gives_its_lease_back() {
         one::<i64>(&client, started).await == 6
     })
     .await;
-    eventually("not ready", async || first.get("/readyz").await.status != 200).await;
+    eventually("not ready", async || {
+        first.client().get("/readyz").await.status != 200
+    })
+    .await;
     let second = Service::on_log(log.clone(), &database, |settings| settings).await;
     shared("3 3").await;
     first.stop().await.unwrap();
