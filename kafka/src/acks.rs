@@ -27,6 +27,9 @@ pub struct Unacked {
     stored: AtomicU64,
     /// Where the partition ended when it was last looked at.
     end: AtomicU64,
+    /// Up to which offset records were stored when the partition was seen to have lost some. Kept
+    /// while other processes read the partition, until the ledger has a lower offset.
+    cut_at: Mutex<Option<u64>>,
 }
 
 impl Unacked {
@@ -50,8 +53,28 @@ impl Unacked {
         self.end.store(end, Ordering::Relaxed);
     }
 
+    /// The partition lost records behind the end that it has now. Returns whether that is news.
+    pub fn is_cut_now(&self) -> bool {
+        let stored = self.stored.load(Ordering::Relaxed);
+        let mut cut_at = self.cut_at();
+        let is_new = cut_at.is_none();
+        cut_at.get_or_insert(stored);
+        is_new
+    }
+
+    /// Whether the partition lost records, and the ledger still has the offset from before.
+    pub fn is_cut(&self) -> bool {
+        self.cut_at().is_some()
+    }
+
+    fn cut_at(&self) -> MutexGuard<'_, Option<u64>> {
+        self.cut_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// This process reads on from there.
     pub fn begin(&self, stored: u64) {
+        // Another writer has begun again, or an operator has set the ledger back.
+        self.cut_at().take_if(|cut_at| stored < *cut_at);
         self.stored.store(stored, Ordering::Relaxed);
         self.end.store(stored, Ordering::Relaxed);
         self.is_read.store(true, Ordering::Relaxed);
@@ -72,6 +95,8 @@ pub struct Acks {
     opening: Uuid,
     /// Records that are delivered and not acked: sequence and items.
     delivered: Mutex<VecDeque<(u64, u32)>>,
+    /// The next ack is of records from the partition's beginning.
+    begins_again: AtomicBool,
     pub unacked: Arc<Unacked>,
 }
 
@@ -83,6 +108,7 @@ impl Acks {
             place,
             opening: Uuid::new_v4(),
             delivered: Mutex::default(),
+            begins_again: AtomicBool::new(false),
             unacked,
         }
     }
@@ -98,6 +124,17 @@ impl Acks {
         self.unacked
             .items
             .fetch_add(items.into(), Ordering::Relaxed);
+    }
+
+    /// Records from this offset on come next, which is the partition's beginning. `false`: records
+    /// from before are not acked yet, and the lane takes no others before.
+    pub fn begin_again(&self, begin: u64) -> bool {
+        if !self.lock().is_empty() {
+            return false;
+        }
+        self.unacked.stored.store(begin, Ordering::Relaxed);
+        self.begins_again.store(true, Ordering::Relaxed);
+        true
     }
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<(u64, u32)>> {
@@ -143,6 +180,10 @@ impl Acknowledge for Acks {
     }
 
     fn ack(&self, _stream: u16, sequence: u64) {
+        if self.begins_again.swap(false, Ordering::Relaxed) {
+            // The ledger has this offset now: whoever reads next goes on from here.
+            *self.unacked.cut_at() = None;
+        }
         self.unacked.stored.store(sequence, Ordering::Relaxed);
         let mut delivered = self.lock();
         while let Some((_, items)) = delivered.pop_front_if(|(first, _)| *first <= sequence) {
@@ -161,21 +202,12 @@ impl Drop for Acks {
 
 impl Place {
     /// Refuses to read on where records are missing.
-    pub fn check(&self, next: i64, begin: i64, end: i64) -> Result<()> {
+    pub fn check(&self, next: i64, begin: i64) -> Result<()> {
         let Self {
             id,
             topic,
             partition,
         } = self;
-        if next > end {
-            bail!(
-                "the ledger has partition {partition} of the topic {topic} stored up to offset {next}, and \
-                 it ends at {end}: the topic lost what it had, by an unclean election of a leader or a \
-                 restore. Events with offsets from {end} on would be taken for stored ones. If what is \
-                 there now has to be stored, UPDATE ingest_ledger SET settled = {begin} WHERE \
-                 instance_id = '{id}' AND stream = {partition} and restart this writer; what is stored already is not stored twice"
-            );
-        }
         if next < begin {
             bail!(
                 "partition {partition} of the topic {topic} begins at offset {begin}, and the ledger has it \
@@ -193,31 +225,53 @@ impl Place {
 mod tests {
     use super::*;
 
-    #[test]
-    fn an_offset_outside_of_the_partition_is_a_fault_that_names_its_cause() {
-        let place = Place {
+    fn place() -> Place {
+        Place {
             id: Uuid::from_u128(5),
             topic: "t.exposures".to_owned(),
             partition: 3,
-        };
-        for (next, begin, end) in [(0, 0, 0), (5, 0, 9), (9, 0, 9), (5, 5, 9)] {
-            assert!(
-                place.check(next, begin, end).is_ok(),
-                "{next} in {begin}..{end}"
-            );
         }
-        for (next, begin, end, cause) in [
-            (10, 0, 9, "unclean election"),
-            (4, 6, 9, "retention removed 2 "),
-        ] {
-            let error = place.check(next, begin, end).expect_err(cause).to_string();
-            assert!(error.contains(cause), "{error}");
-            let remedy = format!(
-                "SET settled = {begin} WHERE instance_id = '{}' AND stream = 3",
-                place.id
-            );
-            assert!(error.contains(&remedy), "{error}");
+    }
+
+    #[test]
+    fn what_retention_removed_is_a_fault_that_names_its_cause() {
+        let place = place();
+        for (next, begin) in [(0, 0), (5, 0), (5, 5)] {
+            assert!(place.check(next, begin).is_ok(), "{next} from {begin}");
         }
+        let error = place.check(4, 6).expect_err("a gap").to_string();
+        let remedy = format!(
+            "SET settled = 6 WHERE instance_id = '{}' AND stream = 3",
+            place.id
+        );
+        assert!(error.contains("retention removed 2 "), "{error}");
+        assert!(error.contains(&remedy), "{error}");
+    }
+
+    #[test]
+    fn a_cut_is_remembered_until_the_ledger_has_a_lower_offset() {
+        let unacked = Arc::new(Unacked::default());
+        let acks = Acks::new(place(), Arc::clone(&unacked));
+        unacked.begin(100);
+        acks.deliver(101, 1);
+        assert!(unacked.is_cut_now());
+        assert!(!unacked.is_cut_now(), "it is said once");
+        assert!(!acks.begin_again(0), "a record from before is under way");
+        acks.ack(0, 101);
+        assert!(unacked.is_cut(), "the ledger has an offset from before");
+        // The lease is lost and comes back, and the partition may be longer by now.
+        drop(acks);
+        let acks = Acks::new(place(), Arc::clone(&unacked));
+        unacked.begin(101);
+        assert!(unacked.is_cut());
+        assert!(acks.begin_again(0));
+        acks.deliver(1, 1);
+        acks.ack(0, 1);
+        assert!(!unacked.is_cut(), "the ledger has 1");
+        // Another writer was faster.
+        assert!(unacked.is_cut_now());
+        unacked.begin(0);
+        assert!(!unacked.is_cut());
     }
 
     #[test]

@@ -13,6 +13,12 @@ use tracing::{debug, error, info, warn};
 /// intake gives the log to answer.
 pub const MESSAGE_TIMEOUT_MS: u32 = 10_000;
 
+/// Messages that wait in a consumer of all partitions, in KiB.
+const QUEUED_KBYTES: usize = 48 << 10;
+
+/// After this long the next message asks whether messages are acknowledged again.
+const PROBE_TIMEOUT_MS: u32 = 2000;
+
 /// Whether the brokers answer.
 #[derive(Clone, Debug, Default)]
 pub struct Brokers {
@@ -26,22 +32,22 @@ pub struct Context {
 }
 
 impl Brokers {
-    /// Whether the brokers did not answer when last asked.
+    /// Whether the brokers did not acknowledge the last message.
     pub fn are_away(&self) -> bool {
         self.is_away.load(Ordering::Relaxed)
     }
 
-    /// The brokers do not answer, and why.
+    /// The brokers acknowledge nothing, and why.
     pub fn leave(&self, why: &str) {
         if !self.is_away.swap(true, Ordering::Relaxed) {
-            warn!("Kafka does not answer; events are refused until it does: {why}");
+            warn!("Kafka does not acknowledge messages: {why}");
         }
     }
 
-    /// The brokers answer.
+    /// The brokers acknowledged a message.
     pub fn come_back(&self) {
         if self.are_away() && self.is_away.swap(false, Ordering::Relaxed) {
-            info!("Kafka answers again");
+            info!("Kafka acknowledges messages again");
         }
     }
 }
@@ -98,16 +104,26 @@ pub fn config(properties: &[(String, String)]) -> ClientConfig {
 /// The properties of the producer of events.
 pub fn producer(properties: &[(String, String)], message_bytes_max: usize) -> ClientConfig {
     let mut config = self::config(properties);
-    for (name, value) in [
+    let is_set = |config: &ClientConfig, name| config.get(name).is_some();
+    for (name, other, value) in [
         // The idempotent producer spins with several brokers, and the key settles a message that
         // was produced twice. Order between messages means nothing.
-        ("enable.idempotence", "false"),
-        ("max.in.flight", "5"),
+        ("enable.idempotence", "enable.idempotence", "false"),
+        (
+            "max.in.flight",
+            "max.in.flight.requests.per.connection",
+            "5",
+        ),
         // Many requests share a produce request, and none waits long for company.
-        ("linger.ms", "1"),
-        ("queue.buffering.max.messages", "20000"),
+        ("linger.ms", "queue.buffering.max.ms", "1"),
+        (
+            "queue.buffering.max.messages",
+            "queue.buffering.max.messages",
+            "20000",
+        ),
     ] {
-        if config.get(name).is_none() {
+        // A property may be set by its other name.
+        if !is_set(&config, name) && !is_set(&config, other) {
             config.set(name, value);
         }
     }
@@ -120,12 +136,25 @@ pub fn producer(properties: &[(String, String)], message_bytes_max: usize) -> Cl
     config
 }
 
-/// The properties of consumers. Offsets are only in the ledger.
-pub fn consumer(properties: &[(String, String)], group: &str) -> ClientConfig {
+/// The properties of the producer that asks whether messages are acknowledged again.
+pub fn probe(properties: &[(String, String)]) -> ClientConfig {
     let mut config = self::config(properties);
+    config
+        .set("acks", "all")
+        .set("linger.ms", "0")
+        .set("message.timeout.ms", PROBE_TIMEOUT_MS.to_string());
+    config
+}
+
+/// The properties of a consumer of so many partitions. Offsets are only in the ledger.
+pub fn consumer(properties: &[(String, String)], group: &str, partitions: usize) -> ClientConfig {
+    let mut config = self::config(properties);
+    // For each partition that is read: one process may have all.
+    let queued = (QUEUED_KBYTES / partitions.max(1))
+        .clamp(256, 4096)
+        .to_string();
     for (name, value) in [
-        // For each stream that is read.
-        ("queued.max.messages.kbytes", "4096"),
+        ("queued.max.messages.kbytes", queued.as_str()),
         ("fetch.wait.max.ms", "100"),
     ] {
         if config.get(name).is_none() {

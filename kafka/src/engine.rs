@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use futures_util::future::BoxFuture;
 use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::consumer::{Consumer as _, StreamConsumer};
-use rdkafka::producer::{DefaultProducerContext, ThreadedProducer};
+use rdkafka::producer::{DefaultProducerContext, FutureProducer, FutureRecord, ThreadedProducer};
 use recsys_ingest::accounts::ledger::Stream;
 use recsys_ingest::admission::record::Record;
 use recsys_ingest::config::Serve;
@@ -133,8 +133,9 @@ impl Opening {
         }
     }
 
-    fn consumer(&self, group: &str) -> Result<StreamConsumer<Context>> {
-        let config = client::consumer(&self.properties, &format!("{}.{group}", self.prefix));
+    fn consumer(&self, group: &str, partitions: usize) -> Result<StreamConsumer<Context>> {
+        let group = format!("{}.{group}", self.prefix);
+        let config = client::consumer(&self.properties, &group, partitions);
         StreamConsumer::from_config_and_context(&config, self.context())
             .context("cannot make a consumer of Kafka from its properties")
     }
@@ -155,17 +156,20 @@ impl Opening {
         let partitions = u128::from(self.topics.replies_partitions);
         let partition = i32::try_from(self.intake.as_u128() % partitions)?;
         if self.role_takes {
-            let consumer = self.consumer("replies")?;
+            let consumer = self.consumer("replies", 1)?;
             let topic = &self.topics.replies;
             tokio::task::block_in_place(|| replies::listen(&consumer, topic, partition))?;
             let receiving = replies::receive(consumer, self.intake, Arc::clone(&waiting));
             self.helpers
                 .push(("the reading of replies", Box::pin(receiving)));
-            let probed = self.consumer("probe")?;
-            let asking = ask_while_away(self.brokers.clone(), Arc::new(probed));
-            self.helpers
-                .push(("the look for brokers", Box::pin(asking)));
         }
+        let probing = client::probe(&self.properties);
+        let probing = FutureProducer::from_config_and_context(&probing, self.context())
+            .context("cannot make a producer of Kafka from its properties")?;
+        let to = (self.topics.replies.clone(), partition);
+        let asking = ask_while_away(self.brokers.clone(), probing, to);
+        self.helpers
+            .push(("the look for brokers", Box::pin(asking)));
         let appender = Appender {
             entries,
             producer,
@@ -179,7 +183,12 @@ impl Opening {
 
     /// What lanes read.
     fn lanes(&mut self) -> Result<LanesAndUsage> {
-        let consumer = Arc::new(self.consumer("writers")?);
+        let partitions = self
+            .topics
+            .events
+            .iter()
+            .map(|topic| usize::from(topic.partitions));
+        let consumer = Arc::new(self.consumer("writers", partitions.sum())?);
         let serving = serve_events(Arc::clone(&consumer));
         self.helpers
             .push(("the events of the consumer", Box::pin(serving)));
@@ -279,16 +288,25 @@ async fn look_at_ends(client: Arc<StreamConsumer<Context>>, lanes: Vec<(Place, A
 }
 
 /// Asks the brokers whether they are back while they are away: nothing is sent then that would tell.
-async fn ask_while_away(brokers: Brokers, client: Arc<StreamConsumer<Context>>) {
+///
+/// Only an acknowledgement tells. Brokers that answer may still have too few replicas in sync. The
+/// message goes to the replies, whose readers pass over one that is no reply.
+async fn ask_while_away(
+    brokers: Brokers,
+    producer: FutureProducer<Context>,
+    (topic, partition): (String, i32),
+) {
     loop {
         tokio::time::sleep(ASK_EVERY).await;
         if !brokers.are_away() {
             continue;
         }
-        let client = Arc::clone(&client);
-        let asked = tokio::task::spawn_blocking(move || client.fetch_metadata(None, ASK_LIMIT));
-        if let Ok(Ok(_)) = asked.await {
-            brokers.come_back();
+        let message = FutureRecord::<(), [u8]>::to(&topic)
+            .partition(partition)
+            .payload(&[]);
+        match producer.send(message, Duration::ZERO).await {
+            Ok(_) => brokers.come_back(),
+            Err((error, _)) => debug!(%error, "Kafka has not acknowledged a message yet"),
         }
     }
 }

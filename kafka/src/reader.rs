@@ -13,15 +13,15 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use rdkafka::consumer::stream_consumer::StreamPartitionQueue;
 use rdkafka::consumer::{Consumer as _, StreamConsumer};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::{Offset, TopicPartitionList};
 use recsys_ingest::admission::record::InMemory;
 use recsys_ingest::event::result::RecordResult;
-use recsys_ingest::log::read::{Next, Read, Start};
+use recsys_ingest::log::read::{LogAway, Next, Read, Start};
 use recsys_ingest::log::record::Delivered;
 use tokio::sync::oneshot;
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
 use crate::acks::{Acks, Place};
 use crate::client::Context;
@@ -30,6 +30,9 @@ use crate::replies::Asked;
 
 /// Longest wait for the ends of a partition.
 const LIMIT: Duration = Duration::from_secs(5);
+
+/// Pause before the next look whether the lane has stored what it took.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// Messages that are taken from the library at a time.
 const TAKEN_MAX: usize = 128;
@@ -52,6 +55,10 @@ pub struct Reader {
     /// The partition has to be assigned again.
     lost: Option<Lost>,
     gaps: u32,
+    /// The library says that `next` is none of the partition's offsets.
+    is_outside: bool,
+    /// What the partition lost is dealt with: it is read from its beginning.
+    begins_again: bool,
     acks: Arc<Acks>,
     asked: flume::Sender<Asked>,
 }
@@ -79,6 +86,8 @@ impl Reader {
             taken: VecDeque::new(),
             lost: None,
             gaps: 0,
+            is_outside: false,
+            begins_again: false,
             acks,
             asked,
         }
@@ -90,11 +99,28 @@ impl Reader {
             topic, partition, ..
         } = &self.place;
         let number = i32::from(*partition);
-        let doing = || format!("cannot read partition {partition} of the topic {topic}");
         let ends = self.consumer.fetch_watermarks(topic, number, LIMIT);
-        let (begin, end) = ends.with_context(doing)?;
+        let (begin, end) = ends.map_err(|error| self.failed(error))?;
+        self.acks.unacked.ends_at(end);
         let next = i64::try_from(self.next).context("the ledger's offset is none of Kafka's")?;
-        self.place.check(next, begin, end)?;
+        self.place.check(next, begin)?;
+        if std::mem::take(&mut self.is_outside) || next > end {
+            self.begins_again = false;
+            self.note_cut(end);
+        }
+        if self.acks.unacked.is_cut() && !self.begins_again {
+            let begin = u64::try_from(begin).unwrap_or(0);
+            if !self.acks.begin_again(begin) {
+                std::thread::sleep(AGAIN);
+                return Ok(());
+            }
+            (self.next, self.begins_again) = (begin, true);
+        }
+        let next = i64::try_from(self.next).context("an offset is none of Kafka's")?;
+        let Place {
+            topic, partition, ..
+        } = &self.place;
+        let doing = || format!("cannot read partition {partition} of the topic {topic}");
         let mut from = TopicPartitionList::new();
         from.add_partition_offset(topic, number, Offset::Offset(next))
             .with_context(doing)?;
@@ -105,8 +131,54 @@ impl Reader {
             .incremental_assign(&from)
             .with_context(doing)?;
         self.queue = queue;
-        self.acks.unacked.ends_at(end);
         Ok(())
+    }
+
+    /// What failed; as [`LogAway`] unless an operator has to act.
+    fn failed(&self, error: KafkaError) -> anyhow::Error {
+        let Place {
+            topic, partition, ..
+        } = &self.place;
+        let is_fault = matches!(
+            error.rdkafka_error_code(),
+            Some(
+                RDKafkaErrorCode::UnknownTopic
+                    | RDKafkaErrorCode::UnknownPartition
+                    | RDKafkaErrorCode::UnknownTopicOrPartition
+                    | RDKafkaErrorCode::TopicAuthorizationFailed
+                    | RDKafkaErrorCode::Authentication
+                    | RDKafkaErrorCode::SaslAuthenticationFailed
+            )
+        );
+        let error = anyhow::Error::new(error);
+        let error = match is_fault {
+            true => error,
+            false => error.context(LogAway),
+        };
+        error.context(format!(
+            "cannot read partition {partition} of the topic {topic}"
+        ))
+    }
+
+    /// Says that the partition lost records, once.
+    fn note_cut(&self, end: i64) {
+        if !self.acks.unacked.is_cut_now() {
+            return;
+        }
+        let Place {
+            topic, partition, ..
+        } = &self.place;
+        error!(
+            topic,
+            partition,
+            read_up_to = self.next,
+            end,
+            "partition {partition} of the topic {topic} lost records: it was read up to offset {}, and ends \
+             at {end} now, by an unclean election of a leader or a restore. What was read of them is stored; \
+             others that were acknowledged are lost. Other events get the same offsets, so the partition is \
+             read from its beginning: those that are stored already count as duplicates",
+            self.next
+        );
     }
 
     /// Has the library fetch no more.
@@ -205,12 +277,15 @@ impl Read<InMemory, RecordResult> for Reader {
             None => {}
             Some(Lost::Failed(error)) => {
                 self.unassign();
-                let Place {
-                    topic, partition, ..
-                } = &self.place;
-                return Err(error).with_context(|| {
-                    format!("cannot read partition {partition} of the topic {topic}")
-                });
+                if matches!(
+                    error.rdkafka_error_code(),
+                    Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::LogTruncation)
+                ) {
+                    // By the time that it is looked at, the partition may reach beyond `next` again.
+                    self.is_outside = true;
+                    return Ok(Vec::new());
+                }
+                return Err(self.failed(error));
             }
             Some(Lost::Gap(at)) => {
                 self.unassign();

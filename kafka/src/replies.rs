@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use rdkafka::consumer::{Consumer as _, StreamConsumer};
 use rdkafka::message::Message as _;
-use rdkafka::producer::{BaseRecord, DefaultProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
 use rdkafka::{Offset, TopicPartitionList};
 use recsys_ingest::event::result::RecordResult;
 use tokio::sync::oneshot;
@@ -29,6 +30,9 @@ const PRUNE_AT_LEAST: usize = 1024;
 
 /// Longest wait for the brokers at the start.
 const LIMIT: Duration = Duration::from_secs(10);
+
+/// Longest wait at the end for the last replies.
+const FLUSH_LIMIT: Duration = Duration::from_millis(500);
 
 /// Pause between two attempts.
 const AGAIN: Duration = Duration::from_millis(200);
@@ -82,20 +86,63 @@ pub struct Asked {
 
 /// Sends replies for what is `asked`, those that are there together as one message.
 pub async fn answer(asked: flume::Receiver<Asked>, producer: Replies, topic: String) {
-    let mut open = FuturesUnordered::new();
+    let mut answers = Answers {
+        asked,
+        open: FuturesUnordered::new(),
+        producer,
+        topic,
+    };
     loop {
+        let is_full = answers.open.len() >= ASKED_MAX;
         let done = tokio::select! {
-            next = asked.recv_async() => {
-                if let Ok(Asked { intake, partition, number, result }) = next {
-                    open.push(async move { ((intake, partition), number, result.await) });
-                } else {
+            next = answers.asked.recv_async(), if !is_full => {
+                match next {
+                    Ok(next) => answers.take(next),
                     // No lane is left that could ask.
-                    std::future::pending::<()>().await;
+                    Err(_) => {
+                        while let Some(done) = answers.open.next().await {
+                            answers.send_with(done);
+                        }
+                        std::future::pending::<()>().await;
+                    }
                 }
                 continue;
             }
-            Some(done) = open.next(), if !open.is_empty() => done,
+            Some(done) = answers.open.next(), if !answers.open.is_empty() => done,
         };
+        answers.send_with(done);
+    }
+}
+
+/// To whom a result goes, the message's number, and the result.
+type Done = (
+    (Uuid, i32),
+    u64,
+    Result<RecordResult, oneshot::error::RecvError>,
+);
+
+/// Results that are awaited. Those that are there when it is dropped are sent.
+struct Answers {
+    asked: flume::Receiver<Asked>,
+    open: FuturesUnordered<BoxFuture<'static, Done>>,
+    producer: Replies,
+    topic: String,
+}
+
+impl Answers {
+    fn take(&self, asked: Asked) {
+        let Asked {
+            intake,
+            partition,
+            number,
+            result,
+        } = asked;
+        let result = async move { ((intake, partition), number, result.await) };
+        self.open.push(Box::pin(result));
+    }
+
+    /// Sends what is done together with all that is done by now.
+    fn send_with(&mut self, done: Done) {
         let mut by_intake: HashMap<(Uuid, i32), Vec<(u64, RecordResult)>> = HashMap::new();
         let mut next = Some(done);
         while let Some((to, number, result)) = next {
@@ -103,16 +150,33 @@ pub async fn answer(asked: flume::Receiver<Asked>, producer: Replies, topic: Str
             if let Ok(result) = result {
                 by_intake.entry(to).or_default().push((number, result));
             }
-            next = open.next().now_or_never().flatten();
+            next = self.open.next().now_or_never().flatten();
         }
         for ((intake, partition), results) in by_intake {
-            let bytes = Reply { intake, results }.encode();
-            let message = BaseRecord::<(), _>::to(&topic)
-                .partition(partition)
-                .payload(&bytes);
-            if let Err((error, _)) = producer.send(message) {
-                debug!(%error, "cannot tell an intake what became of its events");
+            for reply in Reply::split(intake, results) {
+                let bytes = reply.encode();
+                let message = BaseRecord::<(), _>::to(&self.topic)
+                    .partition(partition)
+                    .payload(&bytes);
+                if let Err((error, _)) = self.producer.send(message) {
+                    debug!(%error, "cannot tell an intake what became of its events");
+                }
             }
+        }
+    }
+}
+
+impl Drop for Answers {
+    fn drop(&mut self) {
+        while let Ok(asked) = self.asked.try_recv() {
+            self.take(asked);
+        }
+        while let Some(done) = self.open.next().now_or_never().flatten() {
+            self.send_with(done);
+        }
+        // Else the producer's own end purges them.
+        if let Err(error) = self.producer.flush(FLUSH_LIMIT) {
+            debug!(%error, "cannot tell intakes what became of their last events");
         }
     }
 }

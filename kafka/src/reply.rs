@@ -16,6 +16,9 @@ const VERSION: u8 = 1;
 /// The bytes of a text beyond this are cut off; Postgres's messages are shorter.
 const TEXT_BYTES_MAX: usize = 2000;
 
+/// A message of Kafka is 1 MB at most, unless that was changed.
+const REPLY_BYTES_MAX: usize = 256 << 10;
+
 /// What became of messages of one intake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
@@ -26,6 +29,28 @@ pub struct Reply {
 }
 
 impl Reply {
+    /// Results of one intake as replies of which each fits into a message: it has one result, or about
+    /// [`REPLY_BYTES_MAX`].
+    pub fn split(intake: Uuid, results: Vec<(u64, RecordResult)>) -> Vec<Self> {
+        let mut replies: Vec<Self> = Vec::new();
+        let mut bytes = REPLY_BYTES_MAX;
+        for (number, result) in results {
+            let more = bytes_of(&result);
+            match replies.last_mut() {
+                Some(reply) if bytes + more <= REPLY_BYTES_MAX => {
+                    bytes += more;
+                    reply.results.push((number, result));
+                }
+                _ => {
+                    bytes = more;
+                    let results = vec![(number, result)];
+                    replies.push(Self { intake, results });
+                }
+            }
+        }
+        replies
+    }
+
     /// Its bytes.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![VERSION];
@@ -100,6 +125,16 @@ impl Rest<'_> {
     }
 }
 
+/// The most that a result takes in a reply.
+fn bytes_of(result: &RecordResult) -> usize {
+    let text = |text: &str| 2 + text.len().min(TEXT_BYTES_MAX);
+    let rows = result.quarantined.iter();
+    let quarantined: usize = rows
+        .map(|row| 4 + text(&row.sqlstate) + text(&row.message))
+        .sum();
+    16 + 4 * result.duplicates.len() + quarantined
+}
+
 fn length(of: usize) -> u32 {
     u32::try_from(of).expect("a record has fewer than 2^32 rows")
 }
@@ -145,6 +180,37 @@ mod tests {
         let mut lying = bytes.clone();
         lying[17 + 8..17 + 12].fill(0xff);
         assert_eq!(Reply::decode(&lying), None);
+    }
+
+    #[test]
+    fn replies_are_split_by_their_bytes() {
+        let result = |duplicates: u32| RecordResult {
+            duplicates: (0..duplicates).collect(),
+            quarantined: Vec::new(),
+        };
+        // Of 4 bytes each.
+        let results: Vec<_> = [10, 100_000, 0, 30_000, 30_000, 30_000]
+            .into_iter()
+            .zip(0..)
+            .map(|(duplicates, number)| (number, result(duplicates)))
+            .collect();
+        let replies = Reply::split(Uuid::nil(), results.clone());
+        let counts: Vec<_> = replies.iter().map(|reply| reply.results.len()).collect();
+        assert_eq!(counts, [1, 1, 3, 1]);
+        for reply in &replies {
+            let sum: usize = reply
+                .results
+                .iter()
+                .map(|(_, result)| bytes_of(result))
+                .sum();
+            assert_eq!(reply.encode().len(), 17 + sum);
+        }
+        let together: Vec<_> = replies
+            .into_iter()
+            .flat_map(|reply| reply.results)
+            .collect();
+        assert_eq!(together, results);
+        assert!(Reply::split(Uuid::nil(), Vec::new()).is_empty());
     }
 
     #[test]

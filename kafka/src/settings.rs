@@ -135,8 +135,11 @@ impl Kafka {
 }
 
 /// Properties that what this program promises depends on.
-const OURS: [&str; 8] = [
+const OURS: [&str; 11] = [
     "bootstrap.servers",
+    "metadata.broker.list",
+    "message.timeout.ms",
+    "delivery.timeout.ms",
     "acks",
     "request.required.acks",
     "auto.offset.reset",
@@ -193,6 +196,8 @@ mod tests {
             ("linger.ms", "NAME=VALUE"),
             ("acks=1", "the property acks is this program's"),
             ("group.id=x", "group.id"),
+            ("metadata.broker.list=b:1", "metadata.broker.list"),
+            ("delivery.timeout.ms=1", "delivery.timeout.ms"),
         ] {
             let mut kafka = settings();
             kafka.kafka_property = vec![given.to_owned()];

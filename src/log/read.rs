@@ -37,6 +37,11 @@ pub trait Read<M, R>: Send + 'static {
     fn abandon(self) -> impl Future<Output = ()> + Send;
 }
 
+/// The log does not answer now, and will by itself: [`Read::fetch`] has it in its error's chain.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the log does not answer")]
+pub struct LogAway;
+
 /// What a stream has for its reader.
 #[derive(Debug)]
 pub enum Next<M, R> {

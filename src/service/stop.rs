@@ -28,22 +28,21 @@ pub(super) struct LanesEnd<'s> {
 
 impl LanesEnd<'_> {
     /// Waits until the group committer has ended, the spool is empty, and the only writers left are
-    /// those that never reached a database: they would keep trying to connect.
+    /// those that never reached a database: they would keep trying to connect. If no writer is left,
+    /// the other tasks end by themselves: leases are still to be given back.
     pub(super) async fn nothing_left(self) {
-        loop {
-            let mut left = self
-                .writers
-                .iter()
-                .zip(self.lanes)
-                .filter(|(writer, _)| !writer.is_finished());
-            if self.committing.is_finished()
-                && self.log.usage().items == 0
-                && left.all(|(_, lane)| !lane.was_reached())
-            {
-                return;
-            }
+        while !self.committing.is_finished()
+            || self.log.usage().items > 0
+            || !self.is_any_left_but_none_was_reached()
+        {
             tokio::time::sleep(LOOK_EVERY).await;
         }
+    }
+
+    fn is_any_left_but_none_was_reached(&self) -> bool {
+        let all = self.writers.iter().zip(self.lanes);
+        let mut left = all.filter(|(writer, _)| !writer.is_finished()).peekable();
+        left.peek().is_some() && left.all(|(_, lane)| !lane.was_reached())
     }
 }
 

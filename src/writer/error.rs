@@ -7,6 +7,7 @@ use tokio_postgres::error::DbError;
 
 use crate::accounts::ledger::Holder;
 use crate::event::table::Table;
+use crate::log::read::LogAway;
 use crate::partitions::defaults::LEAVING;
 use crate::partitions::error as partitions;
 use crate::postgres::error::{self as postgres, describe};
@@ -211,6 +212,7 @@ impl Error {
         match self {
             Error::Postgres(error) if error.is_away() => ErrorKind::Away,
             Error::Partition(error) if error.passes_by_itself() => ErrorKind::Away,
+            Error::Log(error) if error.is::<LogAway>() => ErrorKind::Away,
             Error::Postgres(_)
             | Error::Partition(_)
             | Error::Fenced(_)
@@ -286,6 +288,15 @@ fn copy_line(context: &str, table: &str) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_log_that_is_away_is_no_fault() {
+        let away = anyhow::Error::new(std::fmt::Error).context(LogAway);
+        let error = Error::Log(away.context("cannot read partition 3"));
+        assert_eq!(error.class(), ErrorKind::Away);
+        let error = Error::Log(anyhow::anyhow!("the topic is gone"));
+        assert_eq!(error.class(), ErrorKind::Fault);
+    }
 
     #[test]
     fn the_line_of_a_copy_is_read_from_the_context() {

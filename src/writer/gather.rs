@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tracing::Span;
 
 use super::batch::Batch;
+use crate::accounts::status::Health;
 use crate::admission::record::{Delivered, InMemory};
 use crate::event::result::RecordResult;
 use crate::event::row::rows::Rows;
@@ -42,6 +43,10 @@ pub(crate) struct Source<L> {
     reader: Reader<L>,
     /// Records that were fetched and are not in a batch yet.
     read: VecDeque<Delivered>,
+    /// The health that the last failed fetch gave the lane; `None` once one has succeeded.
+    failed: Option<Health>,
+    /// That one has succeeded since.
+    has_fetched: bool,
 }
 
 /// The lane's reader, which a blocking thread owns while it fetches.
@@ -73,7 +78,19 @@ impl<L: Records> Source<L> {
         Self {
             reader: Reader::Here(Box::new(records)),
             read: VecDeque::new(),
+            failed: None,
+            has_fetched: false,
         }
+    }
+
+    /// Notes the health that a failed fetch has given the lane.
+    pub(crate) fn has_failed(&mut self, health: Health) {
+        (self.failed, self.has_fetched) = (Some(health), false);
+    }
+
+    /// The health to clear once a fetch succeeds after one that failed.
+    pub(crate) fn recovered(&mut self) -> Option<Health> {
+        self.failed.take_if(|_| self.has_fetched)
     }
 
     /// The lane's reader. It is always here before anything was read.
@@ -126,7 +143,9 @@ impl<L: Records> Source<L> {
             Reader::Away(reading) => {
                 let (records, fetched) = reading.await.expect("reading does not panic");
                 self.reader = Reader::Here(records);
-                for spooled in fetched.map_err(Error::Log)? {
+                let fetched = fetched.map_err(Error::Log)?;
+                self.has_fetched = true;
+                for spooled in fetched {
                     let record = self.readable(spooled)?;
                     self.read.push_back(record);
                 }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use tracing::{Span, error, error_span};
+use tracing::{Span, error, error_span, info};
 
 use super::gather::{BatchLimits, Gathered, Records, Source};
 use super::opening::Opening;
@@ -29,7 +29,7 @@ use crate::metrics::Metrics;
 use crate::partitions::maintain::PartitionMaintainer;
 use crate::postgres::connect::Target;
 use crate::postgres::error::ErrorChain;
-use crate::writer::error::Error;
+use crate::writer::error::{Error, ErrorKind};
 
 /// The one writer of a lane.
 #[derive(Debug)]
@@ -93,7 +93,13 @@ impl Writer {
         }
         match self.log.is_shared() {
             // The stream goes on elsewhere.
-            true => self.status.reset(),
+            true => {
+                self.status.reset();
+                if source.is_stuck() {
+                    // Its reader is gone. Another version may be able to read the record.
+                    return;
+                }
+            }
             false => {
                 self.status.set(Health::Fault);
                 self.status.is_storing(false);
@@ -182,7 +188,13 @@ impl Writer {
     /// Takes a record, or waits for one. `false`: the log has ended.
     async fn step(&self, source: &mut Source<impl Records>, gathered: &mut Gathered) -> bool {
         match source.step(gathered, &self.limits).await {
-            Ok(more) => more,
+            Ok(more) => {
+                let recovered = source.recovered();
+                if recovered.is_some_and(|health| self.status.clear(health)) {
+                    info!("the log can be read again");
+                }
+                more
+            }
             Err(error @ (Error::Unreadable { .. } | Error::Miscounted { .. })) => {
                 // This program cannot read the record, and a retry cannot help. Keep it for an
                 // operator. The records before it are stored.
@@ -191,6 +203,10 @@ impl Writer {
                 true
             }
             Err(error) => {
+                source.has_failed(match error.class() {
+                    ErrorKind::Fault => Health::Fault,
+                    _ => Health::Away,
+                });
                 let mut backoff = Backoff::new(BACKOFF_MAX, BACKOFF_MAX);
                 self.pause_after(&error, &mut backoff).await;
                 true

@@ -41,23 +41,39 @@ const APPEAR: &str = "
       FROM unnest($1::uuid[]) AS mine (log_id)
         ON CONFLICT (log_id, reader) DO UPDATE SET until = excluded.until";
 
-/// Renews the leases that this process has and keeps.
+/// Renews the leases that this process has and keeps. All statements lock rows in one order.
 const RENEW: &str = "
+    WITH kept AS (
+        SELECT mine.log_id, mine.stream
+          FROM ingest_leases AS mine
+          JOIN unnest($1::uuid[], $2::smallint[]) AS kept (log_id, stream) USING (log_id, stream)
+         WHERE mine.reader = $3
+         ORDER BY mine.log_id, mine.stream
+           FOR UPDATE OF mine
+    )
     UPDATE ingest_leases AS lease
        SET until = clock_timestamp() + make_interval(secs => $4)
-      FROM unnest($1::uuid[], $2::smallint[]) AS kept (log_id, stream)
+      FROM kept
      WHERE lease.log_id = kept.log_id AND lease.stream = kept.stream AND lease.reader = $3
  RETURNING lease.log_id, lease.stream";
 
 /// Gives leases back, so that nobody waits for their end.
 const RETURN: &str = "
+    WITH given AS (
+        SELECT mine.log_id, mine.stream
+          FROM ingest_leases AS mine
+          JOIN unnest($1::uuid[], $2::smallint[]) AS given (log_id, stream) USING (log_id, stream)
+         WHERE mine.reader = $3
+         ORDER BY mine.log_id, mine.stream
+           FOR UPDATE OF mine
+    )
     DELETE FROM ingest_leases AS lease
-     USING unnest($1::uuid[], $2::smallint[]) AS given (log_id, stream)
+     USING given
      WHERE lease.log_id = given.log_id AND lease.stream = given.stream AND lease.reader = $3";
 
-/// How many processes read each log.
+/// How many processes read each log, and how many of them come before this one.
 const COUNT: &str = "
-    SELECT log_id, count(*)
+    SELECT log_id, count(*), count(*) FILTER (WHERE reader < $2)
       FROM ingest_log_readers
      WHERE log_id = ANY ($1) AND until > clock_timestamp()
      GROUP BY log_id";
@@ -285,18 +301,13 @@ impl Keeper {
         client
             .execute(APPEAR, &[&logs, &self.me, host, &pid, &LEASE_SECONDS])
             .await?;
-        let readers = client.query(COUNT, &[&logs]).await?;
+        let readers = client.query(COUNT, &[&logs, &self.me]).await?;
         for row in &readers {
-            let (log, readers): (Uuid, i64) = (row.get(0), row.get(1));
+            let log: Uuid = row.get(0);
+            let number = |at| usize::try_from(row.get::<_, i64>(at)).unwrap_or(0);
             let of_log = |key: &Key| key.0 == log;
-            let streams: Vec<u16> = self
-                .leases
-                .keys()
-                .filter(|key| of_log(key))
-                .map(|key| key.1)
-                .collect();
-            let readers = usize::try_from(readers).unwrap_or(1).max(1);
-            let share = streams.len().div_ceil(readers);
+            let streams = self.leases.keys().filter(|key| of_log(key)).count();
+            let share = share(streams, number(1), number(2));
             let mut held: Vec<Key> = self.of(Kept::is_held).filter(of_log).collect();
             held.sort_unstable();
             for key in held.iter().skip(share) {
@@ -372,4 +383,29 @@ fn columns(keys: &[Key]) -> (Vec<Uuid>, Vec<i16>) {
     keys.iter()
         .map(|&(log, stream)| (log, column(stream)))
         .unzip()
+}
+
+/// The streams that are a process's, of those that share them: `before` come before it. The shares of
+/// all are all streams, so what one gives back another one takes. Nothing for those beyond the streams.
+fn share(streams: usize, readers: usize, before: usize) -> usize {
+    let readers = readers.max(1);
+    streams / readers + usize::from(before < streams % readers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shares_of_all_are_all_streams_and_differ_by_one_at_most() {
+        for (streams, readers) in [(4, 3), (12, 5), (4, 1), (6, 2), (4, 4), (2, 5), (0, 3)] {
+            let shares: Vec<usize> = (0..readers)
+                .map(|before| share(streams, readers, before))
+                .collect();
+            assert_eq!(shares.iter().sum::<usize>(), streams, "{shares:?}");
+            let (least, most) = (shares.iter().min(), shares.iter().max());
+            assert!(most.unwrap() - least.unwrap() <= 1, "{shares:?}");
+        }
+        assert_eq!(share(4, 0, 0), 4, "this process is not counted yet");
+    }
 }

@@ -271,6 +271,43 @@ async fn a_thousand_take_overs_store_and_count_each_event_once() {
     lease_storm(1000).await;
 }
 
+/// A record that no writer can read stops its stream and holds nobody's share back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lane_that_cannot_read_a_record_gives_its_lease_back() {
+    let database = Database::with_tenants().await;
+    let log = SharedLog::new();
+    let unreadable = (1, Bytes::from_static(b"not rows"));
+    for stream in log.streams.iter() {
+        stream.lock().unwrap().push(unreadable.clone());
+    }
+    let first = Service::on_log(log.clone(), &database, |settings| settings).await;
+    let client = database.connect().await;
+    let shares = "SELECT coalesce(string_agg(streams::text, ' '), '')
+                    FROM (SELECT count(*) AS streams FROM ingest_leases GROUP BY reader) AS shares";
+    let shared = async |expected: &str| {
+        eventually("the shares", async || {
+            one::<String>(&client, shares).await == expected
+        })
+        .await;
+    };
+    shared("6").await;
+    let started = "SELECT count(*) FROM ingest_ledger WHERE opening IS NOT NULL";
+    eventually("all lanes", async || {
+        one::<i64>(&client, started).await == 6
+    })
+    .await;
+    eventually("not ready", async || {
+        first.client().get("/readyz").await.status != 200
+    })
+    .await;
+    let second = Service::on_log(log.clone(), &database, |settings| settings).await;
+    shared("3 3").await;
+    first.stop().await.unwrap();
+    shared("6").await;
+    second.stop().await.unwrap();
+    shared("").await;
+}
+
 /// Posts to two services on one log while leases are lost, until streams changed hands this often.
 async fn lease_storm(take_overs: i64) {
     let database = Database::with_tenants().await;

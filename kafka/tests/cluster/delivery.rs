@@ -225,3 +225,35 @@ async fn while_the_broker_is_away_events_are_refused_and_sent_again_they_are_sto
     assert!(service.stop());
     assert_verified(&database);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_lost_records_is_read_from_its_beginning() {
+    let Some(broker) = broker().await else { return };
+    let database = Database::with_tenants().await;
+    let service = Process::serve(&broker, &database, "cut", "all");
+    for number in 0..4 {
+        let answer = service.post(&body(number, EVENTS), "committed").await;
+        assert_eq!(answer.body["ack"], "committed", "{:?}", answer.body);
+    }
+    assert!(service.stop());
+    // The partitions end before what the ledger has of them, as after an unclean election; 4 is where
+    // they end once there are others.
+    database
+        .execute("UPDATE ingest_ledger SET settled = 4")
+        .await;
+    let service = Process::serve(&broker, &database, "cut", "all");
+    let again = whole(4 * EVENTS);
+    eventually("what is stored is read again", async || {
+        ledger(&database).await == (again, again)
+    })
+    .await;
+    for number in 4..24 {
+        let answer = service.post(&body(number, EVENTS), "durable").await;
+        assert_eq!(answer.status, 202, "{:?}", answer.body);
+    }
+    let all = whole(24 * EVENTS);
+    eventually("all rows", async || rows(&database).await == all).await;
+    assert!(service.stop());
+    assert_eq!(ledger(&database).await, (all, again));
+    assert_verified(&database);
+}
