@@ -1,4 +1,4 @@
-//! What is acknowledged of a partition, and whether the ledger's offset is one of its own.
+//! The acks of a partition, and whether the partition still has the offset in the ledger.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -53,8 +53,8 @@ impl Unacked {
         self.end.store(end, Ordering::Relaxed);
     }
 
-    /// The partition lost records behind the end that it has now. Returns whether that is news.
-    pub fn is_cut_now(&self) -> bool {
+    /// Notes that the partition has lost records at its end. Returns whether that was not known yet.
+    pub fn note_cut(&self) -> bool {
         let stored = self.stored.load(Ordering::Relaxed);
         let mut cut_at = self.cut_at();
         let is_new = cut_at.is_none();
@@ -181,7 +181,7 @@ impl Acknowledge for Acks {
 
     fn ack(&self, _stream: u16, sequence: u64) {
         if self.begins_again.swap(false, Ordering::Relaxed) {
-            // The ledger has this offset now: whoever reads next goes on from here.
+            // The ledger has this lower offset from now on, and the next reader starts there.
             *self.unacked.cut_at() = None;
         }
         self.unacked.stored.store(sequence, Ordering::Relaxed);
@@ -254,8 +254,8 @@ mod tests {
         let acks = Acks::new(place(), Arc::clone(&unacked));
         unacked.begin(100);
         acks.deliver(101, 1);
-        assert!(unacked.is_cut_now());
-        assert!(!unacked.is_cut_now(), "it is said once");
+        assert!(unacked.note_cut());
+        assert!(!unacked.note_cut(), "it is said once");
         assert!(!acks.begin_again(0), "a record from before is under way");
         acks.ack(0, 101);
         assert!(unacked.is_cut(), "the ledger has an offset from before");
@@ -269,7 +269,7 @@ mod tests {
         acks.ack(0, 1);
         assert!(!unacked.is_cut(), "the ledger has 1");
         // Another writer was faster.
-        assert!(unacked.is_cut_now());
+        assert!(unacked.note_cut());
         unacked.begin(0);
         assert!(!unacked.is_cut());
     }

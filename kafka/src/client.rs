@@ -146,7 +146,8 @@ pub fn probe(properties: &[(String, String)]) -> ClientConfig {
     config
 }
 
-/// The properties of a consumer of so many partitions. Offsets are only in the ledger.
+/// The properties of a consumer that may read `partitions` partitions. Offsets are kept in the ledger
+/// and not in Kafka.
 pub fn consumer(properties: &[(String, String)], group: &str, partitions: usize) -> ClientConfig {
     let mut config = self::config(properties);
     // For each partition that is read: one process may have all.

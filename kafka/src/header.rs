@@ -1,7 +1,7 @@
 //! The header of a message: how many rows it holds, and who waits for what becomes of them.
 //!
 //! ```text
-//! version u8 = 1 · rows u32 · intake 16 bytes · number u64 · reply partition i32, -1 if nobody waits
+//! version u8 = 1 · rows u32 · intake 16 bytes · number u64 · reply partition i32, -1 if no request waits
 //! ```
 //!
 //! Numbers are big endian. A later version adds to the end.

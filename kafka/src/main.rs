@@ -83,7 +83,8 @@ fn serve(arguments: impl Iterator<Item = OsString>) -> clap::error::Result<Resul
         return Err(ServeOnKafka::command().error(ErrorKind::ArgumentConflict, text));
     }
     if kafka.log == Kind::Kafka {
-        // Lanes share the memory for batches, and Postgres's connections are counted: both by writers.
+        // Lanes share the memory for batches, and Postgres's connections are counted: both by writers. A
+        // topic that exists may have more partitions than the setting says, and its lanes then take more.
         serve.store.writers = u8::try_from(kafka.kafka_partitions.min(8)).unwrap_or(8);
     }
     Ok(match kafka.log {

@@ -162,7 +162,7 @@ impl Reader {
 
     /// Says that the partition lost records, once.
     fn note_cut(&self, end: i64) {
-        if !self.acks.unacked.is_cut_now() {
+        if !self.acks.unacked.note_cut() {
             return;
         }
         let Place {

@@ -114,7 +114,7 @@ pub async fn answer(asked: flume::Receiver<Asked>, producer: Replies, topic: Str
     }
 }
 
-/// To whom a result goes, the message's number, and the result.
+/// The intake and the partition that a result goes to, the message's number, and the result.
 type Done = (
     (Uuid, i32),
     u64,

@@ -22,7 +22,7 @@ const REPLY_BYTES_MAX: usize = 256 << 10;
 /// What became of messages of one intake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
-    /// Whose messages they are.
+    /// The intake that produced the messages.
     pub intake: Uuid,
     /// The messages' numbers, and what became of their rows.
     pub results: Vec<(u64, RecordResult)>,
@@ -71,7 +71,7 @@ impl Reply {
         bytes
     }
 
-    /// Whose reply it is; `None` if it is not one that this version can read.
+    /// The intake that a reply is for; `None` if this version cannot read it.
     pub fn intake_of(bytes: &[u8]) -> Option<Uuid> {
         let (version, rest) = bytes.split_first()?;
         (*version == VERSION)

@@ -42,7 +42,7 @@ pub struct Kafka {
     )]
     pub kafka_topic_prefix: String,
 
-    /// Partitions of topics that do not exist yet: at most so many writers share a table
+    /// Partitions of topics that do not exist yet, and so the most writers that share a table
     #[arg(long, env = "INGEST_KAFKA_PARTITIONS", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1000), value_name = "NUMBER")]
     pub kafka_partitions: u16,
 

@@ -22,7 +22,7 @@ const LIMIT: Duration = Duration::from_secs(15);
 /// How long a topic that was just made may be unknown to other brokers.
 const SPREAD: Duration = Duration::from_secs(10);
 
-/// What a message takes beside its payload: its header, the batch's, and room for later versions.
+/// Bytes of a message apart from its payload: its header, the batch's, and room for later versions.
 const OVERHEAD_BYTES: usize = 1 << 10;
 
 /// Replies are of use for as long as a request waits.
@@ -31,7 +31,7 @@ const REPLIES_RETENTION_MS: &str = "3600000";
 /// A topic of events.
 #[derive(Clone, Debug)]
 pub struct Topic {
-    /// Whose rows it has.
+    /// The table that its rows go into.
     pub table: Table,
     pub name: String,
     /// Kafka's own: a topic that was made again has another one.

@@ -139,7 +139,7 @@ fn trimmed(text: &str) -> &str {
 /// Parses a pseudonym of 64 hex digits, in upper or lower case.
 pub fn parse_pseudonym(text: &str) -> Option<Pseudonym> {
     let digits: &[u8; 64] = text.as_bytes().try_into().ok()?;
-    // All digits at once, whatever they are: the compiler makes vectors of it.
+    // Without an early exit for a bad digit, so that the compiler can use vectors.
     let nibbles = digits.map(|digit| {
         let decimal = digit.wrapping_sub(b'0');
         let letter = (digit | 0x20).wrapping_sub(b'a');

@@ -1,6 +1,6 @@
 //! The end of a log that records go into.
 //!
-//! Records come through a bounded channel, so nobody who appends waits, and a log that is dropped
+//! Records come through a bounded channel, so appending never waits, and a log that is dropped
 //! by all senders ends by itself. Each record has a sender for the answer: see
 //! [`Record::durable`](super::record::Record::durable).
 

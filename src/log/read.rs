@@ -76,7 +76,7 @@ pub trait Acknowledge: Debug + Send + Sync {
     /// Identifies the log in the ledger. Sequences are only comparable within it.
     fn id(&self) -> Uuid;
 
-    /// Which of the logs with this id: a copy that was made a log of its own has another one.
+    /// Which of the logs with this id: a copy that was made a separate log has another one.
     fn lineage(&self) -> Uuid;
 
     /// Identifies the hold of this process on its streams; see `docs/decisions/0008-openings.md`.

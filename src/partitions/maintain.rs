@@ -153,7 +153,7 @@ impl PartitionMaintainer {
         let wanted = layout.coverage.missing(wanted);
         let wanted = self.not_deferred(table, wanted, now(), &mut refused);
         // Partitions of other sizes may cover parts of a range. Each gap between them is a partition,
-        // and counts as one; those that no row needs are left to whoever makes them ahead.
+        // and counts as one; those that no row needs are made ahead of time, if at all.
         let is_needed = |gap: &Range| days.iter().any(|day| day.overlaps(*gap));
         let gaps = wanted.into_iter().flat_map(|range| {
             let gaps = layout.coverage.gaps(range).into_iter().filter(is_needed);

@@ -44,7 +44,7 @@ pub trait Engine: Send {
 pub struct Opened<A, L> {
     /// For admission, metrics and reports.
     pub capacity: Arc<dyn Capacity>,
-    /// Runs on a thread of its own until the last sender of records is gone.
+    /// Runs on its own thread until the last sender of records is gone.
     pub appender: A,
     /// Bytes that become free at once when events leave the log.
     pub freed_bytes: u64,
@@ -52,7 +52,7 @@ pub struct Opened<A, L> {
     pub lanes: Lanes<L>,
     /// Whether events are stored here, and Postgres's partitions are cared for.
     pub stores: bool,
-    /// Work beside the lanes, with the names of its tasks. Ends when the service ends.
+    /// Further tasks, with their names. Ends when the service ends.
     pub helpers: Vec<(&'static str, BoxFuture<'static, ()>)>,
     /// Clears up once everything has ended; may block.
     pub finish: Box<dyn FnOnce() + Send>,
@@ -66,12 +66,12 @@ pub enum Lanes<L> {
         log: Arc<dyn Acknowledge>,
         /// A reader for each lane.
         readers: Vec<(Stream, L)>,
-        /// The streams whose ledger rows this process takes over.
+        /// The streams; this process takes over their ledger rows.
         streams: Vec<(u16, Table)>,
     },
     /// Other processes read streams of the log, and take over from this one.
     Shared {
-        /// All streams of the log, whoever reads them now.
+        /// All streams of the log, including those that other processes read now.
         streams: Vec<Stream>,
         /// Begins to read one of them.
         open: Open<L>,

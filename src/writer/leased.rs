@@ -1,6 +1,6 @@
 //! A lane of a log that several processes read: it stores a stream while it has the lease of it.
 //!
-//! Each time it has the lease it begins anew: with another opening, which takes over the stream's
+//! Each time it gets the lease it starts again: with another opening, which takes over the stream's
 //! ledger row, and with the records behind the row's watermark. So nothing that it held before
 //! reaches Postgres once another writer had the stream.
 

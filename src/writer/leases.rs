@@ -1,6 +1,6 @@
 //! Which process reads which stream of a log that several read.
 //!
-//! Each process renews the leases that it has, takes streams that nobody holds up to its share, and
+//! Each process renews the leases that it has, takes free streams up to its share, and
 //! gives back what is above it. All times are Postgres's. A lease only says who should try: what
 //! keeps rows exact is the ledger row, which a lane takes over before it reads.
 
@@ -57,7 +57,7 @@ const RENEW: &str = "
      WHERE lease.log_id = kept.log_id AND lease.stream = kept.stream AND lease.reader = $3
  RETURNING lease.log_id, lease.stream";
 
-/// Gives leases back, so that nobody waits for their end.
+/// Gives leases back at once; without this, other processes wait until they expire.
 const RETURN: &str = "
     WITH given AS (
         SELECT mine.log_id, mine.stream
@@ -78,7 +78,7 @@ const COUNT: &str = "
      WHERE log_id = ANY ($1) AND until > clock_timestamp()
      GROUP BY log_id";
 
-/// Takes up to `$6` of the log's streams that nobody holds: random ones, so that processes that start
+/// Takes up to `$6` of the log's free streams: random ones, so that processes that start
 /// together want different ones, in the order in which all lock them.
 const TAKE: &str = "
     INSERT INTO ingest_leases AS lease (log_id, stream, reader, host, pid, until)
@@ -167,7 +167,7 @@ pub fn keeper(place: Place, streams: &[Stream]) -> (Keeper, Vec<Lease>) {
 }
 
 impl Lease {
-    /// Waits until this process has the lease. Whoever has it gives it back once the token is
+    /// Waits until this process has the lease. The lane gives it back once the token is
     /// cancelled. Cancel safe.
     pub(crate) async fn held(&mut self) -> CancellationToken {
         loop {

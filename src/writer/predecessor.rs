@@ -31,7 +31,7 @@ const LOOKS: usize = 3;
 const LIMIT: Duration = Duration::from_secs(2);
 
 /// The sessions of lanes of the same log that hold up `$1` and wait for their client. Each lane holds the
-/// advisory lock `$2`, and nobody else does.
+/// advisory lock `$2`, and no other session does.
 const FROZEN: &str = "
     SELECT held.pid, held.state_change::text
       FROM unnest(pg_blocking_pids($1)) AS blocking (pid)

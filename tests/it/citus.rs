@@ -219,7 +219,7 @@ async fn what_is_done_to_partitions_is_one_command_at_a_time() {
         database.count("interaction_events_default").await == 0
     })
     .await;
-    // On demand, beside a small DEFAULT partition.
+    // On demand, where there is a small DEFAULT partition.
     assert_eq!(
         post(&client, Table::Interactions, vec![click("a")]).await,
         (1, 0, 0, 0)

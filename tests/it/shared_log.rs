@@ -1,5 +1,5 @@
-//! Promise: several writers of one log store and count each event once, whoever has the lease of a
-//! stream, and whoever still believes to have it.
+//! Promise: several writers of one log store and count each event once, whichever has the lease of a
+//! stream, and whichever still believes that it has.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -271,7 +271,7 @@ async fn a_thousand_take_overs_store_and_count_each_event_once() {
     lease_storm(1000).await;
 }
 
-/// A record that no writer can read stops its stream and holds nobody's share back.
+/// A record that no writer can read stops its stream, and its lease can still move.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lane_that_cannot_read_a_record_gives_its_lease_back() {
     let database = Database::with_tenants().await;
@@ -342,7 +342,7 @@ async fn lease_storm(take_overs: i64) {
             assert_eq!(reply.status, 202, "{}", reply.text);
             posted += 3;
         }
-        // Those who had them go on until they find out, and others take them meanwhile.
+        // Those who had them go on until they find out, and others take them in that time.
         database.execute("DELETE FROM ingest_leases").await;
     }
     let rows = "SELECT count(*) FROM interaction_events";

@@ -253,7 +253,7 @@ impl Load {
         self.acknowledged.load(Ordering::Relaxed)
     }
 
-    /// Waits until so many more bodies are acknowledged; returns the events a second.
+    /// Waits for this many further bodies to be acknowledged; returns the events a second.
     async fn wait_for(&self, bodies: usize) -> f64 {
         let (first, began) = (self.bodies(), Instant::now());
         let (mut last, mut since) = (first, began);

@@ -60,7 +60,8 @@ async fn how_long_a_take_over_from_a_killed_writer_takes() {
     );
 }
 
-/// Runs `MEASURE`, a command line for sh, with `$BROKERS`, and says what the brokers took meanwhile.
+/// Runs `MEASURE`, a command line for sh, with `$BROKERS`, and prints the CPU and memory that the
+/// brokers took.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement"]
 async fn a_command_beside_brokers() {

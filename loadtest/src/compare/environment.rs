@@ -100,7 +100,7 @@ impl Environment {
         })
     }
 
-    /// Has the service use Kafka as its log, with topics of its own.
+    /// Has the service use Kafka as its log, with a new set of topics.
     pub fn use_kafka(&mut self, brokers: &str) {
         let prefix = format!("compare-{}", Uuid::now_v7());
         let ours = [

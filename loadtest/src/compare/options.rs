@@ -35,7 +35,7 @@ pub struct CompareOptions {
     /// Measure against an earlier build of the service instead: its program.
     #[arg(long, value_name = "FILE", conflicts_with = "growth")]
     pub baseline: Option<PathBuf>,
-    /// The service has Kafka as its log: brokers, HOST:PORT. For --service recsys-ingest-kafka beside --baseline recsys-ingest.
+    /// The service has Kafka as its log: brokers, HOST:PORT. For --service recsys-ingest-kafka with --baseline recsys-ingest.
     #[arg(long, value_name = "BROKERS", requires = "baseline")]
     pub kafka_brokers: Option<String>,
     /// Seconds of a load at half the held rate.

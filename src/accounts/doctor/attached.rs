@@ -140,7 +140,7 @@ struct Index {
     bytes: i64,
     scans: i64,
     is_being_built: bool,
-    /// The constraint whose index it is: it goes with that alone.
+    /// The constraint that the index belongs to: then only dropping the constraint removes it.
     constraint: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! Members of an envelope beside `events` and `sent_at`. They belong to no event, so nothing is done
+//! Members of an envelope other than `events` and `sent_at`. They belong to no event, so nothing is done
 //! with them, and the sender is told.
 
 use crate::event::warning::{NAMED_MAX, WarningCode, Warnings, beginning_of};

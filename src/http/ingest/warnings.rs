@@ -10,7 +10,7 @@ use crate::event::warning::Warnings;
 pub struct Warning {
     /// What was done: `unknown_field` (the format does not know the field; it is kept in
     /// `meta.extra`), `duplicate_field` (a field that it does not know stands twice; the last one
-    /// is kept), `dropped_field` (a member of the envelope beside `events` and `sent_at`; it was
+    /// is kept), `dropped_field` (a member of the envelope other than `events` and `sent_at`; it was
     /// dropped), `moved_field` (its usual place is taken; it is kept in `meta.extra`),
     /// `time_truncated` (to the microsecond), `value_rounded` (to six decimals),
     /// `arrival_time_used` (the event has an id, but neither `occurred_at` nor an id that tells a

@@ -1,4 +1,4 @@
-//! What stands in front of a server: a listener on loopback with a thread of its own, so that it goes
+//! What stands in front of a server: a listener on loopback on its own thread, so that it goes
 //! on while a test blocks its runtime. Ends when it is dropped.
 
 use std::net::SocketAddr;

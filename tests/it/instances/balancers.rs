@@ -132,7 +132,7 @@ async fn senders_hardly_notice_that_an_instance_is_killed(program: &str) {
         traffic.reach(traffic.acknowledged() + 2 * BODIES);
     });
     let sent = block_in_place(|| traffic.stop());
-    // What a sender may see beside 200 and 202 is the balancer's own: 502, 503 and 504.
+    // What a sender may see apart from 200 and 202 is the balancer's own: 502, 503 and 504.
     for strange in &sent.tally.strange {
         assert!(
             strange.starts_with("502") || strange.starts_with("504"),

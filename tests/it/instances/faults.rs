@@ -11,7 +11,7 @@ use crate::harness::{
     Audit, Balancer, Cluster, Database, Plan, Proxy, Sent, Stored, Traffic, Wire,
 };
 
-/// What is sent beside each other: the table, the level, senders, bodies a second.
+/// What is sent at the same time: the table, the level, senders, bodies a second.
 const PLANS: [(Table, &str, u64, u64); 3] = [
     (Table::Interactions, "durable", 6, 40),
     (Table::Exposures, "committed", 3, 10),

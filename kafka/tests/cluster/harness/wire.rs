@@ -11,7 +11,7 @@ use tokio::sync::{oneshot, watch};
 /// While the server is away, connections are tried this often.
 const AGAIN: Duration = Duration::from_millis(50);
 
-/// A wire, with a thread of its own. Ends when it is dropped.
+/// A relay of TCP connections on its own thread; dropping it ends it.
 pub struct Wire {
     /// Where clients connect.
     pub address: SocketAddr,

@@ -156,7 +156,7 @@ impl<'a> Message<'_, 'a> {
         })
     }
 
-    /// Its list of products; an empty one beside a product of its own says nothing.
+    /// Its list of products; an empty list says nothing if the message names a product itself.
     pub(super) fn products(&self) -> Result<Option<Value<'a>>, Rejection> {
         let found = self.find(&PRODUCTS)?;
         let is_empty = |value: &Value<'_>| {
@@ -222,7 +222,7 @@ impl<'a> Message<'_, 'a> {
         self.push_common(&mut object)?;
         object.str("event_type", event_type);
         let is_of_list = [PURCHASE, IMPRESSION].contains(&event_type);
-        // A product that was viewed, clicked or added is that of the event: a list beside it is the cart or
+        // A product that was viewed, clicked or added is that of the event: a list next to it is the cart or
         // what stood around it.
         let products = match is_of_list || self.own_product()?.is_empty() {
             true => self.products()?,

@@ -35,7 +35,7 @@ pub(super) struct Head {
     pub(super) ack: Ack,
     pub(super) admission: Admission,
     pub(super) limits: BodyLimits,
-    /// Against the share of whom the body counts until it is there.
+    /// The owner of the share that the body counts against while it is received.
     pub(super) sender: Uuid,
     /// The limits that it is under: those of the address alone until the key is known.
     pub(super) charges: Charges,
