@@ -347,3 +347,34 @@ pub(super) fn bare_etag(etag: Cow<'_, str>) -> Cow<'_, str> {
         Cow::Owned(bare.to_owned())
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_found_whole_and_no_other_is() {
+        let names = [
+            "v", "ts", "key", "meta", "items", "tenant", "user_id", "event_id", "occurred_at",
+            "anonymous_id", "session_id_hash", "anonymous_id_hash", "experiment_variant",
+        ];
+        let table = Names::new(names);
+        for (at, name) in names.into_iter().enumerate() {
+            assert_eq!(table.find(name), Some(at), "{name}");
+            for place in 0..name.len() {
+                // One byte is another one, is missing, or is one too many.
+                let mut bytes = name.as_bytes().to_vec();
+                bytes[place] ^= 1;
+                let other = String::from_utf8(bytes).unwrap();
+                assert_eq!(table.find(&other), None, "{other}");
+                let shorter = [&name[..place], &name[place + 1..]].concat();
+                let longer = [&name[..place], "_", &name[place..]].concat();
+                for other in [shorter, longer] {
+                    assert_eq!(table.find(&other), None, "{other}");
+                }
+            }
+        }
+        assert_eq!(table.find(""), None);
+    }
+}

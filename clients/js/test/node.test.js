@@ -43,6 +43,23 @@ test('the package holds what it should', () => {
   ]);
 });
 
+test('beyond the bounds what waits is not read again for each event', async () => {
+  const { createIngest, memory } = await import('../src/core.js');
+  const store = memory(), all = store.all;
+  let reads = 0, dropped = 0;
+  store.all = () => (reads++, all());
+  // Nothing listens there.
+  const ingest = createIngest({ url: 'http://127.0.0.1:1', key: 'k', store, onDrop: events => { dropped += events; } });
+  for (let n = 0; n < 3000; n++) ingest.click(`item ${n}`);
+  assert.equal(dropped, 2500);
+  assert.ok(reads < 50, `${reads} times`);
+  const texts = all().map(([, text]) => JSON.parse(text.slice(1)));
+  assert.equal(texts.length, 500);
+  assert.deepEqual(texts.map(event => event.item_id), Array.from({ length: 500 }, (_, n) => `item ${n + 2500}`));
+  ingest.reset();
+  await ingest.close();
+});
+
 test('a server posts exposures and interactions, through an outage', { skip: cannot }, async context => {
   const service = await Service.start();
   context.after(() => service.end());
