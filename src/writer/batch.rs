@@ -273,6 +273,45 @@ mod tests {
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
     use super::*;
+    use crate::admission::record::InMemory;
+    use crate::event::row::writer::RowWriter;
+
+    #[test]
+    fn of_rows_with_equal_keys_the_earliest_is_stored() {
+        let record = |sequence, ids: &[u128]| {
+            let mut out = RowWriter::new(Table::Interactions, 0);
+            for id in ids {
+                let key = Key {
+                    tenant: Uuid::nil(),
+                    occurred_at: Micros(5),
+                    event_id: Uuid::from_u128(*id),
+                };
+                out.row(&key).end();
+            }
+            let rows = out.finish();
+            Delivered {
+                sequence,
+                items: u32::try_from(rows.len()).unwrap(),
+                payload: rows.framed().clone(),
+                memory: InMemory {
+                    rows,
+                    reservation: None,
+                },
+                result: None,
+            }
+        };
+        // Enough rows that sorting them is not a matter of a few comparisons.
+        let many: Vec<u128> = (0..200).map(|n| 199 - n).collect();
+        let records = (1..=4).map(|sequence| record(sequence, &many));
+        let batch = Batch::new(Table::Interactions, records.collect());
+        let (first, repeats) = batch.split_repeats();
+        assert_eq!((first.len(), repeats.len()), (200, 600));
+        assert!(first.iter().all(|&at| batch.rows[at].record == 0));
+        let batch = Batch::new(Table::Interactions, vec![record(1, &[7, 3, 7, 3])]);
+        let (first, _) = batch.split_repeats();
+        let rows: Vec<u32> = first.iter().map(|&at| batch.rows[at].row).collect();
+        assert_eq!(rows, [1, 0]);
+    }
 
     #[test]
     fn a_result_that_does_not_have_each_row_once_is_never_entered() {
