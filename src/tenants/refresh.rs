@@ -234,25 +234,30 @@ impl TenantCache {
         self.shared.lookups.made()
     }
 
-    /// Reads all tables in one snapshot and puts the result in force.
+    /// Reads all tables in one snapshot, if they changed, and puts the result in force.
     ///
     /// # Errors
     ///
     /// When the database refuses or is unreachable; the old snapshot then stays.
     pub async fn refresh(&self, client: &mut Client) -> Result<Changed> {
         let number = self.shared.begun.fetch_add(1, Ordering::AcqRel) + 1;
-        let mut snapshot = rows::read(client).await?;
+        let older = self.snapshot();
+        let read = rows::read(client, older.fingerprint()).await?;
         let mut copied = self.copied();
-        let changed = Changed {
-            anything: *self.shared.snapshot.load_full() != snapshot,
-            tenants: snapshot.tenants(),
-            keys: snapshot.keys(),
-            skipped_keys: snapshot.skipped_keys(),
-        };
-        if changed.anything {
-            snapshot.keep_last_uses(&self.snapshot());
+        let mut anything = false;
+        if let Some(mut snapshot) = read {
+            anything = *older != snapshot;
+            snapshot.keep_last_uses(&older);
             self.shared.snapshot.store(Arc::new(snapshot));
         }
+        drop(older);
+        let now = self.snapshot();
+        let changed = Changed {
+            anything,
+            tenants: now.tenants(),
+            keys: now.keys(),
+            skipped_keys: now.skipped_keys(),
+        };
         let read_ms = u64::try_from(self.shared.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.shared.read_ms.store(read_ms.max(1), Ordering::Release);
         if copied.take().is_some() {

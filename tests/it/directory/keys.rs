@@ -1,32 +1,18 @@
 //! Tenants and keys, from the commands to the snapshot.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use recsys_ingest::accounts::board::Board;
-use recsys_ingest::clock;
-use recsys_ingest::postgres::connect::Target;
 use recsys_ingest::tenants::admin;
 use recsys_ingest::tenants::admin::keys::KeyDraft;
 use recsys_ingest::tenants::key::ApiKeyHasher;
 use recsys_ingest::tenants::refresh::TenantCache;
 use recsys_ingest::tenants::role::Role;
 use recsys_ingest::tenants::snapshot::KeyError;
-use tokio::sync::watch;
-use tokio_postgres::Client;
 use uuid::Uuid;
 
-use crate::harness::{Cluster, Database, eventually};
+use crate::harness::Database;
 
 const NOW_US: i64 = 1_790_000_000_000_000;
-
-fn target(database: &Database) -> Target {
-    Target::parse(database.url()).unwrap()
-}
-
-fn checks() -> Arc<Board> {
-    Arc::new(Board::new(Arc::default(), clock::now, 7))
-}
 
 fn hasher() -> ApiKeyHasher {
     ApiKeyHasher::new(b"pepper")
@@ -290,89 +276,4 @@ async fn ten_thousand_tenants_are_read_and_looked_up_quickly() {
         let caller = snapshot.lookup(plain.hash(&name), NOW_US).unwrap();
         assert_eq!(Some(&caller.tenant), snapshot.tenant(&name));
     }
-}
-
-#[tokio::test]
-async fn the_loop_notices_a_wake_survives_an_outage_and_stops_when_told() {
-    let mut cluster = Cluster::start(&[]);
-    let database = Database::on(&cluster).await;
-    let client = database.connect().await;
-    let directory = TenantCache::new();
-    let (stop, stopped) = watch::channel(false);
-    let hour = Duration::from_secs(3600);
-    let running = tokio::spawn(
-        directory
-            .clone()
-            .run(target(&database), hour, checks(), stopped),
-    );
-    eventually("the first reading", async || directory.age().is_some()).await;
-
-    let insert = async |client: &Client, secret| {
-        admin::keys::insert_key(client, &hasher(), "demo", None, &[Role::Ingest], secret)
-            .await
-            .unwrap();
-    };
-    let known = |secret| {
-        directory
-            .snapshot()
-            .lookup(hasher().hash(secret), NOW_US)
-            .is_ok()
-    };
-    insert(&client, "first-secret").await;
-    for _ in 0..1000 {
-        directory.wake();
-    }
-    eventually("the new key", async || known("first-secret")).await;
-
-    cluster.crash();
-    tokio::time::sleep(Duration::from_millis(700)).await;
-    assert!(known("first-secret"), "the last snapshot stays in force");
-    cluster.restart();
-    let client = database.connect().await;
-    insert(&client, "second-secret").await;
-    eventually("the key made after the outage", async || {
-        directory.wake();
-        known("second-secret")
-    })
-    .await;
-
-    stop.send(true).unwrap();
-    tokio::time::timeout(Duration::from_secs(5), running)
-        .await
-        .unwrap()
-        .unwrap();
-}
-
-#[tokio::test]
-async fn however_often_it_is_woken_the_tables_are_read_once_a_second() {
-    let database = Database::migrated().await;
-    let client = database.connect().await;
-    let directory = TenantCache::new();
-    let (stop, stopped) = watch::channel(false);
-    let hour = Duration::from_secs(3600);
-    let running = tokio::spawn(
-        directory
-            .clone()
-            .run(target(&database), hour, checks(), stopped),
-    );
-    eventually("the first reading", async || directory.age().is_some()).await;
-    // Each reading resets the age, so an age that is smaller than the last one counts as a
-    // reading.
-    let (mut readings, mut last) = (0, Duration::ZERO);
-    let started = Instant::now();
-    while started.elapsed() < Duration::from_millis(2500) {
-        directory.wake();
-        let age = directory.age().unwrap();
-        readings += u32::from(age < last);
-        last = age;
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    assert!((1..=3).contains(&readings), "{readings} readings");
-    // Dropping the sender stops the loop too.
-    drop(stop);
-    tokio::time::timeout(Duration::from_secs(5), running)
-        .await
-        .unwrap()
-        .unwrap();
-    drop(client);
 }

@@ -2,6 +2,7 @@
 
 mod certificates;
 mod keys;
+mod refresh;
 pub(crate) mod server;
 mod tls;
 mod words;
