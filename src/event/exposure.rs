@@ -389,7 +389,7 @@ impl<'a> Item<'a> {
                 ),
             ));
         }
-        self.names_ids |= subject::may_name_ids(key) || subject::may_name_ids(value.raw);
+        self.names_ids |= subject::is_spelled_like_an_id(key) || subject::may_name_ids(value.raw);
         Ok(())
     }
 }

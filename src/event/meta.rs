@@ -135,7 +135,7 @@ impl Meta<'_, '_> {
         if !(self.extra.is_empty() && self.displaced.is_empty() && displaced == 0) {
             let mut object = ObjectWriter::resume(&mut extra);
             for field in &self.extra {
-                subject::push_unknown(&mut object, field, context.pseudonymizer);
+                subject::push_member(&mut object, field, context.pseudonymizer);
             }
             for (name, raw) in &self.displaced {
                 subject::push_scrubbed(object.name(name), raw, context.pseudonymizer);
@@ -198,7 +198,7 @@ impl MetaParts {
             let mut object = ObjectWriter::resume(&mut extra);
             let mut members = ObjectWriter::open(object.name("items"));
             for field in &item.extra {
-                subject::push_unknown(&mut members, field, pseudonymizer);
+                subject::push_member(&mut members, field, pseudonymizer);
             }
             members.close();
         }

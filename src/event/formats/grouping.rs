@@ -223,7 +223,7 @@ impl<'a> Group<'a> {
                 let mut kept = ObjectWriter::open(&mut extra);
                 kept.str("item_id", &line.name.item_id);
                 for field in &line.extra {
-                    subject::push_unknown(&mut kept, field, context.pseudonymizer);
+                    subject::push_member(&mut kept, field, context.pseudonymizer);
                 }
                 kept.close();
             }
