@@ -96,12 +96,14 @@ impl<'a> Item<'a> {
         let kept = kept.map(|value| (value.name, value.raw)).collect();
         let unknown = members.iter().filter(|field| !NAMES.contains(&&*field.key));
         let extra: Vec<_> = unknown.cloned().collect();
+        if context.strict
+            && let Some(field) = extra.first()
+        {
+            return Err(unknown::refused(&field.key));
+        }
+        unknown::note(notes, &extra, |field| format!("items.{}", field.key).into());
         let place = of("position")?.and_then(|value| unknown::number(value.raw));
         for field in &extra {
-            if context.strict {
-                return Err(unknown::refused(&field.key));
-            }
-            notes.add(WarningCode::UnknownField, format!("items.{}", field.key));
             if field.key != "rank" {
                 continue;
             }
@@ -145,16 +147,15 @@ pub(super) fn order<'a>(
     if let Some(currency) = of("order.currency", "currency")? {
         currency.text(KEY_BYTES_MAX)?;
     }
-    for field in &members {
-        if ["id", "value", "currency"].contains(&&*field.key) {
-            continue;
-        }
-        let name = format!("order.{}", field.key);
-        if context.strict {
-            return Err(unknown::refused(&name));
-        }
-        notes.add(WarningCode::UnknownField, name);
+    let name = |field: &Field<'a>| format!("order.{}", field.key);
+    let is_unknown = |field: &&Field<'a>| !["id", "value", "currency"].contains(&&*field.key);
+    let mut unknown = members.iter().filter(is_unknown).peekable();
+    if context.strict
+        && let Some(field) = unknown.peek()
+    {
+        return Err(unknown::refused(&name(field)));
     }
+    unknown::note(notes, unknown, |field| name(field).into());
     Ok(order.raw)
 }
 

@@ -3,6 +3,9 @@
 //!
 //! Ordinary events have none, and pay nothing.
 
+use std::borrow::Cow;
+use std::collections::HashSet;
+
 use super::body::RawEvent;
 use super::context::Context;
 use super::field::{self, Names, Value};
@@ -138,11 +141,11 @@ fn check<'a>(
     {
         return Err(refused(&field.key));
     }
+    note(notes, unknown.iter().copied(), |field| field.key.clone());
     // Unknown fields that mean something, each at most once: so there are few comparisons, however
     // many fields there are.
     let mut seen: Vec<&Field<'_>> = Vec::new();
     for field in unknown {
-        notes.add(WarningCode::UnknownField, field.key.clone());
         let Some(synonyms) = Synonyms::of(&field.key).filter(|_| field.raw != "null") else {
             continue;
         };
@@ -183,6 +186,25 @@ fn check<'a>(
         seen.push(*field);
     }
     Ok(())
+}
+
+/// Notes the fields of one object that are not known, and those that stand twice in it, by their names for
+/// people.
+pub(super) fn note<'a, 'b>(
+    notes: &mut Notes<'a>,
+    unknown: impl IntoIterator<Item = &'b Field<'a>>,
+    name: impl Fn(&Field<'a>) -> Cow<'a, str>,
+) where
+    'a: 'b,
+{
+    let mut seen = HashSet::new();
+    for field in unknown {
+        let code = match seen.insert(&*field.key) {
+            true => WarningCode::UnknownField,
+            false => WarningCode::DuplicateField,
+        };
+        notes.add(code, name(field));
+    }
 }
 
 /// The rejection of an event for a field that its format does not know.
