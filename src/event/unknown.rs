@@ -216,6 +216,13 @@ pub(super) fn refused(name: &str) -> Rejection {
     )
 }
 
+/// The names at the top of an event that mean what `name` does, with itself.
+#[cfg(test)]
+pub(super) fn synonyms(name: &str) -> &'static [&'static str] {
+    let found = Synonyms::of(name).map(|synonyms| synonyms.names);
+    found.unwrap_or_default()
+}
+
 impl Synonyms {
     fn of(name: &str) -> Option<&'static Self> {
         SYNONYMS.iter().find(|synonyms| synonyms.has(name))
