@@ -82,6 +82,10 @@ async fn every_route_takes_every_key_whose_role_may_post() {
                         plain.clone()
                     }
                 };
+                let sender = match role {
+                    Role::Service => sender.header("x-org-id", "demo"),
+                    _ => sender,
+                };
                 let reply = sender.post(&path, &body).await;
                 let (status, code) = match (role, way) {
                     (Role::Service, "body") => (403, "role_not_allowed"),
@@ -138,6 +142,15 @@ async fn every_route_takes_every_key_whose_role_may_post() {
         let reply = sender.post("/v1/track", &clicked("for other")).await;
         assert_eq!(reply.status, status, "{}", reply.text);
     }
+    // Messages have no place for a tenant, and that of the key would be a guess.
+    let sender = plain.header("x-api-key", &key("demo", Role::Service));
+    let batch = json!({"batch": [clicked("for nobody"), {"type": "page"}]});
+    let reply = sender.post("/v1/batch", &batch).await;
+    assert_eq!(reply.status, 202, "{}", reply.text);
+    assert_eq!(reply.json["accepted"], 0, "{}", reply.text);
+    assert_eq!(reply.json["not_collected"], 1, "{}", reply.text);
+    let rejected = &reply.json["rejected"][0];
+    assert_eq!(rejected["code"], "missing_tenant", "{}", reply.text);
 }
 
 #[tokio::test]
