@@ -347,6 +347,32 @@ async fn what_was_done_to_messages_is_told() {
 }
 
 #[tokio::test]
+async fn an_id_that_the_client_did_not_send_is_not_told() {
+    let service = Service::start().await;
+    let click = json!({"type": "track", "event": "Product Clicked", "timestamp": AT,
+                       "properties": {"product_id": "lamp"}});
+    for (id, told) in [
+        (json!(null), json!(null)),
+        (json!(" "), json!(null)),
+        (json!("m-1"), json!("m-1")),
+        (json!(7), json!("7")),
+    ] {
+        // Without a surface. As the batch is for both tables, messages without an id get one.
+        let list = json!({"type": "track", "event": "Product List Viewed", "messageId": id,
+                          "timestamp": AT,
+                          "properties": {"request_id": "r1", "products": [{"product_id": "a"}]}});
+        let batch = json!({"batch": [click, list]});
+        let reply = service.client().post("/v1/batch", &batch).await;
+        assert_eq!(reply.status, 202, "{}", reply.text);
+        assert_eq!(reply.json["accepted"], 1, "{}", reply.text);
+        let rejected = &reply.json["rejected"][0];
+        assert_eq!(rejected["index"], 1, "{}", reply.text);
+        assert_eq!(rejected["field"], "properties.surface", "{}", reply.text);
+        assert_eq!(rejected["event_id"], told, "{}", reply.text);
+    }
+}
+
+#[tokio::test]
 async fn bodies_are_taken_in_the_forms_that_libraries_send() {
     let service = Service::with(|settings| settings.with("--segment-prefix", "segment/")).await;
     let client = service.client();
