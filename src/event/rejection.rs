@@ -33,7 +33,7 @@ pub enum Code {
     DuplicateField,
     /// Two fields contradict each other.
     ConflictingFields,
-    /// A timestamp is not RFC 3339 with an offset.
+    /// A timestamp is not RFC 3339 with an offset, or names a day or a leap second that there is not.
     InvalidTimestamp,
     /// The event is further in the past or future than is accepted.
     OccurredAtOutOfRange,
@@ -137,7 +137,9 @@ impl Code {
             Code::TooLong => "A field is longer than its column takes",
             Code::DuplicateField => "A field stands twice",
             Code::ConflictingFields => "Two fields for one thing say different things",
-            Code::InvalidTimestamp => "A timestamp is not RFC 3339 with an offset",
+            Code::InvalidTimestamp => {
+                "A timestamp is not RFC 3339 with an offset, or names a day or a leap second that there is not"
+            }
             Code::OccurredAtOutOfRange => {
                 "The event is further in the past or future than is accepted"
             }
