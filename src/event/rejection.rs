@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use super::warning::beginning_of;
+
 /// Stable names of the reasons; they are part of the API and of the metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Code {
@@ -200,6 +202,18 @@ impl Rejection {
         let dot = if inner.is_empty() { "" } else { "." };
         Self {
             field: Some(format!("items[{place}]{dot}{inner}").into()),
+            ..self
+        }
+    }
+
+    /// The rejection of a member, as one of what has it under this name or, in brackets, at this place.
+    #[must_use]
+    pub fn within(self, name: &str) -> Self {
+        let inner = self.field.as_deref().unwrap_or_default();
+        let is_place = inner.is_empty() || inner.starts_with('[');
+        let dot = if is_place { "" } else { "." };
+        Self {
+            field: Some(format!("{}{dot}{inner}", beginning_of(name)).into()),
             ..self
         }
     }

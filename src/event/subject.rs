@@ -3,6 +3,7 @@
 //! Keeps one invariant: no raw user, anonymous or session id leaves this file.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt;
 
 use super::context::Context;
@@ -13,6 +14,7 @@ use super::json::Field;
 use super::json::walk::Walker;
 use super::json::write::ObjectWriter;
 use super::rejection::{Code, Rejection};
+use super::warning::beginning_of;
 
 /// The names of fields with raw ids.
 const RAW_IDS: [&str; 3] = ["user_id", "anonymous_id", "session_id"];
@@ -187,87 +189,170 @@ fn ends_with_an_id(text: &[u8]) -> bool {
 
 /// Writes a value, and replaces the raw ids in it by `…_hash`, at any depth. Takes linear time at
 /// any depth: the value is searched once, and walked once if a name was found.
-pub(super) fn push_scrubbed(out: &mut String, raw: &str, pseudonymizer: &Pseudonymizer) {
+///
+/// # Errors
+///
+/// `conflicting_fields` of a raw id that stands beside another hash, by its path in the value.
+pub(super) fn push_scrubbed(
+    out: &mut String,
+    raw: &str,
+    pseudonymizer: &Pseudonymizer,
+) -> Result<(), Rejection> {
     if may_name_ids(raw) {
-        scrub(out, &mut Walker::new(raw), pseudonymizer);
-    } else {
-        out.push_str(raw);
+        return scrub(out, &mut Walker::new(raw), pseudonymizer);
     }
+    out.push_str(raw);
+    Ok(())
 }
 
 /// Reads one value from the walker and writes it, scrubbed. The recursion is bounded: the scanner
 /// rejects nesting beyond its limit.
-fn scrub(out: &mut String, walker: &mut Walker<'_>, pseudonymizer: &Pseudonymizer) {
+fn scrub(
+    out: &mut String,
+    walker: &mut Walker<'_>,
+    pseudonymizer: &Pseudonymizer,
+) -> Result<(), Rejection> {
     if walker.enter(b'{') {
-        out.push('{');
-        let mut is_first = true;
+        let mut object = ObjectWriter::open(out);
+        let mut ids = Ids::default();
         while walker.more(b'}') {
-            let (name, is_escaped) = walker.key();
-            let plain = match is_escaped {
-                true => Cow::Owned(json::string::unescape(name)),
-                false => Cow::Borrowed(name),
+            let name = match walker.key() {
+                (name, true) => Cow::Owned(json::string::unescape(name)),
+                (name, false) => Cow::Borrowed(name),
             };
-            if is_spelled_like_an_id(&plain) {
-                let (raw, _) = walker.value();
-                if let Some(hash) = hash_of(raw, pseudonymizer) {
-                    begin_member(out, &mut is_first, name);
-                    // Before the name's closing quote and colon.
-                    out.truncate(out.len() - 2);
-                    out.push_str("_hash\":\"");
-                    out.push_str(hash.as_str());
-                    out.push('"');
-                }
-            } else {
-                begin_member(out, &mut is_first, name);
-                scrub(out, walker, pseudonymizer);
+            if is_spelled_like_an_id(&name) {
+                ids.raw.push((name, walker.value().0));
+                continue;
             }
+            let start = walker.offset();
+            scrub(object.name(&name), walker, pseudonymizer)
+                .map_err(|rejection| rejection.within(&name))?;
+            ids.note_hash(name, walker.since(start).trim_ascii_start());
         }
-        out.push('}');
+        ids.finish(&mut object, pseudonymizer)?;
+        object.close();
     } else if walker.enter(b'[') {
         out.push('[');
-        let mut is_first = true;
+        let mut place = 0;
         while walker.more(b']') {
-            if !std::mem::take(&mut is_first) {
+            if place > 0 {
                 out.push(',');
             }
-            scrub(out, walker, pseudonymizer);
+            scrub(out, walker, pseudonymizer)
+                .map_err(|rejection| rejection.within(&format!("[{place}]")))?;
+            place += 1;
         }
         out.push(']');
     } else {
         out.push_str(walker.value().0);
     }
+    Ok(())
 }
 
-/// Writes a member's name, which is escaped already, and its colon.
-fn begin_member(out: &mut String, is_first: &mut bool, name: &str) {
-    if !std::mem::take(is_first) {
-        out.push(',');
-    }
-    out.push('"');
-    out.push_str(name);
-    out.push_str("\":");
-}
-
-/// The pseudonym of a raw id as JSON; `None` if it is blank. A value that is not a string cannot be
-/// an id of the suite; its text is hashed rather than stored.
-fn hash_of(raw: &str, pseudonymizer: &Pseudonymizer) -> Option<HexText> {
-    let id = json::string::as_str(raw).unwrap_or(raw.into());
-    pseudonymizer.hash(&id).as_ref().map(HexText::of)
-}
-
-/// Writes one member of an object, scrubbed.
-pub(super) fn push_member(
+/// Writes members of an object, scrubbed.
+///
+/// # Errors
+///
+/// As [`push_scrubbed`], by the path in the object.
+pub(super) fn push_members<'f, 'a: 'f>(
     object: &mut ObjectWriter<'_>,
-    field: &Field<'_>,
+    fields: impl IntoIterator<Item = &'f Field<'a>>,
     pseudonymizer: &Pseudonymizer,
-) {
-    let key = &*field.key;
-    if is_spelled_like_an_id(key) {
-        let hash = hash_of(field.raw, pseudonymizer);
-        object.opt_str(&format!("{key}_hash"), hash.as_ref().map(HexText::as_str));
-    } else {
-        push_scrubbed(object.name(key), field.raw, pseudonymizer);
+) -> Result<(), Rejection> {
+    let mut ids = Ids::default();
+    for field in fields {
+        let name = Cow::Borrowed(&*field.key);
+        if is_spelled_like_an_id(&name) {
+            ids.raw.push((name, field.raw));
+            continue;
+        }
+        push_value(object, &name, field.raw, pseudonymizer)?;
+        ids.note_hash(name, field.raw);
     }
+    ids.finish(object, pseudonymizer)
+}
+
+/// Writes a member of an object whose name is that of no id, scrubbed.
+///
+/// # Errors
+///
+/// As [`push_scrubbed`], by the path in the object.
+pub(super) fn push_value(
+    object: &mut ObjectWriter<'_>,
+    name: &str,
+    raw: &str,
+    pseudonymizer: &Pseudonymizer,
+) -> Result<(), Rejection> {
+    push_scrubbed(object.name(name), raw, pseudonymizer).map_err(|rejection| rejection.within(name))
+}
+
+/// What one object says of ids. The hashes of its raw ids are written at its end: of two members with one
+/// name the last counts, so none that was sent takes the place of a true one.
+#[derive(Debug, Default)]
+struct Ids<'a> {
+    /// The raw ones: name and JSON text.
+    raw: Vec<(Cow<'a, str>, &'a str)>,
+    /// What was sent under the name of a hash, likewise.
+    sent: Vec<(Cow<'a, str>, &'a str)>,
+}
+
+impl<'a> Ids<'a> {
+    /// Notes a member that was written, if its name is that of a hash.
+    fn note_hash(&mut self, name: Cow<'a, str>, raw: &'a str) {
+        let id = name.strip_suffix("_hash");
+        if id.is_some_and(is_spelled_like_an_id) {
+            self.sent.push((name, raw));
+        }
+    }
+
+    /// Writes the hashes.
+    fn finish(
+        self,
+        object: &mut ObjectWriter<'_>,
+        pseudonymizer: &Pseudonymizer,
+    ) -> Result<(), Rejection> {
+        if self.raw.is_empty() {
+            return Ok(());
+        }
+        let sent = self.sent.iter().map(|(name, raw)| (&**name, *raw));
+        let sent: HashMap<&str, &str> = sent.filter(|(_, raw)| !is_blank(raw)).collect();
+        for (name, raw) in self.raw {
+            // A value that is not a string cannot be an id of the suite; its text is hashed rather
+            // than stored.
+            let id = json::string::as_str(raw).unwrap_or(raw.into());
+            let hash = pseudonymizer.hash(&id).filter(|_| !is_blank(raw));
+            let Some(hash) = hash else { continue };
+            let hash_name = format!("{name}_hash");
+            let hash = match sent.get(&*hash_name) {
+                Some(sent) => agreed(&id, hash, sent).ok_or_else(|| conflict(&name))?,
+                None => hash,
+            };
+            object.str(&hash_name, HexText::of(&hash).as_str());
+        }
+        Ok(())
+    }
+}
+
+/// Whether a value counts as absent.
+fn is_blank(raw: &str) -> bool {
+    raw == "null" || json::string::as_str(raw).is_some_and(|text| text.trim().is_empty())
+}
+
+/// The hash of an id, if what was sent as its hash is that. In some formats a hash stands under the name
+/// of the raw id: then it is that hash.
+fn agreed(id: &str, hash: Pseudonym, sent: &str) -> Option<Pseudonym> {
+    let sent = identity::parse_pseudonym(&json::string::as_str(sent)?)?;
+    (sent == hash || Some(sent) == identity::parse_pseudonym(id)).then_some(sent)
+}
+
+/// The rejection of a raw id with another one's hash beside it.
+fn conflict(name: &str) -> Rejection {
+    let name = beginning_of(name);
+    Rejection::of(
+        Code::ConflictingFields,
+        name.to_owned(),
+        format!("{name}_hash is not its hash; send the raw id or its hash"),
+    )
 }
 
 #[cfg(test)]

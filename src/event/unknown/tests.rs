@@ -520,7 +520,7 @@ fn a_clients_meta_cannot_say_what_the_service_says() {
     let event = with(
         click(),
         &json!({"anonymous_id": "anon", "user_id": "user", "request_id": "r", "meta": {
-            "anonymous_id": "x", "anonymous_id_hash": "y", "request_id": "z", "schema": "mine",
+            "anonymous_id": "user", "anonymous_id_hash": USER, "request_id": "z", "schema": "mine",
             "subject_kind": "robot", "skew_ms": 1, "extra": 2, "own": 3
         }}),
     );
@@ -536,7 +536,8 @@ fn a_clients_meta_cannot_say_what_the_service_says() {
     let moved = &meta["extra"]["meta"];
     assert_eq!(moved["request_id"], "z");
     assert_eq!(moved["extra"], 2);
-    assert_ne!(moved["anonymous_id_hash"], hash);
+    assert_eq!(moved["anonymous_id_hash"], USER);
+    assert_ne!(USER, hash);
     assert_eq!(told.warnings.len(), 7);
     assert!(
         told.warnings
