@@ -135,7 +135,9 @@ pub(super) fn assignment_v1<'a>(
         experiment_id,
         variant,
         surface,
-        context: client_context.map(|value| scrubbed(value, context)),
+        context: client_context
+            .map(|value| scrubbed(value, context))
+            .transpose()?,
         meta: meta.text(
             Format::AssignmentV1,
             true,
@@ -150,10 +152,11 @@ pub(super) fn assignment_v1<'a>(
 }
 
 /// The context as it came, with hashes in the place of raw ids.
-fn scrubbed(value: Value<'_>, context: &Context<'_>) -> String {
+fn scrubbed(value: Value<'_>, context: &Context<'_>) -> Result<String, Rejection> {
     let mut out = String::with_capacity(value.raw.len());
-    subject::push_scrubbed(&mut out, value.raw, context.pseudonymizer);
-    out
+    subject::push_scrubbed(&mut out, value.raw, context.pseudonymizer)
+        .map_err(|rejection| rejection.within(value.name))?;
+    Ok(out)
 }
 
 #[cfg(test)]

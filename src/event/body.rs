@@ -15,8 +15,10 @@ use framing::{Documents, Framing};
 use strays::Strays;
 
 use super::json::scan::Scanner;
+use super::json::string::as_str;
 use super::json::{Field, Flaw, Scanned, SyntaxError};
 use super::rejection::{Code, Rejection};
+use super::warning::beginning_of;
 
 /// Most fields of one event. The formats know 21; others are kept in `meta.extra`. This number
 /// leaves room for any sender, and takes 48 KiB while an event is read.
@@ -65,7 +67,7 @@ pub struct Body<'a> {
     last_from: usize,
     /// Bytes of the whole body.
     room_for: usize,
-    events: Vec<Split>,
+    events: Vec<Split<'a>>,
     /// The envelope's `sent_at`, as JSON text.
     pub sent_at: Option<&'a str>,
     /// What else the envelope holds.
@@ -78,9 +80,22 @@ pub struct Body<'a> {
 }
 
 #[derive(Debug)]
-enum Split {
-    Object { from: usize, to: usize },
-    Bad(Rejection),
+enum Split<'a> {
+    Object {
+        from: usize,
+        to: usize,
+    },
+    /// Behind a pointer, as there are few: so good ones take less memory.
+    Bad(Box<BadEvent<'a>>),
+}
+
+/// An event that cannot be read.
+#[derive(Debug)]
+pub struct BadEvent<'a> {
+    /// Why.
+    pub rejection: Rejection,
+    /// Its `event_id` as JSON text, if it was read.
+    pub event_id: Option<&'a str>,
 }
 
 /// One event of a body.
@@ -205,7 +220,7 @@ impl<'a> Body<'a> {
     }
 
     /// The events, in body order.
-    pub fn events(&self) -> impl Iterator<Item = Result<RawEvent<'a, '_>, &Rejection>> {
+    pub fn events(&self) -> impl Iterator<Item = Result<RawEvent<'a, '_>, &BadEvent<'a>>> {
         self.events
             .iter()
             .zip(&self.texts)
@@ -214,7 +229,7 @@ impl<'a> Body<'a> {
                     fields: &self.fields[*from..*to],
                     text,
                 }),
-                Split::Bad(rejection) => Err(rejection),
+                Split::Bad(bad) => Err(&**bad),
             })
     }
 
@@ -228,7 +243,7 @@ impl<'a> Body<'a> {
         if scanner.peek() != Some(b'{') {
             let value = scanner.value(0)?;
             let rejection = Rejection::whole(Code::NotAnObject, "an event is a JSON object");
-            return self.bad(value.raw, rejection, limits);
+            return self.bad(value.raw, rejection, None, limits);
         }
         let start = scanner.offset();
         scanner.expect(b'{', "expected an object")?;
@@ -285,17 +300,16 @@ impl<'a> Body<'a> {
                     Flaw::NumberOutOfRange => Code::NumberOutOfRange,
                     Flaw::TooDeep => Code::TooDeep,
                 };
-                // A flawed name must not be echoed; a good one is the client's own.
-                let field: Cow<'static, str> = match &self.fields[at].key {
-                    key if key.contains(['\0', '\u{FFFD}']) => "".into(),
-                    key => key.chars().take(64).collect::<String>().into(),
-                };
+                // A NUL is named as it was sent, so that the answer holds none.
+                let field = self.fields[at].key.replace('\0', "\\u0000");
+                let field = beginning_of(&field).to_owned();
                 Rejection::of(code, field, format!("the field {flaw}"))
             })
         };
         if let Some(rejection) = rejection {
+            let event_id = self.event_id(found.from);
             self.fields.truncate(found.from);
-            return self.bad(text, rejection, limits);
+            return self.bad(text, rejection, event_id, limits);
         }
         let to = self.fields.len();
         self.push(
@@ -308,19 +322,38 @@ impl<'a> Body<'a> {
         )
     }
 
+    /// The id of the event whose fields begin at `from`, as JSON text, if it is one that can be told.
+    fn event_id(&self, from: usize) -> Option<&'a str> {
+        let mut fields = self.fields[from..].iter();
+        let id = fields.find(|field| field.key == "event_id")?.raw;
+        let is_flawed = as_str(id)?.contains(['\0', '\u{FFFD}']);
+        (!is_flawed).then_some(id)
+    }
+
     fn bad(
         &mut self,
         text: &'a str,
         rejection: Rejection,
+        event_id: Option<&'a str>,
         limits: &Bounds<'_>,
     ) -> Result<(), BodyError> {
+        self.owned_bytes += size_of::<BadEvent<'_>>();
         if let Cow::Owned(message) = &rejection.message {
             self.owned_bytes += message.capacity();
         }
-        self.push(text, Split::Bad(rejection), limits)
+        let bad = BadEvent {
+            rejection,
+            event_id,
+        };
+        self.push(text, Split::Bad(Box::new(bad)), limits)
     }
 
-    fn push(&mut self, text: &'a str, split: Split, limits: &Bounds<'_>) -> Result<(), BodyError> {
+    fn push(
+        &mut self,
+        text: &'a str,
+        split: Split<'a>,
+        limits: &Bounds<'_>,
+    ) -> Result<(), BodyError> {
         let events_max = limits.limits.events_max;
         if self.events.len() >= events_max {
             return Err(BodyError::TooManyEvents(events_max));
@@ -340,7 +373,7 @@ impl<'a> Body<'a> {
         self.texts.push(text);
         let held_bytes = self.owned_bytes
             + self.fields.capacity() * size_of::<Field<'_>>()
-            + self.events.capacity() * size_of::<Split>()
+            + self.events.capacity() * size_of::<Split<'_>>()
             + self.texts.capacity() * size_of::<&str>();
         if held_bytes > self.taken_bytes {
             let more = held_bytes - self.taken_bytes;

@@ -141,12 +141,8 @@ impl Context<'_> {
         notes: &mut Notes<'_>,
     ) -> Result<Micros, Rejection> {
         let text = value.string()?;
-        let (at, is_cut) = Micros::parse_telling(&text).ok_or_else(|| {
-            Rejection::of(
-                Code::InvalidTimestamp,
-                value.name,
-                "must be RFC 3339 with an offset, such as 2026-05-24T10:00:00.123Z",
-            )
+        let (at, is_cut) = Micros::parse_telling(&text).map_err(|error| {
+            Rejection::of(Code::InvalidTimestamp, value.name, error.to_string())
         })?;
         if is_cut {
             notes.add(WarningCode::TimeTruncated, value.name);

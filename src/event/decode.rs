@@ -158,7 +158,7 @@ fn decode_first(
         let (before, rows_before) = (events.writer.len_bytes(), events.writer.len());
         let mut result = match &event {
             Ok(event) => events.one(place, event),
-            Err(rejection) => Err((*rejection).clone()),
+            Err(bad) => Err(bad.rejection.clone()),
         };
         // Lines of lists have no row yet, and cannot be taken back.
         let has_rows = events.writer.len() > rows_before;
@@ -191,7 +191,13 @@ fn decode_first(
         }
         match result {
             Ok(()) => events.warnings.count(place, &mut events.notes),
-            Err(rejection) => events.reject(place, event.ok(), rejection),
+            Err(rejection) => {
+                let event_id = match &event {
+                    Ok(event) => event_id(event),
+                    Err(bad) => bad.event_id,
+                };
+                events.reject(place, event_id, rejection);
+            }
         }
         without_row += usize::from(events.writer.len() == rows_before);
         if events.writer.len() + without_row > limits.rows_max {
@@ -291,11 +297,11 @@ impl<'a> Events<'_, 'a> {
         self.accepted -= 1;
     }
 
-    fn reject(&mut self, index: u32, event: Option<RawEvent<'_, '_>>, rejection: Rejection) {
+    fn reject(&mut self, index: u32, event_id: Option<&str>, rejection: Rejection) {
         if self.rejected.len() < REJECTED_IN_FULL {
             self.rejected.push(Rejected {
                 index,
-                event_id: event.and_then(|event| legible_event_id(&event)),
+                event_id: event_id.and_then(legible),
                 rejection,
             });
         } else {
@@ -344,9 +350,15 @@ fn row_number(row: usize) -> u32 {
     u32::try_from(row).expect("a body is far smaller than 4 GiB")
 }
 
+/// The id of an event, as JSON text.
+fn event_id<'a>(event: &RawEvent<'a, '_>) -> Option<&'a str> {
+    let mut fields = event.fields.iter();
+    let field = fields.find(|field| field.key == "event_id")?;
+    Some(field.raw)
+}
+
 /// The id of a rejected event, so that its sender can find it.
-fn legible_event_id(event: &RawEvent<'_, '_>) -> Option<String> {
-    let field = event.fields.iter().find(|field| field.key == "event_id")?;
-    let id = json::string::as_str(field.raw)?;
+fn legible(event_id: &str) -> Option<String> {
+    let id = json::string::as_str(event_id)?;
     (id.len() <= EVENT_ID_BYTES_MAX).then(|| id.into_owned())
 }

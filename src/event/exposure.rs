@@ -181,9 +181,8 @@ pub(super) fn native<'a>(
     let given = match request {
         Some(request) => {
             let members = request.members()?;
-            for field in &members {
-                subject::push_member(&mut object, field, context.pseudonymizer);
-            }
+            subject::push_members(&mut object, &members, context.pseudonymizer)
+                .map_err(|rejection| rejection.within("request"))?;
             members
         }
         None => {
@@ -199,7 +198,7 @@ pub(super) fn native<'a>(
             notes.add(WarningCode::MovedField, value.name);
             meta.displaced.push((value.name, raw));
         } else {
-            subject::push_scrubbed(object.name(value.name), raw, context.pseudonymizer);
+            subject::push_value(&mut object, value.name, raw, context.pseudonymizer)?;
         }
     }
     object.close();
@@ -283,10 +282,11 @@ pub(super) fn push_items(
         if place > 0 {
             out.push(',');
         }
-        if item.names_ids {
-            subject::push_scrubbed(out, raw, context.pseudonymizer);
-        } else {
+        if !item.names_ids {
             out.push_str(raw);
+        } else if let Err(rejection) = subject::push_scrubbed(out, raw, context.pseudonymizer) {
+            wrong = Some(rejection.in_item(place));
+            continue;
         }
         if item.rank.is_none() {
             // Before the object's closing brace.
@@ -389,7 +389,7 @@ impl<'a> Item<'a> {
                 ),
             ));
         }
-        self.names_ids |= subject::may_name_ids(key) || subject::may_name_ids(value.raw);
+        self.names_ids |= subject::is_spelled_like_an_id(key) || subject::may_name_ids(value.raw);
         Ok(())
     }
 }

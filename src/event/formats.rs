@@ -94,11 +94,8 @@ pub(super) fn service_v1<'a>(
         .str("surface", &surface)
         .opt_str("segment", segment.as_deref());
     for value in [client_context, experiment, who].into_iter().flatten() {
-        subject::push_scrubbed(
-            object.name(value.name),
-            value.object()?,
-            context.pseudonymizer,
-        );
+        let raw = value.object()?;
+        subject::push_value(&mut object, value.name, raw, context.pseudonymizer)?;
     }
     object.close();
 
@@ -210,7 +207,8 @@ pub(super) fn eval_v1<'a>(
 
     let mut request = String::from("{\"context\":");
     match client_context {
-        Some(value) => subject::push_scrubbed(&mut request, value.raw, context.pseudonymizer),
+        Some(value) => subject::push_scrubbed(&mut request, value.raw, context.pseudonymizer)
+            .map_err(|rejection| rejection.within(value.name))?,
         None => request.push_str("{}"),
     }
     request.push('}');

@@ -170,7 +170,7 @@ pub(super) fn native<'a>(
     )?;
     row.check_shared_bytes(&parts, list.len())?;
     for (place, item) in list.into_iter().enumerate() {
-        row.meta = parts.of_item(&item, context.pseudonymizer);
+        row.meta = parts.of_item(&item);
         row.key.event_id = items::row_id(&event_id, place);
         row.item_id = item.item_id;
         row.position = item.position;

@@ -9,8 +9,10 @@ use super::context::Context;
 use super::field::{self, KEY_BYTES_MAX, Value, required};
 use super::json::Field;
 use super::json::walk::{self, Walker};
+use super::json::write::ObjectWriter;
 use super::numeric::Decimal;
 use super::rejection::{Code, Rejection};
+use super::subject;
 use super::unknown;
 use super::warning::{Notes, WarningCode};
 
@@ -22,8 +24,8 @@ pub(super) struct Item<'a> {
     pub(super) value: Option<Decimal>,
     /// `quantity` and `price` as they came, for `meta`.
     pub(super) kept: Vec<(&'static str, &'a str)>,
-    /// Members that are not known here.
-    pub(super) extra: Vec<Field<'a>>,
+    /// Members that are not known here, scrubbed, as a JSON object; empty if there are none.
+    pub(super) extra: String,
 }
 
 /// Reads `items`: at least one, at most as many as an event may have.
@@ -95,13 +97,17 @@ impl<'a> Item<'a> {
         let kept = [quantity, price].into_iter().flatten();
         let kept = kept.map(|value| (value.name, value.raw)).collect();
         let unknown = members.iter().filter(|field| !NAMES.contains(&&*field.key));
-        let extra: Vec<_> = unknown.cloned().collect();
+        let unknown: Vec<_> = unknown.collect();
+        if context.strict
+            && let Some(field) = unknown.first()
+        {
+            return Err(unknown::refused(&field.key));
+        }
+        unknown::note(notes, unknown.iter().copied(), |field| {
+            format!("items.{}", field.key).into()
+        });
         let place = of("position")?.and_then(|value| unknown::number(value.raw));
-        for field in &extra {
-            if context.strict {
-                return Err(unknown::refused(&field.key));
-            }
-            notes.add(WarningCode::UnknownField, format!("items.{}", field.key));
+        for field in &unknown {
             if field.key != "rank" {
                 continue;
             }
@@ -113,6 +119,12 @@ impl<'a> Item<'a> {
                     "says something else than position, which means the same; send one of the two",
                 ));
             }
+        }
+        let mut extra = String::new();
+        if !unknown.is_empty() {
+            let mut object = ObjectWriter::open(&mut extra);
+            subject::push_members(&mut object, unknown, context.pseudonymizer)?;
+            object.close();
         }
         Ok(Self {
             item_id,
@@ -145,16 +157,15 @@ pub(super) fn order<'a>(
     if let Some(currency) = of("order.currency", "currency")? {
         currency.text(KEY_BYTES_MAX)?;
     }
-    for field in &members {
-        if ["id", "value", "currency"].contains(&&*field.key) {
-            continue;
-        }
-        let name = format!("order.{}", field.key);
-        if context.strict {
-            return Err(unknown::refused(&name));
-        }
-        notes.add(WarningCode::UnknownField, name);
+    let name = |field: &Field<'a>| format!("order.{}", field.key);
+    let is_unknown = |field: &&Field<'a>| !["id", "value", "currency"].contains(&&*field.key);
+    let mut unknown = members.iter().filter(is_unknown).peekable();
+    if context.strict
+        && let Some(field) = unknown.peek()
+    {
+        return Err(unknown::refused(&name(field)));
     }
+    unknown::note(notes, unknown, |field| name(field).into());
     Ok(order.raw)
 }
 

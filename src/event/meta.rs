@@ -4,7 +4,7 @@
 use super::context::Context;
 use super::field::Value;
 use super::format::Format;
-use super::identity::{Pseudonymizer, RequestId};
+use super::identity::RequestId;
 use super::items::Item;
 use super::json::Field;
 use super::json::write::ObjectWriter;
@@ -107,8 +107,10 @@ impl Meta<'_, '_> {
                 };
                 latency_ms.float()?;
             }
-            subject::push_member(&mut object, field, context.pseudonymizer);
         }
+        let own = client.iter().filter(|field| !is_displaced(field));
+        subject::push_members(&mut object, own, context.pseudonymizer)
+            .map_err(|rejection| rejection.within("meta"))?;
         if include_source {
             let is_own = |field: &Field<'_>| field.key == "source" && !is_displaced(&field);
             if !client.iter().any(is_own) {
@@ -127,24 +129,23 @@ impl Meta<'_, '_> {
             subject.anonymous.as_ref().map(HexText::as_str),
         );
         for (name, raw) in &self.kept {
-            subject::push_scrubbed(object.name(name), raw, context.pseudonymizer);
+            subject::push_value(&mut object, name, raw, context.pseudonymizer)?;
         }
         if let Some(skew_ms) = context.skew_ms {
             object.raw("skew_ms", &skew_ms.to_string());
         }
         if !(self.extra.is_empty() && self.displaced.is_empty() && displaced == 0) {
             let mut object = ObjectWriter::resume(&mut extra);
-            for field in &self.extra {
-                subject::push_unknown(&mut object, field, context.pseudonymizer);
-            }
+            let unknown = self.extra.iter().copied();
+            subject::push_members(&mut object, unknown, context.pseudonymizer)?;
             for (name, raw) in &self.displaced {
-                subject::push_scrubbed(object.name(name), raw, context.pseudonymizer);
+                subject::push_value(&mut object, name, raw, context.pseudonymizer)?;
             }
             if displaced > 0 {
                 let mut nested = ObjectWriter::open(object.name("meta"));
-                for field in client.iter().filter(is_displaced) {
-                    subject::push_member(&mut nested, field, context.pseudonymizer);
-                }
+                let moved = client.iter().filter(is_displaced);
+                subject::push_members(&mut nested, moved, context.pseudonymizer)
+                    .map_err(|rejection| rejection.within("meta"))?;
                 nested.close();
             }
         }
@@ -185,7 +186,7 @@ impl MetaParts {
     }
 
     /// The text for the row of one item.
-    pub(super) fn of_item(&self, item: &Item<'_>, pseudonymizer: &Pseudonymizer) -> Option<String> {
+    pub(super) fn of_item(&self, item: &Item<'_>) -> Option<String> {
         let mut own = String::with_capacity(self.len_bytes() + 64);
         own.push_str(&self.own);
         let mut extra = self.extra.clone();
@@ -195,12 +196,7 @@ impl MetaParts {
         }
         if !item.extra.is_empty() {
             // The event's own extra fields cannot have this name: it is known.
-            let mut object = ObjectWriter::resume(&mut extra);
-            let mut members = ObjectWriter::open(object.name("items"));
-            for field in &item.extra {
-                subject::push_unknown(&mut members, field, pseudonymizer);
-            }
-            members.close();
+            ObjectWriter::resume(&mut extra).raw("items", &item.extra);
         }
         Self { own, extra }.finish()
     }

@@ -1,4 +1,5 @@
-//! Recognises an event that was posted to the endpoint of another kind of event.
+//! Recognises an event that was posted to the endpoint of another kind of event, and an envelope that is
+//! none.
 //!
 //! Looks only at events that were rejected, and at those with fields that their format does not
 //! know: an event that fits its endpoint pays nothing.
@@ -6,7 +7,7 @@
 use super::body::RawEvent;
 use super::format::Format;
 use super::interaction::{CONVERSION, LABELS};
-use super::json;
+use super::json::{self, Field};
 use super::rejection::{Code, Rejection};
 use super::table::Table;
 
@@ -17,6 +18,9 @@ pub(super) fn rejection(
     table: Table,
     is_public: bool,
 ) -> Option<Rejection> {
+    if let Some(rejection) = envelope(event) {
+        return Some(rejection);
+    }
     let (kind, format) = kind_of(event)?;
     if kind == table {
         return None;
@@ -35,6 +39,33 @@ pub(super) fn rejection(
             table.events(),
         ),
     ))
+}
+
+/// The rejection of an envelope that stands where an event does: where a body is one document, the events of
+/// a good one are read instead of it.
+fn envelope(event: &RawEvent<'_, '_>) -> Option<Rejection> {
+    // Each kind of event requires one of these, and an event may have a field of that name.
+    const OF_EVENTS: [&str; 5] = [
+        "event_type", "item_id", "items", "request_id", "experiment_id",
+    ];
+    let mut fields = event.fields.iter();
+    let events = fields.find(|field| field.key == "events")?;
+    let is_of_event = |field: &Field<'_>| OF_EVENTS.contains(&&*field.key) && field.raw != "null";
+    if event.fields.iter().any(is_of_event) {
+        return None;
+    }
+    Some(match events.raw.starts_with('[') {
+        true => Rejection::of(
+            Code::UnsupportedFormat,
+            "events",
+            "this is an envelope, which is a body by itself and no line or element of one: send its events without it, or the envelope alone as application/json",
+        ),
+        false => Rejection::of(
+            Code::InvalidType,
+            "events",
+            "must be an array: an envelope has its events in one, even a single event",
+        ),
+    })
 }
 
 /// The kind and the format of an event, by fields that no event of another kind has.
@@ -215,6 +246,45 @@ mod tests {
                            "event_type": "carousel", "experiment_id": "x", "variant": "A"});
         let told = decode_as(Table::Exposures, None, false, &shown.to_string()).unwrap();
         assert_eq!((told.rows.len(), told.rejection()), (1, None));
+    }
+
+    #[test]
+    fn an_envelope_that_is_none_is_told_why() {
+        let click = json!({"event_type": "click", "item_id": "a"});
+        for (body, code, word) in [
+            (json!({"events": {}}), "invalid_type", "array"),
+            (json!({"events": null}), "invalid_type", "array"),
+            (
+                json!({"sent_at": NOW, "events": "x"}),
+                "invalid_type",
+                "array",
+            ),
+            (json!({"events": click}), "invalid_type", "array"),
+            (
+                json!({"events": 7, "tenant": "nobody", "items": null}),
+                "invalid_type",
+                "array",
+            ),
+            (json!([{"events": [click]}]), "unsupported_format", "alone"),
+        ] {
+            for table in Table::ALL {
+                for strict in [false, true] {
+                    let told = decode_as(table, None, strict, &body.to_string()).unwrap();
+                    assert_eq!(told.rejection(), Some((code, "events")), "{body}");
+                    let words = &told.messages[0];
+                    assert!(words.contains(word), "{words}: no {word}");
+                }
+            }
+        }
+        // An event may have a field of that name.
+        for (event_type, rejection) in [
+            ("click", None),
+            ("stare", Some(("invalid_value", "event_type"))),
+        ] {
+            let event = json!({"event_type": event_type, "item_id": "a", "events": 7});
+            let told = decode_as(Table::Interactions, None, false, &event.to_string()).unwrap();
+            assert_eq!(told.rejection(), rejection, "{event}");
+        }
     }
 
     #[test]

@@ -26,8 +26,8 @@ const SERVER_ONLY: [(&str, &[&str]); 3] = [
     (
         "it is said by the exposure with the same request_id, which a server posts: leave it out",
         &[
-            "algo_version", "config_version", "rules_version", "experiment", "experiment_id",
-            "experiment_variant", "request", "response",
+            "algo_version", "config_version", "config_etag", "rules_version", "rules_etag",
+            "experiment", "experiment_id", "experiment_variant", "request", "response",
         ],
     ),
 ];
@@ -61,4 +61,24 @@ pub(super) fn check(event: &RawEvent<'_, '_>, format: Format) -> Result<(), Reje
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::SERVER_ONLY;
+    use crate::event::unknown;
+
+    /// Raw ids alone may be sent where their hashes may not.
+    #[test]
+    fn what_only_a_server_may_say_is_refused_by_each_of_its_names() {
+        let names = SERVER_ONLY.iter().flat_map(|(_, names)| names.iter());
+        let refused: Vec<&str> = names.copied().collect();
+        for name in &refused {
+            for synonym in unknown::synonyms(name) {
+                let is_raw_id = ["user_id", "anonymous_id", "session_id"].contains(synonym);
+                let is_refused = refused.contains(synonym);
+                assert!(is_raw_id || is_refused, "{synonym} means {name}");
+            }
+        }
+    }
 }

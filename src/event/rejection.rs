@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use super::warning::beginning_of;
+
 /// Stable names of the reasons; they are part of the API and of the metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Code {
@@ -33,7 +35,7 @@ pub enum Code {
     DuplicateField,
     /// Two fields contradict each other.
     ConflictingFields,
-    /// A timestamp is not RFC 3339 with an offset.
+    /// A timestamp is not RFC 3339 with an offset, or names a day or a leap second that there is not.
     InvalidTimestamp,
     /// The event is further in the past or future than is accepted.
     OccurredAtOutOfRange,
@@ -137,7 +139,9 @@ impl Code {
             Code::TooLong => "A field is longer than its column takes",
             Code::DuplicateField => "A field stands twice",
             Code::ConflictingFields => "Two fields for one thing say different things",
-            Code::InvalidTimestamp => "A timestamp is not RFC 3339 with an offset",
+            Code::InvalidTimestamp => {
+                "A timestamp is not RFC 3339 with an offset, or names a day or a leap second that there is not"
+            }
             Code::OccurredAtOutOfRange => {
                 "The event is further in the past or future than is accepted"
             }
@@ -198,6 +202,18 @@ impl Rejection {
         let dot = if inner.is_empty() { "" } else { "." };
         Self {
             field: Some(format!("items[{place}]{dot}{inner}").into()),
+            ..self
+        }
+    }
+
+    /// The rejection of a member, as one of what has it under this name or, in brackets, at this place.
+    #[must_use]
+    pub fn within(self, name: &str) -> Self {
+        let inner = self.field.as_deref().unwrap_or_default();
+        let is_place = inner.is_empty() || inner.starts_with('[');
+        let dot = if is_place { "" } else { "." };
+        Self {
+            field: Some(format!("{}{dot}{inner}", beginning_of(name)).into()),
             ..self
         }
     }

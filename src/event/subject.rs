@@ -3,6 +3,7 @@
 //! Keeps one invariant: no raw user, anonymous or session id leaves this file.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt;
 
 use super::context::Context;
@@ -13,6 +14,7 @@ use super::json::Field;
 use super::json::walk::Walker;
 use super::json::write::ObjectWriter;
 use super::rejection::{Code, Rejection};
+use super::warning::beginning_of;
 
 /// The names of fields with raw ids.
 const RAW_IDS: [&str; 3] = ["user_id", "anonymous_id", "session_id"];
@@ -136,21 +138,38 @@ pub(super) fn pseudonym_or_raw(
     Ok(identity::parse_pseudonym(&text).or_else(|| context.pseudonymizer.hash(&text)))
 }
 
-/// Whether a text may name raw ids; if not, it is copied whole.
+/// Whether a name is that of a raw id, in any spelling: case, and what is neither a letter nor a
+/// digit of ASCII, does not count (`userId`, `Session-ID`).
+pub(super) fn is_spelled_like_an_id(name: &str) -> bool {
+    is_id_from_end(name.as_bytes().iter().rev())
+}
+
+/// The same of a name that is read from its end: there nearly all names differ from these.
+fn is_id_from_end<'n>(name: impl Iterator<Item = &'n u8> + Clone) -> bool {
+    let letters = name
+        .filter(|byte| byte.is_ascii_alphanumeric())
+        .map(u8::to_ascii_lowercase);
+    RAW_IDS.iter().any(|id| {
+        let id = id.bytes().rev().filter(|byte| *byte != b'_');
+        letters.clone().eq(id)
+    })
+}
+
+/// Whether a value may hold raw ids; if not, it is copied whole.
 pub(super) fn may_name_ids(raw: &str) -> bool {
+    if !raw.starts_with(['{', '[']) {
+        return false;
+    }
     let bytes = raw.as_bytes();
     let mut from = 0;
-    while let Some(at) = json::string::next_escape_or_underscore(bytes, from) {
-        // An escape may spell a name in another way.
-        let is_escape = bytes[at] == b'\\';
-        // All three names end in "_id"; so does "item_id", in every item of a list.
-        let ends_name = bytes[at..].starts_with(b"_id") && {
-            let up_to_id = &bytes[..at + 3];
-            RAW_IDS
-                .iter()
-                .any(|name| up_to_id.ends_with(name.as_bytes()))
+    while let Some(at) = json::string::next_escape_or_colon(bytes, from) {
+        let found = match bytes[at] {
+            // An escape may spell a name in another way.
+            b'\\' => true,
+            b':' => ends_with_an_id(&bytes[..at]),
+            _ => false,
         };
-        if is_escape || ends_name {
+        if found {
             return true;
         }
         from = at + 1;
@@ -158,205 +177,183 @@ pub(super) fn may_name_ids(raw: &str) -> bool {
     false
 }
 
+/// Whether a text that has no escapes, and that a colon follows, ends with the name of a raw id.
+fn ends_with_an_id(text: &[u8]) -> bool {
+    let name = text.trim_ascii_end().strip_suffix(b"\"");
+    let from_end = |name: &[u8]| {
+        let name = name.iter().rev().take_while(|byte| **byte != b'"');
+        is_id_from_end(name)
+    };
+    name.is_some_and(from_end)
+}
+
 /// Writes a value, and replaces the raw ids in it by `…_hash`, at any depth. Takes linear time at
 /// any depth: the value is searched once, and walked once if a name was found.
-pub(super) fn push_scrubbed(out: &mut String, raw: &str, pseudonymizer: &Pseudonymizer) {
-    if raw.starts_with(['{', '[']) && may_name_ids(raw) {
-        scrub(out, &mut Walker::new(raw), pseudonymizer);
-    } else {
-        out.push_str(raw);
+///
+/// # Errors
+///
+/// `conflicting_fields` of a raw id that stands beside another hash, by its path in the value.
+pub(super) fn push_scrubbed(
+    out: &mut String,
+    raw: &str,
+    pseudonymizer: &Pseudonymizer,
+) -> Result<(), Rejection> {
+    if may_name_ids(raw) {
+        return scrub(out, &mut Walker::new(raw), pseudonymizer);
     }
+    out.push_str(raw);
+    Ok(())
 }
 
 /// Reads one value from the walker and writes it, scrubbed. The recursion is bounded: the scanner
 /// rejects nesting beyond its limit.
-fn scrub(out: &mut String, walker: &mut Walker<'_>, pseudonymizer: &Pseudonymizer) {
+fn scrub(
+    out: &mut String,
+    walker: &mut Walker<'_>,
+    pseudonymizer: &Pseudonymizer,
+) -> Result<(), Rejection> {
     if walker.enter(b'{') {
-        out.push('{');
-        let mut is_first = true;
+        let mut object = ObjectWriter::open(out);
+        let mut ids = Ids::default();
         while walker.more(b'}') {
-            let (name, is_escaped) = walker.key();
-            let plain = match is_escaped {
-                true => Cow::Owned(json::string::unescape(name)),
-                false => Cow::Borrowed(name),
+            let name = match walker.key() {
+                (name, true) => Cow::Owned(json::string::unescape(name)),
+                (name, false) => Cow::Borrowed(name),
             };
-            if RAW_IDS.contains(&&*plain) {
-                let (raw, _) = walker.value();
-                if let Some(hash) = hash_of(raw, pseudonymizer) {
-                    begin_member(out, &mut is_first, &plain);
-                    // Before the name's closing quote and colon.
-                    out.truncate(out.len() - 2);
-                    out.push_str("_hash\":\"");
-                    out.push_str(hash.as_str());
-                    out.push('"');
-                }
-            } else {
-                begin_member(out, &mut is_first, name);
-                scrub(out, walker, pseudonymizer);
+            if is_spelled_like_an_id(&name) {
+                ids.raw.push((name, walker.value().0));
+                continue;
             }
+            let start = walker.offset();
+            scrub(object.name(&name), walker, pseudonymizer)
+                .map_err(|rejection| rejection.within(&name))?;
+            ids.note_hash(name, walker.since(start).trim_ascii_start());
         }
-        out.push('}');
+        ids.finish(&mut object, pseudonymizer)?;
+        object.close();
     } else if walker.enter(b'[') {
         out.push('[');
-        let mut is_first = true;
+        let mut place = 0;
         while walker.more(b']') {
-            if !std::mem::take(&mut is_first) {
+            if place > 0 {
                 out.push(',');
             }
-            scrub(out, walker, pseudonymizer);
+            scrub(out, walker, pseudonymizer)
+                .map_err(|rejection| rejection.within(&format!("[{place}]")))?;
+            place += 1;
         }
         out.push(']');
     } else {
         out.push_str(walker.value().0);
     }
+    Ok(())
 }
 
-/// Writes a member's name, which is escaped already, and its colon.
-fn begin_member(out: &mut String, is_first: &mut bool, name: &str) {
-    if !std::mem::take(is_first) {
-        out.push(',');
+/// Writes members of an object, scrubbed.
+///
+/// # Errors
+///
+/// As [`push_scrubbed`], by the path in the object.
+pub(super) fn push_members<'f, 'a: 'f>(
+    object: &mut ObjectWriter<'_>,
+    fields: impl IntoIterator<Item = &'f Field<'a>>,
+    pseudonymizer: &Pseudonymizer,
+) -> Result<(), Rejection> {
+    let mut ids = Ids::default();
+    for field in fields {
+        let name = Cow::Borrowed(&*field.key);
+        if is_spelled_like_an_id(&name) {
+            ids.raw.push((name, field.raw));
+            continue;
+        }
+        push_value(object, &name, field.raw, pseudonymizer)?;
+        ids.note_hash(name, field.raw);
     }
-    out.push('"');
-    out.push_str(name);
-    out.push_str("\":");
+    ids.finish(object, pseudonymizer)
 }
 
-/// The pseudonym of a raw id as JSON; `None` if it is blank. A value that is not a string cannot be
-/// an id of the suite; its text is hashed rather than stored.
-fn hash_of(raw: &str, pseudonymizer: &Pseudonymizer) -> Option<HexText> {
-    let id = json::string::as_str(raw).unwrap_or(raw.into());
-    pseudonymizer.hash(&id).as_ref().map(HexText::of)
-}
-
-/// Writes one member of an object, scrubbed.
-pub(super) fn push_member(
+/// Writes a member of an object whose name is that of no id, scrubbed.
+///
+/// # Errors
+///
+/// As [`push_scrubbed`], by the path in the object.
+pub(super) fn push_value(
     object: &mut ObjectWriter<'_>,
-    field: &Field<'_>,
+    name: &str,
+    raw: &str,
     pseudonymizer: &Pseudonymizer,
-) {
-    push_field(object, field, RAW_IDS.contains(&&*field.key), pseudonymizer);
+) -> Result<(), Rejection> {
+    push_scrubbed(object.name(name), raw, pseudonymizer).map_err(|rejection| rejection.within(name))
 }
 
-/// As [`push_member`], for a field that an event's format does not know: there, other spellings of
-/// an id's name count, too (`userId`, `User-ID`).
-pub(super) fn push_unknown(
-    object: &mut ObjectWriter<'_>,
-    field: &Field<'_>,
-    pseudonymizer: &Pseudonymizer,
-) {
-    push_field(
-        object,
-        field,
-        is_spelled_like_an_id(&field.key),
-        pseudonymizer,
-    );
+/// What one object says of ids. The hashes of its raw ids are written at its end: of two members with one
+/// name the last counts, so none that was sent takes the place of a true one.
+#[derive(Debug, Default)]
+struct Ids<'a> {
+    /// The raw ones: name and JSON text.
+    raw: Vec<(Cow<'a, str>, &'a str)>,
+    /// What was sent under the name of a hash, likewise.
+    sent: Vec<(Cow<'a, str>, &'a str)>,
 }
 
-fn is_spelled_like_an_id(name: &str) -> bool {
-    let letters = |name: &str| -> String {
-        let letters = name.chars().filter(char::is_ascii_alphanumeric);
-        letters.map(|letter| letter.to_ascii_lowercase()).collect()
-    };
-    let spelled = letters(name);
-    RAW_IDS.iter().any(|id| letters(id) == spelled)
-}
-
-fn push_field(
-    object: &mut ObjectWriter<'_>,
-    field: &Field<'_>,
-    is_raw_id: bool,
-    pseudonymizer: &Pseudonymizer,
-) {
-    let key = &*field.key;
-    if is_raw_id {
-        let hash = hash_of(field.raw, pseudonymizer);
-        object.opt_str(&format!("{key}_hash"), hash.as_ref().map(HexText::as_str));
-    } else {
-        push_scrubbed(object.name(key), field.raw, pseudonymizer);
+impl<'a> Ids<'a> {
+    /// Notes a member that was written, if its name is that of a hash.
+    fn note_hash(&mut self, name: Cow<'a, str>, raw: &'a str) {
+        let id = name.strip_suffix("_hash");
+        if id.is_some_and(is_spelled_like_an_id) {
+            self.sent.push((name, raw));
+        }
     }
+
+    /// Writes the hashes.
+    fn finish(
+        self,
+        object: &mut ObjectWriter<'_>,
+        pseudonymizer: &Pseudonymizer,
+    ) -> Result<(), Rejection> {
+        if self.raw.is_empty() {
+            return Ok(());
+        }
+        let sent = self.sent.iter().map(|(name, raw)| (&**name, *raw));
+        let sent: HashMap<&str, &str> = sent.filter(|(_, raw)| !is_blank(raw)).collect();
+        for (name, raw) in self.raw {
+            // A value that is not a string cannot be an id of the suite; its text is hashed rather
+            // than stored.
+            let id = json::string::as_str(raw).unwrap_or(raw.into());
+            let hash = pseudonymizer.hash(&id).filter(|_| !is_blank(raw));
+            let Some(hash) = hash else { continue };
+            let hash_name = format!("{name}_hash");
+            let hash = match sent.get(&*hash_name) {
+                Some(sent) => agreed(&id, hash, sent).ok_or_else(|| conflict(&name))?,
+                None => hash,
+            };
+            object.str(&hash_name, HexText::of(&hash).as_str());
+        }
+        Ok(())
+    }
+}
+
+/// Whether a value counts as absent.
+fn is_blank(raw: &str) -> bool {
+    raw == "null" || json::string::as_str(raw).is_some_and(|text| text.trim().is_empty())
+}
+
+/// The hash of an id, if what was sent as its hash is that. In some formats a hash stands under the name
+/// of the raw id: then it is that hash.
+fn agreed(id: &str, hash: Pseudonym, sent: &str) -> Option<Pseudonym> {
+    let sent = identity::parse_pseudonym(&json::string::as_str(sent)?)?;
+    (sent == hash || Some(sent) == identity::parse_pseudonym(id)).then_some(sent)
+}
+
+/// The rejection of a raw id with another one's hash beside it.
+fn conflict(name: &str) -> Rejection {
+    let name = beginning_of(name);
+    Rejection::of(
+        Code::ConflictingFields,
+        name.to_owned(),
+        format!("{name}_hash is not its hash; send the raw id or its hash"),
+    )
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    /// The expected result of scrubbing, value by value.
-    fn scrubbed(value: &serde_json::Value, pseudonymizer: &Pseudonymizer) -> serde_json::Value {
-        use serde_json::Value;
-        match value {
-            Value::Object(members) => Value::Object(
-                members
-                    .iter()
-                    .filter_map(|(name, value)| {
-                        if !RAW_IDS.contains(&name.as_str()) {
-                            return Some((name.clone(), scrubbed(value, pseudonymizer)));
-                        }
-                        let id = value.as_str().map_or(value.to_string(), str::to_owned);
-                        let hash = pseudonymizer.hash(&id)?;
-                        Some((format!("{name}_hash"), hex::encode(hash).into()))
-                    })
-                    .collect(),
-            ),
-            Value::Array(elements) => elements
-                .iter()
-                .map(|value| scrubbed(value, pseudonymizer))
-                .collect(),
-            other => other.clone(),
-        }
-    }
-
-    fn value() -> impl Strategy<Value = serde_json::Value> {
-        let name = proptest::sample::select(vec![
-            "user_id", "session_id", "anonymous_id", "item_id", "a", "a\"\n\u{8}", "user_id\\",
-        ]);
-        let leaf = proptest::sample::select(vec![
-            serde_json::json!("ada"),
-            serde_json::json!(" "),
-            serde_json::json!("user_id\\"),
-            serde_json::json!(7),
-            serde_json::json!(null),
-            serde_json::json!([]),
-            serde_json::json!({}),
-        ]);
-        leaf.prop_recursive(6, 40, 4, move |inner| {
-            prop_oneof![
-                proptest::collection::vec(inner.clone(), 0..4).prop_map(Into::into),
-                proptest::collection::vec((name.clone(), inner), 0..4).prop_map(|members| {
-                    let members = members
-                        .into_iter()
-                        .map(|(name, value)| (name.to_owned(), value));
-                    serde_json::Value::Object(members.collect())
-                }),
-            ]
-        })
-    }
-
-    proptest! {
-        #[test]
-        fn every_raw_id_is_hashed_and_all_else_is_kept(value in value()) {
-            let pseudonymizer = Pseudonymizer::new(b"salt");
-            let mut out = String::new();
-            push_scrubbed(&mut out, &value.to_string(), &pseudonymizer);
-            let found: serde_json::Value = serde_json::from_str(&out).unwrap();
-            prop_assert_eq!(found, scrubbed(&value, &pseudonymizer));
-        }
-
-        #[test]
-        fn a_name_of_a_raw_id_is_found_wherever_it_stands(
-            pieces in proptest::collection::vec(
-                proptest::sample::select(vec![
-                    "user_id", "anonymous_id", "session_id", "item_id", "user", "_id", "_", "]",
-                    "\"", "er_id", "é", "x", "^^", "on_i",
-                ]),
-                0..9,
-            ),
-            escape in proptest::option::weighted(0.1, Just("\\n")),
-        ) {
-            let raw = pieces.concat() + escape.unwrap_or_default();
-            let named = raw.contains('\\') || RAW_IDS.iter().any(|name| raw.contains(name));
-            prop_assert_eq!(may_name_ids(&raw), named, "{}", raw);
-        }
-    }
-}
+mod tests;

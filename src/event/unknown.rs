@@ -3,6 +3,9 @@
 //!
 //! Ordinary events have none, and pay nothing.
 
+use std::borrow::Cow;
+use std::collections::HashSet;
+
 use super::body::RawEvent;
 use super::context::Context;
 use super::field::{self, Names, Value};
@@ -138,11 +141,11 @@ fn check<'a>(
     {
         return Err(refused(&field.key));
     }
+    note(notes, unknown.iter().copied(), |field| field.key.clone());
     // Unknown fields that mean something, each at most once: so there are few comparisons, however
     // many fields there are.
     let mut seen: Vec<&Field<'_>> = Vec::new();
     for field in unknown {
-        notes.add(WarningCode::UnknownField, field.key.clone());
         let Some(synonyms) = Synonyms::of(&field.key).filter(|_| field.raw != "null") else {
             continue;
         };
@@ -185,6 +188,25 @@ fn check<'a>(
     Ok(())
 }
 
+/// Notes the fields of one object that are not known, and those that stand twice in it, by their names for
+/// people.
+pub(super) fn note<'a, 'b>(
+    notes: &mut Notes<'a>,
+    unknown: impl IntoIterator<Item = &'b Field<'a>>,
+    name: impl Fn(&Field<'a>) -> Cow<'a, str>,
+) where
+    'a: 'b,
+{
+    let mut seen = HashSet::new();
+    for field in unknown {
+        let code = match seen.insert(&*field.key) {
+            true => WarningCode::UnknownField,
+            false => WarningCode::DuplicateField,
+        };
+        notes.add(code, name(field));
+    }
+}
+
 /// The rejection of an event for a field that its format does not know.
 pub(super) fn refused(name: &str) -> Rejection {
     Rejection::of(
@@ -192,6 +214,13 @@ pub(super) fn refused(name: &str) -> Rejection {
         beginning_of(name).to_owned(),
         "the format does not know this field, and strict=true asks to refuse it; put it into meta, or leave it out",
     )
+}
+
+/// The names at the top of an event that mean what `name` does, with itself.
+#[cfg(test)]
+pub(super) fn synonyms(name: &str) -> &'static [&'static str] {
+    let found = Synonyms::of(name).map(|synonyms| synonyms.names);
+    found.unwrap_or_default()
 }
 
 impl Synonyms {

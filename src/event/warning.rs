@@ -16,7 +16,7 @@ const NAME_CHARS_MAX: usize = 64;
 pub enum WarningCode {
     /// The format does not know the field; it is kept in `meta.extra`.
     UnknownField,
-    /// A field that the format does not know stands twice; the last one counts.
+    /// A field that the format does not know stands twice in one object; the last one counts.
     DuplicateField,
     /// A member of the envelope means nothing; it was dropped.
     DroppedField,
@@ -115,12 +115,7 @@ impl Warnings {
     /// Counts the notes on the event at this place of the body, and forgets them.
     pub(super) fn count(&mut self, index: u32, notes: &mut Notes<'_>) {
         for (code, field) in notes.list.drain(..) {
-            let name = beginning_of(&field);
-            let is_twice = !self.count_one(index, code, name);
-            // Of two long names only the beginning may be the same.
-            if is_twice && code == WarningCode::UnknownField && name.len() == field.len() {
-                self.count_one(index, WarningCode::DuplicateField, name);
-            }
+            self.count_one(index, code, beginning_of(&field));
         }
     }
 
@@ -141,21 +136,21 @@ impl Warnings {
         }
     }
 
-    /// Counts one note; false if the event is counted already.
-    fn count_one(&mut self, index: u32, code: WarningCode, field: &str) -> bool {
+    /// Counts one note.
+    fn count_one(&mut self, index: u32, code: WarningCode, field: &str) {
         let mut known = self.named.iter_mut();
         if let Some(tally) = known.find(|tally| tally.is_of(code, field)) {
-            return tally.count(index);
+            tally.count(index);
+            return;
         }
         if self.named.len() < NAMED_MAX {
             self.named.push(Tally::new(index, code, field));
-            return true;
+            return;
         }
         match self.others.iter_mut().find(|tally| tally.is_of(code, "")) {
             Some(tally) => tally.warning.count += 1,
             None => self.others.push(Tally::new(index, code, "")),
         }
-        true
     }
 
     /// The warnings that name their field.
@@ -192,12 +187,10 @@ impl Tally {
         self.warning.code == code && self.warning.field == field
     }
 
-    /// Counts an event; false if it is counted already.
-    fn count(&mut self, index: u32) -> bool {
-        let is_new = self.last != index;
-        self.warning.count += usize::from(is_new);
+    /// Counts an event, if it is not counted already.
+    fn count(&mut self, index: u32) {
+        self.warning.count += usize::from(self.last != index);
         self.last = index;
-        is_new
     }
 }
 
@@ -229,11 +222,12 @@ mod tests {
 
     #[test]
     fn a_warning_counts_each_event_once() {
-        use WarningCode::{TimeTruncated, UnknownField};
+        use WarningCode::{DuplicateField, TimeTruncated, UnknownField};
         let found = told(&[
             &[
                 (UnknownField, "foo"),
                 (UnknownField, "foo"),
+                (DuplicateField, "foo"),
                 (TimeTruncated, "ts"),
             ],
             &[(UnknownField, "bar")],

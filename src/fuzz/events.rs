@@ -67,17 +67,18 @@ const MESSAGES: [&str; 4] = [
 ];
 
 pub(super) fn message_seeds() -> Vec<Vec<u8>> {
-    seeds(&[0, 2, 4, 6, 8], &MESSAGES)
+    seeds(&[0, 2, 4, 6, 8, 16], &MESSAGES)
 }
 
-/// Messages of Segment's shape: bit 3 is the route, bit 2 a key in public hands. Each message has one
-/// verdict, and what is made of it is taken or refused as any native event.
+/// Messages of Segment's shape: bit 3 is the route, bit 2 a key in public hands, bit 4 one of any tenant. Each
+/// message has one verdict, and what is made of it is taken or refused as any native event.
 pub(super) fn messages(data: &[u8]) {
     let (bits, body) = choice(data);
     drop(write_key(body));
     let names = BTreeMap::from([("Seen".to_owned(), "impression".to_owned())]);
     let rules = Rules {
         is_public: bits & 4 > 0,
+        is_tenant_a_guess: bits & 16 > 0,
         event_names: &names,
         messages_max: 50,
     };

@@ -558,8 +558,18 @@ async fn a_publish_key_posts_interactions_of_its_tenant_and_says_nothing_as_a_se
             "field_not_allowed",
         ),
         (
+            "config_etag",
+            json!({"config_etag": "a"}),
+            "field_not_allowed",
+        ),
+        (
             "rules_version",
             json!({"rules_version": "a"}),
+            "field_not_allowed",
+        ),
+        (
+            "rules_etag",
+            json!({"rules_etag": "a"}),
             "field_not_allowed",
         ),
         (

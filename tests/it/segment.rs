@@ -82,6 +82,10 @@ async fn every_route_takes_every_key_whose_role_may_post() {
                         plain.clone()
                     }
                 };
+                let sender = match role {
+                    Role::Service => sender.header("x-org-id", "demo"),
+                    _ => sender,
+                };
                 let reply = sender.post(&path, &body).await;
                 let (status, code) = match (role, way) {
                     (Role::Service, "body") => (403, "role_not_allowed"),
@@ -138,6 +142,15 @@ async fn every_route_takes_every_key_whose_role_may_post() {
         let reply = sender.post("/v1/track", &clicked("for other")).await;
         assert_eq!(reply.status, status, "{}", reply.text);
     }
+    // Messages have no place for a tenant, and that of the key would be a guess.
+    let sender = plain.header("x-api-key", &key("demo", Role::Service));
+    let batch = json!({"batch": [clicked("for nobody"), {"type": "page"}]});
+    let reply = sender.post("/v1/batch", &batch).await;
+    assert_eq!(reply.status, 202, "{}", reply.text);
+    assert_eq!(reply.json["accepted"], 0, "{}", reply.text);
+    assert_eq!(reply.json["not_collected"], 1, "{}", reply.text);
+    let rejected = &reply.json["rejected"][0];
+    assert_eq!(rejected["code"], "missing_tenant", "{}", reply.text);
 }
 
 #[tokio::test]
@@ -331,6 +344,32 @@ async fn what_was_done_to_messages_is_told() {
         "{}",
         reply.text
     );
+}
+
+#[tokio::test]
+async fn an_id_that_the_client_did_not_send_is_not_told() {
+    let service = Service::start().await;
+    let click = json!({"type": "track", "event": "Product Clicked", "timestamp": AT,
+                       "properties": {"product_id": "lamp"}});
+    for (id, told) in [
+        (json!(null), json!(null)),
+        (json!(" "), json!(null)),
+        (json!("m-1"), json!("m-1")),
+        (json!(7), json!("7")),
+    ] {
+        // Without a surface. As the batch is for both tables, messages without an id get one.
+        let list = json!({"type": "track", "event": "Product List Viewed", "messageId": id,
+                          "timestamp": AT,
+                          "properties": {"request_id": "r1", "products": [{"product_id": "a"}]}});
+        let batch = json!({"batch": [click, list]});
+        let reply = service.client().post("/v1/batch", &batch).await;
+        assert_eq!(reply.status, 202, "{}", reply.text);
+        assert_eq!(reply.json["accepted"], 1, "{}", reply.text);
+        let rejected = &reply.json["rejected"][0];
+        assert_eq!(rejected["index"], 1, "{}", reply.text);
+        assert_eq!(rejected["field"], "properties.surface", "{}", reply.text);
+        assert_eq!(rejected["event_id"], told, "{}", reply.text);
+    }
 }
 
 #[tokio::test]

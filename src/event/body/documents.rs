@@ -30,6 +30,7 @@ impl<'a> Body<'a> {
                 Err(_) => self.bad(
                     "",
                     Rejection::whole(Code::InvalidUtf8, "the line is not UTF-8"),
+                    None,
                     limits,
                 )?,
             }
@@ -52,15 +53,23 @@ impl<'a> Body<'a> {
             Err(BodyError::Syntax(error) | BodyError::TooDeep(error)) => error,
             Err(other) => return Err(other),
         };
+        let event_id = self.event_id(fields);
         self.fields.truncate(fields);
-        let rejection = match wrong.is_too_deep() {
-            true => Rejection::whole(Code::TooDeep, format!("the line is {wrong}")),
-            false => Rejection::whole(
-                Code::InvalidJson,
-                format!("the line is not valid JSON: {wrong}"),
+        let (rejection, event_id) = match wrong.is_too_deep() {
+            true => (
+                Rejection::whole(Code::TooDeep, format!("the line is {wrong}")),
+                event_id,
+            ),
+            // What is no JSON may be the rest of another event.
+            false => (
+                Rejection::whole(
+                    Code::InvalidJson,
+                    format!("the line is not valid JSON: {wrong}"),
+                ),
+                None,
             ),
         };
-        self.bad(line, rejection, limits)
+        self.bad(line, rejection, event_id, limits)
     }
 
     fn array(

@@ -7,6 +7,11 @@ const LIMITS: Limits = Limits {
     event_bytes_max: 64,
 };
 
+/// The code of a bad event.
+fn code(event: Result<RawEvent<'_, '_>, &BadEvent<'_>>) -> Option<Code> {
+    event.err().map(|bad| bad.rejection.code)
+}
+
 /// Each event as its keys, or its rejection's code.
 fn split(text: &str, framing: Framing) -> Result<Vec<String>, BodyError> {
     let body = Body::split(text.as_bytes(), framing, &LIMITS)?;
@@ -19,7 +24,7 @@ fn split(text: &str, framing: Framing) -> Result<Vec<String>, BodyError> {
                 .map(|f| &*f.key)
                 .collect::<Vec<_>>()
                 .join("+"),
-            Err(rejection) => format!("!{}", rejection.code.as_str()),
+            Err(bad) => format!("!{}", bad.rejection.code.as_str()),
         })
         .collect())
 }
@@ -75,7 +80,7 @@ fn an_event_of_too_many_fields_stays_alone_and_takes_no_more_memory_than_it_may(
         event_bytes_max: text.len(),
     };
     let body = Body::split(text.as_bytes(), Framing::Json, &limits).unwrap();
-    let codes: Vec<_> = body.events().map(|e| e.err().map(|r| r.code)).collect();
+    let codes: Vec<_> = body.events().map(code).collect();
     assert_eq!(codes, [None, Some(Code::TooManyFields), None]);
     assert!(body.fields.capacity() < 4 * FIELDS_MAX + text.len() / 16);
 }
@@ -126,6 +131,67 @@ fn a_bad_event_stays_alone() {
     );
 }
 
+/// Where the id of a bad event was read, it is told; not what may be another event's.
+#[test]
+fn a_bad_event_keeps_its_id_where_that_can_be_read() {
+    let limits = Limits {
+        events_max: 4,
+        event_bytes_max: 20_000,
+    };
+    let id = r#""event_id":"e\u0031""#;
+    let deep = "[".repeat(100) + &"]".repeat(100);
+    let deeper = "[".repeat(2000);
+    let fields = vec![r#""":1"#; FIELDS_MAX].join(",");
+    let long = "x".repeat(20_000);
+    for (line, code, is_told) in [
+        (format!(r#"{{{id},"a":"\u0000"}}"#), "invalid_unicode", true),
+        (format!(r#"{{"a\ud800":1,{id}}}"#), "invalid_unicode", true),
+        (
+            format!(r#"{{{id},"a":1e401}}"#),
+            "number_out_of_range",
+            true,
+        ),
+        (format!(r#"{{"a":{deep},{id}}}"#), "too_deep", true),
+        (format!(r#"{{{id},"a":{deeper}}}"#), "too_deep", true),
+        (format!(r#"{{{id},{fields}}}"#), "too_many_fields", true),
+        (format!(r#"{{"a":"{long}",{id}}}"#), "event_too_large", true),
+        (format!(r#"{{{fields},{id}}}"#), "too_many_fields", false),
+        (
+            r#"{"event_id":"e\u0000"}"#.to_owned(),
+            "invalid_unicode",
+            false,
+        ),
+        (
+            r#"{"event_id":"\udc00"}"#.to_owned(),
+            "invalid_unicode",
+            false,
+        ),
+        (format!(r#"{{{id},"a":}}"#), "invalid_json", false),
+        (format!(r#"{{{id}}} {{"b":1}}"#), "invalid_json", false),
+        (format!(r#"[{{{id}}}]"#), "not_an_object", false),
+    ] {
+        let body = Body::split(line.as_bytes(), Framing::Lines, &limits).unwrap();
+        let bad = body.events().next().unwrap().unwrap_err();
+        let expected = is_told.then_some(r#""e\u0031""#);
+        let line: String = line.chars().take(60).collect();
+        assert_eq!(bad.rejection.code.as_str(), code, "{line}");
+        assert_eq!(bad.event_id, expected, "{line}");
+    }
+}
+
+#[test]
+fn a_bad_field_is_named_as_it_was_sent() {
+    for (event, field) in [
+        (r#"{"x\u0000y":1}"#, "x\\u0000y"),
+        (r#"{"x":"\u0000"}"#, "x"),
+        (r#"{"x\ud800":1}"#, "x\u{FFFD}"),
+    ] {
+        let body = Body::split(event.as_bytes(), Framing::Json, &LIMITS).unwrap();
+        let bad = body.events().next().unwrap().unwrap_err();
+        assert_eq!(bad.rejection.field.as_deref(), Some(field), "{event}");
+    }
+}
+
 #[test]
 fn what_nests_too_deep_to_be_read_is_not_called_broken() {
     let deep = "[".repeat(2000);
@@ -141,7 +207,7 @@ fn what_nests_too_deep_to_be_read_is_not_called_broken() {
 #[test]
 fn a_line_that_is_not_utf8_costs_no_other_line() {
     let body = Body::split(b"{\"a\":1}\n\xff\n{\"b\":1}", Framing::Lines, &LIMITS).unwrap();
-    let codes: Vec<_> = body.events().map(|e| e.err().map(|r| r.code)).collect();
+    let codes: Vec<_> = body.events().map(code).collect();
     assert_eq!(codes, [None, Some(Code::InvalidUtf8), None]);
 }
 

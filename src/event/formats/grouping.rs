@@ -12,7 +12,6 @@ use crate::event::field::{Names, opt_text, required};
 use crate::event::format::Format;
 use crate::event::identity::{Pseudonym, RequestId};
 use crate::event::items;
-use crate::event::json;
 use crate::event::json::write::ObjectWriter;
 use crate::event::meta::Meta;
 use crate::event::rejection::{Code, Rejection};
@@ -59,7 +58,8 @@ pub(in crate::event) struct Group<'a> {
 struct Line<'a> {
     index: u32,
     name: LineName<'a>,
-    extra: Vec<json::Field<'a>>,
+    /// Its item with its fields that are not known, scrubbed, as a JSON object; empty if there are none.
+    extra: String,
 }
 
 /// What names a line of a list, in the order in which lines are compared.
@@ -133,17 +133,25 @@ impl<'a> Grouping<'a> {
             request_id: opt_text(request_id)?,
         };
         context.check_surface(&list.tenant, Some(&list.surface))?;
+        let name = LineName {
+            event_id: named_id(&list.tenant, event_id)?,
+            at,
+            item_id: items::item_id(item_id)?,
+            rank: rank.map(|value| value.int(0)).transpose()?,
+        };
+        let mut kept = String::new();
+        if !extra.is_empty() {
+            let mut object = ObjectWriter::open(&mut kept);
+            object.str("item_id", &name.item_id);
+            subject::push_members(&mut object, extra, context.pseudonymizer)?;
+            object.close();
+        }
         let line = Line {
             index,
-            name: LineName {
-                event_id: named_id(&list.tenant, event_id)?,
-                at,
-                item_id: items::item_id(item_id)?,
-                rank: rank.map(|value| value.int(0)).transpose()?,
-            },
-            extra: extra.into_iter().cloned().collect(),
+            name,
+            extra: kept,
         };
-        self.held_bytes += size_of::<Line<'_>>() + line.extra.len() * size_of::<json::Field<'_>>();
+        self.held_bytes += size_of::<Line<'_>>() + line.extra.capacity();
         let open = self.by_list.get(&list).copied().filter(|&at_group| {
             let group = &self.groups[at_group];
             list.request_id.is_some() || group.is_close_to(at)
@@ -220,12 +228,7 @@ impl<'a> Group<'a> {
                 if extra.len() > 1 {
                     extra.push(',');
                 }
-                let mut kept = ObjectWriter::open(&mut extra);
-                kept.str("item_id", &line.name.item_id);
-                for field in &line.extra {
-                    subject::push_unknown(&mut kept, field, context.pseudonymizer);
-                }
-                kept.close();
+                extra.push_str(&line.extra);
             }
         }
         response.push_str("]}");

@@ -278,9 +278,6 @@ impl Messages {
         }
         for rejected in &mut decoded.rejected {
             place(&mut rejected.index);
-            let Some(field) = &rejected.rejection.field else {
-                continue;
-            };
             let at = usize::try_from(rejected.index).unwrap_or(usize::MAX);
             let text = self
                 .texts
@@ -292,7 +289,13 @@ impl Messages {
                 members: &members,
                 made_id: None,
             };
-            rejected.rejection.field = Some(names::of(&message, field).into());
+            // An id that was made here is none that the client knows.
+            if !message.has_id() {
+                rejected.event_id = None;
+            }
+            if let Some(field) = &rejected.rejection.field {
+                rejected.rejection.field = Some(names::of(&message, field).into());
+            }
         }
     }
 }

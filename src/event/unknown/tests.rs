@@ -394,6 +394,65 @@ fn warnings_count_events_and_leave_rejected_ones_out() {
     assert_eq!(told.rows[0]["meta"]["extra"]["a"], 2);
 }
 
+/// Only a name that one object has twice is a repetition.
+#[test]
+fn a_member_of_several_objects_stands_twice_in_none_of_them() {
+    let unknown = |names: &[&'static str]| -> Vec<(&'static str, String, usize)> {
+        let names = names.iter();
+        names
+            .map(|name| ("unknown_field", (*name).to_owned(), 1))
+            .collect()
+    };
+    let long = "x".repeat(100);
+    for (members, expected) in [
+        (
+            r#""items":[{"item_id":"a","rank":1,"o":1},{"item_id":"b","rank":2}]"#,
+            unknown(&["items.rank", "items.o"]),
+        ),
+        (
+            r#""items":[{"item_id":"a"}],"order":{"id":"o","n":{"m":1},"m":1},"m":1"#,
+            unknown(&["m", "order.n", "order.m"]),
+        ),
+        (
+            r#""items":[{"item_id":"a","o":1,"o":2},{"item_id":"b","o":1},{"item_id":"c","o":1,"\u006f":2}]"#,
+            [
+                unknown(&["items.o"]),
+                vec![("duplicate_field", "items.o".to_owned(), 1)],
+            ]
+            .concat(),
+        ),
+        (
+            r#""items":[{"item_id":"a"}],"order":{"id":"o","m":1,"m":1,"m":1}"#,
+            [
+                unknown(&["order.m"]),
+                vec![("duplicate_field", "order.m".to_owned(), 1)],
+            ]
+            .concat(),
+        ),
+        (
+            r#""items":[{"item_id":"a"}],"items.o":1,"LONGa":1,"LONGb":1,"LONGc":{"d":[1],"d":[1]}"#,
+            [
+                unknown(&["items.o"]),
+                vec![("unknown_field", long[..64].to_owned(), 1)],
+            ]
+            .concat(),
+        ),
+        (
+            r#""items":[{"item_id":"a"}],"LONGa":1,"LONGa":1"#,
+            vec![
+                ("unknown_field", long[..64].to_owned(), 1),
+                ("duplicate_field", long[..64].to_owned(), 1),
+            ],
+        ),
+    ] {
+        let members = members.replace("LONG", &long);
+        let body = format!(r#"{{"event_type":"purchase",{members}}}"#);
+        let told = decode(Table::Interactions, &body);
+        assert_eq!(told.rejection(), None, "{body}");
+        assert_eq!(told.warnings, expected, "{body}");
+    }
+}
+
 #[test]
 fn no_raw_id_is_kept_under_a_name_that_is_not_known() {
     for format in Format::ALL {
@@ -461,7 +520,7 @@ fn a_clients_meta_cannot_say_what_the_service_says() {
     let event = with(
         click(),
         &json!({"anonymous_id": "anon", "user_id": "user", "request_id": "r", "meta": {
-            "anonymous_id": "x", "anonymous_id_hash": "y", "request_id": "z", "schema": "mine",
+            "anonymous_id": "user", "anonymous_id_hash": USER, "request_id": "z", "schema": "mine",
             "subject_kind": "robot", "skew_ms": 1, "extra": 2, "own": 3
         }}),
     );
@@ -477,7 +536,8 @@ fn a_clients_meta_cannot_say_what_the_service_says() {
     let moved = &meta["extra"]["meta"];
     assert_eq!(moved["request_id"], "z");
     assert_eq!(moved["extra"], 2);
-    assert_ne!(moved["anonymous_id_hash"], hash);
+    assert_eq!(moved["anonymous_id_hash"], USER);
+    assert_ne!(USER, hash);
     assert_eq!(told.warnings.len(), 7);
     assert!(
         told.warnings

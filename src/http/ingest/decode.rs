@@ -232,12 +232,10 @@ fn decode_with(
 /// How far the sender's clock is behind this one, plus the time that the body took to arrive.
 /// Measured, never applied.
 fn skew_ms(sent_at: &str, received_at: Micros) -> Result<i64, Problem> {
-    event::json::string::as_str(sent_at)
-        .and_then(|text| Micros::parse(&text))
-        .map(|sent_at| (received_at.0 - sent_at.0) / 1000)
-        .ok_or_else(|| {
-            Problem::bad_request("invalid_sent_at", "sent_at is not RFC 3339 with an offset")
-        })
+    let text = event::json::string::as_str(sent_at).unwrap_or_default();
+    let (sent_at, _) = Micros::parse_telling(&text)
+        .map_err(|error| Problem::bad_request("invalid_sent_at", format!("sent_at {error}")))?;
+    Ok((received_at.0 - sent_at.0) / 1000)
 }
 
 pub(super) fn body_problem(error: &BodyError, no_memory: impl Fn() -> Problem) -> Problem {

@@ -32,6 +32,7 @@ use crate::admission::admit::Overload;
 use crate::admission::memory::Reservation;
 use crate::admission::rate_limit::charge::Cost;
 use crate::clock;
+use crate::event::context::Tenants as _;
 use crate::event::decode::{Decoded, REJECTED_IN_FULL, Rejected};
 use crate::event::formats::segment::events::Events;
 use crate::event::formats::segment::rules::{Call, Rules};
@@ -252,9 +253,11 @@ async fn read(
     let reserved = reserve(app, caller, 2 * received.bytes.len())?;
     let (bytes, tenant) = (received.bytes.clone(), caller.access.tenant_settings());
     let (is_public, messages_max) = (caller.access.is_public(), app.event_limits.events_max);
+    let is_tenant_a_guess = caller.access.is_own_a_guess();
     let read = move |bytes: &Bytes| {
         let rules = Rules {
             is_public,
+            is_tenant_a_guess,
             event_names: &tenant.settings.event_names,
             messages_max,
         };

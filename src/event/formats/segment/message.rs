@@ -183,9 +183,18 @@ impl<'a> Message<'_, 'a> {
         let name = name.trim();
         let named = rules.event_names.get(name).map(String::as_str);
         let known = EVENTS.iter().find(|(known, _)| *known == name);
-        let event_type = match named.or(known.map(|(_, event_type)| *event_type)) {
+        let event_type = named.or(known.map(|(_, event_type)| *event_type));
+        if event_type.is_none() && name != LIST {
+            return Ok(Written::Nothing(Type::Track));
+        }
+        if rules.is_tenant_a_guess {
+            return Err(Rejection::whole(
+                Code::MissingTenant,
+                "a message names no tenant, and the key may write for any: send the header X-Org-Id, or use the tenant's own key",
+            ));
+        }
+        let event_type = match event_type {
             Some(event_type) => event_type,
-            None if name != LIST => return Ok(Written::Nothing(Type::Track)),
             None if rules.is_public => IMPRESSION,
             None => {
                 let out = self.exposure()?;

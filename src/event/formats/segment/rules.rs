@@ -61,6 +61,9 @@ pub(crate) struct Rules<'r> {
     /// Whether the key is in public hands: then a list that was viewed is the word of a page, and no
     /// exposure.
     pub(crate) is_public: bool,
+    /// Whether the key may write for any tenant, and the request names none: messages have no place for
+    /// one.
+    pub(crate) is_tenant_a_guess: bool,
     /// Further names of events, and their types.
     pub(crate) event_names: &'r BTreeMap<String, String>,
     /// Most messages of one body.

@@ -13,6 +13,7 @@ fn becomes(message: &Value, is_public: bool, names: &[(&str, &str)]) -> Value {
         .collect();
     let rules = Rules {
         is_public,
+        is_tenant_a_guess: false,
         event_names: &names,
         messages_max: 10,
     };
@@ -258,10 +259,41 @@ fn members_that_are_not_read_take_no_memory() {
 }
 
 #[test]
+fn where_the_tenant_is_a_guess_what_would_be_an_event_is_rejected() {
+    let names = BTreeMap::new();
+    let rules = Rules {
+        is_public: false,
+        is_tenant_a_guess: true,
+        event_names: &names,
+        messages_max: 10,
+    };
+    let body = json!({"batch": [
+        track("Product Viewed", json!({"product_id": "a"})),
+        track("Product List Viewed", json!({"list_id": "home", "products": []})),
+        track("Product Viewed", json!({})),
+        track("Signed Up", json!({})),
+        {"type": "page"}
+    ]});
+    let found = Messages::read(body.to_string().as_bytes(), Call::Batch, rules).unwrap();
+    let rejected = found.rejected.iter();
+    let rejected: Vec<_> = rejected
+        .map(|one| (one.index, one.rejection.code.as_str()))
+        .collect();
+    assert_eq!(rejected, [0, 1, 2].map(|index| (index, "missing_tenant")));
+    assert_eq!(
+        found.not_collected,
+        [(Type::Track, 1), (Type::Page, 1)],
+        "what is not kept needs no tenant"
+    );
+    assert!(found.exposures.is_empty() && found.interactions.is_empty());
+}
+
+#[test]
 fn a_body_is_read_by_its_route() {
     let names = BTreeMap::new();
     let rules = Rules {
         is_public: false,
+        is_tenant_a_guess: false,
         event_names: &names,
         messages_max: 2,
     };
@@ -441,6 +473,7 @@ fn messages_without_an_id_are_the_same_events_again_where_a_body_is_for_both_tab
         let (body, names) = (json!({"batch": messages}).to_string(), BTreeMap::new());
         let rules = Rules {
             is_public: false,
+            is_tenant_a_guess: false,
             event_names: &names,
             messages_max: 10,
         };
