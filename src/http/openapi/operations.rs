@@ -32,7 +32,7 @@ pub(super) fn complete(document: &mut Value) {
     schemas["ProblemBody"]["properties"]["code"]["enum"] = json!(codes());
     document["components"]["headers"] = headers();
     // Once for all; those that need no key say so.
-    document["security"] = json!([{"api_key": []}, {"basic": []}, {"query_key": []}]);
+    document["security"] = Value::Array(ways_to_send_a_key());
     for table in Table::ALL {
         let post = &mut document["paths"][path(table)]["post"];
         events(post, table);
@@ -57,6 +57,13 @@ pub(super) fn acks() -> [&'static str; 3] {
 /// What an answer says was reached: a level, or nothing with `?validate=true`.
 fn reached() -> Vec<&'static str> {
     acks().into_iter().chain([NOTHING_REACHED]).collect()
+}
+
+/// The security schemes, of which one is enough.
+fn ways_to_send_a_key() -> Vec<Value> {
+    ["api_key", "bearer", "basic", "query_key"]
+        .map(|scheme| json!({scheme: []}))
+        .into()
 }
 
 /// All codes of problems, each once.
@@ -211,8 +218,10 @@ fn monitoring(get: &mut Value, route: &Route) {
     match route.audience {
         Audience::Operators => {
             scopes.extend([Scope::Placed, Scope::Keyed]);
+            let mut ways = ways_to_send_a_key();
             // `dev` asks for none.
-            get["security"] = json!([{"api_key": []}, {"basic": []}, {"query_key": []}, {}]);
+            ways.push(json!({}));
+            get["security"] = Value::Array(ways);
             // The key is a security scheme.
             if let Some(parameters) = get["parameters"].as_array_mut() {
                 parameters.retain(|parameter| parameter["name"] != "key");
