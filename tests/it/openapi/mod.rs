@@ -7,6 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use recsys_ingest::event::rejection::Code;
+use recsys_ingest::event::warning::WarningCode;
 use recsys_ingest::http::description;
 use serde_json::Value;
 
@@ -112,6 +113,10 @@ async fn every_code_of_the_source_stands_in_the_document_and_on_the_page() {
             page.text.contains(&format!("<code>{code}</code>")),
             "{code}"
         );
+    }
+    for code in WarningCode::ALL.map(WarningCode::as_str) {
+        let line = format!("<tr id=\"warning-{code}\"><td><code>{code}</code>");
+        assert!(page.text.contains(&line), "{code}");
     }
     // A problem leads to its line.
     let wrong = service.client().header("x-api-key", "wrong");
