@@ -82,17 +82,17 @@ pub(crate) struct Exposure {
     segment: Option<String>,
     /// Raw; only its keyed hash is stored. Or send `user_id_hash`.
     user_id: Option<String>,
-    /// HMAC-SHA256 of the user's id under the suite's salt, in hex. Not together with `user_id`.
+    /// HMAC-SHA256 of the user's id under the suite's salt, in hex. Beside `user_id` it has to be that one's hash.
     #[schema(pattern = "^[0-9a-fA-F]{64}$")]
     user_id_hash: Option<String>,
     /// Raw; only its keyed hash is stored. Or send `anonymous_id_hash`.
     anonymous_id: Option<String>,
-    /// As `user_id_hash`. Not together with `anonymous_id`.
+    /// As `user_id_hash`, of `anonymous_id`.
     #[schema(pattern = "^[0-9a-fA-F]{64}$")]
     anonymous_id_hash: Option<String>,
     /// Raw; only its keyed hash is stored. Or send `session_id_hash`.
     session_id: Option<String>,
-    /// As `user_id_hash`. Not together with `session_id`.
+    /// As `user_id_hash`, of `session_id`.
     #[schema(pattern = "^[0-9a-fA-F]{64}$")]
     session_id_hash: Option<String>,
     experiment: Option<Experiment>,
@@ -153,17 +153,17 @@ pub(crate) struct Interaction {
     request_id: Option<String>,
     /// Raw; only its keyed hash is stored. Or send `user_id_hash`.
     user_id: Option<String>,
-    /// HMAC-SHA256 of the user's id under the suite's salt, in hex. Not together with `user_id`.
+    /// HMAC-SHA256 of the user's id under the suite's salt, in hex. Beside `user_id` it has to be that one's hash.
     #[schema(pattern = "^[0-9a-fA-F]{64}$")]
     user_id_hash: Option<String>,
     /// Raw; only its keyed hash is stored. Or send `anonymous_id_hash`.
     anonymous_id: Option<String>,
-    /// As `user_id_hash`. Not together with `anonymous_id`.
+    /// As `user_id_hash`, of `anonymous_id`.
     #[schema(pattern = "^[0-9a-fA-F]{64}$")]
     anonymous_id_hash: Option<String>,
     /// Raw; only its keyed hash is stored. Or send `session_id_hash`.
     session_id: Option<String>,
-    /// As `user_id_hash`. Not together with `session_id`.
+    /// As `user_id_hash`, of `session_id`.
     #[schema(pattern = "^[0-9a-fA-F]{64}$")]
     session_id_hash: Option<String>,
     /// Where it happened. Not `.` or `..`.

@@ -235,6 +235,9 @@ fn the_document_names_framings_choices_times_and_security_once() {
         assert_eq!(event["event_id"]["maxLength"], 200);
         for hash in ["user_id_hash", "anonymous_id_hash", "session_id_hash"] {
             assert_eq!(event[hash]["pattern"], "^[0-9a-fA-F]{64}$", "{hash}");
+            // A raw id may stand beside its hash: src/event/unknown/tests.rs.
+            let description = event[hash]["description"].as_str().unwrap();
+            assert!(!description.contains("Not together"), "{description}");
         }
         let parameter = |name: &str| {
             let all = post["parameters"].as_array().unwrap();
