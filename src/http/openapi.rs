@@ -115,6 +115,7 @@ pub(crate) struct Exposure {
     #[schema(value_type = Option<BTreeMap<String, Value>>)]
     meta: Option<()>,
     /// Another tenant than the key's own: only with the role `service`.
+    #[schema(max_length = 200)]
     tenant_id: Option<String>,
 }
 
@@ -191,6 +192,7 @@ pub(crate) struct Interaction {
     #[schema(value_type = Option<BTreeMap<String, Value>>)]
     meta: Option<()>,
     /// Another tenant than the key's own: only with the role `service`.
+    #[schema(max_length = 200)]
     tenant_id: Option<String>,
 }
 
@@ -220,21 +222,26 @@ pub(crate) struct Assignment {
     #[schema(value_type = Option<BTreeMap<String, Value>>)]
     context: Option<()>,
     /// Another tenant than the key's own: only with the role `service`.
+    #[schema(max_length = 200)]
     tenant_id: Option<String>,
 }
 
 /// One of several items of an interaction; further members are kept in `meta.extra.items`.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct InteractionItem {
+    #[schema(min_length = 1, max_length = 512)]
     item_id: String,
     /// Its place in the list.
     #[schema(minimum = 0)]
     position: Option<i32>,
     /// How many; 1 if absent. Kept in `meta.quantity`.
+    #[schema(exclusive_minimum = -1_000_000_000_000.0, exclusive_maximum = 1_000_000_000_000.0)]
     quantity: Option<f64>,
     /// Of one. Kept in `meta.price`.
+    #[schema(exclusive_minimum = -1_000_000_000_000.0, exclusive_maximum = 1_000_000_000_000.0)]
     price: Option<f64>,
     /// The row's value; if absent, it is `price` times `quantity`, exactly, rounded to six decimals.
+    #[schema(exclusive_minimum = -1_000_000_000_000.0, exclusive_maximum = 1_000_000_000_000.0)]
     value: Option<f64>,
 }
 
@@ -244,6 +251,7 @@ pub(crate) struct InteractionItem {
 pub(crate) struct Order {
     #[schema(min_length = 1, max_length = 512)]
     id: String,
+    #[schema(exclusive_minimum = -1_000_000_000_000.0, exclusive_maximum = 1_000_000_000_000.0)]
     value: Option<f64>,
     #[schema(max_length = 512, example = "EUR")]
     currency: Option<String>,
