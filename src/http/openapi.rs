@@ -1,7 +1,9 @@
 //! The OpenAPI description: endpoints from the code that serves them, event formats from here, and
 //! what all endpoints share from `operations`.
 
+mod codes;
 mod operations;
+mod preflight;
 mod segment;
 
 use serde::Serialize;
@@ -36,6 +38,8 @@ pub(crate) fn complete(routes: &utoipa::openapi::OpenApi) -> Value {
         serde_json::to_value(routes).expect("the description is made of strings and numbers");
     operations::complete(&mut document);
     segment::complete(&mut document);
+    preflight::complete(&mut document);
+    codes::complete(&mut document);
     document
 }
 

@@ -1,6 +1,7 @@
 //! Promise: the description says what the service does: its codes, statuses and bodies.
 
 mod clients;
+mod values;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -192,70 +193,37 @@ async fn the_page_of_the_description_works_in_a_browser_under_its_own_policy() {
     assert!(!log.contains("Content Security Policy"), "{log}");
 }
 
-/// Whether a property may have values of a type.
-fn is(property: &Value, kind: &str) -> bool {
-    match &property["type"] {
-        Value::Array(kinds) => kinds.iter().any(|one| one == kind),
-        one => one == kind,
-    }
-}
-
-#[tokio::test]
-async fn the_lengths_and_ranges_of_the_document_are_those_of_the_decoder() {
-    let service = Service::start().await;
-    let client = service.client().query("validate=true");
+#[test]
+fn the_question_of_a_browser_is_described_wherever_events_are_posted() {
     let document = description();
-    let schemas = &document["components"]["schemas"];
-    let interaction = json!({"event_type": "click", "item_id": "a"});
-    let order =
-        json!({"event_type": "purchase", "items": [{"item_id": "a"}], "order": {"id": "o"}});
-    let exposure = json!({"request_id": "r", "surface": "home", "items": [{"item_id": "a"}], "experiment": {}});
-    let assignment = json!({"experiment_id": "e", "variant": "A", "request_id": "r"});
-    for (endpoint, schema, event, place) in [
-        (EVENTS[0], "Exposure", &exposure, ""),
-        (EVENTS[0], "ShownItem", &exposure, "/items/0"),
-        (EVENTS[0], "Experiment", &exposure, "/experiment"),
-        (EVENTS[1], "Interaction", &interaction, ""),
-        (EVENTS[1], "InteractionItem", &order, "/items/0"),
-        (EVENTS[1], "Order", &order, "/order"),
-        (EVENTS[2], "Assignment", &assignment, ""),
-    ] {
-        // The code of the event with this value in the field; none if it is taken.
-        let code = async |name: &str, value: Value| {
-            let mut event = event.clone();
-            event.pointer_mut(place).unwrap()[name] = value;
-            let reply = client.post(endpoint, &event).await;
-            assert_eq!(reply.status, 200, "{schema}.{name}: {}", reply.text);
-            let code = reply.json["rejected"][0]["code"].as_str();
-            code.unwrap_or_default().to_owned()
+    let mut found = 0;
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        assert_eq!(
+            methods.get("options").is_some(),
+            methods.get("post").is_some(),
+            "{path}"
+        );
+        let Some(options) = methods.get("options") else {
+            continue;
         };
-        for (name, property) in schemas[schema]["properties"].as_object().unwrap() {
-            if is(property, "string") && property.get("enum").is_none() {
-                let max = property["maxLength"].as_u64();
-                let most = usize::try_from(max.unwrap_or(10_000)).unwrap();
-                let found = code(name, json!("a".repeat(most))).await;
-                assert_ne!(found, "too_long", "{schema}.{name}: {property}");
-                let found = code(name, json!("a".repeat(most + 1))).await;
-                assert_eq!(
-                    found == "too_long",
-                    max.is_some(),
-                    "{schema}.{name}: {property}"
-                );
-            }
-            if is(property, "number") {
-                let max = property["exclusiveMaximum"].as_f64();
-                for out in [max.unwrap_or(1e12), -max.unwrap_or(1e12)] {
-                    let found = code(name, json!(out)).await;
-                    let is_out = found == "number_out_of_range";
-                    assert_eq!(is_out, max.is_some(), "{schema}.{name}: {found}");
-                }
-                assert_eq!(
-                    code(name, json!(999_999_999_999.0)).await,
-                    "",
-                    "{schema}.{name}"
-                );
-            }
+        found += 1;
+        assert_eq!(options["security"], json!([]), "{path}: it carries no key");
+        let responses = &options["responses"];
+        let allowed = &responses["204"]["headers"]["Access-Control-Allow-Origin"];
+        assert!(allowed.is_object(), "{path}: {responses}");
+        for (status, code) in [("403", "origin_not_allowed"), ("503", "keys_unavailable")] {
+            let told = responses[status]["description"].as_str().unwrap();
+            assert!(told.contains(code), "{path}: {told}");
         }
+    }
+    assert_eq!(found, 11);
+    for path in EVENTS {
+        let body = &document["paths"][path]["post"]["requestBody"];
+        let told = body["description"].as_str().unwrap();
+        assert!(told.contains("application/x-www-form-urlencoded"), "{told}");
+        // There, generated clients would encode events as a form.
+        let kinds: Vec<_> = body["content"].as_object().unwrap().keys().collect();
+        assert_eq!(kinds.len(), 3, "{kinds:?}");
     }
 }
 
