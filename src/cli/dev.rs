@@ -93,7 +93,7 @@ pub const POSTGRES_SETTINGS: [(&str, &str); 4] = [
 /// Once Postgres runs, it is stopped before this returns.
 pub async fn run(config: Dev, stop: Stop) -> Result<()> {
     // Steps that fail quickly come first.
-    let listeners = bind("--listen", &config.listen)?;
+    let listeners = bind(super::LISTEN, &config.listen)?;
     let address = reachable(&listeners)?;
     make_private_dir(&config.data_dir)?;
     let dir = fs::canonicalize(&config.data_dir)

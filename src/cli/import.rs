@@ -10,7 +10,7 @@ use super::own_pipeline::OwnPipeline;
 use super::progress::ProgressLine;
 use super::shipping::{line_bytes_max, pipeline, report};
 use super::signals::Stop;
-use super::terminal::print;
+use super::terminal::{counted, print};
 use crate::config::import::Import;
 use crate::logging;
 use crate::ship::files::Own;
@@ -106,7 +106,10 @@ pub(crate) async fn run(mut config: Import, stop: Stop) -> Result<()> {
     }
     match unread.len() {
         0 => Ok(()),
-        count => bail!("{count} files could not be read to their end; see above"),
+        count => bail!(
+            "{} could not be read to the end; see above",
+            counted(count as u64, "file")
+        ),
     }
 }
 
@@ -114,16 +117,18 @@ fn in_words(status: &Status, rejects: &str) -> String {
     let (lines, rejected) = (get(&status.lines), get(&status.rejected));
     let duplicates = match get(&status.duplicates) {
         0 => String::new(),
-        count => format!(" ({count} of them were stored before)"),
+        count => format!(" ({count} stored before)"),
     };
     let see = match rejected {
         0 => String::new(),
         _ => format!(": see {rejects}"),
     };
     format!(
-        "{} files: {lines} lines, {} events accepted{duplicates}, {rejected} lines rejected{see}",
-        get(&status.files),
-        get(&status.accepted)
+        "{}: {}, {} accepted{duplicates}, {} rejected{see}",
+        counted(get(&status.files), "file"),
+        counted(lines, "line"),
+        counted(get(&status.accepted), "event"),
+        counted(rejected, "line"),
     )
 }
 

@@ -25,7 +25,7 @@ use crate::postgres::error::ErrorChain;
 use crate::postgres::session::Session;
 
 use super::progress::ProgressLine;
-use super::terminal::print;
+use super::terminal::{counted, print};
 use ensure::Ensure;
 use retain::Retain;
 
@@ -141,8 +141,8 @@ async fn seal_all(session: &mut Session, selection: &Selection) -> Result<()> {
         }
         if !outcome.failed.is_empty() {
             bail!(
-                "{} partitions are not sealed; see above, and look in pg_stat_activity for old transactions if they waited for a lock",
-                outcome.failed.len()
+                "{} not sealed; see above, and look in pg_stat_activity for old transactions if a lock was waited for",
+                counted(outcome.failed.len() as u64, "partition")
             );
         }
         if !outcome.is_busy {

@@ -90,6 +90,14 @@ impl Output {
     }
 }
 
+/// A number with its noun, as in a sentence.
+pub(crate) fn counted(number: u64, noun: &str) -> String {
+    match number {
+        1 => format!("1 {noun}"),
+        _ => format!("{number} {noun}s"),
+    }
+}
+
 /// Prints a result. A closed pipe is not an error: the reader has read enough.
 pub(crate) fn print(text: &str) -> Result<()> {
     match writeln!(std::io::stdout(), "{text}") {

@@ -119,11 +119,14 @@ impl Serve {
             ..
         } = self.intake;
         if queue_bytes_max.as_u64() >= MOST {
-            bail!("--queue-bytes-max {queue_bytes_max} is too large: it has to be less than 4 GiB");
+            bail!(
+                "--queue-bytes-max (INGEST_QUEUE_BYTES_MAX) {queue_bytes_max} is too large: it has to be less than 4 GiB"
+            );
         }
         if queue_bytes_max < body_bytes_max {
             bail!(
-                "--queue-bytes-max {queue_bytes_max} is smaller than --body-bytes-max {body_bytes_max}, \
+                "--queue-bytes-max (INGEST_QUEUE_BYTES_MAX) {queue_bytes_max} is smaller than \
+                 --body-bytes-max (INGEST_BODY_BYTES_MAX) {body_bytes_max}, \
                  so that a body within its limit would never be taken: raise the one or lower the other"
             );
         }

@@ -39,11 +39,11 @@ impl Transport {
     pub(super) fn check(&self) -> anyhow::Result<()> {
         match (&self.tls_cert, &self.tls_key) {
             (Some(cert), None) => bail!(
-                "--tls-cert {} needs its private key: give --tls-key, too",
+                "--tls-cert (INGEST_TLS_CERT) {} needs its private key: give --tls-key (INGEST_TLS_KEY), too",
                 cert.display()
             ),
             (None, Some(key)) => bail!(
-                "--tls-key {} needs its certificate: give --tls-cert, too",
+                "--tls-key (INGEST_TLS_KEY) {} needs its certificate: give --tls-cert (INGEST_TLS_CERT), too",
                 key.display()
             ),
             _ => Ok(()),

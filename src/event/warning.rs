@@ -55,6 +55,33 @@ impl WarningCode {
             WarningCode::ArrivalTimeUsed => "arrival_time_used",
         }
     }
+
+    /// What was done, for the documentation and the page of codes.
+    pub const fn description(self) -> &'static str {
+        match self {
+            WarningCode::UnknownField => {
+                "The format does not know the field; it is kept in `meta.extra`"
+            }
+            WarningCode::DuplicateField => {
+                "A field that the format does not know stands twice; the last one is kept"
+            }
+            WarningCode::DroppedField => {
+                "The envelope has a member beside `events` and `sent_at`, which belongs to no event; it was dropped"
+            }
+            WarningCode::MovedField => {
+                "The field's place is taken (`meta.schema`, `context` beside `request.context`); it is kept in `meta.extra`"
+            }
+            WarningCode::TimeTruncated => {
+                "A time has digits other than 0 beyond the microsecond; they were cut off"
+            }
+            WarningCode::ValueRounded => {
+                "A value has more than six decimals; it was rounded, half away from zero"
+            }
+            WarningCode::ArrivalTimeUsed => {
+                "The event has an id and no time that it tells: a retry is not recognised"
+            }
+        }
+    }
 }
 
 /// Accepted events to which the same thing was done.

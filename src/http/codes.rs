@@ -65,7 +65,7 @@ pub(crate) const PROBLEM_KINDS: [ProblemKind; 44] = [
     kind(400, "unknown_field", Scope::Events, "The envelope has a member beside events and sent_at, and ?strict=true asks to refuse it.", "Leave the member out, or put it into the events."),
     kind(400, "invalid_host", Scope::Any, "The request has no Host header, more than one, or one that is no host.", "Send one Host header: the host of the URL."),
     kind(400, "https_required", Scope::Any, "The request came without TLS to a port for HTTPS.", "Use https:// in the URL."),
-    kind(401, "missing_api_key", Scope::Keyed, "The request has no API key.", "Send it in X-API-Key, as the user of Basic authentication, or as ?key=."),
+    kind(401, "missing_api_key", Scope::Keyed, "The request has no API key.", "Send it in X-API-Key, as Authorization: Bearer, as the user of Basic authentication, or as ?key=."),
     kind(401, "invalid_api_key", Scope::Keyed, "There is no such API key, or it was revoked or has expired.", "Use a valid key: recsys-ingest keys create makes one."),
     kind(403, "role_not_allowed", Scope::Keyed, "The key has no role that is allowed here.", "Use a key with one of the roles that the detail names."),
     kind(403, "unknown_tenant", Scope::Events, "There is no tenant as X-Org-Id names it.", "Correct the header, or create the tenant: recsys-ingest tenants create."),

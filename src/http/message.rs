@@ -2,6 +2,9 @@
 //!
 //! What two programs could read differently is refused: a proxy and this service would disagree
 //! about where the next request begins, or which host it is for.
+//!
+//! A length beside chunks is not seen here: the parser drops it, reads the chunks, and ends the
+//! connection with the answer (RFC 9112, 6.3), so that no next request is read.
 
 use axum::extract::Request;
 use axum::http::header::{HOST, TRANSFER_ENCODING};

@@ -1,7 +1,9 @@
 //! The OpenAPI description: endpoints from the code that serves them, event formats from here, and
 //! what all endpoints share from `operations`.
 
+mod codes;
 mod operations;
+mod preflight;
 mod segment;
 
 use serde::Serialize;
@@ -36,6 +38,8 @@ pub(crate) fn complete(routes: &utoipa::openapi::OpenApi) -> Value {
         serde_json::to_value(routes).expect("the description is made of strings and numbers");
     operations::complete(&mut document);
     segment::complete(&mut document);
+    preflight::complete(&mut document);
+    codes::complete(&mut document);
     document
 }
 
@@ -82,17 +86,17 @@ pub(crate) struct Exposure {
     segment: Option<String>,
     /// Raw; only its keyed hash is stored. Or send `user_id_hash`.
     user_id: Option<String>,
-    /// HMAC-SHA256 of the user's id under the suite's salt, in hex. Not together with `user_id`.
+    /// HMAC-SHA256 of the user's id under the suite's salt, in hex. Beside `user_id` it has to be that one's hash.
     #[schema(pattern = "^[0-9a-fA-F]{64}$")]
     user_id_hash: Option<String>,
     /// Raw; only its keyed hash is stored. Or send `anonymous_id_hash`.
     anonymous_id: Option<String>,
-    /// As `user_id_hash`. Not together with `anonymous_id`.
+    /// As `user_id_hash`, of `anonymous_id`.
     #[schema(pattern = "^[0-9a-fA-F]{64}$")]
     anonymous_id_hash: Option<String>,
     /// Raw; only its keyed hash is stored. Or send `session_id_hash`.
     session_id: Option<String>,
-    /// As `user_id_hash`. Not together with `session_id`.
+    /// As `user_id_hash`, of `session_id`.
     #[schema(pattern = "^[0-9a-fA-F]{64}$")]
     session_id_hash: Option<String>,
     experiment: Option<Experiment>,
@@ -115,6 +119,7 @@ pub(crate) struct Exposure {
     #[schema(value_type = Option<BTreeMap<String, Value>>)]
     meta: Option<()>,
     /// Another tenant than the key's own: only with the role `service`.
+    #[schema(max_length = 200)]
     tenant_id: Option<String>,
 }
 
@@ -153,17 +158,17 @@ pub(crate) struct Interaction {
     request_id: Option<String>,
     /// Raw; only its keyed hash is stored. Or send `user_id_hash`.
     user_id: Option<String>,
-    /// HMAC-SHA256 of the user's id under the suite's salt, in hex. Not together with `user_id`.
+    /// HMAC-SHA256 of the user's id under the suite's salt, in hex. Beside `user_id` it has to be that one's hash.
     #[schema(pattern = "^[0-9a-fA-F]{64}$")]
     user_id_hash: Option<String>,
     /// Raw; only its keyed hash is stored. Or send `anonymous_id_hash`.
     anonymous_id: Option<String>,
-    /// As `user_id_hash`. Not together with `anonymous_id`.
+    /// As `user_id_hash`, of `anonymous_id`.
     #[schema(pattern = "^[0-9a-fA-F]{64}$")]
     anonymous_id_hash: Option<String>,
     /// Raw; only its keyed hash is stored. Or send `session_id_hash`.
     session_id: Option<String>,
-    /// As `user_id_hash`. Not together with `session_id`.
+    /// As `user_id_hash`, of `session_id`.
     #[schema(pattern = "^[0-9a-fA-F]{64}$")]
     session_id_hash: Option<String>,
     /// Where it happened. Not `.` or `..`.
@@ -191,6 +196,7 @@ pub(crate) struct Interaction {
     #[schema(value_type = Option<BTreeMap<String, Value>>)]
     meta: Option<()>,
     /// Another tenant than the key's own: only with the role `service`.
+    #[schema(max_length = 200)]
     tenant_id: Option<String>,
 }
 
@@ -220,21 +226,26 @@ pub(crate) struct Assignment {
     #[schema(value_type = Option<BTreeMap<String, Value>>)]
     context: Option<()>,
     /// Another tenant than the key's own: only with the role `service`.
+    #[schema(max_length = 200)]
     tenant_id: Option<String>,
 }
 
 /// One of several items of an interaction; further members are kept in `meta.extra.items`.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct InteractionItem {
+    #[schema(min_length = 1, max_length = 512)]
     item_id: String,
     /// Its place in the list.
     #[schema(minimum = 0)]
     position: Option<i32>,
     /// How many; 1 if absent. Kept in `meta.quantity`.
+    #[schema(exclusive_minimum = -1_000_000_000_000.0, exclusive_maximum = 1_000_000_000_000.0)]
     quantity: Option<f64>,
     /// Of one. Kept in `meta.price`.
+    #[schema(exclusive_minimum = -1_000_000_000_000.0, exclusive_maximum = 1_000_000_000_000.0)]
     price: Option<f64>,
     /// The row's value; if absent, it is `price` times `quantity`, exactly, rounded to six decimals.
+    #[schema(exclusive_minimum = -1_000_000_000_000.0, exclusive_maximum = 1_000_000_000_000.0)]
     value: Option<f64>,
 }
 
@@ -244,6 +255,7 @@ pub(crate) struct InteractionItem {
 pub(crate) struct Order {
     #[schema(min_length = 1, max_length = 512)]
     id: String,
+    #[schema(exclusive_minimum = -1_000_000_000_000.0, exclusive_maximum = 1_000_000_000_000.0)]
     value: Option<f64>,
     #[schema(max_length = 512, example = "EUR")]
     currency: Option<String>,

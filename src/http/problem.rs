@@ -168,6 +168,7 @@ impl Problem {
     fn fits_in_part(code: &'static str, detail: String, events_that_fit: usize) -> Self {
         let how = match events_that_fit {
             0 => "not even the first event fits".to_owned(),
+            1 => "the first event fits: send that, and the others in further requests".to_owned(),
             fit => format!(
                 "the first {fit} events fit: send those, and the others in further requests"
             ),
@@ -195,12 +196,18 @@ impl Problem {
                 "all_events_rejected",
                 "no event of the body was accepted; see rejected and rejected_more".to_owned(),
             ),
-            valid => (
-                "some_events_rejected",
-                format!(
-                    "nothing was stored: partial=false takes all events or none, and only {valid} of them are valid; see rejected and rejected_more, and send the others again"
-                ),
-            ),
+            valid => {
+                let are_valid = match valid {
+                    1 => "one of them is valid".to_owned(),
+                    _ => format!("{valid} of them are valid"),
+                };
+                (
+                    "some_events_rejected",
+                    format!(
+                        "nothing was stored: partial=false takes all events or none, and only {are_valid}; see rejected and rejected_more, and send the others again"
+                    ),
+                )
+            }
         };
         Self {
             verdicts: Some(Arc::new(Verdicts {
@@ -298,5 +305,28 @@ impl IntoResponse for Problem {
         let mut response = self.status.into_response();
         response.extensions_mut().insert(self);
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_event_is_spoken_of_as_one() {
+        let rejected = |valid| Problem::rejected(valid, Vec::new(), Vec::new(), None);
+        assert!(rejected(1).detail().contains("only one of them is valid;"));
+        assert!(rejected(2).detail().contains("only 2 of them are valid;"));
+        let large = |fit| Problem::rows_too_large(100, fit);
+        assert!(
+            large(1)
+                .detail()
+                .contains("the first event fits: send that")
+        );
+        assert!(
+            large(2)
+                .detail()
+                .contains("the first 2 events fit: send those")
+        );
     }
 }

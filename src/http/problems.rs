@@ -4,6 +4,7 @@ use axum::body::Bytes;
 
 use super::codes::{PROBLEM_KINDS, QUARANTINE_KINDS};
 use crate::event::rejection::Code;
+use crate::event::warning::WarningCode;
 
 /// The page, made once. Each code is the id of its line, so that a problem can link to it.
 pub(crate) fn page() -> Bytes {
@@ -38,6 +39,21 @@ pub(crate) fn page() -> Bytes {
             &mut page,
             &id,
             &[code(name), escaped(rejection.description())],
+        );
+    }
+    page.push_str(
+        "</table>\n<h2>A warning about accepted events</h2>\n\
+         <p>The events are taken; the warning says what was done to them that their sender may not expect.</p>\n\
+         <table><tr><th>code</th><th>meaning</th></tr>\n",
+    );
+    for warning in WarningCode::ALL {
+        let name = warning.as_str();
+        // Some names stand for a rejection, too.
+        let id = format!("warning-{name}");
+        push_row(
+            &mut page,
+            &id,
+            &[code(name), escaped(warning.description())],
         );
     }
     page.push_str(

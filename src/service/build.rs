@@ -77,13 +77,14 @@ pub(crate) fn spool_settings(config: &Serve) -> Result<spool::settings::Settings
     let body_bytes_max = config.intake.body_bytes_max;
     if is_too_large {
         bail!(
-            "--body-bytes-max {body_bytes_max} is too large: the spool takes bodies of up to {}",
+            "--body-bytes-max (INGEST_BODY_BYTES_MAX) {body_bytes_max} is too large: the spool takes bodies of up to {}",
             ByteSize(u64::from(largest))
         );
     }
     if bytes_max < settings.bytes_least() {
         bail!(
-            "--spool-bytes-max {} is too small for --body-bytes-max {body_bytes_max}: \
+            "--spool-bytes-max (INGEST_SPOOL_BYTES_MAX) {} is too small for \
+             --body-bytes-max (INGEST_BODY_BYTES_MAX) {body_bytes_max}: \
              it has to be {} or more, room for two segments of the largest body",
             config.spool.spool_bytes_max,
             ByteSize(settings.bytes_least().next_multiple_of(1 << 20))
@@ -192,7 +193,8 @@ pub(super) fn small_memory(intake: &Intake) -> Option<String> {
     let least = body_bytes_max.as_u64().saturating_mul(3);
     (queue_bytes_max.as_u64() < least).then(|| {
         format!(
-            "--queue-bytes-max {queue_bytes_max} is less than three times --body-bytes-max {body_bytes_max}: \
+            "--queue-bytes-max (INGEST_QUEUE_BYTES_MAX) {queue_bytes_max} is less than three times \
+             --body-bytes-max (INGEST_BODY_BYTES_MAX) {body_bytes_max}: \
              the largest bodies are refused with 413, as they take more memory than there is; raise the one \
              or lower the other"
         )

@@ -101,7 +101,12 @@ pub async fn run_on<E: Engine>(
     let certificate = certificate(&config.transport)?;
     let operators = config.transport.ops_listen.as_ref();
     let operators = operators
-        .map(|address| bind::bind("--ops-listen", std::slice::from_ref(address)))
+        .map(|address| {
+            bind::bind(
+                "--ops-listen, INGEST_OPS_LISTEN",
+                std::slice::from_ref(address),
+            )
+        })
         .transpose()?;
     engine.check(&config)?;
     let target = config.database.target()?;

@@ -33,7 +33,7 @@ pub(crate) fn connections_max(wanted: usize) -> (usize, Option<Finding>) {
         Severity::Note,
         "open_files_few",
         format!(
-            "this process may open {} files, too few for --connections-max {wanted}",
+            "this process may open {} files, too few for --connections-max (INGEST_CONNECTIONS_MAX) {wanted}",
             files.unwrap_or(u64::MAX)
         ),
         format!("at most {most} HTTP connections are open at once"),

@@ -91,9 +91,20 @@ enum Origin {
 #[error(
     "'{0}' is not an origin; one is a scheme, a host and a port where it is not the usual one, \
      such as https://shop.example, https://*.shop.example or http://localhost:3000, \
-     and there are * (any) and null"
+     and there are * (any) and null{hint}",
+    hint = punycode_hint(.0)
 )]
 pub struct OriginError(String);
+
+/// What is said of a name with letters beyond ASCII.
+fn punycode_hint(entry: &str) -> &'static str {
+    match entry.is_ascii() {
+        true => "",
+        false => {
+            "; write the name as browsers send it, in punycode: https://xn--bcher-kva.example for https://bücher.example"
+        }
+    }
+}
 
 impl Origins {
     /// Parses a list.
@@ -281,9 +292,15 @@ mod tests {
             "https://shop example",
             "",
         ] {
-            let refused = Origins::parse([entry]).unwrap_err();
-            assert!(refused.to_string().contains(&format!("'{entry}'")));
+            let refused = Origins::parse([entry]).unwrap_err().to_string();
+            assert!(refused.contains(&format!("'{entry}'")), "{refused}");
+            assert!(!refused.contains("punycode"), "{refused}");
         }
+        for entry in ["https://bücher.example", "https://*.läden.example"] {
+            let refused = Origins::parse([entry]).unwrap_err().to_string();
+            assert!(refused.contains("in punycode: https://xn--"), "{refused}");
+        }
+        assert!(Origins::parse(["https://xn--bcher-kva.example"]).is_ok());
     }
 
     #[test]

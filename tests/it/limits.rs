@@ -115,7 +115,7 @@ async fn each_limit_refuses_by_name_and_says_when_to_come_back() {
         assert!(refused.header("ratelimit").contains(r#""key";r="#));
         let detail = refused.json["detail"].as_str().unwrap();
         assert!(
-            detail.contains("the API key may send 1 events a second, and 10 at once"),
+            detail.contains("the API key may send 1 event a second, and 10 at once"),
             "{detail}"
         );
     }
@@ -151,6 +151,30 @@ async fn each_limit_refuses_by_name_and_says_when_to_come_back() {
         let sample =
             format!("recsys_ingest_limited_requests_total{{scope=\"{scope}\",unit=\"{unit}\"}}");
         assert!(service.metric(&sample).await >= 1.0, "{sample}");
+    }
+}
+
+#[tokio::test]
+async fn the_same_body_passes_after_the_time_that_its_refusal_names() {
+    // Several, and more than a burst.
+    for count in [4, 16] {
+        let service = Service::with(|settings| {
+            settings.with("--limits-tenant", "events_per_second=2,events_burst=8")
+        })
+        .await;
+        let client = service.client().query("ack=durable");
+        for n in 0..8 {
+            let one = client.post(PATH, &click(&format!("{count}-{n}"))).await;
+            assert_eq!(one.status, 202, "{}", one.text);
+        }
+        let body = clicks("again", count);
+        let refused = client.post(PATH, &body).await;
+        assert_eq!(refused.problem(), (429, "rate_limited"));
+        let after = number(&refused, "retry-after");
+        assert!((2..=5).contains(&after), "{after}");
+        tokio::time::sleep(Duration::from_secs(after)).await;
+        let taken = client.post(PATH, &body).await;
+        assert_eq!(taken.status, 202, "{count} after {after} s: {}", taken.text);
     }
 }
 

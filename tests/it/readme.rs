@@ -7,6 +7,7 @@ use clap::CommandFactory as _;
 use recsys_ingest::cli::Cli;
 use recsys_ingest::config::secret;
 use recsys_ingest::event::rejection::Code;
+use recsys_ingest::event::warning::WarningCode;
 
 /// If this variable is set, the tables are written instead of compared.
 const UPDATE: &str = "UPDATE_README";
@@ -55,6 +56,14 @@ fn rejections() -> String {
     table
 }
 
+fn warnings() -> String {
+    let mut table = String::from("| warning | |\n|---|---|\n");
+    for code in WarningCode::ALL {
+        writeln!(table, "| `{}` | {} |", code.as_str(), code.description()).unwrap();
+    }
+    table
+}
+
 /// README and the pages in docs/.
 fn pages() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -70,7 +79,11 @@ fn pages() -> Vec<PathBuf> {
 
 #[test]
 fn the_tables_of_the_documentation_are_those_of_the_program() {
-    let tables = [("settings", settings()), ("rejections", rejections())];
+    let tables = [
+        ("settings", settings()),
+        ("rejections", rejections()),
+        ("warnings", warnings()),
+    ];
     let mut found = Vec::new();
     for path in pages() {
         let page = std::fs::read_to_string(&path).unwrap();
@@ -97,7 +110,8 @@ fn the_tables_of_the_documentation_are_those_of_the_program() {
         }
     }
     found.sort_unstable();
-    assert_eq!(found, ["rejections", "settings"], "each table stands once");
+    let names = ["rejections", "settings", "warnings"];
+    assert_eq!(found, names, "each table stands once");
 }
 
 /// The name that a link gives to a heading.

@@ -26,6 +26,32 @@ fn lines(log: &str, words: &str) -> usize {
     log.lines().filter(|line| line.contains(words)).count()
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_without_an_event_leaves_no_warning_and_an_emptied_directory_does() {
+    const LOST: &str = "the spool directory holds no segment";
+    let database = Database::with_tenants().await;
+    let settings = Settings::new(&database);
+    for _ in 0..2 {
+        let (mut process, _) = Process::serve(&settings);
+        assert!(process.stop().success());
+        assert_eq!(lines(&process.log(), LOST), 0, "{}", process.log());
+    }
+    let (mut process, client) = Process::serve(&settings);
+    assert_eq!(post(&client, "a").await.status, 202);
+    assert!(process.stop().success());
+    let segments = std::fs::read_dir(settings.spool.path()).unwrap();
+    for path in segments.map(|entry| entry.unwrap().path()) {
+        if path.extension().is_some_and(|kind| kind == "seg") {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+    for told in [1, 0] {
+        let (mut process, _) = Process::serve(&settings);
+        assert!(process.stop().success());
+        assert_eq!(lines(&process.log(), LOST), told, "{}", process.log());
+    }
+}
+
 /// A name, and what happens to the directory of a running service.
 type Removal = (&'static str, fn(&Path));
 

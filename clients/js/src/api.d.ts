@@ -16,7 +16,7 @@ export interface components {
             algo_version?: string | null;
             /** @description Raw; only its keyed hash is stored. Or send `anonymous_id_hash`. */
             anonymous_id?: string | null;
-            /** @description As `user_id_hash`. Not together with `anonymous_id`. */
+            /** @description As `user_id_hash`, of `anonymous_id`. */
             anonymous_id_hash?: string | null;
             config_version?: string | null;
             /** @description What was known of the request. */
@@ -48,7 +48,7 @@ export interface components {
             segment?: string | null;
             /** @description Raw; only its keyed hash is stored. Or send `session_id_hash`. */
             session_id?: string | null;
-            /** @description As `user_id_hash`. Not together with `session_id`. */
+            /** @description As `user_id_hash`, of `session_id`. */
             session_id_hash?: string | null;
             /** @description Where it was shown. Not `.` or `..`. */
             surface: string;
@@ -56,7 +56,7 @@ export interface components {
             tenant_id?: string | null;
             /** @description Raw; only its keyed hash is stored. Or send `user_id_hash`. */
             user_id?: string | null;
-            /** @description HMAC-SHA256 of the user's id under the suite's salt, in hex. Not together with `user_id`. */
+            /** @description HMAC-SHA256 of the user's id under the suite's salt, in hex. Beside `user_id` it has to be that one's hash. */
             user_id_hash?: string | null;
         };
         /**
@@ -66,7 +66,7 @@ export interface components {
         Interaction: {
             /** @description Raw; only its keyed hash is stored. Or send `anonymous_id_hash`. */
             anonymous_id?: string | null;
-            /** @description As `user_id_hash`. Not together with `anonymous_id`. */
+            /** @description As `user_id_hash`, of `anonymous_id`. */
             anonymous_id_hash?: string | null;
             /** @description A UUID, or any other string; makes a repeated event a duplicate, together with `occurred_at`. */
             event_id?: string | null;
@@ -103,7 +103,7 @@ export interface components {
             segment?: string | null;
             /** @description Raw; only its keyed hash is stored. Or send `session_id_hash`. */
             session_id?: string | null;
-            /** @description As `user_id_hash`. Not together with `session_id`. */
+            /** @description As `user_id_hash`, of `session_id`. */
             session_id_hash?: string | null;
             /** @description Where it happened. Not `.` or `..`. */
             surface?: string | null;
@@ -111,7 +111,7 @@ export interface components {
             tenant_id?: string | null;
             /** @description Raw; only its keyed hash is stored. Or send `user_id_hash`. */
             user_id?: string | null;
-            /** @description HMAC-SHA256 of the user's id under the suite's salt, in hex. Not together with `user_id`. */
+            /** @description HMAC-SHA256 of the user's id under the suite's salt, in hex. Beside `user_id` it has to be that one's hash. */
             user_id_hash?: string | null;
             /**
              * Format: double

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::gcra::{Bucket, Rate};
+use super::guess::Counted;
 
 /// Which limit: the tenant, the key or the address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -54,6 +55,8 @@ pub(crate) struct State {
     /// The last body that had too many events: its announced bytes, and its events. While the bucket
     /// has no room for that number of events, bodies of that size are refused before they are read.
     refused: Option<(u64, u64)>,
+    /// The last body that was counted, taken or not.
+    counted: Option<Counted>,
 }
 
 /// The limits that one request is under. No bucket is empty of rates.
@@ -77,6 +80,8 @@ pub struct Exceeded {
     pub unit: Unit,
     /// The limit.
     pub rate: Rate,
+    /// What the request has of it, or is taken to have before it is read.
+    pub units: u64,
     /// The time until there is room.
     pub wait: Duration,
 }
@@ -147,6 +152,18 @@ impl State {
             _ => 1,
         }
     }
+
+    /// What a body probably costs, from its length before decompression, and its bytes after it where
+    /// they are known.
+    fn likely(&self, length: Option<u64>, bytes: Option<u64>) -> Cost {
+        let guess = |of: fn(Counted, Option<u64>) -> u64| {
+            self.counted.map_or(1, |counted| of(counted, length)).max(1)
+        };
+        Cost {
+            events: guess(Counted::events_in),
+            bytes: bytes.unwrap_or_else(|| guess(Counted::bytes_in)),
+        }
+    }
 }
 
 impl Charges {
@@ -166,19 +183,30 @@ impl Charges {
         self.0.is_empty()
     }
 
-    /// Looks, before a body is read, whether there is no room for it. Takes nothing.
+    /// Looks, before a body is read, whether there is no room for the least that it can hold. `length`
+    /// is that of the body as it comes, `bytes` after decompression, each where it is known. Takes
+    /// nothing.
     ///
     /// # Errors
-    /// [`Exceeded`], for the limit that lasts longest.
-    pub fn look(&self, announced: u64, bytes: u64, now: u64) -> Result<(), Exceeded> {
+    /// [`Exceeded`], for the limit that lasts longest, until there is room for what the body probably
+    /// holds: after the wait for one event a body of several would be refused again.
+    pub fn look(&self, length: Option<u64>, bytes: Option<u64>, now: u64) -> Result<(), Exceeded> {
         let mut longest = None;
         for charge in &self.0 {
             let state = charge.buckets.lock(charge.rates, now);
-            let cost = Cost {
-                events: state.events_of(announced).max(1),
-                bytes: bytes.max(1),
+            let least = Cost {
+                events: state.events_of(length.unwrap_or(0)).max(1),
+                bytes: bytes.unwrap_or(0).max(1),
             };
-            charge.keep_longest(&state, cost, now, &mut longest);
+            charge.keep_longest(&state, least, now, &mut longest);
+        }
+        if longest.is_none() {
+            return Ok(());
+        }
+        for charge in &self.0 {
+            let state = charge.buckets.lock(charge.rates, now);
+            let likely = state.likely(length, bytes);
+            charge.keep_longest(&state, likely, now, &mut longest);
         }
         longest.map_or(Ok(()), Err)
     }
@@ -202,6 +230,11 @@ impl Charges {
         let mut longest = None;
         for (charge, state) in self.0.iter().zip(&mut states) {
             charge.keep_longest(state, cost, now, &mut longest);
+            state.counted = Some(Counted {
+                length: announced.unwrap_or(cost.bytes),
+                events: cost.events,
+                bytes: cost.bytes,
+            });
             if let Some(announced) = announced
                 && state.events.wait(cost.events, now) > 0
             {
@@ -269,6 +302,10 @@ impl Charge {
                 scope: self.scope,
                 unit,
                 rate,
+                units: match unit {
+                    Unit::Events => cost.events,
+                    Unit::Bytes => cost.bytes,
+                },
                 wait,
             });
         }
@@ -299,60 +336,4 @@ impl Unit {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::num::NonZeroU32;
-
-    use super::*;
-
-    fn rates(events: u32, bytes: u32) -> Rates {
-        let rate = |number| {
-            let number = NonZeroU32::new(number)?;
-            Some(Rate {
-                per_second: number,
-                burst: number,
-            })
-        };
-        Rates {
-            events: rate(events),
-            bytes: rate(bytes),
-        }
-    }
-
-    fn cost(events: u64, bytes: u64) -> Cost {
-        Cost { events, bytes }
-    }
-
-    #[test]
-    fn a_refused_request_takes_nothing_from_any_bucket() {
-        let (tenant, key) = (Arc::<Buckets>::default(), Arc::<Buckets>::default());
-        let mut charges = Charges::default();
-        charges.add(Scope::Tenant, rates(100, 0), Arc::clone(&tenant));
-        charges.add(Scope::Key, rates(10, 1000), Arc::clone(&key));
-        let left = |charges: &Charges| -> Vec<u64> {
-            charges.readings(0).iter().map(|one| one.left).collect()
-        };
-        let taken = charges.take(cost(8, 100), None, 0).unwrap();
-        assert_eq!(taken, charges.readings(0));
-        assert_eq!(left(&charges), [92, 2, 900]);
-        let refused = charges.take(cost(5, 100), None, 0).unwrap_err();
-        assert_eq!((refused.scope, refused.unit), (Scope::Key, Unit::Events));
-        assert_eq!(refused.wait, Duration::from_millis(300));
-        let refused = charges.take(cost(1, 950), None, 0).unwrap_err();
-        assert_eq!((refused.scope, refused.unit), (Scope::Key, Unit::Bytes));
-        assert_eq!(left(&charges), [92, 2, 900]);
-        charges.give_back(cost(8, 100), 0);
-        assert_eq!(left(&charges), [100, 10, 1000]);
-    }
-
-    #[test]
-    fn what_was_refused_once_is_refused_by_its_head_and_smaller_bodies_are_not() {
-        let mut charges = Charges::default();
-        charges.add(Scope::Tenant, rates(10, 0), Arc::default());
-        charges.take(cost(5, 100), Some(100), 0).unwrap();
-        charges.look(1000, 1000, 0).unwrap();
-        charges.take(cost(10, 1000), Some(1000), 0).unwrap_err();
-        charges.look(1000, 1000, 0).unwrap_err();
-        charges.look(300, 300, 0).unwrap();
-        charges.look(1000, 1000, 500_000_000).unwrap();
-    }
-}
+mod tests;

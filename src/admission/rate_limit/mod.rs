@@ -5,4 +5,5 @@
 
 pub mod charge;
 pub(crate) mod gcra;
+pub(crate) mod guess;
 pub mod keyed;

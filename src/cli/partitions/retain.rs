@@ -11,7 +11,7 @@ use super::list::{HEAD, row};
 use crate::accounts::retention::policy::Policy;
 use crate::accounts::retention::preview::{Due, preview};
 use crate::accounts::retention::run::{Report, holder, retain};
-use crate::cli::terminal::{Output, open_as};
+use crate::cli::terminal::{Output, counted, open_as};
 use crate::config::actor::Actor;
 use crate::config::database::Database;
 use crate::config::parse;
@@ -176,8 +176,8 @@ fn end(report: &Report) -> Result<()> {
     }
     if !report.failed.is_empty() {
         bail!(
-            "{} partitions are not removed; see above, and look in pg_stat_activity for old transactions if they waited for a lock",
-            report.failed.len()
+            "{} not removed; see above, and look in pg_stat_activity for old transactions if a lock was waited for",
+            counted(report.failed.len() as u64, "partition")
         );
     }
     Ok(())

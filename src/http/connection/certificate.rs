@@ -15,6 +15,12 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SigningKey};
 use x509_cert::der::{Decode as _, Encode as _};
 
+/// The setting of the certificate, as messages name it.
+pub(crate) const CERT: &str = "--tls-cert (INGEST_TLS_CERT)";
+
+/// The setting of its key, as messages name it.
+const KEY: &str = "--tls-key (INGEST_TLS_KEY)";
+
 /// The files of `--tls-cert` and `--tls-key`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Files {
@@ -53,8 +59,8 @@ impl Files {
     /// Names the file that cannot be read.
     pub(crate) fn read(&self) -> Result<Contents> {
         Ok(Contents {
-            cert: read("--tls-cert", &self.cert)?,
-            key: read("--tls-key", &self.key)?,
+            cert: read(CERT, &self.cert)?,
+            key: read(KEY, &self.key)?,
         })
     }
 
@@ -84,7 +90,9 @@ impl Files {
         let mut not_after = None;
         for (n, der) in (1..).zip(chain) {
             let parsed = x509_cert::Certificate::from_der(der).with_context(|| {
-                format!("certificate {n} in --tls-cert {cert} is no X.509 certificate; write the file again")
+                format!(
+                    "certificate {n} in {CERT} {cert} is no X.509 certificate; write the file again"
+                )
             })?;
             let public_key = parsed.tbs_certificate.subject_public_key_info.to_der()?;
             let is_of_key = wanted.as_ref().is_none_or(|key| **key == *public_key);
@@ -95,13 +103,13 @@ impl Files {
         match fits.iter().position(|fits| *fits) {
             Some(0) => {}
             Some(n) => bail!(
-                "--tls-key {} belongs to certificate {} in --tls-cert {cert}, and not to the first: \
+                "{KEY} {} belongs to certificate {} in {CERT} {cert}, and not to the first: \
                  put the server's own certificate first, then those that signed it",
                 self.key.display(),
                 n + 1
             ),
             None => bail!(
-                "--tls-cert {cert} and --tls-key {} do not belong together: the key is another one than \
+                "{CERT} {cert} and {KEY} {} do not belong together: the key is another one than \
                  the certificate's; name the key that the certificate was requested with",
                 self.key.display()
             ),
@@ -133,13 +141,13 @@ fn chain(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>> {
     match chain {
         Ok(chain) if !chain.is_empty() => Ok(chain),
         Ok(_) | Err(_) => bail!(
-            "--tls-cert {} {}",
+            "{CERT} {} {}",
             path.display(),
             match Kind::of(pem) {
                 Kind::Der =>
                     "is not in PEM form; convert it: openssl x509 -inform DER -in FILE -out FILE.pem",
                 Kind::Key =>
-                    "holds a private key and no certificate; are --tls-cert and --tls-key swapped?",
+                    "holds a private key and no certificate; is it swapped with --tls-key (INGEST_TLS_KEY)?",
                 Kind::Encrypted | Kind::Certificate =>
                     "holds a damaged certificate; write the file again",
                 Kind::Other =>
@@ -153,12 +161,12 @@ fn private_key(path: &Path, pem: &[u8]) -> Result<Arc<dyn SigningKey>> {
     let path = path.display();
     let Ok(key) = PrivateKeyDer::from_pem_slice(pem) else {
         bail!(
-            "--tls-key {path} {}",
+            "{KEY} {path} {}",
             match Kind::of(pem) {
                 Kind::Der =>
                     "is not in PEM form; convert it: openssl pkey -inform DER -in FILE -out FILE.pem",
                 Kind::Certificate =>
-                    "holds a certificate and no private key; are --tls-cert and --tls-key swapped?",
+                    "holds a certificate and no private key; is it swapped with --tls-cert (INGEST_TLS_CERT)?",
                 Kind::Encrypted =>
                     "is encrypted with a passphrase, which cannot be asked for here; decrypt it: \
                      openssl pkey -in FILE -out FILE.plain",
@@ -171,7 +179,7 @@ fn private_key(path: &Path, pem: &[u8]) -> Result<Arc<dyn SigningKey>> {
     let provider = ring::default_provider();
     provider.key_provider.load_private_key(key).ok().with_context(|| {
         format!(
-            "--tls-key {path} holds a key of a kind that is not supported; use ECDSA on P-256 or P-384, \
+            "{KEY} {path} holds a key of a kind that is not supported; use ECDSA on P-256 or P-384, \
              Ed25519, or RSA with 2048 to 8192 bits"
         )
     })

@@ -10,7 +10,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use tracing::info;
 
-use super::certificate::{Certificate, Contents, Files};
+use super::certificate::{CERT, Certificate, Contents, Files};
 use super::tls::Tls;
 use crate::accounts::board::{Board, Source};
 use crate::clock;
@@ -112,7 +112,7 @@ impl Reload {
             return Some(Finding::new(
                 Severity::Degraded,
                 "certificate_expired",
-                format!("the certificate in --tls-cert {cert} has expired at {until}"),
+                format!("the certificate in {CERT} {cert} has expired at {until}"),
                 "clients refuse to connect",
                 renew,
             ));
@@ -121,7 +121,7 @@ impl Reload {
             Finding::new(
                 Severity::Note,
                 "certificate_expires",
-                format!("the certificate in --tls-cert {cert} expires at {until}"),
+                format!("the certificate in {CERT} {cert} expires at {until}"),
                 "from then on clients refuse to connect",
                 renew,
             )

@@ -105,6 +105,7 @@ pub(crate) async fn collect(
         app, headers, body, app.body_limits, &options.admission, sender,
     )
     .await?;
+    body::check_has_length(&parts, &received.bytes)?;
     let (ack, partial, validate) = (options.ack, options.partial, options.validate);
     let admission = options.admission.clone();
     let announced = options.announced;

@@ -30,12 +30,14 @@ pub struct Answer {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub valid: Option<usize>,
     /// Events that are not valid; the others are not affected. The first hundred at most.
+    #[schema(max_items = 100)]
     pub rejected: Vec<RejectedEvent>,
     /// The invalid events that are not in `rejected`, by code.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub rejected_more: Vec<More>,
     /// What was done to accepted events that their sender may not expect, by field. At most twenty.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(max_items = 20)]
     pub warnings: Vec<Warning>,
     /// The warnings that are not in `warnings`, by code.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -51,6 +53,7 @@ pub struct Answer {
     pub duplicates: Option<usize>,
     /// With `committed`: events that were put into quarantine. The first hundred at most.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(max_items = 100)]
     pub quarantined: Option<Vec<QuarantinedEvent>>,
     /// With `committed`: the events in quarantine that are not in `quarantined`, by code.
     #[serde(skip_serializing_if = "Vec::is_empty")]

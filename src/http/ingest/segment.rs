@@ -108,6 +108,7 @@ async fn take(
     let caller = head
         .caller(app, peer, &parts, received_at, &received)
         .await?;
+    body::check_has_length(&parts, &received.bytes)?;
     let (mut messages, reserved) = read(app, call, &caller, &received).await?;
     let body_bytes = received.bytes.len();
 

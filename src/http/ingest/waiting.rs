@@ -43,10 +43,10 @@ pub(super) struct Reached {
 }
 
 /// The COMMIT, or the writer's word of it, is too late for the response.
-const COMMIT_TIMEOUT: &str = "commit_timeout";
+pub(crate) const COMMIT_TIMEOUT: &str = "commit_timeout";
 
 /// The lane gave the rows up before it could tell: the service stops, or another one stores them.
-const NO_RESULT: &str = "no_result";
+pub(crate) const NO_RESULT: &str = "no_result";
 
 impl Reached {
     fn without_result(ack: Ack, reason: Option<&'static str>) -> Self {

@@ -8,13 +8,7 @@ use crate::event::warning::Warnings;
 /// Accepted events to which the same thing was done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Warning {
-    /// What was done: `unknown_field` (the format does not know the field; it is kept in
-    /// `meta.extra`), `duplicate_field` (a field that it does not know stands twice; the last one
-    /// is kept), `dropped_field` (a member of the envelope other than `events` and `sent_at`; it was
-    /// dropped), `moved_field` (its usual place is taken; it is kept in `meta.extra`),
-    /// `time_truncated` (to the microsecond), `value_rounded` (to six decimals),
-    /// `arrival_time_used` (the event has an id, but neither `occurred_at` nor an id that tells a
-    /// time: a retry is not recognised).
+    /// What was done, for programs.
     #[schema(example = "unknown_field")]
     pub code: &'static str,
     /// The field, or its first 64 characters. A member of an item is `items.` and its name.

@@ -20,7 +20,7 @@ use super::auth::access::Access;
 use super::connection::proxies::TrustedProxies;
 use super::ingest::body::read as body;
 use super::problem::Problem;
-use crate::admission::rate_limit::charge::{Charges, Cost, Exceeded, Rates, Scope};
+use crate::admission::rate_limit::charge::{Charges, Cost, Exceeded, Rates, Scope, Unit};
 use crate::admission::rate_limit::gcra::Rate;
 use crate::admission::rate_limit::keyed::Keyed;
 use crate::metrics::{ByLimit, Metrics};
@@ -88,11 +88,11 @@ impl RateLimits {
         if charges.is_empty() {
             return Ok(charges);
         }
-        let announced = body::announced_bytes(headers).unwrap_or(0);
+        let length = body::announced_bytes(headers);
         // What a compressed body inflates to is not known yet.
         let is_plain = headers.get(CONTENT_ENCODING).is_none_or(is_identity);
-        let bytes = if is_plain { announced } else { 0 };
-        match charges.look(announced, bytes, self.now()) {
+        let bytes = length.filter(|_| is_plain);
+        match charges.look(length, bytes, self.now()) {
             Ok(()) => Ok(charges),
             Err(exceeded) => Err(self.refusal(&charges, exceeded, None)),
         }
@@ -107,8 +107,8 @@ impl RateLimits {
     ) -> Result<Charges, Problem> {
         let mut charges = Charges::default();
         self.add_address(&mut charges, true, peer, headers);
-        let announced = body::announced_bytes(headers).unwrap_or(0);
-        match charges.look(announced, 0, self.now()) {
+        let length = body::announced_bytes(headers);
+        match charges.look(length, None, self.now()) {
             Ok(()) => Ok(charges),
             Err(exceeded) => Err(self.refusal(&charges, exceeded, None)),
         }
@@ -185,7 +185,11 @@ impl RateLimits {
 
     fn refusal(&self, charges: &Charges, exceeded: Exceeded, cost: Option<Cost>) -> Problem {
         let Exceeded {
-            scope, unit, rate, ..
+            scope,
+            unit,
+            rate,
+            units,
+            ..
         } = exceeded;
         let limited = &self.metrics.limited_requests;
         let label = ByLimit {
@@ -204,11 +208,20 @@ impl RateLimits {
             Scope::Key => "the API key",
             Scope::Address => "the client's address",
         };
+        let when = match cost {
+            Some(_) => {
+                "send it again after the time in Retry-After, or fewer events at a time".to_owned()
+            }
+            // `units` are a guess.
+            None => format!(
+                "it was not read, and by its length it has about {}, for which there is room after the time in Retry-After: send it again then, or fewer events at a time",
+                counted(units, unit)
+            ),
+        };
         let detail = format!(
-            "{of} may send {} {unit} a second, and {} at once; nothing of this body was stored: send it again after the time in Retry-After, or fewer events at a time",
-            rate.per_second,
+            "{of} may send {} a second, and {} at once; nothing of this body was stored: {when}",
+            counted(rate.per_second.get().into(), unit),
             rate.burst,
-            unit = unit.as_str(),
         );
         Problem::rate_limited(
             detail,
@@ -220,6 +233,15 @@ impl RateLimits {
     /// The time since the start in ns, as buckets count it.
     fn now(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+/// A number with its unit, as in a sentence.
+fn counted(number: u64, unit: Unit) -> String {
+    let unit = unit.as_str();
+    match number {
+        1 => format!("1 {}", unit.trim_end_matches('s')),
+        _ => format!("{number} {unit}"),
     }
 }
 

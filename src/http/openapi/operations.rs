@@ -7,15 +7,16 @@ use serde_json::{Map, Value, json};
 
 use crate::event::format::Format;
 use crate::event::interaction::{CONVERSION, LABELS};
-use crate::event::rejection::Code;
 use crate::event::table::Table;
-use crate::http::codes::{PROBLEM_KINDS, Scope};
+use crate::http::codes::{PROBLEM_KINDS, ProblemKind, Scope};
 use crate::http::ingest::ack::{Ack, NOTHING_REACHED};
 use crate::http::routes::{Audience, ROUTES, Route, path};
 
-/// The description of a body.
+/// The description of a body. Forms are here and not among the contents: from there, generated clients
+/// would encode events as one.
 const BODY: &str = "One event, an array of events, `{\"events\": […], \"sent_at\": …}`, or one event a line \
-(`application/x-ndjson`; also `text/plain`, as beacons send it). `Content-Encoding` may be gzip, deflate, zstd or br. \
+(`application/x-ndjson`; also `text/plain`, as beacons send it). JSON that is labelled \
+`application/x-www-form-urlencoded`, as `curl -d` does it, is taken, too, and a form is not. `Content-Encoding` may be gzip, deflate, zstd or br. \
 An answer has at most three times the bytes of the body, decompressed, and 4 KiB: the first hundred verdicts at most stand \
 one by one, the others are summed up by code, with their places in the body.";
 
@@ -27,12 +28,9 @@ pub(super) fn complete(document: &mut Value) {
     }
     let event_types: Vec<_> = LABELS.into_iter().chain([CONVERSION]).collect();
     schemas["Interaction"]["properties"]["event_type"]["enum"] = json!(event_types);
-    schemas["Answer"]["properties"]["ack"]["enum"] = json!(reached());
-    schemas["RejectedEvent"]["properties"]["code"]["enum"] = json!(Code::ALL.map(Code::as_str));
-    schemas["ProblemBody"]["properties"]["code"]["enum"] = json!(codes());
     document["components"]["headers"] = headers();
     // Once for all; those that need no key say so.
-    document["security"] = json!([{"api_key": []}, {"basic": []}, {"query_key": []}]);
+    document["security"] = Value::Array(ways_to_send_a_key());
     for table in Table::ALL {
         let post = &mut document["paths"][path(table)]["post"];
         events(post, table);
@@ -55,13 +53,15 @@ pub(super) fn acks() -> [&'static str; 3] {
 }
 
 /// What an answer says was reached: a level, or nothing with `?validate=true`.
-fn reached() -> Vec<&'static str> {
+pub(super) fn reached() -> Vec<&'static str> {
     acks().into_iter().chain([NOTHING_REACHED]).collect()
 }
 
-/// All codes of problems, each once.
-fn codes() -> Vec<&'static str> {
-    PROBLEM_KINDS.iter().map(|kind| kind.code).collect()
+/// The security schemes, of which one is enough.
+fn ways_to_send_a_key() -> Vec<Value> {
+    ["api_key", "bearer", "basic", "query_key"]
+        .map(|scheme| json!({scheme: []}))
+        .into()
 }
 
 /// The name of the schema of a table's events.
@@ -211,8 +211,10 @@ fn monitoring(get: &mut Value, route: &Route) {
     match route.audience {
         Audience::Operators => {
             scopes.extend([Scope::Placed, Scope::Keyed]);
+            let mut ways = ways_to_send_a_key();
             // `dev` asks for none.
-            get["security"] = json!([{"api_key": []}, {"basic": []}, {"query_key": []}, {}]);
+            ways.push(json!({}));
+            get["security"] = Value::Array(ways);
             // The key is a security scheme.
             if let Some(parameters) = get["parameters"].as_array_mut() {
                 parameters.retain(|parameter| parameter["name"] != "key");
@@ -266,8 +268,17 @@ fn problems(scopes: &[Scope]) -> Map<String, Value> {
 
 /// The same, where another status is answered for some.
 pub(super) fn problems_with(scopes: &[Scope], answered: impl Fn(u16) -> u16) -> Map<String, Value> {
+    let met = PROBLEM_KINDS.iter().filter(|kind| kind.is_met_by(scopes));
+    problems_of(met, answered)
+}
+
+/// Kinds of problems, by the status that is answered.
+pub(super) fn problems_of<'k>(
+    kinds: impl Iterator<Item = &'k ProblemKind>,
+    answered: impl Fn(u16) -> u16,
+) -> Map<String, Value> {
     let mut by_status: BTreeMap<u16, Vec<String>> = BTreeMap::new();
-    for kind in PROBLEM_KINDS.iter().filter(|kind| kind.is_met_by(scopes)) {
+    for kind in kinds {
         let line = format!("- `{}`: {} {}", kind.code, kind.meaning, kind.remedy);
         by_status
             .entry(answered(kind.status))

@@ -14,6 +14,10 @@ use super::disk::{Disk, read_full, write_all};
 pub(crate) const FILE_NAME: &str = "instance";
 const TEMPORARY_NAME: &str = "instance.new";
 
+/// The file that marks a spool without a segment as one that never had any. Other directories with an
+/// id and without a segment have lost them.
+pub(crate) const UNUSED: &str = "unused";
+
 /// Suffix of files that are not complete until they are renamed.
 pub(crate) const LEFTOVER_SUFFIX: &str = ".new";
 
@@ -49,4 +53,17 @@ pub(crate) fn write(disk: &dyn Disk, spool_id: Uuid) -> io::Result<()> {
     file.sync_data()?;
     disk.rename(TEMPORARY_NAME, FILE_NAME)?;
     disk.sync_dir()
+}
+
+/// Marks the directory as one that no segment was begun in. Durable with what is synced next.
+pub(crate) fn mark_unused(disk: &dyn Disk) -> io::Result<()> {
+    disk.create(UNUSED, 0).map(drop)
+}
+
+/// Removes the mark, if there is one. Durable with what is synced next, as the first segment's name is.
+pub(crate) fn mark_used(disk: &dyn Disk) -> io::Result<()> {
+    match disk.remove(UNUSED) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }

@@ -135,9 +135,10 @@ fn key_values(text: &str) -> Result<Pairs> {
     let mut pairs = Vec::new();
     let mut rest = text.trim_start();
     while !rest.is_empty() {
-        let (name, tail) = rest
-            .split_once('=')
-            .context("the database connection string ends in a name without `=` and a value")?;
+        let (name, tail) = rest.split_once('=').context(
+            "the database connection string ends in a name without `=` and a value; \
+                 put values with spaces in '…'",
+        )?;
         let name = name.trim_end();
         if name.is_empty() || name.contains(char::is_whitespace) {
             bail!(

@@ -154,11 +154,14 @@ impl Parameters {
     pub(crate) fn read(text: &str, environment: &LibpqEnvironment) -> Result<Self> {
         let (form, pairs) = dsn::split(text)?;
         let mut parameters = Self(BTreeMap::new());
+        let mut behind_secret = false;
         for (name, value) in pairs {
             let (name, value) = translated(name, value);
             let Some((word, usage)) = word(&name) else {
-                bail!(unknown(form, &name));
+                bail!(unknown(form, &name, behind_secret));
             };
+            // In a URL a password ends where the host begins.
+            behind_secret |= form == Form::KeyValue && is_secret(word);
             // A later value replaces an earlier one, an empty one too.
             parameters.0.remove(word);
             parameters.put(word, usage, value, Origin::ConnectionString)?;
@@ -313,22 +316,32 @@ fn word(name: &str) -> Option<(&'static str, Use)> {
 }
 
 fn refusal(name: &str, value: &str, origin: &Origin, why: &str) -> anyhow::Error {
-    let is_secret =
-        name.contains("password") || name.ends_with("_key") || name.ends_with("_secret");
     match origin {
         Origin::ConnectionString => anyhow!("{name} in {origin}: {why}"),
-        _ if is_secret => anyhow!("{name} in {origin}: {why}"),
+        _ if is_secret(name) => anyhow!("{name} in {origin}: {why}"),
         Origin::Environment(variable) => anyhow!("{variable} is '{value}': {why}"),
         Origin::Service { .. } => anyhow!("{name} in {origin} is '{value}': {why}"),
     }
 }
 
-fn unknown(form: Form, name: &str) -> String {
-    if form == Form::KeyValue {
-        // The name may be the end of an unquoted password with a space in it: do not repeat it.
-        return "the database connection string has a parameter that is not known here; \
-                check for a misspelt name or an unquoted value with a space in it"
-            .to_owned();
+/// Whether values of this parameter are never repeated.
+fn is_secret(name: &str) -> bool {
+    name.contains("password") || name.ends_with("_key") || name.ends_with("_secret")
+}
+
+/// Refuses a name that is none. `behind_secret`: it may be the end of a password with a space in it.
+fn unknown(form: Form, name: &str, behind_secret: bool) -> String {
+    let (source, path_option) = match form {
+        Form::Url => ("the database URL", "options=-c%20search_path%3DNAME"),
+        Form::KeyValue => (
+            "the database connection string",
+            "options='-c search_path=NAME'",
+        ),
+    };
+    if behind_secret {
+        return format!(
+            "{source} has a parameter behind its password that is not known here: check for a misspelt name, or put the password into quotes, as in password='two words'"
+        );
     }
     let plain = name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
     let shown = if plain { name } else { "(not shown)" };
@@ -338,10 +351,10 @@ fn unknown(form: Form, name: &str) -> String {
         .max_by(|(a, _), (b, _)| a.total_cmp(b));
     let hint = match near {
         _ if matches!(name, "schema" | "search_path" | "currentSchema") => {
-            "; write options=-c%20search_path%3DNAME".to_owned()
+            format!("; write {path_option}")
         }
         Some((alike, word)) if alike > 0.9 => format!("; did you mean {word}?"),
         _ => String::new(),
     };
-    format!("the database URL has a parameter that is not known here: {shown}{hint}")
+    format!("{source} has a parameter that is not known here: {shown}{hint}")
 }

@@ -111,6 +111,8 @@ fn the_password_is_never_shown() {
         "host=h password=correct hunter2",
         "host=h password=correct hunter2=battery",
         "host=h password='hunter2",
+        "host=h password='correct'hunter=2 hunter2=x",
+        "u:hunter2@h/d?sslmode=require",
         "hunter2",
     ] {
         let text = refusal(broken);
@@ -226,6 +228,26 @@ fn every_word_of_libpq_is_taken_or_refused_with_a_reason() {
         ("search_path=x", "options=-c%20search_path"),
     ] {
         let refusal = refusal(&format!("postgres://u@h/d?{refused}"));
+        assert!(refusal.contains(why), "{refused}: {refusal}");
+    }
+    // A name is no secret, unless it may be a piece of a password.
+    for (refused, why) in [
+        ("user=u foo=bar", "not known here: foo"),
+        (
+            "user=u ssl_mode=require",
+            "not known here: ssl_mode; did you mean sslmode?",
+        ),
+        (
+            "user=u search_path=x",
+            "write options='-c search_path=NAME'",
+        ),
+        ("foo=bar password=x", "not known here: foo"),
+        ("password=x foo=bar", "behind its password"),
+        ("password=a b c", "put values with spaces in '…'"),
+        ("password=a b c=d", "put values with spaces in '…'"),
+        ("password=a b=c", "password='two words'"),
+    ] {
+        let refusal = refusal(&format!("host=h {refused}"));
         assert!(refusal.contains(why), "{refused}: {refusal}");
     }
     assert_eq!(target("postgres://u@h/d?ssl=true").tls.mode, Mode::Require);

@@ -90,6 +90,11 @@ async fn settings_that_make_no_sense_are_refused_with_a_sentence() {
         assert!(said.contains(accepted), "{flag} {value}: {said}");
         if !accepted.contains("is empty") {
             assert!(said.contains(flag), "{flag} {value}: {said}");
+            let variable = flag[2..].replace('-', "_").to_ascii_uppercase();
+            assert!(
+                said.contains(&variable),
+                "{flag} {value}: no variable in {said}"
+            );
         }
     }
 }

@@ -80,7 +80,13 @@ fn lengths() -> Vec<Row> {
             NONE,
         ),
         sized("a length beyond the body", &cl("5000"), "EVENT", CUT),
-        sized("no length", "", "", empty),
+        sized("no length", "", "", empty).says("neither Content-Length"),
+        Row::raw(
+            "no length in HTTP/1.0",
+            format!("POST {PATH} HTTP/1.0\r\nx-api-key: KEY\r\n\r\nEVENT"),
+            empty,
+        )
+        .says("neither Content-Length"),
         sized("identity as the coding", &te("identity"), &behind, NONE),
         sized(
             "a coding that begins like chunked",

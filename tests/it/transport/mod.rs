@@ -117,7 +117,7 @@ async fn an_address_for_operators_that_is_in_use_ends_the_start_and_names_its_se
     assert_eq!(process.wait().code(), Some(1));
     let log = process.log();
     assert!(
-        log.contains(&address.to_string()) && log.contains("--ops-listen"),
+        log.contains(&address.to_string()) && log.contains("--ops-listen, INGEST_OPS_LISTEN"),
         "{log}"
     );
 }

@@ -125,12 +125,20 @@ async fn a_certificate_that_cannot_be_used_ends_the_start_and_says_why() {
         (
             "none.crt",
             "pkcs8.key",
-            ["cannot read --tls-cert", "none.crt", "check the path"],
+            [
+                "cannot read --tls-cert (INGEST_TLS_CERT)",
+                "none.crt",
+                "check the path",
+            ],
         ),
         (
             "pkcs8.crt",
             "none.key",
-            ["cannot read --tls-key", "none.key", "check the path"],
+            [
+                "cannot read --tls-key (INGEST_TLS_KEY)",
+                "none.key",
+                "check the path",
+            ],
         ),
         ("empty", "pkcs8.key", ["--tls-cert", "empty", "is empty"]),
         (
@@ -198,11 +206,14 @@ async fn a_certificate_that_cannot_be_used_ends_the_start_and_says_why() {
             assert!(log.contains(word), "{cert} {key}: no '{word}' in {log}");
         }
     }
-    for (alone, other) in [("--tls-cert", "--tls-key"), ("--tls-key", "--tls-cert")] {
+    let cert = ("--tls-cert", "--tls-cert (INGEST_TLS_CERT)");
+    let key = ("--tls-key", "--tls-key (INGEST_TLS_KEY)");
+    for ((alone, named), (_, other)) in [(cert, key), (key, cert)] {
         let settings = Settings::new(&database).with(alone, "/x.pem");
         let mut process = Process::run(settings.arguments());
         assert_eq!(process.wait().code(), Some(1));
         let log = process.log();
+        assert!(log.contains(&format!("{named} /x.pem needs")), "{log}");
         assert!(log.contains(&format!("give {other}, too")), "{log}");
     }
 }

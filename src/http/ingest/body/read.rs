@@ -10,8 +10,9 @@ use std::io::{self, ErrorKind};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::http::header::{CONTENT_LENGTH, EXPECT};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, Version};
 use futures_util::FutureExt as _;
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Frame};
@@ -60,6 +61,23 @@ pub(crate) fn check_announced(
 pub(crate) fn announced_bytes(headers: &HeaderMap) -> Option<u64> {
     let value = headers.get(CONTENT_LENGTH)?;
     value.to_str().ok()?.parse().ok()
+}
+
+/// Refuses a request that has no body because nothing in its head says that it has one (RFC 9112, 6.3):
+/// events that stand behind the head all the same are not read.
+pub(crate) fn check_has_length(parts: &Parts, received: &[u8]) -> Result<(), Problem> {
+    let is_told = |name| parts.headers.contains_key(name);
+    if !received.is_empty()
+        || parts.version > Version::HTTP_11
+        || is_told(CONTENT_LENGTH)
+        || is_told(TRANSFER_ENCODING)
+    {
+        return Ok(());
+    }
+    Err(Problem::bad_request(
+        "no_events",
+        "the request has no body, as it has neither Content-Length nor Transfer-Encoding; send Content-Length with the events",
+    ))
 }
 
 /// Whether the client waits for `100 Continue` before it sends its body.

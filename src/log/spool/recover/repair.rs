@@ -34,15 +34,24 @@ pub(crate) fn repair(disk: &dyn Disk, report: &ScanReport) -> anyhow::Result<Uui
                 spool_id::write(disk, spool_id)
                     .context("cannot write the spool's instance file")?;
             }
+            if report.is_unused {
+                // A version that does not know the mark has begun segments.
+                spool_id::mark_used(disk).context("cannot remove a mark from the spool")?;
+            }
             Ok(spool_id)
         }
         previous => {
             let spool_id = Uuid::new_v4();
-            spool_id::write(disk, spool_id).context("cannot write the spool's instance file")?;
-            if let Some(previous) = previous {
-                // A spool keeps its newest segment, even an empty one.
+            if let Some(previous) = previous
+                && report.has_lost_its_segments()
+            {
+                // Before the mark is written, which silences the next start.
                 warn!(%previous, %spool_id, "the spool directory holds no segment: it becomes a new spool; if segments were removed, what was in them and not stored yet is lost, and nothing tells how much");
             }
+            if !report.is_unused {
+                spool_id::mark_unused(disk).context("cannot mark the spool as unused")?;
+            }
+            spool_id::write(disk, spool_id).context("cannot write the spool's instance file")?;
             Ok(spool_id)
         }
     }

@@ -49,6 +49,10 @@ pub(crate) fn scan_beyond(disk: &dyn Disk, acked: &Counts) -> anyhow::Result<Sca
             report.leftovers.push(file.name);
             continue;
         }
+        if file.name == spool_id::UNUSED {
+            report.is_unused = true;
+            continue;
+        }
         if first_sequence_in_name(&file.name).is_none() {
             continue;
         }

@@ -147,8 +147,47 @@ fn a_directory_that_lost_its_segments_becomes_another_spool() {
         disk.place(&name, None);
     }
     let rig = Rig::open(&disk).unwrap();
+    assert!(rig.report.has_lost_its_segments());
     assert_ne!(rig.spool.id(), before);
     assert_eq!(rig.spool.usage().accepted[0], 0);
+    // It is told once: the new spool has lost nothing.
+    assert!(!Rig::open(&disk).unwrap().report.has_lost_its_segments());
+}
+
+#[test]
+fn a_spool_that_was_never_used_has_lost_nothing() {
+    let disk = FaultyDisk::default();
+    for start in 0..3 {
+        let rig = Rig::open(&disk).unwrap();
+        assert!(!rig.report.has_lost_its_segments(), "start {start}");
+    }
+    let mut rig = Rig::open(&disk.crash(0)).unwrap();
+    assert!(!rig.report.has_lost_its_segments(), "after a power cut");
+    let disk = rig.disk.clone();
+    assert_eq!(rig.commit(&[(0, 1, 256)]), [Ok(())]);
+    assert_eq!(rig.take_all(), [vec![1], vec![]]);
+    rig.spool.ack(0, u64::MAX);
+    rig.committer.tick();
+    drop(rig);
+    // One event is use, also once it is stored and also after a power cut.
+    for disk in [disk.clone(), disk.crash(1)] {
+        assert!(!Rig::open(&disk).unwrap().report.has_lost_its_segments());
+        for name in segments(&disk) {
+            disk.place(&name, None);
+        }
+        assert!(Rig::open(&disk).unwrap().report.has_lost_its_segments());
+    }
+}
+
+#[test]
+fn a_mark_that_an_earlier_version_has_left_beside_its_segments_is_removed() {
+    let disk = filled();
+    disk.place("unused", Some(&[]));
+    drop(Rig::open(&disk).unwrap());
+    for name in segments(&disk) {
+        disk.place(&name, None);
+    }
+    assert!(Rig::open(&disk).unwrap().report.has_lost_its_segments());
 }
 
 #[test]

@@ -18,6 +18,7 @@ use crate::log::spool::format::{
 };
 use crate::log::spool::portion::Portion;
 use crate::log::spool::shared::Shared;
+use crate::log::spool::spool_id;
 
 impl Appender {
     /// Begins a segment with room for a frame of `frame_bytes`. Nothing may be staged. If there
@@ -78,7 +79,13 @@ impl Appender {
             recycled,
         };
         let disk = self.shared.disk.as_ref();
-        let active = match ActiveSegment::begin(disk, file, &name, &header, bytes) {
+        let marked = match self.closed {
+            Some(_) => Ok(()),
+            // The first segment: from here on a directory without one has lost it.
+            None => spool_id::mark_used(disk),
+        };
+        let begun = marked.and_then(|()| ActiveSegment::begin(disk, file, &name, &header, bytes));
+        let active = match begun {
             Ok(active) => active,
             Err(error) => {
                 // It holds no record; leaving it would do no harm either.

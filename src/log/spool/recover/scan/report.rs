@@ -17,6 +17,8 @@ pub struct ScanReport {
     pub unreadable: Vec<Unreadable>,
     /// Files that are not yet, or no longer, segments.
     pub leftovers: Vec<String>,
+    /// No segment was ever begun under this spool id; false where that is not known.
+    pub(crate) is_unused: bool,
     /// No record in a file without a readable header has a higher sequence.
     pub(crate) last_sequence_at_most: u64,
     /// Where items are missing between segments, or before the first one.
@@ -112,6 +114,12 @@ pub struct Unreadable {
 }
 
 impl ScanReport {
+    /// Whether segments were begun here and are gone, all of them: a spool keeps its newest one, even an
+    /// empty one.
+    pub(crate) fn has_lost_its_segments(&self) -> bool {
+        self.spool_id.is_some() && self.segments.is_empty() && !self.is_unused
+    }
+
     /// Sound records.
     pub fn frames(&self) -> u64 {
         self.segments.iter().map(|segment| segment.frames).sum()
