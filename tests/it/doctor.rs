@@ -73,7 +73,7 @@ async fn prepared(database: Database) -> Database {
 /// A case: what is done to a database, the finding that it causes, and words that are in it.
 type Case = (&'static str, &'static str, &'static [&'static str]);
 
-const CASES: [Case; 14] = [
+const CASES: [Case; 15] = [
     (
         "ALTER TABLE interaction_events ADD CONSTRAINT theirs FOREIGN KEY (tenant_id) REFERENCES tenants (id)",
         "foreign_key",
@@ -154,6 +154,12 @@ const CASES: [Case; 14] = [
         "DELETE FROM ingest_schema_history WHERE version = 15",
         "schema_behind",
         &["V15", "recsys-ingest migrate"],
+    ),
+    (
+        "INSERT INTO ingest_erased_subjects (tenant_id, user_key, before)
+         SELECT id, '\\x00', '2099-01-01' FROM tenants",
+        "erasure_ahead",
+        &["3 users", "2099-01-01", "erasures + 1"],
     ),
 ];
 

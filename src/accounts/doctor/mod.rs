@@ -66,6 +66,7 @@ pub async fn examine(
     examination.add("dead rows", tables::dead_rows(client).await);
     if !is_bare {
         examination.add("the quarantine", tables::quarantine(client).await);
+        examination.add("the erased users", tables::erased_ahead(client).await);
     }
     anyhow::ensure!(!client.is_closed(), "the connection was lost");
     examination.sort();
