@@ -2,8 +2,8 @@
 //!
 //! The service is the judge of every line; this only looks at the names of its fields, as the
 //! service does to recognise a format. A native event is the same event again only with an
-//! `event_id` and an `occurred_at`, so one that lacks them gets them here, from its place in the
-//! file. Lines of the suite's formats are sent as they are: the service names those events by
+//! `event_id` and an `occurred_at`, so one that lacks them gets them here: the id from its place in
+//! the file, the time from the caller, as a file has none that a copy keeps. Lines of the suite's formats are sent as they are: the service names those events by
 //! what they hold.
 
 use std::borrow::Cow;
@@ -196,7 +196,7 @@ impl Look {
     }
 }
 
-/// Where a line stands, and when it was there.
+/// Where a line stands, and the time of its event if it has none.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place<'p> {
     pub(crate) head: &'p Head,
