@@ -117,8 +117,9 @@ pub enum Command {
     Tap(Box<Tap>),
     /// Bring the database's schema up to date
     ///
-    /// A service does it at its start as well (--migrate-on-start). With nothing to do it says so
-    /// and needs no more than SELECT on the history.
+    /// A service does it at its start as well (--migrate-on-start). Views, functions and indexes that
+    /// were dropped since are made again, which a service does not do; a table that is gone is named.
+    /// With nothing to do it says so and needs no more than SELECT on the history.
     Migrate(Migrate),
     /// Remove from the event tables what the suite's migrations add and every row pays for
     ///
@@ -312,8 +313,8 @@ async fn until_stopped(
 
 /// Says what is to be done about an error of a table, column or function that is not there.
 fn with_advice(error: anyhow::Error) -> anyhow::Error {
-    const ADVICE: &str =
-        "the schema is missing or not up to date: run `recsys-ingest migrate` first";
+    const ADVICE: &str = "the schema is missing, not up to date, or has lost something: run `recsys-ingest migrate` \
+                          first, which makes what is missing or says what does";
     let is_missing = error.chain().any(|cause| {
         let cause = cause.downcast_ref::<tokio_postgres::Error>();
         let code = cause.and_then(tokio_postgres::Error::code);

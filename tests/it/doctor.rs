@@ -73,7 +73,7 @@ async fn prepared(database: Database) -> Database {
 /// A case: what is done to a database, the finding that it causes, and words that are in it.
 type Case = (&'static str, &'static str, &'static [&'static str]);
 
-const CASES: [Case; 15] = [
+const CASES: [Case; 17] = [
     (
         "ALTER TABLE interaction_events ADD CONSTRAINT theirs FOREIGN KEY (tenant_id) REFERENCES tenants (id)",
         "foreign_key",
@@ -161,10 +161,20 @@ const CASES: [Case; 15] = [
         "erasure_ahead",
         &["3 users", "2099-01-01", "erasures + 1"],
     ),
+    (
+        "DROP VIEW recsys_exposures CASCADE",
+        "object_missing",
+        &["view recsys_exposures", "recsys-ingest migrate"],
+    ),
+    (
+        "DROP TABLE ingest_log_readers",
+        "table_missing",
+        &["ingest_log_readers", "backup", "CREATE TABLE ingest_log_readers"],
+    ),
 ];
 
 /// Cases that are mended by a command or described in words.
-const WITHOUT_SQL: [&str; 2] = ["default_partition", "schema_behind"];
+const WITHOUT_SQL: [&str; 3] = ["default_partition", "object_missing", "schema_behind"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_found_is_gone_once_the_sql_that_is_shown_has_run() {

@@ -9,6 +9,7 @@
 pub mod diagnosis;
 
 mod attached;
+mod gone;
 mod layout;
 mod probe;
 mod server;
@@ -45,7 +46,8 @@ pub async fn examine(
         .filter(|finding| !lean::CODES.contains(&finding.code))
         // Where no migration ran, one finding says it all.
         .filter(|finding| !(is_bare && finding.code == "table_missing"));
-    examination.diagnoses.extend(found.map(Diagnosis::from));
+    let gone = migrate::objects::missing(client, &history).await?;
+    examination.diagnoses.extend(gone::judge(&gone, found));
     let finding = match &history {
         History::Current => None,
         History::Behind(names) => Some(history::behind(names)),
