@@ -62,7 +62,10 @@ async fn prepare_once(target: &Target, migrates: bool, checks: &Board) -> Result
     let history = migrate::look(&session.client).await?;
     let (finding, is_usable) = match &history {
         History::Current => (None, true),
-        History::Unreadable => (Some(checks::history::unreadable()), true),
+        History::Unreadable => (
+            Some(checks::history::unreadable(&session.client).await?),
+            true,
+        ),
         History::Foreign if !migrates => (Some(checks::history::foreign()), true),
         History::Behind(names) if !migrates => (Some(checks::history::behind(names)), false),
         History::Behind(_) | History::Foreign => match run_migrations(&mut session).await {

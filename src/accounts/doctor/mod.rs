@@ -52,7 +52,7 @@ pub async fn examine(
         History::Current => None,
         History::Behind(names) => Some(history::behind(names)),
         History::Foreign => Some(history::foreign()),
-        History::Unreadable => Some(history::unreadable()),
+        History::Unreadable => Some(history::unreadable(client).await?),
     };
     examination.diagnoses.extend(finding.map(Diagnosis::from));
     let clocks = clock::compare(client, now).await.map(clock::judge);
