@@ -176,7 +176,7 @@ impl BatchBuilder {
                 offset,
                 line: line.to_vec(),
                 cut_from: None,
-                reason: without_time(),
+                reason: without_time(look.time_name()),
             });
         };
         let part = &mut self.parts[look.endpoint as usize];
