@@ -249,5 +249,5 @@ async fn check(snapshot: &Transaction<'_>, table: Table) -> Result<TableCheck> {
 async fn total(snapshot: &Transaction<'_>, table: &str) -> Result<i64> {
     removed::total(snapshot, table)
         .await
-        .context("cannot read what was removed; has `migrate` run?")
+        .context("cannot read what was removed")
 }

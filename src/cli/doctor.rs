@@ -19,6 +19,7 @@ use crate::postgres::error::{Error, ErrorChain};
 use crate::postgres::session::Session;
 use crate::service::build::connections_to_postgres;
 
+use super::advice::with_advice;
 use super::terminal::print;
 
 /// The exit code where nothing could be looked at.
@@ -82,7 +83,8 @@ async fn look(doctor: &Doctor) -> Result<u8> {
     match &doctor.spool_dir {
         Some(dir) => {
             let client = session.as_mut().map(|session| &mut session.client);
-            found.add("the spool", spool::look(doctor, dir, client).await);
+            let of_spool = spool::look(doctor, dir, client).await;
+            found.add("the spool", of_spool.map_err(with_advice));
         }
         None => logging::say(
             "the spool is not looked at: --spool-dir or INGEST_SPOOL_DIR names its directory",

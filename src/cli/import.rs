@@ -40,7 +40,9 @@ pub(crate) async fn run(mut config: Import, stop: Stop) -> Result<()> {
         None => config.upstream.url.trim().trim_end_matches('/').to_owned(),
     };
     let key = config.upstream.api_key.0.expose();
-    let target = target(&to, key, config.upstream.tenant.as_deref());
+    let time_us = config.occurred_at.map(jiff::Timestamp::as_microsecond);
+    let tenant = config.upstream.tenant.as_deref();
+    let target = target(&to, key, tenant, time_us.is_some());
     let pipeline = pipeline(
         &config.upstream, &config.state_dir, &rejects, &status, false, &stop,
     )?;
@@ -56,6 +58,7 @@ pub(crate) async fn run(mut config: Import, stop: Stop) -> Result<()> {
             .map(|(key, position)| (*key, position.clone()))
             .collect(),
         target,
+        time_us,
         next_key: pipeline.positions.next_key(),
         line_bytes_max: line_bytes_max(&config.upstream),
         to,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, bail};
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -220,6 +220,10 @@ fn show_secret(key: &NewKey, what: &str, json: bool) -> Result<()> {
 
 async fn grant(grant: &Grant) -> Result<()> {
     let Change { look, actor } = &grant.change;
+    if let Some(both) = grant.roles.iter().find(|role| grant.without.contains(role)) {
+        let name = both.name();
+        bail!("--role {name} and --without-role {name} contradict each other; give one of them");
+    }
     let roles = RoleChange {
         add: grant.roles.clone(),
         remove: grant.without.clone(),

@@ -1,6 +1,7 @@
 //! The command line: its commands, and how each of them is run.
 
 pub(crate) mod adopt;
+mod advice;
 pub(crate) mod demo;
 pub mod dev;
 pub(crate) mod doctor;
@@ -34,7 +35,6 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tokio::task::JoinSet;
-use tokio_postgres::error::SqlState;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -52,6 +52,7 @@ use crate::{logging, service};
 use terminal::print;
 
 use adopt::Adopt;
+use advice::with_advice;
 use item_signals::Signals;
 use keys::KeysCommand;
 use manual::{Completions, Man};
@@ -117,8 +118,9 @@ pub enum Command {
     Tap(Box<Tap>),
     /// Bring the database's schema up to date
     ///
-    /// A service does it at its start as well (--migrate-on-start). With nothing to do it says so
-    /// and needs no more than SELECT on the history.
+    /// A service does it at its start as well (--migrate-on-start). Views, functions and indexes that
+    /// were dropped since are made again, which a service does not do; a table that is gone is named.
+    /// With nothing to do it says so and needs no more than SELECT on the history.
     Migrate(Migrate),
     /// Remove from the event tables what the suite's migrations add and every row pays for
     ///
@@ -298,7 +300,7 @@ async fn until_stopped(
     sessions_ended(goodbyes).await;
     match outcome {
         Some(Ok(Err(error))) if error.is::<CouldNotLook>() => {
-            logging::say(&format!("recsys-ingest: {error:#}"));
+            logging::say(&format!("recsys-ingest: {:#}", with_advice(error)));
             Ok(COULD_NOT_LOOK)
         }
         Some(Ok(Err(error))) => Err(with_advice(error)),
@@ -307,28 +309,6 @@ async fn until_stopped(
         Some(Ok(Ok(code))) => Ok(code),
         Some(Err(panicked)) => Err(panicked).context("the program has a bug"),
         None => Ok(stop.exit_code()),
-    }
-}
-
-/// Says what is to be done about an error of a table, column or function that is not there.
-fn with_advice(error: anyhow::Error) -> anyhow::Error {
-    const ADVICE: &str =
-        "the schema is missing or not up to date: run `recsys-ingest migrate` first";
-    let is_missing = error.chain().any(|cause| {
-        let cause = cause.downcast_ref::<tokio_postgres::Error>();
-        let code = cause.and_then(tokio_postgres::Error::code);
-        code.is_some_and(|code| {
-            [
-                SqlState::UNDEFINED_TABLE,
-                SqlState::UNDEFINED_COLUMN,
-                SqlState::UNDEFINED_FUNCTION,
-            ]
-            .contains(code)
-        })
-    });
-    match is_missing && !format!("{error:#}").contains("recsys-ingest migrate") {
-        true => error.context(ADVICE),
-        false => error,
     }
 }
 

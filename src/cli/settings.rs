@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
 
 use crate::config::parse;
-use crate::tenants::settings::{Limits, Origins, TenantSettings};
+use crate::tenants::settings::{Limits, Origins, TenantSettings, two_types};
 
 /// Changes of limits.
 #[derive(Args, Clone, Debug, Default)]
@@ -91,9 +91,22 @@ impl OriginFlags {
 
 impl NameFlags {
     /// Applies the flags that were given.
-    pub(crate) fn apply(&self, settings: &mut TenantSettings) {
+    ///
+    /// # Errors
+    ///
+    /// When an event name is given two types.
+    pub(crate) fn apply(&self, settings: &mut TenantSettings) -> Result<()> {
         if self.no_event_names {
             settings.event_names = BTreeMap::new();
+        }
+        let mut given: BTreeMap<&str, &str> = BTreeMap::new();
+        for (name, event_type) in &self.event_names {
+            match given.insert(name, event_type) {
+                Some(other) if other != event_type => {
+                    bail!("{}", two_types(name, other, event_type));
+                }
+                _ => {}
+            }
         }
         settings
             .event_names
@@ -101,8 +114,15 @@ impl NameFlags {
         if self.any_surface {
             settings.surfaces = None;
         } else if !self.surfaces.is_empty() {
-            settings.surfaces = Some(self.surfaces.clone());
+            let mut surfaces: Vec<String> = Vec::new();
+            for surface in &self.surfaces {
+                if !surfaces.contains(surface) {
+                    surfaces.push(surface.clone());
+                }
+            }
+            settings.surfaces = Some(surfaces);
         }
+        Ok(())
     }
 }
 

@@ -170,7 +170,7 @@ async fn set(set: &Set) -> Result<()> {
                     .context("the settings are not as docs/decisions/0014-callers.md shows them")?;
             }
             set.limits.apply(&mut settings.limits);
-            set.names.apply(settings);
+            set.names.apply(settings)?;
             set.origins.apply(&mut settings.origins)
         })
         .await?;

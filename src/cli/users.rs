@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 use tokio_postgres::Client;
 
-use crate::accounts::erasure::begin::{Subject, begin, note, tenant_named};
+use crate::accounts::erasure::begin::{Subject, begin, note, tenant_named, until};
 use crate::accounts::erasure::export::export;
 use crate::accounts::erasure::quarantined;
 use crate::accounts::erasure::rows::{Erasing, detached, erase, find};
@@ -17,7 +17,6 @@ use crate::config::user::{Named, User};
 use crate::event::identity::{Pseudonymizer, parse_pseudonym};
 use crate::event::table::Table;
 use crate::event::time::Micros;
-use crate::postgres::checks::clock::server_time;
 use crate::postgres::session::Session;
 
 use super::terminal::{Output, open_as, print};
@@ -39,7 +38,7 @@ pub enum UsersCommand {
 pub struct Erase {
     #[command(flatten)]
     user: User,
-    /// Only events from before this time, in RFC 3339 [default: now]
+    /// Only events from before this time, in RFC 3339; it has to have passed [default: now]
     #[arg(long, value_name = "TIME", value_parser = instant)]
     before: Option<Micros>,
     /// Keep the rows, without user, session and the hashes of ids
@@ -120,10 +119,7 @@ async fn subject(client: &Client, user: &User, before: Micros) -> Result<Subject
 async fn erase_user(settings: Erase) -> Result<()> {
     let mut session = session(&settings.database, &settings.actor).await?;
     let client = &mut session.client;
-    let before = match settings.before {
-        Some(before) => before,
-        None => server_time(client).await?,
-    };
+    let before = until(client, settings.before).await?;
     let subject = subject(client, &settings.user, before).await?;
     let erasing = match settings.keep_rows {
         true => Erasing::Ties,

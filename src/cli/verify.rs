@@ -149,25 +149,28 @@ pub(crate) async fn run(verify: Verify) -> Result<()> {
          What is in it is stored by a start on it, which fences the other one off, or, if both \
          are to be used, by a start after `recsys-ingest spool fork`"
     );
-    match &verify.accept {
-        Some(reason) if differences > unreadable => {
+    let Some(reason) = &verify.accept else {
+        anyhow::ensure!(
+            differences == 0,
+            "{differences} of the accounts differ; see above. Where a difference is known and \
+             meant, --accept REASON books it"
+        );
+        return Ok(());
+    };
+    match differences - unreadable {
+        0 => print("nothing was booked: none of the accounts differs")?,
+        booked => {
             let lost = looked.lost();
             verify::accept(&mut session.client, &tables, &lost, reason)
                 .await
                 .context("nothing was booked")?;
-            let booked = differences - unreadable;
             print(&format!("{booked} differences are booked: {reason}"))?;
-            anyhow::ensure!(
-                unreadable == 0,
-                "{unreadable} files of the spool cannot be read, see above; move them away once nothing of them is to be saved"
-            );
         }
-        _ => anyhow::ensure!(
-            differences == 0,
-            "{differences} of the accounts differ; see above. Where a difference is known and \
-             meant, --accept REASON books it"
-        ),
     }
+    anyhow::ensure!(
+        unreadable == 0,
+        "{unreadable} files of the spool cannot be read, see above; move them away once nothing of them is to be saved"
+    );
     Ok(())
 }
 

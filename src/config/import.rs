@@ -27,6 +27,10 @@ pub struct Import {
     #[arg(long, value_name = "FILE", value_parser = parse::path())]
     pub rejects: Option<PathBuf>,
 
+    /// Time of the events that have none, in RFC 3339; without it, their lines are rejected. With another time they are other events, so name the same one if the files are imported from their beginning again
+    #[arg(long, value_name = "TIME", value_parser = instant)]
+    pub occurred_at: Option<jiff::Timestamp>,
+
     /// Take events of any age. The service then runs inside this process, with the settings of serve from the environment (DATABASE_URL, API_KEY_HASH_SECRET, EXPOSURE_HASH_SALT) and a spool in --state-dir; --url has no effect
     #[arg(long)]
     pub beyond_horizon: bool,
@@ -34,6 +38,11 @@ pub struct Import {
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+fn instant(text: &str) -> Result<jiff::Timestamp, String> {
+    let at = text.trim().parse();
+    at.map_err(|_| "it has to be a time like 2026-05-24T10:00:00Z".to_owned())
 }
 
 /// Settings of `ship`.

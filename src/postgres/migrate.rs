@@ -10,6 +10,8 @@
 //! created keep theirs.
 
 mod lock;
+pub mod objects;
+pub mod remake;
 
 use std::fmt;
 use std::hash::{Hash as _, Hasher as _};

@@ -12,6 +12,7 @@ use crate::backoff::Failing;
 use crate::postgres::checks;
 use crate::postgres::connect::Target;
 use crate::postgres::migrate;
+use crate::postgres::migrate::remake::{Remade, remake};
 use crate::postgres::migrate::{History, Report};
 use crate::postgres::session::Session;
 
@@ -61,7 +62,10 @@ async fn prepare_once(target: &Target, migrates: bool, checks: &Board) -> Result
     let history = migrate::look(&session.client).await?;
     let (finding, is_usable) = match &history {
         History::Current => (None, true),
-        History::Unreadable => (Some(checks::history::unreadable()), true),
+        History::Unreadable => (
+            Some(checks::history::unreadable(&session.client).await?),
+            true,
+        ),
         History::Foreign if !migrates => (Some(checks::history::foreign()), true),
         History::Behind(names) if !migrates => (Some(checks::history::behind(names)), false),
         History::Behind(_) | History::Foreign => match run_migrations(&mut session).await {
@@ -79,14 +83,17 @@ async fn prepare_once(target: &Target, migrates: bool, checks: &Board) -> Result
     }
 }
 
-/// Brings the schema up to date.
+/// Brings the schema up to date, and makes again what was dropped of it. Returns the migrations that
+/// ran, and what was made or is still gone.
 ///
 /// # Errors
 ///
 /// When Postgres cannot be reached, or refuses a migration.
-pub async fn migrate_once(target: &Target) -> Result<Report> {
+pub async fn migrate_once(target: &Target) -> Result<(Report, Remade)> {
     let mut session = Session::open(target, None).await?;
-    run_migrations(&mut session).await
+    let report = run_migrations(&mut session).await?;
+    let remade = remake(&mut session.client).await?;
+    Ok((report, remade))
 }
 
 async fn run_migrations(session: &mut Session) -> Result<Report> {

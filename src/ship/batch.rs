@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::line::{Endpoint, Head, Look, Place};
 use super::positions::{FileInfo, Stamp};
-use super::rejects::Reason;
+use super::rejects::{Reason, without_time};
 
 /// Bytes after which a batch ends: the service decodes such bodies beside others, and what is sent
 /// again after a crash is little.
@@ -100,10 +100,12 @@ pub(crate) struct BatchBuilder {
     from: u64,
     parts: [Building; Endpoint::ALL.len()],
     refused: Vec<Refused>,
+    refused_bytes: usize,
     lines: u64,
     /// The list that the last line is of, and where its first line stands.
     list: Option<(u64, Mark)>,
-    has_stamped: bool,
+    /// The time that was given to events without one, if it was not given before.
+    stamped_us: Option<i64>,
 }
 
 #[derive(Debug, Default)]
@@ -128,9 +130,10 @@ impl BatchBuilder {
             from,
             parts: Default::default(),
             refused: Vec::new(),
+            refused_bytes: 0,
             lines: 0,
             list: None,
-            has_stamped: false,
+            stamped_us: None,
         }
     }
 
@@ -140,8 +143,7 @@ impl BatchBuilder {
     }
 
     fn bytes(&self) -> usize {
-        let refused: usize = self.refused.iter().map(|refused| refused.line.len()).sum();
-        self.parts.iter().map(|part| part.text.len()).sum::<usize>() + refused
+        self.parts.iter().map(|part| part.text.len()).sum::<usize>() + self.refused_bytes
     }
 
     /// Whether another line belongs into the next batch.
@@ -155,15 +157,28 @@ impl BatchBuilder {
         is_beyond(1) && !goes_on || is_beyond(MULTIPLE_OF_LISTS)
     }
 
-    /// Adds a line. Blank ones count and are not sent.
+    /// Adds a line. Blank ones count and are not sent, and one without a time is refused if there is
+    /// none to give.
     pub(crate) fn add(
         &mut self,
         look: &Look,
         line: &[u8],
         head: &Head,
         offset: u64,
-        times: &mut Times<'_>,
+        times: &Times<'_>,
     ) {
+        let time_us = match look.needs_time() {
+            true => times.at(offset, &mut self.stamped_us),
+            false => Some(0),
+        };
+        let Some(time_us) = time_us else {
+            return self.refuse(Refused {
+                offset,
+                line: line.to_vec(),
+                cut_from: None,
+                reason: without_time(look.time_name()),
+            });
+        };
         let part = &mut self.parts[look.endpoint as usize];
         let mark = Mark {
             offset,
@@ -180,10 +195,6 @@ impl BatchBuilder {
         if line.iter().all(u8::is_ascii_whitespace) {
             return;
         }
-        let time_us = match look.needs_time() {
-            true => times.at(offset, &mut self.has_stamped),
-            false => 0,
-        };
         let place = Place {
             head,
             offset,
@@ -206,6 +217,7 @@ impl BatchBuilder {
     pub(crate) fn refuse(&mut self, refused: Refused) {
         self.lines += 1;
         self.list = None;
+        self.refused_bytes += refused.line.len();
         self.refused.push(refused);
     }
 
@@ -220,14 +232,7 @@ impl BatchBuilder {
     }
 
     /// The batch, which ends at `to`.
-    pub(crate) fn finish(
-        self,
-        file: Arc<FileInfo>,
-        to: u64,
-        tail: Head,
-        disk_bytes: u64,
-        time_us: i64,
-    ) -> Batch {
+    pub(crate) fn finish(self, file: Arc<FileInfo>, to: u64, tail: Head, disk_bytes: u64) -> Batch {
         let parts = Endpoint::ALL.into_iter().zip(self.parts);
         let parts = parts.filter(|(_, part)| !part.lines.is_empty());
         Batch {
@@ -243,7 +248,7 @@ impl BatchBuilder {
                 .collect(),
             refused: self.refused,
             lines: self.lines,
-            stamp: self.has_stamped.then_some(Stamp {
+            stamp: self.stamped_us.map(|time_us| Stamp {
                 from: self.from,
                 to,
                 time_us,
@@ -259,22 +264,19 @@ impl BatchBuilder {
 pub(crate) struct Times<'s> {
     /// Those that were given before a crash.
     pub(crate) given: &'s [Stamp],
-    /// That of the others.
-    pub(crate) time_us: i64,
+    /// That of the others; `None`: they get none.
+    pub(crate) time_us: Option<i64>,
 }
 
 impl Times<'_> {
-    fn at(&self, offset: u64, is_new: &mut bool) -> i64 {
-        let given = self.given.iter();
-        match given
-            .clone()
-            .find(|stamp| (stamp.from..stamp.to).contains(&offset))
-        {
-            Some(stamp) => stamp.time_us,
-            None => {
-                *is_new = true;
-                self.time_us
-            }
+    fn at(&self, offset: u64, stamped_us: &mut Option<i64>) -> Option<i64> {
+        let mut given = self.given.iter();
+        let given = given.find(|stamp| (stamp.from..stamp.to).contains(&offset));
+        if let Some(stamp) = given {
+            return Some(stamp.time_us);
         }
+        let time_us = self.time_us?;
+        *stamped_us = Some(time_us);
+        Some(time_us)
     }
 }

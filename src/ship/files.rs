@@ -49,10 +49,6 @@ impl Found {
             modified_ns: i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec()),
         }
     }
-
-    pub(crate) fn modified_us(&self) -> i64 {
-        i64::try_from(self.modified_ns / 1000).unwrap_or(0)
-    }
 }
 
 /// Whether a file of this name holds lines of JSON: `*.jsonl`, and what rotation makes of it

@@ -197,7 +197,7 @@ impl Followed {
             ),
         });
         let info = Arc::new(self.info());
-        Some(builder.finish(info, self.size, Head::default(), 0, 0))
+        Some(builder.finish(info, self.size, Head::default(), 0))
     }
 
     /// Reads the next batch of a file, if there is one.
@@ -230,9 +230,9 @@ impl Followed {
         let mut reader = LineReader::new(input, offset, Vec::new(), line_bytes_max);
         let mut builder = BatchBuilder::new(offset);
         let head = self.position.head;
-        let mut times = Times {
+        let times = Times {
             given: &self.position.stamps,
-            time_us: now_us,
+            time_us: Some(now_us),
         };
         let (mut to, at_end) = loop {
             let offset = reader.offset();
@@ -242,7 +242,7 @@ impl Followed {
                     if builder.is_full(Some(&look)) {
                         break (offset, false);
                     }
-                    builder.add(&look, reader.line(), &head, offset, &mut times);
+                    builder.add(&look, reader.line(), &head, offset, &times);
                 }
                 Piece::TooLong(bytes) => {
                     if builder.is_full(None) {
@@ -268,7 +268,7 @@ impl Followed {
             return Ok(Next::Nothing);
         }
         let tail = head_of(&files::tail_at(handle, to)?);
-        let batch = builder.finish(Arc::new(self.info()), to, tail, 0, times.time_us);
+        let batch = builder.finish(Arc::new(self.info()), to, tail, 0);
         self.position.offset = to;
         self.position.tail = tail;
         self.position.stamps.retain(|stamp| stamp.to > to);

@@ -69,9 +69,10 @@ pub(crate) fn find(arguments: &[PathBuf], own: &Own) -> Result<Vec<Found>> {
 }
 
 /// Where lines go, as positions name it: by a hash, as the key is in it. `to` is the service or the
-/// database.
-pub(crate) fn target(to: &str, key: &str, tenant: Option<&str>) -> String {
-    let parts = [to, key, tenant.unwrap_or_default()];
+/// database. Lines that were rejected as they have no time are not done where they are given one.
+pub(crate) fn target(to: &str, key: &str, tenant: Option<&str>, gives_time: bool) -> String {
+    let mut parts = vec![to, key, tenant.unwrap_or_default()];
+    parts.extend(gives_time.then_some("with a time"));
     hex::encode(Sha256::digest(parts.join("\0")))
 }
 
@@ -83,6 +84,8 @@ pub(crate) struct Importer {
     pub(crate) known: Vec<(u64, Position)>,
     /// Where the lines go: what went elsewhere, by another key for one, is not there.
     pub(crate) target: String,
+    /// The time of events that have none; `None`: they are rejected.
+    pub(crate) time_us: Option<i64>,
     pub(crate) next_key: u64,
     pub(crate) line_bytes_max: usize,
     pub(crate) to: flume::Sender<Handed>,
@@ -151,7 +154,7 @@ impl Importer {
         let from = offset.min(get(&count));
         add(&self.status.skipped_bytes, from);
         set(&self.status.done_bytes, before + from);
-        let line_bytes_max = self.line_bytes_max;
+        let (line_bytes_max, time_us) = (self.line_bytes_max, self.time_us);
         let stamps = position.map(|position| position.stamps).unwrap_or_default();
         let file = Reading {
             importer: self,
@@ -159,8 +162,7 @@ impl Importer {
             reader: LineReader::new(text, offset, tail, line_bytes_max),
             times: Times {
                 given: &stamps,
-                // When the file was last written is the nearest time that stays the same.
-                time_us: found.modified_us(),
+                time_us,
             },
             disk: (before, found.size, count),
             builder: BatchBuilder::new(offset),
@@ -257,7 +259,7 @@ impl Reading<'_> {
             self.reader.line(),
             &self.info.head,
             offset,
-            &mut self.times,
+            &self.times,
         );
     }
 
@@ -287,7 +289,6 @@ impl Reading<'_> {
             to,
             head_of(tail),
             before + get(count).min(*size),
-            self.times.time_us,
         );
         add(&self.importer.status.in_flight_bytes, batch.bytes);
         let handed = Handed::Batch(Box::new(batch));

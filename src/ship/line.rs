@@ -2,8 +2,8 @@
 //!
 //! The service is the judge of every line; this only looks at the names of its fields, as the
 //! service does to recognise a format. A native event is the same event again only with an
-//! `event_id` and an `occurred_at`, so one that lacks them gets them here, from its place in the
-//! file. Lines of the suite's formats are sent as they are: the service names those events by
+//! `event_id` and an `occurred_at`, so one that lacks them gets them here: the id from its place in
+//! the file, the time from the caller, as a file has none that a copy keeps. Lines of the suite's formats are sent as they are: the service names those events by
 //! what they hold.
 
 use std::borrow::Cow;
@@ -67,7 +67,11 @@ struct Missing {
     open: usize,
     has_members: bool,
     event_id: Gap,
-    occurred_at: Gap,
+    time: Gap,
+    /// The field of the time.
+    time_name: &'static str,
+    /// The time that the event's own id tells, in microseconds since 1970.
+    id_time_us: Option<i64>,
 }
 
 /// Where a field has to be put.
@@ -109,9 +113,10 @@ impl Look {
         } else {
             Endpoint::Exposures
         };
+        let is_assignment = look.endpoint == Endpoint::Assignments;
         let is_of_the_suite = !is_native
             && match look.endpoint {
-                Endpoint::Assignments => true,
+                Endpoint::Assignments => has(Name::Ts),
                 Endpoint::Interactions => has(Name::Ts),
                 Endpoint::Exposures => {
                     has(Name::Ts) || has(Name::Timestamp) && has(Name::SchemaVersion)
@@ -134,19 +139,31 @@ impl Look {
         look.missing = Missing {
             open: memchr::memchr(b'{', line).unwrap_or(0),
             has_members: fields.count > 0,
-            event_id: gap(Name::EventId),
-            // A UUIDv7 tells the time.
-            occurred_at: match fields.get(Name::EventId).is_some_and(is_uuid_v7) {
+            // An assignment is named by what it says.
+            event_id: match is_assignment {
                 true => Gap::None,
+                false => gap(Name::EventId),
+            },
+            time: match is_assignment {
+                true => gap(Name::Ts),
                 false => gap(Name::OccurredAt),
             },
+            time_name: if is_assignment { "ts" } else { "occurred_at" },
+            // Said in the line: where it is outside the service's horizon, the service would take the
+            // time of arrival instead, which is another one each time.
+            id_time_us: fields.get(Name::EventId).and_then(time_of_uuid_v7),
         };
         look
     }
 
-    /// Whether the event has no time.
+    /// Whether the event has no time, and no id that tells one.
     pub(crate) fn needs_time(&self) -> bool {
-        self.missing.occurred_at.is_open()
+        self.missing.time.is_open() && self.missing.id_time_us.is_none()
+    }
+
+    /// The field that has the event's time.
+    pub(crate) fn time_name(&self) -> &'static str {
+        self.missing.time_name
     }
 
     /// The line with what its event lacks; `None` if it lacks nothing.
@@ -155,19 +172,20 @@ impl Look {
             open,
             has_members,
             event_id,
-            occurred_at,
+            time,
+            time_name,
+            id_time_us,
         } = &self.missing;
         let id = event_id.is_open().then(|| place.id(line).to_string());
-        let at = occurred_at.is_open().then(|| place.time());
+        let at = time
+            .is_open()
+            .then(|| shown(id_time_us.unwrap_or(place.time_us)));
         if id.is_none() && at.is_none() {
             return None;
         }
         let mut replaced: Vec<(&Range<usize>, &str)> = Vec::new();
         let mut added = String::new();
-        for (name, gap, value) in [
-            ("event_id", event_id, &id),
-            ("occurred_at", occurred_at, &at),
-        ] {
+        for (name, gap, value) in [("event_id", event_id, &id), (*time_name, time, &at)] {
             match (gap, value) {
                 (Gap::Absent, Some(value)) => {
                     added.push_str(&format!("\"{name}\":\"{value}\","));
@@ -196,7 +214,7 @@ impl Look {
     }
 }
 
-/// Where a line stands, and when it was there.
+/// Where a line stands, and the time of its event if it has none.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place<'p> {
     pub(crate) head: &'p Head,
@@ -215,12 +233,13 @@ impl Place<'_> {
         name.extend_from_slice(line);
         Uuid::new_v5(&LINES, &name)
     }
+}
 
-    fn time(&self) -> String {
-        jiff::Timestamp::from_microsecond(self.time_us)
-            .unwrap_or(jiff::Timestamp::UNIX_EPOCH)
-            .to_string()
-    }
+/// A time as text; microseconds since 1970.
+fn shown(time_us: i64) -> String {
+    jiff::Timestamp::from_microsecond(time_us)
+        .unwrap_or(jiff::Timestamp::UNIX_EPOCH)
+        .to_string()
 }
 
 fn is_empty(raw: &str) -> bool {
@@ -228,155 +247,18 @@ fn is_empty(raw: &str) -> bool {
         || serde_json::from_str::<Cow<'_, str>>(raw).is_ok_and(|text| text.trim().is_empty())
 }
 
-fn is_uuid_v7(raw: &str) -> bool {
-    let id = raw.trim_matches('"').parse::<Uuid>();
-    id.is_ok_and(|id| id.get_version_num() == 7 && id.get_variant() == Variant::RFC4122)
+/// The time that a UUIDv7 tells, as the service reads it, in microseconds since 1970.
+fn time_of_uuid_v7(raw: &str) -> Option<i64> {
+    let id = raw.trim_matches('"').parse::<Uuid>().ok()?;
+    if id.get_version_num() != 7 || id.get_variant() != Variant::RFC4122 {
+        return None;
+    }
+    let (seconds, nanos) = id.get_timestamp()?.to_unix();
+    let time_us = i64::try_from(seconds).ok()?.checked_mul(1_000_000)?;
+    let time_us = time_us.checked_add(i64::from(nanos / 1000))?;
+    let is_time = jiff::Timestamp::from_microsecond(time_us).is_ok();
+    is_time.then_some(time_us)
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    const TIME: &str = "2026-05-24T10:00:00.123Z";
-
-    fn completed(line: &str) -> Option<Value> {
-        let head = head_of(b"first");
-        let time: jiff::Timestamp = TIME.parse().unwrap();
-        let place = Place {
-            head: &head,
-            offset: 7,
-            time_us: time.as_microsecond(),
-        };
-        let look = Look::at(line.as_bytes());
-        let whole = look.completed(line.as_bytes(), &place)?;
-        let text = String::from_utf8(whole).unwrap();
-        Some(serde_json::from_str(text.trim_start_matches('\u{feff}')).unwrap())
-    }
-
-    #[test]
-    fn a_line_goes_where_the_service_takes_its_format() {
-        for (line, endpoint, is_list) in [
-            (
-                r#"{"event_type":"click","item_id":"a"}"#,
-                Endpoint::Interactions,
-                false,
-            ),
-            (
-                r#"{"event_type":"click","item_id":"a","ts":"x","request_id":"r"}"#,
-                Endpoint::Interactions,
-                false,
-            ),
-            (
-                r#"{"request_id":"r","surface":"home","items":[]}"#,
-                Endpoint::Exposures,
-                false,
-            ),
-            (
-                r#"{"schema_version":"v1","timestamp":"x","request_id":"r"}"#,
-                Endpoint::Exposures,
-                false,
-            ),
-            (
-                r#"{"ts":"x","request_id":"r","user_id":"u","items":[]}"#,
-                Endpoint::Exposures,
-                false,
-            ),
-            (
-                r#"{"v":1,"ts":"x","tenant":"t","session_id":"s","item_id":"a"}"#,
-                Endpoint::Exposures,
-                true,
-            ),
-            (
-                r#"{"experiment_id":"e","variant":"a","request_id":"r","user_id":"u","ts":"x"}"#,
-                Endpoint::Assignments,
-                false,
-            ),
-            ("[1]", Endpoint::Exposures, false),
-            ("no json", Endpoint::Exposures, false),
-        ] {
-            let look = Look::at(line.as_bytes());
-            assert_eq!(
-                (look.endpoint, look.list.is_some()),
-                (endpoint, is_list),
-                "{line}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_native_event_gets_what_names_it_and_others_nothing() {
-        let v7 = "0190163d-8694-739b-aea5-966c26f8ad91";
-        for (line, has) in [
-            (r#"{}"#.to_owned(), ["made", "made"]),
-            (
-                r#" { "event_type" : "click" }"#.to_owned(),
-                ["made", "made"],
-            ),
-            (
-                "\u{feff}{\"event_type\":\"click\"}".to_owned(),
-                ["made", "made"],
-            ),
-            (
-                r#"{"event_type":"click","event_id":null}"#.to_owned(),
-                ["made", "made"],
-            ),
-            (
-                r#"{"event_id":"  ","a":1,"occurred_at":null}"#.to_owned(),
-                ["made", "made"],
-            ),
-            (
-                r#"{"occurred_at":null,"event_id":"x"}"#.to_owned(),
-                ["x", "made"],
-            ),
-            (r#"{"event_id":"x","items":[]}"#.to_owned(), ["x", "made"]),
-            (
-                r#"{"occurred_at":"2026-01-01T00:00:00Z"}"#.to_owned(),
-                ["made", "2026-01-01T00:00:00Z"],
-            ),
-        ] {
-            let whole = completed(&line).unwrap_or_else(|| panic!("{line} stays"));
-            let id = whole["event_id"].as_str().unwrap();
-            assert!(
-                has[0] == id || has[0] == "made" && id.parse::<Uuid>().is_ok(),
-                "{whole}"
-            );
-            let at = whole["occurred_at"].as_str().unwrap();
-            assert_eq!(at, if has[1] == "made" { TIME } else { has[1] }, "{whole}");
-        }
-        for line in [
-            format!(r#"{{"event_id":"{v7}"}}"#),
-            r#"{"event_id":"x","occurred_at":"y"}"#.to_owned(),
-            r#"{"event_type":"click","ts":"x"}"#.to_owned(),
-            r#"{"ts":"x","items":[]}"#.to_owned(),
-            r#"{"schema_version":"v1","timestamp":"x"}"#.to_owned(),
-            r#"{"v":1,"ts":"x","item_id":"a"}"#.to_owned(),
-            "[]".to_owned(),
-            "{".to_owned(),
-        ] {
-            assert_eq!(completed(&line), None, "{line}");
-        }
-    }
-
-    #[test]
-    fn an_id_is_that_of_a_line_at_its_place() {
-        let id = |first: &[u8], offset, line: &[u8]| {
-            let head = head_of(first);
-            Place {
-                head: &head,
-                offset,
-                time_us: 0,
-            }
-            .id(line)
-        };
-        let one = id(b"a", 1, b"x");
-        assert_eq!(one, id(b"a", 1, b"x"));
-        for other in [id(b"b", 1, b"x"), id(b"a", 2, b"x"), id(b"a", 1, b"y")] {
-            assert_ne!(one, other);
-        }
-        // Stored rows hang on it.
-        assert_eq!(one.get_version_num(), 5);
-        assert_eq!(json!(id(b"a", 1, b"x").to_string()), json!(one.to_string()));
-    }
-}
+mod tests;

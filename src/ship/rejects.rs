@@ -42,6 +42,20 @@ pub(crate) fn too_long(bytes: u64, most: usize) -> Reason {
     )
 }
 
+/// The reason of a line whose event has no time, where none is given to it. A file has no time that stays
+/// the same when it is copied, and with another time an event is another one.
+/// `field` is the one that has it.
+pub(crate) fn without_time(field: &str) -> Reason {
+    Reason {
+        code: "missing_field".to_owned(),
+        field: Some(field.to_owned()),
+        message:
+            "is required here, as a file tells no time that stays the same when it is copied; \
+                  --occurred-at TIME gives one to all events without"
+                .to_owned(),
+    }
+}
+
 #[derive(Serialize)]
 struct DeadLetter<'l> {
     file: String,

@@ -4,10 +4,12 @@
 //! nothing of how they are stored or enforced.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt;
 use std::num::NonZeroU32;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// What a holder may send. An absent rate is limited by the next wider settings only.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,11 +60,55 @@ pub struct TenantSettings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origins: Option<Origins>,
     /// From the names that other collectors' clients send to event types.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        default,
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "one_type_each"
+    )]
     pub event_names: BTreeMap<String, String>,
     /// The surfaces that events may name; absent: any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub surfaces: Option<Vec<String>>,
+}
+
+/// Reads a map of event names in which no name has two types: the library keeps the last of them.
+fn one_type_each<'de, D>(from: D) -> Result<BTreeMap<String, String>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    struct Names;
+
+    impl<'de> Visitor<'de> for Names {
+        type Value = BTreeMap<String, String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object of event names with a type each")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut names = BTreeMap::new();
+            while let Some((name, event_type)) = map.next_entry::<String, String>()? {
+                match names.entry(name) {
+                    Entry::Vacant(place) => {
+                        place.insert(event_type);
+                    }
+                    Entry::Occupied(known) if *known.get() == event_type => {}
+                    Entry::Occupied(known) => {
+                        let two = two_types(known.key(), known.get(), &event_type);
+                        return Err(A::Error::custom(two));
+                    }
+                }
+            }
+            Ok(names)
+        }
+    }
+
+    from.deserialize_map(Names)
+}
+
+/// Says that an event name was given two types.
+pub(crate) fn two_types(name: &str, one: &str, other: &str) -> String {
+    format!("'{name}' is mapped to '{one}' and to '{other}'; an event name has one type")
 }
 
 /// A list of origins of web pages, as the `Origin` header names them.

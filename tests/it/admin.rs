@@ -66,6 +66,15 @@ async fn every_change_is_made_with_its_row_in_the_audit_log() {
         false
     );
     assert_eq!(run(&["tenants", "show", "shop"])["settings"], settings);
+    // What is said twice alike is said once.
+    assert_eq!(
+        run(&[
+            "tenants", "set", "shop", "--event-name", "Product Viewed=view", "--event-name",
+            "Product Viewed=view", "--surface", "home", "--surface", "product", "--surface",
+            "home",
+        ])["changed"],
+        false
+    );
     let cleared = run(&[
         "tenants", "set", "shop", "--no-limits", "--default-origins", "--no-event-names",
         "--any-surface",
@@ -169,6 +178,8 @@ async fn what_makes_no_sense_is_refused_and_leaves_nothing() {
     };
     let blank_name = &*file("blank.json", r#"{"event_names": {" ": "view"}}"#);
     let array = &*file("array.json", "[]");
+    let two_types = r#"{"event_names": {"A": "click", "B": "view", "A": "view"}}"#;
+    let two_types = &*file("two.json", two_types);
     for (arguments, words) in [
         (&["tenants", "create", "shop"][..], "exists already"),
         (&["tenants", "create", "a/b"], "slash"),
@@ -198,6 +209,28 @@ async fn what_makes_no_sense_is_refused_and_leaves_nothing() {
         (
             &["tenants", "set", "shop", "--settings", array],
             "not a JSON object",
+        ),
+        (
+            &["tenants", "set", "shop", "--settings", two_types],
+            "'A' is mapped to 'click' and to 'view'",
+        ),
+        (
+            &[
+                "tenants", "set", "shop", "--event-name", "A=click", "--event-name", " A =view",
+            ],
+            "'A' is mapped to 'click' and to 'view'",
+        ),
+        (
+            &[
+                "tenants", "set", "shop", "--origin", "https://a.example", "--no-origins",
+            ],
+            "cannot be used with",
+        ),
+        (
+            &[
+                "keys", "grant", ingest, "--role", "viewer", "--without-role", "viewer",
+            ],
+            "--role viewer and --without-role viewer",
         ),
         (
             &["tenants", "set", "shop", "--events-burst", "5"],

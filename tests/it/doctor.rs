@@ -73,7 +73,7 @@ async fn prepared(database: Database) -> Database {
 /// A case: what is done to a database, the finding that it causes, and words that are in it.
 type Case = (&'static str, &'static str, &'static [&'static str]);
 
-const CASES: [Case; 14] = [
+const CASES: [Case; 17] = [
     (
         "ALTER TABLE interaction_events ADD CONSTRAINT theirs FOREIGN KEY (tenant_id) REFERENCES tenants (id)",
         "foreign_key",
@@ -155,10 +155,26 @@ const CASES: [Case; 14] = [
         "schema_behind",
         &["V15", "recsys-ingest migrate"],
     ),
+    (
+        "INSERT INTO ingest_erased_subjects (tenant_id, user_key, before)
+         SELECT id, '\\x00', '2099-01-01' FROM tenants",
+        "erasure_ahead",
+        &["3 users", "2099-01-01", "erasures + 1"],
+    ),
+    (
+        "DROP VIEW recsys_exposures CASCADE",
+        "object_missing",
+        &["view recsys_exposures", "recsys-ingest migrate"],
+    ),
+    (
+        "DROP TABLE ingest_log_readers",
+        "table_missing",
+        &["ingest_log_readers", "backup", "CREATE TABLE ingest_log_readers"],
+    ),
 ];
 
 /// Cases that are mended by a command or described in words.
-const WITHOUT_SQL: [&str; 2] = ["default_partition", "schema_behind"];
+const WITHOUT_SQL: [&str; 3] = ["default_partition", "object_missing", "schema_behind"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_found_is_gone_once_the_sql_that_is_shown_has_run() {
@@ -362,13 +378,24 @@ async fn a_database_without_a_schema_gets_one_finding_and_every_command_the_same
     for arguments in [
         &["tenants", "list"][..],
         &["tenants", "create", "shop"],
+        &["tenants", "show", "shop"],
+        &["tenants", "suspend", "shop"],
+        &["tenants", "set", "shop", "--any-surface"],
         &["keys", "list"],
         &[
             "keys", "create", "shop", "--role", "ingest", "--api-key-hash-secret", "x",
         ],
         &["keys", "revoke", "rik_"],
+        &["keys", "grant", "rik_", "--role", "viewer"],
+        &["users", "erase", "--tenant", "shop", "--user-key", USER_KEY],
+        &[
+            "users", "export", "--tenant", "shop", "--user-key", USER_KEY,
+        ],
         &["partitions", "list"],
+        &["partitions", "ensure"],
         &["partitions", "seal"],
+        &["partitions", "retain", "--retain-exposures", "3650d"],
+        &["partitions", "retain", "--retain-quarantine", "365d"],
         &["quarantine", "list"],
         &["quarantine", "show", "1"],
         &["quarantine", "retry", "--all"],
@@ -389,6 +416,42 @@ async fn a_database_without_a_schema_gets_one_finding_and_every_command_the_same
             "{arguments:?}: {said}"
         );
     }
+}
+
+const USER_KEY: &str = "00000000000000000000000000000000000000000000000000000000000000ff";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_could_not_look_for_want_of_a_schema_says_what_makes_it() {
+    // The spool is of a service that wrote into another database.
+    let other = Database::with_tenants().await;
+    let settings = Settings::new(&other);
+    let (mut service, client) = Process::serve(&settings);
+    let reply = client.post("/v1/interactions", &click("a")).await;
+    assert_eq!(reply.status, 200, "{}", reply.text);
+    assert!(service.stop().success());
+    let spool = settings.spool.path().display().to_string();
+    let database = Database::empty().await;
+    for arguments in [
+        &["verify", "--spool-dir", &spool][..],
+        &["verify", "--skip-spool"],
+    ] {
+        let (code, out, err) = cli(&database, arguments);
+        assert_eq!(code, 2, "{arguments:?}: {out}{err}");
+        for words in ["could not look", "run `recsys-ingest migrate`"] {
+            assert!(err.contains(words), "{arguments:?}: {err}");
+        }
+    }
+    let (_, out, _) = cli(&database, &["doctor", "--spool-dir", &spool]);
+    let why = out
+        .lines()
+        .find(|line| line.starts_with("not looked at: the spool"));
+    let why = why.unwrap_or_else(|| panic!("{out}"));
+    assert!(why.contains("run `recsys-ingest migrate`"), "{why}");
+    let (code, _, err) = cli(&database, &["spool", "replay", &spool]);
+    assert!(
+        code == 1 && err.contains("run `recsys-ingest migrate`"),
+        "{err}"
+    );
 }
 
 #[tokio::test]

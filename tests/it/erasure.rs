@@ -1,6 +1,7 @@
 //! Promise: once a user is erased, nothing of theirs from before is stored, wherever it comes from,
 //! and all that is stored of a user can be handed over.
 
+mod ahead;
 mod load;
 mod spools;
 mod steps;

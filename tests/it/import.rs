@@ -15,6 +15,9 @@ use crate::harness::{
     BODY_EVENTS, Database, Mix, PEPPER, Plan, Process, Rig, SALT, SOON, Service, Template, key, one,
 };
 
+/// The time that imports give to events without one.
+const TIME: &str = "2026-03-10T09:00:00Z";
+
 /// The command line of an import into a service.
 fn arguments(url: &str, state: &Path, files: &[&Path]) -> Vec<OsString> {
     let mut all: Vec<OsString> = ["import", "--json", "--url", url, "--api-key"]
@@ -23,6 +26,7 @@ fn arguments(url: &str, state: &Path, files: &[&Path]) -> Vec<OsString> {
     all.push(key("demo", Role::Ingest).into());
     all.push("--state-dir".into());
     all.push(state.into());
+    all.extend(["--occurred-at", TIME].map(OsString::from));
     all.extend(files.iter().map(|file| file.as_os_str().to_owned()));
     all
 }
@@ -170,14 +174,8 @@ async fn files_of_every_kind_are_stored_once_and_what_is_wrong_is_told() {
     assert_eq!(numbers(&report), [1, 0, 1], "{report}");
     // Without positions, and from another place in another compression, it is the same.
     let (copies, fresh) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let modified = std::fs::metadata(at("below/clicks.jsonl"))
-        .unwrap()
-        .modified()
-        .unwrap();
     let copy = copies.path().join("copy.gz");
     std::fs::write(&copy, gzip(&plain)).unwrap();
-    let file = std::fs::File::options().write(true).open(&copy).unwrap();
-    file.set_modified(modified).unwrap();
     let (code, report, _) = import(&service, fresh.path(), &[dir.path(), &copy]);
     assert_eq!((code, report["lines"].as_u64()), (0, Some(22)), "{report}");
     stored(&service.database, expected).await;
@@ -192,6 +190,63 @@ async fn files_of_every_kind_are_stored_once_and_what_is_wrong_is_told() {
     let (_, report, _) = import(&service, state.path(), &[&at("torn.jsonl")]);
     assert_eq!(numbers(&report), [2, 2, 0], "{report}");
     stored(&service.database, [4, 6]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lines_without_a_time_are_told_or_stored_once_however_their_file_is_copied_and_touched() {
+    let service = Service::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let states = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let [state, fresh, lost] = states.each_ref().map(|state| state.path());
+    let (file, copy) = (dir.path().join("a.jsonl"), dir.path().join("b.jsonl"));
+    let line = |item: &str| format!("{{\"event_type\":\"click\",\"item_id\":\"{item}\"}}\n");
+    std::fs::write(&file, line("a")).unwrap();
+
+    // No time that a file has stays the same, so none is made up.
+    let mut timeless = arguments(&url(&service), state, &[dir.path()]);
+    let flag = timeless.iter().position(|one| one == "--occurred-at");
+    let flag = flag.unwrap();
+    timeless.drain(flag..flag + 2);
+    let mut process = Process::run(timeless);
+    assert_eq!(process.wait().code(), Some(0), "{}", process.log());
+    assert_eq!(numbers(&process.report()), [1, 0, 1]);
+    let (_, offset, code, letter) = rejects(state).remove(0);
+    assert_eq!((offset, code.as_str()), (0, "missing_field"), "{letter}");
+    assert_eq!(letter["field"], "occurred_at", "{letter}");
+    let message = letter["message"].as_str().unwrap();
+    assert!(message.contains("--occurred-at TIME"), "{message}");
+
+    // The lines are not done for who gives them a time.
+    let (_, report, _) = import(&service, state, &[dir.path()]);
+    assert_eq!(numbers(&report), [1, 1, 0], "{report}");
+    stored(&service.database, [0, 1]).await;
+    // Copied, touched, and with its positions lost, the file holds the same event.
+    std::fs::copy(&file, &copy).unwrap();
+    let touched = std::fs::File::options().append(true).open(&file).unwrap();
+    let later = std::time::SystemTime::now() + Duration::from_secs(3600);
+    touched.set_modified(later).unwrap();
+    for (state, sent) in [(state, 1), (fresh, 2)] {
+        let (_, report, log) = import(&service, state, &[dir.path()]);
+        assert_eq!(numbers(&report), [sent, sent, 0], "{report} {log}");
+    }
+    stored(&service.database, [0, 1]).await;
+    // So does one that has grown.
+    std::fs::write(&file, line("a") + &line("b")).unwrap();
+    let (_, report, _) = import(&service, lost, &[&file]);
+    assert_eq!(numbers(&report), [2, 2, 0], "{report}");
+    stored(&service.database, [0, 2]).await;
+    // What is noted as done is done, whatever the time is said to be by now.
+    let mut other = arguments(&url(&service), lost, &[&file]);
+    other[flag + 1] = "2026-03-10T10:00:00Z".into();
+    let mut process = Process::run(other);
+    assert_eq!(process.wait().code(), Some(0), "{}", process.log());
+    assert_eq!(numbers(&process.report()), [0, 0, 0]);
+
+    let mut wrong = arguments(&url(&service), lost, &[&file]);
+    wrong[flag + 1] = "yesterday".into();
+    let mut process = Process::run(wrong);
+    assert_eq!(process.wait().code(), Some(2));
+    assert!(process.log().contains("2026-05-24T10:00:00Z"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

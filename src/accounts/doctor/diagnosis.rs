@@ -95,14 +95,15 @@ impl Diagnosis {
 }
 
 impl From<Finding> for Diagnosis {
-    /// A finding of the service's own checks: many remedies are SQL as they stand.
+    /// A finding of the service's own checks. Of the ways that a remedy names (one, or another), the
+    /// first that is SQL is SQL as it stands.
     fn from(finding: Finding) -> Self {
         const VERBS: [&str; 3] = ["GRANT ", "ALTER ", "CREATE "];
         let remedy = &finding.remedy;
-        let is_sql = VERBS.iter().any(|verb| remedy.starts_with(verb))
-            && ![", or ", ", for "].iter().any(|word| remedy.contains(word));
-        let mend = if is_sql {
-            let statements = remedy.split("; ").map(|statement| format!("{statement};"));
+        let mut ways = remedy.split(", or ");
+        let sql = ways.find(|way| VERBS.iter().any(|verb| way.starts_with(verb)));
+        let mend = if let Some(sql) = sql {
+            let statements = sql.split("; ").map(|statement| format!("{statement};"));
             Mend::Sql(statements.collect())
         } else if let Some((_, rest)) = remedy.split_once('`')
             && let Some((command, _)) = rest.split_once('`')
@@ -157,9 +158,12 @@ mod tests {
             ),
             (
                 "ALTER ROLE r BYPASSRLS, or ALTER TABLE t DISABLE ROW LEVEL SECURITY",
-                Mend::Words,
+                Mend::Sql(vec!["ALTER ROLE r BYPASSRLS;".to_owned()]),
             ),
-            ("ALTER TYPE t ADD VALUE, for each of them", Mend::Words),
+            (
+                "have another role make them, or GRANT o TO r",
+                Mend::Sql(vec!["GRANT o TO r;".to_owned()]),
+            ),
             (
                 "run `recsys-ingest migrate`, or start with --migrate-on-start true",
                 Mend::Command("recsys-ingest migrate".to_owned()),

@@ -9,6 +9,7 @@
 pub mod diagnosis;
 
 mod attached;
+mod gone;
 mod layout;
 mod probe;
 mod server;
@@ -45,12 +46,13 @@ pub async fn examine(
         .filter(|finding| !lean::CODES.contains(&finding.code))
         // Where no migration ran, one finding says it all.
         .filter(|finding| !(is_bare && finding.code == "table_missing"));
-    examination.diagnoses.extend(found.map(Diagnosis::from));
+    let gone = migrate::objects::missing(client, &history).await?;
+    examination.diagnoses.extend(gone::judge(&gone, found));
     let finding = match &history {
         History::Current => None,
         History::Behind(names) => Some(history::behind(names)),
         History::Foreign => Some(history::foreign()),
-        History::Unreadable => Some(history::unreadable()),
+        History::Unreadable => Some(history::unreadable(client).await?),
     };
     examination.diagnoses.extend(finding.map(Diagnosis::from));
     let clocks = clock::compare(client, now).await.map(clock::judge);
@@ -66,6 +68,7 @@ pub async fn examine(
     examination.add("dead rows", tables::dead_rows(client).await);
     if !is_bare {
         examination.add("the quarantine", tables::quarantine(client).await);
+        examination.add("the erased users", tables::erased_ahead(client).await);
     }
     anyhow::ensure!(!client.is_closed(), "the connection was lost");
     examination.sort();

@@ -1,5 +1,5 @@
-//! The tables as they lie on the disk: dead rows, tables that autovacuum passes over; and what
-//! waits in quarantine.
+//! The tables as they lie on the disk: dead rows, tables that autovacuum passes over; what waits in
+//! quarantine, and which erasures reach into the future.
 
 use anyhow::Result;
 use tokio_postgres::{Client, Row};
@@ -118,6 +118,36 @@ pub(super) async fn quarantine(client: &Client) -> Result<Vec<Diagnosis>> {
             "they are kept, and in no table that queries read",
             "mend what refuses them, then `recsys-ingest quarantine retry`",
             Mend::Command(format!("recsys-ingest quarantine retry --code {code}")),
+        )
+    };
+    Ok(found.iter().map(told).collect())
+}
+
+/// Users whose erasure reaches into the future: what they do until then is left out.
+pub(super) async fn erased_ahead(client: &Client) -> Result<Vec<Diagnosis>> {
+    let found = rows(
+        client,
+        "SELECT count(*), coalesce(max(before)::text, '')
+           FROM ingest_erased_subjects WHERE before > now() HAVING count(*) > 0",
+        &[],
+    )
+    .await?;
+    let told = |row: &Row| {
+        let (count, until): (i64, &str) = (row.get(0), row.get(1));
+        note(
+            Severity::Degraded,
+            "erasure_ahead",
+            format!("{count} users are erased up to a time that is yet to come, the latest {until}"),
+            "what they do until then is answered as stored and is not; it is booked in ingest_removed_rows, \
+             and only its sender can send it again",
+            "let each erasure end at the time at which it was run; for one user, `recsys-ingest users erase` \
+             up to now does that as well",
+            // Writers read the list again once the number in their rows has grown.
+            Mend::Sql(vec![
+                "WITH mended AS (UPDATE ingest_erased_subjects SET before = least(erased_at, now()) WHERE before > now()) \
+                 UPDATE ingest_ledger SET erasures = erasures + 1;"
+                    .to_owned(),
+            ]),
         )
     };
     Ok(found.iter().map(told).collect())

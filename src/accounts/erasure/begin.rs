@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use tokio_postgres::{Client, GenericClient};
 use uuid::Uuid;
 
 use crate::event::time::Micros;
+use crate::postgres::checks::clock::server_time;
 use crate::postgres::patience::{Patience, begin_locked, is_lock_missed};
 
 /// How long to try for the lock on the ledger. Batches hold it for milliseconds.
@@ -23,6 +24,24 @@ pub struct Subject {
     pub key: Vec<u8>,
     /// Events from before this time are meant.
     pub before: Micros,
+}
+
+/// The time of an erasure: now, or an earlier one, by the server's clock.
+///
+/// # Errors
+///
+/// When it is yet to come: whatever the user did until then would be left out as it comes. Also when
+/// the connection is lost.
+pub async fn until(client: &Client, wanted: Option<Micros>) -> Result<Micros> {
+    let now = server_time(client).await?;
+    match wanted {
+        Some(before) if before > now => bail!(
+            "--before {before} is yet to come, as it is {now} by the clock of the database: all that the \
+             user does until then would be left out; name a time that has passed, or none, which is now"
+        ),
+        Some(before) => Ok(before),
+        None => Ok(now),
+    }
 }
 
 /// The id of a tenant, by external id or UUID. Where the one's external id is the other's UUID, the
@@ -77,12 +96,15 @@ async fn enter(client: &Client, subject: &Subject, keeps_rows: bool) -> Result<(
         key,
         before,
     } = subject;
+    // The time only grows, but for one that was yet to come when it was written: that one was never
+    // meant, and counts as the time of its erasure.
     client
         .execute(
             "INSERT INTO ingest_erased_subjects AS erased (tenant_id, user_key, before)
              VALUES ($1, $2, $3)
                  ON CONFLICT (tenant_id, user_key) DO UPDATE
-                SET before = greatest(erased.before, excluded.before), erased_at = now()",
+                SET before = greatest(least(erased.before, erased.erased_at), excluded.before),
+                    erased_at = now()",
             &[tenant, key, before],
         )
         .await

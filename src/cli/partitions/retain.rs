@@ -11,6 +11,7 @@ use super::list::{HEAD, row};
 use crate::accounts::retention::policy::Policy;
 use crate::accounts::retention::preview::{Due, preview};
 use crate::accounts::retention::run::{Report, holder, retain};
+use crate::cli::advice::advice;
 use crate::cli::terminal::{Output, counted, open_as};
 use crate::config::actor::Actor;
 use crate::config::database::Database;
@@ -167,7 +168,14 @@ fn output(report: &Report, policy: &Policy, json: bool) -> Output {
 /// Fails if something is still there.
 fn end(report: &Report) -> Result<()> {
     for (name, error) in &report.failed {
-        logging::say(&format!("{name} is not removed: {}", ErrorChain(error)));
+        let error: &(dyn std::error::Error + 'static) = error;
+        let causes = std::iter::successors(Some(error), |error| error.source());
+        let advice = advice(causes).map(|advice| format!("; {advice}"));
+        let advice = advice.unwrap_or_default();
+        logging::say(&format!(
+            "{name} is not removed: {}{advice}",
+            ErrorChain(error)
+        ));
     }
     if let Some(table) = report.not_owned.first() {
         bail!(

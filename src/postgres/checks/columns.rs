@@ -6,6 +6,7 @@ use crate::event::table::Table;
 
 use super::facts::{ColumnFacts, Facts};
 use crate::finding::{Finding, Severity};
+use crate::postgres::ident::quoted;
 
 /// The columns of the key, by which rows are looked up.
 const KEY: [&str; 3] = ["tenant_id", "occurred_at", "event_id"];
@@ -71,10 +72,28 @@ fn missing(table: Table, column: &Column) -> Finding {
         Severity::Fault,
         "column_missing",
         format!("{table} has no column {}", column.name),
-        "no event of that table can be stored",
-        format!("add it as {}", expected(column)),
+        "no event of that table can be stored, and what was in it is gone",
+        format!(
+            "ALTER TABLE {table} ADD COLUMN {} {}, or restore it from a backup",
+            column.name,
+            expected(column)
+        ),
     )
     .about(table)
+}
+
+/// What gives a column the type that it has to have.
+fn retype(table: Table, column: &Column) -> String {
+    let (name, expected) = (column.name, expected(column));
+    // An enum is made from a text.
+    let through = match labels_of(column).is_empty() {
+        true => "",
+        false => "::text",
+    };
+    format!(
+        "ALTER TABLE {table} ALTER COLUMN {name} TYPE {expected} USING {name}{through}::{expected}, or where \
+         PostgreSQL says that a view uses the column, DROP VIEW first and `recsys-ingest migrate` after it"
+    )
 }
 
 fn not_written(table: Table, column: &ColumnFacts) -> Finding {
@@ -84,7 +103,10 @@ fn not_written(table: Table, column: &ColumnFacts) -> Finding {
         "column_not_written",
         format!("{table}.{name} is NOT NULL and has no default"),
         "events have no value for it, so none of that table can be stored",
-        format!("give it a default, or ALTER TABLE {table} ALTER COLUMN {name} DROP NOT NULL"),
+        format!(
+            "give it a default, or ALTER TABLE {table} ALTER COLUMN {} DROP NOT NULL",
+            quoted(name)
+        ),
     )
     .about(table)
 }
@@ -148,7 +170,7 @@ fn judge_column(table: Table, column: &Column, found: &ColumnFacts) -> Vec<Findi
             "column_type",
             format!("{table}.{name} is {is}, it has to be {expected}"),
             "no event of that table can be stored",
-            format!("ALTER TABLE {table} ALTER COLUMN {name} TYPE {expected}"),
+            retype(table, column),
         );
         return findings;
     }
@@ -158,10 +180,7 @@ fn judge_column(table: Table, column: &Column, found: &ColumnFacts) -> Vec<Findi
             "column_limit",
             format!("{table}.{name} is {is}, it should be {}", expected(column)),
             meaning,
-            format!(
-                "ALTER TABLE {table} ALTER COLUMN {name} TYPE {}",
-                expected(column)
-            ),
+            retype(table, column),
         );
     }
     if let Some(labels) = &found.labels {
@@ -180,7 +199,11 @@ fn judge_column(table: Table, column: &Column, found: &ColumnFacts) -> Vec<Findi
                     lacking.join(", ")
                 ),
                 "events with these values are set aside",
-                format!("ALTER TYPE {is} ADD VALUE, for each of them"),
+                lacking
+                    .iter()
+                    .map(|label| format!("ALTER TYPE {is} ADD VALUE '{label}'"))
+                    .collect::<Vec<_>>()
+                    .join("; "),
             );
         }
     }

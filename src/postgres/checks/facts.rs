@@ -8,8 +8,8 @@ use tokio_postgres::{Client, Error, SimpleQueryMessage, SimpleQueryRow};
 /// a transaction pooler a prepared statement may be gone before it runs.
 const FACTS: &str = "
 SELECT current_setting('server_encoding') AS encoding,
-       session_user::text AS role,
-       current_database()::text AS database,
+       quote_ident(session_user::text) AS role,
+       quote_ident(current_database()::text) AS database,
        r.rolsuper AS is_superuser,
        current_setting('max_connections') AS connections_max,
        current_setting('superuser_reserved_connections')::int
@@ -32,7 +32,7 @@ SELECT wanted.name,
        n.nspname AS schema,
        c.relkind AS kind,
        pg_get_partkeydef(c.oid) AS partition_key,
-       pg_get_userbyid(c.relowner) AS owner,
+       quote_ident(pg_get_userbyid(c.relowner)::text) AS owner,
        pg_has_role(c.relowner, 'USAGE') AS is_owner,
        has_schema_privilege(c.relnamespace, 'CREATE') AS may_create,
        row_security_active(c.oid) AS has_row_security,
@@ -105,7 +105,8 @@ pub(crate) struct Facts {
     pub(crate) columns: Vec<ColumnFacts>,
 }
 
-/// The server, the database, and the role of the session.
+/// The server, the database, and the role of the session. Names are as SQL has them, quoted where they
+/// have to be.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Server {
     pub(crate) encoding: String,

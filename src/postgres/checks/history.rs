@@ -1,6 +1,13 @@
 //! The history of migrations as findings.
 
+use std::time::Duration;
+
+use tokio_postgres::Client;
+
 use crate::finding::{Finding, Severity};
+use crate::postgres::error::{Error, limited};
+
+const LIMIT: Duration = Duration::from_secs(10);
 
 /// Migrations are missing, and this service does not apply them.
 pub fn behind(names: &[String]) -> Finding {
@@ -35,13 +42,20 @@ pub fn foreign() -> Finding {
     )
 }
 
-/// The role may not read the history.
-pub fn unreadable() -> Finding {
-    Finding::new(
+/// The role of the session may not read the history.
+///
+/// # Errors
+///
+/// When the connection is lost.
+pub async fn unreadable(client: &Client) -> Result<Finding, Error> {
+    let asking = client.query_one("SELECT quote_ident(session_user::text)", &[]);
+    let row = limited("ask for the role of the session", LIMIT, asking).await?;
+    let role: &str = row.get(0);
+    Ok(Finding::new(
         Severity::Note,
         "schema_unknown",
         "the role may not read ingest_schema_history",
         "whether migrations are missing is not known",
-        "GRANT SELECT ON ingest_schema_history to the role of the service",
-    )
+        format!("GRANT SELECT ON ingest_schema_history TO {role}"),
+    ))
 }

@@ -144,6 +144,11 @@ fn about(finding: Finding, table: Option<Table>) -> Finding {
     }
 }
 
+/// What is seen of a table that is not there.
+pub(crate) fn absent(name: &str) -> String {
+    format!("there is no table {name}")
+}
+
 fn missing(relation: &Relation, role: &str, table: Option<Table>) -> Finding {
     let name = &relation.name;
     let severity = worst(relation);
@@ -172,9 +177,10 @@ fn missing(relation: &Relation, role: &str, table: Option<Table>) -> Finding {
         (None, None) => Finding::new(
             severity,
             "table_missing",
-            format!("there is no table {name}"),
+            absent(name),
             meaning,
-            "run `recsys-ingest migrate` as a role that may create in the schema",
+            "run `recsys-ingest migrate` as a role that may create in the schema: it makes the table, or says what to \
+             do where one was dropped",
         ),
     };
     about(finding, table)

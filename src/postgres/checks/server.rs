@@ -91,7 +91,7 @@ pub(crate) fn connections(server: &Server, needed: u32) -> Option<Finding> {
                 "connections_too_few",
                 format!("{} may have {} connections; the service needs {needed}", limit.holder, limit.max),
                 "some writers, or what looks after keys and partitions, wait for a connection for ever",
-                format!("{}, or lower --writers", limit.remedy),
+                limit.raised_for(i64::from(needed)),
             )
         })
     })
@@ -108,7 +108,7 @@ fn free_connections(server: &Server, needed: u32) -> Option<Finding> {
                 "connections_scarce",
                 format!("{} may have {max} connections and others used {used} at the start; the service needs {needed}", limit.holder),
                 "some writers, or what looks after keys and partitions, wait until others leave",
-                format!("{}, or lower --writers", limit.remedy),
+                limit.raised_for(used.saturating_add(i64::from(needed))),
             )
         })
     })
@@ -120,7 +120,19 @@ struct Limit {
     /// Without the session that asks.
     used: i64,
     holder: String,
-    remedy: String,
+    /// Connections that the limit counts and the role cannot have.
+    reserved: i64,
+    /// What raises it: the words before and after the number.
+    remedy: [String; 2],
+}
+
+impl Limit {
+    /// What is to be done for so many connections.
+    fn raised_for(&self, connections: i64) -> String {
+        let [before, after] = &self.remedy;
+        let most = connections.saturating_add(self.reserved);
+        format!("{before} {most}{after}, or lower --writers")
+    }
 }
 
 fn limits(server: &Server) -> Vec<Limit> {
@@ -134,14 +146,19 @@ fn limits(server: &Server) -> Vec<Limit> {
         max: server.connections_max - reserved,
         used: server.connections_used,
         holder: "the server".to_owned(),
-        remedy: "raise max_connections".to_owned(),
+        reserved,
+        remedy: [
+            "raise max_connections to".to_owned(),
+            " and start PostgreSQL again".to_owned(),
+        ],
     }];
     if !server.is_superuser && server.role_connections_max >= 0 {
         limits.push(Limit {
             max: server.role_connections_max,
             used: server.role_connections_used,
             holder: format!("the role {role}"),
-            remedy: format!("raise it with ALTER ROLE {role} CONNECTION LIMIT"),
+            reserved: 0,
+            remedy: [format!("ALTER ROLE {role} CONNECTION LIMIT"), String::new()],
         });
     }
     if !server.is_superuser && server.database_connections_max >= 0 {
@@ -149,8 +166,57 @@ fn limits(server: &Server) -> Vec<Limit> {
             max: server.database_connections_max,
             used: server.database_connections_used,
             holder: format!("the database {database}"),
-            remedy: format!("raise it with ALTER DATABASE {database} CONNECTION LIMIT"),
+            reserved: 0,
+            remedy: [
+                format!("ALTER DATABASE {database} CONNECTION LIMIT"),
+                String::new(),
+            ],
         });
     }
     limits
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_on_connections_is_told_with_the_number_that_it_has_to_be() {
+        let server = Server {
+            role: "r".to_owned(),
+            database: "d".to_owned(),
+            connections_max: 100,
+            connections_reserved: 3,
+            role_connections_max: -1,
+            database_connections_max: -1,
+            ..Server::default()
+        };
+        let told = |server: Server| connections(&server, 7).map(|finding| finding.remedy);
+        assert_eq!(told(server.clone()), None);
+        for (server, remedy) in [
+            (
+                Server {
+                    role_connections_max: 3,
+                    ..server.clone()
+                },
+                "ALTER ROLE r CONNECTION LIMIT 7, or lower --writers",
+            ),
+            (
+                Server {
+                    database_connections_max: 6,
+                    ..server.clone()
+                },
+                "ALTER DATABASE d CONNECTION LIMIT 7, or lower --writers",
+            ),
+            (
+                Server {
+                    connections_max: 9,
+                    ..server
+                },
+                "raise max_connections to 10 and start PostgreSQL again, or lower --writers",
+            ),
+        ] {
+            assert_eq!(told(server).as_deref(), Some(remedy));
+        }
+    }
 }

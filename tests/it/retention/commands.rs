@@ -222,6 +222,17 @@ async fn verify_finds_what_nobody_booked_takes_what_is_booked_and_books_what_is_
         );
         settings.assert_verified();
     }
+    // With nothing to book it says so.
+    let entries = "SELECT count(*) FROM ingest_removed_rows";
+    let before: i64 = one(&client, entries).await;
+    let accepted = verify(&["--accept", "known"]);
+    assert_eq!(accepted.status.code(), Some(0), "{}", said(&accepted));
+    assert!(
+        said(&accepted).contains("nothing was booked"),
+        "{}",
+        said(&accepted)
+    );
+    assert_eq!(one::<i64>(&client, entries).await, before);
     // It can be used as before.
     let (mut process, http) = Process::serve(&settings);
     let body: Value = (20..30).map(|n| click(&format!("{n}"))).collect();

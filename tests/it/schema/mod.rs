@@ -3,6 +3,7 @@
 pub(crate) mod words;
 
 mod adoption;
+mod gone;
 mod migrations;
 mod partitions;
 mod races;
