@@ -35,7 +35,7 @@ use crate::postgres::checks::clock::server_time;
 use crate::postgres::connect::environment::LibpqEnvironment;
 use crate::postgres::session::Session;
 use crate::service;
-use crate::service::bind::bind;
+use crate::service::bind::{LISTEN, bind};
 use crate::tenants::admin;
 use crate::tenants::key::ApiKeyHasher;
 use crate::tenants::role::Role;
@@ -93,7 +93,7 @@ pub const POSTGRES_SETTINGS: [(&str, &str); 4] = [
 /// Once Postgres runs, it is stopped before this returns.
 pub async fn run(config: Dev, stop: Stop) -> Result<()> {
     // Steps that fail quickly come first.
-    let listeners = bind(super::LISTEN, &config.listen)?;
+    let listeners = bind(LISTEN, &config.listen)?;
     let address = reachable(&listeners)?;
     make_private_dir(&config.data_dir)?;
     let dir = fs::canonicalize(&config.data_dir)

@@ -46,7 +46,7 @@ use crate::config::log::{Log, LogFormat};
 use crate::config::tap::Tap;
 use crate::config::{Serve, environment};
 use crate::postgres::session::sessions_ended;
-use crate::service::bind::bind;
+use crate::service::bind::{LISTEN, bind};
 use crate::service::engine::{Engine, LocalSpool};
 use crate::{logging, service};
 use terminal::print;
@@ -75,9 +75,6 @@ const GOODBYE_LIMIT: Duration = Duration::from_secs(3);
 /// The same if the grace of a stop was too short: it is to bound the whole stop.
 const GOODBYE_LIMIT_LATE: Duration = Duration::from_secs(1);
 const GOODBYE_LIMIT_AT_ONCE: Duration = Duration::from_millis(200);
-
-/// The setting of the addresses to listen on, as messages name it.
-const LISTEN: &str = "--listen, INGEST_LISTEN";
 
 /// Takes recommendation exposures and interactions over HTTP into partitioned Postgres tables.
 #[derive(Debug, Parser)]

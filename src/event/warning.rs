@@ -63,7 +63,7 @@ impl WarningCode {
                 "The format does not know the field; it is kept in `meta.extra`"
             }
             WarningCode::DuplicateField => {
-                "A field that the format does not know stands twice; the last one is kept"
+                "A field that the format does not know stands twice in one object (the event, one item, the order); the last one is kept"
             }
             WarningCode::DroppedField => {
                 "The envelope has a member beside `events` and `sent_at`, which belongs to no event; it was dropped"

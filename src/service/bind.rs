@@ -16,6 +16,9 @@ use crate::config::address::ListenAddress;
 /// 128, a burst of clients is dropped, and each tries again after a second.
 const BACKLOG: u32 = 4096;
 
+/// The setting of the addresses for events, as messages name it.
+pub(crate) const LISTEN: &str = "--listen, INGEST_LISTEN";
+
 /// Binds sockets to all addresses of `setting`, which messages name.
 ///
 /// # Errors
@@ -140,8 +143,6 @@ fn failure(
 mod tests {
     use super::*;
 
-    const SETTING: &str = "--listen, INGEST_LISTEN";
-
     fn parsed(texts: &[&str]) -> Vec<ListenAddress> {
         texts.iter().map(|text| text.parse().unwrap()).collect()
     }
@@ -153,15 +154,15 @@ mod tests {
 
     #[tokio::test]
     async fn several_addresses_are_bound_and_those_that_are_covered_are_not() {
-        let free = bind(SETTING, &parsed(&["127.0.0.1:0"])).unwrap();
+        let free = bind(LISTEN, &parsed(&["127.0.0.1:0"])).unwrap();
         let port = free[0].local_addr().unwrap().port();
         drop(free);
         let at = |host: &str| format!("{host}:{port}");
         let v4 = [at("127.0.0.1"), at("127.0.0.2"), at("127.0.0.1")];
-        let bound = bind(SETTING, &parsed(&v4.each_ref().map(|text| text.as_str()))).unwrap();
+        let bound = bind(LISTEN, &parsed(&v4.each_ref().map(|text| text.as_str()))).unwrap();
         assert_eq!(ips(&bound), ["127.0.0.1", "127.0.0.2"]);
         drop(bound);
-        let local = bind(SETTING, &parsed(&["localhost:0"])).unwrap();
+        let local = bind(LISTEN, &parsed(&["localhost:0"])).unwrap();
         assert_eq!(ips(&local)[0], "127.0.0.1");
         let ports: Vec<_> = local
             .iter()
@@ -179,7 +180,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_failure_names_setting_address_and_remedy() {
-        let taken = bind(SETTING, &parsed(&["127.0.0.1:0"])).unwrap();
+        let taken = bind(LISTEN, &parsed(&["127.0.0.1:0"])).unwrap();
         let port = taken[0].local_addr().unwrap().port();
         for (text, why) in [
             (format!("127.0.0.1:{port}"), "another program listens there"),
@@ -189,9 +190,9 @@ mod tests {
                 "the name is not known here",
             ),
         ] {
-            let error = bind(SETTING, &parsed(&[&text])).unwrap_err().to_string();
+            let error = bind(LISTEN, &parsed(&[&text])).unwrap_err().to_string();
             assert!(
-                error.contains(&format!("{text} ({SETTING}): {why}")),
+                error.contains(&format!("{text} ({LISTEN}): {why}")),
                 "{error}"
             );
         }
@@ -204,7 +205,7 @@ mod tests {
             ),
             (Errno::AFNOSUPPORT, "has no IPv6"),
         ] {
-            let error = failure(SETTING, &address, socket, &errno.into()).to_string();
+            let error = failure(LISTEN, &address, socket, &errno.into()).to_string();
             assert!(error.contains(why), "{error}");
         }
     }

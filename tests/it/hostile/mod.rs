@@ -140,9 +140,10 @@ fn answer_in(received: &[u8]) -> Answer {
         return Answer::Closed;
     }
     let answers = text
-        .split("HTTP/1.1 ")
+        .split("HTTP/1.")
         .skip(1)
-        .filter(|rest| rest.starts_with(|first: char| first.is_ascii_digit()));
+        // The minor version, and a status.
+        .filter(|rest| matches!(rest.as_bytes(), [b'0' | b'1', b' ', b'0'..=b'9', ..]));
     if answers.count() != 1 {
         return Problem(0, text.into_owned().leak());
     }
