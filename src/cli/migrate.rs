@@ -2,13 +2,14 @@
 
 use anyhow::{Result, bail};
 use clap::Args;
+use serde_json::json;
 
 use crate::config::database::Database;
 use crate::logging;
 use crate::postgres::migrate::{self, History};
 use crate::service::prepare::migrate_once;
 
-use super::terminal::{open, print};
+use super::terminal::{Output, open, print};
 
 /// Whether to migrate, or only to look.
 #[derive(Args, Debug)]
@@ -16,6 +17,10 @@ pub struct Migrate {
     /// Show which migrations ran and which are missing, and change nothing; exits with 1 if some are missing
     #[arg(long, conflicts_with = "dry_run")]
     status: bool,
+
+    /// Print the status as JSON
+    #[arg(long, requires = "status")]
+    json: bool,
 
     /// Show the SQL that would run, and change nothing
     #[arg(long)]
@@ -31,7 +36,7 @@ pub(crate) async fn run(migrate: Migrate) -> Result<u8> {
         let session = open(&migrate.database).await?;
         let history = migrate::look(&session.client).await?;
         return match migrate.status {
-            true => status(&history),
+            true => status(&history, migrate.json),
             false => dry_run(&history),
         };
     }
@@ -51,7 +56,8 @@ fn nothing_to_do() -> String {
     format!("nothing to do: the schema is up to date ({newest})")
 }
 
-fn status(history: &History) -> Result<u8> {
+/// Says which migrations ran; returns the exit code.
+fn status(history: &History, json: bool) -> Result<u8> {
     let missing = match history {
         History::Current => &[][..],
         History::Behind(missing) => missing,
@@ -62,24 +68,36 @@ fn status(history: &History) -> Result<u8> {
             "the role may not read ingest_schema_history: GRANT SELECT ON ingest_schema_history to it"
         ),
     };
-    for name in migrate::names() {
-        let state = match missing.contains(&name) {
-            true => "missing",
-            false => "applied",
-        };
-        print(&format!("{name}\t{state}"))?;
-    }
-    match missing.len() {
-        0 => print(&nothing_to_do())?,
-        count => print(&format!("{count} missing: run `recsys-ingest migrate`"))?,
-    }
+    let of = |name: String| match missing.contains(&name) {
+        true => (name, "missing"),
+        false => (name, "applied"),
+    };
+    let states = migrate::names().into_iter().map(of);
+    let output = match json {
+        true => Output::Json(
+            states
+                .map(|(name, state)| json!({"migration": name, "state": state}))
+                .collect(),
+        ),
+        false => {
+            let mut lines: Vec<String> = states
+                .map(|(name, state)| format!("{name}\t{state}"))
+                .collect();
+            lines.push(match missing.len() {
+                0 => nothing_to_do(),
+                count => format!("{count} missing: run `recsys-ingest migrate`"),
+            });
+            Output::Text(lines)
+        }
+    };
+    output.print()?;
     Ok(u8::from(!missing.is_empty()))
 }
 
 fn dry_run(history: &History) -> Result<u8> {
     let History::Behind(missing) = history else {
         // What cannot be told is an error there.
-        return status(history);
+        return status(history, false);
     };
     for name in missing {
         let sql = migrate::sql(name).unwrap_or_default();
