@@ -22,7 +22,12 @@ use crate::ship::status::{Progress, Status, get};
 const ON_TERMINAL: Duration = Duration::from_millis(200);
 const AS_LINES: Duration = Duration::from_secs(1);
 
-pub(crate) async fn run(mut config: Import, stop: Stop) -> Result<()> {
+/// Exit code of an import that is done, and of which lines were rejected. To run it again, as after
+/// 1, is no use.
+const REJECTED: u8 = 3;
+
+/// Imports files; returns the exit code.
+pub(crate) async fn run(mut config: Import, stop: Stop) -> Result<u8> {
     let rejects = config.rejects.clone();
     let rejects = rejects.unwrap_or_else(|| config.state_dir.join("rejected.jsonl"));
     let files = find(&config.files, &Own::of(&[&config.state_dir, &rejects]))?;
@@ -107,9 +112,17 @@ pub(crate) async fn run(mut config: Import, stop: Stop) -> Result<()> {
             "{spooled} rows are still in the spool of this import: run the same command again to store them"
         );
     }
-    match unread.len() {
-        0 => Ok(()),
-        count => bail!(
+    match (unread.len(), get(&status.rejected)) {
+        (0, 0) => Ok(0),
+        (0, rejected) => {
+            logging::say(&format!(
+                "recsys-ingest: the import is done, and {} rejected: {} has each with its reason",
+                counted(rejected, "line"),
+                rejects.display()
+            ));
+            Ok(REJECTED)
+        }
+        (count, _) => bail!(
             "{} could not be read to the end; see above",
             counted(count as u64, "file")
         ),

@@ -70,7 +70,7 @@ pub struct Create {
     #[arg(long = "role", required = true, value_parser = role)]
     roles: Vec<Role>,
     /// A name for people
-    #[arg(long)]
+    #[arg(long, value_parser = parse::name)]
     name: Option<String>,
     /// How long the key works, such as 90d [default: until it is revoked]
     #[arg(long, value_parser = parse::duration)]
@@ -169,6 +169,9 @@ pub(crate) async fn run(command: KeysCommand) -> Result<()> {
             secrets,
             change,
         } => {
+            if Timestamp::now().checked_add(grace).is_err() {
+                bail!("the old key would expire after the year 9999; give a shorter --grace");
+            }
             let mut session = open_as(&change.look.database, &change.actor).await?;
             let new =
                 admin::key_changes::rotate_key(&mut session.client, &hasher(&secrets), &key, grace)
@@ -198,7 +201,7 @@ async fn create(create: &Create) -> Result<()> {
     create.origins.apply(&mut settings.origins)?;
     let draft = KeyDraft {
         tenant: &create.tenant,
-        name: create.name.as_deref(),
+        name: create.name.as_deref().filter(|name| !name.is_empty()),
         roles: &create.roles,
         expires_at,
         settings,

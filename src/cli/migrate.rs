@@ -3,6 +3,7 @@
 
 use anyhow::{Result, bail};
 use clap::Args;
+use serde_json::json;
 
 use crate::config::database::Database;
 use crate::logging;
@@ -10,7 +11,7 @@ use crate::postgres::migrate::objects::{Object, missing};
 use crate::postgres::migrate::{self, History};
 use crate::service::prepare::migrate_once;
 
-use super::terminal::{open, print};
+use super::terminal::{Output, open, print};
 
 /// Whether to migrate, or only to look.
 #[derive(Args, Debug)]
@@ -18,6 +19,10 @@ pub struct Migrate {
     /// Show which migrations ran, which are missing, and what is gone of that which they made, and change nothing; exits with 1 if something is missing
     #[arg(long, conflicts_with = "dry_run")]
     status: bool,
+
+    /// Print the status as JSON
+    #[arg(long, requires = "status")]
+    json: bool,
 
     /// Show the SQL that would run, and change nothing
     #[arg(long)]
@@ -34,7 +39,7 @@ pub(crate) async fn run(migrate: Migrate) -> Result<u8> {
         let history = migrate::look(&session.client).await?;
         let gone = missing(&session.client, &history).await?;
         return match migrate.status {
-            true => status(&history, &gone),
+            true => status(&history, &gone, migrate.json),
             false => dry_run(&history, &gone),
         };
     }
@@ -90,7 +95,8 @@ fn tables_gone(tables: &[&Object]) -> String {
     )
 }
 
-fn status(history: &History, gone: &[Object]) -> Result<u8> {
+/// Says which migrations ran and what of theirs is gone; returns the exit code.
+fn status(history: &History, gone: &[Object], json: bool) -> Result<u8> {
     let missing = match history {
         History::Current => &[][..],
         History::Behind(missing) => missing,
@@ -101,33 +107,52 @@ fn status(history: &History, gone: &[Object]) -> Result<u8> {
             "the role may not read ingest_schema_history: GRANT SELECT ON ingest_schema_history to it"
         ),
     };
-    for name in migrate::names() {
-        let state = match missing.contains(&name) {
-            true => "missing",
-            false => "applied",
-        };
-        print(&format!("{name}\t{state}"))?;
-    }
-    for object in gone {
-        print(&format!("{object}\tgone"))?;
-    }
+    let of = |name: String| match missing.contains(&name) {
+        true => (name, "missing"),
+        false => (name, "applied"),
+    };
+    let states = migrate::names().into_iter().map(of);
+    let output = match json {
+        true => {
+            let migrations = states.map(|(name, state)| json!({"migration": name, "state": state}));
+            let gone = gone
+                .iter()
+                .map(|object| json!({"object": object.to_string(), "state": "gone"}));
+            Output::Json(migrations.chain(gone).collect())
+        }
+        false => {
+            let mut lines: Vec<String> = states
+                .map(|(name, state)| format!("{name}\t{state}"))
+                .collect();
+            lines.extend(gone.iter().map(|object| format!("{object}\tgone")));
+            lines.extend(remedies(missing.len(), gone));
+            Output::Text(lines)
+        }
+    };
+    output.print()?;
+    Ok(u8::from(!missing.is_empty() || !gone.is_empty()))
+}
+
+/// What is to be done about so many migrations that did not run, and about what is gone.
+fn remedies(missing: usize, gone: &[Object]) -> Vec<String> {
     let (made, tables): (Vec<&Object>, Vec<&Object>) =
         gone.iter().partition(|object| object.can_be_made());
-    match missing.len() {
-        0 if gone.is_empty() => print(&nothing_to_do())?,
+    let mut lines = Vec::new();
+    match missing {
+        0 if gone.is_empty() => lines.push(nothing_to_do()),
         0 => {}
-        count => print(&format!("{count} missing: run `recsys-ingest migrate`"))?,
+        count => lines.push(format!("{count} missing: run `recsys-ingest migrate`")),
     }
     if !made.is_empty() {
-        print(&format!(
+        lines.push(format!(
             "{} gone: run `recsys-ingest migrate`, which makes them again",
             made.len()
-        ))?;
+        ));
     }
     if !tables.is_empty() {
-        print(&tables_gone(&tables))?;
+        lines.push(tables_gone(&tables));
     }
-    Ok(u8::from(!missing.is_empty() || !gone.is_empty()))
+    lines
 }
 
 fn dry_run(history: &History, gone: &[Object]) -> Result<u8> {
@@ -135,11 +160,11 @@ fn dry_run(history: &History, gone: &[Object]) -> Result<u8> {
         History::Behind(missing) => missing,
         History::Current => &[][..],
         // What cannot be told is an error there.
-        History::Foreign | History::Unreadable => return status(history, gone),
+        History::Foreign | History::Unreadable => return status(history, gone, false),
     };
     let made: Vec<&Object> = gone.iter().filter(|object| object.can_be_made()).collect();
     if missing.is_empty() && made.is_empty() {
-        return status(history, gone);
+        return status(history, gone, false);
     }
     for name in missing {
         let sql = migrate::sql(name).unwrap_or_default();

@@ -102,6 +102,8 @@ pub enum Command {
     /// Post files of events to a running service
     ///
     /// JSON lines of any known format, plain or compressed. Run again, it goes on where it was.
+    /// Exits with 0 if every line was taken, 1 if it is not done and has to be run again, 3 if it is
+    /// done and lines were rejected.
     Import(Box<Import>),
     /// Follow files of events as they grow, and post what is added
     ///
@@ -314,10 +316,10 @@ async fn carry_out(command: Command, stop: Stop) -> Result<u8> {
     let done = match command {
         Command::Quarantine { command } => return quarantine::run(command).await,
         Command::Migrate(migrate) => return migrate::run(migrate).await,
+        Command::Import(config) => return import::run(*config, stop).await,
         Command::Doctor(doctor) => return doctor::run(*doctor).await,
         Command::Dev(config) => dev::run(config, stop).await,
         Command::Serve(config) => serve(LocalSpool, *config, stop).await,
-        Command::Import(config) => import::run(*config, stop).await,
         Command::Ship(config) => ship::run(*config, stop).await,
         Command::Demo(config) => demo::run(*config).await,
         Command::Tap(config) => tap::run(*config).await,

@@ -2,9 +2,10 @@
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
+use serde_json::{Value, json};
 
 use crate::accounts::quarantine;
-use crate::accounts::quarantine::Selection;
+use crate::accounts::quarantine::{Quarantined, Selection};
 use crate::config::actor::Actor;
 use crate::config::database::Database;
 use crate::config::parse;
@@ -13,7 +14,7 @@ use crate::logging;
 use crate::partitions;
 
 use super::progress::ProgressLine;
-use super::terminal::{open, open_as, print};
+use super::terminal::{Output, open, open_as, print};
 
 /// What to do with rows in quarantine.
 #[derive(Debug, Subcommand)]
@@ -23,6 +24,9 @@ pub enum QuarantineCommand {
         /// Most rows to show
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(i64).range(0..))]
         limit: i64,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         database: Database,
     },
@@ -30,6 +34,9 @@ pub enum QuarantineCommand {
     Show {
         /// The row's number
         id: i64,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         database: Database,
     },
@@ -82,31 +89,21 @@ impl QuarantineRows {
 /// Runs a `quarantine` command; returns its exit code.
 pub(crate) async fn run(command: QuarantineCommand) -> Result<u8> {
     match command {
-        QuarantineCommand::List { limit, database } => {
+        QuarantineCommand::List {
+            limit,
+            json,
+            database,
+        } => {
             let session = open(&database).await?;
-            let mut lines =
-                vec!["id\tat\ttable\ttenant\tevent_id\tcode\tplace\tmessage".to_owned()];
-            for entry in quarantine::list(&session.client, limit).await? {
-                lines.push(format!(
-                    "{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}",
-                    entry.id,
-                    entry.at,
-                    entry.table,
-                    entry.tenant,
-                    entry.event_id,
-                    entry.sqlstate,
-                    entry.place.as_deref().unwrap_or("-"),
-                    entry.message
-                ));
-            }
-            print(&lines.join("\n"))?;
+            let entries = quarantine::list(&session.client, limit).await?;
+            list(json, &entries).print()?;
             Ok(0)
         }
-        QuarantineCommand::Show { id, database } => {
+        QuarantineCommand::Show { id, json, database } => {
             let session = open(&database).await?;
             let entry = quarantine::show(&session.client, id).await?;
-            let row: serde_json::Value = serde_json::from_str(&entry.row)?;
-            print(&format!(
+            let row: Value = serde_json::from_str(&entry.row)?;
+            let text = format!(
                 "{} of {} was set aside at {} with {}: {}\n{}",
                 entry.event_id,
                 entry.table,
@@ -114,7 +111,10 @@ pub(crate) async fn run(command: QuarantineCommand) -> Result<u8> {
                 entry.sqlstate,
                 entry.message,
                 serde_json::to_string_pretty(&row)?
-            ))?;
+            );
+            let mut document = described(&entry);
+            document["row"] = row;
+            Output::line(json, text, document).print()?;
             Ok(0)
         }
         QuarantineCommand::Retry {
@@ -163,4 +163,36 @@ pub(crate) async fn run(command: QuarantineCommand) -> Result<u8> {
             Ok(0)
         }
     }
+}
+
+fn list(json: bool, entries: &[Quarantined]) -> Output {
+    let head = [
+        "id", "at", "table", "tenant", "event_id", "code", "place", "message",
+    ];
+    let mut output = Output::table(json, &head);
+    for entry in entries {
+        output.row(
+            &[
+                &entry.id,
+                &entry.at,
+                &entry.table,
+                &entry.tenant,
+                &entry.event_id,
+                &entry.sqlstate,
+                &entry.place.as_deref().unwrap_or("-"),
+                &entry.message,
+            ],
+            described(entry),
+        );
+    }
+    output
+}
+
+/// A row in quarantine, without its columns.
+fn described(entry: &Quarantined) -> Value {
+    json!({
+        "id": entry.id, "at": entry.at.to_string(), "table": entry.table, "tenant": entry.tenant,
+        "event_id": entry.event_id, "code": entry.sqlstate, "place": entry.place,
+        "message": entry.message,
+    })
 }

@@ -52,7 +52,7 @@ pub struct NameFlags {
     /// Forget the map; the names given beside this are set
     #[arg(long)]
     pub no_event_names: bool,
-    /// Take events of this surface only; may be given several times, and replaces the list
+    /// Take events of this surface only; up to 512 bytes without '/', '\' and control characters; may be given several times, and replaces the list
     #[arg(long = "surface", value_name = "SURFACE")]
     pub surfaces: Vec<String>,
     /// Take events of any surface

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::config::actor::Actor;
 use crate::config::database::Database;
+use crate::config::parse;
 use crate::tenants::admin;
 use crate::tenants::admin::tenants::{NamedTenant, TenantEntry};
 use crate::tenants::settings::TenantSettings;
@@ -25,7 +26,7 @@ pub enum TenantsCommand {
         /// The name that events and keys use for it
         external_id: String,
         /// A name for people [default: the external id]
-        #[arg(long)]
+        #[arg(long, value_parser = parse::name)]
         name: Option<String>,
         #[command(flatten)]
         #[allow(missing_docs, reason = "documented on its type")]

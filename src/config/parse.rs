@@ -45,6 +45,16 @@ pub(crate) fn reason(text: &str) -> Result<String, String> {
     }
 }
 
+/// Parses a name for people. Lists of tenants and keys show it in a line, between tabs.
+pub(crate) fn name(text: &str) -> Result<String, String> {
+    match text.trim() {
+        name if name.contains(char::is_control) => {
+            Err("a name is one line, without tabs and other control characters".to_owned())
+        }
+        name => Ok(name.to_owned()),
+    }
+}
+
 /// Parses a word of a closed list, in any case.
 pub(crate) fn word<T: FromStr<Err: Display>>(text: &str) -> Result<T, String> {
     let word = text.trim().to_ascii_lowercase();

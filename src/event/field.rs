@@ -8,10 +8,29 @@ use super::rejection::{Code, Rejection};
 
 /// Longest text in an indexed column: three of them in one B-tree entry stay below its limit of 2.7
 /// kB.
-pub(super) const KEY_BYTES_MAX: usize = 512;
+pub(crate) const KEY_BYTES_MAX: usize = 512;
 
 /// Longest `event_id` that is not a UUID.
 pub(super) const EVENT_ID_BYTES_MAX: usize = 200;
+
+/// What a surface or a segment has to be, for people.
+pub(crate) const PATH_SAFE: &str =
+    "must not be '.' or '..' or hold '/', '\\' or control characters";
+
+/// Whether a text is safe in a path: other components of the suite split days and surfaces into
+/// folders.
+#[inline]
+pub(crate) fn is_path_safe(text: &str) -> bool {
+    // Control characters beyond ASCII (U+0080 to U+009F) begin with 0xC2. There is no early
+    // exit, so that many bytes are checked at once.
+    let suspicious = |byte: u8| {
+        (byte == b'/') | (byte == b'\\') | (byte < 0x20) | (byte == 0x7F) | (byte == 0xC2)
+    };
+    let bad = |c: char| matches!(c, '/' | '\\') || c.is_control();
+    let may_be_bad = text.bytes().fold(false, |any, byte| any | suspicious(byte));
+    let is_bad = may_be_bad && text.contains(bad);
+    !(text == "." || text == ".." || is_bad)
+}
 
 /// A field that is present and not null.
 #[derive(Clone, Copy, Debug)]
@@ -184,26 +203,13 @@ impl<'a> Value<'a> {
         Ok((!is_blank(&text)).then_some(text))
     }
 
-    /// A string that is safe in a path: other components of the suite split days and surfaces into
-    /// folders.
+    /// A string that is safe in a path, as [`is_path_safe`] says.
     pub(super) fn path_safe(&self) -> Result<Option<Cow<'a, str>>, Rejection> {
         let Some(text) = self.text(KEY_BYTES_MAX)? else {
             return Ok(None);
         };
-        // Control characters beyond ASCII (U+0080 to U+009F) begin with 0xC2. There is no early
-        // exit, so that many bytes are checked at once.
-        let suspicious = |byte: u8| {
-            (byte == b'/') | (byte == b'\\') | (byte < 0x20) | (byte == 0x7F) | (byte == 0xC2)
-        };
-        let bad = |c: char| matches!(c, '/' | '\\') || c.is_control();
-        let may_be_bad = text.bytes().fold(false, |any, byte| any | suspicious(byte));
-        let is_bad = may_be_bad && text.contains(bad);
-        if text == "." || text == ".." || is_bad {
-            return Err(Rejection::of(
-                Code::InvalidValue,
-                self.name,
-                "must not be '.' or '..' or hold '/', '\\' or control characters",
-            ));
+        if !is_path_safe(&text) {
+            return Err(Rejection::of(Code::InvalidValue, self.name, PATH_SAFE));
         }
         Ok(Some(text))
     }

@@ -1,9 +1,9 @@
 //! Promise: accepted = stored + duplicates + quarantined + spooled, and `verify` proves it or
 //! names the account that is wrong.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::harness::{Audit, Mix, Plan, Rig, Stored, eventually};
+use crate::harness::{Audit, Mix, Plan, Rig, Settings, Stored, eventually};
 
 /// A rig with stored, duplicate and quarantined rows in its accounts.
 async fn with_history() -> Rig {
@@ -76,6 +76,69 @@ async fn verify_says_which_account_is_wrong() {
         transaction.commit().await.unwrap();
         rig.settings.assert_verified();
     }
+}
+
+/// What `verify --json` prints with these arguments, and its exit code.
+fn document(settings: &Settings, more: &[&str]) -> (i32, Value) {
+    let output = settings.verify_with(&[&["--json"], more].concat());
+    let text = String::from_utf8(output.stdout).unwrap();
+    let document = serde_json::from_str(&text);
+    (
+        output.status.code().unwrap(),
+        document.unwrap_or_else(|error| panic!("{error}: {text}")),
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn verify_says_the_same_as_json() {
+    let rig = with_history().await;
+    let (code, said) = document(&rig.settings, &[]);
+    assert_eq!((code, &said["holds"]), (0, &true.into()), "{said}");
+    assert_eq!(
+        (&said["differences"], &said["booked"]),
+        (&0.into(), &Value::Null)
+    );
+    assert_eq!(said["unreadable"], json!([]));
+    let sum = |member: &str| -> u64 {
+        let lanes = said["lanes"].as_array().unwrap().iter();
+        let lanes = lanes.filter(|lane| lane["table"] == "interaction_events");
+        lanes.map(|lane| lane[member].as_u64().unwrap()).sum()
+    };
+    let stored = rig.database.count("interaction_events").await;
+    assert_eq!(i64::try_from(sum("stored")).unwrap(), stored);
+    assert!(sum("duplicates") > 0 && sum("quarantined") > 0, "{said}");
+    assert_eq!(
+        sum("accepted"),
+        sum("stored") + sum("duplicates") + sum("quarantined") + sum("spooled")
+    );
+    let table = |said: &Value, name: &str| -> Value {
+        let mut tables = said["tables"].as_array().unwrap().iter();
+        tables.find(|table| table["table"] == name).unwrap().clone()
+    };
+    assert_eq!(
+        table(&said, "interaction_events"),
+        json!({"table": "interaction_events", "rows": stored, "removed": 0, "expected": stored, "difference": 0})
+    );
+
+    rig.database
+        .execute(
+            "DELETE FROM interaction_events
+              WHERE event_id = (SELECT min(event_id::text)::uuid FROM interaction_events)",
+        )
+        .await;
+    let (code, said) = document(&rig.settings, &[]);
+    assert_eq!((code, &said["holds"]), (1, &false.into()), "{said}");
+    assert_eq!(said["differences"], 1);
+    assert_eq!(table(&said, "interaction_events")["difference"], -1);
+    let (code, said) = document(&rig.settings, &["--accept", "a test"]);
+    assert_eq!((code, &said["holds"]), (0, &true.into()), "{said}");
+    assert_eq!(
+        said["booked"],
+        json!({"differences": 1, "reason": "a test"})
+    );
+    let (code, said) = document(&rig.settings, &[]);
+    assert_eq!((code, &said["differences"]), (0, &0.into()), "{said}");
+    assert_eq!(table(&said, "interaction_events")["removed"], 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -177,6 +177,9 @@ async fn what_makes_no_sense_is_refused_and_leaves_nothing() {
         path.to_str().unwrap().to_owned()
     };
     let blank_name = &*file("blank.json", r#"{"event_names": {" ": "view"}}"#);
+    let padded_name = &*file("padded.json", r#"{"event_names": {" a": "view"}}"#);
+    let slash = &*file("slash.json", r#"{"surfaces": ["home", "a/b"]}"#);
+    let long = &*"x".repeat(513);
     let array = &*file("array.json", "[]");
     let two_types = r#"{"event_names": {"A": "click", "B": "view", "A": "view"}}"#;
     let two_types = &*file("two.json", two_types);
@@ -203,8 +206,46 @@ async fn what_makes_no_sense_is_refused_and_leaves_nothing() {
             "a surface in the list is blank",
         ),
         (
+            &["tenants", "set", "shop", "--surface", "a/b"],
+            "no event can have the surface \"a/b\": it must not be '.' or '..'",
+        ),
+        (
+            &["tenants", "set", "shop", "--surface", ".."],
+            "no event can have the surface",
+        ),
+        (
+            &["tenants", "set", "shop", "--surface", "a\tb"],
+            "control characters",
+        ),
+        (
+            &["tenants", "set", "shop", "--surface", long],
+            "has 513 bytes, and the most that an event's has is 512",
+        ),
+        (
+            &["tenants", "set", "shop", "--settings", slash],
+            "no event can have the surface",
+        ),
+        (
             &["tenants", "set", "shop", "--settings", blank_name],
             "a blank name",
+        ),
+        (
+            &["tenants", "set", "shop", "--settings", padded_name],
+            "white space around it",
+        ),
+        (
+            &["tenants", "create", "other", "--name", "two\nlines"],
+            "a name is one line",
+        ),
+        (
+            &[
+                "keys", "create", "shop", "--role", "ingest", "--name", "a\tb",
+            ],
+            "a name is one line",
+        ),
+        (
+            &["keys", "rotate", ingest, "--grace", "9000y"],
+            "the year 9999",
         ),
         (
             &["tenants", "set", "shop", "--settings", array],

@@ -156,6 +156,17 @@ async fn of_two_services_on_copies_of_a_spool_only_the_later_one_says_committed(
     assert_eq!(spooled, durable.len() as u64);
     let (code, text) = rig.settings.verify();
     assert!(code == 1 && text.contains("FENCED OFF"), "{text}");
+    let output = rig.settings.verify_with(&["--json"]);
+    let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (&said["holds"], output.status.code()),
+        (&false.into(), Some(1))
+    );
+    let mut lanes = said["lanes"].as_array().unwrap().iter();
+    let fenced_off = lanes
+        .find(|lane| lane["fenced_off_by"].is_string())
+        .unwrap();
+    assert_eq!(fenced_off["difference"], serde_json::Value::Null);
     assert_eq!(settings.verify().0, 0, "{}", settings.verify().1);
     assert!(!fork(rig.settings.spool.path()), "it is in use");
     assert!(rig.process.stop().success());

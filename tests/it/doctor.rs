@@ -8,7 +8,7 @@ use recsys_ingest::clock;
 use recsys_ingest::event::table::Table;
 use recsys_ingest::partitions::create::{ensure, ensure_ahead};
 use recsys_ingest::partitions::range::Interval;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::harness::{Cluster, Database, Process, Settings, click, eventually, one, texts};
 
@@ -464,6 +464,17 @@ async fn migrate_says_what_is_missing_what_it_would_run_and_that_there_is_nothin
         out.contains("V1__suite_schema\tmissing\n") && out.contains("15 missing"),
         "{out}"
     );
+    let (code, out, _) = run(&["--status", "--json"]);
+    let said: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(
+        (code, said.as_array().map(Vec::len)),
+        (1, Some(15)),
+        "{out}"
+    );
+    assert_eq!(
+        said[0],
+        json!({"migration": "V1__suite_schema", "state": "missing"})
+    );
     let (code, sql, err) = run(&["--dry-run"]);
     assert_eq!(code, 0, "{err}");
     assert!(
@@ -500,6 +511,11 @@ async fn migrate_says_what_is_missing_what_it_would_run_and_that_there_is_nothin
         out.contains("V14__ranks_from_one\tapplied\nV15__leases\tmissing\n1 missing"),
         "{out}"
     );
+    let (code, out, _) = run(&["--status", "--json"]);
+    let said: Value = serde_json::from_str(&out).unwrap();
+    let states = [&said[13]["state"], &said[14]["state"]];
+    assert_eq!((code, states), (1, [&"applied".into(), &"missing".into()]));
+    assert_eq!(run(&["--json"]).0, 2, "of the status only");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -136,7 +136,11 @@ async fn files_of_every_kind_are_stored_once_and_what_is_wrong_is_told() {
     std::fs::write(at("notes.txt"), "not for us\n").unwrap();
 
     let (code, report, log) = import(&service, state.path(), &[dir.path()]);
-    assert_eq!(code, 0, "{report} {log}");
+    assert_eq!(code, 3, "{report} {log}");
+    assert!(
+        log.contains("the import is done, and 4 lines were rejected"),
+        "{log}"
+    );
     // 7 + 2 + 5 + 1 lines, of which one is blank and four are rejected.
     assert_eq!(numbers(&report), [15, 10, 4], "{report}");
     let expected = [4, 4];
@@ -170,14 +174,14 @@ async fn files_of_every_kind_are_stored_once_and_what_is_wrong_is_told() {
     }
 
     // Run again: only the torn line is looked at.
-    let (_, report, _) = import(&service, state.path(), &[dir.path()]);
-    assert_eq!(numbers(&report), [1, 0, 1], "{report}");
+    let (code, report, _) = import(&service, state.path(), &[dir.path()]);
+    assert_eq!((code, numbers(&report)), (3, [1, 0, 1]), "{report}");
     // Without positions, and from another place in another compression, it is the same.
     let (copies, fresh) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let copy = copies.path().join("copy.gz");
     std::fs::write(&copy, gzip(&plain)).unwrap();
     let (code, report, _) = import(&service, fresh.path(), &[dir.path(), &copy]);
-    assert_eq!((code, report["lines"].as_u64()), (0, Some(22)), "{report}");
+    assert_eq!((code, report["lines"].as_u64()), (3, Some(22)), "{report}");
     stored(&service.database, expected).await;
 
     // A file that has grown goes on, the torn line with it.
@@ -187,8 +191,8 @@ async fn files_of_every_kind_are_stored_once_and_what_is_wrong_is_told() {
         .unwrap();
     file.write_all(b"_id\":\"t\"}\n{\"event_type\":\"view\",\"item_id\":\"t\"}\n")
         .unwrap();
-    let (_, report, _) = import(&service, state.path(), &[&at("torn.jsonl")]);
-    assert_eq!(numbers(&report), [2, 2, 0], "{report}");
+    let (code, report, _) = import(&service, state.path(), &[&at("torn.jsonl")]);
+    assert_eq!((code, numbers(&report)), (0, [2, 2, 0]), "{report}");
     stored(&service.database, [4, 6]).await;
 }
 
@@ -316,8 +320,8 @@ async fn history_beyond_the_horizon_comes_through_a_pipeline_of_its_own() {
     let file = dir.path().join("old.jsonl");
     let line = r#"{"event_type":"click","item_id":"a","occurred_at":"2001-03-10T08:00:00Z"}"#;
     std::fs::write(&file, format!("{line}\n{line}\n")).unwrap();
-    let (_, report, _) = import(&service, state.path(), &[&file]);
-    assert_eq!(numbers(&report), [2, 0, 2]);
+    let (code, report, _) = import(&service, state.path(), &[&file]);
+    assert_eq!((code, numbers(&report)), (3, [2, 0, 2]));
     assert_eq!(rejects(state.path())[1].2, "occurred_at_out_of_range");
 
     // The lines that were refused are not done for who lifts the horizon.
@@ -403,8 +407,9 @@ async fn killed(lines: u64, kills: u64) {
         }
         process.kill();
     }
-    let (code, _, log) = import(&service, state.path(), &[&file]);
-    assert_eq!(code, 0, "{log}");
+    let (code, report, log) = import(&service, state.path(), &[&file]);
+    let has_rejected = numbers(&report)[2] > 0;
+    assert_eq!(code, if has_rejected { 3 } else { 0 }, "{log}");
     let wrong = lines.div_ceil(1000);
     let good = i64::try_from(lines - wrong).unwrap();
     stored(&service.database, [0, good]).await;

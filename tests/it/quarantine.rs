@@ -134,6 +134,46 @@ async fn a_quarantined_row_is_kept_whole_and_once_and_can_be_put_back() {
     assert_eq!(found[0]["user_key"], user);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_in_quarantine_are_listed_and_shown_as_json() {
+    let service = with_a_stricter_table().await;
+    assert_eq!(
+        service.interactions(&body("x", 3, &[0, 2])).await.settled(),
+        (1, 0, 2, 0)
+    );
+    let document = |arguments: &[&str]| -> Value {
+        let (code, out, err) =
+            crate::signals::cli(&service.database, &[arguments, &["--json"]].concat());
+        assert_eq!(code, 0, "{arguments:?}: {out}{err}");
+        serde_json::from_str(&out).unwrap()
+    };
+    let listed = document(&["quarantine", "list"]);
+    let events = listed.as_array().unwrap().iter();
+    let mut events: Vec<_> = events.map(|row| row["event_id"].clone()).collect();
+    events.sort_by_key(Value::to_string);
+    let mut expected = ["x 0", "x 2"].map(|name| json!(uuid_of(DEMO, name)));
+    expected.sort_by_key(Value::to_string);
+    assert_eq!(events, expected);
+    let row = &listed[0];
+    assert_eq!(
+        *row,
+        json!({
+            "id": row["id"], "at": row["at"], "table": "interaction_events", "tenant": "demo",
+            "event_id": row["event_id"], "code": "23514", "place": "no_poison",
+            "message": row["message"]
+        })
+    );
+    let (id, at) = (row["id"].as_i64().unwrap(), row["at"].as_str().unwrap());
+    assert!(id > listed[1]["id"].as_i64().unwrap(), "the latest first");
+    assert!(at.parse::<jiff::Timestamp>().is_ok(), "{at}");
+    let one = document(&["quarantine", "list", "--limit", "1"]);
+    assert_eq!(one, json!([row]));
+    let shown = document(&["quarantine", "show", &id.to_string()]);
+    assert_eq!(shown["row"]["item_id"], "poison");
+    assert_eq!(shown["message"], row["message"]);
+    assert_eq!(document(&["quarantine", "list", "--limit", "0"]), json!([]));
+}
+
 #[tokio::test]
 async fn duplicates_and_poison_in_one_body_are_told_apart() {
     let service = with_a_stricter_table().await;

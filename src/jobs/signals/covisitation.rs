@@ -4,8 +4,10 @@
 //! session is a session by itself. Of each surface the first items in the order of their ids are kept, as
 //! the suite keeps them, with the neighbors that they share most sessions with.
 //!
-//! The items that are kept are the first ones by id. So of two items that go together, if one is kept
-//! the lower one is: pairs are counted once, from below, and only where the lower item is kept.
+//! The items that are kept are the first ones by id, whether or not sessions enough share another with
+//! them. So they are known before anything is counted, and each is counted by itself: the sessions
+//! that saw it are looked up, and what else they saw. No more is held than the neighbors of one item,
+//! however many pairs the day has.
 
 use tokio_postgres::{Error, Transaction};
 
@@ -22,7 +24,8 @@ pub(super) async fn write(
     limits: &Limits,
 ) -> Result<(Counted, u64), Error> {
     transaction.batch_execute(&sessions(day, limits)).await?;
-    transaction.batch_execute(&pairs(limits)).await?;
+    transaction.batch_execute(&items(limits)).await?;
+    transaction.batch_execute(&neighbors(limits)).await?;
     let stale = transaction.execute(&delete_stale(day), &[]).await?;
     let TenantDay { tenant, day, .. } = day;
     let fresh = transaction
@@ -40,13 +43,10 @@ pub(super) async fn write(
             &[],
         )
         .await?;
-    let session_items_max = limits.session_items_max;
     let row = transaction
         .query_one(
-            &format!(
-                "SELECT (SELECT count(*) FROM ingest_neighbors),
-                        (SELECT count(*) FROM ingest_seen WHERE items > {session_items_max})"
-            ),
+            "SELECT (SELECT count(*) FROM ingest_neighbors),
+                    (SELECT count(*) FROM ingest_sessions WHERE items IS NULL)",
             &[],
         )
         .await?;
@@ -57,20 +57,17 @@ pub(super) async fn write(
     Ok((counted, row.get::<_, i64>(1).unsigned_abs()))
 }
 
-/// What each session saw, into the temporary table `ingest_seen`: sessions with a pair, and one row
-/// of each that saw too much. And the last item that is kept of each surface, into `ingest_last`.
+/// What each session saw, into the temporary table `ingest_sessions`: sessions with a pair, without
+/// items if they saw too much. And the names of items, into `ingest_names`.
 ///
-/// Sessions are numbered while lists are whole, as there are far fewer of them. The items are then
-/// sorted by a number and not by two texts.
+/// Sessions and items become numbers, which sort and hash several times as fast as texts. Sessions
+/// are numbered while lists are whole, as there are far fewer of them. Items are numbered in the
+/// order of surface and id, so that numbers are in the order of ids.
 fn sessions(day: &TenantDay, limits: &Limits) -> String {
     let (condition, namespace) = (day.condition(), namespace());
     let session = trimmed("e.session_id");
-    let item = trimmed("i.item_id");
-    let Limits {
-        items_max,
-        session_items_max,
-        ..
-    } = limits;
+    let item = trimmed("raw");
+    let session_items_max = limits.session_items_max;
     format!(
         "CREATE TEMPORARY TABLE ingest_lists ON COMMIT DROP AS
          SELECT {namespace} COLLATE \"C\" AS namespace,
@@ -79,62 +76,90 @@ fn sessions(day: &TenantDay, limits: &Limits) -> String {
            FROM exposure_events AS e
           WHERE {condition} AND jsonb_typeof(e.response -> 'items') = 'array';
          ANALYZE ingest_lists;
-         CREATE TEMPORARY TABLE ingest_seen ON COMMIT DROP AS
-         SELECT namespace, number AS session, item_id, items
-           FROM (SELECT namespace, number, item_id,
-                        count(*) OVER (PARTITION BY number) AS items,
-                        row_number() OVER (PARTITION BY number) AS place
-                   FROM (SELECT DISTINCT number, {item} COLLATE \"C\" AS item_id, namespace
-                           FROM (SELECT namespace, items,
-                                        dense_rank() OVER (ORDER BY namespace, session) AS number
-                                   FROM ingest_lists) AS list
-                          CROSS JOIN LATERAL jsonb_array_elements_text(list.items) AS i (item_id)
-                          WHERE {item} <> '') AS distinct_items) AS sized
-          WHERE items > 1 AND (items <= {session_items_max} OR place = 1);
+         CREATE TEMPORARY TABLE ingest_listed ON COMMIT DROP AS
+         SELECT list.namespace, list.number AS session, i.raw
+           FROM (SELECT namespace, items,
+                        dense_rank() OVER (ORDER BY namespace, session)::int AS number
+                   FROM ingest_lists) AS list
+          CROSS JOIN LATERAL jsonb_array_elements_text(list.items) AS i (raw);
          DROP TABLE ingest_lists;
-         CREATE TEMPORARY TABLE ingest_last ON COMMIT DROP AS
-         SELECT namespace, max(item_id) AS item_id
-           FROM (SELECT namespace, item_id,
-                        row_number() OVER (PARTITION BY namespace ORDER BY item_id) AS place
-                   FROM ingest_seen
-                  WHERE items <= {session_items_max}
-                  GROUP BY namespace, item_id) AS ordered
-          WHERE place <= {items_max}
-          GROUP BY namespace;
-         ANALYZE ingest_seen; ANALYZE ingest_last"
+         ANALYZE ingest_listed;
+         CREATE TEMPORARY TABLE ingest_ids ON COMMIT DROP AS
+         SELECT namespace, raw, item_id, dense_rank() OVER (ORDER BY namespace, item_id)::int AS item
+           FROM (SELECT namespace, raw, {item} COLLATE \"C\" AS item_id
+                   FROM (SELECT DISTINCT namespace, raw FROM ingest_listed) AS written) AS named
+          WHERE item_id <> '';
+         ANALYZE ingest_ids;
+         CREATE TEMPORARY TABLE ingest_sessions ON COMMIT DROP AS
+         SELECT session, CASE WHEN count(*) <= {session_items_max}
+                              THEN array_agg(item) FILTER (WHERE place <= {session_items_max})
+                          END AS items
+           FROM (SELECT session, item,
+                        row_number() OVER (PARTITION BY session ORDER BY item) AS place
+                   FROM (SELECT DISTINCT listed.session, ids.item
+                           FROM ingest_listed AS listed
+                           JOIN ingest_ids AS ids
+                             ON ids.namespace = listed.namespace AND ids.raw = listed.raw) AS seen) AS placed
+          GROUP BY session
+         HAVING count(*) > 1;
+         DROP TABLE ingest_listed;
+         CREATE UNIQUE INDEX ON ingest_sessions (session);
+         CREATE TEMPORARY TABLE ingest_names ON COMMIT DROP AS
+         SELECT DISTINCT item, namespace, item_id FROM ingest_ids;
+         DROP TABLE ingest_ids;
+         ANALYZE ingest_sessions; ANALYZE ingest_names"
     )
 }
 
-/// Counts pairs, and ranks each item's neighbors into the temporary table `ingest_neighbors`.
-fn pairs(limits: &Limits) -> String {
+/// The items of each surface that are kept, into the temporary table `ingest_kept`, and the sessions
+/// that saw them, into `ingest_seen`.
+fn items(limits: &Limits) -> String {
+    let items_max = limits.items_max;
+    format!(
+        "CREATE TEMPORARY TABLE ingest_kept ON COMMIT DROP AS
+         SELECT namespace, item_id, item
+           FROM (SELECT names.namespace, names.item_id, names.item,
+                        row_number() OVER (PARTITION BY names.namespace ORDER BY names.item) AS place
+                   FROM ingest_names AS names
+                   JOIN (SELECT DISTINCT unnest(items) AS item FROM ingest_sessions) AS seen
+                     ON seen.item = names.item) AS ordered
+          WHERE place <= {items_max};
+         ANALYZE ingest_kept;
+         CREATE TEMPORARY TABLE ingest_seen ON COMMIT DROP AS
+         SELECT seen.item, seen.session
+           FROM (SELECT session, unnest(items) AS item FROM ingest_sessions) AS seen
+           JOIN ingest_kept AS kept ON kept.item = seen.item
+          ORDER BY seen.item, seen.session;
+         CREATE INDEX ON ingest_seen (item);
+         ANALYZE ingest_seen"
+    )
+}
+
+/// Counts and ranks each item's neighbors, into the temporary table `ingest_neighbors`.
+fn neighbors(limits: &Limits) -> String {
     let Limits {
         neighbors_max,
         sessions_min,
-        session_items_max,
         ..
     } = limits;
+    // A scalar subquery is one index probe for each session of the item. Joined, the planner may
+    // choose to read all sessions for each item.
     format!(
-        "CREATE TEMPORARY TABLE ingest_pairs ON COMMIT DROP AS
-         SELECT low.namespace, low.item_id AS low, high.item_id AS high, count(*) AS sessions
-           FROM ingest_seen AS low
-           JOIN ingest_last AS last
-             ON last.namespace = low.namespace AND low.item_id <= last.item_id
-           JOIN ingest_seen AS high
-             ON high.session = low.session AND high.item_id > low.item_id
-          WHERE low.items <= {session_items_max}
-          GROUP BY 1, 2, 3
-         HAVING count(*) >= {sessions_min};
-         CREATE TEMPORARY TABLE ingest_neighbors ON COMMIT DROP AS
-         SELECT namespace, item_id, neighbor_id, sessions
-           FROM (SELECT *, row_number() OVER (PARTITION BY namespace, item_id
-                                              ORDER BY sessions DESC, neighbor_id) AS place
-                   FROM (SELECT namespace, low AS item_id, high AS neighbor_id, sessions
-                           FROM ingest_pairs
-                          UNION ALL
-                         SELECT namespace, high, low, sessions
-                           FROM ingest_pairs JOIN ingest_last AS last USING (namespace)
-                          WHERE high <= last.item_id) AS directed) AS ranked
-          WHERE place <= {neighbors_max};
+        "CREATE TEMPORARY TABLE ingest_neighbors ON COMMIT DROP AS
+         SELECT kept.namespace, kept.item_id, names.item_id AS neighbor_id, counted.sessions
+           FROM ingest_kept AS kept
+          CROSS JOIN LATERAL
+                (SELECT neighbor, count(*) AS sessions
+                   FROM (SELECT unnest((SELECT session.items FROM ingest_sessions AS session
+                                         WHERE session.session = seen.session)) AS neighbor
+                           FROM ingest_seen AS seen
+                          WHERE seen.item = kept.item) AS together
+                  WHERE neighbor <> kept.item
+                  GROUP BY neighbor
+                 HAVING count(*) >= {sessions_min}
+                  ORDER BY sessions DESC, neighbor
+                  LIMIT {neighbors_max}) AS counted
+           JOIN ingest_names AS names ON names.item = counted.neighbor;
          ANALYZE ingest_neighbors"
     )
 }

@@ -1,7 +1,7 @@
 //! Reads and writes the settings of keys and tenants.
 //!
 //! A document without members is no row. Checks beyond the documents' own form: event types exist,
-//! and a burst has a rate.
+//! events can have the names and surfaces, and a burst has a rate.
 
 use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use tokio_postgres::Transaction;
 use uuid::Uuid;
 
+use crate::event::field::{KEY_BYTES_MAX, PATH_SAFE, is_path_safe};
 use crate::event::interaction::LABELS;
 use crate::tenants::settings::{KeySettings, Limits, TenantSettings};
 
@@ -38,6 +39,11 @@ impl Document for TenantSettings {
             if name.trim().is_empty() {
                 bail!("the map of event names has a blank name, which no event has; leave it out");
             }
+            if name.trim() != name {
+                bail!(
+                    "the event name '{name}' has white space around it, which names in events are rid of; write it without"
+                );
+            }
             if !LABELS.contains(&event_type.as_str()) {
                 bail!(
                     "'{name}' is mapped to '{event_type}', and an event type is one of {}",
@@ -49,11 +55,28 @@ impl Document for TenantSettings {
         if surfaces.is_some_and(<[String]>::is_empty) {
             bail!("an empty list of surfaces would refuse every event; name one, or leave it out");
         }
-        if surfaces.is_some_and(|all| all.iter().any(|one| one.trim().is_empty())) {
-            bail!("a surface in the list is blank, which no event's is; name one, or leave it out");
-        }
-        Ok(())
+        surfaces
+            .into_iter()
+            .flatten()
+            .try_for_each(|surface| check_surface(surface))
     }
+}
+
+/// Refuses a surface that no event can have.
+fn check_surface(surface: &str) -> Result<()> {
+    if surface.trim().is_empty() {
+        bail!("a surface in the list is blank, which no event's is; name one, or leave it out");
+    }
+    if surface.len() > KEY_BYTES_MAX {
+        bail!(
+            "a surface in the list has {} bytes, and the most that an event's has is {KEY_BYTES_MAX}",
+            surface.len()
+        );
+    }
+    if !is_path_safe(surface) {
+        bail!("no event can have the surface {surface:?}: it {PATH_SAFE}");
+    }
+    Ok(())
 }
 
 fn check_limits(limits: &Limits) -> Result<()> {

@@ -82,17 +82,23 @@ impl Settings {
     /// Runs `verify` on the spool and the database of these settings; returns its exit code and
     /// its output.
     pub fn verify(&self) -> (i32, String) {
+        let output = self.verify_with(&[]);
+        let mut text = String::from_utf8(output.stdout).unwrap();
+        text.push_str(&String::from_utf8(output.stderr).unwrap());
+        (output.status.code().unwrap_or(-1), text)
+    }
+
+    /// Runs `verify` with more arguments, to its end.
+    pub fn verify_with(&self, more: &[&str]) -> std::process::Output {
         let flag = |name: &str| {
             let value = self.flags.iter().find(|(flag, _)| flag == name);
             format!("{name}={}", value.unwrap().1)
         };
-        let output = std::process::Command::new(env!("CARGO_BIN_EXE_recsys-ingest"))
+        std::process::Command::new(env!("CARGO_BIN_EXE_recsys-ingest"))
             .args(["verify", &flag("--spool-dir"), &flag("--database-url")])
+            .args(more)
             .output()
-            .unwrap();
-        let mut text = String::from_utf8(output.stdout).unwrap();
-        text.push_str(&String::from_utf8(output.stderr).unwrap());
-        (output.status.code().unwrap_or(-1), text)
+            .unwrap()
     }
 
     /// Fails unless `verify` succeeds.

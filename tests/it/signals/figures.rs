@@ -86,8 +86,11 @@ async fn figures_of_a_large_day() {
         "of which senders waited {:.1} s on average",
         spent.iter().sum::<Duration>().as_secs_f64() / 4.0
     );
-    let done = signals(&rig.database, &["--changed", "--items-max", "1000000"]);
+    let done = signals(&rig.database, &["--changed"]);
     println!("signals: {}", done[0]);
+    let all = ["--day", "2026-03-10", "--items-max", "1000000"];
+    let done = signals(&rig.database, &all);
+    println!("signals of all items: {}", done[0]);
     let client = rig.database.connect().await;
     let started = Instant::now();
     client

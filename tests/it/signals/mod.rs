@@ -3,6 +3,7 @@
 mod changes;
 mod figures;
 mod independent;
+mod neighbors;
 
 use std::process::Command;
 
