@@ -117,7 +117,10 @@ pub(crate) async fn run(mut config: Import, stop: Stop) -> Result<u8> {
         (0, rejected) => {
             logging::say(&format!(
                 "recsys-ingest: the import is done, and {} rejected: {} has each with its reason",
-                counted(rejected, "line"),
+                match rejected {
+                    1 => "1 line was".to_owned(),
+                    more => format!("{more} lines were"),
+                },
                 rejects.display()
             ));
             Ok(REJECTED)

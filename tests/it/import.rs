@@ -212,7 +212,7 @@ async fn lines_without_a_time_are_told_or_stored_once_however_their_file_is_copi
     let flag = flag.unwrap();
     timeless.drain(flag..flag + 2);
     let mut process = Process::run(timeless);
-    assert_eq!(process.wait().code(), Some(0), "{}", process.log());
+    assert_eq!(process.wait().code(), Some(3), "{}", process.log());
     assert_eq!(numbers(&process.report()), [1, 0, 1]);
     let (_, offset, code, letter) = rejects(state).remove(0);
     assert_eq!((offset, code.as_str()), (0, "missing_field"), "{letter}");
