@@ -38,7 +38,7 @@ pub(super) struct Common {
     pub(super) checks: Arc<Board>,
     /// Set once this process is fenced off and accepts nothing more.
     pub(super) fenced_off: Arc<AtomicBool>,
-    /// Ends lanes that do not end with their log, after their batch.
+    /// Ends lanes that do not end with their log, soon.
     pub(super) leave: CancellationToken,
 }
 

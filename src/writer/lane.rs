@@ -54,12 +54,16 @@ pub struct Writer {
     pub status: Arc<LaneStatus>,
     /// Checks each connection before anything is written through it.
     pub checks: Arc<Board>,
-    /// Ends the lane after its batch, before the log ends.
+    /// Ends the lane before the log ends: after its batch, or without it if that takes too long.
     pub leave: CancellationToken,
 }
 
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), BACKOFF_MAX);
+
+/// Time to store a batch once the lane is to leave: nearly all are stored sooner. What is given up is
+/// in the log, and whoever reads the stream next stores it.
+const LEAVE_LIMIT: Duration = Duration::from_secs(2);
 
 /// The span of a lane, which all its log lines carry. Of the highest level, so that a filter that
 /// lets a line pass lets its span pass, too.
@@ -136,14 +140,26 @@ impl Writer {
             };
             let undecided = {
                 let mut storing = pin!(self.store(batch, &mut connection));
-                tokio::select! {
+                let mut overdue = pin!(self.is_overdue());
+                let stored = tokio::select! {
                     biased;
-                    undecided = &mut storing => undecided?,
+                    undecided = &mut storing => Some(undecided?),
+                    () = &mut overdue => None,
                     () = self.fill(source, &mut gathered) => {
                         next = gathered.batch(self.stream.table);
-                        storing.await?
+                        tokio::select! {
+                            biased;
+                            undecided = storing => Some(undecided?),
+                            () = overdue => None,
+                        }
                     }
-                }
+                };
+                // The ledger tells the next reader whether a COMMIT was sent that took effect.
+                let Some(undecided) = stored else {
+                    info!("left a batch that could not be stored; it stays in the log");
+                    return Ok(());
+                };
+                undecided
             };
             if self.leave.is_cancelled() {
                 return Ok(());
@@ -162,6 +178,12 @@ impl Writer {
                 self.status.set(Health::Fault);
             }
         }
+    }
+
+    /// Waits until the lane was to leave and has had its time for the batch under way.
+    async fn is_overdue(&self) {
+        self.leave.cancelled().await;
+        tokio::time::sleep(LEAVE_LIMIT).await;
     }
 
     /// Gathers until the batch is full or due, or the log has ended.
