@@ -10,8 +10,9 @@ use recsys_ingest::log::record::AppendError;
 use uuid::Uuid;
 
 use crate::acks::Unacked;
-use crate::appender::Produced;
 use crate::client::Brokers;
+use crate::delivery::Produced;
+use crate::limit::Limit;
 
 /// The log as admission, metrics and reports see it.
 #[derive(Debug)]
@@ -19,7 +20,7 @@ pub struct KafkaCapacity {
     /// Identifies this process as an intake.
     pub intake: Uuid,
     pub brokers: Brokers,
-    pub payload_bytes_max: usize,
+    pub limit: Arc<Limit>,
     /// Whether events are taken here.
     pub takes: bool,
     pub produced: Arc<Produced>,
@@ -40,16 +41,18 @@ impl Capacity for KafkaCapacity {
         "Kafka"
     }
 
-    fn payload_bytes_max(&self) -> usize {
-        self.payload_bytes_max
+    fn carries_traces(&self) -> bool {
+        true
     }
 
-    fn has_room(&self, payload_bytes: usize) -> Result<(), AppendError> {
+    fn payload_bytes_max(&self) -> usize {
+        self.limit.payload_bytes_max()
+    }
+
+    // A body may be larger than its rows: what does not fit is known once they are counted.
+    fn has_room(&self, _payload_bytes: usize) -> Result<(), AppendError> {
         if !self.takes {
             return Err(AppendError::NotHere);
-        }
-        if payload_bytes > self.payload_bytes_max {
-            return Err(AppendError::TooLarge);
         }
         match self.brokers.are_away() {
             true => Err(AppendError::Away),

@@ -18,17 +18,25 @@ use recsys_ingest::service::engine::{Engine, Lanes, Open, Opened};
 use tracing::{debug, info};
 use uuid::Uuid;
 
-use crate::acks::{Acks, Place, Unacked};
-use crate::appender::{Appender, Delivery, Produced, Producer, Turns};
+use crate::acks::{Acks, Unacked};
+use crate::appender::Appender;
 use crate::capacity::KafkaCapacity;
 use crate::client::{self, Brokers, Context};
+use crate::delivery::Produced;
+use crate::limit::Limit;
+use crate::place::Place;
+use crate::producers::{Makings, Producers};
 use crate::reader::Reader;
 use crate::replies::{self, ASKED_MAX, Waiting};
 use crate::settings::Kafka;
 use crate::topics::Topics;
+use crate::windows::{Plan, Windows};
 
 /// While the brokers are away, they are asked this often whether they are back.
 const ASK_EVERY: Duration = Duration::from_millis(500);
+
+/// What waits in the queue of replies; they are small.
+const REPLIES_QUEUED_BYTES: usize = 1 << 20;
 
 /// How often to look where partitions end.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -74,9 +82,10 @@ impl Engine for KafkaLog {
         let lock = DirectoryLock::acquire(directory)?;
         let brokers = Brokers::default();
         let topics = Arc::new(Topics::prepare(&self.settings, &brokers).await?);
+        let limit = Arc::new(Limit::new(topics.message_bytes_max));
         info!(
             prefix = self.settings.kafka_topic_prefix,
-            record_bytes_max = topics.payload_bytes_max,
+            record_bytes_max = limit.payload_bytes_max(),
             role = ?self.settings.role,
             "the log is in Kafka"
         );
@@ -85,7 +94,8 @@ impl Engine for KafkaLog {
             properties: self.settings.properties()?,
             prefix: self.settings.kafka_topic_prefix.clone(),
             brokers: brokers.clone(),
-            topics: Arc::clone(&topics),
+            topics,
+            limit: Arc::clone(&limit),
             intake: Uuid::new_v4(),
             helpers: Vec::new(),
         };
@@ -98,7 +108,7 @@ impl Engine for KafkaLog {
             capacity: Arc::new(KafkaCapacity {
                 intake: opening.intake,
                 brokers,
-                payload_bytes_max: topics.payload_bytes_max,
+                limit,
                 takes: opening.role_takes,
                 produced,
                 lanes: unacked,
@@ -120,6 +130,7 @@ struct Opening {
     prefix: String,
     brokers: Brokers,
     topics: Arc<Topics>,
+    limit: Arc<Limit>,
     intake: Uuid,
     helpers: Helpers,
 }
@@ -133,9 +144,9 @@ impl Opening {
         }
     }
 
-    fn consumer(&self, group: &str, partitions: usize) -> Result<StreamConsumer<Context>> {
+    fn consumer(&self, group: &str, queued_bytes: usize) -> Result<StreamConsumer<Context>> {
         let group = format!("{}.{group}", self.prefix);
-        let config = client::consumer(&self.properties, &group, partitions);
+        let config = client::consumer(&self.properties, &group, queued_bytes);
         StreamConsumer::from_config_and_context(&config, self.context())
             .context("cannot make a consumer of Kafka from its properties")
     }
@@ -144,24 +155,30 @@ impl Opening {
     fn intake(&mut self, entries: flume::Receiver<Record>) -> Result<(Appender, Arc<Produced>)> {
         let waiting = Arc::new(Waiting::default());
         let produced = Arc::new(Produced::default());
-        let delivery = Delivery {
+        let producers = Producers::new(Makings {
+            properties: self.properties.clone(),
+            topics: Arc::clone(&self.topics),
             context: self.context(),
             produced: Arc::clone(&produced),
             waiting: Arc::clone(&waiting),
-            turns: Turns::new(&self.topics),
-        };
-        let config = client::producer(&self.properties, self.topics.message_bytes_max());
-        let producer: Producer = ThreadedProducer::from_config_and_context(&config, delivery)
-            .context("cannot make a producer of Kafka from its properties")?;
+            limit: Arc::clone(&self.limit),
+        })?;
         let partitions = u128::from(self.topics.replies_partitions);
         let partition = i32::try_from(self.intake.as_u128() % partitions)?;
         if self.role_takes {
-            let consumer = self.consumer("replies", 1)?;
+            let consumer = self.consumer("replies", REPLIES_QUEUED_BYTES)?;
             let topic = &self.topics.replies;
             tokio::task::block_in_place(|| replies::listen(&consumer, topic, partition))?;
             let receiving = replies::receive(consumer, self.intake, Arc::clone(&waiting));
             self.helpers
                 .push(("the reading of replies", Box::pin(receiving)));
+            let keeping = Arc::clone(&self.limit).keep(
+                Arc::clone(&self.topics),
+                self.properties.clone(),
+                self.brokers.clone(),
+            );
+            self.helpers
+                .push(("the look at the limit on messages", Box::pin(keeping)));
         }
         let probing = client::probe(&self.properties);
         let probing = FutureProducer::from_config_and_context(&probing, self.context())
@@ -172,7 +189,7 @@ impl Opening {
             .push(("the look for brokers", Box::pin(asking)));
         let appender = Appender {
             entries,
-            producer,
+            producers,
             topics: Arc::clone(&self.topics),
             intake: self.intake,
             reply_partition: partition,
@@ -183,12 +200,12 @@ impl Opening {
 
     /// What lanes read.
     fn lanes(&mut self) -> Result<LanesAndUsage> {
-        let partitions = self
-            .topics
-            .events
-            .iter()
-            .map(|topic| usize::from(topic.partitions));
-        let consumer = Arc::new(self.consumer("writers", partitions.sum())?);
+        let topics = self.topics.events.iter();
+        let partitions: Vec<usize> = topics.map(|topic| topic.partitions.into()).collect();
+        let plan = Plan::of(&partitions, self.limit.message_bytes_max());
+        let most = partitions.iter().copied().max().unwrap_or(1);
+        let at_once = u8::try_from(plan.per_topic.min(most)).unwrap_or(u8::MAX);
+        let consumer = Arc::new(self.consumer("writers", plan.queued_bytes)?);
         let serving = serve_events(Arc::clone(&consumer));
         self.helpers
             .push(("the events of the consumer", Box::pin(serving)));
@@ -235,6 +252,10 @@ impl Opening {
         let looking = look_at_ends(Arc::clone(&consumer), ends.collect());
         self.helpers
             .push(("the look at the ends of partitions", Box::pin(looking)));
+        let topics = self.topics.events.iter();
+        let windows: HashMap<Uuid, Arc<Windows>> = topics
+            .map(|topic| (topic.id, Arc::new(Windows::new(plan.per_topic))))
+            .collect();
         let open: Open<Reader> = Arc::new(move |stream: &Stream| {
             let key = (stream.log, stream.number);
             let (place, unacked) = (&places[&key], Arc::clone(&counted[&key]));
@@ -242,13 +263,19 @@ impl Opening {
             let reader = Reader::new(
                 place.clone(),
                 Arc::clone(&consumer),
+                Arc::clone(&windows[&stream.log]),
                 Arc::clone(&acks),
                 asked.clone(),
             );
             let acks: Arc<dyn Acknowledge> = acks;
             (reader, acks)
         });
-        Ok((Lanes::Shared { streams, open }, unacked))
+        let lanes = Lanes::Shared {
+            streams,
+            at_once,
+            open,
+        };
+        Ok((lanes, unacked))
     }
 }
 

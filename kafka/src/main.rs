@@ -6,14 +6,21 @@ mod acks;
 mod appender;
 mod capacity;
 mod client;
+mod delivery;
 mod engine;
 mod header;
+mod limit;
+mod message;
+mod place;
+mod producers;
 mod reader;
 mod replies;
 mod reply;
 mod settings;
 mod topic_id;
 mod topics;
+mod turn;
+mod windows;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -83,8 +90,8 @@ fn serve(arguments: impl Iterator<Item = OsString>) -> clap::error::Result<Resul
         return Err(ServeOnKafka::command().error(ErrorKind::ArgumentConflict, text));
     }
     if kafka.log == Kind::Kafka {
-        // Lanes share the memory for batches, and Postgres's connections are counted: both by writers. A
-        // topic that exists may have more partitions than the setting says, and its lanes then take more.
+        // Postgres's connections are counted by writers. A topic that exists may have more partitions than the
+        // setting says, and its lanes then take more.
         serve.store.writers = u8::try_from(kafka.kafka_partitions.min(8)).unwrap_or(8);
     }
     Ok(match kafka.log {

@@ -1,12 +1,14 @@
 //! One request's rows for one table, as the log carries them.
 
+use std::sync::Arc;
+
 use crate::event::result::RecordResult;
 use crate::event::row::rows::Rows;
 use crate::event::table::Table;
 use crate::log::record;
 use crate::log::spool::format::STREAMS_MAX;
 
-use super::memory::Reservation;
+pub use super::memory::Reservation;
 
 /// A record on its way into the log.
 pub type Record = record::Record<InMemory, RecordResult>;
@@ -21,6 +23,8 @@ pub struct InMemory {
     pub rows: Rows,
     /// Their reservation; `None` for rows that were read from disk.
     pub reservation: Option<Reservation>,
+    /// The request's `traceparent`, if the log carries it.
+    pub trace: Option<Arc<str>>,
 }
 
 /// How the streams of a table are numbered: its shards from `first` on, `step` apart.

@@ -32,6 +32,11 @@ pub trait Capacity: Debug + Send + Sync {
     /// What records are written to, as it stands in a sentence.
     fn medium(&self) -> &'static str;
 
+    /// Whether a record's place in a trace is of use to the log.
+    fn carries_traces(&self) -> bool {
+        false
+    }
+
     /// The largest payload that is accepted.
     fn payload_bytes_max(&self) -> usize;
 

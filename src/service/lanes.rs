@@ -71,7 +71,7 @@ impl Common {
                     started.add(status, tasks, writer.span(), writer.run(reader));
                 }
             }
-            Lanes::Shared { streams, open } => {
+            Lanes::Shared { streams, open, .. } => {
                 let (keeper, leases) = keeper(self.place.clone(), &streams);
                 for (stream, lease) in streams.into_iter().zip(leases) {
                     let status = Arc::new(LaneStatus::new(stream));

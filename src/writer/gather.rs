@@ -175,6 +175,7 @@ impl<L: Records> Source<L> {
                 Ok(rows) => InMemory {
                     rows,
                     reservation: None,
+                    trace: None,
                 },
                 Err(source) => {
                     self.reader = Reader::Stuck;

@@ -14,8 +14,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use tracing::{Span, error, error_span, info};
+use tracing::{Instrument as _, Level, Span, debug, debug_span, enabled, error, error_span, info};
 
+use super::batch::Batch;
 use super::gather::{BatchLimits, Gathered, Records, Source};
 use super::opening::Opening;
 
@@ -70,6 +71,20 @@ const LEAVE_LIMIT: Duration = Duration::from_secs(2);
 pub(crate) fn span_of(stream: &Stream) -> Span {
     let Stream { table, shard, .. } = stream;
     error_span!("lane", %table, shard)
+}
+
+/// The span of a batch of whose records some have a place in a trace: what is logged of it names them.
+/// Others have none, and all have none while the level is off.
+fn span_of_batch(stream: &Stream, batch: &Batch) -> Span {
+    if !enabled!(Level::DEBUG) {
+        return Span::none();
+    }
+    let traces: Vec<&str> = batch.traces().collect();
+    let Stream { table, shard, .. } = stream;
+    match traces.is_empty() {
+        true => Span::none(),
+        false => debug_span!("batch", %table, shard, traces = traces.join(" ")),
+    }
 }
 
 /// A later opening holds the ledger rows.
@@ -139,7 +154,8 @@ impl Writer {
                 }
             };
             let undecided = {
-                let mut storing = pin!(self.store(batch, &mut connection));
+                let span = span_of_batch(&self.stream, &batch);
+                let mut storing = pin!(self.store(batch, &mut connection).instrument(span.clone()));
                 let mut overdue = pin!(self.is_overdue());
                 let stored = tokio::select! {
                     biased;
@@ -159,6 +175,9 @@ impl Writer {
                     info!("left a batch that could not be stored; it stays in the log");
                     return Ok(());
                 };
+                if !span.is_disabled() && undecided.is_none() {
+                    span.in_scope(|| debug!("stored a batch"));
+                }
                 undecided
             };
             if self.leave.is_cancelled() {

@@ -118,6 +118,7 @@ impl Engine for SharedLog {
             freed_bytes: 1,
             lanes: Lanes::Shared {
                 streams: self.streams(),
+                at_once: 2,
                 open: Arc::new(open),
             },
             stores: true,

@@ -13,4 +13,6 @@ mod delivery;
 mod faults;
 mod harness;
 mod measure;
+mod messages;
+mod partitions;
 mod runbook;
