@@ -1,6 +1,7 @@
 //! Produces records, and answers each once the in-sync replicas have it.
 
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rdkafka::error::RDKafkaErrorCode;
@@ -8,10 +9,12 @@ use rdkafka::message::{Header as MessageHeader, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _};
 use recsys_ingest::admission::record::Record;
 use recsys_ingest::log::append::Append;
+use tracing::error;
 use uuid::Uuid;
 
-use crate::client::MESSAGE_TIMEOUT_MS;
+use crate::client::Brokers;
 use crate::delivery::Pending;
+use crate::fallback::Keeper;
 use crate::header::{Header, NAME, TRACEPARENT};
 use crate::producers::Producers;
 use crate::replies::Waiting;
@@ -29,18 +32,37 @@ pub struct Appender {
     /// Where replies to this intake go.
     pub reply_partition: i32,
     pub waiting: Arc<Waiting>,
+    pub brokers: Brokers,
+    /// The way into the local spool, if there is one.
+    pub keeper: Option<Keeper>,
+    /// Whether records go there while the brokers are away.
+    pub keeps: bool,
+    /// Makes those durable, until the last keeper is gone.
+    pub committing: Option<JoinHandle<()>>,
+    pub timeout_ms: u32,
 }
 
 impl Append for Appender {
     fn run(mut self) {
         let mut number = 0;
         while let Ok(record) = self.entries.recv() {
-            number += 1;
-            self.produce(record, number);
+            match &self.keeper {
+                Some(keeper) if self.keeps && self.brokers.are_away() => keeper.keep(record.into()),
+                _ => {
+                    number += 1;
+                    self.produce(record, number);
+                }
+            }
         }
         // The library answers each message within its timeout.
-        let limit = Duration::from_millis(u64::from(MESSAGE_TIMEOUT_MS) + 2000);
+        let limit = Duration::from_millis(u64::from(self.timeout_ms) + 2000);
         self.producers.flush(limit);
+        let committing = self.committing.take();
+        // With the last producer and this the way into the local spool is closed.
+        drop(self);
+        if committing.is_some_and(|committing| committing.join().is_err()) {
+            error!("the thread of the local spool panicked");
+        }
     }
 }
 
@@ -78,12 +100,14 @@ impl Appender {
             });
         }
         let pending = Box::new(Pending {
+            table: memory.rows.table(),
             durable,
             number: is_waited_for.then_some(number),
             items,
             payload_bytes: payload.len(),
-            _memory: memory.reservation,
-            _turn: turn,
+            memory: memory.reservation,
+            turn,
+            aside: memory.aside,
         });
         let producer = self.producers.current();
         let context = producer.context();
@@ -93,7 +117,7 @@ impl Appender {
             .headers(headers);
         while let Err((error, returned)) = producer.send(message) {
             if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
-                context.ends(*returned.delivery_opaque, Err(&error));
+                context.ends(*returned.delivery_opaque, Err(&error), Some(&payload[..]));
                 return;
             }
             // Messages leave it as they are answered, or by their timeout.

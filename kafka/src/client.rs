@@ -15,6 +15,9 @@ use crate::windows::FETCHED_BYTES;
 /// intake gives the log to answer.
 pub const MESSAGE_TIMEOUT_MS: u32 = 10_000;
 
+/// The same where the record goes to the local spool then: nothing is lost by trying it soon.
+pub const FALLBACK_TIMEOUT_MS: u32 = 3000;
+
 /// Messages in the library's queue of a partition, before it stops to fetch.
 const QUEUED_MESSAGES: &str = "2000";
 
@@ -103,8 +106,12 @@ pub fn config(properties: &[(String, String)]) -> ClientConfig {
     config
 }
 
-/// The properties of the producer of events.
-pub fn producer(properties: &[(String, String)], message_bytes_max: usize) -> ClientConfig {
+/// The properties of a producer of events.
+pub fn producer(
+    properties: &[(String, String)],
+    message_bytes_max: usize,
+    timeout_ms: u32,
+) -> ClientConfig {
     let mut config = self::config(properties);
     let is_set = |config: &ClientConfig, name| config.get(name).is_some();
     for (name, other, value) in [
@@ -133,8 +140,16 @@ pub fn producer(properties: &[(String, String)], message_bytes_max: usize) -> Cl
         .set("acks", "all")
         // Else a custom partitioner is not asked about messages without a key.
         .set("sticky.partitioning.linger.ms", "0")
-        .set("message.timeout.ms", MESSAGE_TIMEOUT_MS.to_string())
+        .set("message.timeout.ms", timeout_ms.to_string())
         .set("message.max.bytes", message_bytes_max.to_string());
+    config
+}
+
+/// The properties of the producer that passes on what was kept on the local disk. A batch of several
+/// messages could be refused as a whole, again and again.
+pub fn drain(properties: &[(String, String)], message_bytes_max: usize) -> ClientConfig {
+    let mut config = producer(properties, message_bytes_max, MESSAGE_TIMEOUT_MS);
+    config.set("batch.num.messages", "1");
     config
 }
 

@@ -3,16 +3,19 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 
+use bytes::Bytes;
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::DeliveryResult;
+use rdkafka::message::{DeliveryResult, Message as _};
 use rdkafka::producer::{Partitioner, ProducerContext};
-use recsys_ingest::admission::record::Reservation;
+use recsys_ingest::admission::record::{Aside, Reservation};
+use recsys_ingest::event::table::Table;
 use recsys_ingest::log::record::{AppendError, Turn};
 use tokio::sync::oneshot;
 
 use crate::client::Context;
+use crate::fallback::{Entry, Keeper};
 use crate::limit::Limit;
 use crate::replies::Waiting;
 use crate::topics::{Topic, Topics};
@@ -32,14 +35,31 @@ pub struct Produced {
 
 /// A message without an answer.
 pub struct Pending {
+    pub table: Table,
     pub durable: Option<oneshot::Sender<Result<(), AppendError>>>,
     /// Set if a request waits for what becomes of it.
     pub number: Option<u64>,
     pub items: u32,
     pub payload_bytes: usize,
     /// Held until then, for the library's copy of the payload.
-    pub _memory: Option<Reservation>,
-    pub _turn: Turn,
+    pub memory: Option<Reservation>,
+    pub turn: Turn,
+    pub aside: Option<Aside>,
+}
+
+impl Pending {
+    /// Its record, for the local spool.
+    fn with(self, payload: &[u8]) -> Entry {
+        Entry {
+            table: self.table,
+            items: self.items,
+            payload: Bytes::copy_from_slice(payload),
+            turn: self.turn,
+            durable: self.durable,
+            memory: self.memory,
+            aside: self.aside,
+        }
+    }
 }
 
 /// Answers records once the brokers have answered.
@@ -49,6 +69,8 @@ pub struct Delivery {
     pub waiting: Arc<Waiting>,
     pub turns: Turns,
     pub limit: Arc<Limit>,
+    /// Where records go that are not acknowledged in time.
+    pub keeper: Option<Keeper>,
 }
 
 /// Partitions of a topic take turns, without those that have no leader and those that were added since
@@ -111,8 +133,8 @@ impl Delivery {
         unanswered_items.fetch_add(pending.items.into(), Ordering::Relaxed);
     }
 
-    /// Answers a message.
-    pub fn ends(&self, pending: Pending, outcome: Result<(), &KafkaError>) {
+    /// Answers a message, or has the local spool answer it. `payload` is what it holds, if that is known.
+    pub fn ends(&self, pending: Pending, outcome: Result<(), &KafkaError>, payload: Option<&[u8]>) {
         let Produced {
             items,
             unanswered,
@@ -138,6 +160,9 @@ impl Delivery {
                     }
                     _ => {
                         self.context.brokers.leave(&error.to_string());
+                        if let (Some(keeper), Some(payload)) = (&self.keeper, payload) {
+                            return keeper.keep(pending.with(payload));
+                        }
                         Err(AppendError::Away)
                     }
                 }
@@ -170,11 +195,10 @@ impl ProducerContext<Turns> for Delivery {
     type DeliveryOpaque = Box<Pending>;
 
     fn delivery(&self, result: &DeliveryResult<'_>, pending: Box<Pending>) {
-        let outcome = match result {
-            Ok(_) => Ok(()),
-            Err((error, _)) => Err(error),
-        };
-        self.ends(*pending, outcome);
+        match result {
+            Ok(_) => self.ends(*pending, Ok(()), None),
+            Err((error, message)) => self.ends(*pending, Err(error), message.payload()),
+        }
     }
 
     fn get_custom_partitioner(&self) -> Option<&Turns> {

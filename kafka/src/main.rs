@@ -8,6 +8,7 @@ mod capacity;
 mod client;
 mod delivery;
 mod engine;
+mod fallback;
 mod header;
 mod limit;
 mod message;
@@ -20,6 +21,7 @@ mod settings;
 mod topic_id;
 mod topics;
 mod turn;
+mod watch;
 mod windows;
 
 use std::ffi::OsString;
@@ -87,6 +89,11 @@ fn serve(arguments: impl Iterator<Item = OsString>) -> clap::error::Result<Resul
     } = ServeOnKafka::from_arg_matches(&environment::read(&command, arguments)?)?;
     if kafka.log == Kind::Spool && kafka.role != Role::All {
         let text = "--role is for --log kafka: with the spool an instance does everything\n";
+        return Err(ServeOnKafka::command().error(ErrorKind::ArgumentConflict, text));
+    }
+    if kafka.log == Kind::Spool && kafka.spool_fallback {
+        let text =
+            "--spool-fallback is for --log kafka: without it events are in the spool anyway\n";
         return Err(ServeOnKafka::command().error(ErrorKind::ArgumentConflict, text));
     }
     if kafka.log == Kind::Kafka {

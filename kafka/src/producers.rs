@@ -11,6 +11,7 @@ use tracing::{debug, error, info};
 
 use crate::client::{self, Context};
 use crate::delivery::{Delivery, Produced, Turns};
+use crate::fallback::Keeper;
 use crate::limit::Limit;
 use crate::replies::Waiting;
 use crate::topics::Topics;
@@ -26,6 +27,9 @@ pub struct Makings {
     pub produced: Arc<Produced>,
     pub waiting: Arc<Waiting>,
     pub limit: Arc<Limit>,
+    /// Where records go that are not acknowledged in time.
+    pub keeper: Option<Keeper>,
+    pub timeout_ms: u32,
 }
 
 /// The producer for the limit as it is known now, and those before it that are not done.
@@ -45,8 +49,9 @@ impl Makings {
             waiting: Arc::clone(&self.waiting),
             turns: Turns::new(&self.topics),
             limit: Arc::clone(&self.limit),
+            keeper: self.keeper.clone(),
         };
-        let config = client::producer(&self.properties, message_bytes_max);
+        let config = client::producer(&self.properties, message_bytes_max, self.timeout_ms);
         ThreadedProducer::from_config_and_context(&config, delivery)
             .context("cannot make a producer of Kafka from its properties")
     }

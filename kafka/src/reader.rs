@@ -342,6 +342,7 @@ fn traced(raw: &Raw) -> Option<InMemory> {
         rows,
         reservation: None,
         trace,
+        aside: None,
     })
 }
 

@@ -10,7 +10,7 @@ use tokio::sync::{Semaphore, oneshot};
 use uuid::Uuid;
 
 use super::memory::{MemoryLimit, Reservation};
-use super::record::{InMemory, Record, stream};
+use super::record::{Aside, InMemory, Record, stream};
 use super::shares::{RECORDS_FACTOR, Share, Shares};
 use super::spool_shares::{Room, SpoolShares};
 use crate::drain_rate::DrainRate;
@@ -255,13 +255,14 @@ impl Admission {
     }
 
     /// Passes rows on, or refuses them at once. `durable` reports the sync, `result` what became of
-    /// the rows in Postgres.
+    /// the rows in Postgres; `aside` is for a log that keeps records aside.
     pub fn submit(
         &self,
         rows: Rows,
         reservation: Reservation,
         durable: Option<oneshot::Sender<Synced>>,
         result: Option<oneshot::Sender<RecordResult>>,
+        aside: Option<Aside>,
     ) -> Result<(), Overload> {
         self.is_not_fenced_off()?;
         debug_assert!(
@@ -298,6 +299,7 @@ impl Admission {
                 rows,
                 reservation: Some(reservation),
                 trace: self.trace.clone(),
+                aside,
             },
             result,
         };

@@ -176,6 +176,7 @@ impl<L: Records> Source<L> {
                     rows,
                     reservation: None,
                     trace: None,
+                    aside: None,
                 },
                 Err(source) => {
                     self.reader = Reader::Stuck;

@@ -10,6 +10,7 @@
 )]
 
 mod delivery;
+mod fallback;
 mod faults;
 mod harness;
 mod measure;
