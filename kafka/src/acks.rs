@@ -4,18 +4,10 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use anyhow::{Result, bail};
 use recsys_ingest::log::read::{Acknowledge, Proof};
 use uuid::Uuid;
 
-/// Which partition.
-#[derive(Clone, Debug)]
-pub struct Place {
-    /// The topic's own id.
-    pub id: Uuid,
-    pub topic: String,
-    pub partition: u16,
-}
+use crate::place::Place;
 
 /// What is not acknowledged of one partition, while this process reads it.
 #[derive(Debug, Default)]
@@ -126,6 +118,11 @@ impl Acks {
             .fetch_add(items.into(), Ordering::Relaxed);
     }
 
+    /// Whether nothing that was delivered is left to store.
+    pub fn are_all_acked(&self) -> bool {
+        self.lock().is_empty()
+    }
+
     /// Records from this offset on come next, which is the partition's beginning. `false`: records
     /// from before are not acked yet, and the lane takes no others before.
     pub fn begin_again(&self, begin: u64) -> bool {
@@ -200,27 +197,6 @@ impl Drop for Acks {
     }
 }
 
-impl Place {
-    /// Refuses to read on where records are missing.
-    pub fn check(&self, next: i64, begin: i64) -> Result<()> {
-        let Self {
-            id,
-            topic,
-            partition,
-        } = self;
-        if next < begin {
-            bail!(
-                "partition {partition} of the topic {topic} begins at offset {begin}, and the ledger has it \
-                 stored up to {next}: the topic's retention removed {} messages that were never stored. \
-                 To go on with what is left, UPDATE ingest_ledger SET settled = {begin} WHERE \
-                 instance_id = '{id}' AND stream = {partition} and restart this writer",
-                begin - next
-            );
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -231,21 +207,6 @@ mod tests {
             topic: "t.exposures".to_owned(),
             partition: 3,
         }
-    }
-
-    #[test]
-    fn what_retention_removed_is_a_fault_that_names_its_cause() {
-        let place = place();
-        for (next, begin) in [(0, 0), (5, 0), (5, 5)] {
-            assert!(place.check(next, begin).is_ok(), "{next} from {begin}");
-        }
-        let error = place.check(4, 6).expect_err("a gap").to_string();
-        let remedy = format!(
-            "SET settled = 6 WHERE instance_id = '{}' AND stream = 3",
-            place.id
-        );
-        assert!(error.contains("retention removed 2 "), "{error}");
-        assert!(error.contains(&remedy), "{error}");
     }
 
     #[test]

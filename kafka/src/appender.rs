@@ -1,142 +1,73 @@
 //! Produces records, and answers each once the in-sync replicas have it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rdkafka::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, Header as MessageHeader, OwnedHeaders};
-use rdkafka::producer::{
-    BaseRecord, Partitioner, Producer as _, ProducerContext, ThreadedProducer,
-};
-use recsys_ingest::admission::record::{InMemory, Record};
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::message::{Header as MessageHeader, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, Producer as _};
+use recsys_ingest::admission::record::Record;
 use recsys_ingest::log::append::Append;
-use recsys_ingest::log::record::{AppendError, Turn};
-use tokio::sync::oneshot;
-use tracing::debug;
+use tracing::error;
 use uuid::Uuid;
 
-use crate::client::{Context, MESSAGE_TIMEOUT_MS};
-use crate::header::{Header, NAME};
+use crate::client::Brokers;
+use crate::delivery::Pending;
+use crate::fallback::Keeper;
+use crate::header::{Header, NAME, TRACEPARENT};
+use crate::producers::Producers;
 use crate::replies::Waiting;
-use crate::topics::{Topic, Topics};
+use crate::topics::Topics;
 
 /// Pause while librdkafka's queue is full.
 const FULL_PAUSE: Duration = Duration::from_millis(2);
 
-/// The producer of events.
-pub type Producer = ThreadedProducer<Delivery, Turns>;
-
 /// Takes records and produces each as a message.
 pub struct Appender {
     pub entries: flume::Receiver<Record>,
-    pub producer: Producer,
+    pub producers: Producers,
     pub topics: Arc<Topics>,
     pub intake: Uuid,
     /// Where replies to this intake go.
     pub reply_partition: i32,
     pub waiting: Arc<Waiting>,
-}
-
-/// What this process has produced.
-#[derive(Debug, Default)]
-pub struct Produced {
-    /// Rows that were acknowledged.
-    pub items: AtomicU64,
-    /// Messages without an answer.
-    pub unanswered: AtomicI64,
-    /// Rows in them.
-    pub unanswered_items: AtomicI64,
-    /// Messages that were refused without a receiver for the answer.
-    pub refused: AtomicU64,
-}
-
-/// A message without an answer.
-pub struct Pending {
-    durable: Option<oneshot::Sender<Result<(), AppendError>>>,
-    /// Set if a request waits for what becomes of it.
-    number: Option<u64>,
-    items: u32,
-    /// Held until then: the library has a copy of the payload.
-    _memory: InMemory,
-    _turn: Turn,
-}
-
-/// Answers records once the brokers have answered.
-pub struct Delivery {
-    pub context: Context,
-    pub produced: Arc<Produced>,
-    pub waiting: Arc<Waiting>,
-    pub turns: Turns,
-}
-
-/// Partitions of a topic take turns, without those that have no leader and those that were added since
-/// the start: the writers may not know them yet.
-pub struct Turns {
-    topics: Vec<TopicTurns>,
-}
-
-struct TopicTurns {
-    name: String,
-    partitions: i32,
-    turn: AtomicU32,
-}
-
-impl Turns {
-    /// Turns of the partitions of these topics.
-    pub fn new(topics: &Topics) -> Self {
-        let of = |topic: &Topic| TopicTurns {
-            name: topic.name.clone(),
-            partitions: topic.partitions.into(),
-            turn: AtomicU32::new(0),
-        };
-        Self {
-            topics: topics.events.iter().map(of).collect(),
-        }
-    }
-}
-
-impl Partitioner for Turns {
-    fn partition(
-        &self,
-        topic: &str,
-        _key: Option<&[u8]>,
-        partitions: i32,
-        has_leader: impl Fn(i32) -> bool,
-    ) -> i32 {
-        let Some(known) = self.topics.iter().find(|known| known.name == topic) else {
-            return 0;
-        };
-        let partitions = partitions.min(known.partitions).max(1);
-        let turn = known.turn.fetch_add(1, Ordering::Relaxed);
-        let from = i32::try_from(turn % partitions.unsigned_abs()).unwrap_or(0);
-        let mut order = (0..partitions).map(|step| (from + step) % partitions);
-        // If none has a leader, the message waits for one.
-        order
-            .find(|&partition| has_leader(partition))
-            .unwrap_or(from)
-    }
+    pub brokers: Brokers,
+    /// The way into the local spool, if there is one.
+    pub keeper: Option<Keeper>,
+    /// Whether records go there while the brokers are away.
+    pub keeps: bool,
+    /// Makes those durable, until the last keeper is gone.
+    pub committing: Option<JoinHandle<()>>,
+    pub timeout_ms: u32,
 }
 
 impl Append for Appender {
-    fn run(self) {
+    fn run(mut self) {
         let mut number = 0;
         while let Ok(record) = self.entries.recv() {
-            number += 1;
-            self.produce(record, number);
+            match &self.keeper {
+                Some(keeper) if self.keeps && self.brokers.are_away() => keeper.keep(record.into()),
+                _ => {
+                    number += 1;
+                    self.produce(record, number);
+                }
+            }
         }
         // The library answers each message within its timeout.
-        let limit = Duration::from_millis(u64::from(MESSAGE_TIMEOUT_MS) + 2000);
-        if let Err(error) = self.producer.flush(limit) {
-            debug!(%error, "messages are left without an answer");
+        let limit = Duration::from_millis(u64::from(self.timeout_ms) + 2000);
+        self.producers.flush(limit);
+        let committing = self.committing.take();
+        // With the last producer and this the way into the local spool is closed.
+        drop(self);
+        if committing.is_some_and(|committing| committing.join().is_err()) {
+            error!("the thread of the local spool panicked");
         }
     }
 }
 
 impl Appender {
-    fn produce(&self, record: Record, number: u64) {
+    fn produce(&mut self, record: Record, number: u64) {
         let Record {
             items,
             payload,
@@ -158,139 +89,40 @@ impl Appender {
             reply_to: is_waited_for.then_some(self.reply_partition),
         };
         let header = header.encode();
-        let headers = OwnedHeaders::new_with_capacity(1).insert(MessageHeader {
+        let mut headers = OwnedHeaders::new_with_capacity(2).insert(MessageHeader {
             key: NAME,
             value: Some(&header[..]),
         });
+        if let Some(trace) = &memory.trace {
+            headers = headers.insert(MessageHeader {
+                key: TRACEPARENT,
+                value: Some(trace.as_bytes()),
+            });
+        }
         let pending = Box::new(Pending {
+            table: memory.rows.table(),
             durable,
             number: is_waited_for.then_some(number),
             items,
-            _memory: memory,
-            _turn: turn,
+            payload_bytes: payload.len(),
+            memory: memory.reservation,
+            turn,
+            aside: memory.aside,
         });
-        let context = self.producer.context();
+        let producer = self.producers.current();
+        let context = producer.context();
         context.begins(&pending);
         let mut message = BaseRecord::<(), [u8], _>::with_opaque_to(topic, pending)
             .payload(&payload[..])
             .headers(headers);
-        while let Err((error, returned)) = self.producer.send(message) {
+        while let Err((error, returned)) = producer.send(message) {
             if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
-                context.ends(*returned.delivery_opaque, Err(&error));
+                context.ends(*returned.delivery_opaque, Err(&error), Some(&payload[..]));
                 return;
             }
             // Messages leave it as they are answered, or by their timeout.
             message = returned;
             std::thread::sleep(FULL_PAUSE);
         }
-    }
-}
-
-impl Delivery {
-    fn begins(&self, pending: &Pending) {
-        let Produced {
-            unanswered,
-            unanswered_items,
-            ..
-        } = &*self.produced;
-        unanswered.fetch_add(1, Ordering::Relaxed);
-        unanswered_items.fetch_add(pending.items.into(), Ordering::Relaxed);
-    }
-
-    fn ends(&self, pending: Pending, outcome: Result<(), &KafkaError>) {
-        let Produced {
-            items,
-            unanswered,
-            unanswered_items,
-            refused,
-        } = &*self.produced;
-        unanswered.fetch_sub(1, Ordering::Relaxed);
-        unanswered_items.fetch_sub(pending.items.into(), Ordering::Relaxed);
-        let answer = match outcome {
-            Ok(()) => {
-                self.context.brokers.come_back();
-                items.fetch_add(pending.items.into(), Ordering::Relaxed);
-                Ok(())
-            }
-            Err(error) => {
-                if let Some(number) = pending.number {
-                    drop(self.waiting.take(number));
-                }
-                match error.rdkafka_error_code() {
-                    Some(RDKafkaErrorCode::MessageSizeTooLarge) => Err(AppendError::TooLarge),
-                    _ => {
-                        self.context.brokers.leave(&error.to_string());
-                        Err(AppendError::Away)
-                    }
-                }
-            }
-        };
-        match pending.durable {
-            // The receiver may be gone.
-            Some(durable) => {
-                durable.send(answer).ok();
-            }
-            None if answer.is_err() => {
-                refused.fetch_add(1, Ordering::Relaxed);
-            }
-            None => {}
-        }
-    }
-}
-
-impl ClientContext for Delivery {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.context.log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.context.error(error, reason);
-    }
-}
-
-impl ProducerContext<Turns> for Delivery {
-    type DeliveryOpaque = Box<Pending>;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, pending: Box<Pending>) {
-        let outcome = match result {
-            Ok(_) => Ok(()),
-            Err((error, _)) => Err(error),
-        };
-        self.ends(*pending, outcome);
-    }
-
-    fn get_custom_partitioner(&self) -> Option<&Turns> {
-        Some(&self.turns)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn partitions_take_turns_topic_by_topic_without_those_that_have_no_leader() {
-        let of = |name: &str, partitions, turn| TopicTurns {
-            name: name.to_owned(),
-            partitions,
-            turn: AtomicU32::new(turn),
-        };
-        let turns = Turns {
-            topics: vec![of("a", 3, 0), of("b", 3, u32::MAX)],
-        };
-        let next = |topic: &str, dead: &[i32]| {
-            turns.partition(topic, None, 3, |partition| !dead.contains(&partition))
-        };
-        let all: Vec<i32> = (0..4).map(|_| next("a", &[])).collect();
-        assert_eq!(all, [0, 1, 2, 0]);
-        // Of two topics in turn each goes on where it was.
-        assert_eq!((next("b", &[]), next("a", &[])), (0, 1));
-        assert_eq!(next("a", &[2]), 0);
-        assert_eq!(next("a", &[0, 1, 2]), 0, "all wait for a leader");
-        // Partitions that were added later are not known to the writers.
-        let all: Vec<i32> = (0..3)
-            .map(|_| turns.partition("b", None, 9, |_| true))
-            .collect();
-        assert_eq!(all, [0, 1, 2]);
     }
 }

@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use recsys_ingest::log::append::{Capacity, StreamUsage, Usage};
 use recsys_ingest::log::record::AppendError;
+use recsys_ingest::log::spool::shared::Spool;
 use uuid::Uuid;
 
 use crate::acks::Unacked;
-use crate::appender::Produced;
 use crate::client::Brokers;
+use crate::delivery::Produced;
+use crate::limit::Limit;
 
 /// The log as admission, metrics and reports see it.
 #[derive(Debug)]
@@ -19,12 +21,23 @@ pub struct KafkaCapacity {
     /// Identifies this process as an intake.
     pub intake: Uuid,
     pub brokers: Brokers,
-    pub payload_bytes_max: usize,
+    pub limit: Arc<Limit>,
     /// Whether events are taken here.
     pub takes: bool,
     pub produced: Arc<Produced>,
+    /// The spool on the local disk, if there is one.
+    pub fallback: Option<Spool>,
+    /// Whether records go into it while the brokers are away.
+    pub keeps: bool,
     /// By topic and partition.
     pub lanes: HashMap<(Uuid, u16), Arc<Unacked>>,
+}
+
+impl KafkaCapacity {
+    /// The spool on the local disk, if records go there.
+    fn used_fallback(&self) -> Option<&Spool> {
+        self.fallback.as_ref().filter(|_| self.keeps)
+    }
 }
 
 impl Capacity for KafkaCapacity {
@@ -40,30 +53,53 @@ impl Capacity for KafkaCapacity {
         "Kafka"
     }
 
-    fn payload_bytes_max(&self) -> usize {
-        self.payload_bytes_max
+    fn keeps_aside(&self) -> bool {
+        self.keeps
     }
 
+    fn kept_aside(&self) -> Option<String> {
+        let left = Capacity::usage(self.fallback.as_ref()?).items;
+        match self.keeps && self.brokers.are_away() {
+            true => Some(format!(
+                "Kafka does not acknowledge: events are taken onto the disk of this machine alone (--spool-fallback), {left} so far"
+            )),
+            false if left > 0 => Some(format!(
+                "{left} events are on the disk of this machine alone, on their way to Kafka"
+            )),
+            false => None,
+        }
+    }
+
+    fn carries_traces(&self) -> bool {
+        true
+    }
+
+    fn payload_bytes_max(&self) -> usize {
+        self.limit.payload_bytes_max()
+    }
+
+    // A body may be larger than its rows: what does not fit is known once they are counted.
     fn has_room(&self, payload_bytes: usize) -> Result<(), AppendError> {
         if !self.takes {
             return Err(AppendError::NotHere);
         }
-        if payload_bytes > self.payload_bytes_max {
-            return Err(AppendError::TooLarge);
-        }
-        match self.brokers.are_away() {
-            true => Err(AppendError::Away),
-            false => Ok(()),
+        match (self.brokers.are_away(), self.used_fallback()) {
+            (false, _) => Ok(()),
+            (true, Some(spool)) => spool.has_room(payload_bytes.min(self.payload_bytes_max())),
+            (true, None) => Err(AppendError::Away),
         }
     }
 
     fn room(&self) -> (u64, u64) {
-        // Retention bounds a topic, not this process.
-        (u64::MAX, u64::MAX)
+        match self.used_fallback().filter(|_| self.brokers.are_away()) {
+            Some(spool) => spool.room(),
+            // Retention bounds a topic, not this process.
+            None => (u64::MAX, u64::MAX),
+        }
     }
 
     fn shortage(&self) -> Option<String> {
-        None
+        self.used_fallback().and_then(Capacity::shortage)
     }
 
     fn stalled(&self) -> Option<Duration> {
@@ -78,12 +114,20 @@ impl Capacity for KafkaCapacity {
             refused,
         } = &*self.produced;
         let whole = |count: i64| u64::try_from(count).unwrap_or(0);
+        let aside = self
+            .fallback
+            .as_ref()
+            .map(Capacity::usage)
+            .unwrap_or_default();
         Usage {
-            records: whole(unanswered.load(Ordering::Relaxed)),
-            items: whole(unanswered_items.load(Ordering::Relaxed)),
+            bytes: aside.bytes,
+            bytes_max: aside.bytes_max,
+            segments: aside.segments,
+            records: whole(unanswered.load(Ordering::Relaxed)) + aside.records,
+            items: whole(unanswered_items.load(Ordering::Relaxed)) + aside.items,
             accepted: items.load(Ordering::Relaxed),
-            refused: refused.load(Ordering::Relaxed),
-            ..Usage::default()
+            lost: aside.lost,
+            refused: refused.load(Ordering::Relaxed) + aside.refused,
         }
     }
 

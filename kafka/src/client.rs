@@ -9,12 +9,17 @@ use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tracing::{debug, error, info, warn};
 
+use crate::windows::FETCHED_BYTES;
+
 /// After this long without an acknowledgement a message is refused: well within the time that an
 /// intake gives the log to answer.
 pub const MESSAGE_TIMEOUT_MS: u32 = 10_000;
 
-/// Messages that wait in a consumer of all partitions, in KiB.
-const QUEUED_KBYTES: usize = 48 << 10;
+/// The same where the record goes to the local spool then: nothing is lost by trying it soon.
+pub const FALLBACK_TIMEOUT_MS: u32 = 3000;
+
+/// Messages in the library's queue of a partition, before it stops to fetch.
+const QUEUED_MESSAGES: &str = "2000";
 
 /// After this long the next message asks whether messages are acknowledged again.
 const PROBE_TIMEOUT_MS: u32 = 2000;
@@ -101,8 +106,12 @@ pub fn config(properties: &[(String, String)]) -> ClientConfig {
     config
 }
 
-/// The properties of the producer of events.
-pub fn producer(properties: &[(String, String)], message_bytes_max: usize) -> ClientConfig {
+/// The properties of a producer of events.
+pub fn producer(
+    properties: &[(String, String)],
+    message_bytes_max: usize,
+    timeout_ms: u32,
+) -> ClientConfig {
     let mut config = self::config(properties);
     let is_set = |config: &ClientConfig, name| config.get(name).is_some();
     for (name, other, value) in [
@@ -131,8 +140,16 @@ pub fn producer(properties: &[(String, String)], message_bytes_max: usize) -> Cl
         .set("acks", "all")
         // Else a custom partitioner is not asked about messages without a key.
         .set("sticky.partitioning.linger.ms", "0")
-        .set("message.timeout.ms", MESSAGE_TIMEOUT_MS.to_string())
+        .set("message.timeout.ms", timeout_ms.to_string())
         .set("message.max.bytes", message_bytes_max.to_string());
+    config
+}
+
+/// The properties of the producer that passes on what was kept on the local disk. A batch of several
+/// messages could be refused as a whole, again and again.
+pub fn drain(properties: &[(String, String)], message_bytes_max: usize) -> ClientConfig {
+    let mut config = producer(properties, message_bytes_max, MESSAGE_TIMEOUT_MS);
+    config.set("batch.num.messages", "1");
     config
 }
 
@@ -146,19 +163,24 @@ pub fn probe(properties: &[(String, String)]) -> ClientConfig {
     config
 }
 
-/// The properties of a consumer that may read `partitions` partitions. Offsets are kept in the ledger
-/// and not in Kafka.
-pub fn consumer(properties: &[(String, String)], group: &str, partitions: usize) -> ClientConfig {
+/// The properties of a consumer whose queue of a partition has this many bytes before it stops to
+/// fetch. Offsets are kept in the ledger and not in Kafka.
+pub fn consumer(properties: &[(String, String)], group: &str, queued_bytes: usize) -> ClientConfig {
     let mut config = self::config(properties);
-    // For each partition that is read: one process may have all.
-    let queued = (QUEUED_KBYTES / partitions.max(1))
-        .clamp(256, 4096)
-        .to_string();
-    for (name, value) in [
-        ("queued.max.messages.kbytes", queued.as_str()),
-        ("fetch.wait.max.ms", "100"),
+    let queued = (queued_bytes >> 10).max(1).to_string();
+    let fetched = FETCHED_BYTES.to_string();
+    // A message in a queue keeps the whole answer that it came with.
+    let is_larger = ["message.max.bytes", "fetch.message.max.bytes"];
+    let is_larger = is_larger.iter().any(|name| config.get(name).is_some());
+    for (name, value, is_ours) in [
+        ("queued.max.messages.kbytes", queued.as_str(), true),
+        ("queued.min.messages", QUEUED_MESSAGES, true),
+        ("fetch.max.bytes", fetched.as_str(), !is_larger),
+        ("fetch.wait.max.ms", "100", true),
+        // Else a queue that was full is empty for a while.
+        ("fetch.queue.backoff.ms", "20", true),
     ] {
-        if config.get(name).is_none() {
+        if is_ours && config.get(name).is_none() {
             config.set(name, value);
         }
     }

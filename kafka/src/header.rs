@@ -5,12 +5,17 @@
 //! ```
 //!
 //! Numbers are big endian. A later version adds to the end.
+//!
+//! Beside it stands `traceparent`, if the request had one.
 
 use anyhow::{Result, ensure};
 use uuid::Uuid;
 
 /// The name of the message header.
 pub const NAME: &str = "ingest";
+
+/// The name of the header with the place of the request in a trace, as W3C Trace Context writes it.
+pub const TRACEPARENT: &str = "traceparent";
 
 const VERSION: u8 = 1;
 

@@ -6,14 +6,23 @@ mod acks;
 mod appender;
 mod capacity;
 mod client;
+mod delivery;
 mod engine;
+mod fallback;
 mod header;
+mod limit;
+mod message;
+mod place;
+mod producers;
 mod reader;
 mod replies;
 mod reply;
 mod settings;
 mod topic_id;
 mod topics;
+mod turn;
+mod watch;
+mod windows;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -82,9 +91,14 @@ fn serve(arguments: impl Iterator<Item = OsString>) -> clap::error::Result<Resul
         let text = "--role is for --log kafka: with the spool an instance does everything\n";
         return Err(ServeOnKafka::command().error(ErrorKind::ArgumentConflict, text));
     }
+    if kafka.log == Kind::Spool && kafka.spool_fallback {
+        let text =
+            "--spool-fallback is for --log kafka: without it events are in the spool anyway\n";
+        return Err(ServeOnKafka::command().error(ErrorKind::ArgumentConflict, text));
+    }
     if kafka.log == Kind::Kafka {
-        // Lanes share the memory for batches, and Postgres's connections are counted: both by writers. A
-        // topic that exists may have more partitions than the setting says, and its lanes then take more.
+        // Postgres's connections are counted by writers. A topic that exists may have more partitions than the
+        // setting says, and its lanes then take more.
         serve.store.writers = u8::try_from(kafka.kafka_partitions.min(8)).unwrap_or(8);
     }
     Ok(match kafka.log {

@@ -9,24 +9,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use bytes::Bytes;
 use futures_util::FutureExt as _;
-use rdkafka::consumer::stream_consumer::StreamPartitionQueue;
 use rdkafka::consumer::{Consumer as _, StreamConsumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::{Offset, TopicPartitionList};
 use recsys_ingest::admission::record::InMemory;
 use recsys_ingest::event::result::RecordResult;
-use recsys_ingest::log::read::{LogAway, Next, Read, Start};
+use recsys_ingest::event::row::rows::Rows;
+use recsys_ingest::log::read::{Next, Read, Start};
 use recsys_ingest::log::record::Delivered;
 use tokio::sync::oneshot;
-use tracing::{debug, error, warn};
+use tracing::debug;
 
-use crate::acks::{Acks, Place};
+use crate::acks::Acks;
 use crate::client::Context;
-use crate::header::{Header, NAME};
+use crate::message::Raw;
+use crate::place::Place;
 use crate::replies::Asked;
+use crate::turn::{Queue, Turn, empty};
+use crate::windows::{TAKEN_BYTES, Windows};
 
 /// Longest wait for the ends of a partition.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -48,7 +49,7 @@ pub struct Reader {
     place: Place,
     consumer: Arc<StreamConsumer<Context>>,
     /// Set while the partition is assigned.
-    queue: Option<StreamPartitionQueue<Context>>,
+    queue: Option<Queue>,
     /// The offset after the last record in `taken`.
     next: u64,
     taken: VecDeque<FromLog>,
@@ -59,6 +60,7 @@ pub struct Reader {
     is_outside: bool,
     /// What the partition lost is dealt with: it is read from its beginning.
     begins_again: bool,
+    turn: Turn,
     acks: Arc<Acks>,
     asked: flume::Sender<Asked>,
 }
@@ -75,6 +77,7 @@ impl Reader {
     pub fn new(
         place: Place,
         consumer: Arc<StreamConsumer<Context>>,
+        windows: Arc<Windows>,
         acks: Arc<Acks>,
         asked: flume::Sender<Asked>,
     ) -> Self {
@@ -88,25 +91,28 @@ impl Reader {
             gaps: 0,
             is_outside: false,
             begins_again: false,
+            turn: Turn::new(windows),
             acks,
             asked,
         }
     }
 
-    /// Has the library fetch from `next` on. Blocks.
+    /// Has the library fetch from `next` on, or says what to wait for before that. Blocks.
     fn assign(&mut self) -> Result<()> {
         let Place {
             topic, partition, ..
         } = &self.place;
         let number = i32::from(*partition);
         let ends = self.consumer.fetch_watermarks(topic, number, LIMIT);
-        let (begin, end) = ends.map_err(|error| self.failed(error))?;
+        let (begin, end) = ends.map_err(|error| self.place.failed(error))?;
         self.acks.unacked.ends_at(end);
         let next = i64::try_from(self.next).context("the ledger's offset is none of Kafka's")?;
         self.place.check(next, begin)?;
         if std::mem::take(&mut self.is_outside) || next > end {
             self.begins_again = false;
-            self.note_cut(end);
+            if self.acks.unacked.note_cut() {
+                self.place.say_cut(self.next, end);
+            }
         }
         if self.acks.unacked.is_cut() && !self.begins_again {
             let begin = u64::try_from(begin).unwrap_or(0);
@@ -117,6 +123,9 @@ impl Reader {
             (self.next, self.begins_again) = (begin, true);
         }
         let next = i64::try_from(self.next).context("an offset is none of Kafka's")?;
+        if !self.turn.take_window(next < end) {
+            return Ok(());
+        }
         let Place {
             topic, partition, ..
         } = &self.place;
@@ -131,65 +140,17 @@ impl Reader {
             .incremental_assign(&from)
             .with_context(doing)?;
         self.queue = queue;
+        self.turn.begin();
         Ok(())
     }
 
-    /// What failed; as [`LogAway`] unless an operator has to act.
-    fn failed(&self, error: KafkaError) -> anyhow::Error {
-        let Place {
-            topic, partition, ..
-        } = &self.place;
-        let is_fault = matches!(
-            error.rdkafka_error_code(),
-            Some(
-                RDKafkaErrorCode::UnknownTopic
-                    | RDKafkaErrorCode::UnknownPartition
-                    | RDKafkaErrorCode::UnknownTopicOrPartition
-                    | RDKafkaErrorCode::TopicAuthorizationFailed
-                    | RDKafkaErrorCode::Authentication
-                    | RDKafkaErrorCode::SaslAuthenticationFailed
-            )
-        );
-        let error = anyhow::Error::new(error);
-        let error = match is_fault {
-            true => error,
-            false => error.context(LogAway),
-        };
-        error.context(format!(
-            "cannot read partition {partition} of the topic {topic}"
-        ))
-    }
-
-    /// Says that the partition lost records, once.
-    fn note_cut(&self, end: i64) {
-        if !self.acks.unacked.note_cut() {
-            return;
-        }
-        let Place {
-            topic, partition, ..
-        } = &self.place;
-        error!(
-            topic,
-            partition,
-            read_up_to = self.next,
-            end,
-            "partition {partition} of the topic {topic} lost records: it was read up to offset {}, and ends \
-             at {end} now, by an unclean election of a leader or a restore. What was read of them is stored; \
-             others that were acknowledged are lost. Other events get the same offsets, so the partition is \
-             read from its beginning: those that are stored already count as duplicates",
-            self.next
-        );
-    }
-
-    /// Has the library fetch no more.
-    fn unassign(&mut self) {
+    /// Has the library fetch no more. Returns its queue.
+    fn unassign(&mut self) -> Option<Queue> {
         if let Some(first) = self.taken.front() {
             self.next = first.sequence - 1;
         }
         self.taken.clear();
-        if self.queue.take().is_none() {
-            return;
-        }
+        let queue = self.queue.take()?;
         let Place {
             topic, partition, ..
         } = &self.place;
@@ -198,6 +159,9 @@ impl Reader {
         if let Err(error) = self.consumer.incremental_unassign(&this) {
             debug!(%error, topic, partition, "cannot let go of a partition");
         }
+        // The library keeps it until the partition is assigned again.
+        empty(&queue);
+        Some(queue)
     }
 
     /// Keeps a message that the library has, or notes why there is none.
@@ -235,8 +199,8 @@ impl Reader {
             sequence: self.next,
             // Without a header the payload cannot be read either; the lane says so and stops there.
             items: header.map_or(0, |header| header.items),
+            memory: traced(&raw),
             payload: raw.payload,
-            memory: None,
             result,
         });
     }
@@ -255,12 +219,18 @@ impl Read<InMemory, RecordResult> for Reader {
                 self.acks.deliver(record.sequence, record.items);
                 Next::Record(record)
             }
-            None if self.queue.is_none() || self.lost.is_some() => Next::Fetch,
+            None if self.turn.is_pausing() => Next::Empty,
+            None if self.queue.is_none() || self.lost.is_some() || self.turn.is_over() => {
+                Next::Fetch
+            }
             None => Next::Empty,
         }
     }
 
     async fn wait(&mut self) {
+        if self.turn.is_pausing() {
+            return self.turn.wait(&self.acks).await;
+        }
         let Some(queue) = self.queue.take() else {
             return;
         };
@@ -276,7 +246,7 @@ impl Read<InMemory, RecordResult> for Reader {
         match self.lost.take() {
             None => {}
             Some(Lost::Failed(error)) => {
-                self.unassign();
+                drop(self.unassign());
                 if matches!(
                     error.rdkafka_error_code(),
                     Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::LogTruncation)
@@ -285,10 +255,10 @@ impl Read<InMemory, RecordResult> for Reader {
                     self.is_outside = true;
                     return Ok(Vec::new());
                 }
-                return Err(self.failed(error));
+                return Err(self.place.failed(error));
             }
             Some(Lost::Gap(at)) => {
-                self.unassign();
+                drop(self.unassign());
                 self.gaps += 1;
                 let Place {
                     topic, partition, ..
@@ -300,8 +270,16 @@ impl Read<InMemory, RecordResult> for Reader {
                 );
             }
         }
-        if self.queue.is_none() {
-            self.assign()?;
+        if self.queue.is_some() && self.turn.is_over() {
+            let queue = self.unassign();
+            self.turn.give_way(queue);
+        } else if self.queue.is_none() {
+            let assigned = self.assign();
+            if self.queue.is_none() {
+                // Others can read while this one cannot.
+                self.turn.give_up(&self.acks);
+            }
+            assigned?;
         }
         Ok(Vec::new())
     }
@@ -314,18 +292,29 @@ impl Read<InMemory, RecordResult> for Reader {
 /// Waits for messages while the reader is borrowed.
 struct Holder<'r> {
     reader: &'r mut Reader,
-    queue: Option<StreamPartitionQueue<Context>>,
+    queue: Option<Queue>,
 }
 
 impl Holder<'_> {
     async fn receive(&mut self) {
         let Some(queue) = &self.queue else { return };
-        let first = queue.recv().await.map(|message| Raw::of(&message));
+        let first = tokio::select! {
+            biased;
+            first = queue.recv() => first.map(|message| Raw::of(&message)),
+            () = self.reader.turn.is_wanted() => return self.reader.turn.end(),
+        };
+        let mut bytes = bytes_of(&first);
         self.reader.take(first);
-        while self.reader.lost.is_none() && self.reader.taken.len() < TAKEN_MAX {
+        while self.reader.lost.is_none()
+            && self.reader.taken.len() < TAKEN_MAX
+            && bytes < TAKEN_BYTES
+        {
             let more = queue.recv().now_or_never();
             match more.map(|more| more.map(|message| Raw::of(&message))) {
-                Some(received) => self.reader.take(received),
+                Some(received) => {
+                    bytes += bytes_of(&received);
+                    self.reader.take(received);
+                }
                 None => return,
             }
         }
@@ -340,8 +329,25 @@ impl Drop for Holder<'_> {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        self.unassign();
+        drop(self.unassign());
     }
+}
+
+/// The rows of a message that has a place in a trace. The lane parses those of others, and says what is
+/// wrong with those that cannot be read.
+fn traced(raw: &Raw) -> Option<InMemory> {
+    let trace = Some(raw.trace.clone()?);
+    let rows = Rows::parse(raw.payload.clone()).ok()?;
+    Some(InMemory {
+        rows,
+        reservation: None,
+        trace,
+        aside: None,
+    })
+}
+
+fn bytes_of(received: &Result<Raw, KafkaError>) -> usize {
+    received.as_ref().map_or(0, |raw| raw.payload.len())
 }
 
 impl fmt::Debug for Reader {
@@ -350,32 +356,5 @@ impl fmt::Debug for Reader {
             .field("place", &self.place)
             .field("next", &self.next)
             .finish_non_exhaustive()
-    }
-}
-
-/// A message, copied out of the library.
-struct Raw {
-    offset: u64,
-    header: Option<Header>,
-    payload: Bytes,
-}
-
-impl Raw {
-    fn of(message: &BorrowedMessage<'_>) -> Self {
-        let offset = u64::try_from(message.offset()).unwrap_or(0);
-        let mut headers = message
-            .headers()
-            .into_iter()
-            .flat_map(|headers| headers.iter());
-        let ours = headers.find(|header| header.key == NAME);
-        let header = ours.and_then(|header| Header::decode(header.value?).ok());
-        if header.is_none() {
-            warn!(offset, "a message has no header of this program's");
-        }
-        Self {
-            offset,
-            header,
-            payload: Bytes::copy_from_slice(message.payload().unwrap_or_default()),
-        }
     }
 }

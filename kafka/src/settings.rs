@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use clap::{Args, ValueEnum};
+use clap::builder::BoolishValueParser;
+use clap::{ArgAction, Args, ValueEnum};
 
 /// Settings of the log between intake and writers.
 #[derive(Args, Clone, Debug)]
@@ -32,6 +33,18 @@ pub struct Kafka {
     /// Kafka's brokers to begin with, HOST:PORT with commas between
     #[arg(long, env = "INGEST_KAFKA_BROKERS", value_name = "BROKERS")]
     pub kafka_brokers: Option<String>,
+
+    /// Take events onto the disk of this machine while Kafka acknowledges nothing
+    #[arg(
+        long,
+        env = "INGEST_SPOOL_FALLBACK",
+        default_value = "false",
+        action = ArgAction::Set,
+        num_args = 0..=1,
+        default_missing_value = "true",
+        value_parser = BoolishValueParser::new()
+    )]
+    pub spool_fallback: bool,
 
     /// How the names of the topics begin; instances with the same one share a log
     #[arg(
@@ -165,6 +178,7 @@ mod tests {
             log: Kind::Kafka,
             role: Role::All,
             kafka_brokers: Some("a:1".to_owned()),
+            spool_fallback: false,
             kafka_topic_prefix: "t".to_owned(),
             kafka_partitions: 1,
             kafka_replicas: None,

@@ -22,9 +22,6 @@ const LIMIT: Duration = Duration::from_secs(15);
 /// How long a topic that was just made may be unknown to other brokers.
 const SPREAD: Duration = Duration::from_secs(10);
 
-/// Bytes of a message apart from its payload: its header, the batch's, and room for later versions.
-const OVERHEAD_BYTES: usize = 1 << 10;
-
 /// Replies are of use for as long as a request waits.
 const REPLIES_RETENTION_MS: &str = "3600000";
 
@@ -46,8 +43,8 @@ pub struct Topics {
     pub events: [Topic; Table::ALL.len()],
     pub replies: String,
     pub replies_partitions: u16,
-    /// The largest payload that all topics of events take.
-    pub payload_bytes_max: usize,
+    /// The largest message that all topics of events take, as of the start.
+    pub message_bytes_max: usize,
 }
 
 /// What the brokers say of a topic.
@@ -107,7 +104,7 @@ impl Topics {
             events: events.try_into().expect("a topic for each table"),
             replies,
             replies_partitions,
-            payload_bytes_max: message_bytes_max.saturating_sub(OVERHEAD_BYTES),
+            message_bytes_max,
         })
     }
 
@@ -116,9 +113,25 @@ impl Topics {
         &self.events[table as usize]
     }
 
-    /// The largest message of a producer.
-    pub fn message_bytes_max(&self) -> usize {
-        self.payload_bytes_max + OVERHEAD_BYTES
+    /// Asks the brokers for the largest message that all topics of events take now, in bytes.
+    ///
+    /// # Errors
+    /// The brokers do not answer.
+    pub async fn ask_for_limit(
+        &self,
+        properties: &[(String, String)],
+        brokers: &Brokers,
+    ) -> Result<usize> {
+        let context = Context {
+            brokers: brokers.clone(),
+        };
+        let admin = AdminClient::from_config_and_context(&client::config(properties), context)
+            .context("cannot make a client of Kafka from its properties")?;
+        let mut least = usize::MAX;
+        for topic in &self.events {
+            least = least.min(settings(&admin, &topic.name).await?);
+        }
+        Ok(least)
     }
 }
 
@@ -132,6 +145,15 @@ async fn describe(admin: &AdminClient<Context>, name: &str) -> Result<Described>
             Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
         }
     };
+    Ok(Described {
+        id,
+        partitions,
+        message_bytes_max: settings(admin, name).await?,
+    })
+}
+
+/// The largest message that a topic takes, in bytes, if its other settings are those of a log.
+async fn settings(admin: &AdminClient<Context>, name: &str) -> Result<usize> {
     let options = AdminOptions::new().request_timeout(Some(LIMIT));
     let resource = [ResourceSpecifier::Topic(name)];
     let configs = admin.describe_configs(&resource, &options).await;
@@ -145,18 +167,14 @@ async fn describe(admin: &AdminClient<Context>, name: &str) -> Result<Described>
              set it to delete"
         );
     }
-    let message_bytes_max = value("max.message.bytes").and_then(|bytes| bytes.parse().ok());
     if value("min.insync.replicas") == Some("1") {
         info!(
             topic = name,
             "min.insync.replicas is 1: while other replicas are away, `durable` means one broker"
         );
     }
-    Ok(Described {
-        id,
-        partitions,
-        message_bytes_max: message_bytes_max.with_context(doing)?,
-    })
+    let bytes = value("max.message.bytes").and_then(|bytes| bytes.parse().ok());
+    bytes.with_context(doing)
 }
 
 /// A topic's id and partitions.

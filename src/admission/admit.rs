@@ -10,7 +10,7 @@ use tokio::sync::{Semaphore, oneshot};
 use uuid::Uuid;
 
 use super::memory::{MemoryLimit, Reservation};
-use super::record::{InMemory, Record, stream};
+use super::record::{Aside, InMemory, Record, stream};
 use super::shares::{RECORDS_FACTOR, Share, Shares};
 use super::spool_shares::{Room, SpoolShares};
 use crate::drain_rate::DrainRate;
@@ -66,6 +66,11 @@ pub enum Overload {
     /// The log is elsewhere, and does not acknowledge.
     #[error("the log is away: it does not acknowledge events")]
     Away,
+    /// The log refused the events because of others that came with them.
+    #[error(
+        "the log refused the events together with others as too large: its limit on messages was lowered, and is being read again"
+    )]
+    GroupTooLarge,
     /// This instance takes no events.
     #[error("this instance only stores events (--role writer)")]
     NotHere,
@@ -84,6 +89,7 @@ impl From<AppendError> for Overload {
             AppendError::Stalled => Overload::Stalled,
             AppendError::Gone => Overload::Gone,
             AppendError::Away => Overload::Away,
+            AppendError::GroupTooLarge => Overload::GroupTooLarge,
             AppendError::NotHere => Overload::NotHere,
         }
     }
@@ -97,6 +103,8 @@ impl From<AppendError> for Overload {
 pub struct Admission {
     shared: Arc<Shared>,
     share: Arc<Share>,
+    /// The request's `traceparent`, if the log carries it.
+    trace: Option<Arc<str>>,
 }
 
 #[derive(Debug)]
@@ -146,6 +154,7 @@ impl Admission {
         Self {
             shared: Arc::new(shared),
             share,
+            trace: None,
         }
     }
 
@@ -155,7 +164,14 @@ impl Admission {
         Self {
             shared: Arc::clone(&self.shared),
             share: self.shared.shares.of(tenant),
+            trace: None,
         }
+    }
+
+    /// Admission of a request that has this place in a trace.
+    #[must_use]
+    pub fn traced(self, trace: Option<Arc<str>>) -> Self {
+        Self { trace, ..self }
     }
 
     /// The tenant's turns to decode large bodies.
@@ -239,13 +255,14 @@ impl Admission {
     }
 
     /// Passes rows on, or refuses them at once. `durable` reports the sync, `result` what became of
-    /// the rows in Postgres.
+    /// the rows in Postgres; `aside` is for a log that keeps records aside.
     pub fn submit(
         &self,
         rows: Rows,
         reservation: Reservation,
         durable: Option<oneshot::Sender<Synced>>,
         result: Option<oneshot::Sender<RecordResult>>,
+        aside: Option<Aside>,
     ) -> Result<(), Overload> {
         self.is_not_fenced_off()?;
         debug_assert!(
@@ -281,6 +298,8 @@ impl Admission {
             memory: InMemory {
                 rows,
                 reservation: Some(reservation),
+                trace: self.trace.clone(),
+                aside,
             },
             result,
         };
@@ -300,7 +319,7 @@ impl Admission {
         let wait = match full {
             Overload::Stopping | Overload::TooLarge => Duration::from_secs(1),
             // Brokers elect a leader within seconds.
-            Overload::Away => Duration::from_secs(2),
+            Overload::Away | Overload::GroupTooLarge => Duration::from_secs(2),
             Overload::Disk
             | Overload::Stalled
             | Overload::Gone

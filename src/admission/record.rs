@@ -1,12 +1,15 @@
 //! One request's rows for one table, as the log carries them.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use crate::event::result::RecordResult;
 use crate::event::row::rows::Rows;
 use crate::event::table::Table;
 use crate::log::record;
 use crate::log::spool::format::STREAMS_MAX;
 
-use super::memory::Reservation;
+pub use super::memory::Reservation;
 
 /// A record on its way into the log.
 pub type Record = record::Record<InMemory, RecordResult>;
@@ -21,6 +24,27 @@ pub struct InMemory {
     pub rows: Rows,
     /// Their reservation; `None` for rows that were read from disk.
     pub reservation: Option<Reservation>,
+    /// The request's `traceparent`, if the log carries it.
+    pub trace: Option<Arc<str>>,
+    /// Where the log notes that it keeps the record elsewhere, if it may.
+    pub aside: Option<Aside>,
+}
+
+/// Whether a record was made durable on the local disk, by a log that is on other machines. Noted before
+/// the answer.
+#[derive(Clone, Debug, Default)]
+pub struct Aside(Arc<AtomicBool>);
+
+impl Aside {
+    /// The record is kept on the local disk.
+    pub fn note(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is.
+    pub fn is_noted(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// How the streams of a table are numbered: its shards from `first` on, `step` apart.

@@ -3,13 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::http::HeaderMap;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::ingest::ack::Ack;
 use super::ingest::body::read::BodyLimits;
 use super::limits::RateLimits;
 use super::live::view::LiveView;
+use super::traceparent::TraceParent;
 use crate::accounts::board::Board;
 use crate::accounts::status::LaneStatus;
 use crate::admission::admit::Admission;
@@ -68,4 +71,15 @@ pub struct App {
     pub(crate) live: LiveView,
     /// Cancelled when the service stops.
     pub stopping: CancellationToken,
+}
+
+impl App {
+    /// Admission of a request with these headers, on the account of a tenant.
+    pub(crate) fn admission_of(&self, tenant: Uuid, headers: &HeaderMap) -> Admission {
+        let admission = self.admission.of(tenant);
+        match admission.log().carries_traces() {
+            true => admission.traced(TraceParent::passed_on(headers)),
+            false => admission,
+        }
+    }
 }

@@ -90,7 +90,7 @@ pub(crate) const PROBLEM_KINDS: [ProblemKind; 44] = [
     kind(503, "too_many_slow_bodies", Scope::Events, "Bodies under this key that have not arrived in full hold its share of the memory.", AGAIN),
     kind(503, "spool_full", Scope::Events, "The spool, the tenant's share of it, or the free space that is left to others on its disk, is used up.", AGAIN),
     kind(503, "disk_failed", Scope::Events, "The disk of the spool failed.", ELSEWHERE),
-    kind(503, "log_away", Scope::Events, "The log between intake and writers (Kafka) does not acknowledge, or this instance takes no events.", "Send the same events again, each with its event_id and occurred_at: they may be stored or not."),
+    kind(503, "log_away", Scope::Events, "The log between intake and writers (Kafka) does not acknowledge, has just lowered its limit on messages, or this instance takes no events.", "Send the same events again, each with its event_id and occurred_at: they may be stored or not."),
     kind(503, "disk_stalled", Scope::Events, "The disk of the spool does not answer.", "Send the same events again, each with its event_id and occurred_at: they may be stored or not."),
     kind(503, "keys_unavailable", Scope::Keyed, "The API keys cannot be read at the moment, so the key may be valid.", AGAIN),
     kind(503, "fenced_off", Scope::Events, "A later start on a copy of this instance's spool has taken over.", ELSEWHERE),

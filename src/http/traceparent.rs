@@ -4,6 +4,7 @@
 //! versions are read as far as version 00 defines them.
 
 use std::str::from_utf8;
+use std::sync::Arc;
 
 use axum::http::{HeaderMap, HeaderName};
 
@@ -29,6 +30,17 @@ impl<'h> TraceParent<'h> {
             (Some(only), None) => Self::parse(only.as_bytes()),
             _ => None,
         }
+    }
+
+    /// The only `traceparent` of a request as it is passed on, in version 00; `None` if it is not valid.
+    pub(crate) fn passed_on(headers: &'h HeaderMap) -> Option<Arc<str>> {
+        let Self {
+            trace_id,
+            parent_id,
+        } = Self::of(headers)?;
+        let text = headers.get(TRACEPARENT)?.as_bytes().trim_ascii();
+        let flags = from_utf8(text.get(BYTES - 2..BYTES)?).ok()?;
+        Some(format!("00-{trace_id}-{parent_id}-{flags}").into())
     }
 
     fn parse(text: &'h [u8]) -> Option<Self> {
@@ -119,6 +131,10 @@ mod tests {
                 parent_id: PARENT,
             });
             assert_eq!(TraceParent::of(&headers), expected, "{text:?}");
+            let passed_on = TraceParent::passed_on(&headers);
+            let known = text.trim_ascii().get(2..BYTES).unwrap_or_default();
+            let expected = expected.map(|_| format!("00{known}"));
+            assert_eq!(passed_on.as_deref(), expected.as_deref(), "{text:?}");
             headers.append(TRACEPARENT, value);
             assert_eq!(TraceParent::of(&headers), None, "two of {text:?}");
         }

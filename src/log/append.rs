@@ -32,6 +32,21 @@ pub trait Capacity: Debug + Send + Sync {
     /// What records are written to, as it stands in a sentence.
     fn medium(&self) -> &'static str;
 
+    /// Whether a record's place in a trace is of use to the log.
+    fn carries_traces(&self) -> bool {
+        false
+    }
+
+    /// Whether records may be made durable on the local disk while the log does not answer.
+    fn keeps_aside(&self) -> bool {
+        false
+    }
+
+    /// What is to be said of records that are on the local disk and not in the log, in words.
+    fn kept_aside(&self) -> Option<String> {
+        None
+    }
+
     /// The largest payload that is accepted.
     fn payload_bytes_max(&self) -> usize;
 

@@ -108,6 +108,10 @@ pub enum AppendError {
     /// The log is on other machines, and they do not acknowledge. The record may be kept or not.
     #[error("the log does not acknowledge; try again later")]
     Away,
+    /// The log refused a group of records as too large together, and the record is not to blame. It may be
+    /// kept or not.
+    #[error("the log refused the record together with others as too large; try again later")]
+    GroupTooLarge,
     /// This process reads the log and appends nothing to it.
     #[error("nothing is appended to the log here")]
     NotHere,

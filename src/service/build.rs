@@ -93,9 +93,10 @@ pub(crate) fn spool_settings(config: &Serve) -> Result<spool::settings::Settings
     Ok(settings)
 }
 
-pub(super) fn batch_limits(config: &Serve, table: Table) -> BatchLimits {
+/// The limits of a table's batches if `writers` lanes of each table hold records at the same time.
+pub(super) fn batch_limits(config: &Serve, table: Table, writers: u8) -> BatchLimits {
     let memory = bytes_usize(config.intake.queue_bytes_max);
-    let lanes = usize::from(config.store.writers) * Table::OF_SUITE.len();
+    let lanes = usize::from(writers) * Table::OF_SUITE.len();
     let share = memory / 4 / (2 * lanes);
     // Assignments are few and small. Their one lane takes none of the others' share.
     let share = match table {

@@ -73,6 +73,8 @@ pub enum Lanes<L> {
     Shared {
         /// All streams of the log, including those that other processes read now.
         streams: Vec<Stream>,
+        /// How many lanes of a table hold records at the same time, at least one.
+        at_once: u8,
         /// Begins to read one of them.
         open: Open<L>,
     },
@@ -83,7 +85,18 @@ impl<L> Lanes<L> {
     pub fn none() -> Self {
         Self::Shared {
             streams: Vec::new(),
+            at_once: 1,
             open: Arc::new(|_| unreachable!("there is no stream to open")),
+        }
+    }
+}
+
+impl<L> Lanes<L> {
+    /// How many lanes of a table hold records at the same time, if the log's own lanes are `own` of each.
+    pub(super) fn at_once(&self, own: u8) -> u8 {
+        match self {
+            Lanes::Own { .. } => own,
+            Lanes::Shared { at_once, .. } => *at_once,
         }
     }
 }

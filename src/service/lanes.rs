@@ -38,7 +38,7 @@ pub(super) struct Common {
     pub(super) checks: Arc<Board>,
     /// Set once this process is fenced off and accepts nothing more.
     pub(super) fenced_off: Arc<AtomicBool>,
-    /// Ends lanes that do not end with their log, after their batch.
+    /// Ends lanes that do not end with their log, soon.
     pub(super) leave: CancellationToken,
 }
 
@@ -71,7 +71,7 @@ impl Common {
                     started.add(status, tasks, writer.span(), writer.run(reader));
                 }
             }
-            Lanes::Shared { streams, open } => {
+            Lanes::Shared { streams, open, .. } => {
                 let (keeper, leases) = keeper(self.place.clone(), &streams);
                 for (stream, lease) in streams.into_iter().zip(leases) {
                     let status = Arc::new(LaneStatus::new(stream));

@@ -144,10 +144,11 @@ pub async fn run_on<E: Engine>(
     let fenced_off = Arc::new(AtomicBool::new(false));
     let mut stages = Tasks::default();
     let leave = CancellationToken::new();
+    let writers_at_once = lanes.at_once(config.store.writers);
     let common = Common {
         place: Place::here(&config.spool.spool_dir),
         target: target.clone(),
-        limits: Table::ALL.map(|table| batch_limits(&config, table)),
+        limits: Table::ALL.map(|table| batch_limits(&config, table, writers_at_once)),
         maintainer: Arc::clone(&maintainer),
         drain: Arc::clone(&drain),
         metrics: Arc::clone(&metrics),

@@ -15,6 +15,9 @@ use crate::event::time::Micros;
 
 use crate::writer::error::RejectedRow;
 
+/// A line of the log names the traces of this many records at most.
+const TRACES_MAX: usize = 16;
+
 /// Records that go into one transaction: a contiguous part of one stream, in order.
 #[derive(Debug)]
 pub(crate) struct Batch {
@@ -157,6 +160,13 @@ impl Batch {
     /// When its first row was received: the records are in the order in which they came.
     pub(crate) fn received_at(&self) -> Option<Micros> {
         received_at(self.records.first()?.memory.rows.iter().next()?)
+    }
+
+    /// The places in traces of the requests that its records came with, of the first ones.
+    pub(crate) fn traces(&self) -> impl Iterator<Item = &str> {
+        let records = self.records.iter();
+        let traces = records.filter_map(|record| record.memory.trace.as_deref());
+        traces.take(TRACES_MAX)
     }
 
     /// The records, to be gathered again with others.

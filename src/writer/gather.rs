@@ -175,6 +175,8 @@ impl<L: Records> Source<L> {
                 Ok(rows) => InMemory {
                     rows,
                     reservation: None,
+                    trace: None,
+                    aside: None,
                 },
                 Err(source) => {
                     self.reader = Reader::Stuck;

@@ -14,8 +14,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use tracing::{Span, error, error_span, info};
+use tracing::{Instrument as _, Level, Span, debug, debug_span, enabled, error, error_span, info};
 
+use super::batch::Batch;
 use super::gather::{BatchLimits, Gathered, Records, Source};
 use super::opening::Opening;
 
@@ -54,18 +55,36 @@ pub struct Writer {
     pub status: Arc<LaneStatus>,
     /// Checks each connection before anything is written through it.
     pub checks: Arc<Board>,
-    /// Ends the lane after its batch, before the log ends.
+    /// Ends the lane before the log ends: after its batch, or without it if that takes too long.
     pub leave: CancellationToken,
 }
 
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), BACKOFF_MAX);
 
+/// Time to store a batch once the lane is to leave: nearly all are stored sooner. What is given up is
+/// in the log, and whoever reads the stream next stores it.
+const LEAVE_LIMIT: Duration = Duration::from_secs(2);
+
 /// The span of a lane, which all its log lines carry. Of the highest level, so that a filter that
 /// lets a line pass lets its span pass, too.
 pub(crate) fn span_of(stream: &Stream) -> Span {
     let Stream { table, shard, .. } = stream;
     error_span!("lane", %table, shard)
+}
+
+/// The span of a batch of whose records some have a place in a trace: what is logged of it names them.
+/// Others have none, and all have none while the level is off.
+fn span_of_batch(stream: &Stream, batch: &Batch) -> Span {
+    if !enabled!(Level::DEBUG) {
+        return Span::none();
+    }
+    let traces: Vec<&str> = batch.traces().collect();
+    let Stream { table, shard, .. } = stream;
+    match traces.is_empty() {
+        true => Span::none(),
+        false => debug_span!("batch", %table, shard, traces = traces.join(" ")),
+    }
 }
 
 /// A later opening holds the ledger rows.
@@ -135,15 +154,31 @@ impl Writer {
                 }
             };
             let undecided = {
-                let mut storing = pin!(self.store(batch, &mut connection));
-                tokio::select! {
+                let span = span_of_batch(&self.stream, &batch);
+                let mut storing = pin!(self.store(batch, &mut connection).instrument(span.clone()));
+                let mut overdue = pin!(self.is_overdue());
+                let stored = tokio::select! {
                     biased;
-                    undecided = &mut storing => undecided?,
+                    undecided = &mut storing => Some(undecided?),
+                    () = &mut overdue => None,
                     () = self.fill(source, &mut gathered) => {
                         next = gathered.batch(self.stream.table);
-                        storing.await?
+                        tokio::select! {
+                            biased;
+                            undecided = storing => Some(undecided?),
+                            () = overdue => None,
+                        }
                     }
+                };
+                // The ledger tells the next reader whether a COMMIT was sent that took effect.
+                let Some(undecided) = stored else {
+                    info!("left a batch that could not be stored; it stays in the log");
+                    return Ok(());
+                };
+                if !span.is_disabled() && undecided.is_none() {
+                    span.in_scope(|| debug!("stored a batch"));
                 }
+                undecided
             };
             if self.leave.is_cancelled() {
                 return Ok(());
@@ -162,6 +197,12 @@ impl Writer {
                 self.status.set(Health::Fault);
             }
         }
+    }
+
+    /// Waits until the lane was to leave and has had its time for the batch under way.
+    async fn is_overdue(&self) {
+        self.leave.cancelled().await;
+        tokio::time::sleep(LEAVE_LIMIT).await;
     }
 
     /// Gathers until the batch is full or due, or the log has ended.

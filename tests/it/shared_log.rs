@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rand::RngExt as _;
@@ -22,6 +22,10 @@ use crate::harness::{Database, Service, Settings, click, eventually, one};
 
 /// Streams of each table.
 const STREAMS: u16 = 2;
+
+/// How many streams each service has, in no order.
+const SHARES: &str = "SELECT coalesce(string_agg(streams::text, ' '), '')
+    FROM (SELECT count(*) AS streams FROM ingest_leases GROUP BY reader) AS shares";
 
 /// Items and payload of each record of a stream.
 type Appended = Vec<(u32, Bytes)>;
@@ -114,6 +118,7 @@ impl Engine for SharedLog {
             freed_bytes: 1,
             lanes: Lanes::Shared {
                 streams: self.streams(),
+                at_once: 2,
                 open: Arc::new(open),
             },
             stores: true,
@@ -282,11 +287,9 @@ async fn a_lane_that_cannot_read_a_record_gives_its_lease_back() {
     }
     let first = Service::on_log(log.clone(), &database, |settings| settings).await;
     let client = database.connect().await;
-    let shares = "SELECT coalesce(string_agg(streams::text, ' '), '')
-                    FROM (SELECT count(*) AS streams FROM ingest_leases GROUP BY reader) AS shares";
     let shared = async |expected: &str| {
         eventually("the shares", async || {
-            one::<String>(&client, shares).await == expected
+            one::<String>(&client, SHARES).await == expected
         })
         .await;
     };
@@ -306,6 +309,70 @@ async fn a_lane_that_cannot_read_a_record_gives_its_lease_back() {
     shared("6").await;
     second.stop().await.unwrap();
     shared("").await;
+}
+
+/// A store that does not end keeps no lease: another writer may reach what this one cannot.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lane_whose_store_does_not_end_gives_its_lease_back() {
+    let database = Database::with_tenants().await;
+    let log = SharedLog::new();
+    let durable = |settings: Settings| settings.with("--default-ack", "durable");
+    let first = Service::on_log(log.clone(), &database, durable).await;
+    let client = database.connect().await;
+    let shared = async |expected: &str| {
+        eventually("the shares", async || {
+            one::<String>(&client, SHARES).await == expected
+        })
+        .await;
+    };
+    shared("6").await;
+    let started = "SELECT count(*) FROM ingest_ledger WHERE opening IS NOT NULL";
+    eventually("all lanes", async || {
+        one::<i64>(&client, started).await == 6
+    })
+    .await;
+    // With it the partition is there.
+    let reply = first.interactions(&click("0")).await;
+    assert_eq!(reply.status, 202, "{}", reply.text);
+    let rows = "SELECT count(*) FROM interaction_events";
+    eventually("the first row", async || {
+        one::<i64>(&client, rows).await == 1
+    })
+    .await;
+    let locker = database.connect().await;
+    let lock = "BEGIN; LOCK TABLE interaction_events IN EXCLUSIVE MODE";
+    locker.batch_execute(lock).await.unwrap();
+    // Each record goes to one of the table's two streams.
+    let posted = 24;
+    for event in 1..posted {
+        let reply = first.interactions(&click(&event.to_string())).await;
+        assert_eq!(reply.status, 202, "{}", reply.text);
+    }
+    let stuck = "SELECT count(*) FROM pg_stat_activity
+                  WHERE datname = current_database() AND wait_event_type = 'Lock'
+                    AND query LIKE 'COPY%'";
+    eventually("stores behind the lock", async || {
+        one::<i64>(&client, stuck).await == i64::from(STREAMS)
+    })
+    .await;
+    // One of the streams that do not get on is in the share of the second.
+    let second = Service::on_log(log.clone(), &database, durable).await;
+    let began = Instant::now();
+    shared("3 3").await;
+    assert!(began.elapsed() < Duration::from_secs(20), "{began:?}");
+    let began = Instant::now();
+    let report = first.stop().await.unwrap();
+    assert!(report.in_time);
+    assert!(began.elapsed() < Duration::from_secs(10), "{began:?}");
+    shared("6").await;
+    locker.batch_execute("ROLLBACK").await.unwrap();
+    eventually("all rows", async || {
+        one::<i64>(&client, rows).await == posted
+    })
+    .await;
+    second.stop().await.unwrap();
+    let counted = "SELECT concat_ws(' ', sum(stored), sum(duplicates)) FROM ingest_ledger";
+    assert_eq!(one::<String>(&client, counted).await, format!("{posted} 0"));
 }
 
 /// Posts to two services on one log while leases are lost, until streams changed hands this often.

@@ -10,7 +10,10 @@
 )]
 
 mod delivery;
+mod fallback;
 mod faults;
 mod harness;
 mod measure;
+mod messages;
+mod partitions;
 mod runbook;

@@ -184,7 +184,7 @@ impl RequestOptions {
         let mut options = Self {
             announced: None,
             charges: app.rate_limits.begin(&access, peer, headers)?,
-            admission: app.admission.of(access.tenant()),
+            admission: app.admission_of(access.tenant(), headers),
             access,
             ack: requested_ack(params.ack.as_deref(), app.default_ack)?,
             format: requested_format(params.format.as_deref(), table)?,

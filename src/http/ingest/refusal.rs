@@ -31,7 +31,7 @@ pub(super) fn full(app: &App, reason: Overload) -> Problem {
         Overload::Gone => ("disk_failed", "; send the events elsewhere until it is"),
         Overload::Stalled => ("disk_stalled", "; send the events again later"),
         Overload::FencedOff => ("fenced_off", "; send the events elsewhere"),
-        Overload::Away => ("log_away", "; send the events again later"),
+        Overload::Away | Overload::GroupTooLarge => ("log_away", "; send the events again later"),
         Overload::NotHere => ("log_away", "; send the events to one that takes them"),
         Overload::Stopping => ("stopping", "; send the events again later, or elsewhere"),
     };

@@ -19,7 +19,8 @@ pub struct Answer {
     pub ack: &'static str,
     /// Why that is `durable` where `committed` was asked for: `commit_timeout`, the COMMIT or the
     /// writer's word of it is too late for this response; `no_result`, the instance stops, or another
-    /// one stores the events. They are stored in any case.
+    /// one stores the events. They are stored in any case. `spooled`, also where `durable` was asked for: Kafka
+    /// is away, and the events are on the disk of this machine alone until it is back.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "commit_timeout")]
     pub ack_reason: Option<&'static str>,

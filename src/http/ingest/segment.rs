@@ -327,7 +327,7 @@ impl HandedPart {
             .count(self.table, EventOutcome::Accepted, self.rows);
         answer.accepted += self.row_index.events();
         // The lowest level of the two tables' is that of the answer.
-        if reached.ack != ack {
+        if reached.ack != ack || reached.reason.is_some() {
             answer.ack = reached.ack.as_str();
             answer.ack_reason = reached.reason;
         }

@@ -8,6 +8,7 @@ use super::ack::Ack;
 use super::refusal::full;
 use crate::admission::admit::{Admission, Overload, Synced};
 use crate::admission::memory::Reservation;
+use crate::admission::record::Aside;
 use crate::event::result::RecordResult;
 use crate::event::row::rows::Rows;
 use crate::http::app::App;
@@ -36,7 +37,7 @@ pub(super) async fn hand_over(
 #[derive(Debug)]
 pub(super) struct Reached {
     pub(super) ack: Ack,
-    /// Why it is not committed, though that was asked for.
+    /// Why it is not committed, though that was asked for; or that the rows are not in the log.
     pub(super) reason: Option<&'static str>,
     /// What became of the rows, if that is known.
     pub(super) result: Option<RecordResult>,
@@ -44,6 +45,9 @@ pub(super) struct Reached {
 
 /// The COMMIT, or the writer's word of it, is too late for the response.
 pub(crate) const COMMIT_TIMEOUT: &str = "commit_timeout";
+
+/// The log is away, and the rows are on this machine's disk until it is back.
+const SPOOLED: &str = "spooled";
 
 /// The lane gave the rows up before it could tell: the service stops, or another one stores them.
 pub(crate) const NO_RESULT: &str = "no_result";
@@ -65,6 +69,8 @@ pub(super) struct HandedOver {
     durable: Option<oneshot::Receiver<Synced>>,
     /// Where it is reported what became of the rows; `None` if that is not waited for.
     result: Option<oneshot::Receiver<RecordResult>>,
+    /// Whether the rows are on this machine's disk and not in the log; `None` if that cannot be.
+    aside: Option<Aside>,
 }
 
 impl HandedOver {
@@ -77,8 +83,13 @@ impl HandedOver {
     ) -> Result<Self, Overload> {
         let (synced, durable) = (ack != Ack::Received).then(oneshot::channel).unzip();
         let (sender, result) = (ack == Ack::Committed).then(oneshot::channel).unzip();
-        admission.submit(rows, reservation, synced, sender)?;
-        Ok(Self { durable, result })
+        let aside = admission.log().keeps_aside().then(Aside::default);
+        admission.submit(rows, reservation, synced, sender, aside.clone())?;
+        Ok(Self {
+            durable,
+            result,
+            aside,
+        })
     }
 
     /// Waits until the level is reached, or the highest level below it that is in time. Returns the
@@ -100,6 +111,9 @@ impl HandedOver {
                     app.admission.retry_after(Overload::Disk),
                 ));
             }
+        }
+        if self.aside.is_some_and(|aside| aside.is_noted()) {
+            return Ok(Reached::without_result(Ack::Durable, Some(SPOOLED)));
         }
         let Some(result) = self.result else {
             return Ok(Reached::without_result(Ack::Durable, None));

@@ -259,6 +259,7 @@ pub(in crate::http) fn judge(app: &App, is_public: bool) -> Judgement {
         let medium = app.admission.log().medium();
         reasons.push(format!("{medium} has not answered for {seconds} s").into());
     }
+    reasons.extend(app.admission.log().kept_aside().map(Cow::Owned));
     let lost = app.admission.log().usage().lost;
     if lost > 0 {
         reasons.push(

@@ -17,8 +17,9 @@ mod wire;
 pub use broker::{Brokers, broker};
 pub use cluster::{Cluster, blocking};
 pub use database::{Database, one};
-pub use process::{Process, assert_verified, body, client, post_to};
+pub use process::{Process, Sent, assert_verified, body, client, post_to};
 pub use proxy::{Proxy, Wire as Postgres};
+pub use settings::key;
 pub use wire::Wire;
 
 use std::time::{Duration, Instant};

@@ -41,6 +41,17 @@ impl Process {
 
     /// The same, with the database at this URL.
     pub fn serve_at(brokers: &Brokers, database: &str, prefix: &str, role: &str) -> Self {
+        Self::serve_with(brokers, database, prefix, role, &[])
+    }
+
+    /// The same with these flags, also in place of those that tests have.
+    pub fn serve_with(
+        brokers: &Brokers,
+        database: &str,
+        prefix: &str,
+        role: &str,
+        more: &[(&str, &str)],
+    ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let spool = directory.path().display().to_string();
         let flags = [
@@ -61,6 +72,8 @@ impl Process {
             ("--shutdown-grace", "20s"),
             ("--log-format", "json"),
         ];
+        let is_other = |flag: &str| more.iter().all(|(other, _)| *other != flag);
+        let flags = flags.iter().filter(|(flag, _)| is_other(flag)).chain(more);
         let mut child = Command::new(env!("CARGO_BIN_EXE_recsys-ingest-kafka"))
             .arg("serve")
             .args(flags.map(|(flag, value)| format!("{flag}={value}")))

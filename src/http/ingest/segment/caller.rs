@@ -67,7 +67,7 @@ impl Head {
             Some(access) => {
                 cors::check_post(headers, access.origins(), app)?;
                 let charges = app.rate_limits.begin(access, peer, headers)?;
-                let admission = app.admission.of(access.tenant());
+                let admission = app.admission_of(access.tenant(), headers);
                 (admission, app.body_limits, access.key_id(), charges)
             }
             None => {
@@ -131,7 +131,7 @@ impl Head {
             }
         };
         Ok(Caller {
-            admission: app.admission.of(access.tenant()),
+            admission: app.admission_of(access.tenant(), headers),
             charges,
             announced: body::announced_bytes(headers),
             access,
