@@ -306,6 +306,8 @@ mod tests {
                 memory: InMemory {
                     rows,
                     reservation: None,
+                    trace: None,
+                    aside: None,
                 },
                 result: None,
             }
