@@ -86,9 +86,10 @@ impl Wire {
             let bytes = &self.unread[..filled];
             if let Some(head) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
                 let lines = std::str::from_utf8(&bytes[..head]).unwrap();
-                let length = lines
+                let (_, length) = lines
                     .split("\r\n")
-                    .find_map(|line| line.strip_prefix("content-length: "))
+                    .filter_map(|line| line.split_once(": "))
+                    .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
                     .expect("answers have a length");
                 let end = head + 4 + length.parse::<usize>().unwrap();
                 if filled >= end {
