@@ -1,4 +1,4 @@
-//! How much of the partitions a process holds in memory: a stated total, whatever their number.
+//! Bounds the memory for what is read of partitions: one total for a process, with any number of partitions.
 //!
 //! What the library fetches of a partition stays in memory until its lane takes it, also while the lane
 //! does not get on. So a partition is read by who has a window of its topic, and keeps it until all that
@@ -60,7 +60,8 @@ pub struct Window {
 }
 
 impl Plan {
-    /// The plan for topics with these numbers of partitions and messages of up to so many bytes.
+    /// Plans for one topic for each entry of `partitions`, its number of partitions; no message is larger
+    /// than `message_bytes_max`.
     pub fn of(partitions: &[usize], message_bytes_max: usize) -> Self {
         let beside = beside(message_bytes_max);
         let share = READ_BYTES_MAX / partitions.len().max(1);

@@ -133,7 +133,7 @@ fn status(history: &History, gone: &[Object], json: bool) -> Result<u8> {
     Ok(u8::from(!missing.is_empty() || !gone.is_empty()))
 }
 
-/// What is to be done about so many migrations that did not run, and about what is gone.
+/// Says what to do: about `missing` migrations, which did not run, and about objects that are gone.
 fn remedies(missing: usize, gone: &[Object]) -> Vec<String> {
     let (made, tables): (Vec<&Object>, Vec<&Object>) =
         gone.iter().partition(|object| object.can_be_made());

@@ -97,7 +97,7 @@ fn memory(process: &Process) -> u64 {
     words.unwrap().parse().unwrap()
 }
 
-/// Repeats the first message that is found in a topic in each of its partitions, up to so many bytes.
+/// Fills each partition of a topic with at least `bytes` of copies of the first message found in it.
 async fn fill(brokers: &Brokers, topic: &str, bytes: usize) {
     let message = first_of(brokers, topic).await;
     let payload = message.payload().unwrap();

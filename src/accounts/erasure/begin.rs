@@ -30,8 +30,8 @@ pub struct Subject {
 ///
 /// # Errors
 ///
-/// When it is yet to come: whatever the user did until then would be left out as it comes. Also when
-/// the connection is lost.
+/// When the time is in the future: events of the user up to then would not be stored. Also when the
+/// connection is lost.
 pub async fn until(client: &Client, wanted: Option<Micros>) -> Result<Micros> {
     let now = server_time(client).await?;
     match wanted {

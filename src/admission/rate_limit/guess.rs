@@ -25,8 +25,8 @@ impl Counted {
         self.share_of(self.bytes, length)
     }
 
-    /// Rounded up: too long a wait costs no throughput, as what flows in meanwhile is kept, up to a
-    /// burst; after too short a one the client is refused again.
+    /// Rounded up. A client that waits too long loses nothing, because its bucket fills meanwhile; one
+    /// that waits too short is refused again.
     fn share_of(self, number: u64, length: Option<u64>) -> u64 {
         let Some(length) = length else { return number };
         let product = u128::from(length) * u128::from(number);

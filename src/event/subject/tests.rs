@@ -301,7 +301,7 @@ fn a_raw_id_and_its_hash_agree_in_every_object_or_the_event_is_rejected() {
     assert_eq!(told.rejection(), Some(("conflicting_fields", "userId")));
 }
 
-/// The hash that is kept is the true one, in whatever order both stand.
+/// The hash of the raw id is kept, whichever of the two members comes first.
 #[test]
 fn a_hash_that_agrees_or_says_nothing_takes_no_place() {
     for (id, hash) in [

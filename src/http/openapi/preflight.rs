@@ -6,7 +6,7 @@ use super::operations::{header, problems_of};
 use crate::http::codes::{PROBLEM_KINDS, Scope};
 use crate::http::routes::{Posts, ROUTES, SEGMENT_ROUTES};
 
-/// The problems of its own.
+/// Codes of the problems that the check of a page's origin gives.
 const CODES: [&str; 2] = ["origin_not_allowed", "keys_unavailable"];
 
 /// Describes it for every path of the document that events are posted to.
