@@ -14,6 +14,7 @@ use recsys_ingest::tenants::refresh::TenantCache;
 use recsys_ingest::tenants::role::Role;
 use recsys_ingest::tenants::snapshot::KeyError;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
 use crate::harness::{Cluster, Database, eventually};
@@ -32,20 +33,24 @@ fn hasher() -> ApiKeyHasher {
     ApiKeyHasher::new(b"pepper")
 }
 
+/// A cache that has read the tables once, and is to read them again only when woken; with what stops
+/// its loop.
+async fn running(database: &Database) -> (TenantCache, watch::Sender<bool>, JoinHandle<()>) {
+    let directory = TenantCache::new();
+    let (stop, stopped) = watch::channel(false);
+    let hour = Duration::from_secs(3600);
+    let cache = directory.clone();
+    let running = tokio::spawn(cache.run(target(database), hour, checks(), stopped));
+    eventually("the first reading", async || directory.age().is_some()).await;
+    (directory, stop, running)
+}
+
 #[tokio::test]
 async fn the_loop_notices_a_wake_survives_an_outage_and_stops_when_told() {
     let mut cluster = Cluster::start(&[]);
     let database = Database::on(&cluster).await;
     let client = database.connect().await;
-    let directory = TenantCache::new();
-    let (stop, stopped) = watch::channel(false);
-    let hour = Duration::from_secs(3600);
-    let running = tokio::spawn(
-        directory
-            .clone()
-            .run(target(&database), hour, checks(), stopped),
-    );
-    eventually("the first reading", async || directory.age().is_some()).await;
+    let (directory, stop, running) = running(&database).await;
 
     let insert = async |client: &Client, secret| {
         admin::keys::insert_key(client, &hasher(), "demo", None, &[Role::Ingest], secret)
@@ -87,15 +92,7 @@ async fn the_loop_notices_a_wake_survives_an_outage_and_stops_when_told() {
 async fn however_often_it_is_woken_the_tables_are_read_once_a_second() {
     let database = Database::migrated().await;
     let client = database.connect().await;
-    let directory = TenantCache::new();
-    let (stop, stopped) = watch::channel(false);
-    let hour = Duration::from_secs(3600);
-    let running = tokio::spawn(
-        directory
-            .clone()
-            .run(target(&database), hour, checks(), stopped),
-    );
-    eventually("the first reading", async || directory.age().is_some()).await;
+    let (directory, stop, running) = running(&database).await;
     // Each reading resets the age, so an age that is smaller than the last one counts as a
     // reading.
     let (mut readings, mut last) = (0, Duration::ZERO);
@@ -183,15 +180,7 @@ async fn a_key_that_was_looked_up_and_then_deleted_is_out_of_force() {
     admin::tenants::create_tenant(&mut client, "demo", "")
         .await
         .unwrap();
-    let directory = TenantCache::new();
-    let (stop, stopped) = watch::channel(false);
-    let hour = Duration::from_secs(3600);
-    let running = tokio::spawn(
-        directory
-            .clone()
-            .run(target(&database), hour, checks(), stopped),
-    );
-    eventually("the first reading", async || directory.age().is_some()).await;
+    let (directory, stop, running) = running(&database).await;
     let draft = KeyDraft {
         tenant: "demo",
         roles: &[Role::Ingest],
