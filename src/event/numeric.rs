@@ -113,7 +113,8 @@ impl Decimal {
         }
     }
 
-    /// Reads the binary form that [`Decimal::encode`] writes, as text.
+    /// Reads the binary form that [`Decimal::encode`] writes, as text. `None` for bytes that it
+    /// never writes, as a broken disk may have them.
     pub fn decode_to_text(bytes: &[u8]) -> Option<String> {
         let mut words = bytes
             .chunks_exact(2)
@@ -123,11 +124,11 @@ impl Decimal {
         let mut micros: u64 = 0;
         for place in 0..5 {
             // Places 2, 1, 0 hold the whole part, −1 and −2 the fraction.
-            let digit = match i16::try_from(place).ok()? - (2 - weight) {
-                at if (0..count).contains(&at) => words.next()?,
+            let digit = match place - (2 - i32::from(weight)) {
+                at if (0..i32::from(count)).contains(&at) => words.next()?,
                 _ => 0,
             };
-            let digit = u64::try_from(digit).ok()?;
+            let digit = u64::try_from(digit).ok().filter(|digit| *digit < 10_000)?;
             micros = if place == 4 {
                 micros * 100 + digit / 100
             } else {
@@ -222,6 +223,19 @@ mod tests {
             let micros = i64::try_from(d.micros).unwrap();
             if d.negative { -micros } else { micros }
         })
+    }
+
+    #[test]
+    fn bytes_that_are_no_decimal_are_no_text() {
+        let bytes = |words: [i16; 5]| words.map(i16::to_be_bytes).concat();
+        let read = |words| Decimal::decode_to_text(&bytes(words));
+        assert_eq!(read([1, 0, 0, 6, 7]).as_deref(), Some("7.000000"));
+        for weight in [i16::MIN, i16::MAX] {
+            assert_eq!(read([1, weight, 0, 6, 7]).as_deref(), Some("0.000000"));
+        }
+        for digit in [-1, 10_000, i16::MAX] {
+            assert_eq!(read([1, 2, 0, 6, digit]), None, "{digit}");
+        }
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crate::log::spool::recover::openings::History;
 use crate::log::spool::recover::scan::segment::scan_segment;
 use crate::tenants::cache_file::format;
 use crate::tenants::key::ApiKeyHasher;
+use crate::tenants::snapshot::Snapshot;
 
 pub(super) fn row_seeds() -> Vec<Vec<u8>> {
     let mut row = vec![1, 1, 0, 14];
@@ -232,18 +233,25 @@ pub(super) fn key_cache(data: &[u8]) {
         format::decode(data, &hasher).is_err(),
         "no one guesses a seal"
     );
-    let mut sealed =
-        format!("recsys-ingest keys 1 {}\n", hex::encode(hasher.seal(data))).into_bytes();
+    let mut sealed = format!(
+        "recsys-ingest keys 1 {}\n",
+        hasher.seal().over(data).to_hex()
+    )
+    .into_bytes();
     sealed.extend_from_slice(data);
     let Ok((snapshot, at)) = format::decode(&sealed, &hasher) else {
         return;
     };
-    let again = format::encode(&snapshot, at, &hasher).expect("a snapshot is JSON");
+    let written = |snapshot: &Snapshot| {
+        let mut bytes = Vec::new();
+        format::write(snapshot, at, &hasher, &mut bytes).expect("a snapshot is JSON");
+        bytes
+    };
+    let again = written(&snapshot);
     let (same, at_again) = format::decode(&again, &hasher).expect("what was written is read");
     assert_eq!(
         (at_again, same.keys(), same.tenants()),
         (at, snapshot.keys(), snapshot.tenants())
     );
-    let third = format::encode(&same, at, &hasher).expect("a snapshot is JSON");
-    assert_eq!(again, third);
+    assert_eq!(again, written(&same));
 }

@@ -9,7 +9,7 @@
 pub(crate) mod format;
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -155,23 +155,24 @@ impl KeyCacheFile {
     }
 
     fn write(&self, snapshot: &Snapshot, confirmed_at_us: i64) -> Result<()> {
-        let bytes = format::encode(snapshot, confirmed_at_us, &self.hasher)?;
         let path = self.path();
-        self.replace(&path, &bytes)
-            .with_context(|| format!("cannot write the copy of them to {}", path.display()))
+        self.replace(&path, |file| {
+            format::write(snapshot, confirmed_at_us, &self.hasher, file)
+        })
+        .with_context(|| format!("cannot write the copy of them to {}", path.display()))
     }
 
-    /// Leaves the new bytes or the old ones, whenever the power fails.
-    fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    /// Leaves the new content or the old one, whenever the power fails.
+    fn replace(&self, path: &Path, write: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
         let unfinished = self.directory.join(UNFINISHED_NAME);
         // A file that an earlier attempt left may have other permissions.
         remove_if_there(&unfinished)?;
-        let mut file = OpenOptions::new()
+        let file = OpenOptions::new()
             .write(true)
             .create_new(true)
             .mode(0o600)
             .open(&unfinished)?;
-        file.write_all(bytes)?;
+        write(&file)?;
         file.sync_all()?;
         fs::rename(&unfinished, path)?;
         File::open(&self.directory)?.sync_all()

@@ -4,6 +4,7 @@
 //! pepper is empty. Keys are compared as bytes; hex exists only in SQL. No key is stored here.
 
 use std::fmt;
+use std::io;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::{Digest as _, Sha256};
@@ -28,6 +29,13 @@ pub struct ApiKeyHasher {
 struct Pepper {
     /// The HMAC with its key absorbed; cloning it copies two hash states.
     keyed: Option<Hmac<Sha256>>,
+}
+
+/// A checksum of what was written to it so far, see [`ApiKeyHasher::seal`].
+#[derive(Clone)]
+pub(crate) enum Seal {
+    Keyed(Hmac<Sha256>),
+    Plain(Sha256),
 }
 
 impl ApiKeyHasher {
@@ -62,15 +70,16 @@ impl ApiKeyHasher {
         peppers.map(move |pepper| pepper.hash(raw))
     }
 
-    /// A checksum of `bytes`. With a pepper it also proves that the writer had the same pepper.
-    pub(crate) fn seal(&self, bytes: &[u8]) -> [u8; 32] {
-        self.current.digest(bytes)
+    /// A checksum of the bytes that will be written to it. With a pepper it also proves that the
+    /// writer had the same pepper.
+    pub(crate) fn seal(&self) -> Seal {
+        self.current.seal()
     }
 
     /// Whether `seal` is the checksum of `bytes` under the pepper or the one before it.
     pub(crate) fn has_sealed(&self, bytes: &[u8], seal: &str) -> bool {
         let mut peppers = std::iter::once(&self.current).chain(&self.previous);
-        peppers.any(|pepper| hex::encode(pepper.digest(bytes)) == seal)
+        peppers.any(|pepper| pepper.seal().over(bytes).to_hex() == seal)
     }
 }
 
@@ -82,19 +91,52 @@ impl Pepper {
     }
 
     fn hash(&self, raw: &str) -> KeyHash {
-        KeyHash(self.digest(raw.trim().as_bytes()))
+        KeyHash(self.seal().over(raw.trim().as_bytes()).finish())
     }
 
-    fn digest(&self, bytes: &[u8]) -> [u8; 32] {
+    fn seal(&self) -> Seal {
         match &self.keyed {
-            Some(keyed) => keyed
-                .clone()
-                .chain_update(bytes)
-                .finalize()
-                .into_bytes()
-                .into(),
-            None => Sha256::digest(bytes).into(),
+            Some(keyed) => Seal::Keyed(keyed.clone()),
+            None => Seal::Plain(Sha256::new()),
         }
+    }
+}
+
+impl Seal {
+    /// The checksum with these bytes behind those before.
+    pub(crate) fn over(mut self, bytes: &[u8]) -> Self {
+        self.add(bytes);
+        self
+    }
+
+    fn add(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Keyed(hash) => hash.update(bytes),
+            Self::Plain(hash) => hash.update(bytes),
+        }
+    }
+
+    /// The checksum of all bytes so far, in lower case hex.
+    pub(crate) fn to_hex(&self) -> String {
+        hex::encode(self.clone().finish())
+    }
+
+    fn finish(self) -> [u8; 32] {
+        match self {
+            Self::Keyed(hash) => hash.finalize().into_bytes().into(),
+            Self::Plain(hash) => hash.finalize().into(),
+        }
+    }
+}
+
+impl io::Write for Seal {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.add(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -160,7 +202,7 @@ mod tests {
         let hashes: Vec<_> = both.hashes("secret").collect();
         assert_eq!(hashes, [new.hash("secret"), old.hash("secret")]);
         assert_eq!(new.hashes("secret").count(), 1);
-        let sealed = |by: &ApiKeyHasher| hex::encode(by.seal(b"bytes"));
+        let sealed = |by: &ApiKeyHasher| by.seal().over(b"by").over(b"tes").to_hex();
         assert!(both.has_sealed(b"bytes", &sealed(&old)));
         assert!(both.has_sealed(b"bytes", &sealed(&both)));
         assert!(!new.has_sealed(b"bytes", &sealed(&old)));

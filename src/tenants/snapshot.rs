@@ -98,14 +98,15 @@ impl PartialEq for Fingerprint {
 
 impl Eq for Fingerprint {}
 
+/// A key, by its hash.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Key {
-    id: Uuid,
-    tenant: Arc<Tenant>,
-    roles: Roles,
-    expires_at_us: Option<i64>,
-    revoked: bool,
-    settings: Option<Arc<KeySettings>>,
+pub(super) struct Key {
+    pub(super) id: Uuid,
+    pub(super) tenant: Arc<Tenant>,
+    pub(super) roles: Roles,
+    pub(super) expires_at_us: Option<i64>,
+    pub(super) revoked: bool,
+    pub(super) settings: Option<Arc<KeySettings>>,
     last_use: LastUse,
 }
 
@@ -302,19 +303,11 @@ impl Snapshot {
         self.by_id.values().map(|tenant| &**tenant)
     }
 
-    /// Calls `with` for each key, in no order, with the row that [`Self::add_key`] takes.
-    pub(crate) fn each_key(&self, mut with: impl FnMut(&KeyRow<'_>)) {
-        for (hash, key) in &self.keys {
-            with(&KeyRow {
-                id: key.id,
-                tenant_id: key.tenant.id,
-                key_hash: &hash.to_hex(),
-                roles: key.roles,
-                expires_at_us: key.expires_at_us,
-                revoked: key.revoked,
-                settings: key.settings.clone(),
-            });
-        }
+    /// All keys by their id, in order.
+    pub(super) fn keys_by_id(&self) -> Vec<(KeyHash, &Key)> {
+        let mut keys: Vec<_> = self.keys.iter().map(|(hash, key)| (*hash, key)).collect();
+        keys.sort_unstable_by_key(|(_, key)| key.id);
+        keys
     }
 
     /// The number of tenants.

@@ -3,26 +3,51 @@
 //! The header has a version and a checksum of the JSON, so that the file of another version is
 //! distinguished from a damaged one. Pure; knows nothing of files and of their maximum age.
 
+use std::io::{self, BufWriter, Write};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use uuid::Uuid;
 
-use crate::tenants::key::ApiKeyHasher;
+use crate::tenants::key::{ApiKeyHasher, KeyHash};
 use crate::tenants::role::Roles;
 use crate::tenants::settings::{KeySettings, TenantSettings};
-use crate::tenants::snapshot::{KeyRow, Snapshot, Tenant, TenantStatus};
+use crate::tenants::snapshot::{Key, KeyRow, Snapshot, Tenant, TenantStatus};
 
 const NAME: &str = "recsys-ingest keys";
 const VERSION: &str = "1";
 
-/// The JSON of the file.
+/// The JSON of the file. Its keys are made one at a time when it is written: there may be a hundred
+/// thousand.
 #[derive(Debug, Serialize, Deserialize)]
-struct Document {
+struct Document<Keys> {
     confirmed_at_us: i64,
     tenants: Vec<TenantEntry>,
-    keys: Vec<KeyEntry>,
+    keys: Keys,
+}
+
+/// The keys of a snapshot, which are written as entries.
+struct Keys<'a>(Vec<(KeyHash, &'a Key)>);
+
+impl Serialize for Keys<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(|(hash, key)| {
+            KeyEntry {
+                id: key.id,
+                tenant_id: key.tenant.id,
+                key_hash: hash.to_hex(),
+                roles: key
+                    .roles
+                    .iter()
+                    .map(|role| role.name().to_owned())
+                    .collect(),
+                expires_at_us: key.expires_at_us,
+                revoked: key.revoked,
+                settings: key.settings.as_deref().cloned(),
+            }
+        }))
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -50,12 +75,16 @@ fn is_default(settings: &TenantSettings) -> bool {
     *settings == TenantSettings::default()
 }
 
-/// Encodes a snapshot. The same snapshot gives the same bytes.
-pub(crate) fn encode(
+/// Writes a snapshot. The same snapshot gives the same bytes.
+///
+/// The JSON is made twice, because its checksum comes first: held in memory, it takes more than the
+/// snapshot.
+pub(crate) fn write(
     snapshot: &Snapshot,
     confirmed_at_us: i64,
     hasher: &ApiKeyHasher,
-) -> Result<Vec<u8>> {
+    mut to: impl Write,
+) -> io::Result<()> {
     let tenants = snapshot.each_tenant().map(|tenant| TenantEntry {
         id: tenant.id,
         external_id: tenant.external_id.clone(),
@@ -65,31 +94,16 @@ pub(crate) fn encode(
     let mut document = Document {
         confirmed_at_us,
         tenants: tenants.collect(),
-        keys: Vec::with_capacity(snapshot.keys()),
+        keys: Keys(snapshot.keys_by_id()),
     };
-    snapshot.each_key(|row| {
-        document.keys.push(KeyEntry {
-            id: row.id,
-            tenant_id: row.tenant_id,
-            key_hash: row.key_hash.to_owned(),
-            roles: row
-                .roles
-                .iter()
-                .map(|role| role.name().to_owned())
-                .collect(),
-            expires_at_us: row.expires_at_us,
-            revoked: row.revoked,
-            settings: row.settings.as_deref().cloned(),
-        });
-    });
     document.tenants.sort_unstable_by_key(|tenant| tenant.id);
-    document.keys.sort_unstable_by_key(|key| key.id);
-    let json =
-        serde_json::to_vec(&document).context("cannot write tenants and API keys as JSON")?;
-    let seal = hex::encode(hasher.seal(&json));
-    let mut bytes = format!("{NAME} {VERSION} {seal}\n").into_bytes();
-    bytes.extend_from_slice(&json);
-    Ok(bytes)
+    let mut seal = BufWriter::new(hasher.seal());
+    serde_json::to_writer(&mut seal, &document)?;
+    let seal = seal.into_inner()?.to_hex();
+    let mut to = BufWriter::new(&mut to);
+    writeln!(to, "{NAME} {VERSION} {seal}")?;
+    serde_json::to_writer(&mut to, &document)?;
+    to.flush()
 }
 
 /// Decodes the snapshot and the time of its last confirmation, in µs since 1970.
@@ -109,7 +123,7 @@ pub(crate) fn decode(bytes: &[u8], hasher: &ApiKeyHasher) -> Result<(Snapshot, i
         hasher.has_sealed(json, seal),
         "is damaged, or was made under another API_KEY_HASH_SECRET"
     );
-    let document: Document =
+    let document: Document<Vec<KeyEntry>> =
         serde_json::from_slice(json).context("is whole, but does not hold what it should")?;
     let tenants = document.tenants.into_iter().map(|tenant| Tenant {
         id: tenant.id,
@@ -177,9 +191,15 @@ mod tests {
         snapshot
     }
 
+    fn written(snapshot: &Snapshot) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        write(snapshot, AT_US, &hasher(), &mut bytes).unwrap();
+        bytes
+    }
+
     #[test]
     fn what_is_read_is_what_was_written() {
-        let bytes = encode(&snapshot(), AT_US, &hasher()).unwrap();
+        let bytes = written(&snapshot());
         assert_eq!(decode(&bytes, &hasher()).unwrap(), (snapshot(), AT_US));
         let text = String::from_utf8(bytes).unwrap();
         assert!(
@@ -203,13 +223,13 @@ mod tests {
         assert_eq!(confirmed_at_us, AT_US);
         let caller = snapshot.lookup(hasher().hash("secret"), AT_US).unwrap();
         assert_eq!(caller.tenant.external_id, "demo");
-        let again = encode(&snapshot, AT_US, &hasher()).unwrap();
+        let again = written(&snapshot);
         assert_eq!(String::from_utf8(again).unwrap(), file);
     }
 
     #[test]
     fn a_file_that_is_cut_or_changed_anywhere_is_refused() {
-        let bytes = encode(&snapshot(), AT_US, &hasher()).unwrap();
+        let bytes = written(&snapshot());
         for at in 0..bytes.len() {
             assert!(decode(&bytes[..at], &hasher()).is_err(), "cut at {at}");
             let mut changed = bytes.clone();
@@ -220,7 +240,7 @@ mod tests {
 
     #[test]
     fn a_file_of_another_version_or_secret_says_so() {
-        let bytes = encode(&snapshot(), AT_US, &hasher()).unwrap();
+        let bytes = written(&snapshot());
         let other = decode(&bytes, &ApiKeyHasher::new(b"another")).unwrap_err();
         assert!(other.to_string().contains("another API_KEY_HASH_SECRET"));
         let newer = String::from_utf8(bytes).unwrap();
