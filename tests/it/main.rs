@@ -95,4 +95,5 @@ mod stock_clients;
 mod transport;
 mod unreadable;
 mod warnings;
+mod whole_day;
 mod without_a_stop;
