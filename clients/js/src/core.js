@@ -309,6 +309,7 @@ export function createIngest(options) {
   /** The page may end: what fits is handed to the browser, the rest stays where it waits. */
   function leave() {
     if (!allowed) return;
+    store.save?.();
     const lasting = typeof Request !== 'undefined' && 'keepalive' in Request.prototype;
     for (const part of parts(refresh(), MOST_KEEPALIVE / 2)) {
       if (keepalive + part.bytes > MOST_KEEPALIVE) return;

@@ -60,6 +60,53 @@ test('beyond the bounds what waits is not read again for each event', async () =
   await ingest.close();
 });
 
+test('storage that has room for some keeps those, and memory the others', async context => {
+  const { persistence } = await import('../src/persist.js');
+  const values = new Map();
+  let room = 500;
+  globalThis.localStorage = {
+    getItem: name => values.get(name) ?? null,
+    setItem(name, value) {
+      const others = [...values].reduce((sum, [other, text]) => sum + (other === name ? 0 : text.length), 0);
+      if (others + value.length > room) throw new DOMException('full', 'QuotaExceededError');
+      values.set(name, value);
+    },
+    removeItem: name => values.delete(name),
+    key: at => [...values.keys()][at] ?? null,
+    get length() { return values.size; },
+  };
+  globalThis.document = { visibilityState: 'visible' };
+  context.after(() => {
+    delete globalThis.localStorage;
+    delete globalThis.document;
+  });
+  const store = persistence('k'), ids = Array.from({ length: 20 }, (_, n) => `00000000-0000-7000-8000-0000000000${n + 10}`);
+  const there = made => made.all().map(([id, text]) => `${id} ${text}`).sort();
+  for (const id of ids) store.put(id, `i{"event_id":"${id}"}`);
+  store.save();
+  const all = ids.map(id => `${id} i{"event_id":"${id}"}`);
+  assert.deepEqual(there(store), all);
+  // Five find room, of 88 letters each with their line breaks; another page sees those alone.
+  const kept = there(persistence('k')).length;
+  assert.ok(kept >= 4 && kept < 6, `${kept}`);
+  assert.ok([...values.values()].every(text => text.length <= room));
+  // Where there is no room even for what is left of an entry, memory has it.
+  room = 0;
+  store.remove(ids.slice(0, 2));
+  assert.deepEqual(there(store), all.slice(2));
+  store.save();
+  assert.deepEqual(there(store), all.slice(2));
+  for (const id of ids.slice(2)) assert.equal(store.read(id), `i{"event_id":"${id}"}`);
+  store.remove(ids);
+  store.save();
+  assert.deepEqual(there(store), []);
+  assert.equal(values.size, 0);
+  store.put(ids[0], 'i{}');
+  store.forget();
+  store.save();
+  assert.deepEqual(there(store), []);
+});
+
 test('a server posts exposures and interactions, through an outage', { skip: cannot }, async context => {
   const service = await Service.start();
   context.after(() => service.end());
