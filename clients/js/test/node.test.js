@@ -107,6 +107,42 @@ test('storage that has room for some keeps those, and memory the others', async 
   assert.deepEqual(there(store), []);
 });
 
+test('an element counts when its own second is over, whatever was seen before it', async context => {
+  const { observer } = await import('../src/observe.js');
+  let tell;
+  const stopped = [], seen = [];
+  globalThis.document = { visibilityState: 'visible' };
+  globalThis.IntersectionObserver = class {
+    constructor(callback) { tell = (target, intersectionRatio) => callback([{ target, intersectionRatio }]); }
+    observe() {}
+    unobserve(element) { stopped.push(element); }
+  };
+  context.after(() => {
+    delete globalThis.document;
+    delete globalThis.IntersectionObserver;
+  });
+  const observe = observer({ impressions: ({ items }) => seen.push(...items.map(item => item.itemId)) });
+  const [a, b, c] = ['a', 'b', 'c'].map(itemId => {
+    const element = { itemId };
+    observe(element, { itemId });
+    return element;
+  });
+  stopped.length = 0;
+  const began = performance.now(), until = time => sleep(began + time - performance.now());
+  tell(a, 1);
+  await until(500);
+  tell(b, 0.5);
+  tell(c, 0.5);
+  await until(1100);
+  assert.deepEqual(seen, []);
+  await until(1500);
+  // It may have gone when it was looked at the last time.
+  tell(c, 0.4);
+  await until(2150);
+  assert.deepEqual([...seen].sort(), ['a', 'b']);
+  assert.deepEqual(stopped, [a, b]);
+});
+
 test('a server posts exposures and interactions, through an outage', { skip: cannot }, async context => {
   const service = await Service.start();
   context.after(() => service.end());
