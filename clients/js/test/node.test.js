@@ -43,6 +43,19 @@ test('the package holds what it should', () => {
   ]);
 });
 
+test('ids are UUIDs of version 7 in order, with and without a secure page', async context => {
+  const { uuid } = await import('../src/core.js');
+  const own = Object.getOwnPropertyDescriptor(Crypto.prototype, 'randomUUID');
+  context.after(() => Object.defineProperty(Crypto.prototype, 'randomUUID', own));
+  for (const secure of [true, false]) {
+    if (!secure) Object.defineProperty(Crypto.prototype, 'randomUUID', { value: undefined, configurable: true });
+    const all = Array.from({ length: 1000 }, () => uuid(1_700_000_000_000));
+    for (const id of all) assert.match(id, /^018bcfe5-6800-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/);
+    assert.equal(new Set(all).size, 1000);
+    assert.deepEqual(all.toSorted(), all);
+  }
+});
+
 test('beyond the bounds what waits is not read again for each event', async () => {
   const { createIngest, memory } = await import('../src/core.js');
   const store = memory(), all = store.all;
