@@ -76,6 +76,14 @@ export function persistence(key) {
 
   const later = () => (timer ??= setTimeout(write, WRITE_EVERY));
 
+  const forget = () => {
+    inMemory.forget();
+    for (const all of [fresh, places, gone, stale]) all.clear();
+  };
+  // What one tab forgets is also what others are yet to write.
+  const forgotten = prefix + 'forgotten';
+  globalThis.addEventListener?.('storage', ({ key }) => key === forgotten && forget());
+
   return {
     all() {
       for (const name of known.keys()) if (name.startsWith(waiting)) known.delete(name);
@@ -91,7 +99,7 @@ export function persistence(key) {
     put(id, text) {
       fresh.set(id, text);
       // Timers of pages that nobody sees are late, and those of pages that end never come.
-      if (leaving || document.visibilityState === 'hidden' || performance.now() - wroteAt >= WRITE_EVERY) write();
+      if (leaving || globalThis.document?.visibilityState === 'hidden' || performance.now() - wroteAt >= WRITE_EVERY) write();
       else later();
     },
     remove(ids) {
@@ -118,8 +126,8 @@ export function persistence(key) {
       inMemory.set(name, stored ? undefined : value);
     },
     forget() {
-      inMemory.forget();
-      for (const all of [fresh, places, gone, stale]) all.clear();
+      forget();
+      tried(() => storage.setItem(forgotten, ''));
       tried(() => names(prefix).forEach(name => storage.removeItem(name)));
     },
     // One tab sends; without locks each does, and what is sent twice is recognised by its id. The next one

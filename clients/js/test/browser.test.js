@@ -273,6 +273,20 @@ test('a tab drops nothing for room that another tab has made', { skip }, async (
   await service.stored('room/', 600);
 });
 
+test('what one tab forgets no other tab sends, written or not', { skip }, async () => {
+  const profile = await site.profile();
+  const [one, other] = [await site.open(profile, options), await site.open(profile, options)];
+  await site.load(one, { ...options, flushAt: 1000, flushMs: 600_000 });
+  await one.bringToFront();
+  await click(one, 'forgotten', 0, 5);
+  await other.evaluate(() => ingest.reset());
+  await sleep(700);
+  await click(one, 'later', 0, 5);
+  await one.evaluate(() => ingest.flush());
+  await service.stored('later/', 5);
+  assert.equal(rows('forgotten/').length, 0);
+});
+
 test('without keepalive a beacon takes what a leaving page has, and what it refuses waits', { skip }, async () => {
   const profile = await site.profile();
   const old = () => {

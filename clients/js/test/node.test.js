@@ -88,10 +88,8 @@ test('storage that has room for some keeps those, and memory the others', async 
     key: at => [...values.keys()][at] ?? null,
     get length() { return values.size; },
   };
-  globalThis.document = { visibilityState: 'visible' };
   context.after(() => {
     delete globalThis.localStorage;
-    delete globalThis.document;
   });
   const store = persistence('k'), ids = Array.from({ length: 20 }, (_, n) => `00000000-0000-7000-8000-0000000000${n + 10}`);
   const there = made => made.all().map(([id, text]) => `${id} ${text}`).sort();
@@ -124,14 +122,12 @@ test('an element counts when its own second is over, whatever was seen before it
   const { observer } = await import('../src/observe.js');
   let tell;
   const stopped = [], seen = [];
-  globalThis.document = { visibilityState: 'visible' };
   globalThis.IntersectionObserver = class {
     constructor(callback) { tell = (target, intersectionRatio) => callback([{ target, intersectionRatio }]); }
     observe() {}
     unobserve(element) { stopped.push(element); }
   };
   context.after(() => {
-    delete globalThis.document;
     delete globalThis.IntersectionObserver;
   });
   const observe = observer({ impressions: ({ items }) => seen.push(...items.map(item => item.itemId)) });
