@@ -44,6 +44,8 @@ export interface Store {
   get(name: string): any;
   set(name: string, value: unknown): void;
   forget(): void;
+  /** The page may end: what was put is to be safe now. */
+  save?(): void;
   alone<T>(run: () => Promise<T>): Promise<T>;
 }
 

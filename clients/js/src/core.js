@@ -29,11 +29,16 @@ let last = 0, count = 0;
 export function uuid(now = Date.now()) {
   if (now !== last) count = (Math.random() * 1024) | 0;
   last = now;
+  const hex = now.toString(16).padStart(12, '0');
+  return `${hex.slice(0, 8)}-${hex.slice(8)}-${(0x7000 + (count++ & 4095)).toString(16)}-${chance()}`;
+}
+
+/** The second half of a UUID. The browser's own ones are quick, and only secure pages have them. */
+function chance() {
+  if (crypto.randomUUID) return crypto.randomUUID().slice(19);
   const bytes = crypto.getRandomValues(new Uint8Array(8));
   bytes[0] = (bytes[0] & 63) | 0x80;
-  const chance = Array.from(bytes, byte => byte.toString(16).padStart(2, '0')).join('');
-  const hex = now.toString(16).padStart(12, '0') + (0x7000 + (count++ & 4095)).toString(16) + chance;
-  return hex.replace(/^(.{8})(.{4})(.{4})(.{4})/, '$1-$2-$3-$4-');
+  return Array.from(bytes, byte => byte.toString(16).padStart(2, '0')).join('').replace(/^..../, '$&-');
 }
 
 /** Keeps what waits, by id, and a few values; this one in memory. */
@@ -52,7 +57,8 @@ export function memory() {
 }
 
 const encoder = new TextEncoder();
-const bytesOf = text => encoder.encode(text).length;
+/** Most texts are ASCII, and those need not be encoded. */
+const bytesOf = text => (/[^\0-\x7f]/.test(text) ? encoder.encode(text).length : text.length);
 /** Ids begin with their time. */
 const byTime = ([a], [b]) => (a < b ? -1 : 1);
 const rename = ({ itemId, requestId, ...rest }) => ({ item_id: itemId, request_id: requestId, ...rest });
@@ -165,12 +171,15 @@ export function createIngest(options) {
     }
     let text, size;
     try {
-      const draft = bytesOf(JSON.stringify(event)) + 50;
-      if (draft > MOST_BYTES) throw new RangeError('the event is larger than what may wait');
-      makeRoom(draft);
-      if (dropped) event.meta = { ...event.meta, events_dropped: dropped };
-      text = kind + JSON.stringify(event);
-      size = bytesOf(text);
+      const draft = () => (size = bytesOf(text = kind + JSON.stringify(event)));
+      // With room for how many were dropped.
+      const room = draft() + 50;
+      if (room > MOST_BYTES) throw new RangeError('the event is larger than what may wait');
+      makeRoom(room);
+      if (dropped) {
+        event.meta = { ...event.meta, events_dropped: dropped };
+        draft();
+      }
     } catch (error) {
       tell(onError, error);
       return;
@@ -309,6 +318,7 @@ export function createIngest(options) {
   /** The page may end: what fits is handed to the browser, the rest stays where it waits. */
   function leave() {
     if (!allowed) return;
+    store.save?.();
     const lasting = typeof Request !== 'undefined' && 'keepalive' in Request.prototype;
     for (const part of parts(refresh(), MOST_KEEPALIVE / 2)) {
       if (keepalive + part.bytes > MOST_KEEPALIVE) return;

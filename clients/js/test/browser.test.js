@@ -135,6 +135,107 @@ test('storage that is denied or full is replaced by memory', { skip }, async () 
   }
 });
 
+/** Counts what is written of events, in `writes`. */
+const counted = () => {
+  const set = Storage.prototype.setItem;
+  window.writes = 0;
+  Storage.prototype.setItem = function (name, value) {
+    if (name.includes(':w:')) window.writes++;
+    set.call(this, name, value);
+  };
+};
+const writes = page => page.evaluate(() => window.writes);
+
+test('a page that tracks much writes twice a second, and not what was sent before that', { skip }, async () => {
+  const profile = await site.profile();
+  let page = await site.open(profile, options, counted);
+  await page.setOfflineMode(true);
+  const began = Date.now();
+  for (let n = 0; n < 200; n += 5) {
+    await click(page, 'often', n, n + 5);
+    await sleep(25);
+  }
+  const most = 2 + (Date.now() - began) / 500;
+  const seen = await writes(page);
+  assert.ok(seen > 1 && seen <= most, `${seen} times, and not ${most}`);
+  await page.close();
+  page = await site.open(profile, options, counted);
+  await service.stored('often/', 200);
+
+  await sleep(700);
+  const before = await writes(page);
+  await page.evaluate(async () => {
+    for (let n = 0; n < 10; n++) ingest.click(`soon/${n}`);
+    await ingest.flush();
+  });
+  await sleep(700);
+  // The first one, which was alone.
+  assert.equal(await writes(page) - before, 1);
+  await service.stored('soon/', 10);
+  assert.ok(await page.evaluate(() => Object.keys(localStorage).every(name => !name.includes(':w:'))));
+});
+
+test('a renderer that dies loses what was tracked in the last half second alone', { skip }, async () => {
+  const profile = await site.profile();
+  const crash = async page => {
+    const gone = new Promise(done => page.once('error', done));
+    page.createCDPSession().then(session => session.send('Page.crash')).catch(() => {});
+    await gone;
+    await page.close();
+  };
+  // What is tracked after a pause is written at once.
+  let page = await site.open(profile, options);
+  await page.setOfflineMode(true);
+  await click(page, 'dies/alone', 0, 1);
+  await crash(page);
+  page = await site.open(profile, options);
+  await service.stored('dies/alone', 1);
+  await page.setOfflineMode(true);
+  await click(page, 'dies/many', 0, 100);
+  await sleep(700);
+  await crash(page);
+  await site.open(profile, options);
+  await service.stored('dies/', 101);
+});
+
+test('what a page tracks while it ends is there for the next one', { skip }, async () => {
+  // Not every browser hides a page before it ends.
+  const never = () => Object.defineProperty(Document.prototype, 'visibilityState', { get: () => 'visible' });
+  for (const [name, before] of Object.entries({ hidden: undefined, shown: never })) {
+    const page = await site.open(await site.profile(), { ...options, flushAt: 1000, flushMs: 60_000 }, before);
+    await page.evaluate(name => {
+      ingest.click(`ends ${name}/before`);
+      addEventListener('pagehide', () => {
+        ingest.click(`ends ${name}/hide/0`);
+        ingest.click(`ends ${name}/hide/1`);
+      });
+      document.addEventListener('visibilitychange', () => ingest.click(`ends ${name}/visibility`));
+    }, name);
+    await site.load(page, options);
+    await service.stored(`ends ${name}/`, 4);
+  }
+});
+
+test('what is sent of several events that were written together is gone, and the others wait', { skip }, async () => {
+  const profile = await site.profile();
+  const page = await site.open(profile, { ...options, flushAt: 1000, flushMs: 60_000 });
+  await page.evaluate(() => {
+    ingest.click('together/first');
+    for (let n = 0; n < 20; n++) {
+      ingest.click(`together/${n}`);
+      // A page may not post these.
+      if (n % 10 === 0) ingest.exposure({ requestId: 'together', surface: 'home', items: [{ itemId: 'together' }] });
+    }
+  });
+  await sleep(700);
+  await page.evaluate(() => ingest.flush());
+  await service.stored('together/', 21);
+  await page.close();
+  const next = await site.open(profile, options);
+  assert.equal(await next.evaluate(() => ingest.waiting), 2);
+  assert.deepEqual(await next.evaluate(() => Object.keys(localStorage).filter(name => name.includes(':w:')).length), 1);
+});
+
 test('a user that storage has no room for is not taken for the one before', { skip }, async () => {
   const page = await site.open(await site.profile(), options, () => {
     const set = Storage.prototype.setItem;
@@ -162,13 +263,28 @@ test('a tab drops nothing for room that another tab has made', { skip }, async (
   const idle = { ...options, flushAt: 1000, flushMs: 600_000 };
   await site.load(one, idle);
   await click(one, 'room', 0, 450);
-  // The other one sends them.
+  // The other one sends them, once they are written.
+  await sleep(700);
   await other.evaluate(() => ingest.flush());
   await service.stored('room/', 450);
   await click(one, 'room', 450, 600);
   assert.deepEqual((await told(one)).dropped, []);
   await one.evaluate(() => ingest.flush());
   await service.stored('room/', 600);
+});
+
+test('what one tab forgets no other tab sends, written or not', { skip }, async () => {
+  const profile = await site.profile();
+  const [one, other] = [await site.open(profile, options), await site.open(profile, options)];
+  await site.load(one, { ...options, flushAt: 1000, flushMs: 600_000 });
+  await one.bringToFront();
+  await click(one, 'forgotten', 0, 5);
+  await other.evaluate(() => ingest.reset());
+  await sleep(700);
+  await click(one, 'later', 0, 5);
+  await one.evaluate(() => ingest.flush());
+  await service.stored('later/', 5);
+  assert.equal(rows('forgotten/').length, 0);
 });
 
 test('without keepalive a beacon takes what a leaving page has, and what it refuses waits', { skip }, async () => {

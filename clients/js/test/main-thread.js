@@ -2,6 +2,8 @@
 //
 // 1,000 elements are observed and scrolled past while 100 events a second are tracked, against the
 // same page with the same scrolling and no client. Prints figures and asserts none: machines differ.
+// Tasks are timed by the clock, so other work of the machine that interrupts them counts; beside that
+// stands the time that the thread itself was computing.
 import { Service, Site, cannotBrowse, eventually } from './harness.js';
 
 const SECONDS = 20, ELEMENTS = 1000, EVENTS_A_SECOND = 100;
@@ -44,17 +46,24 @@ try {
   for (const isTracked of [false, true, false, true, false, true]) {
     const page = await site.open(await site.profile(), { url: service.url, key });
     await page.setViewport({ width: 800, height: 800 });
-    const busy = async () => (await page.metrics()).TaskDuration;
+    const session = await page.createCDPSession();
+    await session.send('Performance.enable');
+    const busy = async () => {
+      const { metrics } = await session.send('Performance.getMetrics');
+      return ['TaskDuration', 'ThreadTime'].map(name => metrics.find(metric => metric.name === name).value);
+    };
     const before = await busy(), began = performance.now();
     const seen = await page.evaluate(shop, { seconds: SECONDS, elements: ELEMENTS, eventsASecond: EVENTS_A_SECOND, isTracked });
-    const share = (await busy() - before) / ((performance.now() - began) / 1000);
-    shares[isTracked].push(share);
-    console.log(`${isTracked ? 'tracked' : 'without'}: main thread busy ${(100 * share).toFixed(2)} %, ${seen.tracked} events, ` +
+    const after = await busy(), seconds = (performance.now() - began) / 1000;
+    const [share, computing] = after.map((time, which) => (time - before[which]) / seconds);
+    shares[isTracked].push([share, computing]);
+    console.log(`${isTracked ? 'tracked' : 'without'}: main thread busy ${(100 * share).toFixed(2)} % (computing ${(100 * computing).toFixed(2)} %), ${seen.tracked} events, ` +
       `${seen.dropped} dropped, longest task ${seen.longest ? `${seen.longest.toFixed(0)} ms` : 'below 50 ms'}`);
     await page.close();
   }
-  const median = all => all.toSorted((a, b) => a - b)[1];
-  console.log(`the client takes ${(100 * (median(shares.true) - median(shares.false))).toFixed(2)} % of the main thread (asked: at most 2 %, and no task over 50 ms)`);
+  const median = (all, which) => all.map(one => one[which]).toSorted((a, b) => a - b)[1];
+  const taken = which => `${(100 * (median(shares.true, which) - median(shares.false, which))).toFixed(2)} %`;
+  console.log(`the client takes ${taken(0)} of the main thread, ${taken(1)} computing (asked: at most 2 %, and no task over 50 ms)`);
 } finally {
   await site.end();
   await service.end();

@@ -43,6 +43,19 @@ test('the package holds what it should', () => {
   ]);
 });
 
+test('ids are UUIDs of version 7 in order, with and without a secure page', async context => {
+  const { uuid } = await import('../src/core.js');
+  const own = Object.getOwnPropertyDescriptor(Crypto.prototype, 'randomUUID');
+  context.after(() => Object.defineProperty(Crypto.prototype, 'randomUUID', own));
+  for (const secure of [true, false]) {
+    if (!secure) Object.defineProperty(Crypto.prototype, 'randomUUID', { value: undefined, configurable: true });
+    const all = Array.from({ length: 1000 }, () => uuid(1_700_000_000_000));
+    for (const id of all) assert.match(id, /^018bcfe5-6800-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/);
+    assert.equal(new Set(all).size, 1000);
+    assert.deepEqual(all.toSorted(), all);
+  }
+});
+
 test('beyond the bounds what waits is not read again for each event', async () => {
   const { createIngest, memory } = await import('../src/core.js');
   const store = memory(), all = store.all;
@@ -58,6 +71,85 @@ test('beyond the bounds what waits is not read again for each event', async () =
   assert.deepEqual(texts.map(event => event.item_id), Array.from({ length: 500 }, (_, n) => `item ${n + 2500}`));
   ingest.reset();
   await ingest.close();
+});
+
+test('storage that has room for some keeps those, and memory the others', async context => {
+  const { persistence } = await import('../src/persist.js');
+  const values = new Map();
+  let room = 500;
+  globalThis.localStorage = {
+    getItem: name => values.get(name) ?? null,
+    setItem(name, value) {
+      const others = [...values].reduce((sum, [other, text]) => sum + (other === name ? 0 : text.length), 0);
+      if (others + value.length > room) throw new DOMException('full', 'QuotaExceededError');
+      values.set(name, value);
+    },
+    removeItem: name => values.delete(name),
+    key: at => [...values.keys()][at] ?? null,
+    get length() { return values.size; },
+  };
+  context.after(() => {
+    delete globalThis.localStorage;
+  });
+  const store = persistence('k'), ids = Array.from({ length: 20 }, (_, n) => `00000000-0000-7000-8000-0000000000${n + 10}`);
+  const there = made => made.all().map(([id, text]) => `${id} ${text}`).sort();
+  for (const id of ids) store.put(id, `i{"event_id":"${id}"}`);
+  store.save();
+  const all = ids.map(id => `${id} i{"event_id":"${id}"}`);
+  assert.deepEqual(there(store), all);
+  // Five find room, of 88 letters each with their line breaks; another page sees those alone.
+  const kept = there(persistence('k')).length;
+  assert.ok(kept >= 4 && kept < 6, `${kept}`);
+  assert.ok([...values.values()].every(text => text.length <= room));
+  // Where there is no room even for what is left of an entry, memory has it.
+  room = 0;
+  store.remove(ids.slice(0, 2));
+  assert.deepEqual(there(store), all.slice(2));
+  store.save();
+  assert.deepEqual(there(store), all.slice(2));
+  for (const id of ids.slice(2)) assert.equal(store.read(id), `i{"event_id":"${id}"}`);
+  store.remove(ids);
+  store.save();
+  assert.deepEqual(there(store), []);
+  assert.equal(values.size, 0);
+  store.put(ids[0], 'i{}');
+  store.forget();
+  store.save();
+  assert.deepEqual(there(store), []);
+});
+
+test('an element counts when its own second is over, whatever was seen before it', async context => {
+  const { observer } = await import('../src/observe.js');
+  let tell;
+  const stopped = [], seen = [];
+  globalThis.IntersectionObserver = class {
+    constructor(callback) { tell = (target, intersectionRatio) => callback([{ target, intersectionRatio }]); }
+    observe() {}
+    unobserve(element) { stopped.push(element); }
+  };
+  context.after(() => {
+    delete globalThis.IntersectionObserver;
+  });
+  const observe = observer({ impressions: ({ items }) => seen.push(...items.map(item => item.itemId)) });
+  const [a, b, c] = ['a', 'b', 'c'].map(itemId => {
+    const element = { itemId };
+    observe(element, { itemId });
+    return element;
+  });
+  stopped.length = 0;
+  const began = performance.now(), until = time => sleep(began + time - performance.now());
+  tell(a, 1);
+  await until(500);
+  tell(b, 0.5);
+  tell(c, 0.5);
+  await until(1100);
+  assert.deepEqual(seen, []);
+  await until(1500);
+  // It may have gone when it was looked at the last time.
+  tell(c, 0.4);
+  await until(2150);
+  assert.deepEqual([...seen].sort(), ['a', 'b']);
+  assert.deepEqual(stopped, [a, b]);
 });
 
 test('a server posts exposures and interactions, through an outage', { skip: cannot }, async context => {
