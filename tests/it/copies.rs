@@ -345,5 +345,8 @@ async fn a_ledger_from_a_backup_is_taken_over_again() {
         .await;
     commit(&rig.client, "anew").await;
     assert_eq!(rig.database.count("interaction_events").await, 5);
-    eventually("readiness", async || rig.ready().await == (200, "ready".to_owned())).await;
+    eventually("readiness", async || {
+        rig.ready().await == (200, "ready".to_owned())
+    })
+    .await;
 }
