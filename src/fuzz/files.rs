@@ -235,7 +235,7 @@ pub(super) fn key_cache(data: &[u8]) {
     );
     let mut sealed = format!(
         "recsys-ingest keys 1 {}\n",
-        hasher.seal().over(data).to_hex()
+        hasher.seal().over(data).into_hex()
     )
     .into_bytes();
     sealed.extend_from_slice(data);

@@ -31,10 +31,11 @@ struct Pepper {
     keyed: Option<Hmac<Sha256>>,
 }
 
-/// A checksum of what was written to it so far, see [`ApiKeyHasher::seal`].
-#[derive(Clone)]
+/// A checksum of what is written to it, see [`ApiKeyHasher::seal`].
 pub(crate) enum Seal {
+    /// Under a pepper.
     Keyed(Hmac<Sha256>),
+    /// Without one.
     Plain(Sha256),
 }
 
@@ -79,7 +80,7 @@ impl ApiKeyHasher {
     /// Whether `seal` is the checksum of `bytes` under the pepper or the one before it.
     pub(crate) fn has_sealed(&self, bytes: &[u8], seal: &str) -> bool {
         let mut peppers = std::iter::once(&self.current).chain(&self.previous);
-        peppers.any(|pepper| pepper.seal().over(bytes).to_hex() == seal)
+        peppers.any(|pepper| pepper.seal().over(bytes).into_hex() == seal)
     }
 }
 
@@ -103,7 +104,7 @@ impl Pepper {
 }
 
 impl Seal {
-    /// The checksum with these bytes behind those before.
+    /// Adds bytes.
     pub(crate) fn over(mut self, bytes: &[u8]) -> Self {
         self.add(bytes);
         self
@@ -116,9 +117,9 @@ impl Seal {
         }
     }
 
-    /// The checksum of all bytes so far, in lower case hex.
-    pub(crate) fn to_hex(&self) -> String {
-        hex::encode(self.clone().finish())
+    /// The checksum in lower case hex.
+    pub(crate) fn into_hex(self) -> String {
+        hex::encode(self.finish())
     }
 
     fn finish(self) -> [u8; 32] {
@@ -202,7 +203,7 @@ mod tests {
         let hashes: Vec<_> = both.hashes("secret").collect();
         assert_eq!(hashes, [new.hash("secret"), old.hash("secret")]);
         assert_eq!(new.hashes("secret").count(), 1);
-        let sealed = |by: &ApiKeyHasher| by.seal().over(b"by").over(b"tes").to_hex();
+        let sealed = |by: &ApiKeyHasher| by.seal().over(b"by").over(b"tes").into_hex();
         assert!(both.has_sealed(b"bytes", &sealed(&old)));
         assert!(both.has_sealed(b"bytes", &sealed(&both)));
         assert!(!new.has_sealed(b"bytes", &sealed(&old)));

@@ -98,7 +98,7 @@ impl PartialEq for Fingerprint {
 
 impl Eq for Fingerprint {}
 
-/// A key, by its hash.
+/// What is known of a key. Its hash is what the map finds it by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Key {
     pub(super) id: Uuid,

@@ -1,10 +1,7 @@
 // Impressions of what was really visible: half of the element, for one second, once.
 
 const LONG_ENOUGH = 1000;
-/**
- * How often the browser looks at an element, where it lets one choose. Each look costs it some microseconds: of a page that scrolls,
- * looks at a thousand elements took 8 % of the main thread at every frame, and 0.7 % five times a second.
- */
+/** How often the browser looks at an element, where it lets one choose: at every frame, a thousand elements take a tenth of a page's time. */
 const LOOK_EVERY = 400;
 /** What it may have taken to notice that an element is gone. */
 const SURE = LONG_ENOUGH + LOOK_EVERY;

@@ -3,7 +3,7 @@
 // An entry holds the events of a moment, and only shrinks once it is there, so that tabs do not overwrite
 // each other. Each write costs the page's main thread as much as all else that is done for an event: what a
 // busy page tracks is written together, and what was sent before that is never written.
-import { memory } from './core.js';
+import { memory, uuid } from './core.js';
 
 /** A page writes no more often than this, while it can be seen; a renderer that dies loses no more than this. */
 const WRITE_EVERY = 500;
@@ -80,9 +80,14 @@ export function persistence(key) {
     inMemory.forget();
     for (const all of [fresh, places, gone, stale]) all.clear();
   };
-  // What one tab forgets is also what others are yet to write.
+  // What one tab forgets is also what others are yet to write, and what they wrote that it did not see yet.
   const forgotten = prefix + 'forgotten';
-  globalThis.addEventListener?.('storage', ({ key }) => key === forgotten && forget());
+  globalThis.addEventListener?.('storage', ({ key, newValue }) => {
+    if (key !== forgotten || !newValue) return;
+    forget();
+    // What came after that is newer, as ids begin with their time.
+    tried(() => names(waiting).forEach(name => name < waiting + newValue && storage.removeItem(name)));
+  });
 
   return {
     all() {
@@ -127,7 +132,7 @@ export function persistence(key) {
     },
     forget() {
       forget();
-      tried(() => storage.setItem(forgotten, ''));
+      tried(() => storage.setItem(forgotten, uuid()));
       tried(() => names(prefix).forEach(name => storage.removeItem(name)));
     },
     // One tab sends; without locks each does, and what is sent twice is recognised by its id. The next one

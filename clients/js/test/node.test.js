@@ -127,8 +127,10 @@ test('an element counts when its own second is over, whatever was seen before it
     observe() {}
     unobserve(element) { stopped.push(element); }
   };
+  globalThis.document = { visibilityState: 'visible' };
   context.after(() => {
     delete globalThis.IntersectionObserver;
+    delete globalThis.document;
   });
   const observe = observer({ impressions: ({ items }) => seen.push(...items.map(item => item.itemId)) });
   const [a, b, c] = ['a', 'b', 'c'].map(itemId => {

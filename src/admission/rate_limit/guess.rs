@@ -25,8 +25,8 @@ impl Counted {
         self.share_of(self.bytes, length)
     }
 
-    /// Rounded up. A client that waits too long loses nothing, because its bucket fills meanwhile; one
-    /// that waits too short is refused again.
+    /// Rounded up: a client that tries again too early is refused again, and one that waits longer than
+    /// it has to finds its bucket fuller.
     fn share_of(self, number: u64, length: Option<u64>) -> u64 {
         let Some(length) = length else { return number };
         let product = u128::from(length) * u128::from(number);

@@ -77,13 +77,13 @@ fn is_default(settings: &TenantSettings) -> bool {
 
 /// Writes a snapshot. The same snapshot gives the same bytes.
 ///
-/// The JSON is made twice, because its checksum comes first: held in memory, it takes more than the
-/// snapshot.
+/// The checksum stands before the JSON, so the JSON is made twice: to keep it takes more memory than
+/// the snapshot.
 pub(crate) fn write(
     snapshot: &Snapshot,
     confirmed_at_us: i64,
     hasher: &ApiKeyHasher,
-    mut to: impl Write,
+    to: impl Write,
 ) -> io::Result<()> {
     let tenants = snapshot.each_tenant().map(|tenant| TenantEntry {
         id: tenant.id,
@@ -99,8 +99,8 @@ pub(crate) fn write(
     document.tenants.sort_unstable_by_key(|tenant| tenant.id);
     let mut seal = BufWriter::new(hasher.seal());
     serde_json::to_writer(&mut seal, &document)?;
-    let seal = seal.into_inner()?.to_hex();
-    let mut to = BufWriter::new(&mut to);
+    let seal = seal.into_inner()?.into_hex();
+    let mut to = BufWriter::new(to);
     writeln!(to, "{NAME} {VERSION} {seal}")?;
     serde_json::to_writer(&mut to, &document)?;
     to.flush()
