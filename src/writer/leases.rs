@@ -334,8 +334,7 @@ impl Keeper {
             for row in &rows {
                 let stream = u16::try_from(row.get::<_, i16>(0)).unwrap_or(u16::MAX);
                 if let Some(kept) = self.leases.get(&(log, stream)) {
-                    kept.state
-                        .send_replace(State::Held(CancellationToken::new()));
+                    kept.take();
                 }
             }
         }
@@ -351,6 +350,12 @@ impl Keeper {
 }
 
 impl Kept {
+    /// The lease is this process's from now on.
+    fn take(&self) {
+        let held = State::Held(CancellationToken::new());
+        self.state.send_replace(held);
+    }
+
     /// Whether this process has the lease, whether or not its lane is about to give it back.
     fn is_held(&self) -> bool {
         matches!(*self.state.borrow(), State::Held(_))
@@ -363,8 +368,10 @@ impl Kept {
         }
     }
 
+    /// Whether the lane has given the lease back, or has ended: a lease that is taken while the
+    /// service stops finds no lane.
     fn is_returned(&self) -> bool {
-        self.is_returned.load(Ordering::Acquire)
+        self.is_returned.load(Ordering::Acquire) || self.state.is_closed()
     }
 
     /// The lease is not this process's any more.
@@ -394,7 +401,33 @@ fn share(streams: usize, readers: usize, before: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::event::table::Table;
+
+    #[tokio::test]
+    async fn a_lease_whose_lane_has_ended_is_given_back() {
+        let log = Uuid::new_v4();
+        let stream = |number| Stream {
+            log,
+            lineage: Uuid::nil(),
+            number,
+            table: Table::Interactions,
+            shard: number,
+        };
+        let place = Place::here(Path::new("/"));
+        let (keeper, lanes) = keeper(place, &[stream(0), stream(1)]);
+        let taken = |number| keeper.leases[&(log, number)].take();
+        taken(0);
+        assert!(!keeper.is_idle());
+        // Both lanes end with the service; the second lease comes after that.
+        drop(lanes);
+        taken(1);
+        let given: Vec<Key> = keeper.of(Kept::is_returned).collect();
+        assert_eq!(given.len(), 2);
+        assert!(keeper.is_idle());
+    }
 
     #[test]
     fn the_shares_of_all_are_all_streams_and_differ_by_one_at_most() {
