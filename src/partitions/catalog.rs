@@ -132,6 +132,18 @@ fn in_time(partition: &Partition) -> (i64, &str) {
     (from_us, &partition.name)
 }
 
+/// Whether Citus keeps the table's rows on its workers: then the tables here are empty.
+async fn is_on_workers(tx: &Transaction<'_>, table: Table) -> Result<bool, tokio_postgres::Error> {
+    let has_citus = "SELECT to_regclass('pg_dist_partition') IS NOT NULL";
+    if !tx.query_one(has_citus, &[]).await?.get::<_, bool>(0) {
+        return Ok(false);
+    }
+    let is_spread =
+        "SELECT EXISTS (SELECT FROM pg_dist_partition WHERE logicalrelid = to_regclass($1))";
+    let row = tx.query_one(is_spread, &[&table.as_str()]).await?;
+    Ok(row.get(0))
+}
+
 /// Bytes and estimated rows of each partition. If one is itself partitioned, its rows are in its
 /// leaves.
 async fn measure(
@@ -139,23 +151,28 @@ async fn measure(
     table: Table,
     oids: &[u32],
 ) -> Result<HashMap<u32, (i64, Option<i64>)>, Error> {
-    let rows = tx
-        .query(
-            "SELECT part.oid, coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint,
-                    CASE WHEN min(c.reltuples) >= 0 THEN sum(c.reltuples)::bigint END
-               FROM unnest($1::oid[]) AS part (oid)
-              CROSS JOIN LATERAL pg_partition_tree(part.oid::regclass) AS t
-               JOIN pg_class c ON c.oid = t.relid
-              WHERE t.isleaf
-              GROUP BY part.oid",
-            &[&oids],
-        )
-        .await
-        .map_err(|source| Error::Postgres {
-            doing: "measure the partitions",
-            table,
-            source,
-        })?;
+    let failed = |source| Error::Postgres {
+        doing: "measure the partitions",
+        table,
+        source,
+    };
+    let (bytes, rows) = match is_on_workers(tx, table).await.map_err(failed)? {
+        // Statistics are on the workers, too, where ANALYZE leaves them.
+        true => ("citus_total_relation_size(c.oid)", "NULL::bigint"),
+        false => (
+            "pg_total_relation_size(c.oid)",
+            "CASE WHEN min(c.reltuples) >= 0 THEN sum(c.reltuples)::bigint END",
+        ),
+    };
+    let sql = format!(
+        "SELECT part.oid, coalesce(sum({bytes}), 0)::bigint, {rows}
+           FROM unnest($1::oid[]) AS part (oid)
+          CROSS JOIN LATERAL pg_partition_tree(part.oid::regclass) AS t
+           JOIN pg_class c ON c.oid = t.relid
+          WHERE t.isleaf
+          GROUP BY part.oid"
+    );
+    let rows = tx.query(&sql, &[&oids]).await.map_err(failed)?;
     let measured = rows
         .iter()
         .map(|row| (row.get(0), (row.get(1), row.get(2))));

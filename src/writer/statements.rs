@@ -15,15 +15,16 @@ use crate::accounts::ledger::Totals;
 
 /// Sent before the search for stored rows. The planner assumes few keys for an array of unknown
 /// length, and a partition may have grown since it planned: a scan of the table would cost its
-/// size, one index probe a key costs the batch. The savepoint gives the settings back, to COPY's
-/// triggers for one.
-const PROBE_BY_INDEX: &str = "SAVEPOINT probe;
-    SET LOCAL enable_hashjoin = off;
+/// size, one index probe a key costs the batch.
+const PROBE_BY_INDEX: &str = "SET LOCAL enable_hashjoin = off;
     SET LOCAL enable_mergejoin = off;
     SET LOCAL enable_seqscan = off";
 
-/// Sent after it. It changed nothing that would be undone.
-const PROBED: &str = "ROLLBACK TO probe; RELEASE probe";
+/// Sent after it: gives the session's own settings back, to COPY's triggers for one. No savepoint,
+/// as Citus cannot return to an earlier one once a later one was opened.
+const PROBED: &str = "SET LOCAL enable_hashjoin TO DEFAULT;
+    SET LOCAL enable_mergejoin TO DEFAULT;
+    SET LOCAL enable_seqscan TO DEFAULT";
 
 /// The statements of a lane, prepared once for its connection.
 #[derive(Debug)]

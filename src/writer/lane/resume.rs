@@ -19,7 +19,7 @@ use crate::writer::gather::{Records, Source};
 use crate::writer::opening::Held;
 use crate::writer::predecessor::{SOON, end_if_frozen};
 use crate::writer::statements::Statements;
-use crate::writer::transaction::{READ_ONLY_UNLESS_BEGUN, STATEMENT_LIMIT};
+use crate::writer::transaction::{ON_CITUS, READ_ONLY_UNLESS_BEGUN, STATEMENT_LIMIT};
 
 impl Writer {
     /// Takes the ledger rows over and reads the stream's watermark, before any of its records is
@@ -63,7 +63,9 @@ impl Writer {
         let client = &session.client;
         let prepared = async {
             let lock = spool_lock(self.stream.log, self.stream.lineage);
-            let begin = format!("{READ_ONLY_UNLESS_BEGUN}; SELECT pg_advisory_lock_shared({lock})");
+            let begin = format!(
+                "{READ_ONLY_UNLESS_BEGUN}; {ON_CITUS}; SELECT pg_advisory_lock_shared({lock})"
+            );
             client.batch_execute(&begin).await?;
             Statements::prepare(client, self.stream.table).await
         };

@@ -36,15 +36,20 @@ impl Cluster {
     ///
     /// Its directory is one of `SLOTS`, so killed runs do not pile up directories.
     pub fn start(settings: &[(&str, &str)]) -> Self {
-        Self::launch(false, settings)
+        Self::launch(false, pg_bin(), settings)
+    }
+
+    /// Starts a server of the programs in `bin_dir`.
+    pub fn start_of(bin_dir: PathBuf, settings: &[(&str, &str)]) -> Self {
+        Self::launch(false, Some(bin_dir), settings)
     }
 
     /// Starts a server that waits for the disk, as in production: for measurements.
     pub fn durable(settings: &[(&str, &str)]) -> Self {
-        Self::launch(true, settings)
+        Self::launch(true, pg_bin(), settings)
     }
 
-    fn launch(durable: bool, settings: &[(&str, &str)]) -> Self {
+    fn launch(durable: bool, bin_dir: Option<PathBuf>, settings: &[(&str, &str)]) -> Self {
         let settings: Vec<_> = settings
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
@@ -52,7 +57,7 @@ impl Cluster {
         for slot in 0..SLOTS {
             let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("postgres-{slot}"));
             let options = Options {
-                bin_dir: pg_bin(),
+                bin_dir: bin_dir.clone(),
                 cache_dir: Some(pg_cache()),
                 settings: settings.clone(),
                 durable,
