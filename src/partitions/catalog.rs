@@ -16,6 +16,7 @@ use super::indexes::{IndexState, read_indexes, state};
 use super::range::Range;
 use crate::event::table::Table;
 use crate::event::time::Micros;
+use crate::postgres::citus::is_on_workers;
 
 /// One partition, as a list shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,18 +131,6 @@ fn in_time(partition: &Partition) -> (i64, &str) {
         Bound::Default => i64::MAX,
     };
     (from_us, &partition.name)
-}
-
-/// Whether Citus keeps the table's rows on its workers: then the tables here are empty.
-async fn is_on_workers(tx: &Transaction<'_>, table: Table) -> Result<bool, tokio_postgres::Error> {
-    let has_citus = "SELECT to_regclass('pg_dist_partition') IS NOT NULL";
-    if !tx.query_one(has_citus, &[]).await?.get::<_, bool>(0) {
-        return Ok(false);
-    }
-    let is_spread =
-        "SELECT EXISTS (SELECT FROM pg_dist_partition WHERE logicalrelid = to_regclass($1))";
-    let row = tx.query_one(is_spread, &[&table.as_str()]).await?;
-    Ok(row.get(0))
 }
 
 /// Bytes and estimated rows of each partition. If one is itself partitioned, its rows are in its

@@ -2,6 +2,7 @@
 //!
 //! Does not store batches, create partitions or read tenants.
 
+pub(crate) mod citus;
 pub(crate) mod ident;
 pub(crate) mod patience;
 

@@ -32,13 +32,6 @@ pub(crate) const STATEMENT_LIMIT: Duration = Duration::from_secs(60);
 /// Makes a session read-only outside of [`BEGIN`].
 pub(crate) const READ_ONLY_UNLESS_BEGUN: &str = "SET default_transaction_read_only = on";
 
-/// For an event table whose rows Citus keeps on workers: a batch goes through one connection to each
-/// of them, so that its COMMIT prepares few transactions and all lanes lock keys in one order; and
-/// what is set within a transaction holds there, too. PostgreSQL without Citus takes any setting
-/// whose name has a dot, and nothing reads it.
-pub(crate) const ON_CITUS: &str =
-    "SET citus.max_adaptive_executor_pool_size = 1; SET citus.propagate_set_commands = 'local'";
-
 /// READ COMMITTED, not the database's default: a read after a wait for a row lock sees the newest
 /// row.
 pub(crate) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE";

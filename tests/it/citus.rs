@@ -1,6 +1,8 @@
 //! Promise: the service's statements are of a kind that a distributed Postgres takes, and an error
 //! that hides its cause, as that of a shard does, is judged as on one server. The errors of Citus
-//! are simulated: see `harness::citus`.
+//! are simulated: see `harness::citus`. `nodes` tests on a real one, where there is one.
+
+mod nodes;
 
 use recsys_ingest::event::table::Table;
 use serde_json::{Value, json};

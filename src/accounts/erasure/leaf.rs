@@ -6,17 +6,27 @@
 use tokio_postgres::{Error, GenericClient};
 
 use crate::event::table::Table;
+use crate::postgres::citus::on_workers;
 
 /// A table with rows.
 #[derive(Clone, Debug)]
 pub(super) struct Leaf {
     /// As statements name it.
     pub(super) name: String,
-    pub(super) blocks: i64,
-    /// It has an index that begins with tenant and user.
-    pub(super) has_index: bool,
+    pub(super) search: Search,
     /// The partition, or the detached table, that it belongs to.
     pub(super) root: u32,
+}
+
+/// How a user's rows are found in a leaf.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Search {
+    /// By an index that begins with tenant and user.
+    Index,
+    /// By reading this many blocks.
+    Blocks(i64),
+    /// By a worker of Citus: all at once, as rows have no place here.
+    Worker,
 }
 
 /// Which leaves.
@@ -51,7 +61,7 @@ const KEPT: &str = "
                    AND a.attname IN ('tenant_id', 'user_key', 'occurred_at', 'event_id', 'meta'))";
 
 /// The leaves of such tables.
-fn leaves_of(roots: &str) -> String {
+fn leaves_of(roots: &str, on_workers: &str) -> String {
     format!(
         "SELECT leaf.oid::regclass::text,
                 pg_relation_size(leaf.oid) / current_setting('block_size')::int,
@@ -60,7 +70,8 @@ fn leaves_of(roots: &str) -> String {
                            AND (SELECT string_agg(a.attname, ',' ORDER BY a.attname) FROM pg_attribute AS a
                                  WHERE a.attrelid = leaf.oid AND a.attnum IN (i.indkey[0], i.indkey[1]))
                                = 'tenant_id,user_key'),
-                root.oid
+                root.oid,
+                {on_workers}
            FROM ({roots} OFFSET 0) AS root
           CROSS JOIN LATERAL (
                 SELECT t.relid AS oid FROM pg_partition_tree(root.oid::regclass) AS t WHERE t.isleaf
@@ -75,12 +86,20 @@ pub(super) async fn leaves(
     table: Table,
     which: Which,
 ) -> Result<Vec<Leaf>, Error> {
+    let on_workers = on_workers(client, "leaf.oid").await?;
     let rows = match which {
-        Which::Kept => client.query(&leaves_of(KEPT), &[&table.as_str()]).await?,
+        Which::Kept => {
+            client
+                .query(&leaves_of(KEPT, &on_workers), &[&table.as_str()])
+                .await?
+        }
         Which::Default | Which::Others => {
             let is_default = which == Which::Default;
             client
-                .query(&leaves_of(ATTACHED), &[&table.as_str(), &is_default])
+                .query(
+                    &leaves_of(ATTACHED, &on_workers),
+                    &[&table.as_str(), &is_default],
+                )
                 .await?
         }
     };
@@ -88,8 +107,11 @@ pub(super) async fn leaves(
         .iter()
         .map(|row| Leaf {
             name: row.get(0),
-            blocks: row.get(1),
-            has_index: row.get(2),
+            search: match (row.get(4), row.get(2)) {
+                (true, _) => Search::Worker,
+                (false, true) => Search::Index,
+                (false, false) => Search::Blocks(row.get(1)),
+            },
             root: row.get(3),
         })
         .collect())

@@ -12,7 +12,7 @@ use tokio_postgres::{Client, Row, Transaction};
 use uuid::Uuid;
 
 use super::begin::Subject;
-use super::leaf::{Leaf, Which, kept, leaves};
+use super::leaf::{Leaf, Search, Which, kept, leaves};
 use super::pace::Pace;
 use crate::accounts::changes::{self, ChangedDays};
 use crate::accounts::removed::{self, Kind, Reason};
@@ -67,11 +67,14 @@ pub async fn find(client: &Client, table: Table, subject: &Subject) -> Result<Fo
     // A row that moves out of the DEFAULT partition during that may be counted twice, and none is missed.
     for which in [Which::Default, Which::Others, Which::Kept] {
         for leaf in all_leaves(client, table, which).await? {
-            let mut from = 0;
-            while from < leaf.blocks {
-                let (to, rows) = match leaf.has_index {
-                    true => (leaf.blocks, "true".to_owned()),
-                    false => blocks(from, pace.size()),
+            let (mut from, end) = match leaf.search {
+                Search::Blocks(count) => (0, count),
+                Search::Index | Search::Worker => (0, 1),
+            };
+            while from < end {
+                let (to, rows) = match leaf.search {
+                    Search::Blocks(_) => blocks(from, pace.size()),
+                    Search::Index | Search::Worker => (end, "true".to_owned()),
                 };
                 let started = Instant::now();
                 find_in(client, &leaf, &rows, subject, &mut found)
@@ -179,8 +182,13 @@ struct Eraser<'s> {
 
 impl Eraser<'_> {
     async fn erase_in(&mut self, client: &mut Client, leaf: &Leaf) -> Result<()> {
-        if leaf.has_index {
-            loop {
+        let end = match leaf.search {
+            Search::Worker => {
+                let rows = format!("{THEIRS} AND {BEFORE}");
+                self.step(client, leaf, &rows).await?;
+                return Ok(());
+            }
+            Search::Index => loop {
                 let rows = format!(
                     "ctid = ANY (ARRAY(SELECT ctid FROM {} WHERE {THEIRS} AND {BEFORE} LIMIT {}))",
                     leaf.name,
@@ -193,11 +201,12 @@ impl Eraser<'_> {
                     return Ok(());
                 }
                 tokio::time::sleep(pause).await;
-            }
-        }
+            },
+            Search::Blocks(count) => count,
+        };
         // None of the user's rows from before comes after this, so the blocks there are now have them all.
         let mut from = 0;
-        while from < leaf.blocks {
+        while from < end {
             let (to, blocks) = blocks(from, self.blocks.size());
             let rows = format!("{blocks} AND {THEIRS} AND {BEFORE}");
             let started = Instant::now();

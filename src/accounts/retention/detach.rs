@@ -19,6 +19,7 @@ use crate::partitions::error::Error;
 use crate::partitions::history::{Action, record};
 use crate::partitions::kept::raise_kept_from;
 use crate::partitions::range::Range;
+use crate::postgres::citus::is_on_workers;
 use crate::postgres::ident::qualified;
 use crate::postgres::patience::{Patience, begin_locked, is_lock_missed, run_locked};
 
@@ -70,6 +71,9 @@ pub(super) async fn run(
     let open = removed::open(&tx, table.as_str())
         .await
         .map_err(failed("read what is being removed", table))?;
+    let is_on_workers = is_on_workers(&tx, table)
+        .await
+        .map_err(failed("ask where the rows are", table))?;
     end(tx, table).await?;
     let due = due(&partitions, cutoff);
     let default = partitions.iter().find(|p| p.bound == Bound::Default);
@@ -77,6 +81,7 @@ pub(super) async fn run(
         parent,
         default: default.cloned(),
         keeps_detached,
+        is_on_workers,
     };
     let mut outcome = Outcome::default();
     for entry in &open {
@@ -159,6 +164,7 @@ struct Work {
     parent: Parent,
     default: Option<Partition>,
     keeps_detached: bool,
+    is_on_workers: bool,
 }
 
 impl Work {
@@ -225,22 +231,22 @@ impl Work {
         let table = self.parent.table;
         let above = qualified(&self.parent.schema, table.as_str());
         let detach = format!("ALTER TABLE {above} DETACH PARTITION {relation}");
-        match &self.default {
-            None => {
-                self.wait_quietly(client, &format!("{detach} CONCURRENTLY"))
-                    .await
+        let default = self.default.as_ref().map(|default| self.name(default));
+        let default = match default {
+            None if !self.is_on_workers => {
+                let detach = format!("{detach} CONCURRENTLY");
+                return self.wait_quietly(client, &detach).await;
             }
-            // Postgres refuses it CONCURRENTLY: all locks at once, each asked for briefly.
-            Some(default) => {
-                let default = self.name(default);
-                let lock = format!(
-                    "LOCK TABLE ONLY {above}, ONLY {default}, ONLY {relation} IN ACCESS EXCLUSIVE MODE"
-                );
-                run_locked(client, &lock, &detach, Patience::new(PATIENCE))
-                    .await
-                    .map_err(failed("detach a partition", table))
-            }
-        }
+            // Refused CONCURRENTLY, by Citus at all times: all locks at once, each asked for briefly.
+            default => default.map(|default| format!("ONLY {default}, ")),
+        };
+        let lock = format!(
+            "LOCK TABLE ONLY {above}, {}ONLY {relation} IN ACCESS EXCLUSIVE MODE",
+            default.unwrap_or_default()
+        );
+        run_locked(client, &lock, &detach, Patience::new(PATIENCE))
+            .await
+            .map_err(failed("detach a partition", table))
     }
 
     /// Runs a statement that holds no other session up while it waits.

@@ -11,6 +11,7 @@ use crate::accounts::erasure::subjects::ErasedSubjects;
 use crate::accounts::ledger::{LedgerRow, Stream, spool_lock};
 use crate::accounts::status::Health;
 use crate::log::read::Start;
+use crate::postgres::citus::FOR_LANES;
 use crate::postgres::error::limited;
 use crate::postgres::session::Session;
 use crate::writer::decision::{Decision, decide};
@@ -19,7 +20,7 @@ use crate::writer::gather::{Records, Source};
 use crate::writer::opening::Held;
 use crate::writer::predecessor::{SOON, end_if_frozen};
 use crate::writer::statements::Statements;
-use crate::writer::transaction::{ON_CITUS, READ_ONLY_UNLESS_BEGUN, STATEMENT_LIMIT};
+use crate::writer::transaction::{READ_ONLY_UNLESS_BEGUN, STATEMENT_LIMIT};
 
 impl Writer {
     /// Takes the ledger rows over and reads the stream's watermark, before any of its records is
@@ -64,7 +65,7 @@ impl Writer {
         let prepared = async {
             let lock = spool_lock(self.stream.log, self.stream.lineage);
             let begin = format!(
-                "{READ_ONLY_UNLESS_BEGUN}; {ON_CITUS}; SELECT pg_advisory_lock_shared({lock})"
+                "{READ_ONLY_UNLESS_BEGUN}; {FOR_LANES}; SELECT pg_advisory_lock_shared({lock})"
             );
             client.batch_execute(&begin).await?;
             Statements::prepare(client, self.stream.table).await

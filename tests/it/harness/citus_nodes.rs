@@ -23,7 +23,7 @@ pub fn citus_bin() -> Option<PathBuf> {
 /// The servers.
 pub struct CitusNodes {
     /// Takes all statements.
-    pub coordinator: Cluster,
+    _coordinator: Cluster,
     /// Have the rows.
     pub workers: Vec<Cluster>,
 }
@@ -67,7 +67,7 @@ impl CitusNodes {
         database.execute(&add).await;
         (
             Self {
-                coordinator,
+                _coordinator: coordinator,
                 workers,
             },
             database,
