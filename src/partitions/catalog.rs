@@ -260,7 +260,8 @@ pub(crate) async fn read_partitions(
               CROSS JOIN LATERAL pg_get_expr(c.relpartbound, c.oid) AS bound
               CROSS JOIN LATERAL
                   regexp_match(bound, '^FOR VALUES FROM \((.*)\) TO \((.*)\)$') AS ends
-              WHERE i.inhparent = $1",
+              -- Without a bound, the partition was dropped during the query.
+              WHERE i.inhparent = $1 AND bound IS NOT NULL",
             &[&parent.oid],
         )
         .await

@@ -73,10 +73,11 @@ impl Surplus {
             .await
             .map_err(failed)?;
         let index = |row: &tokio_postgres::Row| {
-            let (name, definition): (String, String) = (row.get(0), row.get(1));
-            (qualified(&parent.schema, &name), definition)
+            let (name, definition): (String, Option<String>) = (row.get(0), row.get(1));
+            // Without a definition, the index was dropped during the query.
+            Some((qualified(&parent.schema, &name), definition?))
         };
-        let indexes = rows.iter().map(index).collect();
+        let indexes = rows.iter().filter_map(index).collect();
         let mut default = None;
         if let Some(found) = partitions.into_iter().find(|p| p.bound == Bound::Default) {
             let qualified = qualified(&found.schema, &found.name);

@@ -20,12 +20,14 @@ const TREE: &str = "
           FROM unnest($1::text[]) AS wanted (name)
          CROSS JOIN LATERAL pg_partition_tree(to_regclass(wanted.name)) AS t)";
 
-/// Those of the parents; copies on partitions have a parent of their own.
+/// Those of the parents; copies on partitions have a parent of their own. What is dropped during the
+/// query has no definition, here and below.
 const FOREIGN_KEYS: &str = "
     SELECT tree.table_name, quote_ident(c.conname), c.conrelid::regclass::text,
-           pg_get_constraintdef(c.oid)
+           definition
       FROM pg_constraint AS c JOIN tree ON tree.relid IN (c.conrelid, c.confrelid)
-     WHERE c.contype = 'f' AND c.conparentid = 0
+     CROSS JOIN LATERAL pg_get_constraintdef(c.oid) AS definition
+     WHERE definition IS NOT NULL AND c.contype = 'f' AND c.conparentid = 0
      ORDER BY 1, 3, 2";
 
 const TRIGGERS: &str = "
@@ -53,14 +55,15 @@ const INDEXES: &str = r"
       JOIN tree ON tree.relid = i.indrelid
       JOIN pg_class AS x ON x.oid = i.indexrelid
       JOIN pg_am AS m ON m.oid = x.relam
-     CROSS JOIN LATERAL (SELECT pg_get_indexdef(i.indexrelid)) AS d (def)
+     CROSS JOIN LATERAL pg_get_indexdef(i.indexrelid) AS d (def)
      CROSS JOIN LATERAL (
            SELECT coalesce(sum(pg_relation_size(t.relid)), 0)::bigint,
                   coalesce(sum(s.idx_scan), 0)::bigint
              FROM (SELECT relid::oid FROM pg_partition_tree(i.indexrelid)
                     UNION SELECT i.indexrelid) AS t (relid)
              LEFT JOIN pg_stat_user_indexes AS s ON s.indexrelid = t.relid) AS family (bytes, scans)
-     WHERE NOT EXISTS (SELECT FROM pg_inherits AS h WHERE h.inhrelid = i.indexrelid)
+     WHERE d.def IS NOT NULL
+       AND NOT EXISTS (SELECT FROM pg_inherits AS h WHERE h.inhrelid = i.indexrelid)
      ORDER BY 1, 3, 2";
 
 /// What an index of this kind costs a row.

@@ -26,7 +26,7 @@ pub(super) async fn dead_rows(client: &Client) -> Result<Vec<Diagnosis>> {
     let found = rows(
         client,
         "SELECT c.oid::regclass::text, coalesce(s.n_live_tup, 0), coalesce(s.n_dead_tup, 0),
-                pg_total_relation_size(c.oid),
+                coalesce(pg_total_relation_size(c.oid), 0),
                 coalesce(to_char(greatest(s.last_vacuum, s.last_autovacuum), 'YYYY-MM-DD'), 'never'),
                 c.reloptions @> ARRAY['autovacuum_enabled=false']
                     OR c.reloptions @> ARRAY['autovacuum_enabled=off'],

@@ -64,7 +64,7 @@ const KEPT: &str = "
 fn leaves_of(roots: &str, on_workers: &str) -> String {
     format!(
         "SELECT leaf.oid::regclass::text,
-                pg_relation_size(leaf.oid) / current_setting('block_size')::int,
+                coalesce(pg_relation_size(leaf.oid), 0) / current_setting('block_size')::int,
                 EXISTS (SELECT FROM pg_index AS i
                          WHERE i.indrelid = leaf.oid AND i.indisvalid AND i.indnkeyatts >= 2
                            AND (SELECT string_agg(a.attname, ',' ORDER BY a.attname) FROM pg_attribute AS a

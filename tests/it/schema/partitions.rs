@@ -331,3 +331,41 @@ async fn a_table_that_is_missing_or_plain_is_told_apart() {
         "{plain}"
     );
 }
+
+/// Another instance removes partitions while this one reads them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_goes_while_partitions_are_read_is_left_out() {
+    let database = Database::migrated().await;
+    let mut client = database.connect().await;
+    let days = ["2026-03-10", "2026-03-11", "2026-03-12", "2026-03-13"].map(day);
+    for range in days {
+        ensure(&mut client, Table::Interactions, range, "first row")
+            .await
+            .unwrap();
+    }
+    let mut reader = database.connect().await;
+    let reading = tokio::spawn(async move {
+        for _ in 0..1500 {
+            let coverage = read_coverage(&mut reader, Table::Interactions).await;
+            assert!(coverage.unwrap().covers(day("2026-03-10").from_us));
+            // Postgres may refuse to describe an index that goes; then it says so.
+            drop(list(&mut reader, Table::Interactions).await);
+        }
+    });
+    while !reading.is_finished() {
+        // The first one stays.
+        client
+            .batch_execute(
+                "DROP TABLE interaction_events_2026_03_11, interaction_events_2026_03_12,
+                            interaction_events_2026_03_13",
+            )
+            .await
+            .unwrap();
+        for range in &days[1..] {
+            ensure(&mut client, Table::Interactions, *range, "first row")
+                .await
+                .unwrap();
+        }
+    }
+    reading.await.unwrap();
+}
