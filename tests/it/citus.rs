@@ -2,6 +2,7 @@
 //! that hides its cause, as that of a shard does, is judged as on one server. The errors of Citus
 //! are simulated: see `harness::citus`. `nodes` tests on a real one, where there is one.
 
+mod figures;
 mod nodes;
 
 use recsys_ingest::event::table::Table;

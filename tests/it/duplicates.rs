@@ -3,7 +3,7 @@
 use recsys_ingest::tenants::role::Role;
 use serde_json::{Value, json};
 
-use crate::harness::{Database, Service, click, shown};
+use crate::harness::{Database, Service, click, one, shown};
 
 /// A body of each format: its endpoint, and one element for each event.
 fn bodies() -> Vec<(&'static str, Value)> {
@@ -225,4 +225,36 @@ async fn the_search_for_duplicates_is_one_look_up_a_key_however_large_the_table(
         "{} look-ups for {keys} keys",
         looked_up - before.1
     );
+}
+
+/// Settings that only the search is to have would change the plans of what the table's triggers ask.
+#[tokio::test(flavor = "multi_thread")]
+async fn triggers_run_with_the_settings_of_the_session_also_after_a_search() {
+    let service = Service::start().await;
+    let database = &service.database;
+    database
+        .execute(
+            "CREATE TABLE seen (hashjoin text, mergejoin text, seqscan text);
+             CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                 INSERT INTO seen VALUES (current_setting('enable_hashjoin'),
+                     current_setting('enable_mergejoin'), current_setting('enable_seqscan'));
+                 RETURN NEW;
+             END $$;
+             CREATE TRIGGER see BEFORE INSERT ON interaction_events
+                 FOR EACH ROW EXECUTE FUNCTION see()",
+        )
+        .await;
+    let reply = service.interactions(&json!([click("a")])).await;
+    assert_eq!(reply.settled(), (1, 0, 0, 0));
+    // The first one finds the duplicate, the second one asks before it copies.
+    for expected in [(1, 1, 0, 0), (1, 2, 0, 0)] {
+        let new = format!("new {}", expected.1);
+        let body: Vec<Value> = ["a", &new, "new 1"].map(click).into();
+        let body = &body[..usize::try_from(expected.0 + expected.1).unwrap()];
+        let reply = service.interactions(&json!(body)).await;
+        assert_eq!(reply.settled(), expected, "{}", reply.text);
+    }
+    let others = "SELECT count(*) FROM seen WHERE NOT (hashjoin = 'on' AND mergejoin = 'on' AND seqscan = 'on')";
+    assert_eq!(one::<i64>(&database.connect().await, others).await, 0);
+    assert!(database.count("seen").await >= 3);
 }

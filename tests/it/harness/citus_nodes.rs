@@ -1,5 +1,5 @@
-//! A Citus of its own for a test: a coordinator and two workers, of the PostgreSQL with Citus that
-//! `CITUS_PG_BIN` names. They end when it is dropped.
+//! Three servers for one test: Citus's coordinator and two workers. `CITUS_PG_BIN` names the directory
+//! of their programs. They end when this is dropped.
 
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -23,7 +23,7 @@ pub fn citus_bin() -> Option<PathBuf> {
 /// The servers.
 pub struct CitusNodes {
     /// Takes all statements.
-    _coordinator: Cluster,
+    pub coordinator: Cluster,
     /// Have the rows.
     pub workers: Vec<Cluster>,
 }
@@ -49,6 +49,9 @@ impl CitusNodes {
                     ("max_connections", "200"),
                     ("max_prepared_transactions", "200"),
                     ("wal_level", "logical"),
+                    ("autovacuum", "off"),
+                    // Which transactions were prepared is kept, for tests to count.
+                    ("citus.recover_2pc_interval", "-1"),
                 ];
                 Cluster::start_of(bin_dir.clone(), &settings)
             })
@@ -67,7 +70,7 @@ impl CitusNodes {
         database.execute(&add).await;
         (
             Self {
-                _coordinator: coordinator,
+                coordinator,
                 workers,
             },
             database,
