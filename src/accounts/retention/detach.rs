@@ -231,19 +231,16 @@ impl Work {
         let table = self.parent.table;
         let above = qualified(&self.parent.schema, table.as_str());
         let detach = format!("ALTER TABLE {above} DETACH PARTITION {relation}");
+        if self.default.is_none() && !self.is_on_workers {
+            let detach = format!("{detach} CONCURRENTLY");
+            return self.wait_quietly(client, &detach).await;
+        }
+        // Refused CONCURRENTLY beside a DEFAULT partition, and by Citus always: all locks at once,
+        // each asked for briefly.
         let default = self.default.as_ref().map(|default| self.name(default));
-        let default = match default {
-            None if !self.is_on_workers => {
-                let detach = format!("{detach} CONCURRENTLY");
-                return self.wait_quietly(client, &detach).await;
-            }
-            // Refused CONCURRENTLY, by Citus at all times: all locks at once, each asked for briefly.
-            default => default.map(|default| format!("ONLY {default}, ")),
-        };
-        let lock = format!(
-            "LOCK TABLE ONLY {above}, {}ONLY {relation} IN ACCESS EXCLUSIVE MODE",
-            default.unwrap_or_default()
-        );
+        let default = default.map_or_else(String::new, |name| format!("ONLY {name}, "));
+        let lock =
+            format!("LOCK TABLE ONLY {above}, {default}ONLY {relation} IN ACCESS EXCLUSIVE MODE");
         run_locked(client, &lock, &detach, Patience::new(PATIENCE))
             .await
             .map_err(failed("detach a partition", table))
