@@ -2,7 +2,7 @@
 //!
 //! `CITUS_PG_BIN=DIR cargo test --release --test it citus::figures -- --ignored --nocapture`
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use recsys_ingest::event::table::Table;
 use recsys_ingest::tenants::role::Role;
@@ -48,9 +48,10 @@ fn cpu(servers: &[&Cluster]) -> f64 {
 }
 
 /// A service, and its caller that may post for all tenants.
-fn serve(database: &Database) -> (Process, Client) {
+fn serve(database: &Database, flush_after: &str) -> (Process, Client) {
     let settings = Settings::new(database)
         .with("--default-ack", "durable")
+        .with("--flush-after", flush_after)
         .with("--spool-bytes-max", "8GiB");
     let (process, client) = Process::serve(&settings);
     (process, client.role("demo", Role::Service))
@@ -86,26 +87,39 @@ fn bodies(table: Table, count: usize, round: usize) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// Events that became rows, as the service counts them.
-async fn stored(client: &Client) -> usize {
+/// What lines of the service's metrics that begin so say, added up.
+async fn counted(client: &Client, names: &str) -> f64 {
     let metrics = client.get("/metrics").await.text;
-    let of = metrics.lines().filter(|line| {
-        line.starts_with("recsys_ingest_events_total") && line.contains(r#"outcome="stored""#)
-    });
-    of.map(|line| line.rsplit_once(' ').unwrap().1.parse::<usize>().unwrap())
+    let of = metrics.lines().filter(|line| line.starts_with(names));
+    of.map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap())
         .sum()
 }
 
-/// CPU microseconds of the servers for a row.
-async fn measure(servers: &[&Cluster], client: &Client, table: Table, bodies: Vec<Vec<u8>>) -> f64 {
-    let rows = bodies.len() * BODY;
-    let expected = stored(client).await + rows;
+/// What the rows of a round took.
+struct Cost {
+    cpu_us: f64,
+    rows_a_second: f64,
+    rows_a_batch: f64,
+}
+
+async fn measure(
+    servers: &[&Cluster],
+    client: &Client,
+    table: Table,
+    bodies: Vec<Vec<u8>>,
+) -> Cost {
+    #[expect(clippy::cast_precision_loss, reason = "a few hundred thousand")]
+    let rows = (bodies.len() * BODY) as f64;
+    let stored = format!("recsys_ingest_batch_rows_sum{{table=\"{table}\"");
+    let batches = format!("recsys_ingest_batch_rows_count{{table=\"{table}\"");
+    let expected = counted(client, &stored).await + rows;
+    let batches_before = counted(client, &batches).await;
     let (sender, receiver) = flume::unbounded();
     bodies
         .into_iter()
         .for_each(|body| sender.send(body).unwrap());
     drop(sender);
-    let before = cpu(servers);
+    let (cpu_before, began) = (cpu(servers), Instant::now());
     let posters: Vec<_> = (0..POSTERS)
         .map(|_| {
             let (client, receiver) = (client.clone(), receiver.clone());
@@ -122,12 +136,14 @@ async fn measure(servers: &[&Cluster], client: &Client, table: Table, bodies: Ve
     for poster in posters {
         poster.await.unwrap();
     }
-    while stored(client).await < expected {
+    while counted(client, &stored).await < expected {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    #[expect(clippy::cast_precision_loss, reason = "a few hundred thousand")]
-    let rows = rows as f64;
-    (cpu(servers) - before) * 1e6 / rows
+    Cost {
+        cpu_us: (cpu(servers) - cpu_before) * 1e6 / rows,
+        rows_a_second: rows / began.elapsed().as_secs_f64(),
+        rows_a_batch: rows / (counted(client, &batches).await - batches_before),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -139,17 +155,24 @@ async fn a_row_on_workers_beside_one_on_a_plain_server() {
     let alone = Database::on(&plain).await;
     make_tenants(&alone).await;
     let servers: Vec<&Cluster> = nodes.workers.iter().chain([&nodes.coordinator]).collect();
-    let ((_one, on_plain), (_other, on_citus)) = (serve(&alone), serve(&spread));
+    let ((_one, on_plain), (_other, on_citus)) = (serve(&alone, "50ms"), serve(&spread, "250ms"));
     for (table, count) in EVENTS {
         let mut figures = [Vec::new(), Vec::new()];
         for round in 0..ROUNDS {
             let of_plain = measure(&[&plain], &on_plain, table, bodies(table, count, round)).await;
             let of_citus = measure(&servers, &on_citus, table, bodies(table, count, round)).await;
-            println!(
-                "{table}: {of_plain:.1} µs of the server's CPU for a row, {of_citus:.1} on Citus"
-            );
-            figures[0].push(of_plain);
-            figures[1].push(of_citus);
+            for (what, cost) in [("plain", &of_plain), ("Citus", &of_citus)] {
+                let Cost {
+                    cpu_us,
+                    rows_a_second,
+                    rows_a_batch,
+                } = cost;
+                println!(
+                    "{table}, {what}: {cpu_us:.1} µs of the servers' CPU a row; {rows_a_second:.0} rows/s, {rows_a_batch:.0} a batch"
+                );
+            }
+            figures[0].push(of_plain.cpu_us);
+            figures[1].push(of_citus.cpu_us);
         }
         let [plain, citus] = figures.map(|mut all| {
             all.sort_by(f64::total_cmp);
